@@ -1,0 +1,14 @@
+"""FUSAR-GPT in JAX: SAR images and AlphaEarth anchors to language.
+
+`fusar_jax.load(path)` gives a model to ask; see README.md. Importing the
+package imports no JAX: loader workers and `geo` stay light.
+"""
+
+__version__ = "0.1.0"
+
+
+def load(path, adapter=None, legacy_sigma=None):
+  """Loads a model to ask: see `fusar_jax.inference.assistant.load`."""
+  from fusar_jax.inference import assistant  # JAX only where it is needed
+
+  return assistant.load(path, adapter=adapter, legacy_sigma=legacy_sigma)

@@ -1,0 +1,129 @@
+"""Model presets by name, and the string after `--config file.py:...`.
+
+`qwen2_5_vl_*` are the published sizes (their `config.json` on the hub).
+`tiny` is a stand-in small enough for a laptop; `bench` is the size that speed
+is compared with PyTorch at.
+"""
+
+import dataclasses
+
+from fusar_jax.model.config import (
+  DecoderConfig,
+  FusarConfig,
+  SpecialTokens,
+  TLMConfig,
+  VisionConfig,
+)
+
+
+def _qwen2_5_vl(width, ff_width, layers, heads, kv_heads, vision_ff, **decoder):
+  return FusarConfig(
+    vision=VisionConfig(ff_width=vision_ff, out_width=width),
+    decoder=DecoderConfig(
+      layers=layers,
+      width=width,
+      heads=heads,
+      kv_heads=kv_heads,
+      ff_width=ff_width,
+      **decoder,
+    ),
+  )
+
+
+PRESETS = {
+  "qwen2_5_vl_3b": _qwen2_5_vl(
+    2048, 11008, 36, 16, 2, 3420, tied=True, vocab=151936
+  ),
+  "qwen2_5_vl_7b": _qwen2_5_vl(3584, 18944, 28, 28, 4, 3420),
+  "qwen2_5_vl_32b": _qwen2_5_vl(5120, 27648, 64, 40, 8, 3456),
+  "qwen2_5_vl_72b": _qwen2_5_vl(8192, 29568, 80, 64, 8, 3456),
+  "bench": FusarConfig(
+    vision=VisionConfig(
+      depth=8,
+      width=320,
+      heads=4,
+      ff_width=864,
+      out_width=512,
+      full_attention=(3, 7),
+    ),
+    decoder=DecoderConfig(
+      layers=8,
+      width=512,
+      heads=8,
+      kv_heads=2,
+      head_width=64,
+      ff_width=1408,
+      mrope_section=(8, 12, 12),
+    ),
+  ),
+  # Ids of `tokens` are those of the SentencePiece model that stage 0 trains.
+  "tiny": FusarConfig(
+    vision=VisionConfig(
+      depth=4,
+      width=160,
+      heads=4,
+      ff_width=320,
+      out_width=256,
+      full_attention=(1, 3),
+    ),
+    decoder=DecoderConfig(
+      layers=4,
+      width=256,
+      heads=4,
+      kv_heads=2,
+      head_width=64,
+      ff_width=640,
+      vocab=1024,
+      tied=True,
+      mrope_section=(8, 12, 12),
+    ),
+    tlm=TLMConfig(),
+    tokens=SpecialTokens(
+      image=6, vision_start=4, vision_end=5, end_of_turn=3, pad=0
+    ),
+    image_size=(224, 224),
+  ),
+}
+
+
+def preset(name: str) -> FusarConfig:
+  """Returns the preset of that name, without LoRA.
+
+  Raises:
+    ValueError: an unknown name; the message lists the known ones.
+  """
+  if name not in PRESETS:
+    raise ValueError(
+      f"unknown model {name!r}; presets are {', '.join(sorted(PRESETS))}."
+    )
+  return PRESETS[name]
+
+
+def parse_arg(arg: str | None, **defaults):
+  """Reads `key=value,...` after `--config file.py:` over typed defaults.
+
+  Returns a namespace with one attribute per default, of the default's type.
+
+  Raises:
+    ValueError: a key that the config does not know, or a value of a wrong type.
+
+  Example:
+    >>> parse_arg("model=tiny", model="qwen2_5_vl_7b", image_size=504).model
+    'tiny'
+  """
+  values = dict(defaults)
+  for item in filter(None, (arg or "").split(",")):
+    key, sep, text = item.partition("=")
+    if not sep or key not in defaults:
+      raise ValueError(
+        f"config argument {item!r}: expected key=value with a key of"
+        f" {sorted(defaults)}."
+      )
+    kind = type(defaults[key])
+    try:
+      values[key] = text in ("1", "true", "True") if kind is bool else kind(text)
+    except ValueError:
+      raise ValueError(
+        f"config argument {item!r}: {key} must be {kind.__name__}."
+      ) from None
+  return dataclasses.make_dataclass("Arg", list(values))(**values)
