@@ -1,0 +1,113 @@
+"""Ordered rules over parameter paths, and the split they decide.
+
+A rule list is [(regex, value), ...]; a regex must match a whole path such as
+"model/layers/self_attn/q_proj/lora_a", and the first match wins. Rules that
+cover too little or too much are errors, not surprises: a parameter without a
+rule, and a rule that decides no parameter, are told by name.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flax import traverse_util
+
+Params = dict[str, Any]
+Rules = Sequence[tuple[str, Any]]
+
+CATCH_ALL = ".*"
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {"a/b/c": leaf} of a nested dict, in the order of the paths."""
+  flat = traverse_util.flatten_dict(dict(params), sep="/")
+  return dict(sorted(flat.items()))
+
+
+def unflatten(flat: Mapping[str, Any]) -> Params:
+  """Inverse of `flatten`."""
+  return traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def match(paths: Iterable[str], rules: Rules, what: str) -> dict[str, Any]:
+  """Returns {path: value of the first rule that matches the whole path}.
+
+  Args:
+    paths: parameter paths.
+    rules: ordered (regex, value).
+    what: name of the rule list, for messages ("config.trainable").
+
+  Raises:
+    ValueError: a path without a rule, a rule that decides no path (also one
+      that earlier rules shadow; a last `.*` may find nothing left), or a
+      broken regex; all of them in one message.
+
+  Example:
+    >>> rules = [("tlm/.*", True), (".*", False)]
+    >>> match(["lm_head/kernel", "tlm/mlp_0/bias"], rules, "config.trainable")
+    {'lm_head/kernel': False, 'tlm/mlp_0/bias': True}
+  """
+  compiled = [_compile(regex, what) for regex, _ in rules]
+  paths = list(paths)
+  decided = {}
+  used = [False] * len(rules)
+  for path in paths:
+    for i, regex in enumerate(compiled):
+      if regex.fullmatch(path):
+        decided[path] = rules[i][1]
+        used[i] = True
+        break
+  problems = [
+    f"  no rule for       {path}" for path in paths if path not in decided
+  ]
+  for i, (regex, _) in enumerate(rules):
+    spare = i == len(rules) - 1 and regex == CATCH_ALL
+    if used[i] or spare:
+      continue
+    shadowed = any(map(compiled[i].fullmatch, paths))
+    why = "shadowed by earlier rules" if shadowed else "matches no parameter"
+    problems.append(f"  {why}  {regex!r} (rule {i})")
+  if problems:
+    raise ValueError(
+      f"{what}: rules and parameters do not fit.\n"
+      + "\n".join(problems)
+      + "\nRules are tried in order and must match the whole path."
+    )
+  return decided
+
+
+def partition(
+  params: Params, rules: Rules, what: str = "config.trainable"
+) -> tuple[Params, Params]:
+  """Splits parameters in (trainable, frozen) by rules with values True, False.
+
+  Raises:
+    ValueError: see `match`; or nothing is trainable.
+  """
+  flat = flatten(params)
+  decided = match(flat, rules, what)
+  trainable = {path: leaf for path, leaf in flat.items() if decided[path]}
+  frozen = {path: leaf for path, leaf in flat.items() if not decided[path]}
+  if not trainable:
+    raise ValueError(f"{what}: no parameter is trainable.")
+  return unflatten(trainable), unflatten(frozen)
+
+
+def merge(trainable: Params, frozen: Params) -> Params:
+  """Returns the union of two disjoint nested dicts; inverse of `partition`.
+
+  Raises:
+    ValueError: a parameter in both.
+  """
+  ours, theirs = flatten(trainable), flatten(frozen)
+  both = sorted(set(ours) & set(theirs))
+  if both:
+    raise ValueError(f"parameters both trainable and frozen: {both}.")
+  return unflatten(ours | theirs)
+
+
+def _compile(regex: str, what: str) -> re.Pattern:
+  try:
+    return re.compile(regex)
+  except re.error as error:
+    raise ValueError(f"{what}: broken regex {regex!r}: {error}.") from None
