@@ -1,0 +1,175 @@
+"""FUSAR-GPT: vision tower -> TLM -> merge into text -> decoder -> logits.
+
+The paper's Fig. 2, readable top-down. Parameters are a plain nested dict whose
+names follow the published checkpoint: `visual`, `tlm`, `model`, `lm_head`.
+
+A answer slots, B batch, C visual token width, D model width (= C), I images in
+a sample, L text length, M merged visual tokens, V vocabulary.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.decoder import Decoder, KVCache, causal_mask
+from fusar_jax.model.tlm import TokenwiseLinearModulation
+from fusar_jax.model.vision import VisionTower
+
+
+class _Head(nn.Module):
+  """Hidden states -> logits, float32."""
+
+  vocab: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (x.shape[-1], self.vocab)
+    kernel = self.param("kernel", nn.initializers.normal(0.02), shape)
+    return project_to_vocabulary(x, kernel)
+
+
+def project_to_vocabulary(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """[..., D] x [D, V] -> float32[..., V], in the dtype of x."""
+  return jnp.matmul(
+    x, kernel.astype(x.dtype), preferred_element_type=jnp.float32
+  )
+
+
+class FusarGPT(nn.Module):
+  """The whole model as pure functions of parameters and a `Batch`.
+
+  Attributes:
+    config: shapes.
+    dtype: of the arithmetic; norms, rotary, softmax, TLM and logits stay
+      float32.
+    remat: policy of the scanned layers, see `fusar_jax.model.remat`.
+    impl: attention, see `fusar_jax.model.attention`.
+  """
+
+  config: FusarConfig
+  dtype: jnp.dtype = jnp.float32
+  remat: str = "none"
+  impl: str = "xla"
+
+  def setup(self):
+    c = self.config
+    options = dict(dtype=self.dtype, remat=self.remat, impl=self.impl)
+    self.visual = VisionTower(c.vision, c.lora, **options)
+    if c.tlm is not None:
+      self.tlm = TokenwiseLinearModulation(c.tlm)
+    self.model = Decoder(c.decoder, c.lora, **options)
+    if not c.decoder.tied:
+      self.lm_head = _Head(c.decoder.vocab)
+
+  def visual_tokens(
+    self, batch: Batch, *, modulate: bool = True, deterministic: bool = True
+  ) -> jax.Array:
+    """[B, I, M, C]: visual tokens, after TLM unless `modulate` is False."""
+    samples, images = batch.patches.shape[:2]
+
+    def fold(x):
+      return x.reshape(samples * images, *x.shape[2:])
+
+    tokens = self.visual(
+      fold(batch.patches),
+      fold(batch.patch_positions),
+      fold(batch.patch_valid),
+      fold(batch.window_index),
+      deterministic,
+    )
+    tokens = tokens.reshape(samples, images, *tokens.shape[1:])
+    if modulate and self.config.tlm is not None:
+      tokens = self.tlm(tokens, batch.anchor_features, batch.anchor_weights)
+    return tokens
+
+  def embed(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
+    """[B, L, D]: text embeddings with visual tokens in their places."""
+    text = self.model.embed(batch.input_ids)
+    visual = self.visual_tokens(batch, deterministic=deterministic)
+    visual = visual.reshape(visual.shape[0], -1, visual.shape[-1])
+    index = batch.visual_index[..., None]
+    visual = jnp.take_along_axis(visual, jnp.maximum(index, 0), axis=1)
+    return jnp.where(index >= 0, visual.astype(text.dtype), text)
+
+  def hidden(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
+    """[B, L, D]: the decoder's last states, normalised."""
+    return self.prefill(batch, keep=False, deterministic=deterministic)[0]
+
+  def prefill(
+    self, batch: Batch, *, keep: bool = True, deterministic: bool = True
+  ) -> tuple[jax.Array, KVCache | None]:
+    """Hidden states [B, L, D] and the keys and values of the whole batch."""
+    return self.model(
+      self.embed(batch, deterministic=deterministic),
+      batch.positions,
+      causal_mask(batch.segment_ids),
+      keep=keep,
+      deterministic=deterministic,
+    )
+
+  def decode(
+    self, ids: jax.Array, positions: jax.Array, mask: jax.Array, past: KVCache
+  ) -> tuple[jax.Array, KVCache]:
+    """One step: logits float32[B, 1, V] and the new keys and values.
+
+    Args:
+      ids: int32[B, 1].
+      positions: int32[B, 3, 1].
+      mask: bool[B, 1, S + 1].
+      past: cache, S long.
+    """
+    hidden, new = self.model(
+      self.model.embed(ids), positions, mask, past, keep=True
+    )
+    return self.head(hidden), new
+
+  def head(self, hidden: jax.Array) -> jax.Array:
+    """[..., D] -> float32[..., V]."""
+    if self.config.decoder.tied:
+      embedding = self.model.embed_tokens.embedding
+      return project_to_vocabulary(hidden, embedding.T)
+    return self.lm_head(hidden)
+
+  def __call__(self, batch: Batch) -> jax.Array:
+    """float32[B, L, V]: logits everywhere; training needs only answers."""
+    return self.head(self.hidden(batch))
+
+
+def head_kernel(params: dict, config: FusarConfig) -> jax.Array:
+  """[D, V]: the head's kernel, from the embedding where they are tied."""
+  if config.decoder.tied:
+    return params["model"]["embed_tokens"]["embedding"].T
+  return params["lm_head"]["kernel"]
+
+
+def init_params(config: FusarConfig, key: jax.Array) -> dict:
+  """Random float32 parameters: a plain nested dict, layers stacked on axis 0.
+
+  Kernels are normal(0.02); LoRA and TLM start as PEFT's and torch's do, so an
+  adapter begins as a no-op. For shapes alone wrap it in `jax.eval_shape`.
+  """
+  model = FusarGPT(config)
+  return model.init(key, _smallest_batch(config))["params"]
+
+
+def _smallest_batch(config: FusarConfig) -> Batch:
+  """One visual token and one text token: enough to name every parameter."""
+  v = config.vision
+  patches, bands = v.merge**2, config.tlm.bands if config.tlm else 1
+  return Batch(
+    input_ids=jnp.zeros((1, 2), jnp.int32),
+    segment_ids=jnp.ones((1, 2), jnp.int32),
+    positions=jnp.zeros((1, 3, 2), jnp.int32),
+    visual_index=jnp.array([[0, -1]], jnp.int32),
+    patches=jnp.zeros((1, 1, patches, v.patch_values), jnp.uint8),
+    patch_positions=jnp.zeros((1, 1, patches, 2), jnp.int32),
+    patch_valid=jnp.ones((1, 1, patches), bool),
+    window_index=jnp.arange(patches, dtype=jnp.int32)[None, None, None],
+    anchor_features=jnp.zeros((1, 1, 1, bands)),
+    anchor_weights=jnp.zeros((1, 1, 1, 1)),
+    answer_index=jnp.zeros((1, 1), jnp.int32),
+    answer_ids=jnp.zeros((1, 1), jnp.int32),
+    answer_weight=jnp.ones((1, 1)),
+  )

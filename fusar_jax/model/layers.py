@@ -1,0 +1,107 @@
+"""Dense with an optional low-rank adapter, RMSNorm, SwiGLU.
+
+R is the LoRA rank. Arithmetic runs in `dtype`; norms in float32.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fusar_jax.model.config import LoRAConfig
+
+_kernel_init = nn.initializers.normal(0.02)
+
+
+def _uniform_fan_in(key, shape, dtype=jnp.float32):
+  """U(-1/sqrt(in), 1/sqrt(in)): torch's Linear, and PEFT's lora_A."""
+  bound = shape[-2] ** -0.5
+  return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class Dense(nn.Module):
+  """y = x W + b, plus `scale * dropout(x) A B` where an adapter is asked for.
+
+  Attributes:
+    features: output width.
+    use_bias: whether there is a b.
+    lora: the adapter's rank, scale and dropout; None or rank 0: no adapter.
+    dtype: of the arithmetic.
+  """
+
+  features: int
+  use_bias: bool = False
+  lora: LoRAConfig | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
+    width = x.shape[-1]
+    x = x.astype(self.dtype)
+    kernel = self.param("kernel", _kernel_init, (width, self.features))
+    y = x @ kernel.astype(self.dtype)
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,))
+      y = y + bias.astype(self.dtype)
+    if self.lora is not None and self.lora.rank:
+      rank = self.lora.rank
+      a = self.param("lora_a", _uniform_fan_in, (width, rank))
+      b = self.param("lora_b", nn.initializers.zeros, (rank, self.features))
+      if self.lora.dropout and not deterministic:
+        x = dropout(x, self.lora.dropout, self.make_rng("dropout"))
+      low = x @ a.astype(self.dtype)
+      y = y + (low @ b.astype(self.dtype)) * self.lora.scale
+    return y
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+  """Zeroes a share `rate` of x and scales the rest, as torch does.
+
+  16 random bits a value: half the draws of a 32-bit mask, and the share is
+  exact to 1/65536.
+  """
+  threshold = round(rate * 65536)
+  keep = jax.random.bits(key, x.shape, jnp.uint16) >= threshold
+  return jnp.where(keep, x * (65536 / (65536 - threshold)), 0).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+  """x / rms(x) * scale, in float32."""
+
+  epsilon: float = 1e-6
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    x = x.astype(jnp.float32)
+    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    x = (x * jax.lax.rsqrt(variance + self.epsilon)).astype(self.dtype)
+    return x * scale.astype(self.dtype)
+
+
+class SwiGLU(nn.Module):
+  """down(silu(gate(x)) * up(x)).
+
+  `lora` applies to the projections named in `adapted`.
+  """
+
+  ff_width: int
+  use_bias: bool = False
+  lora: LoRAConfig | None = None
+  adapted: tuple[str, ...] = ()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
+    def project(name, features, x):
+      return Dense(
+        features,
+        self.use_bias,
+        self.lora if name in self.adapted else None,
+        self.dtype,
+        name=name,
+      )(x, deterministic)
+
+    gate = project("gate_proj", self.ff_width, x)
+    up = project("up_proj", self.ff_width, x)
+    return project("down_proj", x.shape[-1], nn.silu(gate) * up)

@@ -1,0 +1,27 @@
+"""Rematerialisation by named policy: what a layer keeps for the backward pass."""
+
+import flax.linen as nn
+import jax
+
+POLICIES = {
+  # Keep everything: fastest, most memory.
+  "none": None,
+  # Keep the layer's input only and compute the rest again.
+  "full": jax.checkpoint_policies.nothing_saveable,
+  # Keep results of matrix products with weights; attention is recomputed.
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
+  """Wraps a layer class that is going to be scanned.
+
+  Raises:
+    ValueError: an unknown policy; the message lists the known ones.
+  """
+  if policy not in POLICIES:
+    raise ValueError(f"remat {policy!r}; policies are {', '.join(POLICIES)}.")
+  if policy == "none":
+    return layer
+  # Inside scan XLA cannot merge the recomputation away again.
+  return nn.remat(layer, policy=POLICIES[policy], prevent_cse=False)
