@@ -47,12 +47,12 @@ def match(paths: Iterable[str], rules: Rules, what: str) -> dict[str, Any]:
     >>> match(["lm_head/kernel", "tlm/mlp_0/bias"], rules, "config.trainable")
     {'lm_head/kernel': False, 'tlm/mlp_0/bias': True}
   """
-  compiled = [_compile(regex, what) for regex, _ in rules]
+  patterns = [compiled(regex, what) for regex, _ in rules]
   paths = list(paths)
   decided = {}
   used = [False] * len(rules)
   for path in paths:
-    for i, regex in enumerate(compiled):
+    for i, regex in enumerate(patterns):
       if regex.fullmatch(path):
         decided[path] = rules[i][1]
         used[i] = True
@@ -64,7 +64,7 @@ def match(paths: Iterable[str], rules: Rules, what: str) -> dict[str, Any]:
     spare = i == len(rules) - 1 and regex == CATCH_ALL
     if used[i] or spare:
       continue
-    shadowed = any(map(compiled[i].fullmatch, paths))
+    shadowed = any(map(patterns[i].fullmatch, paths))
     why = "shadowed by earlier rules" if shadowed else "matches no parameter"
     problems.append(f"  {why}  {regex!r} (rule {i})")
   if problems:
@@ -106,7 +106,8 @@ def merge(trainable: Params, frozen: Params) -> Params:
   return unflatten(ours | theirs)
 
 
-def _compile(regex: str, what: str) -> re.Pattern:
+def compiled(regex: str, what: str) -> re.Pattern:
+  """Compiles a rule's regex; a broken one is an error of that rule list."""
   try:
     return re.compile(regex)
   except re.error as error:

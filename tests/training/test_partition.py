@@ -1,0 +1,64 @@
+"""Rules over parameter paths: first match wins, and nothing goes unsaid."""
+
+import pytest
+
+from fusar_jax.training import partition
+
+PARAMS = {
+  "tlm": {"mlp_0": {"kernel": 1, "bias": 2}},
+  "model": {"layers": {"q_proj": {"kernel": 3, "lora_a": 4, "lora_b": 5}}},
+}
+
+
+def test_first_match_wins():
+  rules = [(r".*/lora_b", False), (r".*/lora_.", True), (r".*", False)]
+  trainable, frozen = partition.partition(PARAMS, rules)
+  assert partition.flatten(trainable) == {"model/layers/q_proj/lora_a": 4}
+  assert len(partition.flatten(frozen)) == 4
+
+
+def test_merge_inverts_partition():
+  rules = [(r"tlm/.*", True), (r".*", False)]
+  trainable, frozen = partition.partition(PARAMS, rules)
+  assert partition.merge(trainable, frozen) == PARAMS
+
+
+def test_full_training_leaves_nothing_frozen():
+  trainable, frozen = partition.partition(PARAMS, [(r".*", True)])
+  assert frozen == {}
+  assert partition.merge(trainable, frozen) == PARAMS
+
+
+def test_a_rule_must_match_the_whole_path():
+  with pytest.raises(ValueError, match="matches no parameter") as error:
+    partition.partition(PARAMS, [("lora_a", True), (".*", False)])
+  assert "'lora_a' (rule 0)" in str(error.value)
+
+
+def test_all_that_does_not_fit_is_told_at_once():
+  rules = [(r"tlm/.*", True), (r"tlm/mlp_0/.*", False), (r"vision/.*", False)]
+  with pytest.raises(ValueError) as error:
+    partition.partition(PARAMS, rules)
+  text = str(error.value)
+  assert "no rule for       model/layers/q_proj/kernel" in text
+  assert "shadowed by earlier rules  'tlm/mlp_0/.*' (rule 1)" in text
+  assert "matches no parameter  'vision/.*' (rule 2)" in text
+
+
+def test_the_last_catch_all_may_find_nothing_left():
+  partition.partition(PARAMS, [(r"(tlm|model)/.*", True), (r".*", False)])
+
+
+def test_a_broken_regex_is_named():
+  with pytest.raises(ValueError, match=r"broken regex 'tlm/\('"):
+    partition.partition(PARAMS, [("tlm/(", True)])
+
+
+def test_nothing_trainable_is_an_error():
+  with pytest.raises(ValueError, match="no parameter is trainable"):
+    partition.partition(PARAMS, [(".*", False)])
+
+
+def test_merge_refuses_a_parameter_on_both_sides():
+  with pytest.raises(ValueError, match="tlm/mlp_0/bias"):
+    partition.merge(PARAMS, {"tlm": {"mlp_0": {"bias": 2}}})
