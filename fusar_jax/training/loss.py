@@ -1,0 +1,99 @@
+"""Cross-entropy on answer positions only, over the vocabulary in chunks.
+
+A 7B head turns one hidden state into 152 064 logits: 1.25 GB of float32 for a
+2048-token sample. Only the states that predict an answer token reach the head
+here, and only a chunk of them at a time.
+
+With a frozen head (LoRA, TLM training) the gradient with respect to the hidden
+state is (softmax - onehot) W^T, known in the forward pass: it is computed there
+while the logits exist, and the backward pass is a scaling. That saves the
+second head product of a rematerialised chunk.
+
+A answer slots, B batch, D model width, V vocabulary; `rows` = B * A.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusar_jax.model.fusar_gpt import project_to_vocabulary
+
+
+def answer_losses(
+  hidden: jax.Array,
+  kernel: jax.Array,
+  answer_index: jax.Array,
+  answer_ids: jax.Array,
+  *,
+  frozen_head: bool,
+  chunk: int = 256,
+) -> jax.Array:
+  """Negative log-likelihood of each answer token.
+
+  Args:
+    hidden: [B, L, D].
+    kernel: [D, V], the head.
+    answer_index: int32[B, A]; position that predicts the token.
+    answer_ids: int32[B, A].
+    frozen_head: the head gets no gradient; see the module's text.
+    chunk: rows whose logits exist at one time.
+
+  Returns:
+    float32[B, A].
+  """
+  batch, slots = answer_ids.shape
+  states = jnp.take_along_axis(hidden, answer_index[..., None], axis=1)
+  states = states.reshape(batch * slots, -1)
+  targets = answer_ids.reshape(-1)
+  # Equal chunks, so that the last one is not mostly padding.
+  chunks = -(-states.shape[0] // chunk)
+  size = -(-states.shape[0] // chunks)
+  padding = chunks * size - states.shape[0]
+  states = jnp.pad(states, ((0, padding), (0, 0))).reshape(chunks, size, -1)
+  targets = jnp.pad(targets, (0, padding)).reshape(chunks, size)
+  losses = _frozen_losses if frozen_head else jax.checkpoint(_losses)
+
+  def one(_, rows):
+    return None, losses(*rows, kernel)
+
+  _, values = jax.lax.scan(one, None, (states, targets))
+  return values.reshape(-1)[: batch * slots].reshape(batch, slots)
+
+
+def _losses(states, targets, kernel):
+  logits = project_to_vocabulary(states, kernel)
+  chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+  return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+@functools.partial(jax.custom_vjp)
+def _frozen_losses(states, targets, kernel):
+  return _losses(states, targets, kernel)
+
+
+def _frozen_forward(states, targets, kernel):
+  logits = project_to_vocabulary(states, kernel)
+  chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+  top = jnp.max(logits, axis=-1, keepdims=True)
+  exponent = jnp.exp(logits - top)
+  total = jnp.sum(exponent, axis=-1, keepdims=True)
+  losses = jnp.log(total[:, 0]) + top[:, 0] - chosen
+  # softmax W^T - W[:, target]: the onehot never exists.
+  mean = jnp.matmul(
+    exponent.astype(kernel.dtype),
+    kernel.T,
+    preferred_element_type=jnp.float32,
+  )
+  gradient = mean / total - jnp.take(kernel, targets, axis=1).T
+  return losses, gradient.astype(states.dtype)
+
+
+def _frozen_backward(gradient, cotangent):
+  rows = cotangent[:, None].astype(gradient.dtype) * gradient
+  targets = np.zeros(cotangent.shape, jax.dtypes.float0)
+  return rows, targets, None
+
+
+_frozen_losses.defvjp(_frozen_forward, _frozen_backward)

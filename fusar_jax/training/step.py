@@ -1,0 +1,156 @@
+"""One training step: gradients of trainables, accumulated, clipped, applied.
+
+The loss is `sum(weight * nll) / sum(weight)` over the answer tokens of the
+whole batch. With the loader's per-example weights (1 / answer length) that is
+the official mean over each example's answer, averaged over examples; with unit
+weights it is the mean over tokens. The divisor belongs to the whole batch, so
+accumulating over 4 parts gives the update of 1.
+
+A answer slots, B batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import FusarGPT, head_kernel
+from fusar_jax.training.loss import answer_losses
+from fusar_jax.training.partition import merge
+from fusar_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+  """How a step is computed; none of it changes what is computed.
+
+  Attributes:
+    accumulation: parts that a batch is cut into; memory of one part.
+    dtype: of the arithmetic.
+    remat: policy of the layers, see `fusar_jax.model.remat`.
+    impl: attention, see `fusar_jax.model.attention`.
+    head_chunk: answer positions whose logits exist at one time.
+    dropout: whether LoRA's dropout is on.
+  """
+
+  accumulation: int = 1
+  dtype: jnp.dtype = jnp.float32
+  remat: str = "none"
+  impl: str = "xla"
+  head_chunk: int = 256
+  dropout: bool = True
+
+
+def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
+  """Returns `loss(trainable, frozen, batch, key) -> sum of weighted nll`."""
+  model = FusarGPT(
+    config, dtype=options.dtype, remat=options.remat, impl=options.impl
+  )
+
+  def loss(trainable: dict, frozen: dict, batch: Batch, key: jax.Array):
+    params = merge(trainable, frozen)
+    hidden = model.apply(
+      {"params": params},
+      batch,
+      deterministic=not options.dropout,
+      method=model.hidden,
+      rngs={"dropout": key},
+    )
+    values = answer_losses(
+      hidden,
+      head_kernel(params, config).astype(options.dtype),
+      batch.answer_index,
+      batch.answer_ids,
+      frozen_head=not _trains_head(trainable, config),
+      chunk=options.head_chunk,
+    )
+    return jnp.sum(values * batch.answer_weight)
+
+  return loss
+
+
+def _trains_head(trainable: dict, config: FusarConfig) -> bool:
+  if config.decoder.tied:
+    return "embed_tokens" in trainable.get("model", {})
+  return "lm_head" in trainable
+
+
+def make_gradients(config: FusarConfig, options: StepOptions) -> Callable:
+  """Returns `gradients(trainable, frozen, batch, key) -> (loss, gradients)`.
+
+  Both are divided by the batch's summed weight. The batch's leading axis must
+  divide by `options.accumulation`.
+  """
+  value_and_grad = jax.value_and_grad(make_loss(config, options))
+
+  def gradients(trainable: dict, frozen: dict, batch: Batch, key: jax.Array):
+    total = jnp.maximum(jnp.sum(batch.answer_weight), 1e-9)
+    parts = options.accumulation
+    if parts == 1:
+      value, grads = value_and_grad(trainable, frozen, batch, key)
+    else:
+
+      def cut(x):
+        # Part i takes rows i, i + parts, ...: each device keeps its own rows.
+        x = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
+        return jnp.swapaxes(x, 0, 1)
+
+      def add(sums, part):
+        new = value_and_grad(trainable, frozen, *part)
+        return jax.tree.map(jnp.add, sums, new), None
+
+      zeros = jax.tree.map(jnp.zeros_like, trainable)
+      (value, grads), _ = jax.lax.scan(
+        add,
+        (jnp.zeros(()), zeros),
+        (jax.tree.map(cut, batch), jax.random.split(key, parts)),
+      )
+    return value / total, jax.tree.map(lambda g: g / total, grads)
+
+  return gradients
+
+
+def make_train_step(
+  config: FusarConfig,
+  optimizer: optax.GradientTransformation,
+  options: StepOptions,
+) -> Callable:
+  """Returns `step(state, frozen, batch) -> (state, metrics)`, to be jitted.
+
+  metrics:
+    loss: float32, of the batch before the update.
+    grad_norm: float32, before clipping.
+    weight: float32, the loss's divisor (examples, or answer tokens).
+    tokens: int32, non-padding tokens of the batch.
+    nonzero: {leaf path: bool}, whether its gradient has any non-zero value.
+  """
+  gradients = make_gradients(config, options)
+
+  def step(state: TrainState, frozen: dict, batch: Batch):
+    key = jax.random.fold_in(state.rng, state.step)
+    value, grads = gradients(state.trainable, frozen, batch, key)
+    updates, opt_state = optimizer.update(
+      grads, state.opt_state, state.trainable
+    )
+    metrics = {
+      "loss": value,
+      "grad_norm": optax.global_norm(grads),
+      "weight": jnp.sum(batch.answer_weight),
+      "tokens": jnp.sum(batch.segment_ids > 0),
+      "nonzero": {
+        "/".join(k.key for k in path): jnp.any(leaf != 0)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(grads)
+      },
+    }
+    state = state.replace(
+      step=state.step + 1,
+      trainable=optax.apply_updates(state.trainable, updates),
+      opt_state=opt_state,
+    )
+    return state, metrics
+
+  return step
