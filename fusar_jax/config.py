@@ -2,14 +2,16 @@
 
 `qwen2_5_vl_*` are the published sizes (their `config.json` on the hub).
 `tiny` is a stand-in small enough for a laptop; `bench` is the size that speed
-is compared with PyTorch at.
+is compared with PyTorch at. A run's `config.json` holds one as plain values.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 from fusar_jax.model.config import (
   DecoderConfig,
   FusarConfig,
+  LoRAConfig,
   SpecialTokens,
   TLMConfig,
   VisionConfig,
@@ -121,9 +123,49 @@ def parse_arg(arg: str | None, **defaults):
       )
     kind = type(defaults[key])
     try:
-      values[key] = text in ("1", "true", "True") if kind is bool else kind(text)
+      values[key] = (
+        text in ("1", "true", "True") if kind is bool else kind(text)
+      )
     except ValueError:
       raise ValueError(
         f"config argument {item!r}: {key} must be {kind.__name__}."
       ) from None
   return dataclasses.make_dataclass("Arg", list(values))(**values)
+
+
+def to_dict(config: FusarConfig) -> dict:
+  """Returns plain nested values, as a run's `config.json` keeps them."""
+  return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping) -> FusarConfig:
+  """Inverse of `to_dict`; lists, as JSON has them, become tuples.
+
+  Raises:
+    ValueError: an unknown field, or values that do not fit together.
+  """
+  return _build(FusarConfig, values, "model")
+
+
+_PARTS = {
+  "vision": VisionConfig,
+  "decoder": DecoderConfig,
+  "tlm": TLMConfig,
+  "lora": LoRAConfig,
+  "tokens": SpecialTokens,
+}
+
+
+def _build(kind, values, where):
+  known = {field.name for field in dataclasses.fields(kind)}
+  unknown = sorted(set(values) - known)
+  if unknown:
+    raise ValueError(
+      f"{where}: unknown fields {unknown}; known: {sorted(known)}."
+    )
+  built = {}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      value = _build(_PARTS[name], value, f"{where}.{name}")
+    built[name] = tuple(value) if isinstance(value, list) else value
+  return kind(**built)

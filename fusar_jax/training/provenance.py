@@ -1,0 +1,187 @@
+"""Where a run comes from: config.json, provenance.json and hashes of content.
+
+A run keeps what it trained and refers to the rest: its base is a Hugging Face
+folder or another run, by path and sha256. A base that moved is searched beside
+the run again; a base that changed is an error.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+CONFIG_FILE = "config.json"
+PROVENANCE_FILE = "provenance.json"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Weights that a run starts from and does not copy.
+
+  Attributes:
+    kind: "random" (nothing; the seed makes them), "folder" (Hugging Face or
+      PEFT) or "run".
+    path: absolute path, "" for random.
+    sha256: of the files with weights.
+    step: of the parent's checkpoint, for a run.
+    relative: path seen from the run that refers to it; found again when both
+      are moved together.
+  """
+
+  kind: str
+  path: str = ""
+  sha256: str = ""
+  step: int | None = None
+  relative: str = ""
+
+
+def describe(path: str, workdir: Path) -> Source:
+  """Returns the source that `config.init` or `config.adapter` names.
+
+  Raises:
+    FileNotFoundError: no such folder, or a run without a checkpoint.
+  """
+  if not path:
+    return Source("random")
+  folder = Path(path).absolute()
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f"{path}: no such folder; expected a Hugging Face folder or a run."
+    )
+  relative = os.path.relpath(folder, Path(workdir).absolute())
+  if not is_run(folder):
+    return Source("folder", str(folder), hash_weights(folder), None, relative)
+  step = latest_step(folder)
+  if step is None:
+    raise FileNotFoundError(
+      f"{path}: a run without a finished checkpoint; train it first."
+    )
+  digest = hash_weights(folder, step)
+  return Source("run", str(folder), digest, step, relative)
+
+
+def locate(source: Source, workdir: Path) -> Path:
+  """Returns the folder of a source, checked to hold what it held.
+
+  Raises:
+    FileNotFoundError: it is neither where it was nor at its relative place.
+    ValueError: its weights have changed.
+  """
+  places = [Path(source.path), Path(workdir) / source.relative]
+  found = next((p for p in places if p.is_dir()), None)
+  if found is None:
+    raise FileNotFoundError(
+      f"{workdir}: its base {source.path} is gone. Put it back, there or at"
+      f" {places[1]}: a run keeps only what it trained."
+    )
+  digest = hash_weights(found, source.step)
+  if digest != source.sha256:
+    raise ValueError(
+      f"{workdir}: its base {found} has changed (sha256 {digest[:12]}..., was"
+      f" {source.sha256[:12]}...). Restore the original weights."
+    )
+  return found
+
+
+def is_run(folder: Path) -> bool:
+  """True for a folder that `train` wrote, False for a Hugging Face one."""
+  return (Path(folder) / PROVENANCE_FILE).is_file()
+
+
+def steps(workdir: Path) -> list[int]:
+  """Steps of finished checkpoints, ascending; Orbax renames when it is done."""
+  folder = Path(workdir) / "checkpoints"
+  if not folder.is_dir():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def latest_step(workdir: Path) -> int | None:
+  """The newest finished checkpoint, None where there is none."""
+  return max(steps(workdir), default=None)
+
+
+def hash_weights(folder: Path, step: int | None = None) -> str:
+  """sha256 over names and content of the files that hold weights.
+
+  Args:
+    folder: of Hugging Face or PEFT (safetensors, pickled tensors and configs),
+      or a run.
+    step: of a run: the trained parameters of that checkpoint.
+
+  Raises:
+    FileNotFoundError: no weights there.
+  """
+  folder = Path(folder)
+  if step is None:
+    kinds = {".safetensors", ".pt", ".json"}
+    files = [p for p in folder.iterdir() if p.suffix in kinds]
+  else:
+    folder = folder / "checkpoints" / str(step) / "trainable"
+    files = [p for p in folder.rglob("*") if p.is_file()]
+  if not files:
+    raise FileNotFoundError(f"{folder}: no weights found.")
+  return hash_files(files, folder)
+
+
+def hash_files(files: Iterable[Path], root: Path) -> str:
+  """sha256 over (relative name, content) of files, in the order of names."""
+  digest = hashlib.sha256()
+  for path in sorted(files):
+    digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+    with path.open("rb") as file:
+      digest.update(hashlib.file_digest(file, "sha256").digest())
+  return digest.hexdigest()
+
+
+def describe_data(manifests: Mapping[str, str]) -> dict[str, Any]:
+  """Hash of each manifest and what `dataset.json` beside it declares."""
+  described = {}
+  for name, manifest in manifests.items():
+    path = Path(manifest)
+    if not manifest or not path.is_file():
+      continue
+    about = path.parent / "dataset.json"
+    described[name] = {
+      "path": str(path.absolute()),
+      "sha256": hash_files([path], path.parent),
+      "dataset": read_json(about) if about.is_file() else None,
+    }
+  return described
+
+
+def provenance(
+  base: Source, adapter: Source, data: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns what `provenance.json` of a run says."""
+  return {
+    "base": dataclasses.asdict(base),
+    "adapter": dataclasses.asdict(adapter),
+    "data": dict(data),
+    "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    "python": platform.python_version(),
+    "machine": platform.machine(),
+  }
+
+
+def read_json(path: Path) -> Any:
+  """Raises ValueError, naming the file, where it is not JSON."""
+  try:
+    return json.loads(Path(path).read_text("utf-8"))
+  except json.JSONDecodeError as error:
+    raise ValueError(f"{path}: not JSON ({error}).") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes a whole file or none of it."""
+  path = Path(path)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}")
+  text = json.dumps(value, indent=2, ensure_ascii=False)
+  temporary.write_text(text + "\n", "utf-8")
+  temporary.replace(path)
