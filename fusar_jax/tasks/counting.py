@@ -12,38 +12,17 @@ import re
 
 import numpy as np
 
-_UNITS = [
-  "zero",
-  "one",
-  "two",
-  "three",
-  "four",
-  "five",
-  "six",
-  "seven",
-  "eight",
-  "nine",
-  "ten",
-  "eleven",
-  "twelve",
-  "thirteen",
-  "fourteen",
-  "fifteen",
-  "sixteen",
-  "seventeen",
-  "eighteen",
-  "nineteen",
-]
-_TENS = [
-  "twenty",
-  "thirty",
-  "forty",
-  "fifty",
-  "sixty",
-  "seventy",
-  "eighty",
-  "ninety",
-]
+from fusar_jax.tasks import scores
+from fusar_jax.tasks.predictions import Prediction, read_truths
+
+_UNITS = re.findall(
+  r"\w+",
+  "zero one two three four five six seven eight nine ten eleven twelve thirteen"
+  " fourteen fifteen sixteen seventeen eighteen nineteen",
+)
+_TENS = re.findall(
+  r"\w+", "twenty thirty forty fifty sixty seventy eighty ninety"
+)
 _WORDS = {name: i for i, name in enumerate(_UNITS)}
 _WORDS |= {name: 10 * i for i, name in enumerate(_TENS, start=2)}
 _WORDS |= {
@@ -108,19 +87,40 @@ def parse(text: str) -> Count:
   return Count(found.pop())
 
 
-def errors(predicted: list[int | None], true: list[int]) -> np.ndarray:
-  """Returns int64[n], |predicted - true|; an unread answer counts as 0 targets.
+def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
+  """Scores counting rows.
 
-  Used for the mean absolute error. `exact` and `within` never call an unread
-  answer right, even where there are no targets.
+  An unread answer is never right; for the mean absolute error it counts as 0
+  targets.
+
+  Returns:
+    Metrics `accuracy`, `within_1`, `mae`, and one sample per row.
   """
-  read = np.array([p or 0 for p in predicted], np.int64)
-  return np.abs(read - np.asarray(true, np.int64))
-
-
-def within(
-  predicted: list[int | None], true: list[int], tolerance: int = 0
-) -> np.ndarray:
-  """Returns bool[n]: the answer was read, and is at most `tolerance` off."""
-  read = np.array([p is not None for p in predicted], bool)
-  return read & (errors(predicted, true) <= tolerance)
+  true = np.array([t.value for t in read_truths(rows, parse)], np.int64)
+  counts = [parse(row.text) for row in rows]
+  read = np.array([count.error is None for count in counts])
+  off = np.abs(np.array([count.value or 0 for count in counts]) - true)
+  right, near = read & (off == 0), read & (off <= 1)
+  n = len(rows)
+  metrics = {
+    "accuracy": scores.share(right),
+    "within_1": scores.share(near),
+    "mae": float(off.mean()),
+    "n": n,
+    "ci95": {
+      "accuracy": scores.wilson(right.sum(), n),
+      "within_1": scores.wilson(near.sum(), n),
+      "mae": scores.bootstrap(off[:, None], lambda sums: sums[:, 0] / n),
+    },
+    "parse_failure_rate": scores.share(~read),
+  }
+  samples = [
+    {
+      "predicted": count.value,
+      "true": int(t),
+      "correct": bool(r),
+      "parse_error": count.error,
+    }
+    for count, t, r in zip(counts, true, right)
+  ]
+  return metrics, samples

@@ -17,6 +17,8 @@ import re
 import numpy as np
 
 from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import scores
+from fusar_jax.tasks.predictions import Prediction, read_truths
 
 # Raster order: cell = 3 * row + column.
 CELLS = (
@@ -143,3 +145,50 @@ def top1(predicted: Cells, true: tuple[int, ...]) -> bool:
   if not true:
     return acc100(predicted, true)
   return bool(predicted.cells) and predicted.cells[0] in true
+
+
+_SCORES = {"acc@100": acc100, "acc@50": acc50, "top1": top1}
+
+
+def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
+  """Scores grounding rows.
+
+  Returns:
+    Metrics `acc@100`, `acc@50`, `top1`, `jaccard` (mean) and the definitions
+    that they follow, and one sample per row.
+  """
+  true = [truth.cells for truth in read_truths(rows, parse)]
+  predicted = [parse(row.text) for row in rows]
+  pairs = list(zip(predicted, true))
+  right = {
+    name: np.array([rule(*pair) for pair in pairs])
+    for name, rule in _SCORES.items()
+  }
+  overlap = np.array([jaccard(*pair) for pair in pairs])
+  failed = np.array([cells.error is not None for cells in predicted])
+  n = len(rows)
+  metrics = {
+    **{name: scores.share(hits) for name, hits in right.items()},
+    "jaccard": float(overlap.mean()),
+    "n": n,
+    "ci95": {
+      **{name: scores.wilson(hits.sum(), n) for name, hits in right.items()},
+      "jaccard": scores.bootstrap(overlap[:, None], lambda s: s[:, 0] / n),
+    },
+    "parse_failure_rate": scores.share(failed),
+    "definitions": {
+      "acc@100": "predicted set of cells equals the true set",
+      "acc@50": "at least half of the true cells predicted",
+      "top1": "first predicted cell is a true one",
+    },
+  }
+  samples = [
+    {
+      "predicted": [CELLS[cell] for cell in cells.cells],
+      "true": [CELLS[cell] for cell in truth],
+      **{name: bool(hits[i]) for name, hits in right.items()},
+      "parse_error": cells.error,
+    }
+    for i, (cells, truth) in enumerate(pairs)
+  ]
+  return metrics, samples

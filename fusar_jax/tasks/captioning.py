@@ -1,0 +1,152 @@
+"""Captioning: the eight fields of a FUSAR-GEOVL description, in their order.
+
+Stage 1 learns these texts. Each field is a sentence with a fixed beginning, so
+a caption can be read back field by field.
+
+Scores: share of fields given exactly (case and punctuation aside), in all and
+per field, and the mean overlap of words, which also rewards a near miss.
+"""
+
+import dataclasses
+import re
+from collections import Counter
+
+import numpy as np
+
+from fusar_jax.tasks import scores
+from fusar_jax.tasks.predictions import Prediction, read_truths
+
+FIELDS = {
+  "Terrain": "The terrain is classified as",
+  "Functionality": "The area functionality is described as",
+  "Distribution": "Functional distribution:",
+  "Layout": "Spatial layout:",
+  "Boundary": "Boundary features:",
+  "Buildings": "Building presence:",
+  "Roads": "Road presence:",
+  "Water": "Water presence:",
+}
+_BEGINNING = re.compile("|".join(FIELDS.values()), re.IGNORECASE)
+_FIELD = {text.lower(): name for name, text in FIELDS.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption:
+  """Fields read from a caption, by name; `error` tells why there are none."""
+
+  fields: dict[str, str]
+  error: str | None = None
+
+
+def question() -> str:
+  """Returns the question; it is ours, the published one is not known."""
+  return (
+    "This is a SAR image. Please describe the scene: its terrain,"
+    " functionality, distribution, layout, boundary, buildings, roads and"
+    " water."
+  )
+
+
+def answer(fields: dict[str, str]) -> str:
+  """Returns the caption: each field's beginning and text, in fixed order.
+
+  Args:
+    fields: text of each of FIELDS, without the beginning; a text that has it
+      already (as published records do) keeps it once.
+
+  Raises:
+    ValueError: fields missing or unknown.
+  """
+  if set(fields) != set(FIELDS):
+    missing = [name for name in FIELDS if name not in fields]
+    unknown = sorted(set(fields) - set(FIELDS))
+    raise ValueError(
+      f"expected the fields {', '.join(FIELDS)}; missing {missing}, unknown"
+      f" {unknown}."
+    )
+  sentences = []
+  for name, beginning in FIELDS.items():
+    text = fields[name].strip().rstrip(".")
+    if text.lower().startswith(beginning.lower()):
+      text = text[len(beginning) :].strip()
+    sentences.append(f"{beginning} {text}.")
+  return " ".join(sentences)
+
+
+def parse(text: str) -> Caption:
+  """Reads the fields of a caption; the first of each name counts."""
+  marks = list(_BEGINNING.finditer(text))
+  fields = {}
+  for mark, after in zip(marks, [*marks[1:], None]):
+    end = after.start() if after else len(text)
+    name = _FIELD[mark.group().lower()]
+    fields.setdefault(name, text[mark.end() : end].strip().rstrip(".").strip())
+  if not fields:
+    return Caption({}, f"none of the eight fields in {text.strip()[:60]!r}")
+  return Caption(fields)
+
+
+def _words(text: str) -> list[str]:
+  return re.findall(r"[\w-]+", text.lower())
+
+
+def overlap(predicted: str, true: str) -> float:
+  """Returns the F1 of the two texts' words, as bags; two empty texts agree."""
+  a, b = Counter(_words(predicted)), Counter(_words(true))
+  total = a.total() + b.total()
+  return 2 * (a & b).total() / total if total else 1.0
+
+
+def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
+  """Scores captions, on the fields that the true caption has.
+
+  Returns:
+    Metrics `accuracy` and `word_f1` over all fields, `per_field`, and one
+    sample per row.
+  """
+  truths = read_truths(rows, parse)
+  captions = [parse(row.text) for row in rows]
+  # [rows, fields]; NaN where the true caption lacks the field.
+  exact = np.full((len(rows), len(FIELDS)), np.nan)
+  near = exact.copy()
+  for i, (caption, truth) in enumerate(zip(captions, truths)):
+    for j, name in enumerate(FIELDS):
+      if name in truth.fields:
+        given = caption.fields.get(name)
+        want = truth.fields[name]
+        exact[i, j] = given is not None and _words(given) == _words(want)
+        near[i, j] = 0.0 if given is None else overlap(given, want)
+  known = ~np.isnan(exact)
+  failed = np.array([caption.error is not None for caption in captions])
+
+  def mean_interval(values):
+    sums = np.stack([np.nansum(values, 1), known.sum(1)], 1)
+    return scores.bootstrap(sums, lambda s: s[:, 0] / s[:, 1])
+
+  metrics = {
+    "accuracy": float(np.nanmean(exact)),
+    "word_f1": float(np.nanmean(near)),
+    "n": len(rows),
+    "ci95": {"accuracy": mean_interval(exact), "word_f1": mean_interval(near)},
+    "per_field": {},
+    "parse_failure_rate": scores.share(failed),
+  }
+  for j, name in enumerate(FIELDS):
+    if n := int(known[:, j].sum()):
+      hits = np.nansum(exact[:, j])
+      metrics["per_field"][name] = {
+        "accuracy": float(hits / n),
+        "word_f1": float(np.nanmean(near[:, j])),
+        "n": n,
+        "ci95": {"accuracy": scores.wilson(int(hits), n)},
+      }
+  samples = [
+    {
+      "fields_right": int(np.nansum(exact[i])),
+      "fields": int(known[i].sum()),
+      "word_f1": float(np.nanmean(near[i])),
+      "parse_error": caption.error,
+    }
+    for i, caption in enumerate(captions)
+  ]
+  return metrics, samples

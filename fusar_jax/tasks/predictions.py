@@ -1,0 +1,209 @@
+"""Rows of predictions: what a model answered, beside the truth.
+
+One JSON object per line, as the official code writes it: {"id",
+"coordinate_size", "question", "gt", "prediction_text", "detections",
+"parse_error"}. Ours may add "task", "image" and "raw_text". Every box of a row,
+in its texts and in its detections, is in pixels of its `coordinate_size`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterable
+
+from fusar_jax.tasks import boxes as boxes_lib
+
+TASKS = ("counting", "grounding", "classification", "captioning", "detection")
+
+# First match wins. Words of our own questions first, then what others write.
+_GUESSES = (
+  ("grounding", r"\b3 ?[x×] ?3\b|\bgrid\b|\[grounding\]"),
+  ("detection", r"bbox_2d|\bdetect(?:ed)?\b|\[detection\]"),
+  ("counting", r"\bcount\b|\bhow many\b|\[count\]|\bnumber of\b"),
+  ("classification", r"\bchoose from\b|\bclassif|\b(?:class|type|kind) of\b"),
+  ("captioning", r"\bdescri(?:be|ption)|\bcaption\b"),
+)
+_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """One row of a predictions file.
+
+  Attributes:
+    id: of the triplet that was asked.
+    row: line of the file, from 1.
+    task: one of TASKS.
+    question, gt, text: what was asked, the true answer, the given answer.
+    size: (h, w) of the image that boxes are pixels of, or None.
+    image: name of the image; rows of one image are resampled together.
+    guessed: the task was told from the question.
+  """
+
+  id: str
+  row: int
+  task: str
+  question: str
+  gt: str
+  text: str
+  size: tuple[int, int] | None = None
+  image: str | None = None
+  guessed: bool = False
+
+  @property
+  def where(self) -> str:
+    return f'row {self.row} (id "{self.id}")'
+
+
+def guess_task(question: str) -> str | None:
+  """Returns the task that a question most likely belongs to, or None."""
+  text = question.lower()
+  return next((t for t, rule in _GUESSES if re.search(rule, text)), None)
+
+
+def prediction_row(
+  *,
+  id: str,
+  question: str,
+  gt,
+  prediction_text: str,
+  coordinate_size,
+  model_size=None,
+  task: str | None = None,
+  **extra,
+) -> dict:
+  """Returns one row to write, its boxes inverted to the row's coordinates.
+
+  Args:
+    id, question, gt, task: of the triplet, as its manifest has them.
+    prediction_text: what the model said, its boxes in pixels of `model_size`.
+    coordinate_size: size that the triplet declares for its boxes: one number
+      or (h, w). For a triplet that declares none, the image's own size.
+    model_size: (h, w) of the image that the model saw; default: the same.
+    extra: further fields, e.g. image="images/1.png".
+
+  A well-formed answer of boxes is written anew in the row's coordinates, and
+  what the model literally said is kept as "raw_text"; a malformed one, and an
+  answer without boxes, stays as it is.
+  """
+  size = boxes_lib.as_size(coordinate_size)
+  task = task or guess_task(question)
+  row = {
+    "id": id,
+    "coordinate_size": size[0] if size[0] == size[1] else list(size),
+    "question": question,
+    "gt": gt,
+    "prediction_text": prediction_text,
+    "detections": [],
+    "parse_error": None,
+    **({"task": task} if task else {}),
+    **extra,
+  }
+  if task != "detection":
+    return row
+  parsed = boxes_lib.parse_boxes(prediction_text)
+  row["parse_error"] = parsed.error
+  found = parsed.boxes
+  if model_size is not None and boxes_lib.as_size(model_size) != size:
+    found = boxes_lib.scale(found, model_size, size)
+    if parsed.error is None:
+      row["prediction_text"] = boxes_lib.format_boxes(found, parsed.labels)
+      row["raw_text"] = prediction_text
+  row["detections"] = [
+    {"bbox_2d": [round(v, 2) for v in box], "label": label}
+    for box, label in zip(found.tolist(), parsed.labels)
+  ]
+  return row
+
+
+def read_predictions(path) -> list[Prediction]:
+  """Reads a predictions JSONL; empty lines are passed over.
+
+  Raises:
+    ValueError: nothing in it, or malformed rows, all told together by number.
+  """
+  path = pathlib.Path(path)
+  rows, bad, seen = [], [], {}
+  with path.open(encoding="utf-8") as lines:
+    for number, line in enumerate(lines, start=1):
+      if not line.strip():
+        continue
+      try:
+        row = _read_row(line, number)
+        first = seen.setdefault((row.id, row.question), number)
+        if first != number:
+          raise ValueError(
+            f'id "{row.id}" with this question stands in row {first} already'
+          )
+        rows.append(row)
+      except (ValueError, TypeError, RecursionError) as e:
+        bad.append(f"row {number}: {e}")
+  raise_bad(f"{path.name}", bad)
+  if not rows:
+    raise ValueError(
+      f"{path}: no rows. Expected one JSON object per line, as"
+      " `python -m fusar_jax.predict` writes them."
+    )
+  return rows
+
+
+def raise_bad(where: str, bad: list[str]) -> None:
+  """Raises one ValueError that tells all that is wrong, if anything is."""
+  if bad:
+    more = [f"... and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    rows = "\n  ".join([*bad[:_SHOWN], *more])
+    raise ValueError(f"{where}: {len(bad)} bad rows:\n  {rows}")
+
+
+def _read_row(line: str, number: int) -> Prediction:
+  fields = json.loads(line)
+  if not isinstance(fields, dict):
+    raise ValueError(f"expected an object, got {type(fields).__name__}")
+  needed = ("id", "question", "gt", "prediction_text")
+  if missing := [name for name in needed if name not in fields]:
+    raise ValueError(f"no {', '.join(missing)}; expected {', '.join(needed)}")
+  for name in ("question", "prediction_text"):
+    if not isinstance(fields[name], str):
+      raise ValueError(
+        f"{name} is {type(fields[name]).__name__}, expected text"
+      )
+  task = fields.get("task") or guess_task(fields["question"])
+  if task not in TASKS:
+    raise ValueError(
+      f"task {fields.get('task')!r} is not known; give one of"
+      f' {", ".join(TASKS)} as "task"'
+    )
+  size = fields.get("coordinate_size")
+  return Prediction(
+    id=str(fields["id"]),
+    row=number,
+    task=task,
+    question=fields["question"],
+    gt=as_text(fields["gt"]),
+    text=fields["prediction_text"],
+    size=None if size is None else boxes_lib.as_size(size),
+    image=fields.get("image"),
+    guessed=not fields.get("task"),
+  )
+
+
+def as_text(gt) -> str:
+  """Returns a true answer as text: manifests may hold it as a list."""
+  if isinstance(gt, str):
+    return gt
+  return "None" if gt is None else json.dumps(gt, ensure_ascii=False)
+
+
+def read_truths(rows: Iterable[Prediction], parse: Callable[[str], object]):
+  """Returns `parse(row.gt)` of each row.
+
+  Raises:
+    ValueError: true answers that cannot be read, all told together.
+  """
+  truths = [(row, parse(row.gt)) for row in rows]
+  raise_bad(
+    "true answers (gt) that cannot be read",
+    [f"{row.where}: {t.error}" for row, t in truths if t.error],
+  )
+  return [truth for _, truth in truths]
