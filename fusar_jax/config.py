@@ -8,6 +8,8 @@ is compared with PyTorch at. A run's `config.json` holds one as plain values.
 import dataclasses
 from collections.abc import Mapping
 
+from ml_collections import ConfigDict
+
 from fusar_jax.model.config import (
   DecoderConfig,
   FusarConfig,
@@ -131,6 +133,18 @@ def parse_arg(arg: str | None, **defaults):
         f"config argument {item!r}: {key} must be {kind.__name__}."
       ) from None
   return dataclasses.make_dataclass("Arg", list(values))(**values)
+
+
+def model_values(name: str):
+  """Returns `config.model` of a config file: every field, to be overridden.
+
+  Args:
+    name: of a preset; "init" leaves the shapes to `config.init`.
+  """
+  values = to_dict(FusarConfig() if name == "init" else preset(name))
+  if name == "init":
+    values |= {"vision": None, "decoder": None, "tokens": None}
+  return ConfigDict(values)
 
 
 def to_dict(config: FusarConfig) -> dict:

@@ -1,0 +1,70 @@
+"""Stage 0: a tiny stand-in for Qwen2.5-VL, trained in full from nothing.
+
+No pretrained backbone can be shipped, so laptops and tests start from this one:
+5 M parameters, 224 x 224 pixels, a SentencePiece vocabulary of 1024 pieces that
+is trained from the words of the data. It has neither LoRA nor TLM; stages 1 and
+2 add them as they do to the real model.
+
+COMMAND (a laptop):
+  python -m fusar_jax.train --config configs/stage0_tiny.py \
+      --config.data.train=data/tasks/manifest.jsonl --workdir runs/stage0
+"""
+
+from ml_collections import ConfigDict
+
+from fusar_jax.config import model_values, parse_arg
+
+
+def get_config(arg=None):
+  arg = parse_arg(arg, model="tiny", data="")
+  config = ConfigDict()
+
+  config.init = ""  # Empty: random weights.
+  config.adapter = ""
+  config.tokenizer = ""  # Empty: trained from data.train.
+  config.seed = 42
+
+  config.model = model_values(arg.model)
+  config.model.lora.rank = 0
+  config.model.tlm = None
+
+  config.trainable = [(r".*", True)]
+
+  config.data = ConfigDict()
+  config.data.train = arg.data
+  config.data.eval = ""
+  config.data.max_length = 2048  # A longer example is an error.
+  config.data.buckets = (128, 192, 256, 512, 2048)
+  config.data.num_workers = 0
+  config.data.loss_weighting = "example"
+
+  config.batch_size = 16
+  config.accumulation = 1
+  config.epochs = 20
+  config.steps = 0  # Positive: instead of epochs.
+
+  config.optimizer = ConfigDict()
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.warmup_steps = 0
+  config.optimizer.warmup_ratio = 0.05
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.999
+  config.optimizer.eps = 1e-8
+  config.optimizer.weight_decay = 0.01
+  config.optimizer.clip_norm = 1.0
+  # Factor on the learning rate, by trainable parameter.
+  config.optimizer.rates = [(r".*", 1.0)]
+
+  config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+  config.dtype = ConfigDict()
+  config.dtype.compute = "float32"
+  config.dtype.frozen = "float32"
+  config.remat = "none"
+  config.attention = "xla"
+  config.head_chunk = 256
+
+  config.log_every_steps = 10
+  config.eval_every_steps = 0  # 0: at the end, if there is data.eval.
+  config.save_every_steps = 200
+  config.keep = 2
+  return config.lock()

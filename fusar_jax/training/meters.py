@@ -1,0 +1,239 @@
+"""What a run tells while it trains: a line, metrics.jsonl, TensorBoard.
+
+Metrics stay on the device until the steps after them are on their way, so that
+reading them never makes the device wait. They are sums and counts until a line
+is written; means of means are never taken.
+"""
+
+import collections
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import (
+  BarColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+)
+from tensorboardX import SummaryWriter
+
+# Steps that may run ahead of their metrics. It also bounds the batches that
+# wait in the queue of the device.
+LAG = 2
+
+
+class MetricsFile:
+  """metrics.jsonl: one object a line, in the order of steps.
+
+  Args:
+    path: the file.
+    after_step: lines beyond it belong to steps that a resumed run repeats;
+      they are dropped.
+  """
+
+  def __init__(self, path: Path, after_step: int):
+    self._path = Path(path)
+    if self._path.is_file():
+      kept = [
+        line
+        for line in self._path.read_text("utf-8").splitlines(keepends=True)
+        if line.endswith("\n") and json.loads(line)["step"] <= after_step
+      ]
+      temporary = self._path.with_suffix(".tmp")
+      temporary.write_text("".join(kept), "utf-8")
+      temporary.replace(self._path)
+
+  def append(self, values: dict[str, Any]) -> None:
+    """Adds one line by one write, so that a reader sees it whole."""
+    line = (json.dumps(values) + "\n").encode()
+    flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY
+    file = os.open(self._path, flags, 0o644)
+    try:
+      os.write(file, line)
+    finally:
+      os.close(file)
+
+
+class Meters:
+  """Collects metrics of steps and writes them every `every` steps.
+
+  Args:
+    workdir: of the run.
+    total_steps: of the run, for the ETA.
+    start_step: steps done already.
+    batch_size: examples a step.
+    every: steps between two lines.
+    rate: step, from 0, -> learning rate.
+    compiles: -> how many shapes the step was compiled for; a number that keeps
+      growing is a leak of time.
+    writes: False on all processes but the first: they check, and stay silent.
+    saved: `state()` of the checkpoint that the run resumes from.
+  """
+
+  def __init__(
+    self,
+    workdir: Path,
+    *,
+    total_steps: int,
+    start_step: int,
+    batch_size: int,
+    every: int,
+    rate: Callable[[int], Any],
+    compiles: Callable[[], int],
+    writes: bool = True,
+    saved: dict[str, Any] | None = None,
+  ):
+    self._total = total_steps
+    self._batch_size = batch_size
+    self._every = every
+    self._rate = rate
+    self._compiles = compiles
+    self._pending = collections.deque()
+    saved = saved or {}
+    self._elapsed = saved.get("elapsed", 0.0)
+    self._sums = collections.Counter(saved.get("sums", {}))
+    self._start_step = self._written = start_step
+    self._began = self._mark = time.monotonic()
+    self._writes = writes
+    if writes:
+      self._file = MetricsFile(workdir / "metrics.jsonl", start_step)
+      self._board = SummaryWriter(
+        str(workdir / "tensorboard"), purge_step=start_step + 1
+      )
+      self._display = _Display(total_steps, start_step)
+
+  def add(
+    self, step: int, metrics: dict[str, jax.Array], ids: Sequence[str]
+  ) -> None:
+    """Takes the metrics of a step that was just dispatched.
+
+    Args:
+      step: counted from 1.
+      metrics: scalars on the device: loss, grad_norm, weight, tokens.
+      ids: of the batch, for errors.
+
+    Raises:
+      FloatingPointError: an earlier step's loss or gradient is not finite.
+    """
+    self._pending.append((step, metrics, ids))
+    while len(self._pending) > LAG:
+      self._read()
+
+  def drain(self) -> None:
+    """Reads all metrics there are; call it before a checkpoint."""
+    while self._pending:
+      self._read()
+
+  def state(self) -> dict[str, Any]:
+    """JSON values that a resumed run goes on from."""
+    elapsed = self._elapsed + time.monotonic() - self._began
+    return {"elapsed": elapsed, "sums": dict(self._sums)}
+
+  def evaluated(self, step: int, values: dict[str, float]) -> None:
+    """Writes what an evaluation found."""
+    if self._writes:
+      self._file.append({"step": step, **values})
+      for name, value in values.items():
+        self._board.add_scalar(name, value, step)
+      text = " ".join(f"{k} {v:.5g}" for k, v in values.items())
+      self._display.line(step, f"step {step}/{self._total} {text}")
+    self._mark = time.monotonic()  # Evaluating is no training time.
+
+  def close(self) -> None:
+    if self._writes:
+      self._display.close()
+      self._board.close()
+
+  def _read(self) -> None:
+    step, metrics, ids = self._pending.popleft()
+    values = {name: x.item() for name, x in jax.device_get(metrics).items()}
+    for name in ("loss", "grad_norm"):
+      if not math.isfinite(values[name]):
+        raise FloatingPointError(
+          f"step {step}: {name} is {values[name]}; the batch holds"
+          f" {', '.join(map(str, ids))}. Lower config.optimizer.learning_rate"
+          " or look at these examples; the last checkpoint is sound."
+        )
+    weight = values["weight"]
+    self._sums.update(
+      steps=1,
+      loss=values["loss"] * weight,
+      weight=weight,
+      grad_norm=values["grad_norm"],
+      tokens=values["tokens"],
+    )
+    if step % self._every == 0 or step == self._total:
+      self._write(step)
+
+  def _write(self, step: int) -> None:
+    now = time.monotonic()
+    # After a resume the sums may be older than this process.
+    new_steps = step - self._written
+    seconds = max(now - self._mark, 1e-9)
+    sums, self._sums = self._sums, collections.Counter()
+    self._written, self._mark = step, now
+    if not self._writes:
+      return
+    share = new_steps / sums["steps"]
+    eta = (self._total - step) * seconds / new_steps
+    values = {
+      "step": step,
+      "loss": sums["loss"] / max(sums["weight"], 1e-9),
+      "grad_norm": sums["grad_norm"] / sums["steps"],
+      "learning_rate": float(self._rate(step - 1)),
+      "samples_per_s": new_steps * self._batch_size / seconds,
+      "tokens_per_s": sums["tokens"] * share / seconds,
+      "elapsed_s": self._elapsed + now - self._began,
+      "compiles": self._compiles(),
+    }
+    self._file.append(values)
+    for name, value in values.items():
+      if name != "step":
+        self._board.add_scalar(name, value, step)
+    self._display.line(
+      step,
+      f"step {step}/{self._total} loss {values['loss']:.4f}"
+      f" grad_norm {values['grad_norm']:.3f}"
+      f" lr {values['learning_rate']:.3g}"
+      f" samples/s {values['samples_per_s']:.2f}"
+      f" tokens/s {values['tokens_per_s']:.0f}"
+      f" eta {_clock(eta)}",
+    )
+
+
+class _Display:
+  """A live bar on a terminal; one greppable line per report elsewhere."""
+
+  def __init__(self, total: int, start: int):
+    self._console = Console(file=sys.stdout)
+    self._progress = None
+    if self._console.is_terminal:
+      self._progress = Progress(
+        BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+      )
+      self._task = self._progress.add_task("", total=total, completed=start)
+      self._progress.start()
+
+  def line(self, step: int, text: str) -> None:
+    if self._progress is None:
+      print(text, flush=True)
+    else:
+      self._progress.update(self._task, completed=step, description=text)
+
+  def close(self) -> None:
+    if self._progress is not None:
+      self._progress.stop()
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours:02}:{minutes:02}:{seconds:02}"
