@@ -1,0 +1,89 @@
+"""Spatial weights of anchors: how much each anchor speaks to each visual token.
+
+FUSAR-GPT lets S sparse anchors modulate an h x w field of merged visual tokens.
+The weights depend on positions alone, so they are computed once on the host and
+travel with the batch: the device sees one static [M, S] matrix per image.
+
+Reference: the official training code's Gaussian on the pre-merge patch grid,
+normalised twice, then resized bilinearly to half the grid.
+
+S anchors, P = hp * wp patches, M = h * w merged tokens.
+"""
+
+import numpy as np
+
+# Of the reference; added to the sum of weights, so that a patch out of reach of
+# every anchor fades to zero instead of being shared out.
+_EPSILON = np.float32(1e-6)
+
+
+def patch_weights(
+  positions: np.ndarray, patch_grid: tuple[int, int], *, sigma: float = 2.0
+) -> np.ndarray:
+  """Returns float32[P, S], the share of each anchor in each patch (raster).
+
+  Args:
+    positions: float32[S, 2], (y, x) in [0, 1] of the image.
+    patch_grid: (hp, wp), patches before the 2x2 merge.
+    sigma: width of the Gaussian, in patches; positive.
+
+  Raises:
+    ValueError: a position outside [0, 1] or NaN, a sigma that is not positive.
+  """
+  positions = np.asarray(positions, np.float32)
+  if positions.ndim != 2 or positions.shape[1] != 2:
+    raise ValueError(
+      f"anchor positions must be [S, 2], got {list(positions.shape)}."
+    )
+  if not ((positions >= 0) & (positions <= 1)).all():
+    raise ValueError("anchor positions must be (y, x) in [0, 1].")
+  if not sigma > 0:
+    raise ValueError(f"sigma must be positive, got {sigma}.")
+  hp, wp = patch_grid
+  # [hp, S] and [wp, S]: squared distances along one axis, in patches.
+  rows, columns = (
+    np.square(
+      positions[:, axis] * np.float32(cells - 1)
+      - np.arange(cells, dtype=np.float32)[:, None]
+    )
+    for axis, cells in enumerate(patch_grid)
+  )
+  distance = rows[:, None] + columns[None]
+  weights = np.exp(distance * np.float32(-0.5 / (sigma * sigma)))
+  # Twice, as the reference: before and after its mask of padding anchors.
+  for _ in range(2):
+    weights /= weights.sum(axis=-1, keepdims=True) + _EPSILON
+  return weights.reshape(hp * wp, -1)
+
+
+def spatial_weights(
+  positions: np.ndarray, patch_grid: tuple[int, int], sigma: float = 2.0
+) -> np.ndarray:
+  """Returns float32[M, S], the share of each anchor in each merged token.
+
+  Rows sum to 1 near anchors and fade to 0 far from all of them, so a token that
+  no anchor reaches stays unmodulated. Halving a grid bilinearly with half-pixel
+  centres is exactly the mean of each 2 x 2 cell.
+
+  Args:
+    positions: float32[S, 2], (y, x) in [0, 1] of the image.
+    patch_grid: (hp, wp), patches before the 2x2 merge; both even.
+    sigma: width of the Gaussian, in patches.
+
+  Raises:
+    ValueError: a position outside [0, 1], or an odd grid.
+
+  Example: one anchor in the corner of a 4 x 4 patch grid. It speaks to all of
+  its surroundings (the weights are normalised), and fades only far away:
+    >>> corner = np.zeros((1, 2), np.float32)
+    >>> spatial_weights(corner, (4, 4), sigma=0.5).round(3).ravel()
+    array([1.   , 1.   , 1.   , 0.668], dtype=float32)
+  """
+  hp, wp = patch_grid
+  if hp % 2 or wp % 2:
+    raise ValueError(
+      f"patch grid {hp} x {wp} must be even on both sides (2 x 2 merge)."
+    )
+  full = patch_weights(positions, patch_grid, sigma=sigma)
+  cells = full.reshape(hp // 2, 2, wp // 2, 2, -1)
+  return cells.mean(axis=(1, 3), dtype=np.float32).reshape(hp * wp // 4, -1)

@@ -1,0 +1,277 @@
+"""Triplet to Example: everything of one sample that the device needs, unpadded.
+
+The box contract is kept here, in one place. A row declares the pixels that its
+boxes speak of (`coordinate_size`, or the original file's); `build_example`
+converts them once, to pixels of the image as the model sees it, and an Example
+remembers all three sizes, so that `to_record_space` can invert an answer.
+
+Clipping: boxes partly outside the image occur (-35 or 529 on an image of 504).
+The official data keeps them, and so does training by default; `clip_boxes`
+moves the corners of a row's "boxes" into the image and drops boxes that lie
+wholly outside. Text that carries its own boxes is never clipped, and neither
+are boxes that are scored.
+
+E = 64 embedding bands, L text length, M merged visual tokens, P patches, S
+anchors.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fusar_jax.data import anchor_weights, prompts, vision
+from fusar_jax.data.positions import check_image_tokens, mrope_positions
+from fusar_jax.data.triplets import Triplet
+from fusar_jax.geo.anchors import Anchors, read_anchors
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import detection
+
+ImageLike = str | os.PathLike | np.ndarray | Image.Image
+AnchorsLike = str | os.PathLike | Anchors | None
+
+MAX_LENGTH = 2048
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+  """One sample, unpadded.
+
+  Attributes:
+    input_ids: int32[L].
+    positions: int32[3, L], M-RoPE.
+    answer_mask: bool[L], True where the token is supervised.
+    visual_index: int32[L], rank of the visual token among all of the sample,
+      image after image, raster order; -1 on text.
+    patches: per image uint8[P, 588].
+    grids: per image (hp, wp), patches.
+    anchors: per image, or None.
+    anchor_weights: per image float32[M, S], or None: unmodulated.
+    id: of the triplet.
+    task: of the triplet.
+    coordinate_size: (height, width) that the row's boxes speak of, as declared
+      or else of the original first image.
+    original_size: (height, width) of the first image's file.
+    model_size: (height, width) of the first image as the model sees it.
+  """
+
+  input_ids: np.ndarray
+  positions: np.ndarray
+  answer_mask: np.ndarray
+  visual_index: np.ndarray
+  patches: tuple[np.ndarray, ...]
+  grids: tuple[tuple[int, int], ...]
+  anchors: tuple[Anchors | None, ...]
+  anchor_weights: tuple[np.ndarray | None, ...]
+  id: str = ""
+  task: str | None = None
+  coordinate_size: tuple[int, int] | None = None
+  original_size: tuple[int, int] | None = None
+  model_size: tuple[int, int] | None = None
+
+  def to_record_space(self, boxes: np.ndarray) -> np.ndarray:
+    """Boxes float32[n, 4] of the model's image, in the row's own pixels."""
+    return boxes_lib.scale(boxes, self.model_size, self.coordinate_size)
+
+  def to_original_pixels(self, boxes: np.ndarray) -> np.ndarray:
+    """Boxes float32[n, 4] of the model's image, in pixels of the file."""
+    return boxes_lib.scale(boxes, self.model_size, self.original_size)
+
+
+def model_size(
+  original: tuple[int, int], config: FusarConfig
+) -> tuple[int, int]:
+  """Returns the (height, width) at which the model sees such an image."""
+  if config.image_size is not None:
+    return tuple(config.image_size)
+  return vision.smart_size(
+    *original, config.min_pixels, config.max_pixels, config.vision.cell
+  )
+
+
+def build_example(
+  triplet: Triplet,
+  tokenizer,
+  config: FusarConfig,
+  *,
+  with_answer: bool = True,
+  max_length: int = MAX_LENGTH,
+  clip_boxes: bool = False,
+  read_image: Callable[[Path, FusarConfig], tuple] | None = None,
+) -> Example:
+  """Returns the example of a triplet.
+
+  Args:
+    triplet: a row.
+    tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
+    config: shapes of the model, its image size and special tokens.
+    with_answer: False leaves the answer out, to be generated.
+    max_length: largest L; boxes are never truncated.
+    clip_boxes: see the module.
+    read_image: replaces `decode`, for a cache in front of it.
+
+  Raises:
+    FileNotFoundError, ValueError: a file or row is bad; the message names the
+      manifest, the row and the id.
+  """
+  try:
+    read = [(read_image or decode)(path, config) for path in triplet.images]
+    images, originals = zip(*read, strict=True)
+    sizes = [image.shape[:2] for image in images]
+    question, answer = texts(
+      triplet, originals[0], sizes[0], clip_boxes=clip_boxes
+    )
+    counts = [h * w // config.vision.cell**2 for h, w in sizes]
+    if with_answer:
+      ids, mask = prompts.encode_example(tokenizer, question, answer, counts)
+    else:
+      ids = prompts.encode_prompt(tokenizer, question, counts)
+      mask = np.zeros(len(ids), bool)
+    if len(ids) > max_length:
+      raise ValueError(
+        f"{len(ids)} tokens ({sum(counts)} of them visual), but max_length is"
+        f" {max_length}; nothing is truncated. Raise max_length, shorten the"
+        " text or make the image smaller."
+      )
+    example = example_from_ids(
+      ids, images, triplet.anchors, config, answer_mask=mask
+    )
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f"{triplet.where}: {error}") from None
+  except ValueError as error:
+    raise ValueError(f"{triplet.where}: {error}") from None
+  return dataclasses.replace(
+    example,
+    id=triplet.id,
+    task=triplet.task,
+    coordinate_size=triplet.coordinate_size or originals[0],
+    original_size=originals[0],
+    model_size=sizes[0],
+  )
+
+
+def texts(
+  triplet: Triplet,
+  original: tuple[int, int],
+  seen: tuple[int, int],
+  *,
+  clip_boxes: bool = False,
+) -> tuple[str, str]:
+  """Returns (question, answer), every box in pixels of the model's image.
+
+  A detection row that carries its "boxes" has its answer written anew from
+  them, so that they are rounded once. Any other text has its bracketed boxes
+  rescaled where they stand; where the sizes agree it stays as it is, byte for
+  byte.
+
+  Args:
+    triplet: a row.
+    original: (height, width) of the first image's file.
+    seen: (height, width) of the first image as the model sees it.
+    clip_boxes: see the module.
+  """
+  space = triplet.coordinate_size or original
+  question = boxes_lib.scale_text(triplet.question, space, seen)
+  if triplet.task != "detection" or "boxes" not in triplet.extra:
+    return question, boxes_lib.scale_text(triplet.answer, space, seen)
+  boxes = boxes_lib.scale(triplet.extra["boxes"], space, seen)
+  labels = triplet.extra["labels"]
+  if clip_boxes:
+    boxes = boxes_lib.clip(boxes, seen)
+    inside = boxes_lib.area(boxes) > 0
+    boxes = boxes[inside]
+    labels = [name for name, keep in zip(labels, inside, strict=True) if keep]
+  return question, detection.answer(boxes, labels)
+
+
+def example_from_ids(
+  input_ids: Sequence[int] | np.ndarray,
+  images: Sequence[ImageLike],
+  anchors: Sequence[AnchorsLike] | None,
+  config: FusarConfig,
+  *,
+  answer_mask: np.ndarray | None = None,
+) -> Example:
+  """Returns the example of ids that already hold their image tokens.
+
+  Args:
+    input_ids: int[L], one image token per visual token.
+    images: files, PIL images or uint8[h, w, 3]; one that has its model size
+      already is not resized again.
+    anchors: per image a file, `Anchors` or None; None: no image has any.
+    config: shapes of the model.
+    answer_mask: bool[L], supervised tokens; default none.
+
+  Raises:
+    ValueError: ids that are not [L] or outside the vocabulary, image tokens
+      that do not match, another number of anchors than of images.
+  """
+  ids = np.asarray(input_ids)
+  if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+    raise ValueError(
+      f"input_ids must be whole numbers [L], got {ids.dtype}{list(ids.shape)}."
+    )
+  if ids.size and not 0 <= ids.min() <= ids.max() < config.decoder.vocab:
+    raise ValueError(
+      f"input_ids span {ids.min()}..{ids.max()}, outside the vocabulary"
+      f" 0..{config.decoder.vocab - 1}; is this the model's tokenizer?"
+    )
+  anchors = [None] * len(images) if anchors is None else list(anchors)
+  if len(anchors) != len(images):
+    raise ValueError(
+      f"{len(images)} images but {len(anchors)} anchors; one each, None for an"
+      " image without."
+    )
+  seen = [_seen(image, config) for image in images]
+  patch, merge = config.vision.patch, config.vision.merge
+  grids = tuple((i.shape[0] // patch, i.shape[1] // patch) for i in seen)
+  tokens = config.tokens
+  check_image_tokens(ids, grids, tokens, merge)
+  is_visual = ids == tokens.image
+  known = tuple(
+    a if a is None or isinstance(a, Anchors) else read_anchors(a)
+    for a in anchors
+  )
+  sigma = config.tlm.sigma if config.tlm else None
+  return Example(
+    input_ids=ids.astype(np.int32),
+    positions=mrope_positions(ids, grids, tokens, merge),
+    answer_mask=(
+      np.zeros(len(ids), bool)
+      if answer_mask is None
+      else np.asarray(answer_mask, bool)
+    ),
+    visual_index=np.where(is_visual, np.cumsum(is_visual) - 1, -1).astype(
+      np.int32
+    ),
+    patches=tuple(vision.to_patches(i, patch, merge) for i in seen),
+    grids=grids,
+    anchors=known,
+    anchor_weights=tuple(
+      None
+      if a is None or sigma is None
+      else anchor_weights.spatial_weights(a.positions, grid, sigma)
+      for a, grid in zip(known, grids, strict=True)
+    ),
+  )
+
+
+def decode(
+  path: Path, config: FusarConfig
+) -> tuple[np.ndarray, tuple[int, int]]:
+  """Returns (uint8[H, W, 3] at its model size, (h, w) of the file)."""
+  image = vision.load_image(path)
+  original = image.shape[:2]
+  return vision.resize(image, model_size(original, config)), original
+
+
+def _seen(image: ImageLike, config: FusarConfig) -> np.ndarray:
+  if isinstance(image, (str, os.PathLike)):
+    return decode(Path(image), config)[0]
+  if isinstance(image, Image.Image):
+    image = np.asarray(image.convert("RGB"))
+  return vision.resize(image, model_size(image.shape[:2], config))

@@ -1,0 +1,81 @@
+"""Sizes of a sample, and the static shape that a batch of them is padded to.
+
+An accelerator compiles once per shape. Lengths that vary from row to row (text,
+answers) go up to the smallest of a few buckets; those that hardly vary
+(patches, anchors) to the largest of the data set.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from fusar_jax.data import vision
+from fusar_jax.data.examples import Example
+from fusar_jax.model.config import VisionConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """L, I, P, W, S and A of one sample, or of a padded batch."""
+
+  length: int = 1
+  images: int = 1
+  patches: int = 1
+  windows: int = 1
+  anchors: int = 1
+  answers: int = 1
+
+  @classmethod
+  def of(cls, example: Example, config: VisionConfig) -> "Sizes":
+    return cls.of_parts(
+      length=len(example.input_ids),
+      grids=example.grids,
+      anchors=max((len(a) for a in example.anchors if a), default=0),
+      answers=int(example.answer_mask.sum()),
+      config=config,
+    )
+
+  @classmethod
+  def of_parts(
+    cls,
+    *,
+    length: int,
+    grids: Sequence[tuple[int, int]],
+    anchors: int,
+    answers: int,
+    config: VisionConfig,
+  ) -> "Sizes":
+    return cls(
+      length=length,
+      images=len(grids),
+      patches=max((hp * wp for hp, wp in grids), default=0),
+      windows=max(
+        (len(vision.window_index(g, config)) for g in grids), default=0
+      ),
+      anchors=anchors,
+      answers=answers,
+    )
+
+  @classmethod
+  def covering(cls, sizes: Iterable["Sizes"]) -> "Sizes":
+    """The smallest shape that holds each of them; at least 1 of everything."""
+    columns = zip(*(dataclasses.astuple(s) for s in sizes), strict=True)
+    return cls(*(max(1, *column) for column in columns))
+
+
+def bucket(size: int, buckets: Sequence[int], name: str) -> int:
+  """Returns the smallest bucket that holds `size`.
+
+  Raises:
+    ValueError: it is larger than the largest bucket.
+  """
+  fitting = [b for b in buckets if b >= size]
+  if not fitting:
+    raise ValueError(
+      f"{size} {name} do not fit the largest of the buckets {tuple(buckets)}."
+    )
+  return min(fitting)
+
+
+def round_up(size: int, multiple: int) -> int:
+  """Returns the smallest positive multiple that holds `size`."""
+  return max(1, -(-size // multiple)) * multiple

@@ -1,0 +1,264 @@
+"""Triplets: an image, what the ground below it is like, and words.
+
+A manifest is a JSON list or JSON lines, one row per triplet, in the official
+layout of FUSAR-GPT: {"id", "image", "aef", "coordinate_size", "question",
+"answer"}; paths are relative to the manifest. "image" and "aef" may be lists
+(several images), "aef" may be absent (an unmodulated image), "answer" may be
+any JSON value. Our importers add "task", "boxes" and "labels".
+"""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+# Errors of one manifest are told together, but not a million of them.
+_MAX_TOLD = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Triplet:
+  """One row of a manifest.
+
+  Attributes:
+    id: unique within its manifest.
+    images: files, in order of appearance.
+    anchors: per image, its AlphaEarth file, or None: unmodulated.
+    question: text of the user.
+    answer: text of the assistant; a JSON value was dumped to text.
+    coordinate_size: (height, width) of the image whose pixels all boxes of the
+      row speak of; None: the original file's own pixels.
+    task: name in `fusar_jax.tasks`, or None.
+    source: the manifest.
+    row: 1-based: the line of JSON lines, the item of a JSON list.
+    extra: all other fields of the row, such as boxes and labels.
+  """
+
+  id: str
+  images: tuple[Path, ...]
+  anchors: tuple[Path | None, ...]
+  question: str
+  answer: str
+  coordinate_size: tuple[int, int] | None = None
+  task: str | None = None
+  source: Path = Path()
+  row: int = 0
+  extra: Mapping = dataclasses.field(default_factory=dict)
+
+  @property
+  def where(self) -> str:
+    """File, row and id, as errors tell them."""
+    return f'{self.source} row {self.row} (id "{self.id}")'
+
+
+def read_manifest(path: str | os.PathLike) -> list[Triplet]:
+  """Returns the triplets of a manifest, in its order.
+
+  Raises:
+    FileNotFoundError: no such manifest.
+    ValueError: nothing in it, or bad rows; all of them are told, by row.
+  """
+  triplets, refused = read_manifest_leniently(path)
+  raise_together(refused, f"{path}: refused")
+  return triplets
+
+
+def read_manifest_leniently(
+  path: str | os.PathLike,
+) -> tuple[list[Triplet], list[str]]:
+  """Returns (good triplets, one message per refused row).
+
+  Raises:
+    FileNotFoundError: no such manifest.
+    ValueError: the file is not JSON at all, or holds no row.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"manifest not found: {path}")
+  rows, refused = _rows(path)
+  if not rows and not refused:
+    raise ValueError(
+      f"{path}: the manifest is empty; expected one row per triplet."
+    )
+  triplets, seen = [], {}
+  for number, row in rows:
+    try:
+      triplet = _triplet(row, number, path)
+      if triplet.id in seen:
+        raise ValueError(
+          f'id "{triplet.id}" was used by row {seen[triplet.id]} already'
+        )
+    except ValueError as error:
+      refused.append(f"row {number}: {error}")
+      continue
+    seen[triplet.id] = number
+    triplets.append(triplet)
+  return triplets, refused
+
+
+def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
+  """Writes JSON lines (a list, if the name ends in .json), whole or not at all.
+
+  Rows are dicts of the official layout.
+  """
+  path = Path(path)
+  rows = list(rows)
+  if path.suffix == ".json":
+    text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+  else:
+    text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+  write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a file, whole or not at all."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
+  try:
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+      file.write(text)
+    os.chmod(draft, 0o644)
+    os.replace(draft, path)
+  except BaseException:
+    Path(draft).unlink(missing_ok=True)
+    raise
+
+
+def raise_together(problems: Sequence[str], head: str) -> None:
+  """Raises one ValueError that tells all problems, if there are any."""
+  if not problems:
+    return
+  told = "\n".join(f"  {problem}" for problem in problems[:_MAX_TOLD])
+  if len(problems) > _MAX_TOLD:
+    told += f"\n  ... and {len(problems) - _MAX_TOLD} more"
+  raise ValueError(f"{head} ({len(problems)}):\n{told}")
+
+
+def _rows(path):
+  """Returns ([(row number, value)], refused) of either layout."""
+  try:
+    text = path.read_text(encoding="utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+  if text.lstrip().startswith("["):
+    try:
+      return list(enumerate(_load(text), start=1)), []
+    except ValueError as error:
+      raise ValueError(f"{path}: not a JSON list: {error}") from None
+  rows, refused = [], []
+  # Not splitlines(): JSON strings may hold U+2028 and its like.
+  for number, line in enumerate(text.split("\n"), start=1):
+    if line.strip():
+      try:
+        rows.append((number, _load(line)))
+      except ValueError as error:
+        refused.append(f"row {number}: not JSON: {error}")
+  return rows, refused
+
+
+def _load(text):
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError("nested too deeply") from None
+
+
+def _triplet(row, number, source) -> Triplet:
+  if not isinstance(row, dict):
+    raise ValueError(f"expected an object, got {type(row).__name__}")
+  missing = [k for k in ("id", "image", "question", "answer") if k not in row]
+  if missing:
+    raise ValueError(f"missing {', '.join(map(repr, missing))}")
+  identity = row["id"]
+  if isinstance(identity, bool) or not isinstance(identity, (str, int)):
+    raise ValueError(f"'id' must be text or a number, got {identity!r:.60}")
+  if identity == "":
+    raise ValueError("'id' is empty")
+  question = row["question"]
+  if not isinstance(question, str):
+    raise ValueError(f"'question' must be text, got {question!r:.60}")
+  answer = row["answer"]
+  if not isinstance(answer, str):
+    answer = json.dumps(answer, ensure_ascii=False)
+  images = _paths(row, "image", source.parent)
+  if not images or None in images:
+    raise ValueError("'image' names no file")
+  anchors = _paths(row, "aef", source.parent) or (None,) * len(images)
+  if len(anchors) != len(images):
+    raise ValueError(
+      f"{len(images)} images but {len(anchors)} 'aef' files; one each, null for"
+      " an image without"
+    )
+  task = row.get("task")
+  if task is not None and not isinstance(task, str):
+    raise ValueError(f"'task' must be text, got {task!r:.60}")
+  _check_boxes(row)
+  known = {*Triplet.__dataclass_fields__, "image", "aef"} - {"extra"}
+  return Triplet(
+    id=str(identity),
+    images=images,
+    anchors=anchors,
+    question=question,
+    answer=answer,
+    coordinate_size=_size(row.get("coordinate_size")),
+    task=task,
+    source=source,
+    row=number,
+    extra={k: v for k, v in row.items() if k not in known},
+  )
+
+
+def _paths(row, key, folder) -> tuple[Path | None, ...]:
+  value = row.get(key)
+  if value is None:
+    return ()
+  names = value if isinstance(value, list) else [value]
+  for name in names:
+    if name is None:
+      continue
+    if not isinstance(name, str) or not name or "\0" in name:
+      raise ValueError(f"{key!r} must be a file name, got {name!r:.60}")
+  return tuple(None if name is None else folder / name for name in names)
+
+
+def _size(value) -> tuple[int, int] | None:
+  if value is None:
+    return None
+  sides = value if isinstance(value, list) else [value, value]
+  if len(sides) != 2 or not all(
+    isinstance(s, (int, float))
+    and not isinstance(s, bool)
+    and math.isfinite(s)
+    and s == int(s)
+    and s > 0
+    for s in sides
+  ):
+    raise ValueError(
+      f"'coordinate_size' must be one side or [height, width] in pixels, got"
+      f" {value!r:.60}"
+    )
+  return int(sides[0]), int(sides[1])
+
+
+def _check_boxes(row) -> None:
+  boxes, labels = row.get("boxes"), row.get("labels")
+  if boxes is None:
+    return
+  numbers = isinstance(boxes, list) and all(
+    isinstance(box, list)
+    and len(box) == 4
+    and all(
+      isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e9
+      for v in box
+    )
+    for box in boxes
+  )
+  if not numbers:
+    raise ValueError("'boxes' must be a list of [x1, y1, x2, y2]")
+  if not isinstance(labels, list) or len(labels) != len(boxes):
+    raise ValueError("'labels' must be a list with one name per box")
+  if not all(isinstance(label, str) for label in labels):
+    raise ValueError("'labels' must be text")

@@ -1,0 +1,233 @@
+"""Pictures to patches: decode, resize, cut, and the order of windows.
+
+Everything that Qwen2.5-VL derives from an image's size is computed here, on the
+host, so that the device sees static shapes. Patches stay in 8 bits on the way
+to the device, which normalises them: a quarter of the traffic.
+
+Reference: transformers' Qwen2VLImageProcessor and the tower's window index.
+
+P patches, M merged visual tokens, W windows, T patches of a whole window.
+"""
+
+import functools
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fusar_jax.model.config import VisionConfig
+
+# Larger pictures are scenes, to be tiled first; the guard also stops a small
+# file that unpacks to gigabytes before a byte of it is decoded.
+MAX_IMAGE_PIXELS = 100_000_000
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK")
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+  """Returns (height, width) from the file's header alone.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: not a picture, not of 8 bits, or too large.
+  """
+  with _open(path) as image:
+    return image.height, image.width
+
+
+def load_image(path: str | os.PathLike) -> np.ndarray:
+  """Returns uint8[h, w, 3]; a grey picture fills all three channels.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: not a picture, truncated, not of 8 bits, or too large.
+  """
+  with _open(path) as image:
+    try:
+      return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+      raise ValueError(f"{path}: damaged image: {error}") from None
+
+
+def resize(
+  image: np.ndarray | Image.Image, size: tuple[int, int]
+) -> np.ndarray:
+  """Returns uint8[H, W, 3] of size (H, W); bicubic, aspect not kept.
+
+  An image of that size already is returned unchanged, not resampled.
+  """
+  if not isinstance(image, Image.Image):
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+      raise ValueError(
+        f"image must be uint8[h, w, 3], got {image.dtype}{list(image.shape)}."
+      )
+    if image.shape[:2] == tuple(size):
+      return image
+    image = Image.fromarray(image)
+  image = image.convert("RGB")
+  if (image.height, image.width) != tuple(size):
+    image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+  return np.asarray(image)
+
+
+def smart_size(
+  height: int,
+  width: int,
+  min_pixels: int,
+  max_pixels: int,
+  factor: int = 28,
+) -> tuple[int, int]:
+  """Returns the (height, width) that Qwen's processor gives such an image.
+
+  Both are multiples of `factor`, their product lies within the bounds, and the
+  aspect is kept as far as that allows.
+
+  Raises:
+    ValueError: an aspect beyond 200, which Qwen refuses too.
+
+  Example:
+    >>> smart_size(100, 350, 3136, 1003520)
+    (112, 336)
+  """
+  if max(height, width) > 200 * min(height, width):
+    raise ValueError(
+      f"image of {height} x {width}: the longer side is more than 200 times"
+      " the shorter; tile it first."
+    )
+  # round() is Python's, half to even, as in the reference.
+  h, w = (max(factor, round(s / factor) * factor) for s in (height, width))
+  if h * w > max_pixels:
+    shrink = math.sqrt(height * width / max_pixels)
+    h, w = (
+      max(factor, math.floor(s / shrink / factor) * factor)
+      for s in (height, width)
+    )
+  elif h * w < min_pixels:
+    grow = math.sqrt(min_pixels / (height * width))
+    h, w = (math.ceil(s * grow / factor) * factor for s in (height, width))
+  return h, w
+
+
+def to_patches(
+  image: np.ndarray, patch: int = 14, merge: int = 2
+) -> np.ndarray:
+  """Returns uint8[P, 3 * patch * patch], patches in merge-unit order.
+
+  The order is a raster over merged cells and, inside a cell, a raster over its
+  2 x 2 patches, so that 4 rows in a row make one visual token. Values of a
+  patch run (channel, row, column).
+
+  Args:
+    image: uint8[H, W, 3]; both sides multiples of patch * merge.
+
+  Raises:
+    ValueError: another shape or type.
+
+  Example: patches of a 4 x 8 pixel image with patch=2, by raster number:
+     0 1 | 2 3
+     4 5 | 6 7     ->  0 1 4 5  2 3 6 7
+  """
+  cell = patch * merge
+  if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    raise ValueError(
+      f"image must be uint8[H, W, 3], got {image.dtype}{list(image.shape)}."
+    )
+  height, width, _ = image.shape
+  if not height or not width or height % cell or width % cell:
+    raise ValueError(
+      f"image of {height} x {width} must be a multiple of {cell} pixels on both"
+      " sides; resize it first."
+    )
+  h, w = height // cell, width // cell
+  parts = image.reshape(h, merge, patch, w, merge, patch, 3)
+  ordered = parts.transpose(0, 3, 1, 4, 6, 2, 5)
+  return np.ascontiguousarray(ordered).reshape(-1, 3 * patch * patch)
+
+
+@functools.lru_cache(maxsize=64)
+def patch_positions(grid: tuple[int, int], merge: int = 2) -> np.ndarray:
+  """Returns int32[P, 2], (row, column) of each patch in merge-unit order.
+
+  Args:
+    grid: (hp, wp), both multiples of merge.
+  """
+  hp, wp = grid
+  raster = np.stack(
+    np.meshgrid(np.arange(hp), np.arange(wp), indexing="ij"), axis=-1
+  )
+  cells = raster.reshape(hp // merge, merge, wp // merge, merge, 2)
+  ordered = cells.transpose(0, 2, 1, 3, 4).reshape(-1, 2).astype(np.int32)
+  ordered.setflags(write=False)  # Shared by the cache.
+  return ordered
+
+
+@functools.lru_cache(maxsize=64)
+def window_index(grid: tuple[int, int], config: VisionConfig) -> np.ndarray:
+  """Returns int32[W, T], the patches of each attention window.
+
+  Windows come in raster order; those at the right and lower edge are ragged,
+  and their missing patches hold P, one past the last patch.
+
+  Args:
+    grid: (hp, wp), patches; both multiples of config.merge.
+
+  Example: a 2 x 6 patch grid with windows of 2 x 2 merged cells (T = 16). The
+  first window holds the 8 patches of 2 cells, the second those of 1 cell:
+    0 1 2 3 4 5 6 7 then 8 holes (12);  8 9 10 11 then 12 holes (12)
+  """
+  merge, side = config.merge, config.window_cells
+  h, w = grid[0] // merge, grid[1] // merge
+  unit = merge * merge
+  total = h * w * unit
+  rows, columns = -(-h // side), -(-w // side)
+  cells = np.full((rows * side, columns * side), -1)
+  cells[:h, :w] = np.arange(h * w).reshape(h, w)
+  windows = cells.reshape(rows, side, columns, side).transpose(0, 2, 1, 3)
+  windows = windows.reshape(rows * columns, side * side)
+  index = windows[..., None] * unit + np.arange(unit)
+  index = np.where(windows[..., None] < 0, total, index)
+  # Real patches first, in order; holes last.
+  index = np.sort(index.reshape(rows * columns, -1), axis=1).astype(np.int32)
+  index.setflags(write=False)  # Shared by the cache.
+  return index
+
+
+def normalise(patches: np.ndarray, config: VisionConfig) -> np.ndarray:
+  """Returns float32[P, values], as the reference's processor gives them.
+
+  The model does this on the device; here for comparison.
+  """
+  mean, std = (
+    np.repeat(np.asarray(v, np.float32), config.patch**2)
+    for v in (config.mean, config.std)
+  )
+  return (patches.astype(np.float32) / np.float32(255) - mean) / std
+
+
+def _open(path):
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"image not found: {path}")
+  try:
+    image = Image.open(path)
+  except Image.DecompressionBombError as error:
+    raise ValueError(f"{path}: {error}") from None
+  except (OSError, SyntaxError, ValueError) as error:
+    raise ValueError(f"{path}: not a readable image: {error}") from None
+  if image.width * image.height > MAX_IMAGE_PIXELS:
+    image.close()
+    raise ValueError(
+      f"{path}: {image.height} x {image.width} pixels; at most"
+      f" {MAX_IMAGE_PIXELS:,} are read. Tile the scene first."
+    )
+  if image.mode not in _EIGHT_BIT_MODES:
+    mode = image.mode
+    image.close()
+    raise ValueError(
+      f"{path}: pixels of mode {mode!r} are not 8 bits. Stretch the amplitude"
+      " to 0..255 (for instance between its 1st and 99th percentile), record"
+      " the stretch, and save as 8-bit PNG."
+    )
+  return image

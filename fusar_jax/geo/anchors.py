@@ -1,0 +1,232 @@
+"""Anchors: AlphaEarth vectors at known places of one image.
+
+Reads and writes the two official files (fusar_gpt: manifest, AEF file): `.npz`
+with `features` and `positions`, and `.npy` tables with the columns lon, lat,
+row, col, x, y, A00..A63.
+
+S anchors, E = 64 embedding bands.
+"""
+
+import dataclasses
+import os
+import struct
+import tempfile
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+BANDS = 64
+_TABLE_COLUMNS = ("lon", "lat", "row", "col", "x", "y")
+_BAND_NAMES = tuple(f"A{band:02d}" for band in range(BANDS))
+# What numpy and zipfile raise on damaged bytes; a false shape in a header can
+# ask for more memory than there is.
+_DAMAGE = (
+  ValueError,
+  EOFError,
+  OSError,
+  KeyError,
+  TypeError,
+  OverflowError,
+  RuntimeError,  # Encrypted, or (NotImplementedError) an unknown compression.
+  MemoryError,
+  SyntaxError,
+  struct.error,
+  tokenize.TokenError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Anchors:
+  """What is known about the ground under one image.
+
+  Attributes:
+    features: float32[S, 64], de-quantised AlphaEarth vectors (unit length).
+    positions: float32[S, 2], (y, x) in [0, 1] of the image.
+
+  Raises:
+    ValueError: no anchor, a wrong shape, NaN, or a position outside [0, 1].
+  """
+
+  features: np.ndarray
+  positions: np.ndarray
+
+  def __post_init__(self):
+    problems = _problems(self.features, self.positions)
+    if problems:
+      raise ValueError("anchors: " + "; ".join(problems) + ".")
+    for name in ("features", "positions"):
+      value = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
+      object.__setattr__(self, name, value)
+
+  def __len__(self) -> int:
+    return len(self.features)
+
+
+def read_anchors(path: str | os.PathLike) -> Anchors:
+  """Returns the anchors of an official `.npz` or `.npy` file.
+
+  Args:
+    path: `.npz` {features float[S, 64], positions float[S, 2]}, or `.npy`,
+      numeric [S, 70] or structured; a table's x and y are min-max normalised
+      over its own rows, as the official code does.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: another format or shape, NaN, a position outside [0, 1]; the
+      message names the file.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"anchors file not found: {path}")
+  try:
+    data = np.load(path, allow_pickle=False)
+    if isinstance(data, np.ndarray):
+      features, positions = _from_table(data)
+    else:
+      with data:
+        features, positions = _from_npz(data)
+    return Anchors(features, positions)
+  except _DAMAGE as error:
+    raise ValueError(f"{path}: {error}") from None
+
+
+def write_anchors(path: str | os.PathLike, anchors: Anchors) -> None:
+  """Writes the official `.npz`, whole or not at all."""
+  path = Path(path)
+  if path.suffix != ".npz":
+    raise ValueError(f"anchors are written as .npz, not {path.name!r}.")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".npz.part")
+  try:
+    with os.fdopen(handle, "wb") as file:
+      np.savez_compressed(
+        file, features=anchors.features, positions=anchors.positions
+      )
+    os.chmod(draft, 0o644)
+    os.replace(draft, path)
+  except BaseException:
+    Path(draft).unlink(missing_ok=True)
+    raise
+
+
+def count_anchors(path: str | os.PathLike) -> int:
+  """Returns S from the file's header alone; checks names and shapes.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: not an anchors file, or a wrong shape.
+  """
+  path = Path(path)
+  if path.suffix != ".npz":
+    return len(read_anchors(path))
+  if not path.is_file():
+    raise FileNotFoundError(f"anchors file not found: {path}")
+  shapes = {}
+  try:
+    with zipfile.ZipFile(path) as archive:
+      for name in ("features", "positions"):
+        with archive.open(f"{name}.npy") as member:
+          version = np.lib.format.read_magic(member)
+          read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+          )
+          shapes[name] = read(member)[0]
+  except _DAMAGE as error:
+    raise ValueError(
+      f"{path}: expected an .npz with features [S, 64] and positions [S, 2]:"
+      f" {error}"
+    ) from None
+  problems = _shape_problems(shapes["features"], shapes["positions"])
+  if problems:
+    raise ValueError(f"{path}: anchors: " + "; ".join(problems) + ".")
+  return shapes["features"][0]
+
+
+def _from_npz(data):
+  missing = [k for k in ("features", "positions") if k not in data.files]
+  if missing:
+    raise ValueError(
+      f"expected arrays 'features' [S, 64] and 'positions' [S, 2], found"
+      f" {sorted(data.files)}"
+    )
+  return data["features"], data["positions"]
+
+
+def _from_table(table):
+  if table.dtype.names:
+    wanted = ("x", "y", *_BAND_NAMES)
+    missing = [name for name in wanted if name not in table.dtype.names]
+    if missing:
+      raise ValueError(
+        "expected columns lon, lat, row, col, x, y, A00..A63; missing"
+        f" {missing[:6]}"
+      )
+    table = table.reshape(-1)
+    x, y = (np.asarray(table[name], np.float64) for name in ("x", "y"))
+    features = np.stack([table[name] for name in _BAND_NAMES], axis=-1)
+  else:
+    columns = len(_TABLE_COLUMNS) + BANDS
+    if table.ndim != 2 or table.shape[1] != columns or not len(table):
+      raise ValueError(
+        f"expected a table [S, {columns}] (lon, lat, row, col, x, y,"
+        f" A00..A63), got {list(table.shape)}"
+      )
+    x, y = np.asarray(table[:, 4:6], np.float64).T
+    features = table[:, 6:]
+  return features, np.stack([_min_max(y), _min_max(x)], axis=-1)
+
+
+def _min_max(values):
+  # One anchor, or one column of them, has no extent: it stays at 0, where the
+  # reference's (value - min) / (max - min + tiny) puts it.
+  extent = np.ptp(values) if values.size else 0.0
+  return (values - values.min(initial=np.inf)) / (extent or 1.0)
+
+
+def _problems(features, positions):
+  problems = _shape_problems(np.shape(features), np.shape(positions))
+  if problems:
+    return problems
+  for name, values in (("features", features), ("positions", positions)):
+    if np.asarray(values).dtype.kind not in "fiu":
+      problems.append(f"{name} must be numbers, not {values.dtype}")
+    elif not np.isfinite(values).all():
+      row = int(np.argwhere(~np.isfinite(values))[0][0])
+      problems.append(f"{name} hold NaN or infinity (first in anchor {row})")
+    elif name == "positions" and (
+      np.min(positions) < 0 or np.max(positions) > 1
+    ):
+      outside = ((positions < 0) | (positions > 1)).any(axis=1)
+      row = int(np.flatnonzero(outside)[0])
+      problems.append(
+        f"positions must be (y, x) in [0, 1]; {int(outside.sum())} are outside"
+        f" (first: anchor {row} at {np.asarray(positions)[row].tolist()};"
+        " divide pixels by the image's height and width)"
+      )
+  return problems
+
+
+def _shape_problems(features, positions):
+  problems = []
+  if len(features) != 2 or features[1] != BANDS:
+    problems.append(f"features must be [S, {BANDS}], got {list(features)}")
+  if len(positions) != 2 or positions[1] != 2:
+    problems.append(f"positions must be [S, 2], got {list(positions)}")
+  if problems:
+    return problems
+  if features[0] != positions[0]:
+    problems.append(
+      f"{features[0]} features but {positions[0]} positions (one each)"
+    )
+  elif not features[0]:
+    problems.append(
+      'no anchor in the file (leave "aef" out of a row without anchors)'
+    )
+  return problems
