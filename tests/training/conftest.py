@@ -1,0 +1,82 @@
+"""A model of a few thousand parameters and batches that it can digest."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from fusar_jax.config import preset
+from fusar_jax.data.examples import example_from_ids
+from fusar_jax.data.loader import pad_batch
+from fusar_jax.geo.anchors import Anchors
+from fusar_jax.model.config import FusarConfig, LoRAConfig, TLMConfig
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import partition
+
+
+@pytest.fixture(scope="session")
+def model() -> FusarConfig:
+  """Two layers a side, LoRA and TLM; widths divide by 2, heads by 2."""
+  tiny = preset("tiny")
+  return dataclasses.replace(
+    tiny,
+    vision=dataclasses.replace(
+      tiny.vision,
+      depth=2,
+      width=32,
+      heads=2,
+      ff_width=64,
+      out_width=64,
+      full_attention=(1,),
+    ),
+    decoder=dataclasses.replace(
+      tiny.decoder,
+      layers=2,
+      width=64,
+      heads=4,
+      kv_heads=2,
+      head_width=16,
+      ff_width=96,
+      vocab=256,
+      mrope_section=(2, 3, 3),
+    ),
+    tlm=TLMConfig(hidden_mult=1),
+    lora=LoRAConfig(rank=4, alpha=8.0),
+    image_size=(56, 84),
+  )
+
+
+@pytest.fixture(scope="session")
+def params(model):
+  """Random parameters in which LoRA's B is not zero, so that all gradients
+  are alive."""
+  flat = partition.flatten(init_params(model, jax.random.key(0)))
+  for i, (path, leaf) in enumerate(flat.items()):
+    if path.endswith("lora_b"):
+      flat[path] = 0.05 * jax.random.normal(jax.random.key(i), leaf.shape)
+  return partition.unflatten(flat)
+
+
+@pytest.fixture(scope="session")
+def batch(model):
+  """Eight examples: one or two images, with and without anchors."""
+  rng = np.random.default_rng(0)
+  tokens = model.tokens
+  examples = []
+  for row in range(8):
+    images, anchors, ids = [], [], []
+    for _ in range(1 + row % 2):
+      images.append(rng.integers(0, 256, (56, 84, 3), dtype=np.uint8))
+      count = rng.integers(1, 6)
+      features = rng.normal(size=(count, 64)).astype(np.float32)
+      positions = rng.uniform(size=(count, 2)).astype(np.float32)
+      anchors.append(Anchors(features, positions) if row % 3 else None)
+      ids += [tokens.vision_start, *[tokens.image] * 6, tokens.vision_end]
+    answer = 3 + row % 4
+    ids += list(rng.integers(10, 256, 7 + row % 5 + answer))
+    mask = np.arange(len(ids)) >= len(ids) - answer
+    examples.append(
+      example_from_ids(ids, images, anchors, model, answer_mask=mask)
+    )
+  return pad_batch(examples, config=model)

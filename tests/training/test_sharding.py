@@ -1,0 +1,175 @@
+"""Any mesh computes the same numbers, and every parameter has its place."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from fusar_jax.config import PRESETS
+from fusar_jax.model.config import LoRAConfig
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import optimizer, partition, sharding
+from fusar_jax.training.state import create_state
+from fusar_jax.training.step import StepOptions, make_gradients
+
+TRAINABLE = [("tlm/.*", True), (".*/lora_[ab]", True), (".*", False)]
+
+
+@pytest.fixture(scope="module")
+def alone(model, params, batch):
+  """Loss and gradients of one device."""
+  return _gradients(model, params, batch, TRAINABLE)
+
+
+@pytest.mark.parametrize(
+  ("shape", "accumulation"),
+  [((8, 1, 1), 1), ((2, 4, 1), 1), ((2, 2, 2), 1), ((2, 2, 2), 2)],
+)
+def test_eight_devices_equal_one(
+  model, params, batch, alone, shape, accumulation
+):
+  """Rows are repeated to 16, so that 4 ways x 2 parts divide them."""
+  if accumulation == 2:
+    batch = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
+  mesh = sharding.make_mesh(*shape)
+  loss, grads = _gradients(model, params, batch, TRAINABLE, mesh, accumulation)
+  np.testing.assert_allclose(loss, alone[0], rtol=1e-5)
+  _assert_same(grads, alone[1])
+
+
+def test_full_training_on_eight_devices_equals_one(model, params, batch):
+  """Stage 0: the gradient of the tied embedding and of the tower too."""
+  rules = [(".*", True)]
+  loss, grads = _gradients(model, params, batch, rules)
+  mesh = sharding.make_mesh(2, 2, 2)
+  sharded_loss, sharded = _gradients(model, params, batch, rules, mesh)
+  np.testing.assert_allclose(sharded_loss, loss, rtol=1e-5)
+  _assert_same(sharded, grads)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_parameter_of_every_preset_has_a_place(name):
+  config = dataclasses.replace(
+    PRESETS[name],
+    lora=LoRAConfig(rank=8, vision=("qkv", "proj", "gate_proj", "down_proj")),
+  )
+  shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+  mesh = sharding.make_mesh(2, 2, 2)
+  placed = partition.flatten(sharding.parameter_shardings(shapes, mesh))
+  assert placed.keys() == partition.flatten(shapes).keys()
+
+
+def test_no_rule_of_the_table_is_dead():
+  """7B with vision LoRA and 3B together use each rule of the table."""
+  paths = set()
+  for name in ("qwen2_5_vl_3b", "qwen2_5_vl_7b"):
+    config = dataclasses.replace(
+      PRESETS[name], lora=LoRAConfig(rank=8, vision=("qkv", "proj"))
+    )
+    shapes = jax.eval_shape(
+      lambda config=config: init_params(config, jax.random.key(0))
+    )
+    paths |= partition.flatten(shapes).keys()
+  rules = sharding.PARAMETER_RULES
+  first = {
+    next(i for i, (regex, _) in enumerate(rules) if re.fullmatch(regex, path))
+    for path in paths
+  }
+  assert first == set(range(len(rules)))
+
+
+def test_big_kernels_of_7b_split_eight_ways():
+  """Nothing large of the real model is left whole on each device."""
+  shapes = jax.eval_shape(
+    lambda: init_params(PRESETS["qwen2_5_vl_7b"], jax.random.key(0))
+  )
+  mesh = sharding.make_mesh(1, 4, 2)
+  placed = partition.flatten(sharding.parameter_shardings(shapes, mesh))
+  for path, leaf in partition.flatten(shapes).items():
+    shard = placed[path].shard_shape(leaf.shape)
+    if leaf.size > 10_000_000:
+      assert np.prod(shard) * 8 == leaf.size, path
+
+
+def test_an_axis_that_does_not_divide_stays_whole(caplog):
+  caplog.set_level("INFO")
+  mesh = sharding.make_mesh(1, 8, 1)
+  tree = {"lm_head": {"kernel": jax.ShapeDtypeStruct((12, 7), "float32")}}
+  placed = sharding.parameter_shardings(tree, mesh)
+  assert placed["lm_head"]["kernel"].spec == PartitionSpec(None, "tensor")
+  assert "lm_head/kernel [12, 7]: fsdp" in caplog.text
+
+
+def test_moments_lie_where_their_parameter_lies(params):
+  mesh = sharding.make_mesh(2, 2, 2)
+  trainable, _ = partition.partition(params, TRAINABLE)
+  rate = optimizer.linear_schedule(1e-3, 10, 0)
+  tx = optimizer.make_optimizer(rate)
+  abstract = jax.eval_shape(lambda: create_state(trainable, tx, 0))
+  placed = sharding.state_shardings(abstract, mesh)
+  kernels = {
+    jax.tree_util.keystr(path): leaf.spec
+    for path, leaf in jax.tree_util.tree_leaves_with_path(placed)
+    if "mlp_2" in jax.tree_util.keystr(path)
+    and "kernel" in jax.tree_util.keystr(path)
+  }
+  assert len(kernels) == 3  # the parameter and its two moments
+  assert set(kernels.values()) == {PartitionSpec("tensor", "fsdp")}
+  assert placed.step.spec == PartitionSpec()
+
+
+def test_an_unknown_parameter_is_an_error():
+  mesh = sharding.make_mesh()
+  with pytest.raises(ValueError, match="no sharding rule for parameter new/x"):
+    sharding.parameter_shardings({"new": {"x": np.zeros(3)}}, mesh)
+
+
+def test_mesh_sizes_must_fit_the_devices():
+  assert sharding.make_mesh(-1, 2, 2).shape["data"] == 2
+  with pytest.raises(ValueError, match="do not multiply to the 8 devices"):
+    sharding.make_mesh(3, 1, 1)
+  with pytest.raises(ValueError, match="one may be -1"):
+    sharding.make_mesh(-1, -1, 1)
+
+
+def test_a_batch_that_does_not_split_names_a_size_that_does():
+  mesh = sharding.make_mesh(4, 2, 1)
+  sharding.check_batch(32, 4, mesh)
+  with pytest.raises(ValueError, match="must be a multiple of 32"):
+    sharding.check_batch(16, 4, mesh)
+
+
+def _gradients(model, params, batch, rules, mesh=None, accumulation=1):
+  gradients = make_gradients(
+    model, StepOptions(accumulation=accumulation, dropout=False)
+  )
+  trainable, frozen = partition.partition(params, rules)
+  if mesh is None:
+    return jax.jit(gradients)(trainable, frozen, batch, jax.random.key(0))
+  places = [sharding.parameter_shardings(t, mesh) for t in (trainable, frozen)]
+  step = jax.jit(
+    gradients,
+    in_shardings=(*places, sharding.batch_sharding(mesh), None),
+    out_shardings=(None, places[0]),
+  )
+  return step(
+    sharding.put(trainable, places[0]),
+    sharding.put(frozen, places[1]),
+    sharding.put_batch(batch, mesh),
+    jax.random.key(0),
+  )
+
+
+def _assert_same(ours, theirs):
+  """To 1e-5 of the largest gradient of each parameter."""
+  ours, theirs = partition.flatten(ours), partition.flatten(theirs)
+  assert ours.keys() == theirs.keys()
+  for path, value in theirs.items():
+    largest = np.abs(value).max()
+    assert largest > 0, path
+    np.testing.assert_allclose(
+      ours[path], value, rtol=0, atol=1e-5 * largest, err_msg=path
+    )
