@@ -1,0 +1,45 @@
+"""Trains a stage: `python -m fusar_jax.train --config FILE.py --workdir DIR`.
+
+The same command resumes a run that was interrupted. Every field of the config
+can be overridden: `--config.optimizer.learning_rate=3e-4`.
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from fusar_jax.training.loop import train_and_evaluate
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "Config of a stage, e.g. configs/stage1.py:model=tiny.",
+  lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run; resumed if it holds this run."
+)
+
+
+def main(argv: list[str]) -> None:
+  if argv[1:]:
+    raise app.UsageError(f"unexpected arguments {argv[1:]}.")
+  logging.set_verbosity(logging.WARNING)
+  try:
+    result = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+  except (OSError, ValueError, FloatingPointError) as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(1)
+  if result.preempted:
+    print(
+      f"preempted at step {result.step}/{result.total_steps}, saved;"
+      " the same command resumes."
+    )
+  else:
+    print(f"done: {result.step} steps in {_WORKDIR.value}")
+
+
+if __name__ == "__main__":
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(main)

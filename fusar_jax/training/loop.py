@@ -1,0 +1,281 @@
+"""The loop: next batch, step, log, evaluate, save. In this order, always.
+
+The host prepares batch k + 1 while the device computes step k; nothing in the
+loop waits for a result of the step just dispatched.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from fusar_jax.data.loader import Loader
+from fusar_jax.training import optimizer, partition, sharding
+from fusar_jax.training import start as start_lib
+from fusar_jax.training.checkpoint import Checkpoints
+from fusar_jax.training.gradient_check import GradientCheck
+from fusar_jax.training.meters import Meters
+from fusar_jax.training.state import create_state
+from fusar_jax.training.step import (
+  StepOptions,
+  make_loss,
+  make_train_step,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """How a run ended.
+
+  Attributes:
+    step: steps done.
+    total_steps: steps the run has.
+    preempted: it was asked to stop, has saved, and can be resumed.
+  """
+
+  step: int
+  total_steps: int
+  preempted: bool
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
+  """Trains as the config says, from the start or from the last checkpoint.
+
+  Args:
+    config: of `configs/*.py`, locked.
+    workdir: the run: created, or resumed if it holds this config's run.
+
+  Raises:
+    FileNotFoundError, FileExistsError, ValueError: an input is missing or does
+      not fit; nothing was written.
+    FloatingPointError: a loss that is not finite; names step and examples.
+  """
+  workdir = Path(workdir)
+  mesh = start_lib.make_mesh(config)
+  run = start_lib.start(config, workdir)
+  loader = _loader(run, config, run.train, train=True)
+  total = config.steps or config.epochs * loader.steps_per_epoch
+  rate = _rate(config, total)
+  tx = _optimizer(config, rate)
+  state, frozen, shardings = _place(run, config, workdir, mesh, tx)
+  options = step_options(config)
+  step_fn = jax.jit(
+    make_train_step(run.model, tx, options),
+    in_shardings=(*shardings, sharding.batch_sharding(mesh)),
+    out_shardings=(shardings[0], None),
+    donate_argnums=0,
+  )
+  first = jax.process_index() == 0
+  checkpoints = Checkpoints(workdir, config.keep)
+  host = {}
+  if checkpoints.latest_step() is not None:
+    state, host = checkpoints.restore(state)
+    loader.set_state(host["loader"])
+  elif first:
+    _print_parts(state.trainable, frozen)
+  step = int(state.step)
+  meters = Meters(
+    workdir,
+    total_steps=total,
+    start_step=step,
+    batch_size=config.batch_size,
+    every=config.log_every_steps,
+    rate=rate,
+    compiles=step_fn._cache_size,
+    writes=first,
+    saved=host.get("meters"),
+  )
+  check = GradientCheck(state.trainable) if step == 0 else None
+  evaluate = _make_evaluation(run, config, options, mesh, shardings)
+  batches = iter(loader)
+
+  def save():
+    meters.drain()  # A loss that is not finite must not reach the disk.
+    checkpoints.save(
+      state, {"loader": loader.get_state(), "meters": meters.state()}
+    )
+
+  with contextlib.ExitStack() as stack:
+    stack.callback(checkpoints.close)
+    stack.callback(meters.close)
+    stopped = stack.enter_context(_preemption())
+    while step < total and not stopped(step):
+      # Next batch.
+      batch, ids = next(batches)
+      # Step.
+      state, metrics = step_fn(state, frozen, sharding.put_batch(batch, mesh))
+      step += 1
+      nonzero = metrics.pop("nonzero")
+      if check and check.passes(jax.device_get(nonzero), batch):
+        check = None
+      # Log.
+      meters.add(step, metrics, ids)
+      # Evaluate.
+      if evaluate and (
+        step == total
+        or (config.eval_every_steps and step % config.eval_every_steps == 0)
+      ):
+        meters.drain()
+        meters.evaluated(step, evaluate(state.trainable, frozen))
+      # Save.
+      if step == total or step % config.save_every_steps == 0:
+        save()
+    preempted = step < total
+    if preempted:
+      save()
+    meters.drain()
+    checkpoints.wait()
+  return Result(step, total, preempted)
+
+
+def step_options(config: ConfigDict) -> StepOptions:
+  """Returns how the config wants a step to be computed."""
+  return StepOptions(
+    accumulation=config.accumulation,
+    dtype=jnp.dtype(config.dtype.compute),
+    remat=config.remat,
+    impl=config.attention,
+    head_chunk=config.head_chunk,
+    dropout=config.model.lora.dropout > 0,
+  )
+
+
+def _loader(run, config, triplets, *, train: bool) -> Loader:
+  return Loader(
+    triplets,
+    run.tokenizer,
+    run.model,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    shuffle=train,
+    epochs=None if train else 1,
+    max_length=config.data.max_length,
+    buckets=config.data.buckets,
+    num_workers=config.data.num_workers if train else 0,
+    loss_weighting=config.data.loss_weighting,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def _rate(config: ConfigDict, total: int) -> Callable:
+  o = config.optimizer
+  warmup = optimizer.warmup_steps(total, o.warmup_steps, o.warmup_ratio)
+  return optimizer.linear_schedule(o.learning_rate, total, warmup)
+
+
+def _optimizer(config: ConfigDict, rate: Callable):
+  o = config.optimizer
+  return optimizer.make_optimizer(
+    rate,
+    b1=o.b1,
+    b2=o.b2,
+    eps=o.eps,
+    weight_decay=o.weight_decay,
+    clip_norm=o.clip_norm,
+    rates=o.rates,
+  )
+
+
+def _place(run, config, workdir, mesh, tx):
+  """Parameters to their devices; returns (state, frozen, their shardings)."""
+  trainable, frozen = start_lib.parameters(run, config, workdir)
+  frozen_shardings = sharding.parameter_shardings(frozen, mesh)
+  frozen = sharding.put(frozen, frozen_shardings)
+  create = functools.partial(create_state, tx=tx, seed=config.seed)
+  state_shardings = sharding.state_shardings(
+    jax.eval_shape(create, trainable), mesh
+  )
+  trainable = sharding.put(trainable, state_shardings.trainable)
+  # Moments are made where they lie, never whole on one device.
+  state = jax.jit(create, out_shardings=state_shardings)(trainable)
+  return state, frozen, (state_shardings, frozen_shardings)
+
+
+def _make_evaluation(run, config, options, mesh, shardings):
+  """Returns evaluate(trainable, frozen) -> {"eval_loss": ...}, or None."""
+  if not run.evaluation:
+    return None
+  options = dataclasses.replace(options, dropout=False, accumulation=1)
+  loss = jax.jit(
+    make_loss(run.model, options),
+    in_shardings=(
+      shardings[0].trainable,
+      shardings[1],
+      sharding.batch_sharding(mesh),
+      None,
+    ),
+  )
+
+  def evaluate(trainable, frozen) -> dict[str, float]:
+    total = weight = 0.0
+    key = jax.random.key(0)  # Without dropout nobody draws from it.
+    for batch, _ in _loader(run, config, run.evaluation, train=False):
+      batch = sharding.put_batch(batch, mesh)
+      total += float(loss(trainable, frozen, batch, key))
+      weight += float(jnp.sum(batch.answer_weight))
+    return {"eval_loss": total / weight}
+
+  return evaluate
+
+
+@contextlib.contextmanager
+def _preemption() -> Iterator[Callable[[int], bool]]:
+  """Yields stopped(step): whether the machine is about to be taken away.
+
+  On a pod all processes must stop at the same step: JAX's coordination service
+  hears the signal of any of them and agrees on one.
+  """
+  if jax.process_count() > 1:
+    yield multihost_utils.reached_preemption_sync_point
+    return
+  heard = []
+  before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+  try:
+    yield lambda step: bool(heard)
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def _print_parts(trainable: partition.Params, frozen: partition.Params) -> None:
+  """Prints a table of the model's parts, total and trainable counts."""
+  counts: dict[str, list[int]] = {}
+  for tree, trains in ((trainable, True), (frozen, False)):
+    for path, leaf in partition.flatten(tree).items():
+      part = _part(path)
+      row = counts.setdefault(part, [0, 0])
+      row[0] += math.prod(leaf.shape)
+      row[1] += math.prod(leaf.shape) * trains
+  counts["all"] = [sum(column) for column in zip(*counts.values())]
+  table = Table("part", "parameters", "trainable")
+  for column in table.columns[1:]:
+    column.justify = "right"
+  for part, (total, trains) in counts.items():
+    table.add_row(part, f"{total:,}", f"{trains:,}")
+  Console().print(table)
+
+
+def _part(path: str) -> str:
+  if path.endswith(("/lora_a", "/lora_b")):
+    return "LoRA, vision" if path.startswith("visual") else "LoRA, language"
+  names = {
+    "visual": "vision tower",
+    "tlm": "TLM",
+    "model": "decoder",
+    "lm_head": "head",
+  }
+  if path.startswith("visual/merger"):
+    return "patch merger"
+  if path.startswith("model/embed_tokens"):
+    return "embedding"
+  return names[path.split("/")[0]]

@@ -1,0 +1,293 @@
+"""Everything before the first step: model, tokenizer, data, parameters, mesh.
+
+All that can be wrong with a config is found here, before a file is written. A
+workdir that already holds this very run is resumed; one that holds anything
+else is refused.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from fusar_jax import config as config_lib
+from fusar_jax.data import prompts
+from fusar_jax.data import tokenizer as tokenizer_lib
+from fusar_jax.data.triplets import Triplet, read_manifest
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.training import checkpoint, partition, provenance, sharding
+from fusar_jax.training.provenance import Source
+
+# Fields that may differ when a run goes on: they change how, not what.
+_FREE = (
+  "data.num_workers",
+  "mesh",
+  "remat",
+  "attention",
+  "head_chunk",
+  "log_every_steps",
+  "eval_every_steps",
+  "save_every_steps",
+  "keep",
+)
+TOKENIZER = "tokenizer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """What a run starts from.
+
+  Attributes:
+    model: shapes, resolved.
+    base, adapter: sources of the weights.
+    tokenizer: of the run.
+    train, evaluation: triplets; the latter may be empty.
+    resumes: the workdir holds this run already.
+  """
+
+  model: FusarConfig
+  base: Source
+  adapter: Source
+  tokenizer: tokenizer_lib.Tokenizer
+  train: list[Triplet]
+  evaluation: list[Triplet]
+  resumes: bool
+
+
+def start(config: ConfigDict, workdir: Path) -> Start:
+  """Reads all inputs, then writes config.json, provenance.json, tokenizer/.
+
+  Raises:
+    FileNotFoundError, FileExistsError, ValueError: an input is missing, the
+      workdir is not this run's, or inputs do not fit together.
+  """
+  resumes = _same_run(config, workdir)
+  if not config.data.train:
+    raise ValueError("config.data.train is empty; name a manifest.")
+  train = read_manifest(config.data.train)
+  evaluation = read_manifest(config.data.eval) if config.data.eval else []
+  data = provenance.describe_data(
+    {"train": config.data.train, "eval": config.data.eval}
+  )
+  if resumes:
+    base, adapter = _recorded(workdir, data)
+  else:
+    base = provenance.describe(config.init, workdir)
+    adapter = provenance.describe(config.adapter, workdir)
+    if adapter.kind == "run":
+      raise ValueError(
+        f"config.adapter {config.adapter} is a run; give it as config.init."
+      )
+  model = resolve_model(config.model, base, workdir)
+  _check_trainable(config, base, model, train)
+  if not resumes:
+    tokenizer = _ready_tokenizer(config, base, model, workdir)
+    if jax.process_index() == 0:
+      records = (base, adapter, data)
+      _write(config, workdir, model, tokenizer, train, records)
+  multihost_utils.sync_global_devices("the run's folder is written")
+  tokenizer = tokenizer_lib.load_tokenizer(workdir / TOKENIZER)
+  return Start(model, base, adapter, tokenizer, train, evaluation, resumes)
+
+
+def resolve_model(
+  values: ConfigDict, base: Source, workdir: Path
+) -> FusarConfig:
+  """Returns the run's model; shapes that are None come from the base.
+
+  Raises:
+    ValueError: shapes that differ from the base's, all of them told.
+  """
+  values = values.to_dict()
+  found = checkpoint.source_config(base, workdir)
+  parts = ("vision", "decoder", "tokens")
+  unknown = [name for name in parts if values[name] is None]
+  if unknown and found is None:
+    raise ValueError(
+      f"config.model: {', '.join(unknown)} not given; with model=init,"
+      " config.init must name a Hugging Face folder or a run."
+    )
+  if found is not None:
+    theirs = config_lib.to_dict(found)
+    values |= {name: theirs[name] for name in unknown}
+    problems = [
+      f"  config.model.{part}.{name} is {value}, the base has"
+      f" {theirs[part][name]}"
+      for part in parts
+      for name, value in values[part].items()
+      if _plain(theirs[part][name]) != _plain(value)
+    ]
+    if problems:
+      raise ValueError(
+        f"config.init {base.path}: weights of another model:\n"
+        + "\n".join(problems)
+        + "\nChoose `--config FILE.py:model=init` to take its shapes."
+      )
+  return config_lib.from_dict(values)
+
+
+def parameters(
+  run: Start, config: ConfigDict, workdir: Path
+) -> tuple[partition.Params, partition.Params]:
+  """Returns (trainable float32, frozen in config.dtype.frozen), on the host.
+
+  Raises:
+    ValueError: weights that do not fit the model, or rules that do not fit
+      the parameters.
+  """
+  whole = checkpoint.initial_params(
+    run.model,
+    run.base,
+    run.adapter,
+    workdir,
+    seed=config.seed,
+    dtype=config.dtype.frozen,
+  )
+  trainable, frozen = partition.partition(whole, config.trainable)
+  frozen_dtype = jnp.dtype(config.dtype.frozen)
+  return (
+    jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), trainable),
+    jax.tree.map(lambda x: jnp.asarray(x, frozen_dtype), frozen),
+  )
+
+
+def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
+  """Returns the mesh of the config, checked against the batch."""
+  mesh = sharding.make_mesh(**config.mesh.to_dict())
+  sharding.check_batch(
+    config.batch_size, config.accumulation, mesh, jax.process_count()
+  )
+  return mesh
+
+
+def _same_run(config: ConfigDict, workdir: Path) -> bool:
+  """True to resume, False to begin; anything else in the folder is an error."""
+  if workdir.exists() and not workdir.is_dir():
+    raise FileExistsError(f"--workdir {workdir} is a file.")
+  if not workdir.is_dir() or not any(workdir.iterdir()):
+    return False
+  path = workdir / provenance.CONFIG_FILE
+  if not path.is_file():
+    raise FileExistsError(
+      f"--workdir {workdir} is not empty and holds no run. Choose another"
+      " folder, or empty it."
+    )
+  before = _flat(provenance.read_json(path)["config"])
+  now = _flat(json_values(config))
+  changed = [
+    f"  config.{name}: {before.get(name)} there, {now.get(name)} now"
+    for name in sorted(before | now)
+    if before.get(name) != now.get(name) and not name.startswith(_FREE)
+  ]
+  if changed:
+    raise FileExistsError(
+      f"--workdir {workdir} holds a run with another config:\n"
+      + "\n".join(changed)
+      + "\nTo resume it, give its own config; else choose another folder."
+    )
+  return provenance.is_run(workdir)
+
+
+def json_values(config: ConfigDict) -> dict[str, Any]:
+  """Returns the config as JSON has it: tuples are lists."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def _recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
+  record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
+  for name, now in data.items():
+    before = record["data"].get(name)
+    if before and before["sha256"] != now["sha256"]:
+      raise ValueError(
+        f"{now['path']} has changed since {workdir} was begun: a resumed run"
+        " would see other examples. Restore it, or begin a new run."
+      )
+  return Source(**record["base"]), Source(**record["adapter"])
+
+
+def _check_trainable(config, base, model, train) -> None:
+  if base.kind == "random" and any(not on for _, on in config.trainable):
+    raise ValueError(
+      "config.init is empty, but config.trainable freezes parameters: they"
+      " would stay random. Name a Hugging Face folder or a run."
+    )
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(lambda: checkpoint.init_params(model, key))
+  trainable, _ = partition.partition(shapes, config.trainable)
+  anchored = any(path for row in train for path in row.anchors)
+  if "tlm" in trainable and not anchored:
+    raise ValueError(
+      f"{config.data.train}: no row has anchors, so the TLM would get no"
+      ' gradient. Add "aef" to the rows, or freeze it in config.trainable.'
+    )
+
+
+def _ready_tokenizer(config, base, model, workdir):
+  """The tokenizer that the config or the base names; None: to be trained."""
+  path = config.tokenizer
+  if not path and base.kind == "random":
+    return None
+  if not path:
+    path = provenance.locate(base, workdir)
+    path = path / TOKENIZER if base.kind == "run" else path
+  tokenizer = tokenizer_lib.load_tokenizer(path)
+  if tokenizer.special_tokens() != model.tokens:
+    raise ValueError(
+      f"tokenizer {path}: special tokens {tokenizer.special_tokens()} are not"
+      f" the model's {model.tokens}; set config.tokenizer to the model's own."
+    )
+  if tokenizer.vocab_size > model.decoder.vocab:
+    raise ValueError(
+      f"tokenizer {path}: {tokenizer.vocab_size} pieces, but the model has"
+      f" {model.decoder.vocab} embeddings."
+    )
+  return tokenizer
+
+
+def _write(config, workdir, model, tokenizer, triplets, records) -> None:
+  workdir.mkdir(parents=True, exist_ok=True)
+  provenance.write_json(
+    workdir / provenance.CONFIG_FILE,
+    {"config": json_values(config), "model": config_lib.to_dict(model)},
+  )
+  if tokenizer is not None:
+    tokenizer.save(workdir / TOKENIZER)
+  else:
+    tokenizer_lib.train_sentencepiece(
+      (text for row in triplets for text in _texts(row)),
+      workdir / TOKENIZER / "tokenizer.model",
+      vocab_size=model.decoder.vocab,
+    )
+  # Last: it marks a run that can be resumed.
+  provenance.write_json(
+    workdir / provenance.PROVENANCE_FILE, provenance.provenance(*records)
+  )
+
+
+def _texts(row: Triplet) -> tuple[str, ...]:
+  """What a row says, template included, as often as the model will read it."""
+  return (
+    f"system\n{prompts.SYSTEM}",
+    f"user\n{row.question}",
+    f"assistant\n{row.answer}",
+  )
+
+
+def _flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      flat |= _flat(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _plain(value):
+  return list(value) if isinstance(value, (tuple, list)) else value
