@@ -1,18 +1,235 @@
-"""Examples to batches of static shape, in an order that can be resumed."""
+"""Triplets to batches of static shape, in an order that can be resumed.
+
+Grain gives the order: a function of the seed and of the global index alone, the
+same for any number of processes, workers and restarts. Every process takes its
+slice of each global batch. Worker processes build the examples; this module,
+the only one of `data` that may touch JAX, pads them.
+
+A answer slots, B batch, I images in a sample, L text length, M merged tokens,
+P patches, S anchors, W windows.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 
+import grain
 import numpy as np
 
+from fusar_jax.data import sizes as sizes_lib
 from fusar_jax.data import vision
-from fusar_jax.data.examples import Example
+from fusar_jax.data.examples import MAX_LENGTH, Example
 from fusar_jax.data.sizes import Sizes
+from fusar_jax.data.survey import survey
+from fusar_jax.data.tokenizer import Tokenizer
+from fusar_jax.data.triplets import Triplet, raise_together
+from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.geo.anchors import BANDS
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 
 LOSS_WEIGHTINGS = ("example", "token")
+ANSWER_BUCKETS = (32, 128, 512)
+
+
+class Loader:
+  """Iterates (Batch of numpy arrays, ids of its rows).
+
+  Attributes:
+    steps_per_epoch: batches that show every triplet at least once.
+    refused: messages of rows left out (strict=False).
+
+  Batches run on across the end of an epoch, so none is short; only the last one
+  of a finite loader is, and it is filled up with copies that weigh nothing and
+  whose ids are left out.
+
+  Iterating begins where `set_state` put it, or where the last iteration of this
+  loader stopped; after the end, at the beginning.
+  """
+
+  def __init__(
+    self,
+    triplets: Sequence[Triplet],
+    tokenizer: Tokenizer,
+    config: FusarConfig,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    epochs: int | None = None,
+    max_length: int = MAX_LENGTH,
+    buckets: Sequence[int] = (),
+    answer_buckets: Sequence[int] = ANSWER_BUCKETS,
+    loss_weighting: str = "example",
+    with_answer: bool = True,
+    clip_boxes: bool = False,
+    num_workers: int = 0,
+    cache_bytes: int = 512 << 20,
+    strict: bool = True,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    """Looks at every row.
+
+    Args:
+      triplets: the data set.
+      tokenizer: of the model.
+      config: shapes of the model.
+      batch_size: B of all processes together.
+      seed: of the shuffle; each epoch has an order of its own.
+      shuffle: False keeps the order of the triplets.
+      epochs: None: for ever.
+      max_length: a longer example is an error.
+      buckets: values of L; max_length is always one of them.
+      answer_buckets: values of A; max_length is always one of them.
+      loss_weighting: see `pad_batch`.
+      with_answer, clip_boxes: see `fusar_jax.data.examples.build_example`.
+      num_workers: processes that build examples; 0: threads of this one.
+      cache_bytes: bound of decoded pictures, all workers together.
+      strict: False leaves bad rows out and lists them in `refused`.
+      process_index, process_count: this process's slice of each batch.
+
+    Raises:
+      ValueError: bad rows, all told together; no row left; sizes that do not
+        divide.
+    """
+    if batch_size < 1 or batch_size % process_count:
+      raise ValueError(
+        f"batch_size {batch_size} must be a positive multiple of the"
+        f" {process_count} processes."
+      )
+    recipe = Recipe(
+      tokenizer=tokenizer,
+      config=config,
+      with_answer=with_answer,
+      max_length=max_length,
+      clip_boxes=clip_boxes,
+      cache_bytes=cache_bytes // max(1, num_workers),
+    )
+    rows, refused = survey(triplets, recipe)
+    if strict:
+      raise_together(refused, "bad rows")
+    self.refused = refused
+    good = [(t, s) for t, s in zip(triplets, rows, strict=True) if s]
+    if not good:
+      raise ValueError(
+        "no triplets to load: the data set is empty, or every row was refused."
+      )
+    self._triplets = [triplet for triplet, _ in good]
+    self._sizes = [size for _, size in good]
+    self._whole = Sizes.covering(self._sizes)
+    self._config = config
+    self._loss_weighting = loss_weighting
+    self._max_length = max_length
+    self._buckets = [b for b in buckets if b < max_length] + [max_length]
+    self._answer_buckets = [b for b in answer_buckets if b < max_length]
+    self._answer_buckets.append(max_length)
+    self._batch_size = batch_size
+    mine = batch_size // process_count
+    self._slice = slice(process_index * mine, (process_index + 1) * mine)
+    self.steps_per_epoch = -(-len(good) // batch_size)
+    self._settings = {
+      "rows": len(good),
+      "ids": _digest(t.id for t in self._triplets),
+      "seed": seed,
+      "shuffle": shuffle,
+      "batch_size": batch_size,
+    }
+    order = grain.MapDataset.range(len(good)).seed(seed)
+    if shuffle:
+      order = order.shuffle()
+    self._order = order.repeat(epochs).batch(batch_size)
+    self._workers = Workers(num_workers, recipe) if num_workers else None
+    self._build = recipe.builder()
+    threads = max(1, num_workers)
+    self._dataset = self._order.map(self._batch).to_iter_dataset(
+      grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    )
+    self._iterator = None
+    self._state = None
+
+  def __iter__(self) -> Iterator[tuple[Batch, list[str]]]:
+    if self._iterator is None:
+      self._iterator = iter(self._dataset)
+      if self._state is not None:
+        self._iterator.set_state(self._state)
+    iterator = self._iterator
+    for item in iterator:
+      self._state = iterator.get_state()
+      yield item
+    self._iterator = self._state = None
+
+  def ids(self, step: int) -> list[str]:
+    """Returns the ids of the global batch of a step, counted from 0."""
+    return [self._triplets[row].id for row in self._order[step]]
+
+  def get_state(self) -> dict:
+    """Returns where the next batch begins; JSON."""
+    return {"position": self._state, "data": self._settings}
+
+  def set_state(self, state: dict) -> None:
+    """Continues where `get_state` was called, on the same data.
+
+    Raises:
+      ValueError: the data, their order or the batch size have changed.
+    """
+    changed = [
+      f"{name}: {state['data'].get(name)} then, {value} now"
+      for name, value in self._settings.items()
+      if state["data"].get(name) != value
+    ]
+    raise_together(
+      changed,
+      "cannot resume the data where they stopped, because they changed; start a"
+      " new run, or put these back",
+    )
+    self._state = state["position"]
+    self._iterator = None
+
+  def close(self) -> None:
+    """Ends the worker processes; they also end with this process."""
+    self._iterator = None
+    if self._workers:
+      self._workers.close()
+
+  def _batch(self, rows: np.ndarray) -> tuple[Batch, list[str]]:
+    """Builds this process's part of a global batch of row numbers."""
+    sizes = self._shape(rows)
+    filler = np.full(self._batch_size - len(rows), rows[0])
+    real = np.arange(self._batch_size)[self._slice] < len(rows)
+    mine = np.concatenate([rows, filler])[self._slice]
+    triplets = [self._triplets[row] for row in mine]
+    if self._workers:
+      examples = self._workers.build(triplets)
+    else:
+      examples = [self._build(triplet) for triplet in triplets]
+    batch = pad_batch(
+      examples,
+      config=self._config,
+      loss_weighting=self._loss_weighting,
+      **dataclasses.asdict(sizes),
+    )
+    batch.answer_weight[~real] = 0
+    return batch, [t.id for t, keep in zip(triplets, real, strict=True) if keep]
+
+  def _shape(self, rows) -> Sizes:
+    """The static shape of a global batch: the same in every process."""
+    here = Sizes.covering(self._sizes[row] for row in rows)
+    return dataclasses.replace(
+      self._whole,
+      length=sizes_lib.bucket(here.length, self._buckets, "tokens"),
+      answers=sizes_lib.bucket(
+        here.answers, self._answer_buckets, "answer tokens"
+      ),
+      anchors=sizes_lib.round_up(self._whole.anchors, 8),
+    )
+
+
+def _digest(ids) -> str:
+  digest = hashlib.sha256()
+  for identity in ids:
+    digest.update(identity.encode() + b"\n")
+  return digest.hexdigest()[:16]
 
 
 def pad_batch(

@@ -1,0 +1,42 @@
+"""Pictures decoded and resized once: epochs and tasks come back to them."""
+
+import collections
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from fusar_jax.data.examples import decode
+from fusar_jax.model.config import FusarConfig
+
+
+class ImageCache:
+  """Stands in for `decode`; keeps the pictures used last, up to a size.
+
+  Safe to share between threads. A file is taken not to change during a run.
+  """
+
+  def __init__(self, max_bytes: int):
+    self._max_bytes = max_bytes
+    self._held = 0
+    self._images = collections.OrderedDict()
+    self._lock = threading.Lock()
+
+  def __call__(
+    self, path: Path, config: FusarConfig
+  ) -> tuple[np.ndarray, tuple[int, int]]:
+    """Returns (uint8[H, W, 3] at its model size, (h, w) of the file)."""
+    with self._lock:
+      if path in self._images:
+        self._images.move_to_end(path)
+        return self._images[path]
+    image, original = decode(path, config)
+    image.setflags(write=False)  # Shared.
+    with self._lock:
+      if path not in self._images:
+        self._images[path] = image, original
+        self._held += image.nbytes
+      while self._held > self._max_bytes:
+        _, (dropped, _) = self._images.popitem(last=False)
+        self._held -= dropped.nbytes
+    return image, original

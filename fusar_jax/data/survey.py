@@ -1,0 +1,68 @@
+"""A look at every row before the first step: is it there, how large will it be?
+
+Cheap: headers of images and anchors, and the tokeniser; no pixel is decoded. It
+tells all bad rows at once, at the start rather than on the third day, and gives
+each batch its static shape without building an example, so that all processes
+of a pod agree on it.
+"""
+
+import functools
+from collections.abc import Sequence
+
+from fusar_jax.data import prompts, vision
+from fusar_jax.data.examples import model_size, texts
+from fusar_jax.data.sizes import Sizes
+from fusar_jax.data.triplets import Triplet
+from fusar_jax.data.workers import Recipe
+from fusar_jax.geo.anchors import count_anchors
+
+
+def survey(
+  triplets: Sequence[Triplet], recipe: Recipe
+) -> tuple[list[Sizes | None], list[str]]:
+  """Returns (sizes per row, None where it is bad; one message per bad row)."""
+  # Tasks share images, and images share nothing else that is worth keeping.
+  image_size = functools.lru_cache(maxsize=100_000)(vision.image_size)
+  anchor_count = functools.lru_cache(maxsize=100_000)(count_anchors)
+  sizes, refused = [], []
+  for triplet in triplets:
+    try:
+      sizes.append(_sizes(triplet, recipe, image_size, anchor_count))
+    except (ValueError, OSError) as error:
+      sizes.append(None)
+      refused.append(f"{triplet.where}: {error}")
+  return sizes, refused
+
+
+def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
+  config = recipe.config
+  originals = [image_size(path) for path in triplet.images]
+  seen = [model_size(size, config) for size in originals]
+  counts = [h * w // config.vision.cell**2 for h, w in seen]
+  question, answer = texts(
+    triplet, originals[0], seen[0], clip_boxes=recipe.clip_boxes
+  )
+  if recipe.with_answer:
+    ids, mask = prompts.encode_example(
+      recipe.tokenizer, question, answer, counts
+    )
+    answers = int(mask.sum())
+  else:
+    ids = prompts.encode_prompt(recipe.tokenizer, question, counts)
+    answers = 0
+  if len(ids) > recipe.max_length:
+    raise ValueError(
+      f"{len(ids)} tokens ({sum(counts)} of them visual), but max_length is"
+      f" {recipe.max_length}; nothing is truncated. Raise max_length, shorten"
+      " the text or make the image smaller."
+    )
+  patch = config.vision.patch
+  return Sizes.of_parts(
+    length=len(ids),
+    grids=[(h // patch, w // patch) for h, w in seen],
+    anchors=max(
+      (anchor_count(path) for path in triplet.anchors if path), default=0
+    ),
+    answers=answers,
+    config=config.vision,
+  )

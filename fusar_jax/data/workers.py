@@ -1,0 +1,157 @@
+"""Processes that build examples, and never see JAX.
+
+A forked process may deadlock in JAX's threads, and one that imports the user's
+main module again (as `multiprocessing` does when it spawns) may import JAX and
+claim the accelerator. So a worker here is a plain `python -m` of this module:
+it reads pickled triplets from its standard input and writes pickled examples to
+its standard output, and ends when its input does, however its parent died.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import fusar_jax
+from fusar_jax.data.examples import MAX_LENGTH, Example, build_example
+from fusar_jax.data.image_cache import ImageCache
+from fusar_jax.data.tokenizer import Tokenizer
+from fusar_jax.data.triplets import Triplet
+from fusar_jax.model.config import FusarConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What a worker must know to build examples; the same for all of a run.
+
+  Attributes:
+    tokenizer, config, with_answer, max_length, clip_boxes: of `build_example`.
+    cache_bytes: bound of decoded pictures, per process.
+  """
+
+  tokenizer: Tokenizer
+  config: FusarConfig
+  with_answer: bool = True
+  max_length: int = MAX_LENGTH
+  clip_boxes: bool = False
+  cache_bytes: int = 256 << 20
+
+  def builder(self):
+    """Returns build(triplet) -> Example, with a cache of its own."""
+    cache = ImageCache(self.cache_bytes)
+
+    def build(triplet: Triplet) -> Example:
+      return build_example(
+        triplet,
+        self.tokenizer,
+        self.config,
+        with_answer=self.with_answer,
+        max_length=self.max_length,
+        clip_boxes=self.clip_boxes,
+        read_image=cache,
+      )
+
+    return build
+
+
+class Workers:
+  """A number of worker processes; `build` keeps the order of its rows."""
+
+  def __init__(self, count: int, recipe: Recipe):
+    self._recipe = recipe
+    self._mine = threading.local()
+    self._processes = []
+    # One thread per process, which waits for it and for nothing else.
+    self._threads = concurrent.futures.ThreadPoolExecutor(
+      count, thread_name_prefix="data-worker", initializer=self._start
+    )
+
+  def build(self, triplets: Sequence[Triplet]) -> list[Example]:
+    """Returns the examples; errors are those of `build_example`.
+
+    Raises:
+      RuntimeError: a worker died.
+    """
+    return list(self._threads.map(self._build_one, triplets))
+
+  def close(self) -> None:
+    """Ends the workers, after what they are building now."""
+    self._threads.shutdown(cancel_futures=True)
+    for process in self._processes:
+      process.stdin.close()
+      process.stdout.close()
+      process.wait()
+    self._processes = []
+
+  def _start(self) -> None:
+    package = str(Path(fusar_jax.__file__).parents[1])
+    paths = [package, os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+      [sys.executable, "-m", "fusar_jax.data.workers"],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env={
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_NUM_THREADS": "1",
+      },
+    )
+    self._processes.append(process)
+    self._mine.process = process
+    self._mine.fresh = True
+
+  def _build_one(self, triplet: Triplet) -> Example:
+    process = self._mine.process
+    try:
+      if self._mine.fresh:
+        _send(process.stdin, self._recipe)
+        self._mine.fresh = False
+      _send(process.stdin, triplet)
+      result = pickle.load(process.stdout)
+    except (OSError, EOFError, pickle.UnpicklingError):
+      raise RuntimeError(
+        f"{triplet.where}: the data worker died with exit code"
+        f" {process.wait()} (-9: killed, most often for want of memory; lower"
+        " data.num_workers). Its own words are above."
+      ) from None
+    if isinstance(result, Exception):
+      raise result
+    return result
+
+
+def _send(file, value) -> None:
+  pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
+  file.flush()
+
+
+def _main() -> None:
+  # Ctrl-C and a scheduler's signal reach the whole group; the parent decides.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  # A stray print must not fall among the pickles.
+  results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+  os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+  try:
+    build = pickle.load(sys.stdin.buffer).builder()
+    while True:
+      triplet = pickle.load(sys.stdin.buffer)
+      try:
+        result = build(triplet)
+      except Exception as error:
+        result = error
+      _send(results, result)
+  except (EOFError, BrokenPipeError):
+    pass  # The parent is done, or gone.
+
+
+if __name__ == "__main__":
+  # Under its real name: pickled classes must not belong to `__main__`.
+  from fusar_jax.data import workers
+
+  workers._main()
