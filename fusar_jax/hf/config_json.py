@@ -1,0 +1,298 @@
+"""Hugging Face's `config.json` and its companions <-> FusarConfig.
+
+Two layouts of `config.json` are around: the decoder's fields at the top level
+(files on the hub, transformers 4) and inside `text_config` (transformers 5).
+Read are also `preprocessor_config.json` (pixel bounds, normalisation) and
+`generation_config.json` (padding token). The TLM has its own: see `tlm_file`.
+"""
+
+import json
+from pathlib import Path
+
+from fusar_jax.model.config import (
+  DecoderConfig,
+  FusarConfig,
+  SpecialTokens,
+  VisionConfig,
+)
+
+MODEL_TYPE = "qwen2_5_vl"
+# transformers fixes these in code, so a config.json cannot carry others.
+_VISION_EPS = 1e-6
+_QWEN_VIDEO = 151656
+
+
+def read_json(path: Path) -> dict:
+  """Returns the object in a JSON file; errors name the file."""
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    raise ValueError(f"{path}: not valid JSON ({e}).") from e
+  if not isinstance(value, dict):
+    raise ValueError(f"{path}: expected a JSON object, got {type(value)}.")
+  return value
+
+
+def write_json(path: Path, value: dict) -> None:
+  path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_if_there(path: Path) -> dict:
+  return read_json(path) if path.is_file() else {}
+
+
+def read_config(folder: Path) -> FusarConfig:
+  """Returns the config of a Hugging Face folder, without TLM and LoRA.
+
+  Raises:
+    FileNotFoundError: no config.json.
+    ValueError: another model type, a missing field, an unsupported setting;
+      the message names the file.
+  """
+  path = Path(folder) / "config.json"
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"{path} not found: expected a Hugging Face folder of Qwen2.5-VL"
+      " (config.json beside *.safetensors)."
+    )
+  raw = read_json(path)
+  if raw.get("model_type") != MODEL_TYPE:
+    raise ValueError(
+      f"{path}: model_type {raw.get('model_type')!r}, expected"
+      f" {MODEL_TYPE!r}. Only Qwen2.5-VL checkpoints can be read."
+    )
+  text = raw.get("text_config") or raw
+  generation = _read_if_there(Path(folder) / "generation_config.json")
+  processor = _read_if_there(Path(folder) / "preprocessor_config.json")
+  try:
+    _refuse_unsupported(raw, text, processor)
+    low, high = _pixel_bounds(processor)
+    squash = processor.get("fusar_image_size")
+    return FusarConfig(
+      vision=_vision(raw["vision_config"], processor),
+      decoder=_decoder(raw, text),
+      tlm=None,
+      tokens=_tokens(raw, text, generation),
+      image_size=tuple(squash) if squash else None,
+      min_pixels=low,
+      max_pixels=high,
+    )
+  except KeyError as e:
+    raise ValueError(f"{path}: missing field {e.args[0]!r}.") from e
+  except (TypeError, ValueError) as e:
+    raise ValueError(f"{path}: {e}") from e
+
+
+def _vision(raw: dict, processor: dict) -> VisionConfig:
+  rope = raw.get("rope_parameters") or {}
+  like = VisionConfig()
+  return VisionConfig(
+    depth=raw["depth"],
+    width=raw["hidden_size"],
+    heads=raw["num_heads"],
+    ff_width=raw["intermediate_size"],
+    out_width=raw["out_hidden_size"],
+    full_attention=tuple(raw["fullatt_block_indexes"]),
+    window=raw["window_size"],
+    # The files on the hub leave out, or spell differently, what never varies.
+    patch=raw.get("patch_size", raw.get("spatial_patch_size", like.patch)),
+    merge=raw.get("spatial_merge_size", like.merge),
+    temporal=raw.get("temporal_patch_size", like.temporal),
+    rope_theta=float(rope.get("rope_theta", like.rope_theta)),
+    mean=tuple(processor.get("image_mean", like.mean)),
+    std=tuple(processor.get("image_std", like.std)),
+  )
+
+
+def _decoder(raw: dict, text: dict) -> DecoderConfig:
+  rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+  theta = rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
+  width, heads = text["hidden_size"], text["num_attention_heads"]
+  return DecoderConfig(
+    layers=text["num_hidden_layers"],
+    width=width,
+    heads=heads,
+    kv_heads=text.get("num_key_value_heads") or heads,
+    head_width=text.get("head_dim") or width // heads,
+    ff_width=text["intermediate_size"],
+    vocab=text["vocab_size"],
+    # transformers takes either place for it.
+    tied=bool(
+      raw.get("tie_word_embeddings") or text.get("tie_word_embeddings")
+    ),
+    rope_theta=float(theta),
+    mrope_section=tuple(rope["mrope_section"]),
+    norm_eps=text["rms_norm_eps"],
+  )
+
+
+def _tokens(raw: dict, text: dict, generation: dict) -> SpecialTokens:
+  like = SpecialTokens()
+  sources = (text, raw, generation)
+  end = _first(sources, "eos_token_id", like.end_of_turn)
+  # Several ends: the first is <|im_end|>, the others never end an answer.
+  end = end[0] if isinstance(end, list) else end
+  return SpecialTokens(
+    image=raw.get("image_token_id", like.image),
+    vision_start=raw.get("vision_start_token_id", like.vision_start),
+    vision_end=raw.get("vision_end_token_id", like.vision_end),
+    end_of_turn=end,
+    pad=_first(sources, "pad_token_id", end),
+  )
+
+
+def _first(sources, key, default):
+  for source in sources:
+    if source.get(key) is not None:
+      return source[key]
+  return default
+
+
+def _pixel_bounds(processor: dict) -> tuple[int, int]:
+  # Old files name the bounds plainly, and repeat stale ones in `size`.
+  size = processor.get("size") or {}
+  like = FusarConfig()
+  low = processor.get("min_pixels") or size.get("shortest_edge")
+  high = processor.get("max_pixels") or size.get("longest_edge")
+  return low or like.min_pixels, high or like.max_pixels
+
+
+def _refuse_unsupported(raw: dict, text: dict, processor: dict) -> None:
+  rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+  kind = rope.get("rope_type", rope.get("type", "default"))
+  vision = raw["vision_config"]
+  for name, value, known in (
+    ("hidden_act", text.get("hidden_act", "silu"), ("silu",)),
+    ("vision hidden_act", vision.get("hidden_act", "silu"), ("silu",)),
+    ("rope type", kind, ("default", "mrope")),
+    ("use_sliding_window", bool(text.get("use_sliding_window")), (False,)),
+    ("in_channels", vision.get("in_channels", 3), (3,)),
+    ("resample", processor.get("resample", 3), (3,)),
+    ("rescale_factor", processor.get("rescale_factor", 1 / 255), (1 / 255,)),
+  ):
+    if value not in known:
+      raise ValueError(
+        f"{name} {value!r} is not supported; expected {known[0]!r}."
+      )
+
+
+def config_json(config: FusarConfig, dtype: str) -> dict:
+  """Returns `config.json` in transformers 5's layout.
+
+  Args:
+    config: of the model; TLM and LoRA have files of their own.
+    dtype: of the weights, e.g. "bfloat16".
+
+  Raises:
+    ValueError: a setting that transformers' Qwen2.5-VL cannot express.
+  """
+  v, d, t = config.vision, config.decoder, config.tokens
+  if d.heads * d.head_width != d.width:
+    raise ValueError(
+      f"decoder: heads {d.heads} x head_width {d.head_width} must equal width"
+      f" {d.width}: transformers' Qwen2.5-VL knows no other head width."
+    )
+  if v.norm_eps != _VISION_EPS:
+    raise ValueError(
+      f"vision: norm_eps {v.norm_eps} must be {_VISION_EPS}: transformers'"
+      " Qwen2.5-VL fixes it."
+    )
+  return {
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "model_type": MODEL_TYPE,
+    "dtype": dtype,
+    "image_token_id": t.image,
+    # We have no videos. Where the vocabulary is not Qwen's own, the id lies
+    # outside of it, so that no ordinary word is taken for a video.
+    "video_token_id": _QWEN_VIDEO if d.vocab > _QWEN_VIDEO else d.vocab,
+    "vision_start_token_id": t.vision_start,
+    "vision_end_token_id": t.vision_end,
+    "tie_word_embeddings": d.tied,
+    "text_config": {
+      "model_type": "qwen2_5_vl_text",
+      "hidden_act": "silu",
+      "hidden_size": d.width,
+      "intermediate_size": d.ff_width,
+      "num_hidden_layers": d.layers,
+      "num_attention_heads": d.heads,
+      "num_key_value_heads": d.kv_heads,
+      "vocab_size": d.vocab,
+      "rms_norm_eps": d.norm_eps,
+      "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": d.rope_theta,
+        "mrope_section": list(d.mrope_section),
+      },
+      "tie_word_embeddings": d.tied,
+      "use_sliding_window": False,
+      "bos_token_id": t.pad,
+      "eos_token_id": t.end_of_turn,
+      "pad_token_id": t.pad,
+    },
+    "vision_config": {
+      "model_type": "qwen2_5_vl_vision",
+      "hidden_act": "silu",
+      "depth": v.depth,
+      "hidden_size": v.width,
+      "num_heads": v.heads,
+      "intermediate_size": v.ff_width,
+      "out_hidden_size": v.out_width,
+      "fullatt_block_indexes": list(v.full_attention),
+      "window_size": v.window,
+      "in_channels": 3,
+      "patch_size": v.patch,
+      "spatial_merge_size": v.merge,
+      "temporal_patch_size": v.temporal,
+      "rope_parameters": {"rope_type": "axial", "rope_theta": v.rope_theta},
+    },
+  }
+
+
+def preprocessor_json(config: FusarConfig) -> dict:
+  """Returns `preprocessor_config.json`.
+
+  `fusar_image_size` is ours (other readers skip it): the size to squash to.
+  """
+  v = config.vision
+  value = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "do_convert_rgb": True,
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "resample": 3,  # bicubic
+    "rescale_factor": 1 / 255,
+    "image_mean": list(v.mean),
+    "image_std": list(v.std),
+    "size": {
+      "shortest_edge": config.min_pixels,
+      "longest_edge": config.max_pixels,
+    },
+    "patch_size": v.patch,
+    "merge_size": v.merge,
+    "temporal_patch_size": v.temporal,
+  }
+  if config.image_size:
+    value["fusar_image_size"] = list(config.image_size)
+  return value
+
+
+def generation_json(config: FusarConfig) -> dict:
+  """Returns `generation_config.json`: greedy, ends as the tokenizer does."""
+  t = config.tokens
+  return {
+    "do_sample": False,
+    "bos_token_id": t.pad,
+    "eos_token_id": t.end_of_turn,
+    "pad_token_id": t.pad,
+  }
+
+
+def write_config(folder: Path, config: FusarConfig, dtype: str) -> None:
+  """Writes the three files into a folder that exists."""
+  for name, value in (
+    ("config.json", config_json(config, dtype)),
+    ("preprocessor_config.json", preprocessor_json(config)),
+    ("generation_config.json", generation_json(config)),
+  ):
+    write_json(Path(folder) / name, value)

@@ -1,0 +1,175 @@
+"""Parameters -> a Hugging Face folder of the whole model, LoRA merged.
+
+transformers loads it as a plain Qwen2.5-VL. It knows no TLM, so that one lies
+beside the weights in its own files, and `load_base` brings both back.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from fusar_jax.hf import mapping, tlm_file
+from fusar_jax.hf.config_json import write_config
+from fusar_jax.hf.folders import copy_tokenizer, new_folder
+from fusar_jax.hf.weights import SINGLE, save, write_index
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.lora import merged_kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+  """What was written.
+
+  Attributes:
+    folder: of the model.
+    files: names of its safetensors.
+    parameters: number of values in them.
+    rounding: largest difference between a float32 merged kernel and its stored
+      value, over the largest magnitude of that kernel; 0 in float32. The merged
+      model can differ from the adapter model by this much per weight.
+  """
+
+  folder: Path
+  files: tuple[str, ...]
+  parameters: int
+  rounding: float
+
+
+def export_merged(
+  folder: str | Path,
+  config: FusarConfig,
+  params: dict,
+  *,
+  dtype=None,
+  max_shard_bytes: int = 4_000_000_000,
+  tokenizer: str | Path | None = None,
+  overwrite: bool = False,
+) -> Export:
+  """Writes the model with LoRA merged, in the layout of the hub's files.
+
+  Kernels are merged in float32, one layer at a time, and rounded once.
+
+  Args:
+    folder: to make; written beside it first and renamed when whole.
+    config: of the model, with its LoRA and TLM.
+    params: nested dict, on host or devices.
+    dtype: of the weights; None keeps each one's own.
+    max_shard_bytes: largest file; a model above it is written in shards.
+    tokenizer: a folder whose tokenizer files are copied along.
+    overwrite: replaces what the folder holds.
+
+  Raises:
+    ValueError: parameters that are not those of the config (listed), or a
+      config that transformers cannot express.
+    FileExistsError: the folder is not empty.
+  """
+  flat = mapping.flatten(params)
+  check_params(config, flat)
+  writer = _Writer(config, flat, dtype)
+  shards = _plan(config, writer, max_shard_bytes)
+  stored = str(writer.dtype("model/embed_tokens/embedding"))
+  with new_folder(folder, overwrite=overwrite) as made:
+    write_config(made, config, stored)
+    placed, total = {}, 0
+    for name, part in shards.items():
+      arrays = {mapping.hub_name(t.name): writer.array(t) for t in part}
+      save(made / name, arrays)
+      placed |= dict.fromkeys(arrays, name)
+      total += sum(array.nbytes for array in arrays.values())
+    if len(shards) > 1:
+      write_index(made, placed, total)
+    if config.tlm is not None:
+      tlm_file.write_tlm(made, config, params["tlm"])
+    copy_tokenizer(tokenizer, made)
+  count = sum(int(np.prod(t.shape)) for t in mapping.tensors(config))
+  return Export(Path(folder), tuple(shards), count, writer.rounding)
+
+
+def check_params(config: FusarConfig, flat: dict) -> None:
+  """Raises ValueError unless the leaves are exactly those of the config."""
+  expected = mapping.leaf_shapes(config)
+  expected |= mapping.leaf_shapes(config, adapter=True)
+  if config.tlm is not None:
+    for row in tlm_file.tensors(config.tlm, config.vision.out_width):
+      expected[row.path] = mapping.turned_shape(row)
+  lines = [
+    f"- missing     {path}   {list(shape)}"
+    for path, shape in expected.items()
+    if path not in flat
+  ]
+  for path, leaf in flat.items():
+    shape = tuple(leaf.shape)
+    if path not in expected:
+      lines.append(f"+ unexpected  {path}   {list(shape)}")
+    elif shape != expected[path]:
+      lines.append(
+        f"! shape       {path}   {list(shape)}, expected {list(expected[path])}"
+      )
+  if lines:
+    raise ValueError(
+      f"parameters and config disagree ({len(lines)} leaves):\n  "
+      + "\n  ".join(lines)
+    )
+
+
+class _Writer:
+  """Gives published arrays one by one; holds one leaf on the host."""
+
+  def __init__(self, config: FusarConfig, flat: dict, dtype):
+    self._flat, self._scale = flat, config.lora.scale
+    self._dtype = None if dtype is None else np.dtype(dtype)
+    self._held: dict[str, np.ndarray] = {}
+    self.rounding = 0.0
+
+  def dtype(self, path: str) -> np.dtype:
+    return self._dtype or np.dtype(self._flat[path].dtype)
+
+  def array(self, tensor: mapping.Tensor) -> np.ndarray:
+    path = tensor.path
+    module = path.rpartition("/")[0]
+    paths = [p for p in _with_adapter(path, module) if p in self._flat]
+    if path not in self._held:
+      self._held = {p: np.asarray(self._flat[p]) for p in paths}
+    values = [self._held[p] for p in paths]
+    if tensor.layer is not None:
+      values = [value[tensor.layer] for value in values]
+    if len(values) == 1:
+      stored = values[0].astype(self.dtype(path))
+    else:
+      stored = self._merge(path, *values)
+    return mapping.to_published(stored, tensor)
+
+  def _merge(self, path, kernel, lora_a, lora_b) -> np.ndarray:
+    merged = np.asarray(merged_kernel(kernel, lora_a, lora_b, self._scale))
+    stored = merged.astype(self.dtype(path))
+    off = np.max(np.abs(merged - stored.astype(np.float32)))
+    self.rounding = max(
+      self.rounding, float(off / max(np.max(np.abs(merged)), 1e-30))
+    )
+    return stored
+
+
+def _with_adapter(path: str, module: str) -> tuple[str, ...]:
+  if not path.endswith("/kernel"):
+    return (path,)
+  return path, f"{module}/lora_a", f"{module}/lora_b"
+
+
+def _plan(config: FusarConfig, writer: _Writer, limit: int) -> dict:
+  """Returns file name -> its tensors, none above the limit if it can be."""
+  parts: list[list[mapping.Tensor]] = [[]]
+  used = 0
+  for tensor in mapping.tensors(config):
+    size = int(np.prod(tensor.shape)) * writer.dtype(tensor.path).itemsize
+    if parts[-1] and used + size > limit:
+      parts.append([])
+      used = 0
+    parts[-1].append(tensor)
+    used += size
+  if len(parts) == 1:
+    return {SINGLE: parts[0]}
+  return {
+    f"model-{i:05d}-of-{len(parts):05d}.safetensors": part
+    for i, part in enumerate(parts, 1)
+  }

@@ -1,0 +1,113 @@
+"""Folders: a hub id becomes one, and a new one appears whole or not at all."""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
+
+# What a tokenizer may consist of; copied beside exported weights.
+TOKENIZER_FILES = (
+  "tokenizer.json",
+  "tokenizer.model",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "chat_template.json",
+  "chat_template.jinja",
+)
+
+
+def resolve(path: str | Path) -> Path:
+  """Returns a local folder: `path` itself, or the download of a hub id.
+
+  A hub id is `owner/name`, or `owner/name/sub/folder` for one folder of a
+  repository, as in `kkcyy/FUSAR-GPT/stage2/counting`.
+
+  Raises:
+    FileNotFoundError: neither a folder nor reachable on the hub.
+  """
+  folder = Path(path).expanduser()
+  if folder.is_dir():
+    return folder
+  text = str(path)
+  if folder.exists() or not _HUB_ID.fullmatch(text) or ".." in text:
+    raise FileNotFoundError(
+      f"{path}: expected a folder, or a hub id like owner/name."
+    )
+  try:
+    from huggingface_hub import snapshot_download
+  except ImportError as e:
+    raise FileNotFoundError(
+      f"{path} is not a folder. To fetch it from the Hugging Face hub, install"
+      " fusar-jax[hub]."
+    ) from e
+  owner, name, *below = text.split("/")
+  try:
+    root = snapshot_download(
+      f"{owner}/{name}",
+      allow_patterns=["/".join([*below, "*"])] if below else None,
+      # Weights are read from safetensors only.
+      ignore_patterns=["*.bin", "*.gguf", "*.onnx"],
+    )
+  except Exception as e:  # its errors share no base class
+    raise FileNotFoundError(
+      f"{path} is not a folder here, and the Hugging Face hub did not give it:"
+      f" {type(e).__name__}: {e}"
+    ) from e
+  folder = Path(root, *below)
+  if not folder.is_dir():
+    raise FileNotFoundError(f"{owner}/{name} has no folder {'/'.join(below)}.")
+  return folder
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+  """Yields a temporary sibling that becomes `path` when the block succeeds.
+
+  An error inside leaves no trace, so nobody finds half an export.
+
+  Raises:
+    FileExistsError: `path` holds something, and `overwrite` is False.
+  """
+  path = Path(path)
+  if path.exists() and not path.is_dir():
+    raise FileExistsError(f"{path} is a file; give a folder to write to.")
+  if path.is_dir() and any(path.iterdir()) and not overwrite:
+    raise FileExistsError(
+      f"{path} is not empty; give a new folder, or ask to overwrite it."
+    )
+  path.parent.mkdir(parents=True, exist_ok=True)
+  work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+  try:
+    made = work / "new"
+    made.mkdir()
+    yield made
+    if path.is_dir():
+      path.rename(work / "old")
+    made.rename(path)
+  finally:
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def copy_tokenizer(source: str | Path | None, folder: Path) -> None:
+  """Copies the tokenizer's files, if a folder with them is given.
+
+  Raises:
+    FileNotFoundError: that folder holds no tokenizer.
+  """
+  if source is None:
+    return
+  there = [n for n in TOKENIZER_FILES if Path(source, n).is_file()]
+  if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(there):
+    raise FileNotFoundError(
+      f"{source}: no tokenizer here (tokenizer.json or tokenizer.model)."
+    )
+  for name in there:
+    shutil.copyfile(Path(source, name), os.path.join(folder, name))

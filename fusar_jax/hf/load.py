@@ -1,0 +1,155 @@
+"""A published Qwen2.5-VL folder -> (config, parameters on their devices).
+
+Every leaf is filled from the files on its own and handed to its devices before
+the next one is touched: the host holds one leaf, never a second copy of the
+model. With shardings each device's part is cut from the file, so a host reads
+only what its devices hold.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusar_jax.hf import mapping, tlm_file
+from fusar_jax.hf.config_json import read_config
+from fusar_jax.hf.coverage import Found, match
+from fusar_jax.hf.folders import resolve
+from fusar_jax.hf.mapping import Tensor
+from fusar_jax.hf.weights import Weights, open_weights, weight_files
+from fusar_jax.model.config import FusarConfig
+
+Sharding = jax.sharding.Sharding
+ShardingRule = Sharding | Callable[[str, tuple[int, ...]], Sharding] | None
+
+_HEAD = "lm_head.weight"
+_EMBEDDING = "model.language_model.embed_tokens.weight"
+_ROWS = 4096  # of the vocabulary, compared at a time
+
+
+def load_base(
+  folder: str | Path, dtype=None, sharding: ShardingRule = None
+) -> tuple[FusarConfig, dict]:
+  """Reads a Hugging Face folder, or a hub id, of Qwen2.5-VL.
+
+  A folder that `export_merged` wrote carries its TLM beside the weights; it
+  comes back as `config.tlm` and `params["tlm"]`. Of a plain Qwen2.5-VL
+  `config.tlm` is None.
+
+  Args:
+    folder: with config.json and safetensors, in any of the published layouts.
+    dtype: of all parameters; None keeps the file's.
+    sharding: one for all leaves, or a function of (path, shape); None leaves
+      everything on the default device.
+
+  Returns:
+    The config, and a nested dict of arrays (see `mapping`).
+
+  Raises:
+    FileNotFoundError: no such folder, config or weights.
+    ValueError: the tensors are not those that config.json asks for (all
+      differences are listed), or a file is truncated or malformed.
+  """
+  folder = resolve(folder)
+  config = read_config(folder)
+  optional = {}
+  if config.decoder.tied:
+    # Some writers store the head of a tied model as well.
+    optional[_HEAD] = (config.decoder.vocab, config.decoder.width)
+  with open_weights(weight_files(folder)) as weights:
+    found = match(
+      mapping.tensors(config),
+      weights.found(),
+      what=str(folder),
+      fix="config.json describes another model than the weights, or the keys"
+      " are of a layout that hf/mapping.py does not know.",
+      optional=optional,
+    )
+    if _HEAD in optional and _HEAD in found:
+      _check_tied_head(weights, found)
+    leaves = collections.defaultdict(list)
+    for tensor in mapping.tensors(config):
+      leaves[tensor.path].append((tensor, found[tensor.name]))
+    shapes = mapping.leaf_shapes(config)
+    params = {}
+    for path, parts in leaves.items():
+      leaf = _Leaf(weights, parts, shapes[path], dtype)
+      params[path] = _place(path, leaf.shape, leaf.read, sharding)
+  params = mapping.unflatten(params)
+  if tlm_file.has_tlm(folder):
+    config, tlm = tlm_file.read_tlm(folder, config)
+    params["tlm"] = _place_tree("tlm", tlm, dtype, sharding)
+  return config, params
+
+
+def _check_tied_head(weights: Weights, found: dict[str, Found]) -> None:
+  head, embedding = found[_HEAD], found[_EMBEDDING]
+  for start in range(0, head.shape[0], _ROWS):
+    rows = (slice(start, min(start + _ROWS, head.shape[0])),)
+    same = np.array_equal(
+      weights.read(head, rows), weights.read(embedding, rows)
+    )
+    if not same:
+      raise ValueError(
+        f"{head.file}: config.json ties the head to the embedding, but"
+        f" {head.name} differs from {embedding.name}. Set tie_word_embeddings"
+        " to false in config.json if the head was trained."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+  """One leaf of our tree, in the files: a tensor, or one per layer."""
+
+  weights: Weights
+  parts: list[tuple[Tensor, Found]]
+  shape: tuple[int, ...]
+  asked: jnp.dtype | None
+
+  @property
+  def dtype(self) -> np.dtype:
+    if self.asked is not None:
+      return np.dtype(self.asked)
+    kinds = {self.weights.dtype(item) for _, item in self.parts}
+    return np.dtype(jnp.result_type(*kinds))
+
+  def read(self, index: tuple[slice, ...]) -> np.ndarray:
+    """Returns the part of the leaf that `index` cuts out."""
+    bounds = [s.indices(n)[:2] for s, n in zip(index, self.shape, strict=True)]
+    out = np.empty([stop - start for start, stop in bounds], self.dtype)
+    cut = [slice(*b) for b in bounds]
+    for row, (tensor, item) in enumerate(self.parts):
+      self.weights.dtype(item)  # refuses what cannot be converted
+      if tensor.layer is None:
+        out[...] = self._part(tensor, item, cut)
+      elif cut[0].start <= row < cut[0].stop:
+        out[row - cut[0].start] = self._part(tensor, item, cut[1:])
+    return out
+
+  def _part(self, tensor: Tensor, item: Found, cut: list[slice]) -> np.ndarray:
+    if tensor.turn == mapping.PATCHES:  # too small to cut in the file
+      whole = mapping.from_published(self.weights.read(item), tensor.turn)
+      return whole[tuple(cut)]
+    published = cut[::-1] if tensor.turn == mapping.TRANSPOSE else cut
+    part = self.weights.read(item, tuple(published))
+    return mapping.from_published(part, tensor.turn)
+
+
+def _place(path: str, shape: tuple[int, ...], read, sharding: ShardingRule):
+  if sharding is None:
+    return jax.device_put(read((slice(None),) * len(shape)))
+  if not isinstance(sharding, Sharding):
+    sharding = sharding(path, shape)
+  return jax.make_array_from_callback(shape, sharding, read)
+
+
+def _place_tree(prefix: str, tree: dict, dtype, sharding: ShardingRule) -> dict:
+  placed = {}
+  for path, array in mapping.flatten(tree, f"{prefix}/").items():
+    array = array.astype(dtype or array.dtype)
+    placed[path] = _place(path, array.shape, array.__getitem__, sharding)
+  return mapping.unflatten(placed)[prefix]

@@ -1,0 +1,289 @@
+"""PEFT's LoRA folders and the official FUSAR-GPT adapter folders.
+
+A folder holds `adapter_config.json`, `adapter_model.safetensors`, and for
+FUSAR-GPT the TLM's two files (see `tlm_file`). Which projections carry an
+adapter is read off the tensors and must be what `target_modules` selects.
+
+R LoRA rank.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from fusar_jax.hf import mapping, tlm_file
+from fusar_jax.hf.config_json import read_json, write_json
+from fusar_jax.hf.coverage import match
+from fusar_jax.hf.folders import copy_tokenizer, new_folder, resolve
+from fusar_jax.hf.weights import open_weights, save
+from fusar_jax.model.config import (
+  LANGUAGE_PROJECTIONS,
+  VISION_PROJECTIONS,
+  FusarConfig,
+  LoRAConfig,
+)
+
+SETTINGS = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+# Fields that tell where an adapter came from or how it began, not what it is.
+_HARMLESS = {
+  "auto_mapping",
+  "base_model_name_or_path",
+  "corda_config",
+  "ensure_weight_tying",
+  "eva_config",
+  "inference_mode",
+  "init_lora_weights",
+  "layers_pattern",
+  "loftq_config",
+  "lora_alpha",
+  "lora_dropout",
+  "lora_ga_config",
+  "megatron_config",
+  "megatron_core",
+  "peft_type",
+  "peft_version",
+  "qalora_group_size",
+  "r",
+  "revision",
+  "runtime_config",
+  "target_modules",
+  "task_type",
+}
+# These ways to begin also change the base weights.
+_INIT_OF_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def read_adapter(
+  folder: str | Path,
+  base_config: FusarConfig,
+  legacy_sigma: float | None = None,
+) -> tuple[FusarConfig, dict]:
+  """Reads a PEFT adapter, with its TLM where there is one.
+
+  Args:
+    folder: PEFT or official FUSAR-GPT folder, or a hub id.
+    base_config: of the model that it adapts.
+    legacy_sigma: for official folders without `tlm_config.json`: 2.
+
+  Returns:
+    `base_config` with the adapter's LoRA (and TLM and image size), and the
+    leaves to add to the base's parameters (see `attach`), as numpy arrays.
+
+  Raises:
+    FileNotFoundError: no such folder, or a file of it is missing.
+    ValueError: a setting that is not supported, or tensors that do not fit
+      the model; all differences are listed.
+  """
+  folder = resolve(folder)
+  for name in (SETTINGS, WEIGHTS):
+    if not (folder / name).is_file():
+      raise FileNotFoundError(f"{folder / name} not found: not a PEFT adapter.")
+  settings = read_json(folder / SETTINGS)
+  _refuse_unsupported(folder / SETTINGS, settings)
+  with open_weights([folder / WEIGHTS]) as weights:
+    found = list(weights.found())
+    lora = _lora(folder / SETTINGS, settings, found)
+    config = dataclasses.replace(base_config, lora=lora)
+    table = list(mapping.adapter_tensors(config))
+    by_name = match(
+      table,
+      found,
+      what=f"adapter {folder}",
+      fix=f"Its {SETTINGS} says rank {lora.rank}; check that base and adapter"
+      " are of one size.",
+    )
+    _check_targets(folder / SETTINGS, settings, base_config, table)
+    leaves = {
+      path: np.empty(shape, np.float32)
+      for path, shape in mapping.leaf_shapes(config, adapter=True).items()
+    }
+    for tensor in table:
+      item = by_name[tensor.name]
+      weights.dtype(item)  # refuses what is not a float
+      array = weights.read(item).astype(np.float32)
+      leaves[tensor.path][tensor.layer] = mapping.from_published(
+        array, tensor.turn
+      )
+  params = mapping.unflatten(leaves)
+  if tlm_file.has_tlm(folder):
+    config, params["tlm"] = tlm_file.read_tlm(folder, config, legacy_sigma)
+  elif legacy_sigma is not None:
+    raise ValueError(
+      f"{folder}: legacy_sigma is given, but there is no {tlm_file.WEIGHTS}."
+    )
+  return config, params
+
+
+def attach(params: dict, adapter: dict) -> dict:
+  """Returns the base's parameters with the adapter's leaves beside them.
+
+  An adapter's TLM replaces the base's.
+  """
+  return mapping.unflatten(mapping.flatten(params) | mapping.flatten(adapter))
+
+
+def _lora(path: Path, settings: dict, found) -> LoRAConfig:
+  rank, alpha = settings.get("r"), settings.get("lora_alpha")
+  if not isinstance(rank, int) or rank < 1:
+    raise ValueError(f"{path}: r must be a positive integer, got {rank!r}.")
+  if not isinstance(alpha, int | float):
+    raise ValueError(f"{path}: lora_alpha must be a number, got {alpha!r}.")
+  seen = set()
+  for item in found:
+    parts = mapping.canonical(item.name).split(".")
+    if len(parts) > 3 and parts[-2] in ("lora_A", "lora_B"):
+      seen.add((parts[1], parts[-3]))
+  return LoRAConfig(
+    rank=rank,
+    alpha=float(alpha),
+    dropout=float(settings.get("lora_dropout") or 0.0),
+    language=_named(LANGUAGE_PROJECTIONS, "language_model", seen),
+    vision=_named(VISION_PROJECTIONS, "visual", seen),
+  )
+
+
+def _named(known, part, seen) -> tuple[str, ...]:
+  return tuple(name for name in known if (part, name) in seen)
+
+
+def _refuse_unsupported(path: Path, settings: dict) -> None:
+  wrong = []
+  if settings.get("peft_type") != "LORA":
+    wrong.append(f"peft_type {settings.get('peft_type')!r} (expected 'LORA')")
+  if settings.get("bias", "none") != "none":
+    wrong.append(f"bias {settings['bias']!r} (expected 'none')")
+  init = settings.get("init_lora_weights")
+  if isinstance(init, str) and init.startswith(_INIT_OF_BASE):
+    wrong.append(f"init_lora_weights {init!r} (it changes the base)")
+  for name, value in settings.items():
+    if value and name != "bias" and name not in _HARMLESS:
+      wrong.append(f"{name} {value!r}")
+  if wrong:
+    raise ValueError(
+      f"{path}: not supported: {'; '.join(wrong)}. Plain LoRA with one rank"
+      " can be read; merge this adapter with peft and load the result."
+    )
+
+
+def _check_targets(path, settings, base_config, table) -> None:
+  """What `target_modules` selects must be what the tensors cover."""
+  targets = settings.get("target_modules")
+  if not targets:
+    raise ValueError(f"{path}: target_modules is empty.")
+  covered = {re.sub(r"\.lora_[AB]\.weight$", "", t.name) for t in table}
+  names = set()
+  for tensor in mapping.tensors(base_config):
+    names.add(tensor.name.rpartition(".")[0])
+  # Older transformers named the modules as the hub's files do.
+  selections = [
+    {n for n in names if _selects(path, targets, spell(n))}
+    for spell in (str, mapping.hub_name)
+  ]
+  if covered in selections:
+    return
+  selected = min(selections, key=lambda s: len(s ^ covered))
+  lines = [f"- missing     {n}" for n in sorted(selected - covered)]
+  lines += [f"+ unexpected  {n}" for n in sorted(covered - selected)]
+  raise ValueError(
+    f"{path}: target_modules and the tensors disagree:\n  "
+    + "\n  ".join(lines[:20])
+    + "\nThe file is of another adapter, or incomplete."
+  )
+
+
+def _selects(path: Path, targets, name: str) -> bool:
+  """peft's rule: a whole-name pattern, or a list of names or endings."""
+  if isinstance(targets, str):
+    try:
+      return re.fullmatch(targets, name) is not None
+    except re.error as e:
+      raise ValueError(f"{path}: target_modules: bad pattern ({e}).") from e
+  return any(name == t or name.endswith(f".{t}") for t in targets)
+
+
+def target_modules(config: FusarConfig) -> list[str]:
+  """Returns the endings by which peft selects exactly our adapters.
+
+  The tower's MLP bears the decoder's names, so where only one of the two is
+  adapted its layers are spelt out, as the official folders do.
+  """
+  language, vision = config.lora.language, config.lora.vision
+  endings = {"qkv": "qkv", "proj": "attn.proj"}
+  targets = []
+  for name in sorted({*language, *vision}):
+    if not name.endswith("_proj") or name in ("q_proj", "k_proj"):
+      targets.append(endings.get(name, name))
+    elif name in ("v_proj", "o_proj") or (name in language and name in vision):
+      targets.append(name)
+    elif name in language:
+      layers = range(config.decoder.layers)
+      targets += [f"layers.{i}.mlp.{name}" for i in layers]
+    else:
+      blocks = range(config.vision.depth)
+      targets += [f"blocks.{i}.mlp.{name}" for i in blocks]
+  return targets
+
+
+def write_adapter(
+  folder: str | Path,
+  config: FusarConfig,
+  params: dict,
+  base: str = "Qwen/Qwen2.5-VL-7B-Instruct",
+  *,
+  tokenizer: str | Path | None = None,
+  overwrite: bool = False,
+) -> Path:
+  """Writes LoRA and TLM as a folder that peft and the official code load.
+
+  Args:
+    folder: to make.
+    config: with `lora` (rank at least 1), and `tlm` or None.
+    params: the whole tree, or only its LoRA and TLM leaves.
+    base: name or path of the base model, as peft records it.
+    tokenizer: a folder whose tokenizer files are copied along.
+    overwrite: replaces what the folder holds.
+
+  Raises:
+    ValueError: no LoRA, or leaves that are missing.
+    FileExistsError: the folder is not empty.
+  """
+  if not config.lora.rank:
+    raise ValueError("the model has no LoRA (rank 0): nothing to write.")
+  flat = mapping.flatten(params)
+  arrays, leaves = {}, {}
+  for tensor in mapping.adapter_tensors(config):
+    if tensor.path not in leaves:
+      if tensor.path not in flat:
+        raise ValueError(f"parameters lack {tensor.path}; config.lora has it.")
+      leaves[tensor.path] = np.asarray(flat[tensor.path], np.float32)
+    array = mapping.to_published(leaves[tensor.path][tensor.layer], tensor)
+    arrays[mapping.peft_name(tensor.name)] = array
+  with new_folder(folder, overwrite=overwrite) as made:
+    save(made / WEIGHTS, arrays)
+    write_json(made / SETTINGS, _settings(config, str(base)))
+    if config.tlm is not None:
+      tlm_file.write_tlm(made, config, params["tlm"])
+    copy_tokenizer(tokenizer, made)
+  return Path(folder)
+
+
+def _settings(config: FusarConfig, base: str) -> dict:
+  lora = config.lora
+  alpha = int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha
+  return {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "base_model_name_or_path": base,
+    "r": lora.rank,
+    "lora_alpha": alpha,
+    "lora_dropout": lora.dropout,
+    "bias": "none",
+    "target_modules": target_modules(config),
+    "fan_in_fan_out": False,
+    "inference_mode": True,
+    "init_lora_weights": True,
+  }

@@ -1,0 +1,137 @@
+"""The safetensors of a folder, opened together and read tensor by tensor.
+
+Nothing is read when the files are opened: a tensor's bytes come when they are
+asked for, so the host never holds more than the leaf being filled.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from fusar_jax.hf.config_json import read_json, write_json
+from fusar_jax.hf.coverage import Found
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+# Quantised checkpoints are refused: their scales would be lost in silence.
+_DTYPES = {
+  "F64": np.dtype(np.float64),
+  "F32": np.dtype(np.float32),
+  "F16": np.dtype(np.float16),
+  "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+class Weights:
+  """Tensors of several safetensors files by their published names."""
+
+  def __init__(self, handles: dict[Path, Any]):
+    self._handles = handles
+
+  def found(self) -> Iterator[Found]:
+    """Yields every tensor of every file; a name may come twice."""
+    for path, handle in self._handles.items():
+      for name in handle.keys():  # noqa: SIM118 (not a dict)
+        shape = tuple(handle.get_slice(name).get_shape())
+        yield Found(name, shape, path)
+
+  def dtype(self, item: Found) -> np.dtype:
+    """Returns a tensor's dtype.
+
+    Raises:
+      ValueError: not a floating point type that we compute in.
+    """
+    kind = self._handles[item.file].get_slice(item.name).get_dtype()
+    if kind not in _DTYPES:
+      raise ValueError(
+        f"{item.file}: {item.name} has dtype {kind}; expected one of"
+        f" {', '.join(_DTYPES)}. Quantised checkpoints cannot be read; take the"
+        " original one."
+      )
+    return _DTYPES[kind]
+
+  def read(self, item: Found, index: tuple[slice, ...] = ()) -> np.ndarray:
+    """Returns a tensor, or the part of it that `index` cuts out."""
+    handle = self._handles[item.file]
+    if not index:
+      return handle.get_tensor(item.name)
+    return handle.get_slice(item.name)[index]
+
+
+@contextlib.contextmanager
+def open_weights(paths: list[Path]) -> Iterator[Weights]:
+  """Opens files for the length of a `with` block.
+
+  Raises:
+    ValueError: a truncated or corrupt file, by name.
+  """
+  with contextlib.ExitStack() as stack:
+    handles = {}
+    for path in paths:
+      try:
+        handles[path] = stack.enter_context(safe_open(path, framework="np"))
+      except SafetensorError as e:
+        raise ValueError(
+          f"{path}: truncated, or not a safetensors file ({e}). Copy or"
+          " download it again."
+        ) from e
+    yield Weights(handles)
+
+
+def weight_files(folder: Path) -> list[Path]:
+  """Returns the safetensors files of a model, by its index where it has one.
+
+  Raises:
+    FileNotFoundError: no weights, or a shard that the index names is missing.
+    ValueError: a malformed index.
+  """
+  folder = Path(folder)
+  if (folder / INDEX).is_file():
+    shards = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+      raise ValueError(f"{folder / INDEX}: no weight_map in it.")
+    names = sorted(set(map(str, shards.values())))
+    # A name with a folder in it could point anywhere.
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+      raise ValueError(f"{folder / INDEX}: shards outside of it: {outside}.")
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+      raise FileNotFoundError(
+        f"{folder}: {len(absent)} of {len(names)} shards are missing:"
+        f" {', '.join(absent)}. The download is not complete."
+      )
+    return [folder / name for name in names]
+  if (folder / SINGLE).is_file():
+    return [folder / SINGLE]
+  hint = ""
+  if (folder / "adapter_model.safetensors").is_file():
+    hint = " This is an adapter: give its base model, and it as the adapter."
+  elif list(folder.glob("*.bin")):
+    hint = " It holds torch .bin files: save it with safe_serialization=True."
+  raise FileNotFoundError(f"{folder}: neither {SINGLE} nor {INDEX}.{hint}")
+
+
+def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+  """Writes one safetensors file that transformers and peft accept.
+
+  safetensors writes the memory of an array as it lies and would store a
+  transposed view in the wrong order: contiguous copies are made here.
+  """
+  arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+  save_file(arrays, path, metadata={"format": "pt"})
+
+
+def write_index(folder: Path, files: dict[str, str], total: int) -> None:
+  """Writes the index of a sharded model: tensor name -> file."""
+  write_json(
+    Path(folder) / INDEX,
+    {"metadata": {"total_size": total}, "weight_map": files},
+  )

@@ -1,0 +1,48 @@
+"""LoRA as a part of the tree: `lora_a` and `lora_b` beside their kernel.
+
+`x @ kernel + scale * (x @ lora_a) @ lora_b` equals `x @ merged`; merging costs
+nothing at run time but can no longer be undone or trained.
+
+R is the rank.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def merged_kernel(
+  kernel: jax.Array, lora_a: jax.Array, lora_b: jax.Array, scale: float
+) -> jax.Array:
+  """Returns `kernel + scale * lora_a @ lora_b`, float32.
+
+  Args:
+    kernel: [..., in, out].
+    lora_a: [..., in, R].
+    lora_b: [..., R, out].
+    scale: alpha / R.
+  """
+  low, high = (jnp.asarray(x, jnp.float32) for x in (lora_a, lora_b))
+  # bf16 products would round the update away: it is small beside the kernel.
+  update = jnp.matmul(low, high, precision=jax.lax.Precision.HIGHEST)
+  return jnp.asarray(kernel, jnp.float32) + scale * update
+
+
+def merge_lora(params: dict, scale: float) -> dict:
+  """Returns the tree without adapters: each merged into its kernel.
+
+  Merged in float32 and returned in the kernel's dtype; the rest is untouched.
+
+  Args:
+    params: nested dict, see `fusar_gpt`.
+    scale: alpha / R, `config.lora.scale`.
+  """
+  tree = {
+    name: merge_lora(value, scale) if isinstance(value, dict) else value
+    for name, value in params.items()
+  }
+  if "lora_a" in tree:
+    low, high = tree.pop("lora_a"), tree.pop("lora_b")
+    kernel = tree["kernel"]
+    merged = merged_kernel(kernel, low, high, scale)
+    tree["kernel"] = merged.astype(kernel.dtype)
+  return tree
