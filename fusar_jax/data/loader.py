@@ -80,8 +80,8 @@ class Loader:
       shuffle: False keeps the order of the triplets.
       epochs: None: for ever.
       max_length: a longer example is an error.
-      buckets: values of L; max_length is always one of them.
-      answer_buckets: values of A; max_length is always one of them.
+      buckets: values of L; a last one, that holds the longest row, is added.
+      answer_buckets: values of A; likewise.
       loss_weighting: see `pad_batch`.
       with_answer, clip_boxes: see `fusar_jax.data.examples.build_example`.
       num_workers: processes that build examples; 0: threads of this one.
@@ -120,10 +120,9 @@ class Loader:
     self._whole = Sizes.covering(self._sizes)
     self._config = config
     self._loss_weighting = loss_weighting
-    self._max_length = max_length
-    self._buckets = [b for b in buckets if b < max_length] + [max_length]
-    self._answer_buckets = [b for b in answer_buckets if b < max_length]
-    self._answer_buckets.append(max_length)
+    # The last bucket is as large as these data need, not as they might.
+    self._buckets = _buckets(buckets, self._whole.length, 64)
+    self._answer_buckets = _buckets(answer_buckets, self._whole.answers, 32)
     self._batch_size = batch_size
     mine = batch_size // process_count
     self._slice = slice(process_index * mine, (process_index + 1) * mine)
@@ -223,6 +222,11 @@ class Loader:
       ),
       anchors=sizes_lib.round_up(self._whole.anchors, 8),
     )
+
+
+def _buckets(buckets, largest, multiple) -> list[int]:
+  last = sizes_lib.round_up(largest, multiple)
+  return [*(b for b in buckets if b < last), last]
 
 
 def _digest(ids) -> str:

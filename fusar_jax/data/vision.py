@@ -96,8 +96,9 @@ def smart_size(
       f"image of {height} x {width}: the longer side is more than 200 times"
       " the shorter; tile it first."
     )
-  # round() is Python's, half to even, as in the reference.
-  h, w = (max(factor, round(s / factor) * factor) for s in (height, width))
+  # round() is Python's, half to even; a side under half a factor becomes 0 and
+  # so falls under the lower bound. Both as in the reference.
+  h, w = (round(s / factor) * factor for s in (height, width))
   if h * w > max_pixels:
     shrink = math.sqrt(height * width / max_pixels)
     h, w = (

@@ -1,0 +1,65 @@
+"""A tiny data set: pictures, anchors, a tokenizer, a model's shape."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusar_jax.config import preset
+from fusar_jax.data.tokenizer import train_sentencepiece
+from fusar_jax.data.triplets import read_manifest, write_manifest
+from fusar_jax.geo.anchors import Anchors, write_anchors
+from fusar_jax.tasks import counting, detection
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+  words = [detection.question("ship"), counting.question("ship"), "user"]
+  words += [detection.answer([[i, 2 * i, 40, 50]], ["ship"]) for i in range(20)]
+  folder = tmp_path_factory.mktemp("tokenizer")
+  return train_sentencepiece(words, folder / "tokenizer.model", 512)
+
+
+@pytest.fixture(scope="session")
+def config():
+  """The tiny preset on images of 56 x 84 pixels: 4 x 6 patches, 6 tokens."""
+  return dataclasses.replace(preset("tiny"), image_size=(56, 84))
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory):
+  """11 rows of 5 images; odd rows detect, others count; one has anchors."""
+  folder = tmp_path_factory.mktemp("data")
+  rng = np.random.default_rng(0)
+  (folder / "images").mkdir()
+  for i in range(5):
+    pixels = rng.integers(0, 255, (100 + i, 150, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+  anchors = Anchors(rng.normal(size=(3, 64)), rng.random((3, 2)))
+  write_anchors(folder / "anchors" / "0.npz", anchors)
+  rows = []
+  for i in range(11):
+    boxes = [[10, 20, 30, 40], [-5, 0, 70, 160]][: 1 + i % 2]
+    labels = ["ship"] * len(boxes)
+    detect = i % 2
+    rows.append(
+      {
+        "id": f"row{i}",
+        "image": f"images/{i % 5}.png",
+        "aef": None if i % 5 else "anchors/0.npz",
+        "task": "detection" if detect else "counting",
+        "coordinate_size": [100 + i % 5, 150],
+        "question": (detection if detect else counting).question("ship"),
+        "answer": detection.answer(boxes, labels) if detect else str(i),
+        "boxes": boxes,
+        "labels": labels,
+      }
+    )
+  write_manifest(folder / "manifest.jsonl", rows)
+  return folder / "manifest.jsonl"
+
+
+@pytest.fixture(scope="session")
+def triplets(manifest):
+  return read_manifest(manifest)

@@ -1,0 +1,49 @@
+"""Spatial weights: by hand, and how they fade."""
+
+import numpy as np
+import pytest
+
+from fusar_jax.data.anchor_weights import patch_weights, spatial_weights
+
+
+def test_one_anchor_in_the_corner():
+  corner = np.zeros((1, 2), np.float32)
+  found = spatial_weights(corner, (4, 4), sigma=0.5)
+  np.testing.assert_allclose(found.ravel(), [1, 1, 1, 0.668], atol=1e-3)
+
+
+def test_merged_tokens_are_means_of_their_patches():
+  """Bilinear halving with half-pixel centres is the mean of 2 x 2."""
+  positions = np.random.default_rng(0).random((5, 2)).astype(np.float32)
+  full = patch_weights(positions, (4, 6)).reshape(4, 6, 5)
+  found = spatial_weights(positions, (4, 6)).reshape(2, 3, 5)
+  np.testing.assert_allclose(found[1, 2], full[2:4, 4:6].mean((0, 1)))
+
+
+def test_near_anchors_share_everything_and_far_ones_nothing():
+  positions = np.array([[0, 0], [0.02, 0.02]], np.float32)
+  shares = spatial_weights(positions, (36, 36), sigma=1.0).sum(-1)
+  np.testing.assert_allclose(shares[0], 1, atol=1e-4)
+  assert shares[-1] == 0
+
+
+def test_positions_are_row_then_column():
+  lower_left = np.array([[1, 0]], np.float32)
+  shares = spatial_weights(lower_left, (36, 36), sigma=1.0).reshape(18, 18)
+  assert shares[17, 0] > 0.99
+  assert shares[0, 17] == 0
+
+
+@pytest.mark.parametrize(
+  ("positions", "grid", "sigma", "told"),
+  [
+    ([[0.0, 1.1]], (4, 4), 2.0, r"in \[0, 1\]"),
+    ([[0.0, np.nan]], (4, 4), 2.0, r"in \[0, 1\]"),
+    ([[0.0, 1.0, 1.0]], (4, 4), 2.0, r"\[S, 2\]"),
+    ([[0.0, 1.0]], (4, 5), 2.0, "even"),
+    ([[0.0, 1.0]], (4, 4), 0.0, "sigma"),
+  ],
+)
+def test_bad_values_are_refused(positions, grid, sigma, told):
+  with pytest.raises(ValueError, match=told):
+    spatial_weights(np.array(positions), grid, sigma)

@@ -1,0 +1,269 @@
+"""Padding by hand; an order that depends on the seed and nothing else."""
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fusar_jax.data.examples import build_example, example_from_ids
+from fusar_jax.data.loader import Loader, pad_batch
+from fusar_jax.data.workers import Recipe, Workers
+from fusar_jax.geo.anchors import Anchors
+
+
+def _take(loader, count):
+  return list(itertools.islice(loader, count))
+
+
+def _assert_equal(ours, theirs):
+  assert len(ours) == len(theirs)
+  for (batch, ids), (other, other_ids) in zip(ours, theirs, strict=True):
+    assert ids == other_ids
+    for field in dataclasses.fields(batch):
+      a, b = (getattr(x, field.name) for x in (batch, other))
+      assert a.dtype == b.dtype
+      np.testing.assert_array_equal(a, b, err_msg=field.name)
+
+
+@pytest.fixture
+def make(triplets, tokenizer, config):
+  made = []
+
+  def make(**options):
+    options = {"batch_size": 4, "seed": 1, **options}
+    made.append(Loader(triplets, tokenizer, config, **options))
+    return made[-1]
+
+  yield make
+  for loader in made:
+    loader.close()
+
+
+def test_padding_by_hand(config):
+  """Two samples of other lengths, images, grids and anchors."""
+  free = dataclasses.replace(config, image_size=None, min_pixels=784)
+  rng = np.random.default_rng(0)
+  large, small = (
+    rng.integers(0, 255, size, np.uint8) for size in ((56, 56, 3), (28, 56, 3))
+  )
+  one = Anchors(np.ones((1, 64)), np.zeros((1, 2)))
+  two = Anchors(np.ones((2, 64)), np.eye(2))
+  short = example_from_ids(
+    [9, 6, 6, 8, 3],
+    [small],
+    [two],
+    free,
+    answer_mask=np.array([0, 0, 0, 1, 1], bool),
+  )
+  ids = [6, 6, 9, 6, 6, 6, 6, 7]
+  mask = np.arange(8) == 7
+  long = example_from_ids(
+    ids, [small, large], [None, one], free, answer_mask=mask
+  )
+  batch = pad_batch([short, long], config=free, length=10, anchors=3)
+  np.testing.assert_array_equal(
+    batch.input_ids, [[9, 6, 6, 8, 3, 0, 0, 0, 0, 0], [*ids, 0, 0]]
+  )
+  np.testing.assert_array_equal(
+    batch.segment_ids, [[1] * 5 + [0] * 5, [1] * 8 + [0] * 2]
+  )
+  # M = 4: the second image's tokens begin at 4, though the first has but 2.
+  np.testing.assert_array_equal(
+    batch.visual_index,
+    [[-1, 0, 1, *[-1] * 7], [0, 1, -1, 4, 5, 6, 7, -1, -1, -1]],
+  )
+  assert batch.patches.shape == (2, 2, 16, 588)
+  np.testing.assert_array_equal(batch.patch_valid.sum(-1), [[8, 0], [8, 16]])
+  np.testing.assert_array_equal(batch.patches[0, 0, :8], short.patches[0])
+  np.testing.assert_array_equal(batch.patches[1, 1], long.patches[1])
+  # One window each; its holes hold P = 16, not the sample's own 8.
+  np.testing.assert_array_equal(
+    batch.window_index[0, 0, 0], [*range(8), *[16] * 56]
+  )
+  assert (batch.window_index[0, 1] == 16).all()
+  assert batch.anchor_weights.shape == (2, 2, 4, 3)
+  np.testing.assert_array_equal(
+    batch.anchor_weights[0, 0, :2, :2], short.anchor_weights[0]
+  )
+  assert not batch.anchor_weights[0, 0, 2:].any()
+  assert not batch.anchor_weights[..., 2].any()
+  assert not batch.anchor_weights[1, 0].any()
+  np.testing.assert_array_equal(batch.answer_index, [[2, 3], [6, 0]])
+  np.testing.assert_array_equal(batch.answer_ids, [[8, 3], [7, 0]])
+  np.testing.assert_array_equal(batch.answer_weight, [[0.5, 0.5], [1, 0]])
+  per_token = pad_batch([short, long], config=free, loss_weighting="token")
+  np.testing.assert_array_equal(per_token.answer_weight, [[1, 1], [1, 0]])
+  with pytest.raises(ValueError, match=r"length 8 > 7.*patches 16 > 8"):
+    pad_batch([long], config=free, length=7, patches=8)
+  with pytest.raises(ValueError, match="loss_weighting 'mean'"):
+    pad_batch([long], config=free, loss_weighting="mean")
+
+
+def test_same_seed_same_bytes_another_seed_another_order(make):
+  first = _take(make(), 6)
+  _assert_equal(first, _take(make(), 6))
+  orders = [ids for _, ids in first]
+  assert orders != [ids for _, ids in _take(make(seed=2), 6)]
+  # The second epoch has an order of its own.
+  flat = [i for ids in orders for i in ids]
+  assert sorted(flat[:11]) == sorted(set(flat))
+  assert flat[:11] != flat[11:22]
+
+
+def test_a_state_resumes_with_the_same_bytes(make):
+  whole = _take(make(), 7)
+  loader = make()
+  _take(loader, 3)
+  state = json.loads(json.dumps(loader.get_state()))
+  fresh = make()
+  fresh.set_state(state)
+  _assert_equal(_take(fresh, 4), whole[3:])
+  # The interrupted loader itself goes on, too, and may be put back.
+  _assert_equal(_take(loader, 4), whole[3:])
+  loader.set_state(state)
+  _assert_equal(_take(loader, 4), whole[3:])
+  assert loader.ids(2) == whole[2][1]
+
+
+def test_a_state_of_other_data_is_refused(make):
+  state = make().get_state()
+  with pytest.raises(ValueError, match="batch_size: 4 then, 2 now"):
+    make(batch_size=2).set_state(state)
+  with pytest.raises(ValueError, match="seed: 1 then, 5 now"):
+    make(seed=5).set_state(state)
+
+
+def test_workers_change_nothing(make):
+  _assert_equal(_take(make(num_workers=2), 5), _take(make(), 5))
+
+
+def test_processes_share_each_batch(make):
+  """Two processes hold the halves of what one would hold, in one shape."""
+  whole = _take(make(), 3)
+  halves = [_take(make(process_index=i, process_count=2), 3) for i in range(2)]
+  for (batch, ids), (low, low_ids), (high, high_ids) in zip(
+    whole, *halves, strict=True
+  ):
+    assert ids == low_ids + high_ids
+    for field in dataclasses.fields(batch):
+      both = [getattr(part, field.name) for part in (low, high)]
+      np.testing.assert_array_equal(
+        np.concatenate(both), getattr(batch, field.name)
+      )
+  with pytest.raises(ValueError, match="multiple of the 3 processes"):
+    make(process_count=3)
+
+
+def test_one_pass_in_file_order_ends_with_copies_that_weigh_nothing(
+  make, triplets
+):
+  loader = make(shuffle=False, epochs=1)
+  batches = list(loader)
+  assert loader.steps_per_epoch == len(batches) == 3
+  assert [i for _, ids in batches for i in ids] == [t.id for t in triplets]
+  last = batches[-1][0]
+  assert last.input_ids.shape[0] == 4
+  np.testing.assert_array_equal(last.input_ids[3], last.input_ids[0])
+  assert last.answer_weight[:3].any(1).all()
+  assert not last.answer_weight[3].any()
+  _assert_equal(list(loader), batches)
+
+
+def test_lengths_come_in_buckets(make, triplets, tokenizer, config):
+  """Each batch has the smallest bucket; the last is no larger than needed."""
+  needs = [len(build_example(t, tokenizer, config).input_ids) for t in triplets]
+  small = min(needs)
+  loader = make(batch_size=1, buckets=(8, small, 2048), shuffle=False, epochs=1)
+  last = -(-max(needs) // 64) * 64
+  assert small < last < 2048
+  for (batch, _), need in zip(loader, needs, strict=True):
+    expected = small if need == small else last
+    assert batch.input_ids.shape == (1, expected)
+    assert batch.anchor_features.shape[2] == 8
+
+
+def test_prompts_alone_for_prediction(make):
+  for batch, _ in make(with_answer=False, shuffle=False, epochs=1):
+    assert not batch.answer_weight.any()
+
+
+def test_bad_rows_are_told_before_the_first_step(
+  triplets, tokenizer, config, tmp_path
+):
+  np.savez(
+    tmp_path / "flat.npz", features=np.zeros((2, 63)), positions=np.zeros(2)
+  )
+  rows = list(triplets)
+  rows[2] = dataclasses.replace(rows[2], images=(tmp_path / "lost.png",))
+  rows[4] = dataclasses.replace(rows[4], anchors=(tmp_path / "flat.npz",))
+  rows[6] = dataclasses.replace(rows[6], answer="1 " * 3000)
+  with pytest.raises(ValueError, match=r"bad rows \(3\)") as caught:
+    Loader(rows, tokenizer, config, batch_size=2)
+  for told in ("row 3 ", "lost.png", "row 5 ", "flat.npz", "row 7 ", "2048"):
+    assert told in str(caught.value)
+  loader = Loader(rows, tokenizer, config, batch_size=2, strict=False, epochs=1)
+  assert len(loader.refused) == 3
+  seen = [i for _, ids in loader for i in ids]
+  assert sorted(seen) == sorted(
+    t.id for t in (*rows[:2], rows[3], rows[5], *rows[7:])
+  )
+  with pytest.raises(ValueError, match="no triplets"):
+    Loader([], tokenizer, config, batch_size=2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_file_that_goes_bad_later_names_its_row(
+  triplets, tokenizer, config, tmp_path, num_workers
+):
+  """The survey reads headers only: NaN shows when the example is built."""
+  path = tmp_path / "nan.npz"
+  positions = np.zeros((2, 2))
+  np.savez(path, features=np.full((2, 64), np.nan), positions=positions)
+  row = dataclasses.replace(triplets[0], anchors=(path,))
+  loader = Loader(
+    [row], tokenizer, config, batch_size=1, num_workers=num_workers
+  )
+  with pytest.raises(ValueError, match=r'\(id "row0"\).*nan\.npz.*NaN'):
+    next(iter(loader))
+  loader.close()
+
+
+def test_workers_never_import_jax(triplets, tokenizer, config):
+  """A path on which importing JAX fails does not trouble a worker."""
+  poisoned = (
+    "import sys\n"
+    "for name in ('jax', 'jaxlib', 'flax', 'grain', 'torch', 'tensorflow'):\n"
+    "  sys.modules[name] = None\n"
+    "from fusar_jax.data import workers\n"
+    "workers._main()\n"
+  )
+  recipe = Recipe(tokenizer, config)
+  pool = Workers(1, recipe)
+  command = [sys.executable, "-c", poisoned]
+
+  def start():
+    process = subprocess.Popen(
+      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    pool._processes.append(process)
+    pool._mine.process, pool._mine.fresh = process, True
+
+  pool._threads._initializer = start
+  (example,) = pool.build(triplets[:1])
+  pool.close()
+  expected = build_example(triplets[0], tokenizer, config)
+  np.testing.assert_array_equal(example.input_ids, expected.input_ids)
+
+
+def test_a_worker_that_dies_is_told(triplets, tokenizer, config):
+  pool = Workers(1, Recipe(tokenizer, config))
+  pool.build(triplets[:1])
+  (process,) = pool._processes
+  process.kill()
+  process.wait()
+  with pytest.raises(RuntimeError, match="died with exit code -9"):
+    pool.build(triplets[:1])

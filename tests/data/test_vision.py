@@ -1,0 +1,118 @@
+"""Patches, windows and sizes on arrays small enough to check by eye."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusar_jax.data import vision
+from fusar_jax.model.config import VisionConfig
+
+
+def test_patches_come_cell_by_cell_channel_by_channel():
+  """A 4 x 8 image with 2-pixel patches: 0 1 4 5, then 2 3 6 7."""
+  rows, columns = np.mgrid[:4, :8]
+  number = (rows // 2) * 4 + columns // 2
+  within = (rows % 2) * 2 + columns % 2
+  image = np.stack([number, within, number * 0 + 9], -1).astype(np.uint8)
+  patches = vision.to_patches(image, patch=2, merge=2)
+  assert patches.shape == (8, 12)
+  np.testing.assert_array_equal(patches[:, 0], [0, 1, 4, 5, 2, 3, 6, 7])
+  np.testing.assert_array_equal(patches[:, 4:8], [[0, 1, 2, 3]] * 8)
+  np.testing.assert_array_equal(patches[:, 8:], 9)
+
+
+def test_patch_positions_follow_the_same_order():
+  np.testing.assert_array_equal(
+    vision.patch_positions((2, 4)),
+    [[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3], [1, 2], [1, 3]],
+  )
+
+
+def test_ragged_windows():
+  """The docstring's example: 1 x 3 cells in windows of 2 x 2 cells."""
+  config = VisionConfig(window=56)
+  index = vision.window_index((2, 6), config)
+  expected = [[*range(8), *[12] * 8], [*range(8, 12), *[12] * 12]]
+  np.testing.assert_array_equal(index, expected)
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (8, 8), (10, 24), (36, 36), (72, 4)])
+def test_each_patch_stands_in_the_window_of_its_place(grid):
+  config = VisionConfig()
+  index = vision.window_index(grid, config)
+  total = grid[0] * grid[1]
+  assert index.shape == (-(-grid[0] // 8) * -(-grid[1] // 8), 64)
+  np.testing.assert_array_equal(np.sort(index[index < total]), np.arange(total))
+  places = vision.patch_positions(grid)
+  for number, window in enumerate(index):
+    row, column = divmod(number, -(-grid[1] // 8))
+    inside = places[window[window < total]]
+    assert len(inside)
+    assert (inside // 8 == [row, column]).all()
+
+
+@pytest.mark.parametrize(
+  ("size", "expected"),
+  [
+    ((504, 504), (504, 504)),
+    ((280, 392), (280, 392)),
+    ((100, 350), (112, 336)),  # 12.5 cells: half to even
+    ((10, 10), (56, 56)),  # grown to min_pixels
+    ((3000, 2000), (1204, 812)),  # shrunk to max_pixels
+    ((1, 200), (28, 812)),
+  ],
+)
+def test_smart_size(size, expected):
+  """Values of the reference's smart_resize."""
+  found = vision.smart_size(*size, 3136, 1003520)
+  assert found == expected
+  assert 3136 <= found[0] * found[1] <= 1003520
+
+
+def test_an_extreme_aspect_is_refused():
+  with pytest.raises(ValueError, match="200 times"):
+    vision.smart_size(1, 201, 3136, 1003520)
+
+
+def test_grey_pictures_fill_three_channels(tmp_path):
+  grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+  Image.fromarray(grey).save(tmp_path / "a.png")
+  image = vision.load_image(tmp_path / "a.png")
+  assert vision.image_size(tmp_path / "a.png") == (3, 4)
+  np.testing.assert_array_equal(image, np.stack([grey] * 3, -1))
+
+
+def test_resize_is_bicubic_and_leaves_the_right_size_alone():
+  image = np.random.default_rng(0).integers(0, 255, (30, 50, 3), np.uint8)
+  assert vision.resize(image, (30, 50)) is image
+  expected = Image.fromarray(image).resize((56, 28), Image.Resampling.BICUBIC)
+  np.testing.assert_array_equal(vision.resize(image, (28, 56)), expected)
+
+
+def test_bad_pictures_are_refused_with_the_fix(tmp_path, monkeypatch):
+  deep = np.arange(12, dtype=np.uint16).reshape(3, 4)
+  Image.fromarray(deep).save(tmp_path / "deep.png")
+  with pytest.raises(ValueError, match=r"deep\.png.*not 8 bits.*Stretch"):
+    vision.load_image(tmp_path / "deep.png")
+  with pytest.raises(FileNotFoundError, match=r"none\.png"):
+    vision.load_image(tmp_path / "none.png")
+  (tmp_path / "text.png").write_text("no picture")
+  with pytest.raises(ValueError, match=r"text\.png: not a readable image"):
+    vision.load_image(tmp_path / "text.png")
+  noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+  Image.fromarray(noise).save(tmp_path / "whole.png")
+  cut = (tmp_path / "whole.png").read_bytes()[:3000]
+  (tmp_path / "cut.png").write_bytes(cut)
+  with pytest.raises(ValueError, match=r"cut\.png: damaged image"):
+    vision.load_image(tmp_path / "cut.png")
+  monkeypatch.setattr(vision, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
+  with pytest.raises(ValueError, match="Tile the scene first"):
+    vision.image_size(tmp_path / "whole.png")
+
+
+@pytest.mark.parametrize(
+  "image", [np.zeros((28, 30, 3), np.uint8), np.zeros((28, 28, 3))]
+)
+def test_to_patches_refuses_other_sizes_and_types(image):
+  with pytest.raises(ValueError, match=r"multiple of 28|uint8"):
+    vision.to_patches(image)
