@@ -51,9 +51,12 @@ def read_config(folder: Path) -> FusarConfig:
   """
   path = Path(folder) / "config.json"
   if not path.is_file():
+    hint = ""
+    if path.with_name("adapter_config.json").is_file():
+      hint = " This is an adapter: give its base model, and it as the adapter."
     raise FileNotFoundError(
       f"{path} not found: expected a Hugging Face folder of Qwen2.5-VL"
-      " (config.json beside *.safetensors)."
+      f" (config.json beside *.safetensors).{hint}"
     )
   raw = read_json(path)
   if raw.get("model_type") != MODEL_TYPE:

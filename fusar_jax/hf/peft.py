@@ -86,7 +86,7 @@ def read_adapter(
   _refuse_unsupported(folder / SETTINGS, settings)
   with open_weights([folder / WEIGHTS]) as weights:
     found = list(weights.found())
-    lora = _lora(folder / SETTINGS, settings, found)
+    lora = lora_config(folder / SETTINGS, settings, found)
     config = dataclasses.replace(base_config, lora=lora)
     table = list(mapping.adapter_tensors(config))
     by_name = match(
@@ -126,7 +126,12 @@ def attach(params: dict, adapter: dict) -> dict:
   return mapping.unflatten(mapping.flatten(params) | mapping.flatten(adapter))
 
 
-def _lora(path: Path, settings: dict, found) -> LoRAConfig:
+def lora_config(path: Path, settings: dict, found) -> LoRAConfig:
+  """Returns the LoRA of an adapter's settings and tensors.
+
+  Raises:
+    ValueError: rank or alpha missing; the message names the file `path`.
+  """
   rank, alpha = settings.get("r"), settings.get("lora_alpha")
   if not isinstance(rank, int) or rank < 1:
     raise ValueError(f"{path}: r must be a positive integer, got {rank!r}.")

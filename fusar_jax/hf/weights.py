@@ -112,9 +112,7 @@ def weight_files(folder: Path) -> list[Path]:
   if (folder / SINGLE).is_file():
     return [folder / SINGLE]
   hint = ""
-  if (folder / "adapter_model.safetensors").is_file():
-    hint = " This is an adapter: give its base model, and it as the adapter."
-  elif list(folder.glob("*.bin")):
+  if list(folder.glob("*.bin")):
     hint = " It holds torch .bin files: save it with safe_serialization=True."
   raise FileNotFoundError(f"{folder}: neither {SINGLE} nor {INDEX}.{hint}")
 

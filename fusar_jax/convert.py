@@ -1,0 +1,306 @@
+"""Converts between runs, Hugging Face folders and official adapter folders.
+
+Whole model, LoRA merged, for transformers (TLM in files of its own beside it):
+  python -m fusar_jax.convert --from BASE --adapter FOLDER --to OUT
+Adapter only, for peft and the official code:
+  python -m fusar_jax.convert --from runs/stage2 --to OUT --adapter-only
+A legacy official adapter, which does not say its sigma:
+  python -m fusar_jax.convert --from BASE --adapter FOLDER --legacy-sigma 2 \
+      --to OUT
+What a folder holds, without reading its weights:
+  python -m fusar_jax.convert --inspect PATH
+"""
+
+import argparse
+import dataclasses
+import math
+import sys
+from pathlib import Path
+
+from fusar_jax.hf import mapping, peft, tlm_file
+from fusar_jax.hf.config_json import read_config, read_json
+from fusar_jax.hf.export import export_merged
+from fusar_jax.hf.folders import TOKENIZER_FILES, resolve
+from fusar_jax.hf.load import load_base
+from fusar_jax.hf.weights import open_weights, weight_files
+from fusar_jax.model.config import FusarConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A model to convert: where its tokenizer lies, what its base is called."""
+
+  config: FusarConfig
+  params: dict
+  tokenizer: Path | None
+  base: str
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns the exit code."""
+  args = _parser().parse_args(argv)
+  try:
+    if args.inspect:
+      print(describe(args.inspect))
+    else:
+      _convert(args)
+  except (OSError, ValueError) as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m fusar_jax.convert",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  what = parser.add_mutually_exclusive_group(required=True)
+  what.add_argument(
+    "--from",
+    dest="source",
+    metavar="BASE",
+    help="run folder, Hugging Face folder, or hub id (owner/name)",
+  )
+  what.add_argument(
+    "--inspect", metavar="PATH", help="print what a folder holds, and stop"
+  )
+  parser.add_argument(
+    "--adapter",
+    metavar="FOLDER",
+    help="PEFT or official FUSAR-GPT adapter to put on BASE",
+  )
+  parser.add_argument(
+    "--legacy-sigma",
+    type=float,
+    metavar="SIGMA",
+    help="for official adapters without tlm_config.json: 2",
+  )
+  parser.add_argument("--to", metavar="OUT", help="folder to make")
+  mode = parser.add_mutually_exclusive_group()
+  mode.add_argument(
+    "--merge",
+    action="store_true",
+    help="write the whole model, LoRA merged in float32 (the default)",
+  )
+  mode.add_argument(
+    "--adapter-only",
+    action="store_true",
+    help="write LoRA and TLM in the official adapter format",
+  )
+  parser.add_argument(
+    "--step", type=int, help="checkpoint of a run; default: the newest"
+  )
+  parser.add_argument(
+    "--dtype",
+    choices=("float32", "bfloat16", "float16"),
+    help="of the merged weights; default: as they are",
+  )
+  parser.add_argument(
+    "--max-shard-gb",
+    type=float,
+    default=4.0,
+    metavar="GB",
+    help="largest file of the merged weights (default %(default)s)",
+  )
+  parser.add_argument(
+    "--tokenizer",
+    metavar="FOLDER",
+    help="tokenizer files to copy along; default: those of BASE",
+  )
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace what OUT holds"
+  )
+  return parser
+
+
+def _convert(args: argparse.Namespace) -> None:
+  if args.to is None:
+    raise ValueError("--to is missing: the folder to make.")
+  if not args.max_shard_gb > 0:
+    raise ValueError(f"--max-shard-gb {args.max_shard_gb} must be positive.")
+  source = _load(args)
+  tokenizer = Path(args.tokenizer) if args.tokenizer else source.tokenizer
+  if args.adapter_only:
+    peft.write_adapter(
+      args.to,
+      source.config,
+      source.params,
+      source.base,
+      tokenizer=tokenizer,
+      overwrite=args.overwrite,
+    )
+    print(f"adapter of rank {source.config.lora.rank} in {args.to}")
+    return
+  done = export_merged(
+    args.to,
+    source.config,
+    source.params,
+    dtype=args.dtype,
+    max_shard_bytes=int(args.max_shard_gb * 1e9),
+    tokenizer=tokenizer,
+    overwrite=args.overwrite,
+  )
+  print(
+    f"{done.parameters:,} parameters in {len(done.files)} file(s) in {args.to}"
+  )
+  if source.config.lora.rank:
+    print(
+      f"merging in float32 and rounding moved a weight by {done.rounding:.1e}"
+      " of its kernel's largest at most"
+    )
+  if source.config.tlm is not None:
+    print(
+      f"the TLM lies beside it in {tlm_file.WEIGHTS}: transformers alone gives"
+      " the unmodulated model"
+    )
+
+
+def _load(args: argparse.Namespace) -> Source:
+  folder = resolve(args.source)
+  if _is_run(folder):
+    if args.adapter or args.legacy_sigma is not None:
+      raise ValueError(
+        "--adapter and --legacy-sigma belong to a Hugging Face folder; a run"
+        " has its own adapter."
+      )
+    from fusar_jax.training.checkpoint import load_run  # brings Orbax
+
+    config, params, tokenizer, info = load_run(folder, args.step)
+    base = getattr(info["base"], "path", None) or str(args.source)
+    return Source(config, params, _with_tokenizer(tokenizer), base)
+  if args.step is not None:
+    raise ValueError(f"--step is given, but {folder} is not a run.")
+  config, params = load_base(folder)
+  if args.adapter:
+    config, adapter = peft.read_adapter(args.adapter, config, args.legacy_sigma)
+    params = peft.attach(params, adapter)
+  elif args.legacy_sigma is not None:
+    raise ValueError("--legacy-sigma belongs to an --adapter.")
+  return Source(config, params, _with_tokenizer(folder), str(args.source))
+
+
+def _is_run(folder: Path) -> bool:
+  return (folder / "provenance.json").is_file()
+
+
+def _with_tokenizer(folder: Path | None) -> Path | None:
+  there = folder and any((folder / name).is_file() for name in TOKENIZER_FILES)
+  return folder if there else None
+
+
+def describe(path: str | Path) -> str:
+  """Returns what a folder holds: kind, sizes, layout, adapter, TLM.
+
+  Raises:
+    FileNotFoundError: none of the kinds that we know.
+    ValueError: a malformed file in it.
+  """
+  folder = resolve(path)
+  if _is_run(folder):
+    lines = _describe_run(folder)
+  elif (folder / peft.SETTINGS).is_file():
+    lines = _describe_adapter(folder)
+  else:
+    lines = _describe_model(folder)
+  return "\n".join([f"{path}: {lines[0]}", *(f"  {x}" for x in lines[1:])])
+
+
+def _describe_run(folder: Path) -> list[str]:
+  from fusar_jax.config import from_dict
+
+  config = from_dict(read_json(folder / "config.json")["model"])
+  steps = [p.name for p in folder.glob("checkpoints/*") if p.name.isdigit()]
+  return [
+    "a run of fusar_jax.train",
+    f"checkpoints  {', '.join(sorted(steps, key=int)) or 'none'}",
+    *_describe_config(config),
+  ]
+
+
+def _describe_model(folder: Path) -> list[str]:
+  config = read_config(folder)
+  if tlm_file.has_tlm(folder):
+    config, _ = tlm_file.read_tlm(folder, config)
+  files = weight_files(folder)
+  with open_weights(files) as weights:
+    found = list(weights.found())
+    dtypes = sorted({str(weights.dtype(item)) for item in found})
+  size = sum(file.stat().st_size for file in files)
+  return [
+    "a Hugging Face model folder",
+    f"layout       {mapping.layout(item.name for item in found)}",
+    f"weights      {len(found)} tensors, {'/'.join(dtypes)}, {size:,} bytes in"
+    f" {len(files)} file(s)",
+    *_describe_config(config),
+  ]
+
+
+def _describe_config(config: FusarConfig) -> list[str]:
+  v, d, lora = config.vision, config.decoder, config.lora
+  size = config.image_size
+  counts = parameter_counts(config)
+  lines = [
+    f"tower        {v.depth} blocks of {v.width}, full attention in"
+    f" {list(v.full_attention)}",
+    f"decoder      {d.layers} layers of {d.width}, {d.heads} heads"
+    f" ({d.kv_heads} kv), {d.vocab} words, {'tied' if d.tied else 'own'} head",
+    f"image        {f'{size[0]} x {size[1]}' if size else 'own size'}",
+  ]
+  if config.tlm:
+    lines.append(
+      f"TLM          sigma {config.tlm.sigma:g}, hidden width"
+      f" {config.tlm.hidden(v.out_width)}"
+    )
+  if lora.rank:
+    lines += _describe_lora(lora)
+  named = ", ".join(f"{part} {n:,}" for part, n in counts.items() if n)
+  return [*lines, f"parameters   {sum(counts.values()):,} ({named})"]
+
+
+def _describe_lora(lora) -> list[str]:
+  return [
+    f"LoRA         rank {lora.rank}, alpha {lora.alpha:g}, dropout"
+    f" {lora.dropout:g}",
+    f"  language   {' '.join(lora.language) or 'none'}",
+    f"  vision     {' '.join(lora.vision) or 'none'}",
+  ]
+
+
+def _describe_adapter(folder: Path) -> list[str]:
+  settings = read_json(folder / peft.SETTINGS)
+  with open_weights([folder / peft.WEIGHTS]) as weights:
+    found = list(weights.found())
+  count = sum(math.prod(item.shape) for item in found)
+  lines = [
+    "a PEFT adapter folder",
+    f"layout       {mapping.layout(item.name for item in found)}",
+    f"base         {settings.get('base_model_name_or_path')}",
+    *_describe_lora(peft.lora_config(folder / peft.SETTINGS, settings, found)),
+    f"parameters   {count:,} in {len(found)} tensors",
+  ]
+  if (folder / tlm_file.SETTINGS).is_file():
+    tlm = read_json(folder / tlm_file.SETTINGS)
+    about = ", ".join(f"{k} {v}" for k, v in tlm.items() if k != "format")
+    lines.append(f"TLM          {about}")
+  elif tlm_file.has_tlm(folder):
+    lines.append("TLM          legacy: needs --legacy-sigma 2")
+  return lines
+
+
+def parameter_counts(config: FusarConfig) -> dict[str, int]:
+  """Returns the number of parameters of each part, from shapes alone."""
+  counts = dict.fromkeys(("visual", "tlm", "model", "lm_head", "lora"), 0)
+  for path, shape in mapping.leaf_shapes(config).items():
+    counts[path.partition("/")[0]] += math.prod(shape)
+  for shape in mapping.leaf_shapes(config, adapter=True).values():
+    counts["lora"] += math.prod(shape)
+  if config.tlm:
+    for row in tlm_file.tensors(config.tlm, config.vision.out_width):
+      counts["tlm"] += math.prod(row.shape)
+  return counts
+
+
+if __name__ == "__main__":
+  sys.exit(main())
