@@ -1,4 +1,4 @@
-"""Rematerialisation by named policy: what a layer keeps for the backward pass."""
+"""Rematerialisation by named policy: what a layer keeps for its backward."""
 
 import flax.linen as nn
 import jax

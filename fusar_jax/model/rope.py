@@ -1,4 +1,4 @@
-"""Rotary positions: 2-D in the vision tower, multimodal (M-RoPE) in the decoder.
+"""Rotary positions: 2-D in the vision tower, M-RoPE in the decoder.
 
 Both follow transformers' `modeling_qwen2_5_vl.py`: angles in float32, halves
 rotated against each other ("rotate half").

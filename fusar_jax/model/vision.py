@@ -80,7 +80,8 @@ class _Attention(nn.Module):
         return x.reshape(images * windows, slots, heads, head_width)
 
       mask = inside.reshape(images * windows, 1, slots)
-      mixed = attend(gather(query), gather(key), gather(value), mask)
+      impl = "xla" if self.impl == "cudnn" else self.impl
+      mixed = attend(gather(query), gather(key), gather(value), mask, impl=impl)
       mixed = mixed.reshape(images, windows * slots, width)
       return jnp.take_along_axis(mixed, inverse[..., None], axis=1)
 

@@ -1,0 +1,258 @@
+"""What `fusar_jax.load` returns: a model to ask, in Python or a notebook.
+
+  m = fusar_jax.load("runs/stage2")
+  m.ask("scene.png", "How many ships are there?", anchors="scene.npz")
+
+L text length, V vocabulary.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from fusar_jax.data import prompts, vision
+from fusar_jax.data.examples import (
+  AnchorsLike,
+  Example,
+  ImageLike,
+  example_from_ids,
+  model_size,
+)
+from fusar_jax.data.loader import pad_batch
+from fusar_jax.data.sizes import round_up
+from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
+from fusar_jax.hf.folders import resolve
+from fusar_jax.hf.load import load_base
+from fusar_jax.hf.peft import attach, read_adapter
+from fusar_jax.inference.generation import Decoding, generate
+from fusar_jax.model.attention import default_implementation
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import FusarGPT
+from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.training.checkpoint import load_run
+
+# Lengths are rounded up to this, so that few programs are compiled.
+_LENGTH_STEP = 64
+
+
+def load(
+  path: str | os.PathLike,
+  adapter: str | os.PathLike | None = None,
+  legacy_sigma: float | None = None,
+) -> "Assistant":
+  """Loads a run folder, a Hugging Face folder or a hub id.
+
+  Args:
+    path: folder of `fusar_jax.train`, folder with `config.json` and
+      safetensors, or a hub id (needs a network).
+    adapter: folder of the official format (PEFT LoRA, `vec64_film.pt`,
+      `tlm_config.json`), put on the base of `path`.
+    legacy_sigma: sigma of an adapter folder without `tlm_config.json`; 2 for
+      the weights released before it.
+
+  Raises:
+    ValueError, FileNotFoundError: what is wrong, where, and the fix.
+  """
+  if (Path(path) / "checkpoints").is_dir():
+    if adapter is not None:
+      raise ValueError(
+        f"{path} is a run and brings its own adapter; give a Hugging Face"
+        f" folder as the base of {adapter}."
+      )
+    config, params, tokenizer, _ = load_run(path)
+    return Assistant(config, params, load_tokenizer(tokenizer))
+  folder = resolve(path)
+  config, params = load_base(folder)
+  if adapter is not None:
+    config, extra = read_adapter(adapter, config, legacy_sigma=legacy_sigma)
+    params = attach(params, extra)
+  places = [p for p in (adapter, folder) if p is not None]
+  return Assistant(config, params, _find_tokenizer(places))
+
+
+def _find_tokenizer(folders) -> Tokenizer | None:
+  """The first folder's tokenizer; None: ids only, `ask` will say so."""
+  for folder in folders:
+    if any(
+      (Path(folder) / name).is_file()
+      for name in ("tokenizer.json", "tokenizer.model")
+    ):
+      return load_tokenizer(folder)
+  return None
+
+
+class Assistant:
+  """A model with its parameters and tokenizer.
+
+  Attributes:
+    config: `FusarConfig`.
+    params: nested dict of arrays, as `init_params`.
+    tokenizer: or None, when its folder had none.
+  """
+
+  def __init__(
+    self,
+    config: FusarConfig,
+    params: dict,
+    tokenizer: Tokenizer | None = None,
+    dtype: jnp.dtype | None = None,
+  ):
+    self.config = config
+    self.params = params
+    self.tokenizer = tokenizer
+    if dtype is None:
+      # A CPU computes float32; elsewhere the checkpoint's own precision.
+      norm = params["model"]["norm"]["scale"]
+      on_cpu = jax.default_backend() == "cpu"
+      dtype = jnp.float32 if on_cpu else norm.dtype
+    self.model = FusarGPT(config, dtype=dtype, impl=default_implementation())
+    self._logits = jax.jit(
+      lambda params, batch: self.model.apply({"params": params}, batch)
+    )
+
+  def ask(
+    self,
+    image: ImageLike,
+    question: str,
+    anchors: AnchorsLike = None,
+    *,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+  ) -> str:
+    """Returns the answer to a question about one image.
+
+    Boxes in the question and in the answer are xyxy pixels of the image as it
+    is given; the model's own size never shows.
+
+    Args:
+      image: path, PIL image or uint8[h, w, 3].
+      question: text.
+      anchors: path (.npz, .npy), `Anchors`, or None: unmodulated.
+      max_new_tokens: cap on the answer.
+      temperature: 0 takes the likeliest token.
+    """
+    tokenizer = self._need_tokenizer()
+    pixels = _pixels(image)
+    size = model_size(pixels.shape[:2], self.config)
+    cells = size[0] * size[1] // self.config.vision.cell**2
+    question = boxes_lib.scale_text(question, pixels.shape[:2], size)
+    ids = prompts.encode_prompt(tokenizer, question, [cells])
+    new = self.generate(
+      ids,
+      [vision.resize(pixels, size)],
+      [anchors],
+      max_new_tokens=max_new_tokens,
+      temperature=temperature,
+    )
+    answer = tokenizer.decode(new, skip_special=True)
+    return boxes_lib.scale_text(answer, size, pixels.shape[:2])
+
+  def logits(
+    self,
+    input_ids: Sequence[int] | np.ndarray,
+    images: Sequence[ImageLike],
+    anchors: Sequence[AnchorsLike] | None = None,
+  ) -> np.ndarray:
+    """Returns float32[L, V], the logits at every position of one sample.
+
+    Args:
+      input_ids: int[L], with one image token per visual token.
+      images: one entry per image; an image already at its model size is not
+        resized again.
+      anchors: one entry per image, or None: no image has any.
+    """
+    example = self._example(input_ids, images, anchors)
+    logits = self._logits(self.params, self._batch([example]))
+    return np.asarray(logits[0, : len(example.input_ids)], np.float32)
+
+  def generate(
+    self,
+    input_ids: Sequence[int] | np.ndarray,
+    images: Sequence[ImageLike],
+    anchors: Sequence[AnchorsLike] | None = None,
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+  ) -> list[int]:
+    """Returns the new tokens only, end token included if produced.
+
+    Args:
+      input_ids, images, anchors: as `logits`.
+      max_new_tokens: cap.
+      temperature: 0 takes the likeliest token.
+      seed: of the samples, where temperature is above 0.
+    """
+    example = self._example(input_ids, images, anchors)
+    return self.generate_batch(
+      self._batch([example]), max_new_tokens, temperature, seed
+    )[0]
+
+  def generate_batch(
+    self,
+    batch: Batch,
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
+  ) -> list[list[int]]:
+    """As `generate`, for a padded batch of prompts (`pad_batch`)."""
+    tokens = self.config.tokens
+    decoding = Decoding(
+      max_new_tokens, temperature, seed, (tokens.end_of_turn, tokens.pad)
+    )
+    return generate(self.model, self.params, batch, decoding)
+
+  def _example(self, input_ids, images, anchors) -> Example:
+    pixels = [_pixels(image) for image in images]
+    config = self.config
+    if _fits(input_ids, pixels, config):
+      # The ids were written for the images as they are: no size of our own.
+      config = dataclasses.replace(
+        config, image_size=None, min_pixels=1, max_pixels=2**62
+      )
+    return example_from_ids(input_ids, pixels, anchors, config)
+
+  def _batch(self, examples: list[Example]) -> Batch:
+    longest = max(len(e.input_ids) for e in examples)
+    anchors = max(
+      (len(a.features) for e in examples for a in e.anchors if a is not None),
+      default=1,
+    )
+    return pad_batch(
+      examples,
+      config=self.config,
+      length=round_up(longest, _LENGTH_STEP),
+      anchors=round_up(anchors, 8),
+    )
+
+  def _need_tokenizer(self) -> Tokenizer:
+    if self.tokenizer is None:
+      raise ValueError(
+        "the model's folder holds no tokenizer.json or tokenizer.model; put"
+        " one there to ask in words, or use generate() with ids."
+      )
+    return self.tokenizer
+
+
+def _pixels(image: ImageLike) -> np.ndarray:
+  """uint8[h, w, 3]."""
+  if isinstance(image, (str, os.PathLike)):
+    return vision.load_image(Path(image))
+  if isinstance(image, Image.Image):
+    return np.asarray(image.convert("RGB"))
+  return np.asarray(image)
+
+
+def _fits(input_ids, images: list[np.ndarray], config: FusarConfig) -> bool:
+  """Whether the ids hold one image token per cell of the images as given."""
+  cell = config.vision.cell
+  sides = [side for image in images for side in image.shape[:2]]
+  cells = sum(i.shape[0] * i.shape[1] // cell**2 for i in images)
+  placed = np.count_nonzero(np.asarray(input_ids) == config.tokens.image)
+  return all(side % cell == 0 for side in sides) and cells == placed
