@@ -6,6 +6,7 @@ difference is collected, and all are told together.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from fusar_jax.hf.mapping import Tensor, canonical
 
@@ -18,7 +19,7 @@ class Found:
 
   name: str
   shape: tuple[int, ...]
-  file: str
+  file: Path
 
 
 def match(
@@ -51,8 +52,8 @@ def match(
     if name in by_name:
       first = by_name[name]
       duplicate.append(
-        f"= duplicate   {item.name}   in {first.file} (as {first.name}) and"
-        f" {item.file}"
+        f"= duplicate   {item.name}   of {item.file.name}, is {first.name} of"
+        f" {first.file.name}"
       )
       continue
     by_name[name] = item

@@ -76,7 +76,7 @@ def read_tlm(
       f"{weights}: expected a dict with 'film_mlp', the projector's state dict."
     )
   arrays = {str(k): v for k, v in state.items() if isinstance(v, np.ndarray)}
-  found = [Found(k, v.shape, weights.name) for k, v in arrays.items()]
+  found = [Found(k, v.shape, weights) for k, v in arrays.items()]
   width = config.vision.out_width
   if settings.is_file():
     tlm, size = _read_settings(settings)

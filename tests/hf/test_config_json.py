@@ -1,0 +1,144 @@
+"""config.json in both layouts; the presets are the published sizes."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fusar_jax.config import PRESETS
+from fusar_jax.hf.config_json import read_config, write_config
+
+# The fields of the 7B's config.json on the hub, as transformers 4 wrote them.
+FLAT_7B = {
+  "model_type": "qwen2_5_vl",
+  "hidden_size": 3584,
+  "intermediate_size": 18944,
+  "num_hidden_layers": 28,
+  "num_attention_heads": 28,
+  "num_key_value_heads": 4,
+  "vocab_size": 152064,
+  "hidden_act": "silu",
+  "rms_norm_eps": 1e-06,
+  "rope_theta": 1000000.0,
+  "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+  "tie_word_embeddings": False,
+  "use_sliding_window": False,
+  "sliding_window": 32768,
+  "bos_token_id": 151643,
+  "eos_token_id": 151645,
+  "image_token_id": 151655,
+  "video_token_id": 151656,
+  "vision_start_token_id": 151652,
+  "vision_end_token_id": 151653,
+  "vision_config": {
+    "depth": 32,
+    "hidden_act": "silu",
+    "hidden_size": 1280,
+    "intermediate_size": 3420,
+    "num_heads": 16,
+    "in_chans": 3,
+    "out_hidden_size": 3584,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "spatial_patch_size": 14,
+    "window_size": 112,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+    "tokens_per_second": 2,
+    "temporal_patch_size": 2,
+  },
+}
+OLD_PREPROCESSOR = {
+  "min_pixels": 3136,
+  "max_pixels": 12845056,
+  "image_mean": [0.5, 0.4, 0.3],
+  "image_std": [0.2, 0.25, 0.3],
+}
+
+
+def _write(folder, **files):
+  for name, value in files.items():
+    (folder / f"{name}.json").write_text(json.dumps(value))
+
+
+def test_hub_layout(tmp_path):
+  _write(
+    tmp_path,
+    config=FLAT_7B,
+    preprocessor_config=OLD_PREPROCESSOR,
+    generation_config={"pad_token_id": 151643, "eos_token_id": [151645, 1]},
+  )
+  read = read_config(tmp_path)
+  want = PRESETS["qwen2_5_vl_7b"]
+  assert read.decoder == want.decoder
+  assert read.tokens == want.tokens
+  assert read.vision == dataclasses.replace(
+    want.vision, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3)
+  )
+  assert (read.min_pixels, read.max_pixels) == (3136, 12845056)
+  assert read.tlm is None
+  assert read.image_size is None
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_round_trips(tmp_path, name):
+  config = dataclasses.replace(PRESETS[name], tlm=None)
+  write_config(tmp_path, config, "bfloat16")
+  assert read_config(tmp_path) == config
+
+
+def test_tie_inside_text_config(tmp_path):
+  """transformers 4.5x saved it there; transformers 5 honours both places."""
+  text = {k: v for k, v in FLAT_7B.items() if k != "vision_config"}
+  nested = {
+    "model_type": "qwen2_5_vl",
+    "text_config": text | {"tie_word_embeddings": True},
+    "vision_config": FLAT_7B["vision_config"],
+  }
+  _write(tmp_path, config=nested)
+  assert read_config(tmp_path).decoder.tied
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"model_type": "qwen2_vl"}, "model_type 'qwen2_vl', expected"),
+    ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+    ({"rope_scaling": {"type": "yarn"}}, "rope type 'yarn'"),
+    ({"num_hidden_layers": None}, "config.json"),
+    ({"use_sliding_window": True}, "use_sliding_window"),
+    ({"num_key_value_heads": 3}, "multiple of kv_heads"),
+  ],
+)
+def test_what_cannot_be_computed_is_refused(tmp_path, change, message):
+  changed = FLAT_7B | change
+  changed = {k: v for k, v in changed.items() if v is not None}
+  _write(tmp_path, config=changed)
+  with pytest.raises(ValueError, match=message):
+    read_config(tmp_path)
+
+
+def test_missing_field_is_named(tmp_path):
+  _write(tmp_path, config={"model_type": "qwen2_5_vl"})
+  with pytest.raises(ValueError, match="missing field 'vision_config'"):
+    read_config(tmp_path)
+
+
+def test_broken_json_is_named(tmp_path):
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(ValueError, match=r"config\.json: not valid JSON"):
+    read_config(tmp_path)
+
+
+def test_an_adapter_is_not_a_base(tmp_path):
+  _write(tmp_path, adapter_config={})
+  with pytest.raises(FileNotFoundError, match="This is an adapter"):
+    read_config(tmp_path)
+
+
+def test_a_head_width_that_transformers_cannot_express(tmp_path, plain):
+  decoder = dataclasses.replace(
+    plain.decoder, head_width=16, mrope_section=(2, 3, 3)
+  )
+  config = dataclasses.replace(plain, decoder=decoder)
+  with pytest.raises(ValueError, match="no other head width"):
+    write_config(tmp_path, config, "float32")

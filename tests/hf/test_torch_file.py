@@ -1,0 +1,199 @@
+"""torch's files: tensors come and go exactly; anything else is refused."""
+
+import io
+import os
+import pickle
+import pickletools
+import random
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from fusar_jax.hf.torch_file import read_torch, write_torch
+
+
+def _forge(path, body: bytes, **entries):
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("x/data.pkl", body)
+    for name, data in entries.items():
+      archive.writestr(f"x/{name.replace('_', '/')}", data)
+
+
+def _change(path, edit):
+  """Lets `edit` change the entries of a zip file."""
+  with zipfile.ZipFile(path) as archive:
+    entries = {n: archive.read(n) for n in archive.namelist()}
+  edit(entries)
+  with zipfile.ZipFile(path, "w") as archive:
+    for name, data in entries.items():
+      archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+  "dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64]
+)
+def test_round_trip(tmp_path, dtype):
+  rng = np.random.default_rng(0)
+  tree = {
+    "film_mlp": {
+      "0.weight": rng.standard_normal((5, 3)).astype(dtype),
+      "0.bias": np.arange(5).astype(dtype),
+    },
+    "scalar": np.array(3, dtype),
+    "empty": np.zeros((0, 4), dtype),
+  }
+  write_torch(tmp_path / "a.pt", tree)
+  read = read_torch(tmp_path / "a.pt")
+  assert list(read) == list(tree)
+  for name, array in tree["film_mlp"].items():
+    assert read["film_mlp"][name].dtype == array.dtype
+    np.testing.assert_array_equal(read["film_mlp"][name], array)
+  assert read["scalar"] == 3
+  assert read["empty"].shape == (0, 4)
+
+
+def test_transposed_arrays_are_written_as_they_read(tmp_path):
+  array = np.arange(6, dtype=np.float32).reshape(2, 3).T
+  write_torch(tmp_path / "a.pt", {"a": array})
+  np.testing.assert_array_equal(read_torch(tmp_path / "a.pt")["a"], array)
+
+
+class _Evil:
+  """Touches a file when unpickled."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_that_calls_a_function_is_refused(tmp_path, protocol):
+  """Refused by name, at every protocol, and nothing was executed."""
+  body = pickle.dumps({"film_mlp": _Evil(tmp_path / "ran")}, protocol=protocol)
+  assert any(op.name == "REDUCE" for op, _, _ in pickletools.genops(body))
+  _forge(tmp_path / "evil.pt", body)
+  with pytest.raises(
+    ValueError, match=r"evil\.pt: refused.*asks for \w+.mkdir"
+  ):
+    read_torch(tmp_path / "evil.pt")
+  assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+  "body",
+  [
+    b"\x80\x02cbuiltins\neval\n(X\x01\x00\x00\x001tR.",
+    b"\x80\x02ctorch\nload\n(X\x01\x00\x00\x001tR.",
+    b"\x80\x02ctorch._utils\n_rebuild_tensor_v2.__globals__\n.",
+    b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
+    b"(ios\nsystem\n.",
+    b"\x80\x02ccollections\nOrderedDict.__init__\n.",
+  ],
+)
+def test_other_ways_to_ask_for_more(tmp_path, body):
+  _forge(tmp_path / "evil.pt", body)
+  with pytest.raises(ValueError, match="refused"):
+    read_torch(tmp_path / "evil.pt")
+
+
+def test_a_storage_cannot_be_called(tmp_path):
+  _forge(tmp_path / "evil.pt", b"\x80\x02ctorch\nFloatStorage\n)R.")
+  with pytest.raises(ValueError, match="cannot be read"):
+    read_torch(tmp_path / "evil.pt")
+
+
+def _tensor(offset=0, size=(2,), stride=(1,), count=4):
+  """Pickle of one tensor over a storage of `count` floats."""
+  parts = io.BytesIO()
+  parts.write(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(")
+  parts.write(b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n")
+  parts.write(b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpu")
+  parts.write(b"J" + count.to_bytes(4, "little") + b"tQ")
+  parts.write(b"J" + offset.to_bytes(4, "little", signed=True))
+  for numbers in (size, stride):
+    parts.write(b"(")
+    for n in numbers:
+      parts.write(b"J" + n.to_bytes(4, "little", signed=True))
+    parts.write(b"t")
+  parts.write(b"\x89ccollections\nOrderedDict\n)RtR.")
+  return parts.getvalue()
+
+
+def test_strides_are_honoured(tmp_path):
+  data = np.arange(4, dtype="<f4").tobytes()
+  _forge(tmp_path / "a.pt", _tensor(0, (2, 2), (1, 2)), data_0=data)
+  np.testing.assert_array_equal(read_torch(tmp_path / "a.pt"), [[0, 2], [1, 3]])
+
+
+@pytest.mark.parametrize(
+  "body",
+  [
+    _tensor(offset=3),
+    _tensor(offset=-1),
+    _tensor(size=(1 << 30,), stride=(0,)),
+    _tensor(size=(-2,)),
+    _tensor(size=(2,), stride=(9,)),
+    _tensor(size=(2, 2), stride=(1,)),
+    _tensor(count=5),
+  ],
+)
+def test_a_tensor_outside_of_its_data_is_refused(tmp_path, body):
+  data = np.arange(4, dtype="<f4").tobytes()
+  _forge(tmp_path / "a.pt", body, data_0=data)
+  with pytest.raises(ValueError, match=r"a\.pt: "):
+    read_torch(tmp_path / "a.pt")
+
+
+def test_big_endian_files(tmp_path):
+  data = np.arange(4, dtype=">f4").tobytes()
+  _forge(tmp_path / "a.pt", _tensor(), data_0=data, byteorder=b"big")
+  np.testing.assert_array_equal(read_torch(tmp_path / "a.pt"), [0, 1])
+
+
+def test_missing_data_is_named(tmp_path):
+  write_torch(tmp_path / "a.pt", {"a": np.zeros(3, np.float32)})
+  _change(tmp_path / "a.pt", lambda entries: entries.pop("a/data/0"))
+  with pytest.raises(ValueError, match="a/data/0 is missing"):
+    read_torch(tmp_path / "a.pt")
+
+
+def test_truncated_and_foreign_files(tmp_path):
+  write_torch(tmp_path / "a.pt", {"a": np.zeros(300, np.float32)})
+  raw = (tmp_path / "a.pt").read_bytes()
+  for cut in (b"", raw[:10], raw[: len(raw) // 2], raw[:-5], b"\x80\x02}."):
+    (tmp_path / "b.pt").write_bytes(cut)
+    with pytest.raises(ValueError, match=r"b\.pt: not a torch zip file"):
+      read_torch(tmp_path / "b.pt")
+  with pytest.raises(FileNotFoundError):
+    read_torch(tmp_path / "nowhere.pt")
+
+
+def test_damaged_pickles_raise_value_errors_only(tmp_path):
+  """1000 random edits of a good pickle: read, or refused, never a crash."""
+  write_torch(tmp_path / "a.pt", {"m": {"w": np.ones((2, 3), np.float32)}})
+  with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+    good = archive.read("a/data.pkl")
+  draw = random.Random(0)
+  refused = 0
+  for _ in range(1000):
+    body = bytearray(good)
+    for _ in range(draw.randint(1, 3)):
+      body[draw.randrange(len(body))] = draw.randrange(256)
+    data = np.ones(6, "<f4").tobytes()
+    _forge(tmp_path / "b.pt", bytes(body), data_0=data)
+    try:
+      read_torch(tmp_path / "b.pt")
+    except ValueError:
+      refused += 1
+  assert refused > 500
+
+
+def test_dtypes_and_keys_that_torch_does_not_know(tmp_path):
+  with pytest.raises(ValueError, match="stores no complex64"):
+    write_torch(tmp_path / "a.pt", {"a": np.zeros(2, np.complex64)})
+  with pytest.raises(ValueError, match="must be text"):
+    write_torch(tmp_path / "a.pt", {1: np.zeros(2, np.float32)})
