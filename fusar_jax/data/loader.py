@@ -137,7 +137,9 @@ class Loader:
     order = grain.MapDataset.range(len(good)).seed(seed)
     if shuffle:
       order = order.shuffle()
-    self._order = order.repeat(epochs).batch(batch_size)
+    # "For ever" must stay countable: Grain counts batches in floating point.
+    forever = max(1, 2**50 // len(good))
+    self._order = order.repeat(epochs or forever).batch(batch_size)
     self._workers = Workers(num_workers, recipe) if num_workers else None
     self._build = recipe.builder()
     threads = max(1, num_workers)
