@@ -1,6 +1,6 @@
 """Anchors: AlphaEarth vectors at known places of one image.
 
-Reads and writes the two official files (fusar_gpt: manifest, AEF file): `.npz`
+Reads and writes the two files of the official code: `.npz`
 with `features` and `positions`, and `.npy` tables with the columns lon, lat,
 row, col, x, y, A00..A63.
 

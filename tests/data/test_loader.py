@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,31 +234,53 @@ def test_a_file_that_goes_bad_later_names_its_row(
   loader.close()
 
 
-def test_workers_never_import_jax(triplets, tokenizer, config):
-  """A path on which importing JAX fails does not trouble a worker."""
-  poisoned = (
-    "import sys\n"
-    "for name in ('jax', 'jaxlib', 'flax', 'grain', 'torch', 'tensorflow'):\n"
-    "  sys.modules[name] = None\n"
-    "from fusar_jax.data import workers\n"
-    "workers._main()\n"
-  )
-  recipe = Recipe(tokenizer, config)
-  pool = Workers(1, recipe)
-  command = [sys.executable, "-c", poisoned]
-
-  def start():
-    process = subprocess.Popen(
-      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    pool._processes.append(process)
-    pool._mine.process, pool._mine.fresh = process, True
-
-  pool._threads._initializer = start
+def test_workers_never_import_jax(
+  triplets, tokenizer, config, tmp_path, monkeypatch
+):
+  """Importing any of these would end the worker."""
+  for name in ("jax", "jaxlib", "flax", "grain", "torch", "tensorflow"):
+    (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}!')")
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+  pool = Workers(1, Recipe(tokenizer, config))
   (example,) = pool.build(triplets[:1])
   pool.close()
   expected = build_example(triplets[0], tokenizer, config)
   np.testing.assert_array_equal(example.input_ids, expected.input_ids)
+  # The trap works: a worker that does import one of them dies.
+  command = [sys.executable, "-c", "import jax"]
+  assert subprocess.run(command, capture_output=True).stderr == b"jax!\n"
+
+
+def test_workers_end_with_a_parent_that_forgot_them(
+  manifest, tokenizer, tmp_path
+):
+  """A script that stops in the middle of its batches exits, and says nothing.
+
+  It has no `if __name__ == "__main__"` either, which spawning would need.
+  """
+  tokenizer.save(tmp_path)
+  script = tmp_path / "script.py"
+  script.write_text(
+    "import sys\n"
+    "from fusar_jax.config import preset\n"
+    "from fusar_jax.data.loader import Loader\n"
+    "from fusar_jax.data.tokenizer import load_tokenizer\n"
+    "from fusar_jax.data.triplets import read_manifest\n"
+    "rows = read_manifest(sys.argv[1])\n"
+    "tokenizer = load_tokenizer(sys.argv[2])\n"
+    "loader = Loader(rows, tokenizer, preset('tiny'), batch_size=2,\n"
+    "                num_workers=2)\n"
+    "print(next(iter(loader))[0].input_ids.shape[0])\n"
+  )
+  root = str(Path(__file__).parents[2])
+  done = subprocess.run(
+    [sys.executable, script, manifest, tmp_path],
+    env={**os.environ, "PYTHONPATH": root},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
 def test_a_worker_that_dies_is_told(triplets, tokenizer, config):

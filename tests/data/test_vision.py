@@ -1,5 +1,8 @@
 """Patches, windows and sizes on arrays small enough to check by eye."""
 
+import contextlib
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -116,3 +119,25 @@ def test_bad_pictures_are_refused_with_the_fix(tmp_path, monkeypatch):
 def test_to_patches_refuses_other_sizes_and_types(image):
   with pytest.raises(ValueError, match=r"multiple of 28|uint8"):
     vision.to_patches(image)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "tif", "bmp"])
+def test_damaged_pictures_give_nothing_but_value_errors(tmp_path, kind):
+  noise = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
+  Image.fromarray(noise).save(tmp_path / f"whole.{kind}")
+  whole = (tmp_path / f"whole.{kind}").read_bytes()
+  rng = np.random.default_rng(1)
+  path = tmp_path / f"bad.{kind}"
+  for trial in range(150):
+    data = bytearray(whole)
+    if trial % 3 == 0:
+      data = data[: rng.integers(len(data))]
+    else:
+      # Headers are where the interesting damage is.
+      reach = 100 if trial % 3 == 1 else len(data)
+      for at in rng.integers(reach, size=3):
+        data[at] = rng.integers(256)
+    path.write_bytes(data)
+    with contextlib.suppress(ValueError), warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      vision.load_image(path)

@@ -1,6 +1,7 @@
 """VOC and SSDD's dialect of it: rows, order, extras, and what is refused."""
 
 import collections
+import contextlib
 import json
 import subprocess
 import sys
@@ -158,6 +159,22 @@ def test_other_refusals(folder):
   entity.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>')
   with pytest.raises(ValueError, match="entities are refused"):
     voc.read_annotation(entity)
+
+
+def test_damaged_annotations_give_nothing_but_value_errors(folder):
+  path = folder / "annotations" / "a.xml"
+  whole = path.read_bytes()
+  rng = np.random.default_rng(0)
+  for trial in range(400):
+    data = bytearray(whole)
+    if trial % 2:
+      data = data[: rng.integers(len(data))]
+    else:
+      for at in rng.integers(len(data), size=2):
+        data[at] = rng.integers(256)
+    path.write_bytes(data)
+    with contextlib.suppress(ValueError):
+      voc.read_annotation(path)
 
 
 def test_the_command(folder):
