@@ -1,8 +1,8 @@
 """Anchors: AlphaEarth vectors at known places of one image.
 
-Reads and writes the two files of the official code: `.npz`
-with `features` and `positions`, and `.npy` tables with the columns lon, lat,
-row, col, x, y, A00..A63.
+Reads the two files of the official code, `.npz` with `features` and `positions`
+and `.npy` tables with the columns lon, lat, row, col, x, y, A00..A63; writes
+the first.
 
 S anchors, E = 64 embedding bands.
 """
