@@ -270,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     write_scores(args.out, metrics, samples)
   except (ValueError, OSError) as e:
     Console(stderr=True).print(
-      f"evaluate: {e}", style="red", markup=False, highlight=False
+      f"evaluate: {e}", style="red", markup=False, soft_wrap=True
     )
     return 1
   console = Console()

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         on_scene=lambda: progress.advance(bar),
       )
   except (ValueError, OSError) as e:
-    console.print(f"simulate: {e}", style="red", markup=False, highlight=False)
+    console.print(f"simulate: {e}", style="red", markup=False, soft_wrap=True)
     return 1
   table = Table("task", "rows", title=f"{plan.scenes} scenes in {args.out}")
   for task, rows in card["rows"].items():

@@ -39,15 +39,16 @@ def draw_anchors(rng: np.random.Generator, cover: np.ndarray) -> Anchors:
   rows, columns = rng.integers(6, 11, 2)
   y = (np.arange(rows) + 0.5) / rows
   x = (np.arange(columns) + 0.5) / columns
-  positions = np.stack(np.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2)
-  under = cover[
-    (positions[:, 0] * h).astype(int), (positions[:, 1] * w).astype(int)
-  ]
+  grid = np.stack(np.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2)
+  positions = grid.astype(np.float32)
+  # The ground under a position as it is stored, rounding included.
+  pixels = (positions.astype(np.float64) * (h, w)).astype(int)
+  under = cover[pixels[:, 0], pixels[:, 1]]
   # A standard normal vector of 64 values has a length of about 8.
   region = rng.standard_normal(BANDS) * (REGION_SPREAD / BANDS**0.5)
   node = rng.standard_normal((len(under), BANDS)) * (NODE_SPREAD / BANDS**0.5)
   features = _unit(cover_means()[under] + region + node)
-  return Anchors(features.astype(np.float32), positions.astype(np.float32))
+  return Anchors(features.astype(np.float32), positions)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

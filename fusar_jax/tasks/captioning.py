@@ -26,7 +26,10 @@ FIELDS = {
   "Roads": "Road presence:",
   "Water": "Water presence:",
 }
-_BEGINNING = re.compile("|".join(FIELDS.values()), re.IGNORECASE)
+# At the start of a sentence only: "mixed spatial layout: ..." occurs amid one.
+_BEGINNING = re.compile(
+  rf"(?:^|[.;\n])\s*({'|'.join(FIELDS.values())})", re.IGNORECASE
+)
 _FIELD = {text.lower(): name for name, text in FIELDS.items()}
 
 
@@ -79,7 +82,7 @@ def parse(text: str) -> Caption:
   fields = {}
   for mark, after in zip(marks, [*marks[1:], None]):
     end = after.start() if after else len(text)
-    name = _FIELD[mark.group().lower()]
+    name = _FIELD[mark.group(1).lower()]
     fields.setdefault(name, text[mark.end() : end].strip().rstrip(".").strip())
   if not fields:
     return Caption({}, f"none of the eight fields in {text.strip()[:60]!r}")

@@ -1,0 +1,151 @@
+"""Boxes as text and arrays: every rule, every refusal, geometry by hand."""
+
+import json
+import random
+import string
+
+import numpy as np
+import pytest
+
+from fusar_jax.tasks import boxes
+
+ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
+
+
+@pytest.mark.parametrize(
+  ("text", "rule", "n"),
+  [
+    (f"[{ONE}]", "json", 1),
+    (f"[{ONE}, {ONE}]", "json", 2),
+    ("None", "none", 0),
+    (" none. ", "none", 0),
+    ("[]", "none", 0),
+    ("null", "none", 0),
+    (f"```json\n[{ONE}]\n```", "fenced", 1),
+    (f"'''json [{ONE}] '''", "fenced", 1),
+    (f"```\n[{ONE}]```", "fenced", 1),
+    ("```json\nNone\n```", "fenced+none", 0),
+    (f"Here: ```json\n[{ONE}]\n``` Done.", "fenced", 1),
+    (f"The ships are [{ONE}].", "embedded", 1),
+    (ONE, "object", 1),
+    (f"[{ONE.replace(chr(34), chr(39))}]", "python", 1),
+    (f"[{ONE},]", "python", 1),
+    ("[[1, 2, 3, 4], [5, 6, 7, 8]]", "bare", 2),
+    ("[1, 2, 3, 4]", "bare", 1),
+    (f"[{ONE.replace('1, 2, 3, 4', '3, 4, 1, 2')}]", "corners", 1),
+  ],
+)
+def test_each_rule_reads_what_it_names(text, rule, n):
+  parsed = boxes.parse_boxes(text)
+  assert (parsed.error, parsed.rule, len(parsed)) == (None, rule, n)
+  assert parsed.boxes.shape == (n, 4)
+  assert parsed.boxes.dtype == np.float32
+  if n:
+    np.testing.assert_array_equal(parsed.boxes[0], [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "",
+    "   ",
+    "I see two ships.",
+    f"[{ONE}, ",
+    f"[{ONE}, {{'bbox_2d': [1, 2",
+    f"[{ONE}][{ONE}]",
+    '[{"bbox_2d": [1, 2, 3], "label": "ship"}]',
+    '[{"bbox_2d": [1, 2, 3, "4"], "label": "ship"}]',
+    '[{"bbox_2d": [1, 2, 3, NaN], "label": "ship"}]',
+    '[{"bbox_2d": [1, 2, 3, 1e999], "label": "ship"}]',
+    '[{"bbox_2d": [1, 2, 3, true], "label": "ship"}]',
+    f'[{{"bbox_2d": [1, 2, 3, {"9" * 400}], "label": "ship"}}]',
+    '[{"box": [1, 2, 3, 4]}]',
+    '[{"bbox_2d": [1, 2, 3, 4], "label": 7}]',
+    "[" * 5000,
+    "3",
+    "[1, 2, 3]",
+    "x" * (boxes.MAX_TEXT + 1),
+  ],
+)
+def test_what_no_rule_covers_is_an_error_and_holds_no_box(text):
+  parsed = boxes.parse_boxes(text)
+  assert parsed.error
+  assert len(parsed) == 0
+  assert parsed.boxes.shape == (0, 4)
+
+
+def test_damaged_answers_never_raise():
+  rng = random.Random(7)
+  good = json.dumps([{"bbox_2d": [10, 20, 30, 40], "label": "ship"}] * 3)
+  for _ in range(3000):
+    text = list(good)
+    for _ in range(rng.randint(1, 6)):
+      i = rng.randrange(len(text))
+      text[i : i + rng.randint(0, 3)] = rng.choice(string.printable)
+    parsed = boxes.parse_boxes("".join(text))
+    assert np.isfinite(parsed.boxes).all()
+    assert len(parsed.labels) == len(parsed.boxes)
+    assert not (parsed.error and len(parsed))
+
+
+def test_what_is_written_is_read_back():
+  rng = np.random.default_rng(0)
+  for n in range(6):
+    corners = np.sort(rng.integers(-35, 530, (n, 2, 2)), axis=1)
+    given = corners.reshape(n, 4)
+    labels = [f"class {i}" for i in range(n)]
+    parsed = boxes.parse_boxes(boxes.format_boxes(given, labels))
+    np.testing.assert_array_equal(parsed.boxes, given)
+    assert list(parsed.labels) == labels
+
+
+def test_a_label_for_each_box():
+  with pytest.raises(ValueError, match="one label per box"):
+    boxes.format_boxes([[1, 2, 3, 4]], [])
+
+
+def test_scale_there_and_back_is_the_same():
+  rng = np.random.default_rng(1)
+  for _ in range(50):
+    a, b = rng.integers(60, 900, (2, 2)).tolist()
+    given = rng.uniform(-40, 900, (5, 4)).astype(np.float32)
+    back = boxes.scale(boxes.scale(given, a, b), b, a)
+    np.testing.assert_allclose(back, given, atol=1e-3)
+
+
+def test_scale_text_moves_boxes_and_nothing_else():
+  text = 'At [10, 20, 30.5, 40] of [x1, y1, x2, y2], {"bbox_2d": [-2,4,6,8]}, 7'
+  assert boxes.scale_text(text, (100, 100), (200, 50)) == (
+    'At [5, 40, 15, 80] of [x1, y1, x2, y2], {"bbox_2d": [-1, 8, 3, 16]}, 7'
+  )
+  assert boxes.scale_text(text, 504, [504, 504]) is text
+
+
+@pytest.mark.parametrize("size", [0, -5, 3.5, [1, 2, 3], True, "504", [0, 4]])
+def test_sizes_that_are_none(size):
+  with pytest.raises(ValueError, match="expected a size"):
+    boxes.as_size(size)
+
+
+def test_clip_and_area():
+  clipped = boxes.clip([[-35, 10, 20, 529], [-9, -9, -1, -1]], (504, 100))
+  np.testing.assert_array_equal(clipped, [[0, 10, 20, 504], [0, 0, 0, 0]])
+  np.testing.assert_array_equal(boxes.area(clipped), [20 * 494, 0])
+
+
+def test_iou_by_hand():
+  """10 x 10 against: itself, half of it, a corner of 5 x 5, none, no area."""
+  others = [
+    [0, 0, 10, 10],
+    [0, 0, 10, 5],
+    [5, 5, 15, 15],
+    [20, 20, 30, 30],
+    [5, 5, 5, 9],
+  ]
+  np.testing.assert_allclose(
+    boxes.iou([[0, 0, 10, 10]], others)[0],
+    [1, 0.5, 25 / 175, 0, 0],
+    rtol=1e-6,
+  )
+  assert boxes.iou([], others).shape == (0, 5)
+  assert boxes.iou([[1, 1, 1, 1]], [[1, 1, 1, 1]])[0, 0] == 0

@@ -1,0 +1,96 @@
+"""Grounding: cells of boxes, names and synonyms, the three metrics by hand."""
+
+import pytest
+
+from fusar_jax.tasks import grounding
+from fusar_jax.tasks.grounding import Cells
+from fusar_jax.tasks.predictions import Prediction
+
+
+@pytest.mark.parametrize(
+  ("text", "cells"),
+  [
+    ("top-left", (0,)),
+    ("Top Left, bottom right", (0, 8)),
+    ("upper middle; lower center", (1, 7)),
+    ("top", (1,)),
+    ("right and left", (5, 3)),
+    ("middle left", (3,)),
+    ("left center", (3,)),
+    ("the central region", (4,)),
+    ("middle-center", (4,)),
+    ("centre", (4,)),
+    ("bottom_left", (6,)),
+    ("center, center, top-right", (4, 2)),
+    ("None", ()),
+    ("There are no ships", ()),
+  ],
+)
+def test_cells_that_are_read(text, cells):
+  assert grounding.parse(text) == Cells(cells)
+
+
+@pytest.mark.parametrize("text", ["", "everywhere", "42"])
+def test_cells_that_are_not(text):
+  cells = grounding.parse(text)
+  assert cells.cells == ()
+  assert cells.error
+
+
+def test_every_name_is_read_back():
+  for i, name in enumerate(grounding.CELLS):
+    assert grounding.parse(name).cells == (i,)
+  assert grounding.parse(", ".join(grounding.CELLS)).cells == tuple(range(9))
+
+
+def test_cells_of_boxes_by_hand():
+  """On 90 x 180 (h x w), cells are 30 tall and 60 wide."""
+  size = (90, 180)
+  boxes = {
+    (0, 0, 10, 10): 0,
+    (55, 0, 65, 10): 1,  # centre on the line x = 60: the right cell
+    (54, 0, 64, 10): 0,
+    (170, 80, 179, 89): 8,
+    (-35, 40, -5, 50): 3,  # centre outside: the nearest cell
+    (100, 85, 130, 140): 7,
+  }
+  for box, cell in boxes.items():
+    assert grounding.cells_of([box], size) == (cell,), box
+  # Two in cell 0, one in each other: the fullest first, then raster order.
+  assert grounding.cells_of(list(boxes), size) == (0, 1, 3, 7, 8)
+  assert grounding.cells_of([], size) == ()
+  assert grounding.answer([], size) == "None"
+
+
+@pytest.mark.parametrize(
+  ("predicted", "true", "acc100", "acc50", "top1", "jaccard"),
+  [
+    (Cells((0, 1)), (1, 0), True, True, True, 1),
+    (Cells((0,)), (0, 1), False, True, True, 1 / 2),
+    (Cells((0,)), (0, 1, 2), False, False, True, 1 / 3),
+    (Cells((5, 0, 1)), (0, 1), False, True, False, 2 / 3),
+    (Cells((5,)), (0,), False, False, False, 0),
+    (Cells(()), (0,), False, False, False, 0),
+    (Cells(()), (), True, True, True, 1),
+    (Cells((4,)), (), False, False, False, 0),
+    (Cells((), "unread"), (), False, False, False, 0),
+    (Cells((), "unread"), (3,), False, False, False, 0),
+  ],
+)
+def test_metrics_by_hand(predicted, true, acc100, acc50, top1, jaccard):
+  assert grounding.acc100(predicted, true) is acc100
+  assert grounding.acc50(predicted, true) is acc50
+  assert grounding.top1(predicted, true) is top1
+  assert grounding.jaccard(predicted, true) == pytest.approx(jaccard)
+
+
+def test_score_counts_rows():
+  pairs = [("top-left", "top-left"), ("center, top", "center"), ("left", "?")]
+  metrics, samples = grounding.score(
+    [Prediction(t, 1, "grounding", "", t, given) for t, given in pairs]
+  )
+  assert metrics["acc@100"] == pytest.approx(1 / 3)
+  assert metrics["acc@50"] == pytest.approx(2 / 3)
+  assert metrics["top1"] == pytest.approx(2 / 3)
+  assert metrics["parse_failure_rate"] == pytest.approx(1 / 3)
+  assert samples[1]["true"] == ["center", "top-center"]

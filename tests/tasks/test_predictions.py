@@ -1,0 +1,128 @@
+"""Rows of predictions: written, read, refused with their numbers."""
+
+import json
+
+import pytest
+
+from fusar_jax.tasks import (
+  captioning,
+  classification,
+  counting,
+  detection,
+  grounding,
+)
+from fusar_jax.tasks.predictions import (
+  guess_task,
+  prediction_row,
+  read_predictions,
+)
+
+QUESTIONS = {
+  "counting": counting.question("ship"),
+  "grounding": grounding.question("ship"),
+  "classification": classification.question([1, 2, 3, 4], ["ship", "plane"]),
+  "captioning": captioning.question(),
+  "detection": detection.question("ship"),
+}
+
+
+@pytest.mark.parametrize("task", QUESTIONS)
+def test_a_task_is_told_from_our_own_question(task):
+  assert guess_task(QUESTIONS[task]) == task
+
+
+def test_boxes_are_inverted_to_the_declared_size():
+  """The model saw 224 x 224; the row speaks of 448 x 112 (h x w)."""
+  said = '[{"bbox_2d": [20, 10, 41, 30], "label": "ship"}]'
+  row = prediction_row(
+    id="a",
+    question=QUESTIONS["detection"],
+    gt="None",
+    prediction_text=said,
+    coordinate_size=(448, 112),
+    model_size=(224, 224),
+  )
+  assert row["detections"] == [
+    {"bbox_2d": [10.0, 20.0, 20.5, 60.0], "label": "ship"}
+  ]
+  assert row["coordinate_size"] == [448, 112]
+  assert row["raw_text"] == said
+  assert '"bbox_2d": [10, 20, 20, 60]' in row["prediction_text"]
+
+
+def test_the_official_row_stays_as_it_is():
+  row = prediction_row(
+    id="a",
+    question=QUESTIONS["detection"],
+    gt=[],
+    prediction_text="[[1, 2, 3",
+    coordinate_size=504,
+    model_size=(504, 504),
+  )
+  assert list(row) == [
+    "id",
+    "coordinate_size",
+    "question",
+    "gt",
+    "prediction_text",
+    "detections",
+    "parse_error",
+    "task",
+  ]
+  assert row["coordinate_size"] == 504
+  assert row["prediction_text"] == "[[1, 2, 3"
+  assert row["detections"] == []
+  assert row["parse_error"]
+
+
+def write(path, *rows):
+  lines = [r if isinstance(r, str) else json.dumps(r) for r in rows]
+  path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+  return path
+
+
+def row(i, **fields):
+  return {
+    "id": i,
+    "question": QUESTIONS["counting"],
+    "gt": "1",
+    "prediction_text": "1",
+    **fields,
+  }
+
+
+def test_rows_are_read(tmp_path):
+  path = write(
+    tmp_path / "p.jsonl",
+    row("a"),
+    "",
+    row("b", gt=3, coordinate_size=[30, 40], task="grounding"),
+  )
+  first, second = read_predictions(path)
+  assert (first.task, first.guessed, first.row) == ("counting", True, 1)
+  assert (second.task, second.guessed, second.row) == ("grounding", False, 3)
+  assert (second.gt, second.size) == ("3", (30, 40))
+
+
+def test_all_bad_rows_are_told_together(tmp_path):
+  path = write(
+    tmp_path / "p.jsonl",
+    row("a"),
+    "{",
+    "[1]",
+    {"id": "b"},
+    row("a"),
+    row("c", prediction_text=None),
+    row("d", question="Hello?"),
+    row("e", coordinate_size=-1),
+  )
+  with pytest.raises(ValueError, match="7 bad rows") as e:
+    read_predictions(path)
+  for number in range(2, 9):
+    assert f"row {number}:" in str(e.value)
+  assert "row 1:" not in str(e.value)
+
+
+def test_an_empty_file_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match="no rows"):
+    read_predictions(write(tmp_path / "p.jsonl", ""))

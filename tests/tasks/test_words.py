@@ -1,0 +1,119 @@
+"""Classification and captioning: names and sentences, read and scored."""
+
+import json
+
+import pytest
+
+from fusar_jax.tasks import captioning, classification
+from fusar_jax.tasks.predictions import Prediction
+
+NAMES = ("fishing ship", "cargo ship", "plane")
+
+
+@pytest.mark.parametrize(
+  ("text", "name"),
+  [
+    ("cargo ship", "cargo ship"),
+    ("It is a Cargo Ship.", "cargo ship"),
+    ("plane", "plane"),
+    ("planes", "plane"),
+    ("tanker ship", "tanker ship"),
+  ],
+)
+def test_names_that_are_read(text, name):
+  assert classification.parse(text, NAMES).name == name
+
+
+def test_the_longest_name_wins():
+  parsed = classification.parse("a cargo ship", ("ship", "cargo ship"))
+  assert parsed.name == "cargo ship"
+
+
+@pytest.mark.parametrize(
+  "text", ["", "a plane or a cargo ship", "I am not sure what this could be"]
+)
+def test_names_that_are_not(text):
+  parsed = classification.parse(text, NAMES)
+  assert parsed.name == ""
+  assert parsed.error
+
+
+def test_a_question_offers_its_names():
+  asked = classification.question([1.2, 2, 3, 4.6], NAMES)
+  assert "[1, 2, 3, 5]" in asked
+  assert classification.choices(asked) == NAMES
+
+
+def test_classification_by_hand():
+  """4 rows: 1 right, 1 of the right coarse class, 1 wrong, 1 unread."""
+  asked = classification.question([1, 2, 3, 4], NAMES)
+  pairs = [
+    ("cargo ship", "cargo ship"),
+    ("cargo ship", "fishing ship"),
+    ("plane", "cargo ship"),
+    ("plane", "plane or cargo ship"),
+  ]
+  metrics, _ = classification.score(
+    [
+      Prediction(str(i), i, "classification", asked, gt, given)
+      for i, (gt, given) in enumerate(pairs)
+    ]
+  )
+  assert metrics["accuracy"] == pytest.approx(1 / 4)
+  assert metrics["coarse_accuracy"] == pytest.approx(2 / 4)
+  assert metrics["per_class"]["cargo ship"]["accuracy"] == pytest.approx(1 / 2)
+  assert metrics["parse_failure_rate"] == pytest.approx(1 / 4)
+
+
+FIELDS = {name: f"{name.lower()} words" for name in captioning.FIELDS}
+
+
+def test_a_caption_is_read_back():
+  text = captioning.answer(FIELDS)
+  assert text.startswith("The terrain is classified as terrain words. The area")
+  assert captioning.parse(text).fields == FIELDS
+
+
+def test_a_beginning_is_not_written_twice():
+  twice = dict(FIELDS, Terrain="The terrain is classified as plain.")
+  assert captioning.answer(twice).count("The terrain is classified as") == 1
+  assert captioning.parse(captioning.answer(twice)).fields["Terrain"] == "plain"
+
+
+def test_missing_fields_are_named():
+  short = {name: FIELDS[name] for name in list(FIELDS)[1:]}
+  with pytest.raises(ValueError, match=r"missing \['Terrain'\]"):
+    captioning.answer(short)
+
+
+def test_captions_by_hand():
+  """Two captions of 8 fields: 7 exact in one, none in the other (unread).
+
+  The eighth field of the first shares 1 of 2 words with 2: F1 = 1/2.
+  """
+  given = captioning.answer(dict(FIELDS, Water="water none"))
+  true = captioning.answer(FIELDS)
+  metrics, samples = captioning.score(
+    [
+      Prediction("a", 1, "captioning", "", true, given),
+      Prediction("b", 2, "captioning", "", true, "a lake"),
+    ]
+  )
+  assert metrics["accuracy"] == pytest.approx(7 / 16)
+  assert metrics["word_f1"] == pytest.approx(7.5 / 16)
+  assert metrics["per_field"]["Water"]["accuracy"] == 0
+  assert metrics["per_field"]["Roads"]["accuracy"] == pytest.approx(1 / 2)
+  assert metrics["parse_failure_rate"] == pytest.approx(1 / 2)
+  assert samples[0]["fields_right"] == 7
+
+
+def test_published_records_are_read_back(shared):
+  """All fields of 1000 published captions survive the round trip."""
+  file = shared / "data/fusar_klip_captions/caption_part1.json"
+  records = json.loads(file.read_text(encoding="utf-8"))
+  for record in records:
+    fields = {name: record[name] for name in captioning.FIELDS}
+    read = captioning.parse(captioning.answer(fields)).fields
+    for name, beginning in captioning.FIELDS.items():
+      words = fields[name].strip()[len(beginning) :].strip().rstrip(".")
+      assert read[name] == words.strip(), (record["image_id"], name)
