@@ -55,7 +55,8 @@ def draw_scene(seed: int, k: int, size: int = 224) -> Scene:
   ground, fleet, sensing, nodes = map(np.random.default_rng, streams)
   land = terrain.draw_terrain(ground, size)
   found = ships.draw_ships(fleet, land.land)
-  found = tuple(sorted(found, key=lambda ship: (ship.box[1], ship.box[0])))
+  # Reading order of the centres, as the importers list real targets.
+  found = tuple(sorted(found, key=_reading_order))
   sensor = radar.draw_sensor(sensing)
   return Scene(
     image=radar.render(sensing, sensor, land, found),
@@ -64,3 +65,8 @@ def draw_scene(seed: int, k: int, size: int = 224) -> Scene:
     anchors=draw_anchors(nodes, land.cover),
     caption=words.describe(land, found),
   )
+
+
+def _reading_order(ship: ships.Ship) -> tuple[float, float]:
+  x0, y0, x1, y1 = ship.box
+  return y0 + y1, x0 + x1

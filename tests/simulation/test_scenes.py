@@ -58,6 +58,12 @@ def test_ships_outshine_the_sea_around_them(scenes):
       assert scene.image[y0:y1, x0:x1].max() > 2 * sea + 20
 
 
+def test_ships_are_listed_from_top_to_bottom(scenes):
+  for scene in scenes:
+    middles = [ship.box[1] + ship.box[3] for ship in scene.ships]
+    assert middles == sorted(middles)
+
+
 def test_a_box_holds_its_ship():
   """A hull of 40 x 10 that heads along x spans 40 x 10, and the blur."""
   ship = ships.Ship(50, 60, 40, 10, 0.0, "cargo ship")
