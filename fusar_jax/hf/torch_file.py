@@ -154,7 +154,7 @@ def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:
   view = np.lib.stride_tricks.as_strided(
     storage[offset:], tuple(size), [s * step for s in stride]
   )
-  return np.ascontiguousarray(view).reshape(tuple(size))
+  return np.array(view).reshape(tuple(size))  # a copy that may be written to
 
 
 def _rebuild_parameter(data, *_) -> np.ndarray:
