@@ -8,6 +8,8 @@ Orbax restores partially without a word where names differ, so names, shapes
 and dtypes are compared before anything is read.
 """
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fusar_jax import config as config_lib
+from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.peft import read_adapter
-from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.config import FusarConfig, LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import partition, provenance
 from fusar_jax.training.provenance import Source
@@ -166,17 +169,23 @@ class Checkpoints:
 
 
 def load_run(
-  workdir: Path | str, step: int | None = None, *, dtype: str = "float32"
+  workdir: Path | str,
+  step: int | None = None,
+  *,
+  dtype: str | None = None,
+  placement: Callable | None = None,
 ) -> tuple[FusarConfig, partition.Params, Path, dict[str, Any]]:
   """Rebuilds a run's whole model: its base, recursively, and what it trained.
 
   Args:
     workdir: the run.
     step: of the checkpoint; default the newest.
-    dtype: of parameters that the run kept frozen.
+    dtype: of parameters that the run kept frozen; None keeps the file's.
+    placement: (path, shape) -> sharding of what is read from a Hugging Face
+      folder; None: the default device.
 
   Returns:
-    (config, parameters as nested dict of host arrays, tokenizer's folder,
+    (config, parameters as nested dict of arrays, tokenizer's folder,
     {"step", "workdir", "base": Source}).
 
   Raises:
@@ -206,6 +215,7 @@ def load_run(
     seed=written["config"]["seed"],
     without=set(partition.flatten(trained)),
     dtype=dtype,
+    placement=placement,
   )
   info = {"step": step, "workdir": str(workdir), "base": base}
   params = partition.merge(trained, frozen)
@@ -214,8 +224,6 @@ def load_run(
 
 def source_config(source: Source, workdir: Path) -> FusarConfig | None:
   """Returns the config of a base, None for random."""
-  from fusar_jax.hf.config_json import read_config
-
   if source.kind == "random":
     return None
   folder = provenance.locate(source, workdir)
@@ -233,7 +241,8 @@ def initial_params(
   *,
   seed: int,
   without: frozenset[str] | set[str] = frozenset(),
-  dtype: str = "float32",
+  dtype: str | None = None,
+  placement: Callable | None = None,
 ) -> partition.Params:
   """Returns the parameters that a run starts from.
 
@@ -247,23 +256,56 @@ def initial_params(
     workdir: the run, from which relative sources are found.
     seed: of the fresh parameters.
     without: paths that are not needed (a checkpoint has them).
-    dtype: of the base's parameters.
+    dtype, placement: see `load_run`.
 
   Raises:
-    ValueError: the base lacks a parameter or has one too many.
+    ValueError: the base lacks a parameter or has one too many; an adapter
+      whose LoRA or TLM is not the config's.
   """
   flat = {}
   if base.kind == "folder":
     folder = provenance.locate(base, workdir)
-    flat = partition.flatten(load_base(folder, config, dtype=dtype))
+    _, params = load_base(folder, dtype, placement)
+    flat = partition.flatten(params)
   elif base.kind == "run":
     folder = provenance.locate(base, workdir)
-    _, params, _, _ = load_run(folder, base.step, dtype=dtype)
+    _, params, _, _ = load_run(
+      folder, base.step, dtype=dtype, placement=placement
+    )
     flat = partition.flatten(params)
   if adapter.kind == "folder":
     folder = provenance.locate(adapter, workdir)
-    flat |= partition.flatten(read_adapter(folder, config))
+    flat |= partition.flatten(_read_adapter(folder, config))
   return complete(flat, config, seed, base, without)
+
+
+def _read_adapter(folder: Path, config: FusarConfig) -> partition.Params:
+  sigma = config.tlm.sigma if config.tlm else None
+  plain = dataclasses.replace(config, lora=LoRAConfig())
+  try:
+    found, leaves = read_adapter(folder, plain)
+  except ValueError as error:
+    # Folders older than tlm_config.json do not say their sigma.
+    if "legacy_sigma" not in str(error):
+      raise
+    found, leaves = read_adapter(folder, plain, legacy_sigma=sigma)
+  expected = config_lib.to_dict(config)
+  theirs = config_lib.to_dict(found)
+  problems = [
+    f"  config.model.{part}.{name} is {expected[part][name]}, the adapter has"
+    f" {value}"
+    for part in ("lora", "tlm")
+    for name, value in (theirs[part] or {}).items()
+    # Dropout is a choice of each stage.
+    if name != "dropout" and (expected[part] or {}).get(name) != value
+  ]
+  if problems:
+    raise ValueError(
+      f"{folder}: the adapter does not fit the model:\n"
+      + "\n".join(problems)
+      + "\nSet these fields to the adapter's values."
+    )
+  return leaves
 
 
 def complete(

@@ -63,11 +63,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   workdir = Path(workdir)
   mesh = start_lib.make_mesh(config)
   run = start_lib.start(config, workdir)
-  loader = _loader(run, config, run.train, train=True)
-  total = config.steps or config.epochs * loader.steps_per_epoch
-  rate = _rate(config, total)
-  tx = _optimizer(config, rate)
-  state, frozen, shardings = _place(run, config, workdir, mesh, tx)
+  try:
+    loader = _loader(run, config, run.train, train=True)
+    total = config.steps or config.epochs * loader.steps_per_epoch
+    rate = _rate(config, total)
+    tx = _optimizer(config, rate)
+    state, frozen, shardings = _place(run, config, workdir, mesh, tx)
+  except (OSError, ValueError):
+    start_lib.undo(run, workdir)
+    raise
   options = step_options(config)
   step_fn = jax.jit(
     make_train_step(run.model, tx, options),
@@ -189,7 +193,7 @@ def _optimizer(config: ConfigDict, rate: Callable):
 
 def _place(run, config, workdir, mesh, tx):
   """Parameters to their devices; returns (state, frozen, their shardings)."""
-  trainable, frozen = start_lib.parameters(run, config, workdir)
+  trainable, frozen = start_lib.parameters(run, config, workdir, mesh)
   frozen_shardings = sharding.parameter_shardings(frozen, mesh)
   frozen = sharding.put(frozen, frozen_shardings)
   create = functools.partial(create_state, tx=tx, seed=config.seed)

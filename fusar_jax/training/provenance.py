@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fusar_jax.hf.folders import resolve
+
 CONFIG_FILE = "config.json"
 PROVENANCE_FILE = "provenance.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -45,15 +47,12 @@ def describe(path: str, workdir: Path) -> Source:
   """Returns the source that `config.init` or `config.adapter` names.
 
   Raises:
-    FileNotFoundError: no such folder, or a run without a checkpoint.
+    FileNotFoundError: neither a folder nor a hub id, or a run without a
+      checkpoint.
   """
   if not path:
     return Source("random")
-  folder = Path(path).absolute()
-  if not folder.is_dir():
-    raise FileNotFoundError(
-      f"{path}: no such folder; expected a Hugging Face folder or a run."
-    )
+  folder = resolve(path).absolute()
   relative = os.path.relpath(folder, Path(workdir).absolute())
   if not is_run(folder):
     return Source("folder", str(folder), hash_weights(folder), None, relative)

@@ -10,6 +10,7 @@ Shardings are only placement: any mesh computes the same numbers.
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -101,6 +102,13 @@ def parameter_shardings(abstract: partition.Params, mesh: Mesh):
       "\n  ".join(whole),
     )
   return partition.unflatten(shardings)
+
+
+def placement(mesh: Mesh) -> Callable[[str, tuple[int, ...]], NamedSharding]:
+  """Returns (path, shape) -> sharding, for readers that place leaf by leaf."""
+  return lambda path, shape: NamedSharding(
+    mesh, _fit(_spec(path), shape, mesh)[0]
+  )
 
 
 def state_shardings(abstract: Any, mesh: Mesh):

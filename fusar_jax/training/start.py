@@ -7,12 +7,12 @@ else is refused.
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
@@ -132,10 +132,21 @@ def resolve_model(
   return config_lib.from_dict(values)
 
 
+def undo(run: Start, workdir: Path) -> None:
+  """Takes back what `start` wrote for a run that cannot begin after all."""
+  if run.resumes or jax.process_index() != 0:
+    return
+  for name in (provenance.CONFIG_FILE, provenance.PROVENANCE_FILE):
+    (workdir / name).unlink(missing_ok=True)
+  shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
+  if not any(workdir.iterdir()):
+    workdir.rmdir()
+
+
 def parameters(
-  run: Start, config: ConfigDict, workdir: Path
+  run: Start, config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh
 ) -> tuple[partition.Params, partition.Params]:
-  """Returns (trainable float32, frozen in config.dtype.frozen), on the host.
+  """Returns (trainable float32, frozen in config.dtype.frozen).
 
   Raises:
     ValueError: weights that do not fit the model, or rules that do not fit
@@ -148,13 +159,14 @@ def parameters(
     workdir,
     seed=config.seed,
     dtype=config.dtype.frozen,
+    placement=sharding.placement(mesh),
   )
   trainable, frozen = partition.partition(whole, config.trainable)
-  frozen_dtype = jnp.dtype(config.dtype.frozen)
-  return (
-    jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), trainable),
-    jax.tree.map(lambda x: jnp.asarray(x, frozen_dtype), frozen),
-  )
+
+  def cast(tree, dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+  return cast(trainable, "float32"), cast(frozen, config.dtype.frozen)
 
 
 def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
