@@ -60,7 +60,7 @@ def get_config(arg=None):
   config.dtype.compute = "float32"
   config.dtype.frozen = "float32"
   config.remat = "none"
-  config.attention = "xla"
+  config.attention = "auto"  # blocked on one CPU device, else xla.
   config.head_chunk = 256
 
   config.log_every_steps = 10

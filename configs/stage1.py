@@ -80,7 +80,7 @@ def get_config(arg=None):
   config.dtype.compute = "float32" if small else "bfloat16"
   config.dtype.frozen = "float32" if small else "bfloat16"
   config.remat = "none" if small else "full"
-  config.attention = "xla"
+  config.attention = "auto"  # blocked on one CPU device, else xla.
   config.head_chunk = 256
 
   config.log_every_steps = 10

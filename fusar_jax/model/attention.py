@@ -64,41 +64,47 @@ def attend(
   return (_blocked if impl == "blocked" else _xla)(query, key, value, mask)
 
 
-def _xla(query, key, value, mask):
+def _by_key_head(query, key, value):
+  """[B, K, G * L, H], [B, K, H, S], [B, K, S, H].
+
+  Query heads that share a key head stand under one another, so that each key
+  head is one plain matrix product.
+  """
   batch, length, heads, width = query.shape
   kv_heads = key.shape[2]
   query = query.reshape(batch, length, kv_heads, heads // kv_heads, width)
-  scores = jnp.einsum(
-    "blkgh,bskh->bkgls", query, key, preferred_element_type=jnp.float32
-  )
-  scores = jnp.where(mask[:, None, None], scores, jnp.float32(_MASKED))
-  shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  mixed = jnp.einsum("bkgls,bskh->blkgh", shares, value)
-  return mixed.reshape(batch, length, heads, width)
+  query = query.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, width)
+  return query, key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+
+
+def _by_position(mixed, length):
+  """[B, K, G * L, H] -> [B, L, N, H]; inverse of `_by_key_head`."""
+  batch, kv_heads, rows, width = mixed.shape
+  mixed = mixed.reshape(batch, kv_heads, rows // length, length, width)
+  return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, -1, width)
+
+
+def _xla(query, key, value, mask):
+  length, groups = query.shape[1], query.shape[2] // key.shape[2]
+  query, key, value = _by_key_head(query, key, value)
+  mask = jnp.tile(mask, (1, groups, 1)) if mask.shape[1] > 1 else mask
+  shares = jax.nn.softmax(_scores(query, key, mask[:, None]), axis=-1)
+  return _by_position(shares.astype(value.dtype) @ value, length)
 
 
 def _blocked(query, key, value, mask):
-  batch, length, heads, width = query.shape
-  kv_heads = key.shape[2]
-  groups = heads // kv_heads
-  # Query heads that share a key head stand under one another: G * L rows.
-  query = query.reshape(batch, length, kv_heads, groups, width)
-  query = query.transpose(0, 2, 3, 1, 4)
-  query = query.reshape(batch, kv_heads, groups * length, width)
-  key, value = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
-  row_scores = heads * length * key.shape[-1]
+  length, groups = query.shape[1], query.shape[2] // key.shape[2]
+  whole_row = query.shape[2] * length * key.shape[1] <= _BLOCK_SCORES
 
   def row(block):
     query, key, value, mask = block
     mask = jnp.tile(mask, (groups, 1)) if mask.shape[0] > 1 else mask
-    if row_scores <= _BLOCK_SCORES:
+    if whole_row:
       return _block(query, key, value, mask)
-    return jax.lax.map(lambda h: _block(*h, mask), (query, key, value))
+    return jax.lax.map(lambda head: _block(*head, mask), (query, key, value))
 
-  mixed = jax.lax.map(row, (query, key, value, mask))
-  mixed = mixed.reshape(batch, kv_heads, groups, length, width)
-  mixed = mixed.transpose(0, 3, 1, 2, 4)
-  return mixed.reshape(batch, length, heads, width)
+  rows = (*_by_key_head(query, key, value), mask)
+  return _by_position(jax.lax.map(row, rows), length)
 
 
 @jax.custom_vjp

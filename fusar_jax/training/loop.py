@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax.data.loader import Loader
+from fusar_jax.model.attention import default_implementation
 from fusar_jax.training import optimizer, partition, sharding
 from fusar_jax.training import start as start_lib
 from fusar_jax.training.checkpoint import Checkpoints
@@ -144,11 +145,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
 
 def step_options(config: ConfigDict) -> StepOptions:
   """Returns how the config wants a step to be computed."""
+  impl = config.attention
+  if impl == "auto":
+    impl = default_implementation(jax.device_count())
   return StepOptions(
     accumulation=config.accumulation,
     dtype=jnp.dtype(config.dtype.compute),
     remat=config.remat,
-    impl=config.attention,
+    impl=impl,
     head_chunk=config.head_chunk,
     dropout=config.model.lora.dropout > 0,
   )
