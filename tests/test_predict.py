@@ -1,0 +1,181 @@
+"""The command `predict`: official rows, and a kill that leaves no trace."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from fusar_jax import evaluate, predict
+from fusar_jax.config import preset
+from fusar_jax.data.tokenizer import train_sentencepiece
+from fusar_jax.data.triplets import read_manifest
+from fusar_jax.hf.export import export_merged
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.simulation.dataset import Plan, simulate
+
+OFFICIAL = {
+  "id",
+  "coordinate_size",
+  "question",
+  "gt",
+  "prediction_text",
+  "detections",
+  "parse_error",
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("data") / "simulated"
+  simulate(folder, Plan(3, seed=1, size=112))
+  return folder / "manifest.jsonl"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, manifest):
+  """A random tiny model in the hub's layout, with a tokenizer of its own."""
+  folder = tmp_path_factory.mktemp("model")
+  texts = (t for r in read_manifest(manifest) for t in (r.question, r.answer))
+  train_sentencepiece(
+    texts, folder / "words" / "tokenizer.model", vocab_size=400
+  )
+  tiny = preset("tiny")
+  config = dataclasses.replace(
+    tiny,
+    vision=dataclasses.replace(tiny.vision, depth=2, full_attention=(1,)),
+    decoder=dataclasses.replace(tiny.decoder, layers=2, tied=False),
+    image_size=(56, 56),
+  )
+  params = init_params(config, jax.random.key(0))
+  # Large weights: what a prompt says and shows must change the answer.
+  params = jax.tree.map(lambda leaf: 4 * leaf, params)
+  export_merged(folder / "hf", config, params, tokenizer=folder / "words")
+  return folder / "hf"
+
+
+def command(model, manifest, out):
+  return [
+    *("--model", str(model), "--data", str(manifest), "--out", str(out)),
+    *("--batch-size", "2", "--max-new-tokens", "12"),
+  ]
+
+
+@pytest.fixture(scope="module")
+def finished(model, manifest, tmp_path_factory):
+  out = tmp_path_factory.mktemp("whole")
+  assert predict.main(command(model, manifest, out)) == 0
+  return out
+
+
+def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
+  text = (finished / "predictions.jsonl").read_text()
+  rows = [json.loads(line) for line in text.splitlines()]
+  triplets = read_manifest(manifest)
+  assert [row["id"] for row in rows] == [t.id for t in triplets]
+  for row, triplet in zip(rows, triplets, strict=True):
+    assert set(row) >= OFFICIAL
+    assert row["gt"] == triplet.answer
+    assert row["question"] == triplet.question
+    assert row["coordinate_size"] == 112
+    assert (manifest.parent / row["image"]).is_file()
+  assert len({row["prediction_text"] for row in rows}) > 1
+  assert [p.name for p in finished.iterdir()] == ["predictions.jsonl"]
+
+
+def test_evaluate_scores_them(finished):
+  metrics = evaluate.evaluate_predictions(finished / "predictions.jsonl")
+  assert metrics["guessed_tasks"] == 0
+  assert metrics["counting"]["n"] == 3
+
+
+def test_a_killed_run_ends_with_the_same_file(
+  finished, model, manifest, tmp_path
+):
+  """SIGKILL after some batches, half a line lost: the same bytes in the end."""
+  arguments = command(model, manifest, tmp_path)
+  process = subprocess.Popen(
+    [sys.executable, "-m", "fusar_jax.predict", *arguments],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  for line in process.stdout:
+    if line.startswith("predict 4/"):
+      process.send_signal(signal.SIGKILL)
+      break
+  assert process.wait() == -signal.SIGKILL
+  process.stdout.close()
+  partial = tmp_path / "predictions.partial.jsonl"
+  assert not (tmp_path / "predictions.jsonl").exists()
+  os.truncate(partial, partial.stat().st_size - 9)
+  assert predict.main(arguments) == 0
+  name = "predictions.jsonl"
+  assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+  assert not partial.exists()
+
+
+def test_another_models_partial_file_is_refused(
+  model, manifest, tmp_path, capsys
+):
+  settings = {"settings": {"model": "another", "batch_size": 2}}
+  partial = tmp_path / "predictions.partial.jsonl"
+  partial.write_text(json.dumps(settings) + "\n")
+  assert predict.main(command(model, manifest, tmp_path)) == 1
+  assert "another model" in capsys.readouterr().err
+  assert json.loads(partial.read_text()) == settings
+
+
+def test_finished_predictions_are_not_overwritten(
+  finished, model, manifest, capsys
+):
+  assert predict.main(command(model, manifest, finished)) == 1
+  assert "is there already" in capsys.readouterr().err
+
+
+def test_a_model_without_a_tokenizer_is_told(model, manifest, tmp_path, capsys):
+  bare = tmp_path / "bare"
+  bare.mkdir()
+  for path in model.iterdir():
+    if not path.name.startswith("tokenizer"):
+      (bare / path.name).symlink_to(path)
+  out = tmp_path / "out"
+  assert predict.main(command(bare, manifest, out)) == 1
+  assert "tokenizer.json" in capsys.readouterr().err
+  assert not out.exists()
+
+
+def test_bad_rows_are_told_together_and_nothing_is_written(
+  model, manifest, tmp_path, capsys
+):
+  rows = [
+    {"id": name, "image": f"{name}.png", "question": "?", "answer": ""}
+    for name in ("a", "b")
+  ]
+  bad = tmp_path / "bad.jsonl"
+  bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  out = tmp_path / "out"
+  assert predict.main(command(model, bad, out)) == 1
+  told = capsys.readouterr().err
+  assert "row 1" in told
+  assert "row 2" in told
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  ("arguments", "told"),
+  [
+    (["--limit", "0"], "limit 0"),
+    (["--model", "nowhere"], "nowhere"),
+    (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+    (["--legacy-sigma", "2"], "--adapter"),
+  ],
+)
+def test_user_errors(model, manifest, tmp_path, capsys, arguments, told):
+  out = tmp_path / "out"
+  assert predict.main([*command(model, manifest, out), *arguments]) == 1
+  assert told in capsys.readouterr().err
+  assert not out.exists()
