@@ -105,6 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     help="largest file of the merged weights (default %(default)s)",
   )
   parser.add_argument(
+    "--base-name",
+    metavar="NAME",
+    help="what adapter_config.json calls the base: a folder or hub id that peft"
+    " can load; default: BASE, or what the run started from",
+  )
+  parser.add_argument(
     "--tokenizer",
     metavar="FOLDER",
     help="tokenizer files to copy along; default: those of BASE",
@@ -127,7 +133,7 @@ def _convert(args: argparse.Namespace) -> None:
       args.to,
       source.config,
       source.params,
-      source.base,
+      args.base_name or source.base,
       tokenizer=tokenizer,
       overwrite=args.overwrite,
     )
