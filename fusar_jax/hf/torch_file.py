@@ -178,12 +178,17 @@ def write_torch(path: str | Path, tree: dict) -> None:
   body = b"\x80\x02" + _pickled(tree, arrays) + b"."
   root = path.stem
   with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-    archive.writestr(f"{root}/data.pkl", body)
-    archive.writestr(f"{root}/byteorder", "little")
+
+    def add(name: str, data: bytes) -> None:
+      # ZipInfo's fixed date: the same weights give the same bytes and hash.
+      archive.writestr(zipfile.ZipInfo(f"{root}/{name}"), data)
+
+    add("data.pkl", body)
+    add("byteorder", b"little")
     for i, array in enumerate(arrays):
       data = array.astype(array.dtype.newbyteorder("<"), copy=False)
-      archive.writestr(f"{root}/data/{i}", data.tobytes())
-    archive.writestr(f"{root}/version", "3\n")
+      add(f"data/{i}", data.tobytes())
+    add("version", b"3\n")
 
 
 def _pickled(value: Any, arrays: list[np.ndarray]) -> bytes:

@@ -60,6 +60,17 @@ def test_transposed_arrays_are_written_as_they_read(tmp_path):
   np.testing.assert_array_equal(read_torch(tmp_path / "a.pt")["a"], array)
 
 
+def test_equal_weights_are_equal_files(tmp_path, monkeypatch):
+  """Whenever they are written: runs are told apart by their hash."""
+  tree = {"a": np.arange(3, dtype=np.float32)}
+  files = []
+  for now in (1e9, 1.6e9):
+    monkeypatch.setattr("time.time", lambda now=now: now)
+    write_torch(tmp_path / "a.pt", tree)
+    files.append((tmp_path / "a.pt").read_bytes())
+  assert files[0] == files[1]
+
+
 class _Evil:
   """Touches a file when unpickled."""
 
