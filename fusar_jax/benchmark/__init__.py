@@ -1,0 +1,1 @@
+"""The same work for two implementations, measured in turn."""

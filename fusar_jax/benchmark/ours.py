@@ -1,0 +1,73 @@
+"""Our side of the benchmark: train step and `generate` as users run them."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fusar_jax.benchmark import workload
+from fusar_jax.data.examples import Example, example_from_ids
+from fusar_jax.data.loader import pad_batch
+from fusar_jax.geo.anchors import Anchors
+from fusar_jax.hf.load import load_base
+from fusar_jax.hf.peft import attach, read_adapter
+from fusar_jax.inference.generation import Decoding, generate
+from fusar_jax.model.attention import default_implementation
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.fusar_gpt import FusarGPT
+from fusar_jax.training.optimizer import make_optimizer
+from fusar_jax.training.partition import partition
+from fusar_jax.training.state import create_state
+from fusar_jax.training.step import StepOptions, make_train_step
+
+
+class Ours:
+  """Holds the model; each call does one measured piece of work."""
+
+  def __init__(self, folder: Path):
+    _, self._shape, self._samples = workload.read(folder)
+    config, params = load_base(folder / "base")
+    self._config, extra = read_adapter(folder / "adapter", config)
+    self._params = attach(params, extra)
+    self._impl = default_implementation()
+    self._model = FusarGPT(self._config, impl=self._impl)
+    self._stages = {}
+
+  def train(self, stage: int) -> float:
+    """One optimizer step on 4 samples; returns its loss."""
+    if stage not in self._stages:
+      self._stages = {}  # The state of one stage at a time.
+      trainable, frozen = partition(self._params, workload.TRAINABLE[stage])
+      optimizer = make_optimizer(lambda _: 1e-4)
+      options = StepOptions(impl=self._impl, dropout=False)
+      step = jax.jit(make_train_step(self._config, optimizer, options))
+      state = create_state(trainable, optimizer, seed=0)
+      self._stages[stage] = [step, state, frozen]
+    step, state, frozen = self._stages[stage]
+    # Padding, patches and anchor weights are part of the measured work.
+    batch = self._batch(self._samples[: workload.BATCH], answers=True)
+    state, metrics = step(state, frozen, batch)
+    self._stages[stage][1] = state
+    return float(metrics["loss"])
+
+  def decode(self, count: int, tokens: int) -> list[list[int]]:
+    """Greedy answers of `count` samples at once, `tokens` long each."""
+    self._stages = {}
+    batch = self._batch(self._samples[:count], answers=False)
+    return generate(self._model, self._params, batch, Decoding(tokens))
+
+  def _batch(self, samples: list[workload.Sample], answers: bool) -> Batch:
+    examples = [self._example(sample, answers) for sample in samples]
+    return pad_batch(examples, config=self._config)
+
+  def _example(self, sample: workload.Sample, answers: bool) -> Example:
+    ids = sample.input_ids
+    prompt = len(ids) - self._shape.answer
+    mask = np.arange(len(ids)) >= prompt
+    return example_from_ids(
+      ids if answers else ids[:prompt],
+      [sample.image],
+      [Anchors(sample.features, sample.positions)],
+      self._config,
+      answer_mask=mask if answers else None,
+    )

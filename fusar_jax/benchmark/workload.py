@@ -1,0 +1,121 @@
+"""What both sides compute: weights, images, anchors and tokens from one seed.
+
+The weights go through the project's own export, so that the reference reads
+them as it reads any published checkpoint.
+
+C visual token width, E = 64 embedding bands, L text length, S anchors.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fusar_jax.config import preset
+from fusar_jax.hf.export import export_merged
+from fusar_jax.hf.peft import write_adapter
+from fusar_jax.model.config import FusarConfig, LoRAConfig
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training.partition import flatten, partition, unflatten
+
+SAMPLES = 16
+BATCH = 4
+ADAPTER_RULES = [(r"tlm/.*|.*/lora_[ab]", True), (".*", False)]
+TRAINABLE = {
+  1: ADAPTER_RULES,
+  2: [(r".*/lora_[ab]", True), (".*", False)],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """Sizes of one sample.
+
+  Attributes:
+    length: L, tokens of a sample with its answer.
+    answer: supervised tokens at its end.
+    side: S is side * side anchors on a regular grid.
+    rank: LoRA rank.
+  """
+
+  length: int = 509
+  answer: int = 60
+  side: int = 10
+  rank: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """One sample: int32[L] ids, uint8[h, w, 3] image, float32 anchors."""
+
+  input_ids: np.ndarray
+  image: np.ndarray
+  features: np.ndarray
+  positions: np.ndarray
+
+
+def bench_config(name: str, shape: Shape) -> FusarConfig:
+  """The preset with the bench's LoRA, without dropout: losses must agree."""
+  return dataclasses.replace(preset(name), lora=LoRAConfig(rank=shape.rank))
+
+
+def write(folder: Path, name: str, shape: Shape, seed: int = 0) -> None:
+  """Writes `base/`, `adapter/` and `workload.json` for both sides."""
+  config = bench_config(name, shape)
+  flat = flatten(init_params(config, jax.random.key(seed)))
+  rng = np.random.default_rng(seed)
+  for path in flat:
+    if path.endswith("lora_b"):  # Zero would leave lora_a without a gradient.
+      flat[path] = rng.normal(0, 0.02, flat[path].shape).astype(np.float32)
+  params = unflatten(flat)
+  _, base = partition(params, ADAPTER_RULES)
+  plain = dataclasses.replace(config, lora=LoRAConfig(), tlm=None)
+  export_merged(folder / "base", plain, base)
+  write_adapter(folder / "adapter", config, params, base=str(folder / "base"))
+  settings = {"preset": name, "seed": seed, "shape": dataclasses.asdict(shape)}
+  (folder / "workload.json").write_text(json.dumps(settings))
+
+
+def read(folder: Path) -> tuple[FusarConfig, Shape, list[Sample]]:
+  """Returns what `write` wrote: (config, shape, samples)."""
+  settings = json.loads((folder / "workload.json").read_text())
+  shape = Shape(**settings["shape"])
+  config = bench_config(settings["preset"], shape)
+  rng = np.random.default_rng(settings["seed"] + 1)
+  return config, shape, [_sample(config, shape, rng) for _ in range(SAMPLES)]
+
+
+def _sample(config: FusarConfig, shape: Shape, rng) -> Sample:
+  height, width = config.image_size
+  cells = height * width // config.vision.cell**2
+  t = config.tokens
+  words = shape.length - cells - 2
+  if words <= shape.answer:
+    raise ValueError(
+      f"{shape.length} tokens do not hold {cells} visual tokens and an answer"
+      f" of {shape.answer}."
+    )
+  # Ordinary words lie below every special token.
+  text = rng.integers(0, min(1000, config.decoder.vocab), words)
+  head = words - shape.answer - 15 if words > shape.answer + 15 else 1
+  ids = np.concatenate(
+    [
+      text[:head],
+      [t.vision_start],
+      np.full(cells, t.image),
+      [t.vision_end],
+      text[head:],
+    ]
+  )
+  features = rng.normal(size=(shape.side**2, 64))
+  features /= np.linalg.norm(features, axis=1, keepdims=True)
+  axis = (np.arange(shape.side) + 0.5) / shape.side
+  positions = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
+  return Sample(
+    input_ids=ids.astype(np.int32),
+    image=rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+    features=features.astype(np.float32),
+    positions=positions.reshape(-1, 2).astype(np.float32),
+  )
