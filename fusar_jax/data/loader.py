@@ -11,6 +11,7 @@ P patches, S anchors, W windows.
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -65,6 +66,7 @@ class Loader:
     clip_boxes: bool = False,
     num_workers: int = 0,
     cache_bytes: int = 512 << 20,
+    pool_batches: int = 1,
     strict: bool = True,
     process_index: int = 0,
     process_count: int = 1,
@@ -86,6 +88,8 @@ class Loader:
       with_answer, clip_boxes: see `fusar_jax.data.examples.build_example`.
       num_workers: processes that build examples; 0: threads of this one.
       cache_bytes: bound of decoded pictures, all workers together.
+      pool_batches: this many batches are drawn at a time and their rows dealt
+        out by length, so that batches hold less padding; 1: as drawn.
       strict: False leaves bad rows out and lists them in `refused`.
       process_index, process_count: this process's slice of each batch.
 
@@ -133,6 +137,7 @@ class Loader:
       "seed": seed,
       "shuffle": shuffle,
       "batch_size": batch_size,
+      "pool_batches": pool_batches,
     }
     order = grain.MapDataset.range(len(good)).seed(seed)
     if shuffle:
@@ -229,6 +234,29 @@ class Loader:
 def _buckets(buckets, largest, multiple) -> list[int]:
   last = sizes_lib.round_up(largest, multiple)
   return [*(b for b in buckets if b < last), last]
+
+
+def _dealt(order, batch_size, pool_batches, seed, sizes):
+  """Cuts an order of rows into batches, rows of like length together.
+
+  A step's rows follow from the seed and the step alone: the pool it belongs to
+  is drawn and sorted by length, and the pool's batches are shuffled, lest every
+  pool begin with its short ones.
+  """
+  if pool_batches == 1:
+    return order.batch(batch_size)
+  pools = order.batch(batch_size * pool_batches)
+
+  def batch(step):
+    pool, turn = divmod(int(step), pool_batches)
+    rows = sorted(pools[pool], key=lambda row: (sizes[row].length, row))
+    count = -(-len(rows) // batch_size)
+    if count == pool_batches:  # The last pool of a finite order is in order.
+      turn = np.random.default_rng((seed, pool)).permutation(count)[turn]
+    return np.asarray(rows[turn * batch_size : (turn + 1) * batch_size])
+
+  steps = min(-(-len(order) // batch_size), sys.maxsize)
+  return grain.MapDataset.range(steps).map(batch)
 
 
 def _digest(ids) -> str:

@@ -66,6 +66,29 @@ def read_manifest(path: str | os.PathLike) -> list[Triplet]:
   return triplets
 
 
+def read_manifests(paths: str) -> list[Triplet]:
+  """Returns the triplets of one manifest, or of several with commas between.
+
+  Raises:
+    FileNotFoundError: a manifest is missing.
+    ValueError: bad rows, or an id that two manifests use.
+  """
+  triplets, owners, twice = [], {}, []
+  for path in split_paths(paths):
+    for triplet in read_manifest(path):
+      if triplet.id in owners:
+        twice.append(f'id "{triplet.id}": in {owners[triplet.id]} and {path}')
+      owners[triplet.id] = path
+      triplets.append(triplet)
+  raise_together(twice, "ids must differ between manifests")
+  return triplets
+
+
+def split_paths(paths: str) -> list[str]:
+  """Returns the paths of "a.jsonl,b.jsonl"."""
+  return [path.strip() for path in paths.split(",") if path.strip()]
+
+
 def read_manifest_leniently(
   path: str | os.PathLike,
 ) -> tuple[list[Triplet], list[str]]:

@@ -55,7 +55,7 @@ class FusarGPT(nn.Module):
 
   def setup(self):
     c = self.config
-    options = dict(dtype=self.dtype, remat=self.remat, impl=self.impl)
+    options = {"dtype": self.dtype, "remat": self.remat, "impl": self.impl}
     self.visual = VisionTower(c.vision, c.lora, **options)
     if c.tlm is not None:
       self.tlm = TokenwiseLinearModulation(c.tlm)

@@ -169,8 +169,10 @@ def _loader(run, config, triplets, *, train: bool) -> Loader:
     epochs=None if train else 1,
     max_length=config.data.max_length,
     buckets=config.data.buckets,
+    answer_buckets=config.data.answer_buckets,
     num_workers=config.data.num_workers if train else 0,
     loss_weighting=config.data.loss_weighting,
+    pool_batches=config.data.pool_batches if train else 1,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )

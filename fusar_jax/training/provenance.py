@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fusar_jax.data.triplets import split_paths
 from fusar_jax.hf.folders import resolve
 
 CONFIG_FILE = "config.json"
@@ -141,18 +142,24 @@ def hash_files(files: Iterable[Path], root: Path) -> str:
 
 def describe_data(manifests: Mapping[str, str]) -> dict[str, Any]:
   """Hash of each manifest and what `dataset.json` beside it declares."""
-  described = {}
-  for name, manifest in manifests.items():
-    path = Path(manifest)
-    if not manifest or not path.is_file():
-      continue
-    about = path.parent / "dataset.json"
-    described[name] = {
-      "path": str(path.absolute()),
-      "sha256": hash_files([path], path.parent),
-      "dataset": read_json(about) if about.is_file() else None,
-    }
-  return described
+  return {
+    name: [
+      _manifest(Path(path))
+      for path in split_paths(paths)
+      if Path(path).is_file()
+    ]
+    for name, paths in manifests.items()
+    if paths
+  }
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+  about = path.parent / "dataset.json"
+  return {
+    "path": str(path.absolute()),
+    "sha256": hash_files([path], path.parent),
+    "dataset": read_json(about) if about.is_file() else None,
+  }
 
 
 def provenance(

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from fusar_jax import config as config_lib
 from fusar_jax.data import prompts
 from fusar_jax.data import tokenizer as tokenizer_lib
-from fusar_jax.data.triplets import Triplet, read_manifest
+from fusar_jax.data.triplets import Triplet, read_manifests
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.training import checkpoint, partition, provenance, sharding
 from fusar_jax.training.provenance import Source
@@ -70,8 +70,8 @@ def start(config: ConfigDict, workdir: Path) -> Start:
   resumes = _same_run(config, workdir)
   if not config.data.train:
     raise ValueError("config.data.train is empty; name a manifest.")
-  train = read_manifest(config.data.train)
-  evaluation = read_manifest(config.data.eval) if config.data.eval else []
+  train = read_manifests(config.data.train)
+  evaluation = read_manifests(config.data.eval) if config.data.eval else []
   data = provenance.describe_data(
     {"train": config.data.train, "eval": config.data.eval}
   )

@@ -1,5 +1,6 @@
 """Padding by hand; an order that depends on the seed and nothing else."""
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -173,6 +174,28 @@ def test_one_pass_in_file_order_ends_with_copies_that_weigh_nothing(
   assert last.answer_weight[:3].any(1).all()
   assert not last.answer_weight[3].any()
   _assert_equal(list(loader), batches)
+
+
+def test_pools_deal_rows_by_length(make):
+  """Each epoch shows every row once; like lengths share a batch; resumable."""
+  options = {"batch_size": 2, "pool_batches": 3, "epochs": 2}
+  loader = make(**options)
+  steps = list(loader)
+  shown = collections.Counter(i for _, ids in steps for i in ids)
+  assert set(shown.values()) == {2}
+
+  def padding(batches):
+    return sum(int((b.segment_ids == 0).sum()) for b, _ in batches)
+
+  tight = {"buckets": range(8, 512, 8)}
+  dealt = padding(make(**options, **tight))
+  drawn = padding(make(**{**options, "pool_batches": 1}, **tight))
+  assert dealt <= drawn
+  again = make(**options)
+  first = _take(again, 2)
+  resumed = make(**options)
+  resumed.set_state(again.get_state())
+  _assert_equal(first + list(resumed), steps)
 
 
 def test_lengths_come_in_buckets(make, triplets, tokenizer, config):
