@@ -40,6 +40,17 @@ def main(argv: list[str]) -> None:
     print(f"done: {result.step} steps in {_WORKDIR.value}")
 
 
+def _parse(argv: list[str]) -> list[str]:
+  """Parses flags; an error in a config is one message, not a traceback."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    # The text itself: a KeyError shows its message in quotes.
+    text = error.args[0] if len(error.args) == 1 else error
+    print(f"{type(error).__name__}: {text}", file=sys.stderr)
+    sys.exit(1)
+
+
 if __name__ == "__main__":
   flags.mark_flags_as_required(["config", "workdir"])
-  app.run(main)
+  app.run(main, flags_parser=_parse)
