@@ -1,0 +1,51 @@
+# Each target is enough on a fresh machine with Python 3.11 to 3.13: it makes
+# .venv, installs the tested versions of constraints.txt, and runs.
+#
+#   make demo     simulate, train three stages, score, export (5 minutes)
+#   make test     the tests that need no torch
+#   make parity   the comparisons with transformers and peft (installs torch)
+#   make lint     ruff and the floors of the package
+
+VENV ?= .venv
+# The first Python of a version that we support.
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+  $(shell $(p) -c "import sys; \
+    (3, 11) <= sys.version_info < (3, 14) and print('$(p)')" 2>/dev/null)))
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+  -c constraints.txt
+# This exact version takes a build for CPUs.
+TORCH := torch==2.13.0
+
+.PHONY: demo test parity lint
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(BIN)/python -m fusar_jax.demo --out runs/demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest --ignore=tests/parity
+
+parity: $(VENV)/installed-parity
+	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest tests/parity
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+# Stamps: an installation is repeated only when what it depends on changes.
+$(VENV)/made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and\
+	 none is on the PATH; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made pyproject.toml constraints.txt
+	$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/installed-parity: $(VENV)/installed
+	$(PIP) $(TORCH)
+	$(PIP) -e '.[parity]'
+	@touch $@
