@@ -39,14 +39,14 @@ class _SelfAttention(nn.Module):
     c = self.config
     batch, length, _ = x.shape
 
-    def project(name, features, x, bias):
+    def dense(name, features, x, bias):
       lora = self.lora if name in self.lora.language else None
       return Dense(features, bias, lora, self.dtype, name=name)(
         x, deterministic
       )
 
     def heads(name, count):
-      y = project(name, count * c.head_width, x, True)
+      y = dense(name, count * c.head_width, x, True)
       return y.reshape(batch, length, count, c.head_width)
 
     cos, sin = angles
@@ -59,7 +59,7 @@ class _SelfAttention(nn.Module):
       values = jnp.concatenate([past.value.astype(value.dtype), value], axis=1)
     mixed = attend(query, keys, values, mask, impl=self.impl)
     mixed = mixed.reshape(batch, length, c.heads * c.head_width)
-    return project("o_proj", x.shape[-1], mixed, False), KVCache(key, value)
+    return dense("o_proj", x.shape[-1], mixed, False), KVCache(key, value)
 
 
 class DecoderLayer(nn.Module):

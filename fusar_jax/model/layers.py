@@ -18,6 +18,16 @@ def _uniform_fan_in(key, shape, dtype=jnp.float32):
   return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """x[..., D] times kernel[D, F], as one product of two matrices.
+
+  With the leading axes apart, the kernel's gradient sums over several axes, and
+  XLA leaves the fast path of a CPU: 2.4 times the time of forward and backward.
+  """
+  rows = x.reshape(-1, x.shape[-1])
+  return (rows @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class Dense(nn.Module):
   """y = x W + b, plus `scale * dropout(x) A B` where an adapter is asked for.
 
@@ -38,7 +48,7 @@ class Dense(nn.Module):
     width = x.shape[-1]
     x = x.astype(self.dtype)
     kernel = self.param("kernel", _kernel_init, (width, self.features))
-    y = x @ kernel.astype(self.dtype)
+    y = project(x, kernel.astype(self.dtype))
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       y = y + bias.astype(self.dtype)
@@ -48,8 +58,8 @@ class Dense(nn.Module):
       b = self.param("lora_b", nn.initializers.zeros, (rank, self.features))
       if self.lora.dropout and not deterministic:
         x = dropout(x, self.lora.dropout, self.make_rng("dropout"))
-      low = x @ a.astype(self.dtype)
-      y = y + (low @ b.astype(self.dtype)) * self.lora.scale
+      low = project(x, a.astype(self.dtype)) * self.lora.scale
+      y = y + project(low, b.astype(self.dtype))
     return y
 
 
@@ -93,7 +103,7 @@ class SwiGLU(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
-    def project(name, features, x):
+    def dense(name, features, x):
       return Dense(
         features,
         self.use_bias,
@@ -102,6 +112,6 @@ class SwiGLU(nn.Module):
         name=name,
       )(x, deterministic)
 
-    gate = project("gate_proj", self.ff_width, x)
-    up = project("up_proj", self.ff_width, x)
-    return project("down_proj", x.shape[-1], nn.silu(gate) * up)
+    gate = dense("gate_proj", self.ff_width, x)
+    up = dense("up_proj", self.ff_width, x)
+    return dense("down_proj", x.shape[-1], nn.silu(gate) * up)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from fusar_jax.model.config import TLMConfig
+from fusar_jax.model.layers import project
 
 
 def _fan_in_uniform(width: int):
@@ -38,7 +39,7 @@ class _Linear(nn.Module):
     init = _fan_in_uniform(x.shape[-1])
     kernel = self.param("kernel", init, (x.shape[-1], self.features))
     bias = self.param("bias", init, (self.features,))
-    return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+    return project(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
 
 
 class TokenwiseLinearModulation(nn.Module):

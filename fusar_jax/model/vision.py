@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from fusar_jax.model import rope
 from fusar_jax.model.attention import attend
 from fusar_jax.model.config import LoRAConfig, VisionConfig
-from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU
+from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU, project
 from fusar_jax.model.remat import remat_layer
 
 
@@ -39,7 +39,7 @@ class _PatchEmbed(nn.Module):
     shape = (self.config.temporal, self.config.patch_values, self.config.width)
     kernel = self.param("kernel", nn.initializers.normal(0.02), shape)
     kernel = kernel.astype(jnp.float32).sum(0).astype(self.dtype)
-    return patches.astype(self.dtype) @ kernel
+    return project(patches.astype(self.dtype), kernel)
 
 
 class _Attention(nn.Module):
@@ -53,13 +53,13 @@ class _Attention(nn.Module):
     images, patches, width = x.shape
     heads, head_width = self.config.heads, self.config.head_width
 
-    def project(name, features, x):
+    def dense(name, features, x):
       lora = self.lora if name in self.lora.vision else None
       return Dense(features, True, lora, self.dtype, name=name)(
         x, deterministic
       )
 
-    qkv = project("qkv", 3 * width, x)
+    qkv = dense("qkv", 3 * width, x)
     qkv = qkv.reshape(images, patches, 3, heads, head_width)
     cos, sin = angles
     query = rope.rotate(qkv[:, :, 0], cos, sin)
@@ -86,7 +86,7 @@ class _Attention(nn.Module):
       return jnp.take_along_axis(mixed, inverse[..., None], axis=1)
 
     mixed = jax.lax.cond(full, over_image, over_windows, query, key, value)
-    return project("proj", width, mixed)
+    return dense("proj", width, mixed)
 
 
 class _Block(nn.Module):
