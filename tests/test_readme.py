@@ -1,0 +1,105 @@
+"""The README's commands exist, and so does every flag that they give."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+  return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def commands() -> list[list[str]]:
+  """Commands of all bash blocks, continued lines joined, comments dropped."""
+  text = "\n".join(blocks("bash")).replace("\\\n", " ")
+  found = (shlex.split(line, comments=True) for line in text.splitlines())
+  return [_plain(words) for words in found if words]
+
+
+def _plain(words: list[str]) -> list[str]:
+  """Without settings of the environment before the command."""
+  while words and re.fullmatch(r"\w+=.*", words[0]):
+    words = words[1:]
+  return words
+
+
+OURS = [
+  words
+  for words in commands()
+  if words[:2] == ["python", "-m"] and words[2].startswith("fusar_jax.")
+]
+MADE = sorted({w for words in commands() if words[0] == "make" for w in words})
+
+
+def test_there_are_commands():
+  assert OURS
+  assert "test" in MADE
+  assert "demo" in MADE
+
+
+@pytest.mark.parametrize("target", [w for w in MADE if w != "make"])
+def test_targets_of_make_exist(target):
+  assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize(
+  "module", sorted({words[2] for words in OURS} - {"fusar_jax.train"})
+)
+def test_flags_are_known(module):
+  told = subprocess.run(
+    [sys.executable, "-m", module, "--help"],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=ROOT,
+  ).stdout
+  known = set(re.findall(r"--[a-z][\w-]*", told))
+  given = {
+    word.partition("=")[0]
+    for words in OURS
+    if words[2] == module
+    for word in words[3:]
+    if word.startswith("--")
+  }
+  assert given <= known
+
+
+@pytest.mark.parametrize(
+  "words",
+  [words for words in OURS if words[2] == "fusar_jax.train"],
+  ids=lambda words: " ".join(words[3:5]),
+)
+def test_train_commands_are_read(words, monkeypatch):
+  """The config file loads, and takes each override."""
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(sys, "argv", words[2:])  # Read by config_flags.
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    "config", lock_config=True, flag_values=values
+  )
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  assert values(sys.argv) == words[2:3]
+  assert values.config.model
+  assert values.workdir
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_can_be_read(code):
+  ast.parse(code)
+
+
+@pytest.mark.parametrize(
+  "path", sorted(set(re.findall(r"configs/\w+\.py", README)))
+)
+def test_configs_exist(path):
+  assert (ROOT / path).is_file()
