@@ -1,7 +1,7 @@
 """Stage 0: a tiny stand-in for Qwen2.5-VL, trained in full from nothing.
 
 No pretrained backbone can be shipped, so laptops and tests start from this one:
-5 M parameters, 224 x 224 pixels, a SentencePiece vocabulary of 1024 pieces that
+5 M parameters, 168 x 168 pixels, a SentencePiece vocabulary of 1024 pieces that
 is trained from the words of the data. It has neither LoRA nor TLM; stages 1 and
 2 add them as they do to the real model.
 
@@ -34,8 +34,8 @@ def get_config(arg=None):
   config.data.train = arg.data
   config.data.eval = ""
   config.data.max_length = 2048  # A longer example is an error.
-  config.data.buckets = (128, 160, 192, 256, 384, 512)
-  config.data.answer_buckets = (32, 64, 128, 256)
+  config.data.buckets = (96, 128, 192, 384)
+  config.data.answer_buckets = (32, 128, 512)
   # Batches drawn at a time and dealt out by length; 1: as drawn.
   config.data.pool_batches = 8
   config.data.num_workers = 0

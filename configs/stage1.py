@@ -53,13 +53,13 @@ def get_config(arg=None):
   config.data.eval = ""
   config.data.max_length = 2048  # A longer example is an error.
   config.data.buckets = (512, 640, 768, 1024, 2048)
-  config.data.answer_buckets = (32, 64, 128, 256)
+  config.data.answer_buckets = (32, 128, 512)
   # Batches drawn at a time and dealt out by length; 1: as drawn.
   config.data.pool_batches = 8 if small else 1
   config.data.num_workers = 0 if small else 8
   config.data.loss_weighting = "example"
   if small:
-    config.data.buckets = (128, 160, 192, 256, 384, 512)
+    config.data.buckets = (96, 128, 192, 384)
 
   config.batch_size = 16
   config.accumulation = 1 if small else 4

@@ -85,7 +85,7 @@ PRESETS = {
     tokens=SpecialTokens(
       image=6, vision_start=4, vision_end=5, end_of_turn=3, pad=0
     ),
-    image_size=(224, 224),
+    image_size=(168, 168),
   ),
 }
 

@@ -12,9 +12,8 @@ from fusar_jax.geo.anchors import Anchors
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.peft import attach, read_adapter
 from fusar_jax.inference.generation import Decoding, generate
-from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.fusar_gpt import FusarGPT
+from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
 from fusar_jax.training.optimizer import make_optimizer
 from fusar_jax.training.partition import partition
 from fusar_jax.training.state import create_state
@@ -29,8 +28,8 @@ class Ours:
     config, params = load_base(folder / "base")
     self._config, extra = read_adapter(folder / "adapter", config)
     self._params = attach(params, extra)
-    self._impl = default_implementation()
-    self._model = FusarGPT(self._config, impl=self._impl)
+    self._fast = fast_options(self._config)
+    self._model = FusarGPT(self._config, **self._fast)
     self._stages = {}
 
   def train(self, stage: int) -> float:
@@ -39,7 +38,7 @@ class Ours:
       self._stages = {}  # The state of one stage at a time.
       trainable, frozen = partition(self._params, workload.TRAINABLE[stage])
       optimizer = make_optimizer(lambda _: 1e-4)
-      options = StepOptions(impl=self._impl, dropout=False)
+      options = StepOptions(dropout=False, **self._fast)
       step = jax.jit(make_train_step(self._config, optimizer, options))
       state = create_state(trainable, optimizer, seed=0)
       self._stages[stage] = [step, state, frozen]

@@ -31,10 +31,9 @@ from fusar_jax.hf.folders import resolve
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.peft import attach, read_adapter
 from fusar_jax.inference.generation import Decoding, generate
-from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import FusarGPT
+from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.training.checkpoint import load_run
 
@@ -112,7 +111,7 @@ class Assistant:
       norm = params["model"]["norm"]["scale"]
       on_cpu = jax.default_backend() == "cpu"
       dtype = jnp.float32 if on_cpu else norm.dtype
-    self.model = FusarGPT(config, dtype=dtype, impl=default_implementation())
+    self.model = FusarGPT(config, dtype=dtype, **fast_options(config))
     self._logits = jax.jit(
       lambda params, batch: self.model.apply({"params": params}, batch)
     )

@@ -112,6 +112,7 @@ class Decoder(nn.Module):
   dtype: jnp.dtype = jnp.float32
   remat: str = "none"
   impl: str = "xla"
+  unroll: int = 1
 
   def setup(self):
     self.embed_tokens = _Embedding(self.config, self.dtype)
@@ -152,6 +153,7 @@ class Decoder(nn.Module):
       split_rngs={"params": True, "dropout": True},
       in_axes=(0, nn.broadcast, nn.broadcast),
       length=c.layers,
+      unroll=min(self.unroll, c.layers),
     )(c, self.lora, self.dtype, self.impl, deterministic, keep, name="layers")
     x, new = layers(x, past, angles, mask)
     return RMSNorm(c.norm_eps, self.dtype, name="norm")(x), new

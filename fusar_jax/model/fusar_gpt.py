@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.decoder import Decoder, KVCache, causal_mask
@@ -46,16 +47,23 @@ class FusarGPT(nn.Module):
       float32.
     remat: policy of the scanned layers, see `fusar_jax.model.remat`.
     impl: attention, see `fusar_jax.model.attention`.
+    unroll: layers in one iteration of the scans.
   """
 
   config: FusarConfig
   dtype: jnp.dtype = jnp.float32
   remat: str = "none"
   impl: str = "xla"
+  unroll: int = 1
 
   def setup(self):
     c = self.config
-    options = {"dtype": self.dtype, "remat": self.remat, "impl": self.impl}
+    options = {
+      "dtype": self.dtype,
+      "remat": self.remat,
+      "impl": self.impl,
+      "unroll": self.unroll,
+    }
     self.visual = VisionTower(c.vision, c.lora, **options)
     if c.tlm is not None:
       self.tlm = TokenwiseLinearModulation(c.tlm)
@@ -135,6 +143,23 @@ class FusarGPT(nn.Module):
   def __call__(self, batch: Batch) -> jax.Array:
     """float32[B, L, V]: logits everywhere; training needs only answers."""
     return self.head(self.hidden(batch))
+
+
+def fast_options(config: FusarConfig, devices: int = 1) -> dict:
+  """`impl` and `unroll` of `FusarGPT` that suit where the process runs.
+
+  On one CPU device attention is blocked, and few layers are unrolled: inside a
+  loop XLA neither spreads element-wise work over cores nor reads a layer's
+  weights in place. Elsewhere programs stay small and shard.
+
+  Args:
+    config: shapes.
+    devices: how many devices the program is spread over.
+  """
+  impl = default_implementation(devices)
+  layers = max(config.vision.depth, config.decoder.layers)
+  unrolled = impl == "blocked" and layers <= 12
+  return {"impl": impl, "unroll": layers if unrolled else 1}
 
 
 def head_kernel(params: dict, config: FusarConfig) -> jax.Array:

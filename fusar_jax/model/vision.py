@@ -134,6 +134,7 @@ class VisionTower(nn.Module):
   dtype: jnp.dtype = jnp.float32
   remat: str = "none"
   impl: str = "xla"
+  unroll: int = 1
 
   @nn.compact
   def __call__(
@@ -163,6 +164,7 @@ class VisionTower(nn.Module):
       split_rngs={"params": True, "dropout": True},
       in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
       length=c.depth,
+      unroll=min(self.unroll, c.depth),
     )(c, self.lora, self.dtype, self.impl, deterministic, name="blocks")
     x, _ = blocks(x, full, angles, valid, _windows(window_index, x.shape[1]))
     return _Merger(c, self.dtype, name="merger")(x)

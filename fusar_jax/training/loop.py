@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax.data.loader import Loader
-from fusar_jax.model.attention import default_implementation
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import fast_options
 from fusar_jax.training import optimizer, partition, sharding
 from fusar_jax.training import start as start_lib
 from fusar_jax.training.checkpoint import Checkpoints
@@ -73,7 +74,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   except (OSError, ValueError):
     start_lib.undo(run, workdir)
     raise
-  options = step_options(config)
+  options = step_options(config, run.model)
   step_fn = jax.jit(
     make_train_step(run.model, tx, options),
     in_shardings=(*shardings, sharding.batch_sharding(mesh)),
@@ -143,18 +144,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   return Result(step, total, preempted)
 
 
-def step_options(config: ConfigDict) -> StepOptions:
+def step_options(config: ConfigDict, model: FusarConfig) -> StepOptions:
   """Returns how the config wants a step to be computed."""
-  impl = config.attention
-  if impl == "auto":
-    impl = default_implementation(jax.device_count())
+  options = fast_options(model, jax.device_count())
+  if config.attention != "auto":
+    options["impl"] = config.attention
   return StepOptions(
     accumulation=config.accumulation,
     dtype=jnp.dtype(config.dtype.compute),
     remat=config.remat,
-    impl=impl,
     head_chunk=config.head_chunk,
-    dropout=config.model.lora.dropout > 0,
+    dropout=model.lora.dropout > 0,
+    **options,
   )
 
 

@@ -275,6 +275,8 @@ def _write(config, workdir, model, tokenizer, triplets, records) -> None:
       (text for row in triplets for text in _texts(row)),
       workdir / TOKENIZER / "tokenizer.model",
       vocab_size=model.decoder.vocab,
+      # Boxes are written in pixels of the image as the model sees it.
+      numbers=max(model.image_size or (0,)) + 1,
     )
   # Last: it marks a run that can be resumed.
   provenance.write_json(

@@ -33,6 +33,7 @@ class StepOptions:
     dtype: of the arithmetic.
     remat: policy of the layers, see `fusar_jax.model.remat`.
     impl: attention, see `fusar_jax.model.attention`.
+    unroll: layers in one iteration of the scans.
     head_chunk: answer positions whose logits exist at one time.
     dropout: whether LoRA's dropout is on.
   """
@@ -41,6 +42,7 @@ class StepOptions:
   dtype: jnp.dtype = jnp.float32
   remat: str = "none"
   impl: str = "xla"
+  unroll: int = 1
   head_chunk: int = 256
   dropout: bool = True
 
@@ -48,7 +50,11 @@ class StepOptions:
 def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
   """Returns `loss(trainable, frozen, batch, key) -> sum of weighted nll`."""
   model = FusarGPT(
-    config, dtype=options.dtype, remat=options.remat, impl=options.impl
+    config,
+    dtype=options.dtype,
+    remat=options.remat,
+    impl=options.impl,
+    unroll=options.unroll,
   )
 
   def loss(trainable: dict, frozen: dict, batch: Batch, key: jax.Array):
