@@ -213,13 +213,17 @@ def json_values(config: ConfigDict) -> dict[str, Any]:
 
 def _recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
   record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
-  for name, now in data.items():
-    before = record["data"].get(name)
-    if before and before["sha256"] != now["sha256"]:
-      raise ValueError(
-        f"{now['path']} has changed since {workdir} was begun: a resumed run"
-        " would see other examples. Restore it, or begin a new run."
-      )
+  changed = [
+    now["path"]
+    for name, manifests in data.items()
+    for before, now in zip(record["data"].get(name, []), manifests)
+    if before["sha256"] != now["sha256"]
+  ]
+  if changed:
+    raise ValueError(
+      f"{', '.join(changed)}: changed since {workdir} was begun, so a resumed"
+      " run would see other examples. Restore the file, or begin a new run."
+    )
   return Source(**record["base"]), Source(**record["adapter"])
 
 

@@ -1,0 +1,73 @@
+"""A checkpoint comes back bit by bit, also onto another mesh."""
+
+import jax
+import numpy as np
+import pytest
+
+from fusar_jax.training import optimizer, partition, sharding
+from fusar_jax.training.checkpoint import Checkpoints
+from fusar_jax.training.state import create_state
+
+
+@pytest.fixture
+def state(params):
+  rules = [("tlm/.*", True), (".*/lora_[ab]", True), (".*", False)]
+  trainable, _ = partition.partition(params, rules)
+  tx = optimizer.make_optimizer(optimizer.linear_schedule(1e-3, 10, 0))
+  state = create_state(trainable, tx, seed=3)
+  grads = jax.tree.map(lambda x: 0.1 + x, trainable)
+  _, opt_state = tx.update(grads, state.opt_state, trainable)
+  return state.replace(step=state.step + 7, opt_state=opt_state)
+
+
+def test_restored_onto_another_mesh(state, tmp_path):
+  first = sharding.make_mesh(2, 2, 2)
+  second = sharding.make_mesh(1, 8, 1)
+  placed = sharding.put(state, sharding.state_shardings(state, first))
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(placed, {"loader": {"position": 5}})
+  checkpoints.wait()
+  shardings = sharding.state_shardings(state, second)
+  like = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    state,
+    shardings,
+  )
+  restored, host = checkpoints.restore(like)
+  checkpoints.close()
+  assert host == {"loader": {"position": 5}}
+  jax.tree.map(np.testing.assert_array_equal, restored, state)
+  assert jax.tree.leaves(jax.tree.map(lambda x: x.sharding, restored)) == (
+    jax.tree.leaves(shardings)
+  )
+
+
+def test_the_last_ones_are_kept(state, tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep=2)
+  for step in (1, 2, 3):
+    checkpoints.save(state.replace(step=np.int32(step)), {})
+  checkpoints.wait()
+  checkpoints.close()
+  folder = tmp_path / "checkpoints"
+  assert {path.name for path in folder.iterdir()} == {"2", "3"}
+  assert Checkpoints(tmp_path).latest_step() == 3
+
+
+def test_a_step_that_is_not_there_lists_those_that_are(state, tmp_path):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(state, {})
+  checkpoints.wait()
+  with pytest.raises(FileNotFoundError, match=r"step 5; there are \[7\]"):
+    checkpoints.restore(state, step=5)
+  checkpoints.close()
+
+
+def test_an_optimizer_of_another_kind_is_refused(state, tmp_path):
+  """Momentum alone instead of Adam: the names differ."""
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(state, {})
+  checkpoints.wait()
+  other = state.replace(opt_state={"trace": state.trainable})
+  with pytest.raises(ValueError, match="a checkpoint of another model"):
+    checkpoints.restore(other)
+  checkpoints.close()
