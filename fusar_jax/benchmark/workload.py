@@ -97,8 +97,10 @@ def _sample(config: FusarConfig, shape: Shape, rng) -> Sample:
       f"{shape.length} tokens do not hold {cells} visual tokens and an answer"
       f" of {shape.answer}."
     )
-  # Ordinary words lie below every special token.
-  text = rng.integers(0, min(1000, config.decoder.vocab), words)
+  # Special tokens lie above all words (Qwen) or below them (SentencePiece).
+  special = max(dataclasses.astuple(t))
+  low = special + 1 if special < 1000 else 0
+  text = rng.integers(low, min(low + 1000, config.decoder.vocab), words)
   head = words - shape.answer - 15 if words > shape.answer + 15 else 1
   ids = np.concatenate(
     [
