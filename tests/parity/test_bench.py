@@ -41,5 +41,5 @@ class _Canned:
 
 
 def test_nothing_is_timed_when_losses_differ():
-  with pytest.raises(ValueError, match="stage 1: our loss is 2.01"):
+  with pytest.raises(ValueError, match=r"stage 1: our loss is 2\.01"):
     turns.agree(_Canned(2.01), _Canned(2.0), tokens=2)
