@@ -69,12 +69,15 @@ def test_base(tiny, base, name):
   example = example_from_ids(ids, images, None, base.config)
   np.testing.assert_array_equal(example.positions, values["position_ids"][:, 0])
   batch = pad_batch([example], config=base.config)
-  tokens = base.model.apply(
-    {"params": base.params},
-    batch,
-    modulate=False,
-    method=base.model.visual_tokens,
+  run = jax.jit(
+    lambda params, batch: base.model.apply(
+      {"params": params},
+      batch,
+      modulate=False,
+      method=base.model.visual_tokens,
+    )
   )
+  tokens = run(base.params, batch)
   tokens = np.concatenate(
     [t[: h * w // 4] for t, (h, w) in zip(tokens[0], example.grids)]
   )
