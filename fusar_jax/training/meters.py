@@ -41,14 +41,17 @@ class MetricsFile:
 
   def __init__(self, path: Path, after_step: int):
     self._path = Path(path)
-    if self._path.is_file():
-      kept = [
-        line
-        for line in self._path.read_text("utf-8").splitlines(keepends=True)
-        if line.endswith("\n") and json.loads(line)["step"] <= after_step
-      ]
+    if not self._path.is_file():
+      return
+    written = self._path.read_text("utf-8")
+    kept = "".join(
+      line
+      for line in written.splitlines(keepends=True)
+      if line.endswith("\n") and json.loads(line)["step"] <= after_step
+    )
+    if kept != written:
       temporary = self._path.with_suffix(".tmp")
-      temporary.write_text("".join(kept), "utf-8")
+      temporary.write_text(kept, "utf-8")
       temporary.replace(self._path)
 
   def append(self, values: dict[str, Any]) -> None:
