@@ -1,7 +1,7 @@
 # Each target is enough on a fresh machine with Python 3.11 to 3.13: it makes
 # .venv, installs the tested versions of constraints.txt, and runs.
 #
-#   make demo     simulate, train three stages, score, export (5 minutes)
+#   make demo     simulate, train three stages, score, export
 #   make test     the tests that need no torch
 #   make parity   the comparisons with transformers and peft (installs torch)
 #   make lint     ruff and the floors of the package

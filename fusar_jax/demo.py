@@ -1,4 +1,4 @@
-"""The whole way in five minutes: simulate, train, predict, score, export.
+"""The whole way, from nothing: simulate, train, predict, score, export.
 
 COMMAND:
   python -m fusar_jax.demo --out runs/demo
@@ -42,7 +42,7 @@ _COMPARED = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How much of everything; the defaults take 5 minutes on 2 cores at most.
+  """How much of everything; the defaults are for minutes on 2 cores.
 
   Attributes:
     scenes, unseen: simulated scenes to learn from, and to be scored on.
