@@ -25,6 +25,8 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from fusar_jax.data.triplets import write_text
+
 # Steps that may run ahead of their metrics. It also bounds the batches that
 # wait in the queue of the device.
 LAG = 2
@@ -50,9 +52,7 @@ class MetricsFile:
       if line.endswith("\n") and json.loads(line)["step"] <= after_step
     )
     if kept != written:
-      temporary = self._path.with_suffix(".tmp")
-      temporary.write_text(kept, "utf-8")
-      temporary.replace(self._path)
+      write_text(self._path, kept)
 
   def append(self, values: dict[str, Any]) -> None:
     """Adds one line by one write, so that a reader sees it whole."""
