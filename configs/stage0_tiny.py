@@ -40,6 +40,9 @@ def get_config(arg=None):
   config.data.pool_batches = 8
   config.data.num_workers = 0
   config.data.loss_weighting = "example"
+  # Visual tokens say what lies in their cells, if a row has boxes; the loss of
+  # that, in answers (0: not asked).
+  config.data.cell_weight = 1.0
 
   config.batch_size = 16
   config.accumulation = 1

@@ -55,6 +55,9 @@ def get_config(arg=None):
   config.data.pool_batches = 8 if small else 1
   config.data.num_workers = 0 if small else 8
   config.data.loss_weighting = "example"
+  # Visual tokens say what lies in their cells, if a row has boxes; the loss of
+  # that, in answers (0: not asked).
+  config.data.cell_weight = 0.0
   if small:
     config.data.buckets = (96, 128, 192, 384)
 

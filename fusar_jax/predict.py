@@ -26,7 +26,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from fusar_jax.data.loader import pad_batch
+from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import Sizes, round_up
 from fusar_jax.data.survey import survey
 from fusar_jax.data.triplets import (

@@ -7,7 +7,7 @@ import numpy as np
 
 from fusar_jax.benchmark import workload
 from fusar_jax.data.examples import Example, example_from_ids
-from fusar_jax.data.loader import pad_batch
+from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.peft import attach, read_adapter

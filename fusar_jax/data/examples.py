@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from fusar_jax.data import anchor_weights, prompts, vision
+from fusar_jax.data.cells import cell_labels, cell_tokens
 from fusar_jax.data.positions import check_image_tokens, mrope_positions
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.geo.anchors import Anchors, read_anchors
@@ -51,6 +52,9 @@ class Example:
     grids: per image (hp, wp), patches.
     anchors: per image, or None.
     anchor_weights: per image float32[M, S], or None: unmodulated.
+    cell_ids: int32[M], what each visual token of the first image says, or None;
+      see `fusar_jax.data.cells`.
+    cell_weights: float32[M], their share of the loss, sum 1; or None.
     id: of the triplet.
     task: of the triplet.
     coordinate_size: (height, width) that the row's boxes speak of, as declared
@@ -67,6 +71,8 @@ class Example:
   grids: tuple[tuple[int, int], ...]
   anchors: tuple[Anchors | None, ...]
   anchor_weights: tuple[np.ndarray | None, ...]
+  cell_ids: np.ndarray | None = None
+  cell_weights: np.ndarray | None = None
   id: str = ""
   task: str | None = None
   coordinate_size: tuple[int, int] | None = None
@@ -101,6 +107,7 @@ def build_example(
   with_answer: bool = True,
   max_length: int = MAX_LENGTH,
   clip_boxes: bool = False,
+  cells: bool = False,
   read_image: Callable[[Path, FusarConfig], tuple] | None = None,
 ) -> Example:
   """Returns the example of a triplet.
@@ -112,6 +119,7 @@ def build_example(
     with_answer: False leaves the answer out, to be generated.
     max_length: largest L; boxes are never truncated.
     clip_boxes: see the module.
+    cells: also say what each visual token holds, if the row has "boxes".
     read_image: replaces `decode`, for a cache in front of it.
 
   Raises:
@@ -140,6 +148,10 @@ def build_example(
     example = example_from_ids(
       ids, images, triplet.anchors, config, answer_mask=mask
     )
+    if cells and with_answer:
+      example = _with_cells(
+        example, triplet, tokenizer, config, originals, sizes
+      )
   except FileNotFoundError as error:
     raise FileNotFoundError(f"{triplet.where}: {error}") from None
   except ValueError as error:
@@ -151,6 +163,19 @@ def build_example(
     coordinate_size=triplet.coordinate_size or originals[0],
     original_size=originals[0],
     model_size=sizes[0],
+  )
+
+
+def _with_cells(example, triplet, tokenizer, config, originals, sizes):
+  if "boxes" not in triplet.extra:
+    return example
+  grid = tuple(side // config.vision.cell for side in sizes[0])
+  labels, weights = cell_labels(
+    triplet.extra["boxes"], triplet.coordinate_size or originals[0], grid
+  )
+  tokens = cell_tokens(tokenizer, grid[0] * grid[1])
+  return dataclasses.replace(
+    example, cell_ids=tokens[labels], cell_weights=weights
   )
 
 

@@ -2,11 +2,10 @@
 
 Grain gives the order: a function of the seed and of the global index alone, the
 same for any number of processes, workers and restarts. Every process takes its
-slice of each global batch. Worker processes build the examples; this module,
-the only one of `data` that may touch JAX, pads them.
+slice of each global batch. Worker processes build the examples; they are padded
+here.
 
-A answer slots, B batch, I images in a sample, L text length, M merged tokens,
-P patches, S anchors, W windows.
+A answer slots, B batch, L text length.
 """
 
 import dataclasses
@@ -18,18 +17,16 @@ import grain
 import numpy as np
 
 from fusar_jax.data import sizes as sizes_lib
-from fusar_jax.data import vision
-from fusar_jax.data.examples import MAX_LENGTH, Example
+from fusar_jax.data.examples import MAX_LENGTH
+from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.data.survey import survey
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import Triplet, raise_together
 from fusar_jax.data.workers import Recipe, Workers
-from fusar_jax.geo.anchors import BANDS
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 
-LOSS_WEIGHTINGS = ("example", "token")
 ANSWER_BUCKETS = (32, 128, 512)
 
 
@@ -62,6 +59,7 @@ class Loader:
     buckets: Sequence[int] = (),
     answer_buckets: Sequence[int] = ANSWER_BUCKETS,
     loss_weighting: str = "example",
+    cell_weight: float = 0.0,
     with_answer: bool = True,
     clip_boxes: bool = False,
     num_workers: int = 0,
@@ -85,6 +83,7 @@ class Loader:
       buckets: values of L; a last one, that holds the longest row, is added.
       answer_buckets: values of A; likewise.
       loss_weighting: see `pad_batch`.
+      cell_weight: see `pad_batch`; 0: visual tokens say nothing.
       with_answer, clip_boxes: see `fusar_jax.data.examples.build_example`.
       num_workers: processes that build examples; 0: threads of this one.
       cache_bytes: bound of decoded pictures, all workers together.
@@ -108,6 +107,7 @@ class Loader:
       with_answer=with_answer,
       max_length=max_length,
       clip_boxes=clip_boxes,
+      cells=cell_weight > 0,
       cache_bytes=cache_bytes // max(1, num_workers),
     )
     rows, refused = survey(triplets, recipe)
@@ -124,6 +124,7 @@ class Loader:
     self._whole = Sizes.covering(self._sizes)
     self._config = config
     self._loss_weighting = loss_weighting
+    self._cell_weight = cell_weight
     # The last bucket is as large as these data need, not as they might.
     self._buckets = _buckets(buckets, self._whole.length, 64)
     self._answer_buckets = _buckets(answer_buckets, self._whole.answers, 32)
@@ -213,6 +214,7 @@ class Loader:
       examples,
       config=self._config,
       loss_weighting=self._loss_weighting,
+      cell_weight=self._cell_weight,
       **dataclasses.asdict(sizes),
     )
     batch.answer_weight[~real] = 0
@@ -264,132 +266,3 @@ def _digest(ids) -> str:
   for identity in ids:
     digest.update(identity.encode() + b"\n")
   return digest.hexdigest()[:16]
-
-
-def pad_batch(
-  examples: Sequence[Example],
-  *,
-  config: FusarConfig,
-  length: int | None = None,
-  images: int | None = None,
-  patches: int | None = None,
-  windows: int | None = None,
-  anchors: int | None = None,
-  answers: int | None = None,
-  loss_weighting: str = "example",
-) -> Batch:
-  """Returns one batch of numpy arrays; None pads to the largest example.
-
-  Args:
-    examples: B samples.
-    config: shapes of the model.
-    length, images, patches, windows, anchors, answers: L, I, P, W, S and A.
-    loss_weighting: "example": each example's answer weighs 1 in all (its mean
-      loss, as the reference); "token": each answer token weighs 1.
-
-  Raises:
-    ValueError: an example that does not fit, or an unknown weighting.
-  """
-  if loss_weighting not in LOSS_WEIGHTINGS:
-    raise ValueError(
-      f"loss_weighting {loss_weighting!r}: expected one of"
-      f" {', '.join(LOSS_WEIGHTINGS)}."
-    )
-  asked = {
-    "length": length,
-    "images": images,
-    "patches": patches,
-    "windows": windows,
-    "anchors": anchors,
-    "answers": answers,
-  }
-  needed = Sizes.covering(Sizes.of(e, config.vision) for e in examples)
-  sizes = dataclasses.replace(
-    needed, **{name: n for name, n in asked.items() if n is not None}
-  )
-  small = [
-    f"{name} {getattr(needed, name)} > {n}"
-    for name, n in dataclasses.asdict(sizes).items()
-    if getattr(needed, name) > n
-  ]
-  if small:
-    raise ValueError(
-      f"examples {[e.id for e in examples]} do not fit their batch:"
-      f" {', '.join(small)}."
-    )
-  batch = _empty(len(examples), sizes, config)
-  for row, example in enumerate(examples):
-    _fill(batch, row, example, config, loss_weighting)
-  return batch
-
-
-def _empty(rows: int, sizes: Sizes, config: FusarConfig) -> Batch:
-  """A batch of padding alone."""
-  i, p = sizes.images, sizes.patches
-  merged = p // config.vision.merge**2
-
-  def full(value, dtype, *shape):
-    return np.full((rows, *shape), value, dtype)
-
-  return Batch(
-    input_ids=full(config.tokens.pad, np.int32, sizes.length),
-    segment_ids=full(0, np.int32, sizes.length),
-    positions=full(0, np.int32, 3, sizes.length),
-    visual_index=full(-1, np.int32, sizes.length),
-    patches=full(0, np.uint8, i, p, config.vision.patch_values),
-    patch_positions=full(0, np.int32, i, p, 2),
-    patch_valid=full(False, bool, i, p),
-    window_index=full(
-      p, np.int32, i, sizes.windows, config.vision.window_patches
-    ),
-    anchor_features=full(0, np.float32, i, sizes.anchors, BANDS),
-    anchor_weights=full(0, np.float32, i, merged, sizes.anchors),
-    answer_index=full(0, np.int32, sizes.answers),
-    answer_ids=full(config.tokens.pad, np.int32, sizes.answers),
-    answer_weight=full(0, np.float32, sizes.answers),
-  )
-
-
-def _fill(batch, row, example, config, loss_weighting) -> None:
-  n = len(example.input_ids)
-  batch.input_ids[row, :n] = example.input_ids
-  batch.segment_ids[row, :n] = 1
-  batch.positions[row, :, :n] = example.positions
-  batch.visual_index[row, :n] = _in_padded_images(
-    example, batch.anchor_weights.shape[2], config.vision.merge
-  )
-  hole = batch.patches.shape[2]
-  for i, (patches, grid) in enumerate(
-    zip(example.patches, example.grids, strict=True)
-  ):
-    p = len(patches)
-    batch.patches[row, i, :p] = patches
-    batch.patch_positions[row, i, :p] = vision.patch_positions(
-      grid, config.vision.merge
-    )
-    batch.patch_valid[row, i, :p] = True
-    index = vision.window_index(grid, config.vision)
-    batch.window_index[row, i, : len(index)] = np.where(index == p, hole, index)
-    weights = example.anchor_weights[i]
-    if weights is not None:
-      m, s = weights.shape
-      batch.anchor_weights[row, i, :m, :s] = weights
-      batch.anchor_features[row, i, :s] = example.anchors[i].features
-  learned = np.flatnonzero(example.answer_mask)
-  a = len(learned)
-  batch.answer_index[row, :a] = learned - 1
-  batch.answer_ids[row, :a] = example.input_ids[learned]
-  if a:
-    batch.answer_weight[row, :a] = 1 / a if loss_weighting == "example" else 1
-
-
-def _in_padded_images(example, merged, merge) -> np.ndarray:
-  """int32[L]: ranks among all visual tokens, made indices into I * M."""
-  index = example.visual_index
-  counts = [hp * wp // merge**2 for hp, wp in example.grids]
-  if all(count == merged for count in counts):
-    return index
-  slots = np.concatenate(
-    [i * merged + np.arange(count) for i, count in enumerate(counts)]
-  )
-  return np.where(index < 0, -1, slots[index])

@@ -30,7 +30,8 @@ class Sizes:
       length=len(example.input_ids),
       grids=example.grids,
       anchors=max((len(a) for a in example.anchors if a), default=0),
-      answers=int(example.answer_mask.sum()),
+      answers=int(example.answer_mask.sum())
+      + (0 if example.cell_ids is None else len(example.cell_ids)),
       config=config,
     )
 

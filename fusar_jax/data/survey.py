@@ -56,6 +56,8 @@ def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
       f" {recipe.max_length}; nothing is truncated. Raise max_length, shorten"
       " the text or make the image smaller."
     )
+  if recipe.cells and recipe.with_answer and "boxes" in triplet.extra:
+    answers += counts[0]
   patch = config.vision.patch
   return Sizes.of_parts(
     length=len(ids),

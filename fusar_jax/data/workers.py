@@ -31,7 +31,8 @@ class Recipe:
   """What a worker must know to build examples; the same for all of a run.
 
   Attributes:
-    tokenizer, config, with_answer, max_length, clip_boxes: of `build_example`.
+    tokenizer, config, with_answer, max_length, clip_boxes, cells: of
+      `fusar_jax.data.examples.build_example`.
     cache_bytes: bound of decoded pictures, per process.
   """
 
@@ -40,6 +41,7 @@ class Recipe:
   with_answer: bool = True
   max_length: int = MAX_LENGTH
   clip_boxes: bool = False
+  cells: bool = False
   cache_bytes: int = 256 << 20
 
   def builder(self):
@@ -54,6 +56,7 @@ class Recipe:
         with_answer=self.with_answer,
         max_length=self.max_length,
         clip_boxes=self.clip_boxes,
+        cells=self.cells,
         read_image=cache,
       )
 

@@ -24,7 +24,7 @@ from fusar_jax.data.examples import (
   example_from_ids,
   model_size,
 )
-from fusar_jax.data.loader import pad_batch
+from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import round_up
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.hf.folders import resolve

@@ -1,7 +1,7 @@
 """What travels from the loader to the model: arrays of static shape.
 
 Everything that depends on data (patches, window order, positions, anchor
-weights) was computed on the host; see `fusar_jax.data.loader.pad_batch`.
+weights) was computed on the host; see `fusar_jax.data.padding.pad_batch`.
 
 A answer slots, B batch, E = 64 embedding bands, I images in a sample, L text
 length, M merged visual tokens of an image, P patches of an image, S anchors,

@@ -173,6 +173,7 @@ def _loader(run, config, triplets, *, train: bool) -> Loader:
     answer_buckets=config.data.answer_buckets,
     num_workers=config.data.num_workers if train else 0,
     loss_weighting=config.data.loss_weighting,
+    cell_weight=config.data.cell_weight if train else 0.0,
     pool_batches=config.data.pool_batches if train else 1,
     process_index=jax.process_index(),
     process_count=jax.process_count(),

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from fusar_jax.data.examples import build_example, example_from_ids
-from fusar_jax.data.loader import Loader, pad_batch
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.geo.anchors import Anchors
 

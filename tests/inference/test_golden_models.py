@@ -12,7 +12,7 @@ import pytest
 
 import fusar_jax
 from fusar_jax.data.examples import example_from_ids
-from fusar_jax.data.loader import pad_batch
+from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.training.optimizer import linear_schedule, make_optimizer
 from fusar_jax.training.partition import flatten, partition

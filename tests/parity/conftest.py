@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fusar_jax.data.examples import example_from_ids
-from fusar_jax.data.loader import pad_batch
+from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.hf import mapping
 from fusar_jax.model.config import (

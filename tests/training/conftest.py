@@ -8,7 +8,7 @@ import pytest
 
 from fusar_jax.config import preset
 from fusar_jax.data.examples import example_from_ids
-from fusar_jax.data.loader import pad_batch
+from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.model.config import FusarConfig, LoRAConfig, TLMConfig
 from fusar_jax.model.fusar_gpt import init_params
