@@ -4,7 +4,8 @@ A question has an answer of a few tokens, and its gradient reaches a visual
 token through an attention that has yet to find it. So a model without a past
 may be asked more: each visual token names its own cell, in raster order from 0,
 if the centre of a target lies in it, and ends its turn at once if not. The
-model's own head answers and the loss is that of answers; nothing is added to the network.
+model's own head answers and the loss is that of answers: the network is as it
+was.
 
 M merged visual tokens of an image.
 """
