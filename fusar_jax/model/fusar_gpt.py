@@ -172,7 +172,7 @@ def head_kernel(params: dict, config: FusarConfig) -> jax.Array:
 def init_params(config: FusarConfig, key: jax.Array) -> dict:
   """Random float32 parameters: a plain nested dict, layers stacked on axis 0.
 
-  Kernels are normal(0.02); LoRA and TLM start as PEFT's and torch's do, so an
+  Kernels are normal, of variance 1 / fan-in; embeddings normal(0.02); LoRA and TLM start as PEFT's and torch's do, so an
   adapter begins as a no-op. For shapes alone wrap it in `jax.eval_shape`.
   """
   model = FusarGPT(config)

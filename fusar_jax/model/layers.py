@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from fusar_jax.model.config import LoRAConfig
 
-_kernel_init = nn.initializers.normal(0.02)
+# Preserves the size of its input at any width; models that are loaded never see
+# it.
+_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 def _uniform_fan_in(key, shape, dtype=jnp.float32):
