@@ -10,12 +10,14 @@ B batch, K key/value heads, L length of the padded prompts, T new tokens.
 import dataclasses
 import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.decoder import KVCache
+from fusar_jax.model.decoder import Decoder, unstack
+from fusar_jax.model.decoder import step as decoder_step
 from fusar_jax.model.fusar_gpt import FusarGPT
 
 
@@ -40,6 +42,16 @@ class Decoding:
       raise ValueError(f"max_new_tokens {self.max_new_tokens}: at least 1.")
     if self.temperature < 0:
       raise ValueError(f"temperature {self.temperature}: 0 or above.")
+
+
+@flax.struct.dataclass
+class _State:
+  """Where decoding stands: int32 step, [B, T] tokens, [B] lengths, ended."""
+
+  step: jax.Array
+  tokens: jax.Array
+  lengths: jax.Array
+  ended: jax.Array
 
 
 def generate(
@@ -73,12 +85,18 @@ def _generate(model: FusarGPT, decoding: Decoding, params: dict, batch: Batch):
   start = jnp.max(
     jnp.where(seen[:, None], batch.positions, 0), axis=(1, 2), keepdims=True
   )
-  room = [(0, 0), (0, 0), (0, limit), (0, 0), (0, 0)]
-  cache = jax.tree.map(lambda x: jnp.pad(x, room), cache)
-  seen = jnp.pad(seen, ((0, 0), (0, limit)))
-  columns = jnp.arange(length + limit)
+  # The last token needs no successor, hence no column.
+  cache = cache.with_room(limit - 1)
+  seen = jnp.pad(seen, ((0, 0), (0, limit - 1)))
+  columns = jnp.arange(length + limit - 1)
   key = jax.random.key(decoding.seed)
   stop = jnp.array(decoding.stop, jnp.int32)
+  decoder = Decoder(model.config.decoder, model.config.lora, model.dtype)
+  weights = params["model"]
+  if model.unroll > 1:
+    layers = model.config.decoder.layers
+    weights = weights | {"layers": unstack(weights["layers"], layers)}
+    cache = unstack(cache, layers)
 
   def choose(logits, step):
     if not decoding.temperature:
@@ -86,53 +104,42 @@ def _generate(model: FusarGPT, decoding: Decoding, params: dict, batch: Batch):
     scaled = logits / decoding.temperature
     return jax.random.categorical(jax.random.fold_in(key, step), scaled)
 
-  def write(cache, new, step):
-    return jax.tree.map(
-      lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
-        whole, part.astype(whole.dtype), length + step, axis=2
-      ),
+  def append(state, logits):
+    token = choose(logits, state.step)
+    token = jnp.where(state.ended, model.config.tokens.pad, token)
+    return state.replace(
+      step=state.step + 1,
+      tokens=state.tokens.at[:, state.step].set(token),
+      lengths=jnp.where(state.ended, state.lengths, state.step + 1),
+      ended=state.ended | jnp.isin(token, stop),
+    )
+
+  def go_on(carry):
+    state, _ = carry
+    return (state.step < limit) & ~jnp.all(state.ended)
+
+  def one(carry):
+    state, cache = carry
+    token = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, 1)
+    column = length + state.step - 1
+    hidden, cache = decoder_step(
+      decoder,
+      weights,
+      model.apply(variables, token, method=model.embed_text),
+      jnp.broadcast_to(start + state.step, (rows, 3, 1)),
+      seen | ((columns >= length) & (columns <= column)),
       cache,
-      new,
+      column,
     )
+    logits = model.apply(variables, hidden, method=model.head)[:, 0]
+    return append(state, logits), cache
 
-  def go_on(state):
-    step, _, ended, *_ = state
-    return (step < limit) & ~jnp.all(ended)
-
-  def one(state):
-    step, tokens, ended, lengths, logits, cache = state
-    token = jnp.where(ended, model.config.tokens.pad, choose(logits, step))
-    tokens = tokens.at[:, step].set(token)
-    lengths = jnp.where(ended, lengths, step + 1)
-    ended = ended | jnp.isin(token, stop)
-
-    def next_logits(cache):
-      new_tokens = (columns >= length) & (columns < length + step)
-      mask = jnp.pad(seen | new_tokens, ((0, 0), (0, 1)), constant_values=True)
-      logits, new = model.apply(
-        variables,
-        token[:, None],
-        jnp.broadcast_to(start + 1 + step, (rows, 3, 1)),
-        mask[:, None],
-        cache,
-        method=model.decode,
-      )
-      return logits[:, 0], write(cache, new, step)
-
-    # The last token needs no successor.
-    more = (step + 1 < limit) & ~jnp.all(ended)
-    logits, cache = jax.lax.cond(
-      more, next_logits, lambda cache: (logits, cache), cache
-    )
-    return step + 1, tokens, ended, lengths, logits, cache
-
-  state = (
-    jnp.zeros((), jnp.int32),
-    jnp.full((rows, limit), model.config.tokens.pad, jnp.int32),
-    jnp.zeros(rows, bool),
-    jnp.zeros(rows, jnp.int32),
-    logits,
-    KVCache(cache.key, cache.value),
+  state = _State(
+    step=jnp.zeros((), jnp.int32),
+    tokens=jnp.full((rows, limit), model.config.tokens.pad, jnp.int32),
+    lengths=jnp.zeros(rows, jnp.int32),
+    ended=jnp.zeros(rows, bool),
   )
-  _, tokens, _, lengths, *_ = jax.lax.while_loop(go_on, one, state)
-  return tokens, lengths
+  state = append(state, logits)
+  state, _ = jax.lax.while_loop(go_on, one, (state, cache))
+  return state.tokens, state.lengths

@@ -64,6 +64,30 @@ def attend(
   return (_blocked if impl == "blocked" else _xla)(query, key, value, mask)
 
 
+def attend_cached(
+  query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """One new position attends to a cache, read where it lies.
+
+  Args:
+    query: [B, 1, N, H].
+    key, value: [B, K, S, H], the cache, the new position's own included.
+    mask: bool[B, S]; False: the key is not seen.
+
+  Returns:
+    [B, 1, N, H], of the query's dtype.
+  """
+  batch, _, heads, width = query.shape
+  grouped = query.reshape(batch, key.shape[1], -1, width) * width**-0.5
+  scores = jnp.einsum(
+    "bkgh,bksh->bkgs", grouped, key, preferred_element_type=jnp.float32
+  )
+  scores = jnp.where(mask[:, None, None], scores, jnp.float32(_MASKED))
+  shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+  mixed = jnp.einsum("bkgs,bksh->bkgh", shares, value)
+  return mixed.reshape(batch, 1, heads, width).astype(query.dtype)
+
+
 def _by_key_head(query, key, value):
   """[B, K, G * L, H], [B, K, H, S], [B, K, S, H].
 

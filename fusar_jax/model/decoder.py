@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fusar_jax.model import rope
-from fusar_jax.model.attention import attend
+from fusar_jax.model.attention import attend, attend_cached
 from fusar_jax.model.config import DecoderConfig, LoRAConfig
 from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU
 from fusar_jax.model.remat import remat_layer
@@ -22,10 +22,27 @@ from fusar_jax.model.remat import remat_layer
 
 @flax.struct.dataclass
 class KVCache:
-  """Keys (rotated) and values of all layers: [layers, B, S, K, H] each."""
+  """Rotated keys, and values: [B, K, S, H] each; stacked: [layers, ...]."""
 
   key: jax.Array
   value: jax.Array
+
+  def write(self, new: "KVCache", column: jax.Array) -> "KVCache":
+    """Returns the cache with `new` from this column on."""
+    return jax.tree.map(
+      lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
+        whole, part.astype(whole.dtype), column, axis=-2
+      ),
+      self,
+      new,
+    )
+
+  def with_room(self, columns: int) -> "KVCache":
+    """Returns the cache with so many empty columns more."""
+    return jax.tree.map(
+      lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, columns), (0, 0)]),
+      self,
+    )
 
 
 class _SelfAttention(nn.Module):
@@ -35,7 +52,7 @@ class _SelfAttention(nn.Module):
   impl: str
 
   @nn.compact
-  def __call__(self, x, angles, mask, past, deterministic):
+  def __call__(self, x, angles, mask, cache, column, deterministic):
     c = self.config
     batch, length, _ = x.shape
 
@@ -53,41 +70,44 @@ class _SelfAttention(nn.Module):
     query = rope.rotate(heads("q_proj", c.heads), cos, sin)
     key = rope.rotate(heads("k_proj", c.kv_heads), cos, sin)
     value = heads("v_proj", c.kv_heads)
-    keys, values = key, value
-    if past is not None:
-      keys = jnp.concatenate([past.key.astype(key.dtype), key], axis=1)
-      values = jnp.concatenate([past.value.astype(value.dtype), value], axis=1)
-    mixed = attend(query, keys, values, mask, impl=self.impl)
+    new = KVCache(key.swapaxes(1, 2), value.swapaxes(1, 2))
+    if cache is None:
+      mixed = attend(query, key, value, mask, impl=self.impl)
+    else:
+      new = cache.write(new, column)
+      mixed = attend_cached(query, new.key, new.value, mask)
     mixed = mixed.reshape(batch, length, c.heads * c.head_width)
-    return dense("o_proj", x.shape[-1], mixed, False), KVCache(key, value)
+    return dense("o_proj", x.shape[-1], mixed, False), new
 
 
 class DecoderLayer(nn.Module):
   """One layer: attention and SwiGLU, each behind an RMSNorm.
 
-  `keep` returns the layer's new keys and values, for a cache.
+  `keep` returns the layer's new keys and values, for a cache. Given a cache, x
+  is one new position, which is written to its `column` and attends to it.
   """
 
   config: DecoderConfig
   lora: LoRAConfig
   dtype: jnp.dtype
   impl: str
-  deterministic: bool
-  keep: bool
+  deterministic: bool = True
+  keep: bool = False
 
   @nn.compact
-  def __call__(self, x, past, angles, mask):
+  def __call__(self, x, angles, mask, cache=None, column=None):
     c = self.config
     y = RMSNorm(c.norm_eps, self.dtype, name="input_layernorm")(x)
     y, new = _SelfAttention(
       c, self.lora, self.dtype, self.impl, name="self_attn"
-    )(y, angles, mask, past, self.deterministic)
+    )(y, angles, mask, cache, column, self.deterministic)
     x = x + y
     y = RMSNorm(c.norm_eps, self.dtype, name="post_attention_layernorm")(x)
     mlp = SwiGLU(
       c.ff_width, False, self.lora, self.lora.language, self.dtype, name="mlp"
     )
-    return x + mlp(y, self.deterministic), new if self.keep else None
+    keep = self.keep or cache is not None
+    return x + mlp(y, self.deterministic), new if keep else None
 
 
 class _Embedding(nn.Module):
@@ -127,7 +147,6 @@ class Decoder(nn.Module):
     x: jax.Array,
     positions: jax.Array,
     mask: jax.Array,
-    past: KVCache | None = None,
     *,
     keep: bool = False,
     deterministic: bool = True,
@@ -137,8 +156,7 @@ class Decoder(nn.Module):
     Args:
       x: [B, L, D], embedded tokens.
       positions: int32[B, 3, L].
-      mask: bool[B, L, S + L], what each token sees of the past and of x.
-      past: keys and values seen before, S long, or None (S = 0).
+      mask: bool[B, L, L], what each token sees.
       keep: return the keys and values of x, L long.
       deterministic: no dropout.
     """
@@ -151,12 +169,72 @@ class Decoder(nn.Module):
       remat_layer(DecoderLayer, self.remat),
       variable_axes={"params": 0},
       split_rngs={"params": True, "dropout": True},
-      in_axes=(0, nn.broadcast, nn.broadcast),
+      in_axes=(nn.broadcast, nn.broadcast),
       length=c.layers,
       unroll=min(self.unroll, c.layers),
     )(c, self.lora, self.dtype, self.impl, deterministic, keep, name="layers")
-    x, new = layers(x, past, angles, mask)
+    x, new = layers(x, angles, mask)
     return RMSNorm(c.norm_eps, self.dtype, name="norm")(x), new
+
+
+def unstack(params: dict, layers: int) -> tuple[dict, ...]:
+  """Returns the parameters of each layer, in arrays of their own.
+
+  Inside a loop a CPU reads a slice of a stacked array by copying it, at every
+  turn; these it reads in place. On an accelerator they would be a second copy.
+  """
+  apart = tuple(
+    jax.tree.map(lambda x, i=i: x[i], params) for i in range(layers)
+  )
+  # Else the compiler would put the slices back where they are used.
+  return jax.lax.optimization_barrier(apart)
+
+
+def step(
+  decoder: Decoder,
+  params: dict,
+  x: jax.Array,
+  positions: jax.Array,
+  mask: jax.Array,
+  cache: KVCache | tuple[KVCache, ...],
+  column: jax.Array,
+) -> tuple[jax.Array, KVCache | tuple[KVCache, ...]]:
+  """One new position through all layers, with a cache that is written in place.
+
+  Args:
+    decoder: shapes and dtype.
+    params: of the decoder; "layers" stacked, or a tuple (`unstack`).
+    x: [B, 1, D], the embedded token.
+    positions: int32[B, 3, 1].
+    mask: bool[B, S], the columns that x sees, its own included.
+    cache: stacked or a tuple, as the parameters are.
+    column: int32, where x stands in the cache.
+
+  Returns:
+    hidden state [B, 1, D], normalised, and the cache.
+  """
+  c = decoder.config
+  angles = rope.mrope_angles(
+    positions, c.head_width, c.rope_theta, c.mrope_section
+  )
+  angles = jnp.cos(angles), jnp.sin(angles)
+  layer = DecoderLayer(c, decoder.lora, decoder.dtype, decoder.impl)
+
+  def one(x, state):
+    weights, cache = state
+    return layer.apply({"params": weights}, x, angles, mask, cache, column)
+
+  layers = params["layers"]
+  if isinstance(layers, tuple):
+    written = []
+    for state in zip(layers, cache, strict=True):
+      x, new = one(x, state)
+      written.append(new)
+    cache = tuple(written)
+  else:
+    x, cache = jax.lax.scan(one, x, (layers, cache))
+  norm = RMSNorm(c.norm_eps, decoder.dtype)
+  return norm.apply({"params": params["norm"]}, x), cache
 
 
 def causal_mask(segment_ids: jax.Array) -> jax.Array:

@@ -101,6 +101,10 @@ class FusarGPT(nn.Module):
     visual = jnp.take_along_axis(visual, jnp.maximum(index, 0), axis=1)
     return jnp.where(index >= 0, visual.astype(text.dtype), text)
 
+  def embed_text(self, ids: jax.Array) -> jax.Array:
+    """int32[B, L] -> [B, L, D]."""
+    return self.model.embed(ids)
+
   def hidden(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
     """[B, L, D]: the decoder's last states, normalised."""
     return self.prefill(batch, keep=False, deterministic=deterministic)[0]
@@ -116,22 +120,6 @@ class FusarGPT(nn.Module):
       keep=keep,
       deterministic=deterministic,
     )
-
-  def decode(
-    self, ids: jax.Array, positions: jax.Array, mask: jax.Array, past: KVCache
-  ) -> tuple[jax.Array, KVCache]:
-    """One step: logits float32[B, 1, V] and the new keys and values.
-
-    Args:
-      ids: int32[B, 1].
-      positions: int32[B, 3, 1].
-      mask: bool[B, 1, S + 1].
-      past: cache, S long.
-    """
-    hidden, new = self.model(
-      self.model.embed(ids), positions, mask, past, keep=True
-    )
-    return self.head(hidden), new
 
   def head(self, hidden: jax.Array) -> jax.Array:
     """[..., D] -> float32[..., V]."""
@@ -172,8 +160,9 @@ def head_kernel(params: dict, config: FusarConfig) -> jax.Array:
 def init_params(config: FusarConfig, key: jax.Array) -> dict:
   """Random float32 parameters: a plain nested dict, layers stacked on axis 0.
 
-  Kernels are normal, of variance 1 / fan-in; embeddings normal(0.02); LoRA and TLM start as PEFT's and torch's do, so an
-  adapter begins as a no-op. For shapes alone wrap it in `jax.eval_shape`.
+  Kernels are normal, of variance 1 / fan-in; embeddings normal(0.02); LoRA and
+  TLM start as PEFT's and torch's do: an adapter begins as a no-op. For shapes
+  alone wrap it in `jax.eval_shape`.
   """
   model = FusarGPT(config)
   return model.init(key, _smallest_batch(config))["params"]
