@@ -1,0 +1,317 @@
+"""Where an image lies on Earth: pixels to longitude and latitude, and back.
+
+Two kinds. An affine geotransform in some coordinate reference system (also
+rotated), or ground control points, through which GDAL lays a polynomial (a thin
+plate spline where the polynomial misses its own points). rasterio does all of
+it; this file keeps the conventions in one place:
+
+- Pixel coordinates are floats (row, col); (0, 0) is the outer corner of the
+  first pixel, (0.5, 0.5) its centre. GDAL gives control points in the same
+  convention, whatever the file's AREA_OR_POINT says.
+- Longitudes come first, degrees of WGS 84, in [-180, 180).
+"""
+
+import dataclasses
+import functools
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio import warp
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.transform import Affine, AffineTransformer, GCPTransformer
+
+LONLAT = "EPSG:4326"
+# A polynomial that misses its own control points by more than this many pixels
+# gives way to the spline: a whole Sentinel-1 SLC swath misses by hundreds.
+_POLYNOMIAL_TOLERANCE = 1.0
+# Bounds the lists of Python floats that rasterio makes of coordinates.
+_CHUNK = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Georeference:
+  """The place of one image. Plain values: it can be pickled and compared.
+
+  Attributes:
+    kind: "affine" or "gcps".
+    crs: of the affine's target or of the control points; "EPSG:..." or WKT.
+    transform: (a, b, c, d, e, f), x = a col + b row + c, y = d col + e row + f;
+      (x, y) are coordinates in `crs` (affine), or (col, row) of the raster that
+      the control points belong to (gcps).
+    gcps: ((row, col, x, y), ...), x and y in `crs`; empty for "affine".
+
+  Raises:
+    ValueError: an unknown kind or CRS, an affine that has no inverse, or too
+      few control points, or points on one line.
+  """
+
+  kind: str
+  crs: str
+  transform: tuple[float, float, float, float, float, float]
+  gcps: tuple[tuple[float, float, float, float], ...] = ()
+
+  def __post_init__(self):
+    if self.kind not in ("affine", "gcps"):
+      raise ValueError(
+        f'georeference: kind must be "affine" or "gcps", not {self.kind!r}.'
+      )
+    _parsed(self.crs)
+    values = [*self.transform, *(v for gcp in self.gcps for v in gcp)]
+    if (
+      not all(math.isfinite(v) for v in values)
+      or Affine(*self.transform).is_degenerate
+    ):
+      raise ValueError(
+        f"georeference: the transform {self.transform} has no inverse, or a"
+        " value is not finite; set the raster's geotransform anew."
+      )
+    if (self.kind == "gcps") != bool(self.gcps):
+      raise ValueError(
+        f"georeference: {len(self.gcps)} control points for kind"
+        f" {self.kind!r}; an affine has none, gcps have at least 3."
+      )
+    if self.gcps:
+      _control(self.gcps)
+
+  @classmethod
+  def of(cls, dataset: rasterio.DatasetReader) -> "Georeference | None":
+    """Returns the dataset's georeference, or None where it has none.
+
+    An affine with a CRS comes before control points. None also, with a
+    warning, for an affine whose image does not lie on Earth: writers of
+    slant-range products leave pixel sizes behind that are no geotransform.
+
+    Raises:
+      ValueError: as the class, naming the file.
+    """
+    gcps, gcp_crs = dataset.gcps
+    try:
+      # An affine without a CRS, or a CRS without an affine, is no place.
+      if dataset.crs and dataset.transform != Affine.identity():
+        found = cls("affine", _text(dataset.crs), tuple(dataset.transform)[:6])
+        if not np.isfinite(found.footprint(*dataset.shape)).all():
+          warnings.warn(
+            f"{dataset.name}: its geotransform {found.transform} puts the image"
+            f" off the Earth in {found.crs[:40]}; read without a georeference.",
+            stacklevel=2,
+          )
+          return None
+        return found
+      if gcps and gcp_crs:
+        points = _unwrapped(gcps, gcp_crs)
+        return cls("gcps", _text(gcp_crs), tuple(Affine.identity())[:6], points)
+    except ValueError as error:
+      raise ValueError(f"{dataset.name}: {error}") from None
+    return None
+
+  def to_lonlat(self, rows, cols) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (lons, lats), float64 in the shape of rows and cols.
+
+    NaN where the place is outside what the CRS can express.
+    """
+    rows, cols = np.broadcast_arrays(*_floats(rows, cols))
+    x, y = _forward(AffineTransformer(Affine(*self.transform)), rows, cols)
+    if self.gcps:
+      x, y = _forward(_control(self.gcps), y, x)
+    lons, lats = reproject(self.crs, LONLAT, x, y)
+    lons = np.where(np.abs(lons) > 180, (lons + 180) % 360 - 180, lons)
+    return lons.reshape(rows.shape), lats.reshape(rows.shape)
+
+  def to_pixel(self, lons, lats) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (rows, cols), float64 in the shape of lons and lats.
+
+    Also outside the image; NaN where the CRS cannot express the place.
+    """
+    lons, lats = np.broadcast_arrays(*_floats(lons, lats))
+    x, y = reproject(LONLAT, self.crs, lons, lats)
+    if _parsed(self.crs).is_geographic:
+      # An image across the date line has its longitudes on one side of it.
+      turns = np.round((x - self._some_x()) / 360)
+      x = np.where(turns, x - 360 * turns, x)
+    if self.gcps:
+      y, x = _inverse(_control(self.gcps), x, y)
+    affine = AffineTransformer(Affine(*self.transform))
+    rows, cols = _inverse(affine, x, y)
+    return rows.reshape(lons.shape), cols.reshape(lons.shape)
+
+  def tile(
+    self,
+    row: float,
+    col: float,
+    scale_rows: float = 1.0,
+    scale_cols: float = 1.0,
+  ) -> "Georeference":
+    """Returns the georeference of a part of the image, or of a resized one.
+
+    Its pixel (r, c) is (row + r * scale_rows, col + c * scale_cols) here.
+
+    Example: the tile of 1024 x 1024 pixels from (2048, 0), as 512 x 512:
+      >>> image.tile(2048, 0, 2.0, 2.0).to_lonlat(512, 512)
+      == image.to_lonlat(3072, 1024)
+    """
+    part = Affine.translation(col, row) * Affine.scale(scale_cols, scale_rows)
+    transform = tuple(Affine(*self.transform) * part)[:6]
+    return dataclasses.replace(self, transform=transform)
+
+  def footprint(self, height: float, width: float) -> np.ndarray:
+    """Returns the image's outline, float64[n, 2], (lon, lat), closed.
+
+    16 steps on each edge, so that it also follows edges that are curved on the
+    map. Longitudes go on past 180 where the image crosses the date line, so
+    that the ring has no jump.
+    """
+    steps = np.arange(16) / 16
+    ahead, zero, one = steps, np.zeros(16), np.ones(16)
+    rows = np.concatenate([zero, ahead, one, 1 - ahead, [0.0]]) * height
+    cols = np.concatenate([ahead, one, 1 - ahead, zero, [0.0]]) * width
+    lons, lats = self.to_lonlat(rows, cols)
+    return np.stack([np.unwrap(lons, period=360), lats], axis=-1)
+
+  def ground_sampling_distance(
+    self, height: float, width: float
+  ) -> tuple[float, float]:
+    """Returns (metres per row, metres per column) at the image's centre."""
+    rows = height / 2 + np.array([0, -0.5, 0.5, 0, 0])
+    cols = width / 2 + np.array([0, 0, 0, -0.5, 0.5])
+    lons, lats = self.to_lonlat(rows, cols)
+    # Distances from its own centre are true in this projection.
+    local = f"+proj=aeqd +lat_0={lats[0]} +lon_0={lons[0]} +datum=WGS84"
+    x, y = reproject(LONLAT, local, lons, lats)
+    return (
+      float(np.hypot(x[2] - x[1], y[2] - y[1])),
+      float(np.hypot(x[4] - x[3], y[4] - y[3])),
+    )
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns plain lists and strings; `from_json` gives an equal object."""
+    return {
+      "kind": self.kind,
+      "crs": self.crs,
+      "transform": list(self.transform),
+      "gcps": [list(gcp) for gcp in self.gcps],
+    }
+
+  @classmethod
+  def from_json(cls, value: dict[str, Any]) -> "Georeference":
+    """Raises ValueError for what `to_json` did not write."""
+    try:
+      return cls(
+        value["kind"],
+        value["crs"],
+        tuple(float(v) for v in value["transform"]),
+        tuple(tuple(float(v) for v in gcp) for gcp in value["gcps"]),
+      )
+    except (KeyError, TypeError) as error:
+      raise ValueError(
+        f"georeference: not as it was written: {error}"
+      ) from None
+
+  def _some_x(self):
+    """x of the control points' middle, or of the affine's origin."""
+    if self.gcps:
+      return float(np.mean([gcp[2] for gcp in self.gcps]))
+    return self.transform[2]
+
+
+def reproject(
+  source: str, target: str, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (x, y) in the target CRS, float64[n]; NaN where it has no place.
+
+  Args:
+    source: CRS of x and y, as `Georeference.crs`.
+    target: CRS wanted.
+    x: float[...], easting or longitude (always first).
+    y: float[...], northing or latitude.
+  """
+  x, y = (np.array(v, np.float64).ravel() for v in (x, y))
+  places = np.isfinite(x) & np.isfinite(y)
+  if source == LONLAT:
+    places &= np.abs(y) <= 90
+  x[~places] = y[~places] = np.nan
+  if source == target:
+    return x, y
+  source, target = _parsed(source), _parsed(target)
+  wanted = np.flatnonzero(places)
+  for start in range(0, len(wanted), _CHUNK):
+    chunk = wanted[start : start + _CHUNK]
+    x[chunk], y[chunk] = _warp(source, target, x[chunk], y[chunk])
+  lost = ~(np.isfinite(x) & np.isfinite(y))
+  x[lost] = y[lost] = np.nan
+  return x, y
+
+
+def _warp(source, target, x, y):
+  try:
+    return np.asarray(warp.transform(source, target, x, y)[:2], np.float64)
+  except Exception:  # GDAL's errors have no public base class in rasterio.
+    # One impossible place fails the whole call: halve until it stands alone.
+    if len(x) == 1:
+      return np.full((2, 1), np.nan)
+    half = len(x) // 2
+    return np.concatenate(
+      [
+        _warp(source, target, x[:half], y[:half]),
+        _warp(source, target, x[half:], y[half:]),
+      ],
+      axis=1,
+    )
+
+
+def _forward(transformer, rows, cols):
+  return transformer.xy(rows.ravel(), cols.ravel(), offset="ul")
+
+
+def _inverse(transformer, x, y):
+  # np.positive keeps fractions; rasterio floors without it.
+  return transformer.rowcol(x, y, op=np.positive)
+
+
+@functools.lru_cache(maxsize=16)
+def _control(gcps):
+  """GDAL's transformer of the control points, with the better fit."""
+  points = [GroundControlPoint(row, col, x, y) for row, col, x, y in gcps]
+  rows, cols, x, y = np.array(gcps).T
+  try:
+    polynomial = GCPTransformer(points)
+    back = _inverse(polynomial, x, y)
+    missed = max(np.abs(back[0] - rows).max(), np.abs(back[1] - cols).max())
+    if missed <= _POLYNOMIAL_TOLERANCE:
+      return polynomial
+    return GCPTransformer(points, tps=True)
+  except Exception as error:
+    raise ValueError(
+      f"georeference: no fit through {len(gcps)} ground control points"
+      f" ({error}); at least 3 that are not on one line are needed."
+    ) from None
+
+
+def _unwrapped(gcps, crs):
+  points = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps])
+  if crs.is_geographic and np.ptp(points[:, 2]) > 180:
+    points[:, 2] %= 360
+  return tuple(tuple(point) for point in points.tolist())
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(crs):
+  try:
+    return CRS.from_user_input(crs)
+  except CRSError as error:
+    raise ValueError(
+      f"georeference: unknown coordinate reference system {crs!r}: {error}"
+    ) from None
+
+
+def _text(crs):
+  code = crs.to_epsg()
+  return f"EPSG:{code}" if code else crs.to_wkt()
+
+
+def _floats(*values):
+  return [np.asarray(value, np.float64) for value in values]
