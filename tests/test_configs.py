@@ -10,6 +10,7 @@ import pytest
 from fusar_jax import config as config_lib
 from fusar_jax.config import PRESETS
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -62,7 +63,7 @@ def test_what_each_stage_trains(name, arg, parts):
   trainable, _ = partition.partition(shapes, config.trainable)
   found = {
     "lora" if "lora" in path else path.split("/")[0]
-    for path in partition.flatten(trainable)
+    for path in flatten(trainable)
   }
   assert found == parts
 

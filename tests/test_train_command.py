@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from fusar_jax.model.fusar_gpt import init_params
-from fusar_jax.training import partition, provenance
+from fusar_jax.model.paths import flatten
+from fusar_jax.training import provenance
 from fusar_jax.training.checkpoint import Checkpoints, load_run
 from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.state import TrainState
@@ -143,8 +144,8 @@ def test_stages_build_on_each_other(stage0, stage1, manifest, tmp_path):
   assert model.tlm is not None
   assert (tokenizer / "tokenizer.model").is_file()
   assert info["step"] == 6
-  flat = partition.flatten(params)
-  shapes = partition.flatten(_shapes(model))
+  flat = flatten(params)
+  shapes = flatten(_shapes(model))
   assert {p: x.shape for p, x in flat.items()} == {
     p: x.shape for p, x in shapes.items()
   }
@@ -374,7 +375,7 @@ def _wait_for_line(process: subprocess.Popen, start: str) -> list[str]:
 def _trainable(workdir: Path) -> dict:
   checkpoints = Checkpoints(workdir)
   try:
-    return partition.flatten(checkpoints.restore_trainable())
+    return flatten(checkpoints.restore_trainable())
   finally:
     checkpoints.close()
 

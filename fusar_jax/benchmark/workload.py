@@ -18,7 +18,8 @@ from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.peft import write_adapter
 from fusar_jax.model.config import FusarConfig, LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
-from fusar_jax.training.partition import flatten, partition, unflatten
+from fusar_jax.model.paths import flatten, unflatten
+from fusar_jax.training.partition import partition
 
 SAMPLES = 16
 BATCH = 4

@@ -15,6 +15,7 @@ from fusar_jax.hf.folders import copy_tokenizer, new_folder
 from fusar_jax.hf.weights import SINGLE, save, write_index
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.lora import merged_kernel
+from fusar_jax.model.paths import flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def export_merged(
       config that transformers cannot express.
     FileExistsError: the folder is not empty.
   """
-  flat = mapping.flatten(params)
+  flat = flatten(params)
   check_params(config, flat)
   writer = _Writer(config, flat, dtype)
   shards = _plan(config, writer, max_shard_bytes)

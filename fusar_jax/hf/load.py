@@ -22,6 +22,7 @@ from fusar_jax.hf.folders import resolve
 from fusar_jax.hf.mapping import Tensor
 from fusar_jax.hf.weights import Weights, open_weights, weight_files
 from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.paths import flatten, unflatten
 
 Sharding = jax.sharding.Sharding
 ShardingRule = Sharding | Callable[[str, tuple[int, ...]], Sharding] | None
@@ -79,7 +80,7 @@ def load_base(
     for path, parts in leaves.items():
       leaf = _Leaf(weights, parts, shapes[path], dtype)
       params[path] = _place(path, leaf.shape, leaf.read, sharding)
-  params = mapping.unflatten(params)
+  params = unflatten(params)
   if tlm_file.has_tlm(folder):
     config, tlm = tlm_file.read_tlm(folder, config)
     params["tlm"] = _place_tree("tlm", tlm, dtype, sharding)
@@ -149,7 +150,7 @@ def _place(path: str, shape: tuple[int, ...], read, sharding: ShardingRule):
 
 def _place_tree(prefix: str, tree: dict, dtype, sharding: ShardingRule) -> dict:
   placed = {}
-  for path, array in mapping.flatten(tree, f"{prefix}/").items():
+  for path, array in flatten(tree, f"{prefix}/").items():
     array = array.astype(dtype or array.dtype)
     placed[path] = _place(path, array.shape, array.__getitem__, sharding)
-  return mapping.unflatten(placed)[prefix]
+  return unflatten(placed)[prefix]

@@ -294,26 +294,3 @@ def layout(names) -> str:
   nested = any("model.language_model." in name for name in names)
   kind = "model.visual + model.language_model" if nested else "visual + model"
   return f"peft-prefixed {kind}" if peft else kind
-
-
-def flatten(tree: dict, prefix: str = "") -> dict:
-  """Returns {"a/b/c": leaf} of nested dicts."""
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      flat.update(flatten(value, f"{prefix}{key}/"))
-    else:
-      flat[prefix + key] = value
-  return flat
-
-
-def unflatten(flat: dict) -> dict:
-  """Inverse of `flatten`."""
-  tree: dict = {}
-  for path, value in flat.items():
-    *parents, leaf = path.split("/")
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[leaf] = value
-  return tree

@@ -24,6 +24,7 @@ from fusar_jax.model.config import (
   FusarConfig,
   LoRAConfig,
 )
+from fusar_jax.model.paths import flatten, unflatten
 
 SETTINGS = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -108,7 +109,7 @@ def read_adapter(
       leaves[tensor.path][tensor.layer] = mapping.from_published(
         array, tensor.turn
       )
-  params = mapping.unflatten(leaves)
+  params = unflatten(leaves)
   if tlm_file.has_tlm(folder):
     config, params["tlm"] = tlm_file.read_tlm(folder, config, legacy_sigma)
   elif legacy_sigma is not None:
@@ -123,7 +124,7 @@ def attach(params: dict, adapter: dict) -> dict:
 
   An adapter's TLM replaces the base's.
   """
-  return mapping.unflatten(mapping.flatten(params) | mapping.flatten(adapter))
+  return unflatten(flatten(params) | flatten(adapter))
 
 
 def lora_config(path: Path, settings: dict, found) -> LoRAConfig:
@@ -258,7 +259,7 @@ def write_adapter(
   """
   if not config.lora.rank:
     raise ValueError("the model has no LoRA (rank 0): nothing to write.")
-  flat = mapping.flatten(params)
+  flat = flatten(params)
   arrays, leaves = {}, {}
   for tensor in mapping.adapter_tensors(config):
     if tensor.path not in leaves:

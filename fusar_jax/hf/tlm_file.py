@@ -20,10 +20,10 @@ from fusar_jax.hf.mapping import (
   Tensor,
   from_published,
   to_published,
-  unflatten,
 )
 from fusar_jax.hf.torch_file import read_torch, write_torch
 from fusar_jax.model.config import FusarConfig, TLMConfig
+from fusar_jax.model.paths import unflatten
 
 WEIGHTS = "vec64_film.pt"
 SETTINGS = "tlm_config.json"

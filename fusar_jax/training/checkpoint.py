@@ -24,6 +24,7 @@ from fusar_jax.hf.load import load_base
 from fusar_jax.hf.peft import read_adapter
 from fusar_jax.model.config import FusarConfig, LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training import partition, provenance
 from fusar_jax.training.provenance import Source
 from fusar_jax.training.state import TrainState
@@ -143,8 +144,8 @@ class Checkpoints:
     saved = self._manager.item_metadata(step)
     problems = []
     for item in _ITEMS:
-      ours = _shapes(partition.flatten(wanted[item]))
-      theirs = _shapes(partition.flatten(saved[item].tree))
+      ours = _shapes(flatten(wanted[item]))
+      theirs = _shapes(flatten(saved[item].tree))
       for name in sorted(ours | theirs):
         if ours.get(name) == theirs.get(name):
           continue
@@ -213,7 +214,7 @@ def load_run(
     adapter,
     workdir,
     seed=written["config"]["seed"],
-    without=set(partition.flatten(trained)),
+    without=set(flatten(trained)),
     dtype=dtype,
     placement=placement,
   )
@@ -266,16 +267,16 @@ def initial_params(
   if base.kind == "folder":
     folder = provenance.locate(base, workdir)
     _, params = load_base(folder, dtype, placement)
-    flat = partition.flatten(params)
+    flat = flatten(params)
   elif base.kind == "run":
     folder = provenance.locate(base, workdir)
     _, params, _, _ = load_run(
       folder, base.step, dtype=dtype, placement=placement
     )
-    flat = partition.flatten(params)
+    flat = flatten(params)
   if adapter.kind == "folder":
     folder = provenance.locate(adapter, workdir)
-    flat |= partition.flatten(_read_adapter(folder, config))
+    flat |= flatten(_read_adapter(folder, config))
   return complete(flat, config, seed, base, without)
 
 
@@ -317,7 +318,7 @@ def complete(
 ) -> partition.Params:
   """Adds fresh parameters; checks names and shapes against the config."""
   key = jax.random.key(seed)
-  shapes = partition.flatten(jax.eval_shape(lambda: init_params(config, key)))
+  shapes = flatten(jax.eval_shape(lambda: init_params(config, key)))
   missing = sorted(set(shapes) - set(flat) - set(without))
   lost = [p for p in missing if not is_fresh(p) and base.kind != "random"]
   problems = [f"  - missing     {p} {list(shapes[p].shape)}" for p in lost]
@@ -342,12 +343,12 @@ def complete(
     draw = jax.jit(
       lambda key: {
         path: leaf
-        for path, leaf in partition.flatten(init_params(config, key)).items()
+        for path, leaf in flatten(init_params(config, key)).items()
         if path in missing
       }
     )
     kept |= draw(key)
-  return partition.unflatten(kept)
+  return unflatten(kept)
 
 
 def is_fresh(path: str) -> bool:

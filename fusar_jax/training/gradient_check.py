@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fusar_jax.model.batch import Batch
+from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 
 
@@ -26,7 +27,7 @@ class GradientCheck:
   """
 
   def __init__(self, trainable: partition.Params):
-    flat = partition.flatten(trainable)
+    flat = flatten(trainable)
     self._waiting = {path for path in flat if not _behind_zero_b(path, flat)}
     self._told = False
 

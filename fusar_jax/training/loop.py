@@ -22,6 +22,7 @@ from rich.table import Table
 from fusar_jax.data.loader import Loader
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import fast_options
+from fusar_jax.model.paths import flatten
 from fusar_jax.training import optimizer, partition, sharding
 from fusar_jax.training import start as start_lib
 from fusar_jax.training.checkpoint import Checkpoints
@@ -263,7 +264,7 @@ def _print_parts(trainable: partition.Params, frozen: partition.Params) -> None:
   """Prints a table of the model's parts, total and trainable counts."""
   counts: dict[str, list[int]] = {}
   for tree, trains in ((trainable, True), (frozen, False)):
-    for path, leaf in partition.flatten(tree).items():
+    for path, leaf in flatten(tree).items():
       part = _part(path)
       row = counts.setdefault(part, [0, 0])
       row[0] += math.prod(leaf.shape)

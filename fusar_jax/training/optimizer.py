@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training import partition
 
 _CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_
@@ -74,7 +75,7 @@ def scale_by_rules(rules: partition.Rules) -> optax.GradientTransformation:
   """Multiplies each update by its parameter's factor of the learning rate."""
 
   def factors(tree):
-    paths = partition.flatten(tree)
+    paths = flatten(tree)
     return partition.match(paths, rules, "config.optimizer.rates")
 
   def init(params):
@@ -84,9 +85,9 @@ def scale_by_rules(rules: partition.Rules) -> optax.GradientTransformation:
   def update(updates, state, params=None):
     del params
     by_path = factors(updates)
-    flat = partition.flatten(updates)
+    flat = flatten(updates)
     scaled = {path: leaf * by_path[path] for path, leaf in flat.items()}
-    return partition.unflatten(scaled), state
+    return unflatten(scaled), state
 
   return optax.GradientTransformation(init, update)
 

@@ -7,26 +7,15 @@ rule, and a rule that decides no parameter, are told by name.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from flax import traverse_util
+from fusar_jax.model.paths import flatten, unflatten
 
 Params = dict[str, Any]
 Rules = Sequence[tuple[str, Any]]
 
 CATCH_ALL = ".*"
-
-
-def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {"a/b/c": leaf} of a nested dict, in the order of the paths."""
-  flat = traverse_util.flatten_dict(dict(params), sep="/")
-  return dict(sorted(flat.items()))
-
-
-def unflatten(flat: Mapping[str, Any]) -> Params:
-  """Inverse of `flatten`."""
-  return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
 def match(paths: Iterable[str], rules: Rules, what: str) -> dict[str, Any]:

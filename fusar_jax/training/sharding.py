@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training import partition
 
 AXES = ("data", "fsdp", "tensor")
@@ -89,7 +90,7 @@ def parameter_shardings(abstract: partition.Params, mesh: Mesh):
   Raises:
     ValueError: a parameter that the table does not cover.
   """
-  flat = partition.flatten(abstract)
+  flat = flatten(abstract)
   shardings, whole = {}, []
   for path, leaf in flat.items():
     spec, left = _fit(_spec(path), leaf.shape, mesh)
@@ -101,7 +102,7 @@ def parameter_shardings(abstract: partition.Params, mesh: Mesh):
       len(whole),
       "\n  ".join(whole),
     )
-  return partition.unflatten(shardings)
+  return unflatten(shardings)
 
 
 def placement(mesh: Mesh) -> Callable[[str, tuple[int, ...]], NamedSharding]:

@@ -14,6 +14,7 @@ from fusar_jax.model.config import (
   TLMConfig,
   VisionConfig,
 )
+from fusar_jax.model.paths import flatten, unflatten
 
 SMALL = FusarConfig(
   vision=VisionConfig(
@@ -44,14 +45,14 @@ def random_params(config: FusarConfig, seed: int = 0, dtype=np.float32) -> dict:
   if config.tlm:
     for row in tlm_file.tensors(config.tlm, config.vision.out_width):
       shapes[row.path] = mapping.turned_shape(row)
-  return mapping.unflatten(
+  return unflatten(
     {p: rng.standard_normal(s).astype(dtype) for p, s in shapes.items()}
   )
 
 
 def assert_same(tree: dict, other: dict) -> None:
   """Same paths, dtypes and bits."""
-  flat, flat_other = mapping.flatten(tree), mapping.flatten(other)
+  flat, flat_other = flatten(tree), flatten(other)
   assert set(flat) == set(flat_other)
   for path, leaf in flat.items():
     assert leaf.dtype == flat_other[path].dtype, path

@@ -16,6 +16,7 @@ from fusar_jax.hf.load import load_base
 from fusar_jax.hf.weights import INDEX, SINGLE
 from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.lora import merge_lora
+from fusar_jax.model.paths import flatten
 
 
 def _rewrite(folder, change):
@@ -167,7 +168,7 @@ def test_sharded_reading_cuts_each_device_its_part(base, same):
 
   _, read = load_base(folder, sharding=rule)
   same(read, params)
-  for path, leaf in mapping.flatten(read).items():
+  for path, leaf in flatten(read).items():
     assert leaf.sharding == asked[path]
   kernel = read["model"]["layers"]["mlp"]["up_proj"]["kernel"]
   assert kernel.addressable_shards[0].data.shape == (1, 16, 20)

@@ -10,6 +10,7 @@ from fusar_jax.config import PRESETS
 from fusar_jax.hf import mapping, tlm_file
 from fusar_jax.model.config import VISION_PROJECTIONS, LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.paths import flatten
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -20,7 +21,7 @@ def test_table_has_the_shapes_of_the_model(name, vision):
     PRESETS[name], lora=LoRAConfig(rank=4, vision=vision)
   )
   tree = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-  model = {p: leaf.shape for p, leaf in mapping.flatten(tree).items()}
+  model = {p: leaf.shape for p, leaf in flatten(tree).items()}
   table = mapping.leaf_shapes(config)
   table |= mapping.leaf_shapes(config, adapter=True)
   for row in tlm_file.tensors(config.tlm, config.vision.out_width):

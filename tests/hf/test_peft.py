@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fusar_jax.hf import mapping, peft, tlm_file
+from fusar_jax.hf import peft, tlm_file
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.torch_file import read_torch, write_torch
 from fusar_jax.model.config import (
@@ -15,6 +15,7 @@ from fusar_jax.model.config import (
   VISION_PROJECTIONS,
   LoRAConfig,
 )
+from fusar_jax.model.paths import flatten, unflatten
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def _rewrite(folder, change):
 
 
 def _leaves(params):
-  return mapping.unflatten(
+  return unflatten(
     {
       path: leaf
-      for path, leaf in mapping.flatten(params).items()
+      for path, leaf in flatten(params).items()
       if "lora_" in path or path.startswith("tlm/")
     }
   )
@@ -70,11 +71,11 @@ def test_attach_puts_leaves_beside_their_kernels(adapter, plain, rand, same):
   folder, params = adapter
   base = rand(plain)
   _, read = peft.read_adapter(folder, plain)
-  whole = mapping.flatten(peft.attach(base, read))
-  assert whole.keys() == mapping.flatten(params).keys()
+  whole = flatten(peft.attach(base, read))
+  assert whole.keys() == flatten(params).keys()
   same(
-    mapping.unflatten(whole),
-    mapping.unflatten(mapping.flatten(base) | mapping.flatten(_leaves(params))),
+    unflatten(whole),
+    unflatten(flatten(base) | flatten(_leaves(params))),
   )
 
 

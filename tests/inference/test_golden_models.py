@@ -14,8 +14,9 @@ import fusar_jax
 from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
+from fusar_jax.model.paths import flatten
 from fusar_jax.training.optimizer import linear_schedule, make_optimizer
-from fusar_jax.training.partition import flatten, partition
+from fusar_jax.training.partition import partition
 from fusar_jax.training.state import create_state
 from fusar_jax.training.step import (
   StepOptions,

@@ -15,7 +15,6 @@ import pytest
 from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
-from fusar_jax.hf import mapping
 from fusar_jax.model.config import (
   DecoderConfig,
   FusarConfig,
@@ -24,6 +23,7 @@ from fusar_jax.model.config import (
   VisionConfig,
 )
 from fusar_jax.model.fusar_gpt import FusarGPT, init_params
+from fusar_jax.model.paths import flatten, unflatten
 
 
 def _reference_packages():
@@ -116,7 +116,7 @@ def draw():
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     flat = {}
-    for path, leaf in mapping.flatten(shapes).items():
+    for path, leaf in flatten(shapes).items():
       value = rng.standard_normal(leaf.shape)
       kind = path.rpartition("/")[2]
       if kind == "scale":
@@ -130,7 +130,7 @@ def draw():
         # strays from its own float64 by more than the tolerance.
         value = 0.3 * value
       flat[path] = value.astype(np.float32)
-    return mapping.unflatten(flat)
+    return unflatten(flat)
 
   return params
 

@@ -31,6 +31,7 @@ from fusar_jax.model.config import (
   LoRAConfig,
 )
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.paths import flatten, unflatten
 
 Model = transformers.Qwen2_5_VLForConditionalGeneration
 SIZES = [(84, 140), (56, 56)]
@@ -92,9 +93,9 @@ def test_peft_loads_our_adapter(
   """Exactly our projections are adapted; logits with the official TLM equal."""
   plain, config = config, with_extras(config, lora)
   params = draw(config, 1)
-  adapter = mapping.flatten(params)
+  adapter = flatten(params)
   base = {p: x for p, x in adapter.items() if p in mapping.leaf_shapes(config)}
-  export_merged(tmp_path / "base", plain, mapping.unflatten(base))
+  export_merged(tmp_path / "base", plain, unflatten(base))
   peft.write_adapter(tmp_path / "adapter", config, params)
   model = reference_peft.PeftModel.from_pretrained(
     Model.from_pretrained(tmp_path / "base", dtype=torch.float32),

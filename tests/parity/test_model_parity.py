@@ -19,6 +19,7 @@ from fusar_jax.hf import mapping, peft, tlm_file
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.torch_file import read_torch
 from fusar_jax.model.config import VISION_PROJECTIONS, LoRAConfig
+from fusar_jax.model.paths import flatten, unflatten
 
 SIZES = [
   [(56, 56)],
@@ -53,10 +54,10 @@ def test_logits(
     vision = VISION_PROJECTIONS if "vision" in lora else ()
     config = with_extras(config, LoRAConfig(4, 8.0, vision=vision))
   params = draw(config, 7)
-  base = mapping.unflatten(
+  base = unflatten(
     {
       path: leaf
-      for path, leaf in mapping.flatten(params).items()
+      for path, leaf in flatten(params).items()
       if path in mapping.leaf_shapes(plain)
     }
   )

@@ -12,7 +12,7 @@ from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.model.config import FusarConfig, LoRAConfig, TLMConfig
 from fusar_jax.model.fusar_gpt import init_params
-from fusar_jax.training import partition
+from fusar_jax.model.paths import flatten, unflatten
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +51,11 @@ def model() -> FusarConfig:
 def params(model):
   """Random parameters in which LoRA's B is not zero, so that all gradients
   are alive."""
-  flat = partition.flatten(init_params(model, jax.random.key(0)))
+  flat = flatten(init_params(model, jax.random.key(0)))
   for i, (path, leaf) in enumerate(flat.items()):
     if path.endswith("lora_b"):
       flat[path] = 0.05 * jax.random.normal(jax.random.key(i), leaf.shape)
-  return partition.unflatten(flat)
+  return unflatten(flat)
 
 
 @pytest.fixture(scope="session")

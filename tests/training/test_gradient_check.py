@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 from fusar_jax.training.gradient_check import GradientCheck
 
@@ -19,7 +20,7 @@ def fresh(params):
 
 
 def _nonzero(trainable, dead=()):
-  return {path: path not in dead for path in partition.flatten(trainable)}
+  return {path: path not in dead for path in flatten(trainable)}
 
 
 def test_all_alive(params, batch):
@@ -27,7 +28,7 @@ def test_all_alive(params, batch):
 
 
 def test_lora_a_behind_a_zero_b_is_excused(fresh, batch):
-  dead = [p for p in partition.flatten(fresh) if p.endswith("lora_a")]
+  dead = [p for p in flatten(fresh) if p.endswith("lora_a")]
   assert GradientCheck(fresh).passes(_nonzero(fresh, dead), batch)
 
 
@@ -47,7 +48,7 @@ def test_all_dead_parameters_are_named(fresh, batch):
 def test_tlm_waits_for_a_batch_with_anchors(fresh, batch, caplog):
   """Without anchors it is excused, once told; with anchors it is due."""
   bare = batch.replace(anchor_weights=np.zeros_like(batch.anchor_weights))
-  dead = [p for p in partition.flatten(fresh) if p.startswith("tlm/")]
+  dead = [p for p in flatten(fresh) if p.startswith("tlm/")]
   check = GradientCheck(fresh)
   assert not check.passes(_nonzero(fresh, dead), bare)
   assert not check.passes(_nonzero(fresh, dead), bare)

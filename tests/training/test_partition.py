@@ -2,6 +2,7 @@
 
 import pytest
 
+from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 
 PARAMS = {
@@ -13,8 +14,8 @@ PARAMS = {
 def test_first_match_wins():
   rules = [(r".*/lora_b", False), (r".*/lora_.", True), (r".*", False)]
   trainable, frozen = partition.partition(PARAMS, rules)
-  assert partition.flatten(trainable) == {"model/layers/q_proj/lora_a": 4}
-  assert len(partition.flatten(frozen)) == 4
+  assert flatten(trainable) == {"model/layers/q_proj/lora_a": 4}
+  assert len(flatten(frozen)) == 4
 
 
 def test_merge_inverts_partition():

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from fusar_jax.config import PRESETS
 from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.paths import flatten
 from fusar_jax.training import optimizer, partition, sharding
 from fusar_jax.training.state import create_state
 from fusar_jax.training.step import StepOptions, make_gradients
@@ -58,8 +59,8 @@ def test_every_parameter_of_every_preset_has_a_place(name):
   )
   shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
   mesh = sharding.make_mesh(2, 2, 2)
-  placed = partition.flatten(sharding.parameter_shardings(shapes, mesh))
-  assert placed.keys() == partition.flatten(shapes).keys()
+  placed = flatten(sharding.parameter_shardings(shapes, mesh))
+  assert placed.keys() == flatten(shapes).keys()
 
 
 def test_no_rule_of_the_table_is_dead():
@@ -72,7 +73,7 @@ def test_no_rule_of_the_table_is_dead():
     shapes = jax.eval_shape(
       lambda config=config: init_params(config, jax.random.key(0))
     )
-    paths |= partition.flatten(shapes).keys()
+    paths |= flatten(shapes).keys()
   rules = sharding.PARAMETER_RULES
   first = {
     next(i for i, (regex, _) in enumerate(rules) if re.fullmatch(regex, path))
@@ -87,8 +88,8 @@ def test_big_kernels_of_7b_split_eight_ways():
     lambda: init_params(PRESETS["qwen2_5_vl_7b"], jax.random.key(0))
   )
   mesh = sharding.make_mesh(1, 4, 2)
-  placed = partition.flatten(sharding.parameter_shardings(shapes, mesh))
-  for path, leaf in partition.flatten(shapes).items():
+  placed = flatten(sharding.parameter_shardings(shapes, mesh))
+  for path, leaf in flatten(shapes).items():
     shard = placed[path].shard_shape(leaf.shape)
     if leaf.size > 10_000_000:
       assert np.prod(shard) * 8 == leaf.size, path
@@ -165,7 +166,7 @@ def _gradients(model, params, batch, rules, mesh=None, accumulation=1):
 
 def _assert_same(ours, theirs):
   """To 1e-5 of the largest gradient of each parameter."""
-  ours, theirs = partition.flatten(ours), partition.flatten(theirs)
+  ours, theirs = flatten(ours), flatten(theirs)
   assert ours.keys() == theirs.keys()
   for path, value in theirs.items():
     largest = np.abs(value).max()
