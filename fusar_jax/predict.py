@@ -103,7 +103,7 @@ def predict(
       "model": _identity(model),
       "adapter": _identity(adapter),
       "legacy_sigma": legacy_sigma,
-      "data": provenance.hash_files([Path(data)], Path(data).parent),
+      "data": provenance.hash_manifest(data),
       "batch_size": batch_size,
       "max_new_tokens": max_new_tokens,
       "limit": limit,
@@ -199,7 +199,7 @@ def _answer(
 def _image_name(triplet: Triplet) -> str:
   """The first image, as seen from its manifest where it lies below it."""
   image, folder = triplet.images[0], triplet.source.parent
-  below = image.is_relative_to(folder)
+  below = isinstance(image, Path) and image.is_relative_to(folder)
   return (image.relative_to(folder) if below else image).as_posix()
 
 

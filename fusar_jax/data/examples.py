@@ -18,7 +18,6 @@ anchors.
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -26,14 +25,15 @@ from PIL import Image
 from fusar_jax.data import anchor_weights, prompts, vision
 from fusar_jax.data.cells import cell_labels, cell_tokens
 from fusar_jax.data.positions import check_image_tokens, mrope_positions
+from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.geo.anchors import Anchors, read_anchors
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import detection
 
-ImageLike = str | os.PathLike | np.ndarray | Image.Image
-AnchorsLike = str | os.PathLike | Anchors | None
+ImageLike = str | os.PathLike | PackedFile | np.ndarray | Image.Image
+AnchorsLike = str | os.PathLike | PackedFile | Anchors | None
 
 MAX_LENGTH = 2048
 
@@ -108,7 +108,7 @@ def build_example(
   max_length: int = MAX_LENGTH,
   clip_boxes: bool = False,
   cells: bool = False,
-  read_image: Callable[[Path, FusarConfig], tuple] | None = None,
+  read_image: Callable[[File, FusarConfig], tuple] | None = None,
 ) -> Example:
   """Returns the example of a triplet.
 
@@ -286,7 +286,7 @@ def example_from_ids(
 
 
 def decode(
-  path: Path, config: FusarConfig
+  path: File, config: FusarConfig
 ) -> tuple[np.ndarray, tuple[int, int]]:
   """Returns (uint8[H, W, 3] at its model size, (h, w) of the file)."""
   image = vision.load_image(path)
@@ -295,8 +295,8 @@ def decode(
 
 
 def _seen(image: ImageLike, config: FusarConfig) -> np.ndarray:
-  if isinstance(image, (str, os.PathLike)):
-    return decode(Path(image), config)[0]
+  if isinstance(image, (str, os.PathLike, PackedFile)):
+    return decode(image, config)[0]
   if isinstance(image, Image.Image):
     image = np.asarray(image.convert("RGB"))
   return vision.resize(image, model_size(image.shape[:2], config))

@@ -2,11 +2,11 @@
 
 import collections
 import threading
-from pathlib import Path
 
 import numpy as np
 
 from fusar_jax.data.examples import decode
+from fusar_jax.data.records import File
 from fusar_jax.model.config import FusarConfig
 
 
@@ -23,7 +23,7 @@ class ImageCache:
     self._lock = threading.Lock()
 
   def __call__(
-    self, path: Path, config: FusarConfig
+    self, path: File, config: FusarConfig
   ) -> tuple[np.ndarray, tuple[int, int]]:
     """Returns (uint8[H, W, 3] at its model size, (h, w) of the file)."""
     with self._lock:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from fusar_jax.data import prompts, vision
 from fusar_jax.data.examples import model_size, texts
+from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.data.workers import Recipe
@@ -22,8 +23,8 @@ def survey(
 ) -> tuple[list[Sizes | None], list[str]]:
   """Returns (sizes per row, None where it is bad; one message per bad row)."""
   # Tasks share images, and images share nothing else that is worth keeping.
-  image_size = functools.lru_cache(maxsize=100_000)(vision.image_size)
-  anchor_count = functools.lru_cache(maxsize=100_000)(count_anchors)
+  image_size = functools.lru_cache(maxsize=100_000)(_image_size)
+  anchor_count = functools.lru_cache(maxsize=100_000)(_anchor_count)
   sizes, refused = [], []
   for triplet in triplets:
     try:
@@ -32,6 +33,15 @@ def survey(
       sizes.append(None)
       refused.append(f"{triplet.where}: {error}")
   return sizes, refused
+
+
+def _image_size(file: File) -> tuple[int, int]:
+  # An archive tells sizes in its table: nothing else of it is read here.
+  return file.size if isinstance(file, PackedFile) else vision.image_size(file)
+
+
+def _anchor_count(file: File) -> int:
+  return file.size[0] if isinstance(file, PackedFile) else count_anchors(file)
 
 
 def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:

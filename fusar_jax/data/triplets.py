@@ -5,15 +5,22 @@ layout of FUSAR-GPT: {"id", "image", "aef", "coordinate_size", "question",
 "answer"}; paths are relative to the manifest. "image" and "aef" may be lists
 (several images), "aef" may be absent (an unmodulated image), "answer" may be
 any JSON value. Our importers add "task", "boxes" and "labels".
+
+Wherever a manifest is named, ArrayRecord shards may be, by a pattern such as
+FOLDER/*.array_record; see `fusar_jax.data.shards`.
 """
 
 import dataclasses
+import glob
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+from fusar_jax.data import records
+from fusar_jax.data.records import File
 
 # Errors of one manifest are told together, but not a million of them.
 _MAX_TOLD = 20
@@ -32,14 +39,15 @@ class Triplet:
     coordinate_size: (height, width) of the image whose pixels all boxes of the
       row speak of; None: the original file's own pixels.
     task: name in `fusar_jax.tasks`, or None.
-    source: the manifest.
-    row: 1-based: the line of JSON lines, the item of a JSON list.
+    source: the manifest, or the shard.
+    row: 1-based: the line of JSON lines, the item of a JSON list, the row of
+      the shard.
     extra: all other fields of the row, such as boxes and labels.
   """
 
   id: str
-  images: tuple[Path, ...]
-  anchors: tuple[Path | None, ...]
+  images: tuple[File, ...]
+  anchors: tuple[File | None, ...]
   question: str
   answer: str
   coordinate_size: tuple[int, int] | None = None
@@ -56,6 +64,9 @@ class Triplet:
 
 def read_manifest(path: str | os.PathLike) -> list[Triplet]:
   """Returns the triplets of a manifest, in its order.
+
+  Args:
+    path: JSON, JSON lines, or shards: one file or a pattern.
 
   Raises:
     FileNotFoundError: no such manifest.
@@ -89,6 +100,15 @@ def split_paths(paths: str) -> list[str]:
   return [path.strip() for path in paths.split(",") if path.strip()]
 
 
+def manifest_files(paths: str) -> list[Path]:
+  """Returns the files that hold the rows of `read_manifests(paths)`.
+
+  Raises:
+    ValueError: a pattern finds a part of a set of shards only.
+  """
+  return [file for path in split_paths(paths) for file in _files(path)]
+
+
 def read_manifest_leniently(
   path: str | os.PathLike,
 ) -> tuple[list[Triplet], list[str]]:
@@ -96,29 +116,31 @@ def read_manifest_leniently(
 
   Raises:
     FileNotFoundError: no such manifest.
-    ValueError: the file is not JSON at all, or holds no row.
+    ValueError: the file is not JSON at all, or holds no row; a damaged shard.
   """
-  path = Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f"manifest not found: {path}")
-  rows, refused = _rows(path)
-  if not rows and not refused:
+  triplets, refused, seen = [], [], {}
+  files = _files(path)
+  for file in files:
+    rows, bad, locate = _open(file)
+    within = f"{file.name} " if len(files) > 1 else ""
+    refused += [f"{within}{message}" for message in bad]
+    for number, row in rows:
+      place = f"{within}row {number}"
+      try:
+        triplet = parse_row(row, number, file, locate)
+        if triplet.id in seen:
+          raise ValueError(
+            f'id "{triplet.id}" was used by {seen[triplet.id]} already'
+          )
+      except ValueError as error:
+        refused.append(f"{place}: {error}")
+        continue
+      seen[triplet.id] = place
+      triplets.append(triplet)
+  if not triplets and not refused:
     raise ValueError(
       f"{path}: the manifest is empty; expected one row per triplet."
     )
-  triplets, seen = [], {}
-  for number, row in rows:
-    try:
-      triplet = _triplet(row, number, path)
-      if triplet.id in seen:
-        raise ValueError(
-          f'id "{triplet.id}" was used by row {seen[triplet.id]} already'
-        )
-    except ValueError as error:
-      refused.append(f"row {number}: {error}")
-      continue
-    seen[triplet.id] = number
-    triplets.append(triplet)
   return triplets, refused
 
 
@@ -160,6 +182,44 @@ def raise_together(problems: Sequence[str], head: str) -> None:
   raise ValueError(f"{head} ({len(problems)}):\n{told}")
 
 
+def _files(path) -> list[Path]:
+  """The file of that name, or the shards that a pattern finds, in order."""
+  path = Path(path)
+  if not glob.has_magic(str(path)) or path.exists():
+    return [path]
+  found = sorted(map(Path, glob.glob(str(path))))
+  records.check_complete(found, str(path))
+  return found or [path]
+
+
+def _open(path: Path):
+  """Returns ([(row number, value)], refused, what finds a row's files)."""
+  if path.suffix == records.SUFFIX:
+    table = records.read_table(path)
+    return list(enumerate(table.rows, start=1)), [], _in_table(table)
+  if not path.is_file():
+    raise FileNotFoundError(f"manifest not found: {path}")
+  return *_rows(path), _in_folder(path.parent)
+
+
+def _in_folder(folder: Path):
+  def locate(name) -> Path:
+    if not isinstance(name, str) or not name or "\0" in name:
+      raise ValueError(f"must be a file name, got {name!r:.60}")
+    return folder / name
+
+  return locate
+
+
+def _in_table(table: records.Table):
+  def locate(record) -> File:
+    if not isinstance(record, int) or record not in table.files:
+      raise ValueError(f"must be the record of a file, got {record!r:.60}")
+    return table.files[record]
+
+  return locate
+
+
 def _rows(path):
   """Returns ([(row number, value)], refused) of either layout."""
   try:
@@ -189,7 +249,21 @@ def _load(text):
     raise ValueError("nested too deeply") from None
 
 
-def _triplet(row, number, source) -> Triplet:
+def parse_row(
+  row: Mapping, number: int, source: Path, locate: Callable[..., File]
+) -> Triplet:
+  """Returns the triplet of a row.
+
+  Args:
+    row: as in a manifest.
+    number: of the row; 1-based.
+    source: what holds it.
+    locate: returns the file that an entry of "image" or "aef" means, or raises
+      ValueError saying what the entry must be.
+
+  Raises:
+    ValueError: what is wrong with it, in one sentence.
+  """
   if not isinstance(row, dict):
     raise ValueError(f"expected an object, got {type(row).__name__}")
   missing = [k for k in ("id", "image", "question", "answer") if k not in row]
@@ -206,10 +280,10 @@ def _triplet(row, number, source) -> Triplet:
   answer = row["answer"]
   if not isinstance(answer, str):
     answer = json.dumps(answer, ensure_ascii=False)
-  images = _paths(row, "image", source.parent)
+  images = _located(row, "image", locate)
   if not images or None in images:
     raise ValueError("'image' names no file")
-  anchors = _paths(row, "aef", source.parent) or (None,) * len(images)
+  anchors = _located(row, "aef", locate) or (None,) * len(images)
   if len(anchors) != len(images):
     raise ValueError(
       f"{len(images)} images but {len(anchors)} 'aef' files; one each, null for"
@@ -234,17 +308,15 @@ def _triplet(row, number, source) -> Triplet:
   )
 
 
-def _paths(row, key, folder) -> tuple[Path | None, ...]:
+def _located(row, key, locate) -> tuple[File | None, ...]:
   value = row.get(key)
   if value is None:
     return ()
   names = value if isinstance(value, list) else [value]
-  for name in names:
-    if name is None:
-      continue
-    if not isinstance(name, str) or not name or "\0" in name:
-      raise ValueError(f"{key!r} must be a file name, got {name!r:.60}")
-  return tuple(None if name is None else folder / name for name in names)
+  try:
+    return tuple(None if name is None else locate(name) for name in names)
+  except ValueError as error:
+    raise ValueError(f"{key!r} {error}") from None
 
 
 def _size(value) -> tuple[int, int] | None:

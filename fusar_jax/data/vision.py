@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fusar_jax.data.records import PackedFile
 from fusar_jax.model.config import VisionConfig
 
 # Larger pictures are scenes, to be tiled first; the guard also stops a small
@@ -25,7 +26,7 @@ MAX_IMAGE_PIXELS = 100_000_000
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK")
 
 
-def image_size(path: str | os.PathLike) -> tuple[int, int]:
+def image_size(path: str | os.PathLike | PackedFile) -> tuple[int, int]:
   """Returns (height, width) from the file's header alone.
 
   Raises:
@@ -36,7 +37,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     return image.height, image.width
 
 
-def load_image(path: str | os.PathLike) -> np.ndarray:
+def load_image(path: str | os.PathLike | PackedFile) -> np.ndarray:
   """Returns uint8[h, w, 3]; a grey picture fills all three channels.
 
   Raises:
@@ -208,11 +209,12 @@ def normalise(patches: np.ndarray, config: VisionConfig) -> np.ndarray:
 
 
 def _open(path):
-  path = Path(path)
+  if isinstance(path, (str, os.PathLike)):
+    path = Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"image not found: {path}")
   try:
-    image = Image.open(path)
+    image = Image.open(path if isinstance(path, Path) else path.open("rb"))
   except Image.DecompressionBombError as error:
     raise ValueError(f"{path}: {error}") from None
   except (OSError, SyntaxError, ValueError) as error:

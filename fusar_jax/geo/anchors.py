@@ -80,16 +80,15 @@ def read_anchors(path: str | os.PathLike) -> Anchors:
     ValueError: another format or shape, NaN, a position outside [0, 1]; the
       message names the file.
   """
-  path = Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f"anchors file not found: {path}")
+  path = _existing(path)
   try:
-    data = np.load(path, allow_pickle=False)
-    if isinstance(data, np.ndarray):
-      features, positions = _from_table(data)
-    else:
-      with data:
-        features, positions = _from_npz(data)
+    with path.open("rb") as file:
+      data = np.load(file, allow_pickle=False)
+      if isinstance(data, np.ndarray):
+        features, positions = _from_table(data)
+      else:
+        with data:
+          features, positions = _from_npz(data)
     return Anchors(features, positions)
   except _DAMAGE as error:
     raise ValueError(f"{path}: {error}") from None
@@ -121,14 +120,12 @@ def count_anchors(path: str | os.PathLike) -> int:
     FileNotFoundError: no such file.
     ValueError: not an anchors file, or a wrong shape.
   """
-  path = Path(path)
+  path = _existing(path)
   if path.suffix != ".npz":
     return len(read_anchors(path))
-  if not path.is_file():
-    raise FileNotFoundError(f"anchors file not found: {path}")
   shapes = {}
   try:
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
       for name in ("features", "positions"):
         with archive.open(f"{name}.npy") as member:
           version = np.lib.format.read_magic(member)
@@ -147,6 +144,15 @@ def count_anchors(path: str | os.PathLike) -> int:
   if problems:
     raise ValueError(f"{path}: anchors: " + "; ".join(problems) + ".")
   return shapes["features"][0]
+
+
+def _existing(path):
+  """A path, or a file inside a larger one, which is opened like a path."""
+  if isinstance(path, (str, os.PathLike)):
+    path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"anchors file not found: {path}")
+  return path
 
 
 def _from_npz(data):

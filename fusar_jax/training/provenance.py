@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fusar_jax.data.triplets import split_paths
+from fusar_jax.data import records
+from fusar_jax.data.triplets import manifest_files, split_paths
 from fusar_jax.hf.folders import resolve
 
 CONFIG_FILE = "config.json"
@@ -144,20 +145,36 @@ def describe_data(manifests: Mapping[str, str]) -> dict[str, Any]:
   """Hash of each manifest and what `dataset.json` beside it declares."""
   return {
     name: [
-      _manifest(Path(path))
+      _manifest(path)
       for path in split_paths(paths)
-      if Path(path).is_file()
+      if all(file.is_file() for file in manifest_files(path))
     ]
     for name, paths in manifests.items()
     if paths
   }
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-  about = path.parent / "dataset.json"
+def hash_manifest(path: str) -> str:
+  """sha256 over the files that hold a manifest's rows.
+
+  A shard counts by its table of contents, which holds the hash of every image:
+  nothing else of it needs to be read.
+  """
+  files = manifest_files(path)
+  if all(file.suffix != records.SUFFIX for file in files):
+    return hash_files(files, files[0].parent)
+  digest = hashlib.sha256()
+  for file in files:
+    digest.update(f"{file.name}\0".encode())
+    digest.update(hashlib.sha256(records.table_bytes(file)).digest())
+  return digest.hexdigest()
+
+
+def _manifest(path: str) -> dict[str, Any]:
+  about = Path(path).parent / "dataset.json"
   return {
-    "path": str(path.absolute()),
-    "sha256": hash_files([path], path.parent),
+    "path": str(Path(path).absolute()),
+    "sha256": hash_manifest(path),
     "dataset": read_json(about) if about.is_file() else None,
   }
 
