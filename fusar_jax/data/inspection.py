@@ -1,0 +1,218 @@
+"""What is in a data set, and what is wrong with it, in numbers.
+
+Every file is opened once: images are decoded and hashed, anchors are read, rows
+become token counts at the size the model sees. Several manifests are splits of
+one data set, and must not share an image.
+
+An error is what training refuses or what makes a score untrue: a missing or
+damaged file, a bad row, a sequence too long, a box that no model can find, an
+image that lies in two splits. Anything else that is odd is a warning: boxes
+over the edge, the same image twice, one question with two answers.
+"""
+
+import collections
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+from fusar_jax.data.examples import MAX_LENGTH
+from fusar_jax.data.inventory import (
+  File,
+  Problem,
+  Split,
+  Track,
+  boxes_of,
+  read_splits,
+)
+from fusar_jax.data.tokenizer import Tokenizer
+from fusar_jax.model.config import FusarConfig
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inspection:
+  """What was found.
+
+  Attributes:
+    splits: one per manifest, in the order given.
+    problems: errors first, kind by kind.
+    shared_images: per split, how many of its images another split has too.
+    max_length: bound of L that lengths were held against.
+    has_lengths: a tokenizer was given.
+  """
+
+  splits: tuple[Split, ...]
+  problems: tuple[Problem, ...]
+  shared_images: tuple[int, ...]
+  max_length: int
+  has_lengths: bool
+
+  @property
+  def errors(self) -> int:
+    return sum(problem.is_error for problem in self.problems)
+
+  @property
+  def warnings(self) -> int:
+    return len(self.problems) - self.errors
+
+  def kinds(self, split: str | None = None) -> collections.Counter[str]:
+    """Problems per kind, in their order; of one split, or of all."""
+    return collections.Counter(
+      p.kind for p in self.problems if split is None or p.split == split
+    )
+
+
+def inspect(
+  paths: Sequence[str | os.PathLike],
+  config: FusarConfig,
+  tokenizer: Tokenizer | None = None,
+  *,
+  max_length: int = MAX_LENGTH,
+  track: Track = lambda items, what: items,
+) -> Inspection:
+  """Returns what the manifests hold, and what is wrong with them.
+
+  Args:
+    paths: manifests, or folders with a manifest.jsonl.
+    config: of the model that is to see the images.
+    tokenizer: for lengths in tokens; None: they are not counted.
+    max_length: a longer sequence is an error.
+    track: iterates over (items, what they are), to show progress.
+
+  Raises:
+    FileNotFoundError: a manifest is missing; all else is told as a problem.
+  """
+  splits, problems = read_splits(paths, config, tokenizer, track=track)
+  for split in splits:
+    problems += _row_problems(split, max_length)
+    problems += _duplicates(split)
+  shared, leaks = _leaks(splits)
+  problems += leaks
+  return Inspection(
+    splits=tuple(splits),
+    problems=_in_order(problems),
+    shared_images=shared,
+    max_length=max_length,
+    has_lengths=tokenizer is not None,
+  )
+
+
+def _row_problems(split: Split, max_length: int) -> Iterable[Problem]:
+  told = set()
+  for row in split.rows:
+    where = row.triplet.where
+    if (row.length or 0) > max_length:
+      yield Problem(
+        "too long",
+        f"{where}: {row.length} tokens ({row.visual_tokens} of them visual),"
+        f" but max_length is {max_length}; nothing is truncated",
+        True,
+        split.name,
+      )
+    for number, box in enumerate(row.boxes.tolist(), start=1):
+      # Tasks share the boxes of their image.
+      if (row.images[0].path, tuple(box)) in told:
+        continue
+      told.add((row.images[0].path, tuple(box)))
+      if fault := _box_fault(box, row.seen[0]):
+        own = boxes_of(row.triplet)[0][number - 1].tolist()
+        space = row.triplet.coordinate_size or row.images[0].size
+        yield Problem(
+          fault[0],
+          f"{where}: box {number}, {[round(v, 1) for v in own]}, on"
+          f" {space[0]} x {space[1]} pixels (height x width)",
+          fault[1],
+          split.name,
+        )
+
+
+def _box_fault(box, size) -> tuple[str, bool] | None:
+  """Returns (kind, is_error) of a box on an image of (h, w), or None."""
+  x1, y1, x2, y2 = box
+  if x1 >= x2 or y1 >= y2:
+    return "box without area", True
+  if x2 <= 0 or y2 <= 0 or x1 >= size[1] or y1 >= size[0]:
+    return "box outside of the image", True
+  # Boxes pass through float32 on their way to the model's pixels.
+  slack = 1e-3
+  if min(x1, y1) < -slack or x2 > size[1] + slack or y2 > size[0] + slack:
+    return "box over the edge", False
+  return None
+
+
+def _duplicates(split: Split) -> Iterable[Problem]:
+  twins = collections.defaultdict(list)
+  for image, _, _ in split.images.values():
+    twins[image.sha256].append(image.name)
+  for names in twins.values():
+    if len(names) > 1:
+      yield Problem(
+        "same image twice",
+        f"{split.name}: {' = '.join(names)}",
+        False,
+        split.name,
+      )
+  asked = collections.defaultdict(list)
+  for row in split.rows:
+    key = (tuple(i.sha256 for i in row.images), row.triplet.question)
+    asked[key].append(row.triplet)
+  for triplets in asked.values():
+    if len(triplets) > 1:
+      same = len({triplet.answer for triplet in triplets}) == 1
+      rows = ", ".join(f'{t.row} ("{t.id}")' for t in triplets)
+      yield Problem(
+        "same question twice" if same else "two answers to one question",
+        f"{split.name}: rows {rows} ask the same of the same image",
+        False,
+        split.name,
+      )
+
+
+def _leaks(splits) -> tuple[tuple[int, ...], list[Problem]]:
+  """Returns (per split, how many of its images are shared; problems)."""
+  problems, shared = [], [set() for _ in splits]
+  images = [_by_hash(i for i, _, _ in s.images.values()) for s in splits]
+  for a, b in itertools.combinations(range(len(splits)), 2):
+    names = splits[a].name, splits[b].name
+    both = [digest for digest in images[a] if digest in images[b]]
+    shared[a].update(both)
+    shared[b].update(both)
+    problems += [
+      Problem(
+        "image in two splits",
+        f"{names[0]} {images[a][digest]} = {names[1]} {images[b][digest]}",
+        True,
+      )
+      for digest in both
+    ]
+    # Other images of the same ground: an easier test than it looks.
+    grounds = [
+      _by_hash(
+        anchors
+        for image, anchors, _ in splits[side].images.values()
+        if anchors and image.sha256 not in both
+      )
+      for side in (a, b)
+    ]
+    same = [digest for digest in grounds[0] if digest in grounds[1]]
+    if same:
+      problems.append(
+        Problem(
+          "same ground in two splits",
+          f"{names[0]} and {names[1]} share the anchors of {len(same)} places"
+          f" under different images, such as {grounds[0][same[0]]}",
+          False,
+        )
+      )
+  return tuple(map(len, shared)), problems
+
+
+def _by_hash(files: Iterable[File]) -> Mapping[str, str]:
+  return {file.sha256: file.name for file in files}
+
+
+def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
+  kinds = list(dict.fromkeys(problem.kind for problem in problems))
+  return tuple(
+    sorted(problems, key=lambda p: (not p.is_error, kinds.index(p.kind)))
+  )

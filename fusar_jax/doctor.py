@@ -1,0 +1,233 @@
+"""Looks a data set over before it is trained on: numbers, problems, one page.
+
+COMMAND:
+  python -m fusar_jax.doctor data/train data/test --model runs/stage0
+  python -m fusar_jax.doctor data/train/manifest.jsonl \\
+      --model qwen2_5_vl_7b --tokenizer QWEN/tokenizer.json --out train.html
+
+Several data sets are splits of one, and must not share images. Prints numbers
+and problems, and writes a page with samples as the model sees them, down to
+the tokens that are learned. Exit code 0: no errors, though perhaps warnings;
+1: errors; 2: the command itself is wrong.
+"""
+
+import argparse
+import collections
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich import progress
+from rich.console import Console
+from rich.table import Table
+
+from fusar_jax import config as config_lib
+from fusar_jax.data.examples import MAX_LENGTH
+from fusar_jax.data.inspection import Inspection, inspect
+from fusar_jax.data.inventory import choose, manifest_of
+from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
+from fusar_jax.hf.config_json import read_config
+from fusar_jax.hf.folders import resolve
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.report.dataset_page import summary, write_dataset_page
+from fusar_jax.report.sample_card import read_sample
+from fusar_jax.training import provenance
+from fusar_jax.training.start import TOKENIZER
+
+# Lines of one kind beyond these are counted; the page tells more of them.
+_MAX_TOLD = 10
+
+
+def examine(
+  datasets: Sequence[str],
+  out: str | Path,
+  *,
+  model: str = "qwen2_5_vl_7b",
+  tokenizer: str | None = None,
+  samples: int = 12,
+  seed: int = 0,
+  max_length: int = MAX_LENGTH,
+  track=lambda items, what: items,
+) -> Inspection:
+  """Inspects data sets and writes their page; returns what was found.
+
+  Args:
+    datasets: manifests, or folders with a manifest.jsonl: splits of one set.
+    out: HTML file to write.
+    model: name of a preset, a run, or a Hugging Face folder.
+    tokenizer: file or folder; default: that of the model's folder, if any.
+    samples: rows on the page.
+    seed: of their choice.
+    max_length: most tokens of a row.
+    track: see `fusar_jax.data.inspection.inspect`.
+
+  Raises:
+    FileNotFoundError, ValueError: a manifest, model or tokenizer that is not
+      there or does not fit; whatever is wrong inside the data is told instead.
+  """
+  config, words, named = read_model(model, tokenizer)
+  found = inspect(datasets, config, words, max_length=max_length, track=track)
+  shown = [
+    read_sample(row, config, words)
+    for row in choose(found.splits, samples, seed)
+  ]
+  write_dataset_page(out, found, shown, model=model, tokenizer=named)
+  return found
+
+
+def read_model(
+  model: str, tokenizer: str | None
+) -> tuple[FusarConfig, Tokenizer | None, str | None]:
+  """Returns (shapes, tokenizer or None, its name); no weights are read.
+
+  Raises:
+    FileNotFoundError, ValueError: as `examine`.
+  """
+  folder = None
+  if model in config_lib.PRESETS:
+    config = config_lib.preset(model)
+  elif Path(model).is_dir() or "/" in model:
+    folder = resolve(model)
+    if provenance.is_run(folder):
+      written = provenance.read_json(folder / provenance.CONFIG_FILE)
+      config = config_lib.from_dict(written["model"])
+      folder = folder / TOKENIZER
+    else:
+      config = read_config(folder)
+  else:
+    raise ValueError(
+      f"unknown model {model!r}; give a run, a Hugging Face folder, or one of"
+      f" {', '.join(sorted(config_lib.PRESETS))}."
+    )
+  if tokenizer is None and folder is not None:
+    names = ("tokenizer.json", "tokenizer.model")
+    if any((folder / name).is_file() for name in names):
+      tokenizer = str(folder)
+  if tokenizer is None:
+    return config, None, None
+  words = load_tokenizer(tokenizer)
+  if words.special_tokens() != config.tokens:
+    raise ValueError(
+      f"tokenizer {tokenizer}: special tokens {words.special_tokens()} are not"
+      f" those of {model}, {config.tokens}; give the model's own."
+    )
+  return config, words, tokenizer
+
+
+def parser() -> argparse.ArgumentParser:
+  """Returns the command line."""
+  p = argparse.ArgumentParser(
+    prog="python -m fusar_jax.doctor",
+    description=__doc__.split("\n")[0],
+  )
+  p.add_argument(
+    "datasets",
+    nargs="+",
+    metavar="DATASET",
+    help="manifest, or folder with manifest.jsonl; several: splits of one set",
+  )
+  p.add_argument(
+    "--model",
+    default="qwen2_5_vl_7b",
+    help="run, Hugging Face folder, or preset"
+    f" ({', '.join(sorted(config_lib.PRESETS))}; default: %(default)s)",
+  )
+  p.add_argument(
+    "--tokenizer",
+    help="tokenizer.json, SentencePiece .model, or a folder with one;"
+    " default: that of the model's folder",
+  )
+  p.add_argument("--max-length", type=int, default=MAX_LENGTH, help="in tokens")
+  p.add_argument("--samples", type=int, default=12, help="rows on the page")
+  p.add_argument("--seed", type=int, default=0, help="of the rows' choice")
+  p.add_argument(
+    "--out",
+    default="doctor.html",
+    help="page to write (default: %(default)s)",
+  )
+  return p
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  arguments = parser()
+  args = arguments.parse_args(argv)
+  if args.samples < 0 or args.seed < 0 or args.max_length < 1:
+    arguments.error("expected --samples >= 0, --seed >= 0, --max-length >= 1.")
+  if Path(args.out).is_dir():
+    arguments.error(f"--out {args.out} is a folder; give an HTML file.")
+  try:
+    # Known before minutes are spent on reading images.
+    for dataset in args.datasets:
+      manifest_of(dataset)
+    found = examine(
+      args.datasets,
+      args.out,
+      model=args.model,
+      tokenizer=args.tokenizer,
+      samples=args.samples,
+      seed=args.seed,
+      max_length=args.max_length,
+      track=_track,
+    )
+  except (ValueError, OSError) as error:
+    arguments.error(str(error))
+  tell(found, Console())
+  print(f"page in {args.out}")
+  return 1 if found.errors else 0
+
+
+def tell(found: Inspection, console: Console) -> None:
+  """Prints the numbers as a table, then one line per problem."""
+  table = Table("", title_justify="left")
+  for split in found.splits:
+    table.add_column(_plain(split.name), justify="right")
+  for group in summary(found):
+    for name, values in group:
+      table.add_row(name, *values)
+    table.add_section()
+  console.print(table)
+  if not found.has_lengths:
+    console.print(
+      "Lengths in tokens need a tokenizer: give --tokenizer, or a --model"
+      " folder that holds one.",
+      style="yellow",
+    )
+  told = collections.Counter()
+  kinds = found.kinds()
+  for problem in found.problems:
+    told[problem.kind] += 1
+    name = "error" if problem.is_error else "warning"
+    left = kinds[problem.kind] - _MAX_TOLD
+    if told[problem.kind] <= _MAX_TOLD:
+      line = f"{name}: {problem.kind}: {problem.text}"
+    elif told[problem.kind] == _MAX_TOLD + 1:
+      line = f"{name}: {problem.kind}: ... and {left} more"
+    else:
+      continue
+    style = "red" if problem.is_error else "yellow"
+    console.print(
+      _plain(line), style=style, markup=False, highlight=False, soft_wrap=True
+    )
+  console.print(f"{found.errors} errors, {found.warnings} warnings")
+
+
+def _plain(text: str) -> str:
+  """Text for a terminal: no control characters, no half surrogates."""
+  seen = "".join(c if c.isprintable() else " " for c in text)
+  return seen.encode("utf-8", "replace").decode()
+
+
+def _track(items: Sequence, what: str) -> Iterable:
+  console = Console(stderr=True)
+  return progress.track(
+    items,
+    description=what,
+    console=console,
+    transient=True,
+    disable=not console.is_terminal,
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(main())

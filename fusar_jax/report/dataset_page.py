@@ -1,0 +1,388 @@
+"""A data set on one page: numbers, problems, distributions, samples.
+
+One HTML file that needs no network, no script and no other file: images are
+embedded, figures are SVG, and its own policy forbids to load anything. It
+follows the reader's choice of light or dark. The same numbers go to a terminal
+through `summary`.
+"""
+
+import collections
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fusar_jax.data.inspection import Inspection
+from fusar_jax.data.inventory import Split
+from fusar_jax.data.triplets import write_text
+from fusar_jax.report.sample_card import Sample, card, colour_samples, escape
+from fusar_jax.tasks import boxes as boxes_lib
+
+# Problems of one kind beyond these are counted, not told.
+_MAX_TOLD = 100
+_BINS = 28
+_NONE = "–"
+
+_STYLE = """
+:root { color-scheme: light dark; --back: #fdfdfc; --text: #1d2126;
+  --quiet: #667079; --line: #dfe2e5; --panel: #f4f5f5; --accent: #1f6f54;
+  --learned: #d8efe3; --error: #a8321f; --warning: #8a5a00; }
+@media (prefers-color-scheme: dark) { :root { --back: #14171a;
+  --text: #e3e6e8; --quiet: #949da6; --line: #2d3338; --panel: #1c2024;
+  --accent: #63c99d; --learned: #1d4535; --error: #ff8f78;
+  --warning: #e5b45c; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 72rem; padding: 2.5rem 1.5rem 5rem;
+  background: var(--back); color: var(--text);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
+h1 { font-size: 1.7rem; font-weight: 600; margin: 0; }
+h2 { font-size: 1.15rem; font-weight: 600; margin: 3rem 0 0.8rem; }
+h3 { font-size: 1rem; font-weight: 600; margin: 0;
+  overflow-wrap: anywhere; }
+.quiet, caption, figcaption { color: var(--quiet); font-size: 0.87rem; }
+p { margin: 0.3rem 0 0.8rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; min-width: 50%;
+  font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 0.28rem 0 0.28rem 2rem;
+  border-bottom: 1px solid var(--line); font-weight: 400;
+  vertical-align: top; }
+th:first-child { text-align: left; padding-left: 0; white-space: nowrap; }
+thead th { color: var(--quiet); font-size: 0.87rem; }
+tr.group th, tr.group td { border-bottom-color: var(--quiet); }
+details { border-bottom: 1px solid var(--line); padding: 0.35rem 0; }
+summary { cursor: pointer; }
+details li { font-size: 0.87rem; overflow-wrap: anywhere; }
+.error { color: var(--error); font-weight: 600; }
+.warning { color: var(--warning); font-weight: 600; }
+.good { color: var(--accent); font-weight: 600; }
+.plots { display: flex; flex-wrap: wrap; gap: 1.4rem 2rem; }
+figure { margin: 0; width: 20rem; }
+figure svg { width: 100%; display: block; }
+figure rect { fill: var(--accent); }
+figure line { stroke: var(--quiet); }
+figure text { fill: var(--quiet); font-size: 11px; }
+article { border-top: 1px solid var(--line); padding: 1.4rem 0; }
+.task { color: var(--accent); font-weight: 400; margin-left: 0.6rem; }
+.picture { display: block; width: 100%; max-width: 26rem;
+  margin-bottom: 0.9rem; }
+.pair { max-width: 53rem; }
+.words { background: var(--panel); padding: 0.8rem 1rem; border-radius: 4px;
+  font: 12.5px/1.75 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+.words i, .words b { font: inherit; color: var(--quiet);
+  box-shadow: inset -1px 0 var(--line); }
+.words .visual { color: var(--text); border: 1px solid var(--line);
+  border-radius: 3px; padding: 0 0.4em; }
+.words .learned { color: var(--text); background: var(--learned);
+  text-decoration: underline; text-decoration-color: var(--accent); }
+"""
+
+
+def write_dataset_page(
+  path: str | os.PathLike,
+  inspection: Inspection,
+  samples: Sequence[Sample],
+  *,
+  model: str,
+  tokenizer: str | None,
+) -> None:
+  """Writes the page, whole or not at all.
+
+  Args:
+    path: of the HTML file; its folder is made.
+    inspection: of `fusar_jax.data.inspection.inspect`.
+    samples: rows to show, of `read_sample`.
+    model, tokenizer: how they were named; None: lengths were not counted.
+  """
+  write_text(Path(path), dataset_page(inspection, samples, model, tokenizer))
+
+
+def dataset_page(
+  inspection: Inspection,
+  samples: Sequence[Sample],
+  model: str,
+  tokenizer: str | None,
+) -> str:
+  """Returns the HTML of the page; see `write_dataset_page`."""
+  names = ", ".join(split.name for split in inspection.splits)
+  lengths = (
+    f"tokens of {tokenizer}"
+    if tokenizer
+    else "no tokenizer was given, so lengths in tokens are not counted"
+  )
+  return "\n".join(
+    [
+      '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+      '<meta http-equiv="Content-Security-Policy" content="default-src'
+      " 'none'; img-src data:; style-src 'unsafe-inline'\">",
+      '<meta name="viewport" content="width=device-width, initial-scale=1">',
+      f"<title>{escape(names)}</title><style>{_STYLE}</style></head><body>",
+      f"<h1>{escape(names)}</h1>",
+      f'<p class="quiet">As {escape(model)} sees it; {escape(lengths)}.</p>',
+      f"<p>{_verdict(inspection)}</p>",
+      _table(inspection),
+      _problems(inspection),
+      "<h2>Distributions</h2>",
+      *(_distributions(split, inspection) for split in inspection.splits),
+      _samples(inspection, samples),
+      "</body></html>\n",
+    ]
+  )
+
+
+def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
+  """Returns groups of (name, one text per split), to be set as a table.
+
+  Example: [[("rows", ["2784", "348"]), ("refused", ["0", "0"])], ...]
+  """
+  splits = inspection.splits
+  counts = [inspection.kinds(split.name) for split in splits]
+
+  def line(name, value):
+    return name, [value(split) for split in splits]
+
+  def problems(name, kind):
+    return name, [str(count[kind]) for count in counts]
+
+  tasks = dict.fromkeys(row.task for split in splits for row in split.rows)
+  groups = [
+    [
+      line("rows", lambda s: str(len(s.rows) + s.refused)),
+      line("refused", lambda s: str(s.refused)),
+      *(
+        line(t, lambda s, t=t: str(sum(row.task == t for row in s.rows)))
+        for t in tasks
+      ),
+    ],
+    [
+      line("images", lambda s: str(len(s.images))),
+      line("height × width, pixels", _original_sizes),
+      line("as the model sees it", _seen_sizes),
+      line("visual tokens a row", lambda s: _range(_visual(s))),
+    ],
+    [
+      line("boxes", lambda s: str(len(s.boxes))),
+      line("side as seen, pixels", lambda s: _range(_sides(s))),
+      problems("without area", "box without area"),
+      problems("outside of the image", "box outside of the image"),
+      problems("over the edge", "box over the edge"),
+    ],
+    [
+      line("anchors an image", lambda s: _range(_anchors(s))),
+      line(
+        "images without anchors",
+        lambda s: str(sum(a is None for _, a, _ in s.images.values())),
+      ),
+    ],
+    [
+      problems("images that occur twice", "same image twice"),
+      (
+        "images in another split too",
+        [str(count) for count in inspection.shared_images]
+        if len(splits) > 1
+        else [_NONE],
+      ),
+      problems("questions asked twice", "same question twice"),
+      problems("with two answers", "two answers to one question"),
+    ],
+  ]
+  if inspection.has_lengths:
+    groups.insert(
+      2,
+      [
+        line("tokens a row", lambda s: _range(_lengths(s))),
+        line("95 % are within", lambda s: _percentile(_lengths(s), 95)),
+        line("learned tokens a row", lambda s: _range(_learned(s))),
+        problems(f"longer than {inspection.max_length}", "too long"),
+      ],
+    )
+  return groups
+
+
+def histogram(values: Sequence[float], title: str) -> str:
+  """Returns a figure: an SVG of bars, its range and its median below.
+
+  Values that are all alike are told in words.
+  """
+  values = np.asarray(values, np.float64)
+  if not len(values):
+    return ""
+  low, high = values.min(), values.max()
+  if low == high:
+    return (
+      f"<figure><figcaption>{escape(title)}: all {_number(low)}</figcaption>"
+      "</figure>"
+    )
+  whole = bool((values == np.rint(values)).all())
+  # Whole numbers get bins of equal whole width: no comb of empty bars.
+  step = (high - low + whole) / _BINS
+  step = max(1, math.ceil(step)) if whole else step
+  bins = math.ceil((high - low + whole) / step - 1e-9)
+  counts, _ = np.histogram(values, bins, (low, low + bins * step))
+  bars = "".join(
+    f'<rect x="{k * 320 / bins + 0.5:.1f}" y="{70 - 64 * n / counts.max():.1f}"'
+    f' width="{320 / bins - 1:.1f}" height="{64 * n / counts.max():.1f}"/>'
+    for k, n in enumerate(counts)
+    if n
+  )
+  middle = np.median(values)
+  return (
+    f'<figure><svg viewBox="0 0 320 86" role="img">{bars}'
+    '<line x1="0" x2="320" y1="70.5" y2="70.5"/>'
+    f'<text x="0" y="83">{_number(low)}</text>'
+    f'<text x="160" y="83" text-anchor="middle">median {_number(middle)}</text>'
+    f'<text x="320" y="83" text-anchor="end">{_number(high)}</text></svg>'
+    f"<figcaption>{escape(title)}</figcaption></figure>"
+  )
+
+
+def _verdict(inspection: Inspection) -> str:
+  errors, warnings = inspection.errors, inspection.warnings
+  if not errors and not warnings:
+    return '<span class="good">Nothing is wrong.</span>'
+  return (
+    f'<span class="{"error" if errors else "good"}">{errors} errors</span>,'
+    f' <span class="{"warning" if warnings else "good"}">{warnings} warnings'
+    "</span>"
+  )
+
+
+def _table(inspection: Inspection) -> str:
+  heads = "".join(f"<th>{escape(s.name)}</th>" for s in inspection.splits)
+  lines = []
+  for group in summary(inspection):
+    for k, (name, values) in enumerate(group):
+      cells = "".join(f"<td>{escape(value)}</td>" for value in values)
+      last = ' class="group"' if k == len(group) - 1 else ""
+      lines.append(f"<tr{last}><th>{escape(name)}</th>{cells}</tr>")
+  return (
+    f'<div class="scroll"><table><thead><tr><th></th>{heads}</tr></thead>'
+    f"<tbody>{''.join(lines)}</tbody></table></div>"
+  )
+
+
+def _problems(inspection: Inspection) -> str:
+  told = collections.defaultdict(list)
+  for problem in inspection.problems:
+    told[problem.kind, problem.is_error].append(problem.text)
+  if not told:
+    return ""
+  parts = ["<h2>Problems</h2>"]
+  for (kind, is_error), lines in told.items():
+    items = "".join(f"<li>{escape(text)}</li>" for text in lines[:_MAX_TOLD])
+    if len(lines) > _MAX_TOLD:
+      items += f"<li>and {len(lines) - _MAX_TOLD} more</li>"
+    name = "error" if is_error else "warning"
+    parts.append(
+      f'<details{" open" if is_error else ""}><summary><span class="{name}">'
+      f"{name}</span> {escape(kind)}: {len(lines)}</summary><ul>{items}</ul>"
+      "</details>"
+    )
+  return "".join(parts)
+
+
+def _distributions(split: Split, inspection: Inspection) -> str:
+  plots = [
+    histogram(
+      [max(image.size) for image, _, _ in split.images.values()],
+      "longer side of the images, pixels",
+    ),
+    histogram(
+      _sides(split), "side of the boxes as the model sees them, pixels"
+    ),
+    histogram(
+      [len(row.boxes) for row in split.rows if row.labels], "boxes a row"
+    ),
+    histogram(_anchors(split), "anchors an image"),
+  ]
+  if inspection.has_lengths:
+    plots.append(histogram(_lengths(split), "tokens a row"))
+    plots.append(histogram(_learned(split), "learned tokens a row"))
+  return (
+    f'<h3>{escape(split.name)}</h3><div class="plots">{"".join(plots)}</div>'
+  )
+
+
+def _samples(inspection: Inspection, samples: Sequence[Sample]) -> str:
+  if not samples:
+    return ""
+  colours, shown = colour_samples(samples)
+  owners = {
+    id(row): split.name for split in inspection.splits for row in split.rows
+  }
+  cards = [
+    card(sample, colour, number, owners[id(sample.row)])
+    for number, (sample, colour) in enumerate(zip(samples, colours))
+  ]
+  ground = (
+    " Dots are anchors; their colours are the first three principal components"
+    " of all vectors on this page, which show"
+    f" {100 * shown:.0f} % of their variance."
+    if any(c is not None for colour in colours for c in colour)
+    else ""
+  )
+  return (
+    '<h2>Samples</h2><p class="quiet">Images at the size that the model sees,'
+    f" true boxes in green.{ground} In the words below, what is learned is"
+    f" underlined on green; all else is given.</p>{''.join(cards)}"
+  )
+
+
+def _visual(split: Split) -> list[int]:
+  return [row.visual_tokens for row in split.rows]
+
+
+def _lengths(split: Split) -> list[int]:
+  return [row.length for row in split.rows]
+
+
+def _learned(split: Split) -> list[int]:
+  return [row.answer_length for row in split.rows]
+
+
+def _anchors(split: Split) -> list[int]:
+  return [a.size[0] for _, a, _ in split.images.values() if a is not None]
+
+
+def _sides(split: Split) -> list[float]:
+  """Of the square with the box's area: one number for how large it is."""
+  return np.sqrt(boxes_lib.area(split.boxes)).tolist()
+
+
+def _original_sizes(split: Split) -> str:
+  sizes = {image.size for image, _, _ in split.images.values()}
+  return _sizes(sizes)
+
+
+def _seen_sizes(split: Split) -> str:
+  return _sizes({seen for _, _, seen in split.images.values()})
+
+
+def _sizes(sizes: set[tuple[int, int]]) -> str:
+  if not sizes:
+    return _NONE
+  low, high = np.min(list(sizes), axis=0), np.max(list(sizes), axis=0)
+  if len(sizes) == 1:
+    return f"{low[0]} × {low[1]}"
+  return f"{len(sizes)} sizes, {low[0]} to {high[0]} × {low[1]} to {high[1]}"
+
+
+def _range(values: Sequence[float]) -> str:
+  """Median (smallest to largest), or the one number that all are."""
+  if not len(values):
+    return _NONE
+  low, high = min(values), max(values)
+  if low == high:
+    return _number(low)
+  return f"{_number(np.median(values))} ({_number(low)} to {_number(high)})"
+
+
+def _percentile(values: Sequence[float], share: float) -> str:
+  return _number(np.percentile(values, share)) if len(values) else _NONE
+
+
+def _number(value: float) -> str:
+  return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
