@@ -4,61 +4,36 @@
         --annotations Annotations --split test.txt --out data/ssdd_test \
         --source "SSDD, Li et al. 2017" --license "as stated by the source"
 
-Each image gives, for each class, one row per task: detection, counting and 3x3
-grounding; an image without a target of a class gives the empty answers. Boxes
-stay in pixels of the original image, `coordinate_size` its [height, width]; the
-loader converts them to what the model sees. Rotated boxes and polygons are kept
-in the row ("rotated", "polygons") for tasks to come.
-
-Targets are listed from top to bottom, then from left to right, by the centre of
-their boxes: an autoregressive model learns an order that it can see, and a run
-does not depend on the order in which somebody drew the boxes. Coordinates stay
-as the file gives them; the answer rounds them to whole pixels.
+Axis-aligned boxes, rotated boxes and outlines; where a file gives no upright
+box, the one that encloses the shape is taken. Rotated boxes and polygons are
+kept in the row ("rotated", "polygons") for tasks to come. How targets become
+rows is told in `targets`.
 """
 
-import argparse
-import collections
-import dataclasses
-import hashlib
-import json
-import math
 import os
 import re
-import shutil
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from fusar_jax.data import vision
-from fusar_jax.data.triplets import (
-  raise_together,
-  write_manifest,
-  write_text,
+from fusar_jax.data.importers import command_line, image_files
+from fusar_jax.data.importers.box_dataset import (
+  Annotated,
+  check_tasks,
+  write_boxes,
 )
-from fusar_jax.tasks import counting, detection, grounding
+from fusar_jax.data.importers.dataset_folder import Origin, require_new
+from fusar_jax.data.importers.splits import read_split
+from fusar_jax.data.importers.targets import (
+  TASKS,
+  Target,
+  enclosing,
+  pixels,
+)
+from fusar_jax.data.triplets import raise_together
 
-TASKS = ("detection", "counting", "grounding")
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-_POINT = re.compile(r"^point-?(\d+)$")
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-  """One object of an annotation.
-
-  Attributes:
-    label: its class.
-    box: (x1, y1, x2, y2), pixels of the original image.
-    rotated: the file's rotated box as it stands (centre, sides, angle in
-      degrees and, in SSDD, corners x1..y4), or None.
-    polygon: ((x, y), ...), or None.
-  """
-
-  label: str
-  box: tuple[float, float, float, float]
-  rotated: dict[str, float] | None = None
-  polygon: tuple[tuple[float, float], ...] | None = None
+_POINT = re.compile(r"^point-?(\d+)?$")
 
 
 def read_annotation(path: str | os.PathLike) -> tuple[tuple[int, int], list]:
@@ -89,173 +64,72 @@ def read_annotation(path: str | os.PathLike) -> tuple[tuple[int, int], list]:
   return (int(size[0]), int(size[1])), targets
 
 
-def read_split(path: str | os.PathLike) -> list[str]:
-  """Returns the names in a split file, one a line (first word), in order.
-
-  Raises:
-    FileNotFoundError: no such file.
-    ValueError: no name in it, or one twice.
-  """
-  path = Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f"split file not found: {path}")
-  lines = path.read_text(encoding="utf-8").splitlines()
-  names = [line.split()[0] for line in lines if line.strip()]
-  if not names:
-    raise ValueError(f"{path}: no names in the split file.")
-  counts = collections.Counter(names)
-  twice = sorted(name for name, count in counts.items() if count > 1)
-  if twice:
-    raise ValueError(f"{path}: names listed more than once: {twice[:10]}.")
-  return names
-
-
-def rows_of(
-  name: str,
-  image: str,
-  size: tuple[int, int],
-  targets: Sequence[Target],
-  classes: Sequence[str],
-  tasks: Sequence[str] = TASKS,
-) -> list[dict]:
-  """Returns the manifest rows of one image.
-
-  Args:
-    name: of the image, without its extension.
-    image: path, relative to the manifest.
-    size: (height, width) of the image, pixels.
-    targets: of all classes.
-    classes: those to ask for.
-    tasks: of `TASKS`.
-  """
-  rows = []
-  for label in classes:
-    found = sorted((t for t in targets if t.label == label), key=_reading_order)
-    boxes = [list(t.box) for t in found]
-    labels = [label] * len(found)
-    texts = {
-      "detection": (
-        detection.question(label),
-        detection.answer(boxes, labels),
-      ),
-      "counting": (counting.question(label), counting.answer(len(found))),
-      "grounding": (grounding.question(label), grounding.answer(boxes, size)),
-    }
-    shapes = {
-      "rotated": [t.rotated for t in found],
-      "polygons": [t.polygon for t in found],
-    }
-    # One class needs no name in the id.
-    suffix = f"-{label}" if len(classes) > 1 else ""
-    for task in tasks:
-      question, answer = texts[task]
-      rows.append(
-        {
-          "id": f"{name}{suffix}-{task}",
-          "image": image,
-          "task": task,
-          "class": label,
-          "coordinate_size": list(size),
-          "question": question,
-          "answer": answer,
-          "boxes": boxes,
-          "labels": labels,
-          **{key: kept for key, kept in shapes.items() if any(kept)},
-        }
-      )
-  return rows
-
-
 def import_voc(
   images: str | os.PathLike,
   annotations: str | os.PathLike,
-  split: str | os.PathLike,
   out: str | os.PathLike,
   *,
-  source: str,
-  license_name: str,
+  origin: Origin,
+  split: str | os.PathLike | None = None,
   classes: Sequence[str] = (),
   tasks: Sequence[str] = TASKS,
   copy: bool = False,
+  drop_refused: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
   Args:
     images, annotations: folders.
-    split: file of names without extension, one a line.
     out: folder to make; absent or empty.
-    source, license_name: recorded in dataset.json, in your words.
+    origin: recorded in dataset.json.
+    split: file of names without extension, one a line; default: every
+      annotation, by name.
     classes: to ask for, in this order; default: all that occur, sorted.
-    tasks: of `TASKS`.
+    tasks: of `targets.EVERY_TASK`.
     copy: copy the images to OUT/images instead of pointing to where they are.
+    drop_refused: leave bad images out and list them in OUT/refused.txt.
 
   Raises:
     FileExistsError: `out` holds something.
     FileNotFoundError, ValueError: a file is missing or bad; all names are told,
       and nothing is written.
   """
-  out, images = Path(out), Path(images)
-  if (out.is_dir() and any(out.iterdir())) or out.is_file():
-    raise FileExistsError(f"{out} is not empty; give a new folder.")
-  unknown = sorted(set(tasks) - set(TASKS))
-  if unknown:
-    raise ValueError(f"unknown tasks {unknown}; known: {list(TASKS)}.")
-  records, problems = [], []
-  for name in read_split(split):
+  require_new(out)
+  check_tasks(tasks)
+  annotations = Path(annotations)
+  names = read_split(split) if split else _names(annotations)
+  records, refused = [], []
+  for name in names:
     try:
-      records.append(_record(name, images, Path(annotations)))
+      records.append(_record(name, images, annotations))
     except (ValueError, OSError) as error:
-      problems.append(f"{name}: {error}")
-  raise_together(problems, f"{split}: bad images")
-  present = sorted({t.label for _, _, _, ts in records for t in ts})
-  classes = list(classes) or present
-  if not classes:
-    raise ValueError("no annotation holds an object; name the classes.")
-  absent = sorted(set(classes) - set(present))
-  if absent:
-    raise ValueError(f"classes {absent} do not occur; found: {present}.")
-  rows, hashes = [], {}
-  for name, file, size, targets in records:
-    path = f"images/{file.name}" if copy else _relative(file, out)
-    hashes[path] = hashlib.sha256(file.read_bytes()).hexdigest()
-    rows += rows_of(name, path, size, targets, classes, tasks)
-  if copy:
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    for _, file, _, _ in records:
-      shutil.copyfile(file, out / "images" / file.name)
-  # The manifest comes last: where it stands, everything does.
-  description = {
-    "importer": "voc",
-    "source": source,
-    "license": license_name,
-    "split": Path(split).name,
-    "classes": classes,
-    "tasks": list(tasks),
-    "images": len(records),
-    "rows": len(rows),
-    "targets": sum(len(targets) for _, _, _, targets in records),
-    "sha256": hashes,
-  }
-  write_text(out / "dataset.json", json.dumps(description, indent=1) + "\n")
-  write_manifest(out / "manifest.jsonl", rows)
-  return out / "manifest.jsonl"
+      refused.append(f"{name}: {error}")
+  if not drop_refused:
+    raise_together(refused, f"{split or annotations}: bad images")
+  return write_boxes(
+    out,
+    records,
+    origin,
+    {"importer": "voc", "split": Path(split).name if split else None},
+    classes=classes,
+    tasks=tasks,
+    copy=copy,
+    refused=refused,
+  )
 
 
-def _record(name, images, annotations):
-  if Path(name).name != name:
-    raise ValueError("a name in the split file must not be a path")
-  found = [images / f"{name}{e}" for e in _EXTENSIONS]
-  found = [path for path in found if path.is_file()]
-  if not found:
-    raise FileNotFoundError(f"image not found: {images / name}.*")
+def _names(annotations: Path) -> list[str]:
+  names = sorted(path.stem for path in annotations.glob("*.xml"))
+  if not names:
+    raise FileNotFoundError(f"no annotation (*.xml) in {annotations}")
+  return names
+
+
+def _record(name, images, annotations) -> Annotated:
+  file = image_files.with_stem(images, name)
   size, targets = read_annotation(annotations / f"{name}.xml")
-  actual = vision.image_size(found[0])
-  if size != actual:
-    raise ValueError(
-      f"the annotation speaks of {size[0]} x {size[1]} pixels (height x width),"
-      f" but {found[0].name} has {actual[0]} x {actual[1]}"
-    )
-  return name, found[0], size, targets
+  image_files.check_size(file, size)
+  return Annotated(name, file, size, targets)
 
 
 def _target(node) -> Target:
@@ -265,8 +139,7 @@ def _target(node) -> Target:
   rotated, polygon = _rotated(node), _polygon(node)
   if node.find("bndbox") is None and (outline := polygon or _corners(rotated)):
     # Files of rotated boxes or outlines alone: the box that encloses them.
-    xs, ys = zip(*outline, strict=True)
-    return Target(label, (min(xs), min(ys), max(xs), max(ys)), rotated, polygon)
+    return Target(label, enclosing(outline), rotated, polygon)
   x1, y1, x2, y2 = (
     _number(node, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")
   )
@@ -297,83 +170,51 @@ def _polygon(node) -> tuple[tuple[float, float], ...] | None:
   outline = node.find("segm")
   if outline is None:
     return None
-  points = {}
+  points, numbers = [], []
   for child in outline:
     number = _POINT.match(child.tag)
     parts = (child.text or "").split(",")
     if not number or len(parts) != 2:
       raise ValueError(f"<segm> holds <{child.tag}>{child.text}: no point")
-    points[int(number[1])] = tuple(_finite(p, child.tag) for p in parts)
-  return tuple(points[i] for i in sorted(points))
+    points.append(tuple(pixels(part, f"<{child.tag}>") for part in parts))
+    numbers.append(number[1])
+  # SSDD numbers its points, its derivatives list them.
+  if points and all(numbers):
+    order = sorted(range(len(points)), key=lambda i: int(numbers[i]))
+    return tuple(points[i] for i in order)
+  return tuple(points) or None
 
 
 def _number(node, path) -> int | float:
   text = node.findtext(path)
   if text is None or not text.strip():
     raise ValueError(f"no <{path}>")
-  return _finite(text, path)
-
-
-def _finite(text, what) -> int | float:
-  try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not abs(value) < 1e9:
-    raise ValueError(f"<{what}> must be a number of pixels, got {text!r:.40}")
-  return int(value) if value == int(value) else value
-
-
-def _reading_order(target: Target) -> tuple[float, float]:
-  x1, y1, x2, y2 = target.box
-  return (y1 + y2) / 2, (x1 + x2) / 2
-
-
-def _relative(file: Path, folder: Path) -> str:
-  return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+  return pixels(text, f"<{path}>")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Command line; returns the exit code."""
-  parser = argparse.ArgumentParser(
-    prog="python -m fusar_jax.data.importers.voc",
-    description="Pascal VOC annotations (SSDD) to a manifest of triplets.",
+  parser = command_line.parser(
+    "voc", "Pascal VOC annotations (SSDD) to a manifest of triplets."
   )
   parser.add_argument("--images", required=True, help="folder of images")
   parser.add_argument("--annotations", required=True, help="folder of XML")
-  parser.add_argument("--split", required=True, help="names, one a line")
-  parser.add_argument("--out", required=True, help="folder to make")
-  parser.add_argument(
-    "--source", required=True, help="where the data come from, to be cited"
-  )
-  parser.add_argument(
-    "--license", required=True, help='terms of the data ("none stated")'
-  )
-  parser.add_argument("--classes", nargs="*", default=(), help="default: all")
-  parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
-  parser.add_argument("--copy", action="store_true", help="copy the images too")
+  parser.add_argument("--split", help="names, one a line; default: all")
+  command_line.add_box_options(parser)
   args = parser.parse_args(argv)
-  try:
-    manifest = import_voc(
+  return command_line.run(
+    lambda: import_voc(
       args.images,
       args.annotations,
-      args.split,
       args.out,
-      source=args.source,
-      license_name=args.license,
+      origin=command_line.origin(args),
+      split=args.split,
       classes=args.classes,
       tasks=args.tasks,
       copy=args.copy,
+      drop_refused=args.drop_refused,
     )
-  except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  told = json.loads((manifest.parent / "dataset.json").read_text())
-  print(
-    f"{manifest}: {told['rows']} rows of {told['images']} images,"
-    f" {told['targets']} targets of {', '.join(told['classes'])}"
   )
-  return 0
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from PIL import Image
 
 from fusar_jax.data import vision
 from fusar_jax.data.importers import voc
+from fusar_jax.data.importers.dataset_folder import Origin
+from fusar_jax.data.importers.splits import read_split
+from fusar_jax.data.importers.targets import TASKS
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.tasks import boxes as boxes_lib
 
@@ -60,11 +63,9 @@ def _import(folder, **options):
   return voc.import_voc(
     folder / "images",
     folder / "annotations",
-    folder / "split.txt",
     folder / "out",
-    source="made for this test",
-    license_name="none stated",
-    **options,
+    origin=Origin("made for this test", "none stated"),
+    **{"split": folder / "split.txt", **options},
   )
 
 
@@ -154,7 +155,7 @@ def test_other_refusals(folder):
     _import(folder)
   (folder / "split.txt").write_text("a\na\n")
   with pytest.raises(ValueError, match=r"more than once: \['a'\]"):
-    voc.read_split(folder / "split.txt")
+    read_split(folder / "split.txt")
   entity = folder / "annotations" / "a.xml"
   entity.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>')
   with pytest.raises(ValueError, match="entities are refused"):
@@ -201,14 +202,13 @@ def test_ssdd(shared, tmp_path):
   manifest = voc.import_voc(
     ssdd / "images",
     ssdd / "annotations",
-    ssdd / "test.txt",
     tmp_path / "ssdd",
-    source="SSDD, Li et al. 2017",
-    license_name="none stated",
+    split=ssdd / "test.txt",
+    origin=Origin("SSDD, Li et al. 2017", "none stated"),
   )
   triplets = read_manifest(manifest)
   tasks = collections.Counter(t.task for t in triplets)
-  assert tasks == dict.fromkeys(voc.TASKS, 116)
+  assert tasks == dict.fromkeys(TASKS, 116)
   for triplet in triplets:
     boxes = triplet.extra["boxes"]
     assert triplet.coordinate_size == vision.image_size(triplet.images[0])

@@ -1,0 +1,57 @@
+"""Reading JSON and JSON lines that strangers wrote."""
+
+import json
+import os
+from pathlib import Path
+
+
+def read_json(path: str | os.PathLike):
+  """Returns the value in a JSON file.
+
+  Raises:
+    FileNotFoundError: no such file. ValueError: not JSON, or not UTF-8.
+  """
+  return _load(_text(path), str(path))
+
+
+def read_records(path: str | os.PathLike) -> list[tuple[int, object]]:
+  """Returns (row number from 1, value) of a JSON list or of JSON lines.
+
+  The number of JSON lines is that of the line.
+
+  Raises:
+    FileNotFoundError: no such file. ValueError: a row is not JSON, or nothing
+      is in the file.
+  """
+  text = _text(path)
+  if text.lstrip().startswith("["):
+    records = list(enumerate(_load(text, str(path)), start=1))
+  else:
+    # Not splitlines(): JSON strings may hold U+2028 and its like.
+    records = [
+      (number, _load(line, f"{path} row {number}"))
+      for number, line in enumerate(text.split("\n"), start=1)
+      if line.strip()
+    ]
+  if not records:
+    raise ValueError(f"{path}: no records; expected one per row.")
+  return records
+
+
+def _text(path) -> str:
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"annotation file not found: {path}")
+  try:
+    return path.read_text(encoding="utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+
+
+def _load(text: str, where: str):
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError(f"{where}: nested too deeply") from None
+  except ValueError as error:
+    raise ValueError(f"{where}: not JSON: {error}") from None

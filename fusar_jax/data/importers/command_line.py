@@ -1,0 +1,75 @@
+"""What the commands of all importers share: options, summary, exit codes."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from fusar_jax.data.importers.dataset_folder import Origin
+from fusar_jax.data.importers.targets import EVERY_TASK, TASKS
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+  """Returns a parser with the options of every importer."""
+  options = argparse.ArgumentParser(
+    prog=f"python -m fusar_jax.data.importers.{name}", description=description
+  )
+  options.add_argument("--out", required=True, help="folder to make")
+  options.add_argument(
+    "--source", required=True, help="where the data come from, to be cited"
+  )
+  options.add_argument(
+    "--license", required=True, help='terms of the data ("none stated")'
+  )
+  options.add_argument(
+    "--copy", action="store_true", help="copy the images too"
+  )
+  options.add_argument(
+    "--drop-refused",
+    action="store_true",
+    help="leave bad entries out and list them in refused.txt; default: stop",
+  )
+  return options
+
+
+def add_box_options(options: argparse.ArgumentParser) -> None:
+  """Adds what the importers of boxes share."""
+  options.add_argument("--classes", nargs="*", default=(), help="default: all")
+  options.add_argument("--tasks", nargs="+", default=TASKS, choices=EVERY_TASK)
+
+
+def origin(args: argparse.Namespace) -> Origin:
+  """Returns whose data these are."""
+  return Origin(args.source, args.license)
+
+
+def run(importer: Callable[[], Path | Iterable[Path]]) -> int:
+  """Runs an import, prints what came of it; returns the exit code.
+
+  Args:
+    importer: returns the manifest, or the manifest of each split.
+  """
+  try:
+    written = importer()
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  for manifest in [written] if isinstance(written, Path) else written:
+    print(_summary(manifest))
+  return 0
+
+
+def _summary(manifest: Path) -> str:
+  card = json.loads((manifest.parent / "dataset.json").read_text("utf-8"))
+  text = f"{manifest}: {card['rows']} rows of {card['images']} images"
+  if "targets" in card:
+    text += f", {card['targets']} targets of {', '.join(card['classes'])}"
+  if card["refused"]:
+    text += f"; {card['refused']} refused, listed in refused.txt"
+  if card["identical_images"]:
+    text += (
+      f"; {len(card['identical_images'])} groups of byte-identical images,"
+      " listed in dataset.json"
+    )
+  return text

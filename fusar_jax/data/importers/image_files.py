@@ -1,0 +1,103 @@
+"""Image files of other people's data sets: where they are, and that they fit.
+
+Names in annotation files are strangers' input. One that leads out of its data
+folder, through "..", an absolute path or a link, is refused: an import would
+otherwise copy any file of the machine into a data set.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fusar_jax.data import vision
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+
+
+def inside(folder: str | os.PathLike, name: str) -> Path:
+  """Returns FOLDER/NAME.
+
+  Raises:
+    ValueError: not a file name, or one that leaves the folder.
+  """
+  if not isinstance(name, str) or not name.strip() or "\0" in name:
+    raise ValueError(f"expected the name of an image, got {name!r:.60}")
+  path = Path(folder, name)
+  # Links are followed: one that a stranger packed may point anywhere.
+  if not path.resolve().is_relative_to(Path(folder).resolve()):
+    raise ValueError(
+      f"{name!r:.80} leaves the data folder {folder}; give a folder that holds"
+      " all images, without links out of it"
+    )
+  return path
+
+
+def named(folder: str | os.PathLike, name: str) -> Path:
+  """Returns the image FOLDER/NAME that an annotation speaks of.
+
+  Raises:
+    ValueError: see `inside`. FileNotFoundError: no such file.
+  """
+  path = inside(folder, name)
+  if not path.is_file():
+    raise FileNotFoundError(f"image not found: {path}")
+  return path
+
+
+def with_stem(folder: str | os.PathLike, stem: str) -> Path:
+  """Returns the image FOLDER/STEM.*, whatever its extension.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: there are several, or the stem is a path.
+  """
+  if Path(stem).name != stem:
+    raise ValueError(f"{stem!r:.80}: a name must not be a path")
+  endings = [*EXTENSIONS, *map(str.upper, EXTENSIONS)]
+  # Where the file system ignores case, both spellings are one file.
+  found = {
+    path.name.lower(): path
+    for path in (inside(folder, f"{stem}{ending}") for ending in endings)
+    if path.is_file()
+  }
+  if not found:
+    raise FileNotFoundError(f"image not found: {Path(folder, stem)}.*")
+  if len(found) > 1:
+    raise ValueError(f"several images of one name: {', '.join(sorted(found))}")
+  return next(iter(found.values()))
+
+
+def listed(folder: str | os.PathLike) -> list[Path]:
+  """Returns all images in a folder and below it, sorted by path.
+
+  Raises:
+    FileNotFoundError: no such folder. ValueError: a link out of it.
+  """
+  folder = Path(folder)
+  if not folder.is_dir():
+    raise FileNotFoundError(f"folder not found: {folder}")
+  return [
+    inside(folder, path.relative_to(folder).as_posix())
+    for path in sorted(folder.rglob("*"))
+    if path.suffix.lower() in EXTENSIONS and path.is_file()
+  ]
+
+
+def check_size(file: Path, stated: tuple[int, int]) -> None:
+  """Raises ValueError where a file is not (height, width) as stated."""
+  actual = vision.image_size(file)
+  if stated != actual:
+    raise ValueError(
+      f"the annotation speaks of {stated[0]} x {stated[1]} pixels (height x"
+      f" width), but {file.name} has {actual[0]} x {actual[1]}"
+    )
+
+
+def digests(files: Iterable[Path]) -> dict[Path, str]:
+  """Returns the SHA-256 of each file's bytes, in hexadecimal digits."""
+  found = {}
+  for path in files:
+    with path.open("rb") as file:
+      found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+  return found

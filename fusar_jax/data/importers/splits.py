@@ -1,0 +1,26 @@
+"""Split files: the names of the images that belong to a split, one a line."""
+
+import collections
+import os
+from pathlib import Path
+
+
+def read_split(path: str | os.PathLike) -> list[str]:
+  """Returns the names in a split file, one a line (first word), in order.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: no name in it, or one twice.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"split file not found: {path}")
+  lines = path.read_text(encoding="utf-8").splitlines()
+  names = [line.split()[0] for line in lines if line.strip()]
+  if not names:
+    raise ValueError(f"{path}: no names in the split file.")
+  counts = collections.Counter(names)
+  twice = sorted(name for name, count in counts.items() if count > 1)
+  if twice:
+    raise ValueError(f"{path}: names listed more than once: {twice[:10]}.")
+  return names

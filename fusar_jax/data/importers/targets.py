@@ -1,0 +1,154 @@
+"""Targets of an image to rows of a manifest: one per class and task.
+
+Each image gives, for each class, one row of detection, counting and 3x3
+grounding; an image without a target of a class gives the empty answers.
+Classification, if asked for, gives one row per target instead: what is in this
+box? Boxes stay in pixels of the original image, `coordinate_size` its [height,
+width]; the loader converts them to what the model sees.
+
+Targets are listed from top to bottom, then from left to right, by the centre of
+their boxes: an autoregressive model learns an order that it can see, and a run
+does not depend on the order in which somebody drew the boxes. Coordinates stay
+as the file gives them; the answer rounds them to whole pixels.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from fusar_jax.tasks import classification, counting, detection, grounding
+
+TASKS = ("detection", "counting", "grounding")
+EVERY_TASK = (*TASKS, "classification")
+
+Point = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """One object of an annotation.
+
+  Attributes:
+    label: its class.
+    box: (x1, y1, x2, y2), pixels of the original image.
+    rotated: the file's rotated box as it stands (centre, sides, angle in
+      degrees, corners x1..y4; whichever it gives), or None.
+    polygon: ((x, y), ...), or None.
+  """
+
+  label: str
+  box: tuple[float, float, float, float]
+  rotated: dict[str, float] | None = None
+  polygon: tuple[Point, ...] | None = None
+
+
+def pixels(value, what: str) -> int | float:
+  """Returns a number of pixels that a file gives as text or number.
+
+  Args:
+    value: as it stands in the file.
+    what: its name there, for the error.
+
+  Raises:
+    ValueError: not a finite number, or an absurd one.
+  """
+  try:
+    number = math.nan if isinstance(value, bool) else float(value)
+  except (TypeError, ValueError, OverflowError):
+    number = math.nan
+  if not abs(number) < 1e9:
+    raise ValueError(f"{what} must be a number of pixels, got {value!r:.40}")
+  return int(number) if number == int(number) else number
+
+
+def enclosing(outline: Sequence[Point]) -> tuple[float, float, float, float]:
+  """Returns the box (x1, y1, x2, y2) around points (x, y)."""
+  xs, ys = zip(*outline, strict=True)
+  return min(xs), min(ys), max(xs), max(ys)
+
+
+def check_overlap(box: Sequence[float], size: tuple[int, int]) -> None:
+  """Raises ValueError for a box without area or wholly outside of its image.
+
+  Parts outside are legal and occur; a box that shows nothing of the image is
+  in the wrong units or belongs to another one.
+  """
+  x1, y1, x2, y2 = box
+  h, w = size
+  if x1 >= x2 or y1 >= y2:
+    raise ValueError(f"box {[x1, y1, x2, y2]} is not [x1, y1, x2, y2]")
+  if x2 <= 0 or y2 <= 0 or x1 >= w or y1 >= h:
+    raise ValueError(
+      f"box {[x1, y1, x2, y2]} lies outside of its image of {h} x {w} pixels"
+      " (height x width)"
+    )
+
+
+def rows_of(
+  name: str,
+  size: tuple[int, int],
+  targets: Sequence[Target],
+  classes: Sequence[str],
+  tasks: Sequence[str] = TASKS,
+) -> list[dict]:
+  """Returns the manifest rows of one image, all but their "image".
+
+  Args:
+    name: of the image, without its extension.
+    size: (height, width) of the image, pixels.
+    targets: of all classes.
+    classes: those to ask for.
+    tasks: of `EVERY_TASK`.
+  """
+  rows = []
+  for label in classes:
+    found = sorted((t for t in targets if t.label == label), key=_reading_order)
+    # One class needs no name in the id.
+    prefix = f"{name}-{label}" if len(classes) > 1 else name
+    for task in tasks:
+      if task == "classification":
+        rows += [
+          _row(f"{prefix}-{i}-{task}", task, label, size, [target], classes)
+          for i, target in enumerate(found)
+        ]
+      else:
+        rows.append(_row(f"{prefix}-{task}", task, label, size, found, classes))
+  return rows
+
+
+def _row(identity, task, label, size, found, classes) -> dict:
+  boxes, labels = [list(t.box) for t in found], [label] * len(found)
+  question, answer = _texts(task, label, size, boxes, labels, classes)
+  shapes = {
+    "rotated": [t.rotated for t in found],
+    "polygons": [t.polygon for t in found],
+  }
+  return {
+    "id": identity,
+    "task": task,
+    "class": label,
+    "coordinate_size": list(size),
+    "question": question,
+    "answer": answer,
+    "boxes": boxes,
+    "labels": labels,
+    **{key: kept for key, kept in shapes.items() if any(kept)},
+  }
+
+
+def _texts(task, label, size, boxes, labels, classes) -> tuple[str, str]:
+  if task == "detection":
+    return detection.question(label), detection.answer(boxes, labels)
+  if task == "counting":
+    return counting.question(label), counting.answer(len(boxes))
+  if task == "grounding":
+    return grounding.question(label), grounding.answer(boxes, size)
+  return (
+    classification.question(boxes[0], classes),
+    classification.answer(label),
+  )
+
+
+def _reading_order(target: Target) -> tuple[float, float]:
+  x1, y1, x2, y2 = target.box
+  return (y1 + y2) / 2, (x1 + x2) / 2
