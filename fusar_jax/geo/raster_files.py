@@ -1,0 +1,278 @@
+"""Opening a raster file, GDAL's or numpy's, and reading its raw windows.
+
+One face for both: a height, a width, bands, and `read` of a window of stored
+values. What makes a reader fall over is refused here, naming the file: a file
+cut short, an image that unpacks to more than any scene, one block of pixels
+too large for memory, pickled objects.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio import errors as rasterio_errors
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.windows import Window
+
+MAX_BANDS = 4
+# A header of a few bytes can claim any size; the largest scenes of spaceborne
+# SAR have about 2e9 pixels.
+MAX_PIXELS = 1 << 32
+# GDAL decodes whole blocks: a window costs at least one of them.
+MAX_BLOCK_BYTES = 1 << 27
+# In MB. GDAL's own default is a share of the machine's memory: gigabytes. A row
+# of tiles fits, so that a file stored in lines is decoded once, not per tile.
+CACHE_MB = 128
+# Blocks whose place in the file is checked, at most.
+_CHECKED_BLOCKS = 20_000
+
+
+class GdalFile:
+  """A file that GDAL reads. Bands are counted from 0, alpha left out.
+
+  Attributes:
+    height, width: pixels.
+    count: bands.
+    dtype: numpy's, or "complex_int16", which numpy has not.
+    declared_nodata: as the file declares it, or None.
+    has_mask: whether the file brings a mask or an alpha band of its own.
+    descriptions, units: per band, what the file calls them, or "".
+    tags: of the file, GDAL's IMAGERY domain among them.
+    scales: float64[bands, 2], (scale, offset) that stored values are to be
+      given, or None.
+    dataset: rasterio's, for tags and georeference.
+  """
+
+  def __init__(self, path: Path):
+    self.path = path
+    with _quiet(), _environment():
+      try:
+        self.dataset = rasterio.open(path)
+      except rasterio_errors.RasterioError as error:
+        raise ValueError(
+          f"{path}: not a raster that GDAL {rasterio.__gdal_version__} reads"
+          f" ({error}); expected a GeoTIFF or the like, or a .npy array."
+        ) from None
+      try:
+        self._inspect()
+      except BaseException:
+        self.dataset.close()
+        raise
+
+  def _inspect(self):
+    data = self.dataset
+    self.height, self.width = data.shape
+    colours = data.colorinterp
+    self._indexes = [
+      i for i, c in enumerate(colours, 1) if c != ColorInterp.alpha
+    ]
+    self.count = len(self._indexes)
+    first = self._indexes[0] - 1 if self._indexes else 0
+    self.dtype = data.dtypes[first] if data.count else "none"
+    check_size(self.path, self.height, self.width, self.count)
+    if ColorInterp.palette in colours:
+      raise ValueError(
+        f"{self.path}: a palette of colours, not values; expected amplitude,"
+        " intensity, dB or complex values."
+      )
+    if len({data.dtypes[i - 1] for i in self._indexes}) > 1:
+      raise ValueError(
+        f"{self.path}: bands of several types {data.dtypes}; expected one."
+      )
+    declared = {repr(data.nodatavals[i - 1]) for i in self._indexes}
+    if len(declared) > 1:
+      raise ValueError(
+        f"{self.path}: bands declare different nodata"
+        f" ({', '.join(sorted(declared))}); expected one value. Set it anew"
+        " with gdal_edit.py -a_nodata VALUE."
+      )
+    self.declared_nodata = data.nodatavals[first]
+    flags = data.mask_flag_enums[first]
+    self.has_mask = MaskFlags.per_dataset in flags
+    self.descriptions = tuple(
+      data.descriptions[i - 1] or "" for i in self._indexes
+    )
+    self.units = tuple(data.units[i - 1] or "" for i in self._indexes)
+    self.tags = data.tags() | data.tags(ns="IMAGERY")
+    pairs = [(data.scales[i - 1], data.offsets[i - 1]) for i in self._indexes]
+    self.scales = None if set(pairs) <= {(1.0, 0.0)} else np.array(pairs)
+    self._check_blocks()
+
+  def _check_blocks(self):
+    data = self.dataset
+    rows, cols = data.block_shapes[0]
+    size = 4 if self.dtype == "complex_int16" else np.dtype(self.dtype).itemsize
+    together = data.interleaving == Interleaving.pixel
+    decoded = rows * cols * size * (data.count if together else 1)
+    if decoded > MAX_BLOCK_BYTES:
+      raise ValueError(
+        f"{self.path}: one block holds {rows} x {cols} pixels, {decoded:,}"
+        f" bytes; at most {MAX_BLOCK_BYTES:,} are decoded at once. Rewrite it"
+        " in tiles: gdal_translate -co TILED=YES."
+      )
+    if data.driver != "GTiff":
+      return
+    down, across = -(-self.height // rows), -(-self.width // cols)
+    bands = [1] if together else range(1, data.count + 1)
+    held = os.path.getsize(self.path)
+    total = down * across
+    step = -(-total * len(bands) // _CHECKED_BLOCKS)
+    for band in bands:
+      for block in [*range(0, total, step), total - 1]:
+        name = f"{block % across}_{block // across}"
+        place = [
+          data.get_tag_item(f"BLOCK_{key}_{name}", "TIFF", bidx=band)
+          for key in ("OFFSET", "SIZE")
+        ]
+        # A block that is not there is one of nodata: a sparse file.
+        if None not in place and sum(map(int, place)) > held:
+          raise ValueError(
+            f"{self.path}: cut short: block {name} of band {band} ends at byte"
+            f" {sum(map(int, place)):,}, but the file has {held:,}. Fetch it"
+            " again."
+          )
+
+  def read(self, bands, rows, cols, shape=None) -> np.ndarray:
+    """Returns stored values [bands, h, w]; complex integers as complex64.
+
+    Args:
+      bands: indexes from 0.
+      rows, cols: (start, stop), inside the raster.
+      shape: (h, w) to thin to, by nearest neighbour.
+
+    Raises:
+      ValueError: damaged, naming file and window.
+    """
+    indexes = [self._indexes[band] for band in bands]
+    return self._guarded(
+      self.dataset.read, indexes, rows, cols, shape and (len(indexes), *shape)
+    )
+
+  def mask(self, rows, cols, shape=None) -> np.ndarray:
+    """Returns bool[h, w], the file's own mask: true where it is valid."""
+    return (
+      self._guarded(
+        self.dataset.read_masks, self._indexes[0], rows, cols, shape
+      )
+      > 0
+    )
+
+  def _guarded(self, read, indexes, rows, cols, shape):
+    window = Window(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
+    try:
+      with _environment():
+        return read(indexes, window=window, out_shape=shape)
+    except (rasterio_errors.RasterioError, MemoryError) as error:
+      raise ValueError(
+        f"{self.path}: damaged: rows {rows[0]}..{rows[1]}, columns"
+        f" {cols[0]}..{cols[1]} cannot be read ({error})."
+      ) from None
+
+  def close(self):
+    self.dataset.close()
+
+
+class NumpyFile:
+  """A `.npy` array [h, w], [bands, h, w] or [h, w, bands], read in place.
+
+  The same face as `GdalFile`; it declares nothing about itself.
+  """
+
+  dataset = declared_nodata = scales = None
+  has_mask = False
+
+  def __init__(self, path: Path):
+    self.path = path
+    try:
+      array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, OverflowError, MemoryError) as error:
+      raise ValueError(
+        f"{path}: not a readable .npy array (damaged, cut short, or pickled"
+        f" objects, which are never loaded): {error}"
+      ) from None
+    except (SyntaxError, TypeError) as error:
+      raise ValueError(f"{path}: damaged .npy header: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifc":
+      raise ValueError(
+        f"{path}: expected an array of numbers, got"
+        f" {getattr(array, 'dtype', type(array).__name__)}."
+      )
+    if array.ndim == 2:
+      array = array[None]
+    elif array.ndim == 3 and array.shape[0] > MAX_BANDS >= array.shape[2]:
+      array = np.moveaxis(array, 2, 0)
+    if array.ndim != 3:
+      raise ValueError(
+        f"{path}: expected [h, w], [bands, h, w] or [h, w, bands], got"
+        f" {list(array.shape)}."
+      )
+    self._array = array
+    self.count, self.height, self.width = array.shape
+    check_size(path, self.height, self.width, self.count)
+    self.dtype = array.dtype.name
+    self.descriptions = self.units = ("",) * self.count
+    self.tags = {}
+
+  def read(self, bands, rows, cols, shape=None) -> np.ndarray:
+    part = self._array[list(bands), slice(*rows), slice(*cols)]
+    if shape:
+      wanted = (
+        ((np.arange(n) + 0.5) * size / n).astype(int)
+        for n, size in zip(shape, part.shape[1:])
+      )
+      part = part[np.ix_(range(len(part)), *wanted)]
+    return np.asarray(part)
+
+  def close(self):
+    del self._array
+
+
+def open_file(path: str | os.PathLike) -> GdalFile | NumpyFile:
+  """Opens a raster file; the caller closes it.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: unreadable, cut short, too large, or of more than four bands;
+      the message names the file.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"raster not found: {path}")
+  return (NumpyFile if path.suffix == ".npy" else GdalFile)(path)
+
+
+def scaled(file: GdalFile | NumpyFile, bands, stored: np.ndarray) -> np.ndarray:
+  """Returns values [bands, ...] in their units, as the file's scales say."""
+  if file.scales is None:
+    return stored
+  shape = (-1,) + (1,) * (stored.ndim - 1)
+  scale, offset = file.scales[list(bands)].T
+  return stored * scale.reshape(shape) + offset.reshape(shape)
+
+
+def check_size(path: Path, height: int, width: int, count: int) -> None:
+  """Raises ValueError for a size that no SAR image has."""
+  if not height or not width or not 1 <= count <= MAX_BANDS:
+    raise ValueError(
+      f"{path}: {height} x {width} pixels in {count} bands; expected 1 to"
+      f" {MAX_BANDS} bands."
+    )
+  if height * width > MAX_PIXELS:
+    raise ValueError(
+      f"{path}: declares {height} x {width} pixels; at most {MAX_PIXELS:,} are"
+      " read. Cut the part you need out of it first: gdal_translate -srcwin."
+    )
+
+
+def _environment():
+  return rasterio.Env(GDAL_CACHEMAX=CACHE_MB)
+
+
+class _quiet(warnings.catch_warnings):
+  """A raster without georeference is no surprise here: it is a note."""
+
+  def __enter__(self):
+    super().__enter__()
+    warnings.simplefilter("ignore", rasterio_errors.NotGeoreferencedWarning)

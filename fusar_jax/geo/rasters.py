@@ -1,0 +1,377 @@
+"""SAR rasters of any kind, as windows of one detected quantity.
+
+A raster's numbers may be amplitude, intensity, decibels or complex; here they
+come out as float32 amplitude, intensity or decibels together with a mask of
+what is valid, at any sampling. Coarser sampling averages intensities, as
+multi-looking does, whatever the quantity: never decibels, and never complex
+values, whose phases cancel.
+
+Windows are (row, col, height, width) in pixels of the raster, floats allowed;
+(0, 0) is the outer corner of the first pixel. What hangs over the raster's edge
+is invalid.
+"""
+
+import dataclasses
+import math
+import os
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from fusar_jax.geo import product_names, quantities, raster_files
+from fusar_jax.geo.georeference import Georeference
+from fusar_jax.geo.quantities import AMPLITUDE, COMPLEX, Nodata
+
+# Sides of the thinned view from which quantity and nodata are guessed.
+_VIEW = 512
+# Source pixels that are held at a time while resampling.
+_STRIP_PIXELS = 1 << 21
+
+Window = tuple[float, float, float, float]
+
+
+class Raster:
+  """One open SAR raster; a context manager. Made by `open_raster`.
+
+  Attributes:
+    path: the file.
+    height, width: pixels.
+    bands: names, polarisations where the file tells them ("VV", "VH"), else
+      "1", "2". Pairs of real and imaginary parts count as one band.
+    quantity: "amplitude", "intensity", "db" or "complex".
+    quantity_reason: why, in words.
+    nodata: the value that means nothing was measured, and how it is known.
+    georeference: where the raster lies, or None.
+    metadata: sensor, polarisations, date, ground sampling distance.
+    dtype: of the stored values, such as "uint16" or "complex_int16".
+    notes: what a user should be told.
+  """
+
+  def __init__(self, file, nodata, quantity):
+    self._file = file
+    self.path = file.path
+    self.height, self.width = file.height, file.width
+    self.dtype = str(file.dtype)
+    self._choose(nodata, quantity)
+    count = file.count
+    self._pairs = self.quantity == COMPLEX and "complex" not in self.dtype
+    if self._pairs:
+      if count % 2:
+        raise ValueError(
+          f"{self.path}: complex values in {count} bands of {self.dtype};"
+          " expected pairs of real and imaginary parts, or a complex type."
+        )
+      count //= 2
+    self.georeference, self.notes = _locate(file)
+    described = file.descriptions[: len(file.descriptions) // count * count]
+    described = described[:: len(described) // count]
+    self._name_bands(described, count)
+
+  def _choose(self, nodata, quantity):
+    """Decides what the values mean; looks at them only where it must."""
+    file = self._file
+    view = _View(file)
+    self.nodata = _stated_nodata(file, nodata)
+    # A filler must be known before values are judged, a wedge of zeros may
+    # be known after.
+    if self.nodata is None and "complex" not in self.dtype:
+      self.nodata = quantities.guess_filler(view.values)
+    try:
+      self.quantity, self.quantity_reason = _quantity(
+        file, quantity, view, self.nodata
+      )
+    except ValueError as error:
+      raise ValueError(f"{self.path}: {error}") from None
+    if self.nodata is None:
+      self.nodata = quantities.guess_wedge((view.values == 0).all(axis=0))
+
+  def _name_bands(self, described, count):
+    stem = self.path.stem if count == 1 else ""
+    named = product_names.find_polarisations(described)
+    if named is None and count == 1:
+      named = product_names.find_polarisations((stem,))
+    self.bands = named or tuple(str(i + 1) for i in range(count))
+    found = product_names.find_metadata(self.path, self._file.tags, self.bands)
+    if self.georeference is not None:
+      distance = self.georeference.ground_sampling_distance(
+        self.height, self.width
+      )
+      if np.isfinite(distance).all():
+        found = dataclasses.replace(found, ground_sampling_distance=distance)
+    self.metadata = found
+
+  @property
+  def detected(self) -> str:
+    """The quantity that `read` returns: complex values give amplitude."""
+    return AMPLITUDE if self.quantity == COMPLEX else self.quantity
+
+  def read(
+    self,
+    window: Window | None = None,
+    bands: Sequence[str] | None = None,
+    shape: tuple[int, int] | None = None,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (float32[bands, h, w] of `detected`, bool[h, w] valid).
+
+    A pixel is valid if it is in all the bands asked for; invalid ones hold 0.
+    At another sampling a pixel is valid if half of its weight is.
+
+    Args:
+      window: (row, col, height, width); None: the whole raster.
+      bands: names; "VV/VH" is the ratio of two (in dB their difference).
+        None: all.
+      shape: (h, w) to resample to, with a triangle two new pixels wide (one
+        old pixel, at a finer sampling); None: the window's own, which must
+        then be whole pixels.
+
+    Raises:
+      ValueError: an unknown band, an empty window, or a damaged file.
+    """
+    names = tuple(self.bands if bands is None else bands)
+    wanted = [self._operands(name) for name in names]
+    needed = sorted({index for indexes in wanted for index in indexes})
+    row, col, height, width = self._window(window)
+    if shape is None:
+      shape = (height, width)
+      if any(v != int(v) for v in (row, col, height, width)):
+        raise ValueError(
+          f"window {window} is not of whole pixels; state the shape to"
+          " resample it to."
+        )
+    shape = (int(shape[0]), int(shape[1]))
+    if min(shape) < 1:
+      raise ValueError(f"expected a shape of at least 1 x 1, got {shape}.")
+    if (height, width) == shape and row == int(row) and col == int(col):
+      values, valid = self._native(
+        needed, (int(row), int(row) + shape[0]), (int(col), int(col) + shape[1])
+      )
+    else:
+      values, valid = self._resampled(needed, (row, col, height, width), shape)
+    planes = []
+    for indexes in wanted:
+      operands = [values[needed.index(i)] for i in indexes]
+      planes.append(
+        quantities.ratio(*operands, self.detected)
+        if len(operands) == 2
+        else operands[0]
+      )
+    return np.stack(planes) * valid, valid
+
+  def _window(self, window):
+    window = window or (0, 0, self.height, self.width)
+    row, col, height, width = window
+    if not all(map(math.isfinite, window)) or height <= 0 or width <= 0:
+      raise ValueError(
+        f"expected a window (row, col, height, width) of pixels, got {window}."
+      )
+    return row, col, height, width
+
+  def _operands(self, name):
+    names = [band.upper() for band in self.bands]
+    parts = str(name).upper().split("/")
+    if len(parts) > 2 or not set(parts) <= set(names):
+      raise ValueError(
+        f"{self.path}: no band {name!r}; there are {', '.join(self.bands)}, and"
+        " ratios of two such as A/B."
+      )
+    return [names.index(part) for part in parts]
+
+  def _native(self, bands, rows, cols):
+    """float32[bands, h, w] and valid; the window may hang over the edge."""
+    shape = (rows[1] - rows[0], cols[1] - cols[0])
+    values = np.zeros((len(bands), *shape), np.float32)
+    valid = np.zeros(shape, bool)
+    inner = [
+      (min(max(start, 0), size), min(max(stop, 0), size))
+      for (start, stop), size in ((rows, self.height), (cols, self.width))
+    ]
+    if all(start < stop for start, stop in inner):
+      place = tuple(
+        slice(start - outer[0], stop - outer[0])
+        for (start, stop), outer in zip(inner, (rows, cols))
+      )
+      values[:, *place], valid[place] = self._inside(bands, *inner)
+    return values, valid
+
+  def _inside(self, bands, rows, cols):
+    file = self._file
+    if self._pairs:
+      bands = [part for band in bands for part in (2 * band, 2 * band + 1)]
+    stored = file.read(bands, rows, cols)
+    valid = np.isfinite(stored).all(axis=0)
+    if self.nodata.value is not None:
+      holes = stored == _as_stored(self.nodata.value, stored.dtype)
+      if self._pairs:  # Either part may well be 0 and measured.
+        holes = holes[0::2] & holes[1::2]
+      valid &= ~holes.any(axis=0)
+    if file.has_mask and self.nodata.origin == "declared":
+      valid &= file.mask(rows, cols)
+    stored = raster_files.scaled(file, bands, stored)
+    if self._pairs:
+      stored = stored[0::2] + 1j * stored[1::2]
+    if stored.dtype.kind == "c":
+      stored = np.abs(stored)
+    values = stored.astype(np.float32)
+    # What float32 cannot hold is as good as infinite.
+    valid &= np.isfinite(values).all(axis=0)
+    return np.where(valid, values, np.float32(0)), valid
+
+  def _resampled(self, bands, window, shape):
+    """As `_native`, by strips of a bounded number of source pixels."""
+    row, col, height, width = window
+    scale = height / shape[0], width / shape[1]
+    margin = [math.ceil(max(s, 1)) + 1 for s in scale]
+    left = math.floor(col) - margin[1]
+    right = math.ceil(col + width) + margin[1]
+    step = max(1, int(_STRIP_PIXELS / ((right - left) * scale[0])))
+    values = np.zeros((len(bands), *shape), np.float32)
+    valid = np.zeros(shape, bool)
+    for start in range(0, shape[0], step):
+      stop = min(start + step, shape[0])
+      first, last = row + start * scale[0], row + stop * scale[0]
+      top = math.floor(first) - margin[0]
+      stored, there = self._native(
+        bands, (top, math.ceil(last) + margin[0]), (left, right)
+      )
+      box = (col - left, first - top, col + width - left, last - top)
+      values[:, start:stop], valid[start:stop] = _resample(
+        stored, there, self.detected, box, (stop - start, shape[1])
+      )
+    return values, valid
+
+  def close(self) -> None:
+    self._file.close()
+
+  def __enter__(self) -> "Raster":
+    return self
+
+  def __exit__(self, *error):
+    self.close()
+
+
+def open_raster(
+  path: str | os.PathLike,
+  *,
+  nodata: float | str | None = None,
+  quantity: str | None = None,
+) -> Raster:
+  """Opens a SAR raster: a file that GDAL reads, or a `.npy` array.
+
+  Args:
+    path: uint8, uint16, float or complex (complex integers too), 1 to 4 bands.
+    nodata: a value; "none": every number was measured, whatever the file
+      declares; None: as the file declares, else guessed. NaN is never valid.
+    quantity: "amplitude", "intensity", "db" or "complex" (real bands are then
+      pairs of real and imaginary parts); None: guessed.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: unreadable, cut short, too large, more than 4 bands, or values
+      that fit no quantity; the message names the file.
+  """
+  if quantity not in (None, *quantities.QUANTITIES):
+    raise ValueError(
+      f"quantity must be one of {', '.join(quantities.QUANTITIES)}, not"
+      f" {quantity!r}."
+    )
+  file = raster_files.open_file(path)
+  try:
+    return Raster(file, nodata, quantity)
+  except BaseException:
+    file.close()
+    raise
+
+
+class _View:
+  """Stored values [bands, h, w], thinned; read when first asked for."""
+
+  def __init__(self, file):
+    self._file = file
+    self._values = None
+
+  @property
+  def values(self):
+    if self._values is None:
+      file = self._file
+      sides = (file.height, file.width)
+      self._values = file.read(
+        range(file.count),
+        *((0, side) for side in sides),
+        tuple(min(side, _VIEW) for side in sides),
+      )
+    return self._values
+
+
+def _stated_nodata(file, nodata):
+  if isinstance(nodata, str):
+    if nodata != "none":
+      raise ValueError(f'nodata must be a number or "none", not {nodata!r}.')
+    return Nodata(None, "user", "every number is a measurement")
+  if nodata is not None:
+    return Nodata(float(nodata), "user", "as stated")
+  declared = file.declared_nodata
+  if declared is not None and not math.isnan(declared):
+    return Nodata(float(declared), "declared", "by the file")
+  if file.has_mask:
+    return Nodata(None, "declared", "by the file's own mask")
+  if declared is not None:
+    return Nodata(None, "declared", "by the file: NaN")
+  return None
+
+
+def _as_stored(value, dtype):
+  """The value in the type of the pixels; NaN, equal to none, if it has none."""
+  if dtype.kind in "ui":
+    info = np.iinfo(dtype)
+    holds = value == int(value) and info.min <= value <= info.max
+    return dtype.type(value) if holds else np.nan
+  return dtype.type(value)
+
+
+def _quantity(file, quantity, view, nodata):
+  dtype = str(file.dtype)
+  if quantity is not None:
+    if "complex" in dtype and quantity != COMPLEX:
+      raise ValueError(f"stored as {dtype}, which is no {quantity}.")
+    return quantity, "as stated"
+  if "complex" in dtype or (dtype.startswith("uint") and file.scales is None):
+    values = np.empty((file.count, 0))
+  else:
+    values = view.values.reshape(file.count, -1)
+    if nodata is not None and nodata.value is not None:
+      values = values[:, (values != nodata.value).all(axis=0)]
+    values = raster_files.scaled(file, range(file.count), values)
+  if file.scales is not None and "complex" not in dtype:
+    dtype = "float64"
+  names = (*file.descriptions, *file.units, file.path.stem)
+  return quantities.guess_quantity(dtype, names, values)
+
+
+def _locate(file):
+  """(georeference or None, notes)."""
+  nowhere = ("no georeference: without it there are no anchors",)
+  if file.dataset is None:
+    return None, nowhere
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    found = Georeference.of(file.dataset)
+  notes = tuple(str(warning.message) for warning in caught)
+  return found, notes if found or notes else nowhere
+
+
+def _resample(values, valid, quantity, box, shape):
+  """Triangle filter of PIL over intensities, invalid pixels left out."""
+
+  def filtered(plane):
+    image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+    size = (shape[1], shape[0])
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box))
+
+  weights = filtered(valid)
+  there = weights >= 0.5
+  power = quantities.to_power(values, quantity) * valid
+  sums = np.stack([filtered(plane) for plane in power])
+  means = np.divide(sums, weights, out=np.ones_like(sums), where=there)
+  return quantities.from_power(means, quantity) * there, there

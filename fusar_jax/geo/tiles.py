@@ -1,0 +1,194 @@
+"""Cutting a scene into tiles of the model's size, and boxes with it.
+
+Tiles lie on one grid over the scene, whose pixels are `scale` raster pixels
+wide: where tiles overlap they show the same pixels. The last tile of a row or
+column is moved inward, so that none hangs over a scene larger than a tile.
+
+Boxes are float32[n, 4], xyxy, continuous pixels, as everywhere.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from fusar_jax.geo.rasters import Raster
+from fusar_jax.geo.stretch import Stretch
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+  """A part of a raster, in its pixels; (0, 0) is the raster's outer corner.
+
+  With a tile of n x n pixels, `georeference.tile(row, col, height / n,
+  width / n)` is where it lies.
+  """
+
+  row: float
+  col: float
+  height: float
+  width: float
+
+  @property
+  def name(self) -> str:
+    """Fit for a file name, and in order: "r002016_c000504"."""
+    return f"r{round(self.row):06d}_c{round(self.col):06d}"
+
+
+def plan_tiles(
+  height: int,
+  width: int,
+  size: int,
+  overlap: int = 0,
+  scale: float | tuple[float, float] = 1.0,
+) -> list[Tile]:
+  """Returns the tiles of a raster, row by row.
+
+  Args:
+    height, width: of the raster, in its pixels.
+    size: sides of a tile, in its own pixels.
+    overlap: of neighbours, in pixels of a tile; the last ones may have more.
+    scale: raster pixels per tile pixel, (rows, columns) or both in one; see
+      `scale_to`. A rest of less than one tile pixel is left out.
+
+  Raises:
+    ValueError: a size below 1, an overlap not in 0..size-1, a scale not above
+      0.
+
+  Example: 10 x 4 raster pixels in tiles of 4 with an overlap of 1.
+    >>> [(tile.row, tile.col) for tile in plan_tiles(10, 4, 4, 1)]
+    [(0.0, 0.0), (3.0, 0.0), (6.0, 0.0)]
+  """
+  scales = scale if isinstance(scale, tuple) else (scale, scale)
+  if size < 1 or not 0 <= overlap < size or min(height, width) < 1:
+    raise ValueError(
+      f"tiles of {size} pixels with an overlap of {overlap} on a raster of"
+      f" {height} x {width}; expected 0 <= overlap < size."
+    )
+  if not all(0 < s < float("inf") for s in scales):
+    raise ValueError(f"expected a scale above 0, got {scale}.")
+  starts = [
+    _starts(int(side / s + 1e-6), size, size - overlap)
+    for side, s in zip((height, width), scales)
+  ]
+  sides = [float(size * s) for s in scales]
+  return [
+    Tile(float(r * scales[0]), float(c * scales[1]), *sides)
+    for r in starts[0]
+    for c in starts[1]
+  ]
+
+
+def _starts(total, size, step):
+  if total <= size:
+    return [0]
+  return [*range(0, total - size, step), total - size]
+
+
+def scale_to(
+  raster: Raster, ground_sampling_distance: float
+) -> tuple[float, float]:
+  """Returns the scale (rows, columns) that gives tiles square pixels.
+
+  Args:
+    raster: the scene.
+    ground_sampling_distance: of the tiles wanted, metres.
+
+  Raises:
+    ValueError: the raster's own is not known, or the wanted one not above 0.
+  """
+  own = raster.metadata.ground_sampling_distance
+  if own is None:
+    raise ValueError(
+      f"{raster.path}: its ground sampling distance is not known (it has no"
+      " georeference); tile it at its own sampling instead."
+    )
+  if not 0 < ground_sampling_distance < float("inf"):
+    raise ValueError(
+      "expected a ground sampling distance above 0 m, got"
+      f" {ground_sampling_distance}."
+    )
+  return tuple(ground_sampling_distance / metres for metres in own)
+
+
+def render(
+  raster: Raster, stretches: Sequence[Stretch], tile: Tile, size: int
+) -> tuple[np.ndarray, float]:
+  """Returns (uint8[size, size, 3], share of its pixels that are valid).
+
+  Invalid pixels are black.
+
+  Args:
+    raster: the scene.
+    stretches: one, for a grey image, or three for red, green and blue; of this
+      scene, or replayed from another.
+    tile: what to show.
+    size: sides of the picture.
+
+  Raises:
+    ValueError: neither one stretch nor three, or one that was fitted to another
+      quantity or band than this raster has.
+  """
+  if len(stretches) not in (1, 3):
+    raise ValueError(f"expected 1 or 3 stretches, got {len(stretches)}.")
+  foreign = {s.quantity for s in stretches} - {raster.detected}
+  if foreign:
+    raise ValueError(
+      f"{raster.path}: holds {raster.detected}, but the stretch is of"
+      f" {', '.join(sorted(foreign))}; fit it to this scene, or state the"
+      " quantity if that was guessed wrongly."
+    )
+  window = (tile.row, tile.col, tile.height, tile.width)
+  bands = [stretch.band for stretch in stretches]
+  values, valid = raster.read(window, bands, (size, size))
+  planes = [s.apply(v, valid) for s, v in zip(stretches, values)]
+  image = np.stack(planes * (3 // len(planes)), axis=-1)
+  return image, float(valid.mean())
+
+
+def boxes_in_tile(
+  boxes, tile: Tile, size: int, min_inside: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the boxes that a tile shows, and which ones they are.
+
+  Args:
+    boxes: float[n, 4], xyxy, pixels of the raster.
+    tile: the part shown.
+    size: sides of its picture.
+    min_inside: share of a box's area that must be inside, in (0, 1].
+
+  Returns:
+    (float32[k, 4], xyxy, pixels of the picture, cut at its edges; int64[k],
+    their places among `boxes`).
+
+  Raises:
+    ValueError: a share not in (0, 1], or corners that are swapped.
+
+  Example: of two boxes, the second is only a quarter inside.
+    >>> boxes_in_tile([[2, 2, 6, 4], [9, 0, 13, 2]], Tile(0, 0, 10, 10), 5)
+    (array([[1., 1., 3., 2.]], dtype=float32), array([0]))
+  """
+  if not 0 < min_inside <= 1:
+    raise ValueError(f"min_inside must be in (0, 1], not {min_inside}.")
+  boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+  sides = boxes[:, 2:] - boxes[:, :2]
+  if not (sides >= 0).all():
+    bad = int(np.flatnonzero((~(sides >= 0)).any(axis=1))[0])
+    raise ValueError(
+      f"box {bad} is {boxes[bad].tolist()}; expected x1 <= x2 and y1 <= y2."
+    )
+  corner = np.array([tile.col, tile.row])
+  extent = np.array([tile.width, tile.height])
+  low, high = boxes[:, :2] - corner, boxes[:, 2:] - corner
+  cut = np.clip(low, 0, extent), np.clip(high, 0, extent)
+  # A side without length is inside or not; the product is then of the other.
+  lengths = np.divide(
+    cut[1] - cut[0],
+    sides,
+    out=((low >= 0) & (low < extent)).astype(np.float64),
+    where=sides > 0,
+  )
+  kept = np.flatnonzero(lengths.prod(axis=1) >= min_inside)
+  factors = size / extent
+  shown = np.concatenate([cut[0] * factors, cut[1] * factors], axis=1)
+  return shown[kept].astype(np.float32), kept
