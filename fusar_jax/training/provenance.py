@@ -154,13 +154,13 @@ def describe_data(manifests: Mapping[str, str]) -> dict[str, Any]:
   }
 
 
-def hash_manifest(path: str) -> str:
+def hash_manifest(path: str | os.PathLike) -> str:
   """sha256 over the files that hold a manifest's rows.
 
   A shard counts by its table of contents, which holds the hash of every image:
   nothing else of it needs to be read.
   """
-  files = manifest_files(path)
+  files = manifest_files(os.fspath(path))
   if all(file.suffix != records.SUFFIX for file in files):
     return hash_files(files, files[0].parent)
   digest = hashlib.sha256()
