@@ -10,6 +10,7 @@ per field, and the mean overlap of words, which also rewards a near miss.
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,21 +42,28 @@ class Caption:
   error: str | None = None
 
 
-def question() -> str:
-  """Returns the question; it is ours, the published one is not known."""
-  return (
-    "This is a SAR image. Please describe the scene: its terrain,"
-    " functionality, distribution, layout, boundary, buildings, roads and"
-    " water."
-  )
+def question(asked: Sequence[str] = tuple(FIELDS)) -> str:
+  """Returns the question; it is ours, the published one is not known.
+
+  Args:
+    asked: names of FIELDS to describe, at least one; told in fixed order.
+
+  Example:
+    >>> question(["Water", "Terrain"])
+    'This is a SAR image. Please describe the scene: its terrain and water.'
+  """
+  *others, last = [name.lower() for name in FIELDS if name in asked]
+  listed = f"{', '.join(others)} and {last}" if others else last
+  return f"This is a SAR image. Please describe the scene: its {listed}."
 
 
-def answer(fields: dict[str, str]) -> str:
+def answer(fields: dict[str, str], asked: Sequence[str] = tuple(FIELDS)) -> str:
   """Returns the caption: each field's beginning and text, in fixed order.
 
   Args:
     fields: text of each of FIELDS, without the beginning; a text that has it
       already (as published records do) keeps it once.
+    asked: names of the fields to tell; the others are left out.
 
   Raises:
     ValueError: fields missing or unknown.
@@ -69,6 +77,8 @@ def answer(fields: dict[str, str]) -> str:
     )
   sentences = []
   for name, beginning in FIELDS.items():
+    if name not in asked:
+      continue
     text = fields[name].strip().rstrip(".")
     if text.lower().startswith(beginning.lower()):
       text = text[len(beginning) :].strip()

@@ -67,7 +67,12 @@ def _summary(manifest: Path) -> str:
     text += f", {card['targets']} targets of {', '.join(card['classes'])}"
   if card["refused"]:
     text += f"; {card['refused']} refused, listed in refused.txt"
-  if card["identical_images"]:
+  if card.get("copies") == "keep" and card["copies_found"]:
+    text += (
+      f"; {len(card['copies_found'])} groups of copies in all splits were kept,"
+      " listed in dataset.json"
+    )
+  elif card["identical_images"]:
     text += (
       f"; {len(card['identical_images'])} groups of byte-identical images,"
       " listed in dataset.json"

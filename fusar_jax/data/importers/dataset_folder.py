@@ -109,6 +109,7 @@ def write_dataset(
   *,
   copy: bool = False,
   refused: Sequence[str] = (),
+  digests: Mapping[Path, str] | None = None,
 ) -> None:
   """Fills a new folder (see `staged`).
 
@@ -120,6 +121,7 @@ def write_dataset(
     copy: copy the images to FOLDER/images instead of pointing to where they
       are.
     refused: entries of the source that are not in `pictures`, and why.
+    digests: of the pictures' files, if they are known already.
 
   Raises:
     ValueError: no picture, or an id or a name that occurs twice.
@@ -128,7 +130,7 @@ def write_dataset(
     raise_together(refused, "nothing is left to import")
     raise ValueError("nothing to import: the source names no image.")
   _check_unique(pictures, copy)
-  digests = image_files.digests(picture.file for picture in pictures)
+  digests = digests or image_files.digests(picture.file for picture in pictures)
   rows, hashes = [], {}
   for picture in pictures:
     path = f"images/{picture.name}" if copy else _relative(picture.file, folder)

@@ -108,15 +108,34 @@ def rows_of(
     for task in tasks:
       if task == "classification":
         rows += [
-          _row(f"{prefix}-{i}-{task}", task, label, size, [target], classes)
+          task_row(f"{prefix}-{i}-{task}", task, label, size, [target], classes)
           for i, target in enumerate(found)
         ]
       else:
-        rows.append(_row(f"{prefix}-{task}", task, label, size, found, classes))
+        rows.append(
+          task_row(f"{prefix}-{task}", task, label, size, found, classes)
+        )
   return rows
 
 
-def _row(identity, task, label, size, found, classes) -> dict:
+def task_row(
+  identity: str,
+  task: str,
+  label: str,
+  size: tuple[int, int],
+  found: Sequence[Target],
+  classes: Sequence[str],
+) -> dict:
+  """Returns one row, all but its "image".
+
+  Args:
+    identity: its id.
+    task: of `EVERY_TASK`.
+    label: the class to ask for; for classification, the answer.
+    size: (height, width) of the image, pixels.
+    found: the targets of that class; for classification, the one in question.
+    classes: the names to choose from.
+  """
   boxes, labels = [list(t.box) for t in found], [label] * len(found)
   question, answer = _texts(task, label, size, boxes, labels, classes)
   shapes = {
