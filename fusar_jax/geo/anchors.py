@@ -2,7 +2,7 @@
 
 Reads the two files of the official code, `.npz` with `features` and `positions`
 and `.npy` tables with the columns lon, lat, row, col, x, y, A00..A63; writes
-the first.
+both.
 
 S anchors, E = 64 embedding bands.
 """
@@ -99,18 +99,42 @@ def write_anchors(path: str | os.PathLike, anchors: Anchors) -> None:
   path = Path(path)
   if path.suffix != ".npz":
     raise ValueError(f"anchors are written as .npz, not {path.name!r}.")
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".npz.part")
-  try:
-    with os.fdopen(handle, "wb") as file:
-      np.savez_compressed(
-        file, features=anchors.features, positions=anchors.positions
-      )
-    os.chmod(draft, 0o644)
-    os.replace(draft, path)
-  except BaseException:
-    Path(draft).unlink(missing_ok=True)
-    raise
+  _write_whole(
+    path,
+    lambda file: np.savez_compressed(
+      file, features=anchors.features, positions=anchors.positions
+    ),
+  )
+
+
+def write_table(
+  path: str | os.PathLike, anchors: Anchors, places: np.ndarray
+) -> None:
+  """Writes the official `.npy`, float64[S, 70], whole or not at all.
+
+  The official reader, and ours, spreads x and y over [0, 1] by their own
+  smallest and largest values: positions come back exact only where anchors
+  reach the image's edges. The `.npz` keeps them as they are.
+
+  Args:
+    path: ends with .npy.
+    anchors: the vectors are written.
+    places: float64[S, 6]: lon, lat, row, col, x, y (x and y are pixels).
+
+  Raises:
+    ValueError: another suffix, or places of another shape or not finite.
+  """
+  path = Path(path)
+  if path.suffix != ".npy":
+    raise ValueError(f"a table of anchors is an .npy, not {path.name!r}.")
+  shape = (len(anchors), len(_TABLE_COLUMNS))
+  if np.shape(places) != shape or not np.isfinite(places).all():
+    raise ValueError(
+      f"{path}: places must be {list(shape)} and finite, got"
+      f" {list(np.shape(places))}."
+    )
+  table = np.concatenate([places, anchors.features], axis=1, dtype=np.float64)
+  _write_whole(path, lambda file: np.save(file, table))
 
 
 def count_anchors(path: str | os.PathLike) -> int:
@@ -153,6 +177,19 @@ def _existing(path):
   if not path.is_file():
     raise FileNotFoundError(f"anchors file not found: {path}")
   return path
+
+
+def _write_whole(path, write):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
+  try:
+    with os.fdopen(handle, "wb") as file:
+      write(file)
+    os.chmod(draft, 0o644)
+    os.replace(draft, path)
+  except BaseException:
+    Path(draft).unlink(missing_ok=True)
+    raise
 
 
 def _from_npz(data):

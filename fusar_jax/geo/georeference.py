@@ -60,7 +60,7 @@ class Georeference:
       raise ValueError(
         f'georeference: kind must be "affine" or "gcps", not {self.kind!r}.'
       )
-    _parsed(self.crs)
+    parse_crs(self.crs)
     values = [*self.transform, *(v for gcp in self.gcps for v in gcp)]
     if (
       not all(math.isfinite(v) for v in values)
@@ -93,7 +93,9 @@ class Georeference:
     try:
       # An affine without a CRS, or a CRS without an affine, is no place.
       if dataset.crs and dataset.transform != Affine.identity():
-        found = cls("affine", _text(dataset.crs), tuple(dataset.transform)[:6])
+        found = cls(
+          "affine", crs_text(dataset.crs), tuple(dataset.transform)[:6]
+        )
         if not np.isfinite(found.footprint(*dataset.shape)).all():
           warnings.warn(
             f"{dataset.name}: its geotransform {found.transform} puts the image"
@@ -104,7 +106,9 @@ class Georeference:
         return found
       if gcps and gcp_crs:
         points = _unwrapped(gcps, gcp_crs)
-        return cls("gcps", _text(gcp_crs), tuple(Affine.identity())[:6], points)
+        return cls(
+          "gcps", crs_text(gcp_crs), tuple(Affine.identity())[:6], points
+        )
     except ValueError as error:
       raise ValueError(f"{dataset.name}: {error}") from None
     return None
@@ -129,7 +133,7 @@ class Georeference:
     """
     lons, lats = np.broadcast_arrays(*_floats(lons, lats))
     x, y = reproject(LONLAT, self.crs, lons, lats)
-    if _parsed(self.crs).is_geographic:
+    if parse_crs(self.crs).is_geographic:
       # An image across the date line has its longitudes on one side of it.
       turns = np.round((x - self._some_x()) / 360)
       x = np.where(turns, x - 360 * turns, x)
@@ -236,7 +240,7 @@ def reproject(
   x[~places] = y[~places] = np.nan
   if source == target:
     return x, y
-  source, target = _parsed(source), _parsed(target)
+  source, target = parse_crs(source), parse_crs(target)
   wanted = np.flatnonzero(places)
   for start in range(0, len(wanted), _CHUNK):
     chunk = wanted[start : start + _CHUNK]
@@ -299,7 +303,12 @@ def _unwrapped(gcps, crs):
 
 
 @functools.lru_cache(maxsize=256)
-def _parsed(crs):
+def parse_crs(crs: str) -> CRS:
+  """Returns the CRS of "EPSG:...", WKT or a PROJ string.
+
+  Raises:
+    ValueError: nobody knows it.
+  """
   try:
     return CRS.from_user_input(crs)
   except CRSError as error:
@@ -308,7 +317,8 @@ def _parsed(crs):
     ) from None
 
 
-def _text(crs):
+def crs_text(crs: CRS) -> str:
+  """Returns "EPSG:..." where the CRS has a code, else WKT."""
   code = crs.to_epsg()
   return f"EPSG:{code}" if code else crs.to_wkt()
 

@@ -1,0 +1,327 @@
+"""AlphaEarth vectors at places on Earth: `open_archive(source).sample(...)`.
+
+    archive = open_archive("aef/")                  # or index.csv, or URLs
+    features, found = archive.sample(lons, lats, 2024)
+
+The archive has one int8 raster per year, UTM zone and 82 km square; a place
+near a zone's border lies in tiles of both zones. It is read from the tile of
+its own zone, and from another one only where that has no data.
+
+Facts of the product: fusar_gpt.md, section 6. Attribution its licence asks for:
+"The AlphaEarth Foundations Satellite Embedding dataset is produced by Google
+and Google DeepMind."
+
+E = 64 embedding bands, n places.
+"""
+
+import collections
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import Affine
+
+from fusar_jax.geo import georeference
+from fusar_jax.geo.alphaearth_index import TileTable, find_tiles
+from fusar_jax.geo.alphaearth_tiles import BANDS, TileReader
+from fusar_jax.geo.block_cache import BlockCache
+
+ATTRIBUTION = (
+  "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google"
+  " and Google DeepMind."
+)
+CACHE_BYTES = 4 << 30
+# Places looked up together: bounds the memory beside the output.
+_CHUNK = 1 << 20
+# Vectors made at once, for the same reason.
+_GATHER = 1 << 16
+_OPEN_TILES = 8
+# Published tiles have no sidecar files; looking for them is a slow listing.
+_ENV = {
+  "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+  "GDAL_HTTP_MAX_RETRY": "4",
+  "GDAL_HTTP_RETRY_DELAY": "0.5",
+  "GDAL_CACHEMAX": 128,  # MB
+}
+# A shift between index and file of less than this many pixels is rounding.
+_PLACE_TOLERANCE = 1.0
+
+
+def open_archive(
+  source: str | os.PathLike | Sequence[str | os.PathLike],
+  *,
+  year: int | None = None,
+  cache: str | os.PathLike | None = None,
+  cache_bytes: int = CACHE_BYTES,
+) -> "Archive":
+  """Returns the archive of a folder, an index, a raster, or a list of those.
+
+  Args:
+    source: see `alphaearth_index.find_tiles`.
+    year: of rasters whose name and folder tell none.
+    cache: folder for what is read over a network; default
+      $XDG_CACHE_HOME/fusar_jax/alphaearth.
+    cache_bytes: bound of that folder; 0 keeps nothing.
+
+  Raises:
+    FileNotFoundError, ImportError, ValueError: as `find_tiles`.
+  """
+  if cache is None:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = Path(home, "fusar_jax", "alphaearth")
+  with rasterio.Env(**_ENV):
+    table = find_tiles(source, year)
+  return Archive(table, BlockCache(cache, cache_bytes))
+
+
+class Archive:
+  """All tiles of one source. One thread at a time; it can be pickled.
+
+  Attributes:
+    table: the tiles.
+  """
+
+  def __init__(self, table: TileTable, cache: BlockCache):
+    self.table = table
+    self._cache = cache
+    self._readers = collections.OrderedDict()
+    self._places = {}
+
+  @property
+  def years(self) -> tuple[int, ...]:
+    """The years there are, in order."""
+    return self.table.all_years
+
+  def tiles_in(
+    self, bounds: tuple[float, float, float, float], year: int
+  ) -> list[str]:
+    """Returns the paths of the year's tiles that touch the bounds.
+
+    Args:
+      bounds: west, south, east, north, degrees; east may go past 180.
+      year: one of `years`.
+    """
+    rows, places = self._tiles_of(year)
+    west, south, east, north = bounds
+    meet = (places[:, 1] <= north) & (places[:, 3] >= south)
+    ahead = (places[:, 0] - west) % 360 <= east - west
+    behind = (west - places[:, 0]) % 360 <= places[:, 2] - places[:, 0]
+    return [self.table.paths[row] for row in rows[meet & (ahead | behind)]]
+
+  def sample(
+    self,
+    lons: np.ndarray,
+    lats: np.ndarray,
+    year: int,
+    method: str = "nearest",
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Looks the vectors of places up.
+
+    Args:
+      lons: float[n], degrees of WGS 84, any turn.
+      lats: float[n], degrees.
+      year: one of `years`.
+      method: "nearest" is the pixel that the place lies in. "bilinear" mixes
+        the de-quantised vectors of the four nearest pixels of its tile that
+        have data, and gives the mean its unit length back.
+
+    Returns:
+      (float32[n, 64], bool[n] found). Where there is no tile, or nodata in the
+      pixel that the place lies in, the vector is zero and `found` is False.
+
+    Raises:
+      ValueError: another year or method, shapes that differ, or a tile that is
+        damaged, of another year's index row or of another place; names it.
+
+    Example: two places, the second in the ocean:
+      >>> features, found = archive.sample([-88.77, -30.0], [44.29, 0.0], 2024)
+      >>> found
+      array([ True, False])
+    """
+    if method not in ("nearest", "bilinear"):
+      raise ValueError(f'method "nearest" or "bilinear", not {method!r}.')
+    lons, lats = (np.asarray(v, np.float64) for v in (lons, lats))
+    if lons.ndim != 1 or lons.shape != lats.shape:
+      raise ValueError(
+        f"lons and lats must both be [n], got {list(lons.shape)} and"
+        f" {list(lats.shape)}."
+      )
+    rows, places = self._tiles_of(year)
+    out = np.zeros((len(lons), BANDS), np.float32)
+    found = np.zeros(len(lons), bool)
+    with rasterio.Env(**_ENV):
+      for start in range(0, len(lons), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        self._sample_chunk(
+          rows, places, lons[part], lats[part], method, out[part], found[part]
+        )
+    return out, found
+
+  def close(self) -> None:
+    """Closes the files; the archive opens them again when asked."""
+    while self._readers:
+      self._readers.popitem()[1].close()
+
+  def __enter__(self) -> "Archive":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def __getstate__(self):
+    # Open files stay in their process.
+    empty = collections.OrderedDict()
+    return {**self.__dict__, "_readers": empty, "_places": {}}
+
+  def _tiles_of(self, year):
+    if year not in self._places:
+      rows = self.table.of_year(year)
+      self._places[year] = rows, self.table.lonlat_bounds(rows)
+    return self._places[year]
+
+  def _sample_chunk(self, rows, places, lons, lats, method, out, found):
+    # Places in the order of their latitude: a tile's are then in one slice.
+    fine = np.flatnonzero(np.isfinite(lons) & (np.abs(lats) <= 90))
+    by_lat = fine[np.argsort(lats[fine], kind="stable")]
+    sorted_lats = lats[by_lat]
+    first = np.searchsorted(sorted_lats, places[:, 1], "left")
+    last = np.searchsorted(sorted_lats, places[:, 3], "right")
+    zones = _zones(lons, lats)
+    # Own zone first; then any tile, where there was no data.
+    for own_zone in (True, False):
+      for tile in np.flatnonzero(last > first):
+        near = by_lat[first[tile] : last[tile]]
+        west, _, east, _ = places[tile]
+        near = near[(lons[near] - west) % 360 <= east - west]
+        zone = self.table.crs[rows[tile]].removeprefix("EPSG:")
+        same = zones[near] == (int(zone) if zone.isdigit() else -1)
+        near = near[~found[near] & (same if own_zone else ~same)]
+        if len(near):
+          reader = self._reader(int(rows[tile]))
+          _sample_tile(reader, lons, lats, np.sort(near), method, out, found)
+
+  def _reader(self, row):
+    """The tile of a row of the table, checked against that row."""
+    if row in self._readers:
+      self._readers.move_to_end(row)
+      return self._readers[row]
+    reader = TileReader(self.table.paths[row], self._cache)
+    try:
+      self._check(reader.header, row)
+    except ValueError:
+      reader.close()
+      raise
+    self._readers[row] = reader
+    while len(self._readers) > _OPEN_TILES:
+      self._readers.popitem(last=False)[1].close()
+    return reader
+
+  def _check(self, header, row):
+    crs = self.table.crs[row]
+    if header.crs != crs and georeference.parse_crs(
+      crs
+    ) != georeference.parse_crs(header.crs):
+      raise ValueError(
+        f"{header.path}: wrong CRS: {crs} by the index {self.table.origin},"
+        f" {header.crs} in the file."
+      )
+    if self.table.degrees[row]:
+      return  # Rounded by whoever wrote it; the tile's own place counts.
+    told, real = self.table.bounds[row], np.array(header.bounds)
+    pixel = max(abs(header.transform[0]), abs(header.transform[4]))
+    if np.abs(told - real).max() > _PLACE_TOLERANCE * pixel:
+      raise ValueError(
+        f"{header.path}: a tile of another place: bounds {told.tolist()} by the"
+        f" index {self.table.origin}, {real.tolist()} in the file ({crs})."
+      )
+
+
+def _zones(lons, lats):
+  """int[n], the EPSG code of each place's own UTM zone."""
+  with np.errstate(invalid="ignore"):
+    zone = np.floor((lons + 180) / 6) % 60 + 1
+    south = np.where(lats < 0, 32700, 32600)
+  return np.nan_to_num(zone).astype(np.int32) + south
+
+
+def _sample_tile(reader, lons, lats, places, method, out, found):
+  """Fills out and found of the places that have data in one tile."""
+  header = reader.header
+  x, y = georeference.reproject(
+    georeference.LONLAT, header.crs, lons[places], lats[places]
+  )
+  if georeference.parse_crs(header.crs).is_geographic:
+    west = header.bounds[0]
+    x = np.where((x < west) | (x - west >= 360), west + (x - west) % 360, x)
+  a, b, c, d, e, f = (~Affine(*header.transform))[:6]
+  cols, rows = a * x + b * y + c, d * x + e * y + f
+  rows, inside_rows = _into(rows, header.height)
+  cols, inside_cols = _into(cols, header.width)
+  inside = inside_rows & inside_cols
+  places, rows, cols = places[inside], rows[inside], cols[inside]
+  cell_rows, cell_cols = header.cell
+  cells = (rows // cell_rows).astype(np.int64) * header.width
+  cells += (cols // cell_cols).astype(np.int64)
+  order = np.argsort(cells, kind="stable")
+  edges = np.flatnonzero(np.diff(cells[order])) + 1
+  for group in np.split(order, edges) if len(order) else ():
+    corners = list(_corners(rows[group], cols[group], header, method))
+    top, left = np.min([corner[:2] for corner in corners], axis=(0, 2))
+    bottom, right = np.max([corner[:2] for corner in corners], axis=(0, 2)) + 1
+    window = reader.read(int(top), int(left), int(bottom), int(right))
+    for start in range(0, len(group), _GATHER):
+      part = slice(start, start + _GATHER)
+      stored = [
+        (window[:, r[part] - top, c[part] - left], weight[part])
+        for r, c, weight in corners
+      ]
+      vectors, valid = _mixed(reader, stored)
+      to = places[group[part]][valid]
+      out[to] = vectors.T[valid]
+      found[to] = True
+
+
+def _into(pixels, size):
+  """(pixels within [0, size), bool which were). Rounding is no way out: a place
+  on the seam of two tiles must not fall between them."""
+  inside = (pixels > -1e-6) & (pixels < size + 1e-6)
+  return np.clip(pixels, 0, np.nextafter(size, 0)), inside
+
+
+def _corners(rows, cols, header, method):
+  """Yields (rows, cols, weights) of the pixels that make a place's vector.
+
+  First the pixel that the place lies in (weight 1, nearest), or with weight 0
+  and then the four pixel centres around it. At a tile's edge the last pixel
+  stands for the one beyond.
+  """
+  near = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
+  alone = method == "nearest"
+  yield *near, np.full(len(rows), alone, np.float32)
+  if alone:
+    return
+  r, c = np.floor(rows - 0.5), np.floor(cols - 0.5)
+  down, right = rows - 0.5 - r, cols - 0.5 - c
+  for i, weight_i in ((r, 1 - down), (r + 1, down)):
+    for j, weight_j in ((c, 1 - right), (c + 1, right)):
+      yield (
+        np.clip(i, 0, header.height - 1).astype(np.int64),
+        np.clip(j, 0, header.width - 1).astype(np.int64),
+        (weight_i * weight_j).astype(np.float32),
+      )
+
+
+def _mixed(reader, stored):
+  """(float32[64, n], bool[n]) of the stored values and weights of corners."""
+  vectors, valid = reader.vectors(stored[0][0])
+  if len(stored) == 1:
+    return vectors, valid
+  mean = np.zeros_like(vectors)
+  for values, weight in stored[1:]:
+    vectors, there = reader.vectors(values)
+    mean += vectors * (weight * there)
+  length = np.linalg.norm(mean, axis=0)
+  valid &= length > 0
+  return mean / np.where(valid, length, 1), valid

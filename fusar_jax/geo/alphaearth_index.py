@@ -1,0 +1,383 @@
+"""Which AlphaEarth tiles there are: from a folder, an index, or single files.
+
+An index is a CSV or parquet table with one row a tile: `path`, `year`, `crs`
+and its bounds, either in one column `bounds` (west, south, east, north in the
+tile's CRS) or in four, utm_west .. utm_north (in the tile's CRS) or wgs84_west
+.. wgs84_north (degrees), as the published index has them. Paths may be files
+(relative to the index), URLs, or GDAL's /vsigs/, /vsicurl/ and the like.
+
+The published index has 300,000 rows: they stay in columns, and their place in
+longitude and latitude is computed only for the years that are asked for.
+"""
+
+import csv
+import dataclasses
+import functools
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusar_jax.geo import alphaearth_tiles as tiles
+from fusar_jax.geo import georeference
+
+INDEXES = (".csv", ".parquet", ".pq")
+_RASTERS = (".tif", ".tiff")
+_PREFIXES = ("utm_", "wgs84_", "")
+_EDGES = ("west", "south", "east", "north")
+# A year that stands alone: real file names are hashes with digits in them.
+_YEAR = re.compile(r"(?<![0-9A-Za-z])(20\d\d)(?![0-9A-Za-z])")
+_MAX_TOLD = 20
+_RING = 8  # Steps on each edge: edges of UTM are curved in degrees.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TileTable:
+  """All tiles of an archive, in the order in which they were found.
+
+  Attributes:
+    origin: what the user named, for messages.
+    paths: as GDAL opens them.
+    years: int16[n].
+    crs: one of "EPSG:..." or WKT a tile.
+    bounds: float64[n, 4], west, south, east, north; in the tile's CRS, or in
+      degrees where `degrees`.
+    degrees: bool[n].
+  """
+
+  origin: str
+  paths: Sequence[str]
+  years: np.ndarray
+  crs: Sequence[str]
+  bounds: np.ndarray
+  degrees: np.ndarray
+
+  @functools.cached_property
+  def all_years(self) -> tuple[int, ...]:
+    return tuple(int(year) for year in np.unique(self.years))
+
+  def of_year(self, year: int) -> np.ndarray:
+    """Returns int[m], the rows of that year.
+
+    Raises:
+      ValueError: none; the message lists the years there are.
+    """
+    rows = np.flatnonzero(self.years == year)
+    if not len(rows):
+      there = ", ".join(map(str, self.all_years))
+      raise ValueError(
+        f"{self.origin}: no AlphaEarth tiles of {year}; years there are:"
+        f" {there}."
+      )
+    return rows
+
+  def lonlat_bounds(self, rows: np.ndarray) -> np.ndarray:
+    """Returns float64[m, 4] in degrees, a little too large.
+
+    East is larger than west, and past 180 across the date line.
+    """
+    out = self.bounds[rows].copy()
+    systems = np.array([self.crs[row] for row in rows])
+    for system in np.unique(systems[~self.degrees[rows]]):
+      at = np.flatnonzero((systems == system) & ~self.degrees[rows])
+      out[at] = _degrees(str(system), out[at])
+    out[:, 2] += 360 * (out[:, 2] < out[:, 0])
+    return out
+
+
+def find_tiles(
+  source: str | os.PathLike | Sequence[str | os.PathLike],
+  year: int | None = None,
+) -> TileTable:
+  """Returns the tiles of one source or of several.
+
+  Args:
+    source: a folder of GeoTIFFs (searched in depth), an index, a raster (file,
+      URL, /vsi... path), or a list of those.
+    year: of rasters that do not tell theirs. Others tell it by a name with four
+      digits that stand alone, of the file (aef_2024_32N.tif) or else of its
+      innermost folder (annual/2024/32N/x.tif).
+
+  Raises:
+    FileNotFoundError: no such file or folder.
+    ImportError: a parquet index, and pyarrow is not installed.
+    ValueError: no tile; a tile without a year, or with two; files that are no
+      AlphaEarth tiles; rows that cannot be read, all of them in one message.
+  """
+  sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+  found, problems = [], []
+  for one in map(os.fspath, sources):
+    suffix = Path(one).suffix.lower()
+    if suffix in INDEXES:
+      if tiles.is_remote(one):
+        raise ValueError(
+          f"{one}: an index must be a local file; fetch it once."
+        )
+      found += _index_rows(Path(one), problems)
+    else:
+      found += _raster_rows(one, year, problems)
+  origin = ", ".join(map(os.fspath, sources[:3])) + ", ..." * (len(sources) > 3)
+  problems += _twice(found)
+  if problems:
+    told = problems[:_MAX_TOLD]
+    told += [f"... and {len(problems) - _MAX_TOLD} more"] * (
+      len(problems) > _MAX_TOLD
+    )
+    raise ValueError(
+      f"{origin}: problems with AlphaEarth tiles ({len(problems)}):\n  "
+      + "\n  ".join(told)
+    )
+  if not found:
+    raise ValueError(
+      f"{origin or 'no source'}: no AlphaEarth tile; expected a folder with"
+      " GeoTIFFs (.tif, .tiff), an index (.csv, .parquet) or a raster."
+    )
+  paths, years, crs, bounds, degrees = zip(*found, strict=True)
+  return TileTable(
+    origin=origin,
+    paths=paths,
+    years=np.array(years, np.int16),
+    crs=crs,
+    bounds=np.array(bounds, np.float64),
+    degrees=np.array(degrees),
+  )
+
+
+def _raster_rows(source, year, problems):
+  remote = tiles.is_remote(source)
+  if not remote and not Path(source).exists():
+    raise FileNotFoundError(f"AlphaEarth source not found: {source}")
+  if not remote and Path(source).is_dir():
+    root = Path(source)
+    paths = sorted(
+      path
+      for path in root.rglob("*")
+      if path.suffix.lower() in _RASTERS and path.is_file()
+    )
+    # The folder's own name may be the year, those above it are not the user's.
+    tellings = [path.relative_to(root.parent) for path in paths]
+  else:
+    paths, tellings = [source], [Path("/", source)]
+  rows = []
+  for path, telling in zip(paths, tellings, strict=True):
+    try:
+      found = _year_of(telling, year)
+      reader = tiles.TileReader(str(path))
+      header = reader.header
+      reader.close()
+    except ValueError as error:
+      text = str(error)
+      problems.append(text if str(path) in text else f"{path}: {text}")
+      continue
+    rows.append((header.path, found, header.crs, header.bounds, False))
+  return rows
+
+
+def _year_of(path, given):
+  """The year in the file's name, or in the innermost folder that tells one."""
+  in_name, *in_folders = (
+    set(_YEAR.findall(part.replace("_", " ")))
+    for part in (path.stem, *reversed(path.parts[:-1]))
+  )
+  # A folder of several years (2017-2024) tells none.
+  in_folder = next((years for years in in_folders if len(years) == 1), set())
+  # Above an absolute path's own name anything may be called 2019.
+  if in_name and path.is_absolute():
+    in_folder = set()
+  told = {int(year) for year in in_name | in_folder}
+  told |= {given} if given is not None else set()
+  if len(told) > 1:
+    raise ValueError(
+      f"mixed years: {sorted(told)} by its name, its folders or the year given;"
+      " a tile is of one year."
+    )
+  if not told:
+    raise ValueError(
+      "its year is not in its name (aef_2024.tif) nor in a folder's"
+      " (2024/x.tif); name it so, or give the year."
+    )
+  return told.pop()
+
+
+def _index_rows(path, problems):
+  if not path.is_file():
+    raise FileNotFoundError(f"AlphaEarth index not found: {path}")
+  rows = []
+  read = _csv_rows if path.suffix.lower() == ".csv" else _parquet_rows
+  for number, row in read(path):
+    try:
+      rows.append(_index_row(row, path.parent))
+    except ValueError as error:
+      problems.append(f"{path} row {number}: {error}")
+  return rows
+
+
+def _index_row(row: Mapping[str, Any], folder):
+  missing = [name for name in ("path", "year", "crs") if not row.get(name)]
+  if missing:
+    raise ValueError(f"no {', '.join(missing)}")
+  path = str(row["path"]).strip()
+  if not tiles.is_remote(path) and not path.startswith("/vsi"):
+    path = str(folder / path)
+  try:
+    year = int(row["year"])
+  except ValueError:
+    raise ValueError(f"year {row['year']!r} is no number") from None
+  if not 2000 <= year <= 2200:
+    raise ValueError(f"year {year} is none of AlphaEarth's (2017 on)")
+  crs = _crs_text(str(row["crs"]).strip())
+  bounds, degrees = _bounds(row)
+  west, south, east, north = bounds
+  if not np.isfinite(bounds).all() or south >= north or west == east:
+    raise ValueError(f"bounds {bounds} are not west, south, east, north")
+  if west > east and not degrees:
+    raise ValueError(f"bounds {bounds}: west is larger than east")
+  if degrees and (max(map(abs, bounds[1::2])) > 90 or abs(west) > 360):
+    raise ValueError(f"bounds {bounds} are no degrees")
+  if not degrees and max(map(abs, bounds)) <= 360 and _is_projected(crs):
+    raise ValueError(
+      f"bounds {bounds} look like degrees, but {crs} is in metres; name the"
+      " columns wgs84_west, wgs84_south, wgs84_east, wgs84_north"
+    )
+  return tiles.gdal_path(path), year, crs, bounds, degrees
+
+
+def _bounds(row):
+  """((west, south, east, north), in degrees) of whichever columns there are."""
+  if row.get("bounds") not in (None, ""):
+    value = row["bounds"]
+    if isinstance(value, str):
+      value = re.split(r"[\s,;]+", value.strip(" ()[]\t"))
+    values = list(value.values()) if isinstance(value, dict) else list(value)
+    names, degrees = ["bounds"] * len(values), False
+  else:
+    for prefix in _PREFIXES:
+      names = [prefix + edge for edge in _EDGES]
+      values = [row.get(name) for name in names]
+      degrees = prefix == "wgs84_"
+      if not any(value in (None, "") for value in values):
+        break
+    else:
+      raise ValueError(
+        "no bounds (a column bounds, or utm_west, utm_south, utm_east,"
+        " utm_north, or wgs84_west, ...)"
+      )
+  if len(values) != 4:
+    raise ValueError(f"bounds {row['bounds']!r} are not four numbers")
+  out = []
+  for name, value in zip(names, values, strict=True):
+    try:
+      out.append(float(value))
+    except (TypeError, ValueError):
+      raise ValueError(f"{name} {value!r} is no number") from None
+  return tuple(out), degrees
+
+
+def _csv_rows(path) -> Iterator[tuple[int, dict[str, str]]]:
+  """Rows by their number in the file; the header is row 1."""
+  with path.open(newline="", encoding="utf-8-sig") as file:
+    try:
+      yield from enumerate(_checked(path, csv.DictReader(file)), start=2)
+    except (UnicodeDecodeError, csv.Error) as error:
+      raise ValueError(f"{path}: no CSV table: {error}") from None
+
+
+def _checked(path, reader):
+  _need_columns(path, reader.fieldnames or ())
+  yield from reader
+
+
+def _parquet_rows(path):
+  try:
+    from pyarrow import ArrowException, parquet
+  except ImportError:
+    raise ImportError(
+      f"{path}: parquet needs pyarrow (pip install 'fusar-jax[parquet]'); or"
+      " save the index as CSV."
+    ) from None
+  try:
+    with parquet.ParquetFile(path) as file:
+      names = file.schema_arrow.names
+      _need_columns(path, names)
+      edges = [
+        prefix + edge for prefix, edge in itertools.product(_PREFIXES, _EDGES)
+      ]
+      wanted = ["path", "year", "crs", "bounds", *edges]
+      columns = [name for name in wanted if name in names]
+      number = 0
+      for batch in file.iter_batches(columns=columns):
+        for row in batch.to_pylist():
+          number += 1
+          yield number, row
+  except (ArrowException, OSError) as error:
+    raise ValueError(f"{path}: no parquet table: {error}") from None
+
+
+def _need_columns(path, names: Iterable[str]):
+  missing = sorted({"path", "year", "crs"} - set(names))
+  if missing:
+    raise ValueError(
+      f"{path}: columns path, year, crs and bounds expected; missing"
+      f" {', '.join(missing)}, found {list(names)[:12]}."
+    )
+
+
+def _twice(rows):
+  """Problems: one file under two years is a mistake in at least one row."""
+  years, problems = {}, []
+  for path, year, *_ in rows:
+    if years.setdefault(path, year) != year:
+      problems.append(f"{path}: mixed years: {years[path]} and {year}")
+  return problems
+
+
+@functools.lru_cache(maxsize=512)
+def _crs_text(text):
+  return georeference.crs_text(georeference.parse_crs(text))
+
+
+@functools.lru_cache(maxsize=512)
+def _is_projected(crs):
+  return georeference.parse_crs(crs).is_projected
+
+
+def _degrees(crs, bounds):
+  """float64[n, 4] in degrees around float64[n, 4] in the CRS."""
+  west, south, east, north = bounds.T[:, :, None]
+  t = np.arange(_RING) / _RING
+  x = np.concatenate(
+    [
+      west + t * (east - west),
+      east + 0 * t,
+      east + t * (west - east),
+      west + 0 * t,
+    ],
+    axis=1,
+  )
+  y = np.concatenate(
+    [
+      south + 0 * t,
+      south + t * (north - south),
+      north + 0 * t,
+      north + t * (south - north),
+    ],
+    axis=1,
+  )
+  lons, lats = georeference.reproject(crs, georeference.LONLAT, x, y)
+  lons = np.unwrap(lons.reshape(x.shape), period=360, axis=1)
+  lats = lats.reshape(x.shape)
+  # Between two steps an edge may bulge out by less than this.
+  margin = 0.02 * np.ptp(lats, axis=1) + 1e-9
+  return np.stack(
+    [
+      lons.min(axis=1) - margin,
+      lats.min(axis=1) - margin,
+      lons.max(axis=1) + margin,
+      lats.max(axis=1) + margin,
+    ],
+    axis=1,
+  )

@@ -1,0 +1,314 @@
+"""AlphaEarth tiles as files: what is checked, de-quantised, read and kept.
+
+A tile is a raster of 64 bands A00..A63 in one coordinate reference system:
+int8 as published (nodata -128), or float. One public mirror stores rows from
+the bottom up (the y resolution is positive); here every tile is seen from the
+top down, so that both orders give the same vectors for the same place.
+
+Windows of remote tiles are kept on disk by `block_cache.BlockCache`.
+
+E = 64 embedding bands.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from fusar_jax.geo import georeference
+from fusar_jax.geo.block_cache import BlockCache
+
+BANDS = 64
+NODATA = -128
+_NAMES = [f"A{band:02d}" for band in range(BANDS)]
+_REMOTE = re.compile(r"^(/vsi(curl|gs|s3|az|adls|oss|swift|webhdfs)|\w+://)")
+_SCHEMES = {
+  "http://": "/vsicurl/http://",
+  "https://": "/vsicurl/https://",
+  "gs://": "/vsigs/",
+  "s3://": "/vsis3/",
+}
+# A window of all bands stays below this, whatever the file's blocks are.
+_WINDOW_BYTES = 1 << 26
+_MIN_CELL = 256
+# Half a quantisation step above 1: a float beyond it was never de-quantised.
+_LARGEST = 1.01
+
+
+def dequantise(values: np.ndarray) -> np.ndarray:
+  """Returns float32[...], sign(q) (q / 127.5)^2 of int8[...].
+
+  Source: fusar_gpt.md, section 6. -128 is nodata, to be masked before.
+
+  Example:
+    >>> dequantise(np.array([-127, 0, 64], np.int8)).round(4)
+    array([-0.9922,  0.    ,  0.252 ], dtype=float32)
+  """
+  return _TABLE[np.asarray(values, np.int8).view(np.uint8)]
+
+
+def _table():
+  q = np.arange(256).astype(np.uint8).view(np.int8).astype(np.float64)
+  return (np.sign(q) * (q / 127.5) ** 2).astype(np.float32)
+
+
+_TABLE = _table()
+
+
+def gdal_path(path: str) -> str:
+  """Returns the path as GDAL wants it: URLs become /vsicurl/, /vsigs/, ..."""
+  for scheme, prefix in _SCHEMES.items():
+    if path.startswith(scheme):
+      return prefix + path.removeprefix("" if "http" in scheme else scheme)
+  return path
+
+
+def is_remote(path: str) -> bool:
+  """Says whether reading the path goes over a network."""
+  return bool(_REMOTE.match(path))
+
+
+@dataclasses.dataclass(frozen=True)
+class TileHeader:
+  """What is known of a tile before its pixels are read.
+
+  Attributes:
+    path: as GDAL opens it.
+    crs: "EPSG:..." or WKT.
+    transform: (a, b, c, d, e, f) as in `georeference.Georeference`, of the tile
+      seen from the top down.
+    bottom_up: the file's rows run from south to north.
+    height: rows.
+    width: columns.
+    dtype: "int8", "float32" or "float64".
+    nodata: as declared, or None.
+    bands: the file's band numbers (from 1) of A00..A63.
+    block: (rows, columns) of one block of the file.
+  """
+
+  path: str
+  crs: str
+  transform: tuple[float, ...]
+  bottom_up: bool
+  height: int
+  width: int
+  dtype: str
+  nodata: float | None
+  bands: tuple[int, ...]
+  block: tuple[int, int]
+
+  @classmethod
+  def from_json(cls, value: dict[str, Any]) -> "TileHeader":
+    """From `dataclasses.asdict`, after JSON has made lists of tuples."""
+    return cls(
+      **{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+    )
+
+  @property
+  def bounds(self) -> tuple[float, float, float, float]:
+    """(west, south, east, north) in `crs`."""
+    corners = [
+      Affine(*self.transform) * corner
+      for corner in (
+        (0, 0),
+        (self.width, 0),
+        (0, self.height),
+        (self.width, self.height),
+      )
+    ]
+    x, y = zip(*corners, strict=True)
+    return min(x), min(y), max(x), max(y)
+
+  @property
+  def cell(self) -> tuple[int, int]:
+    """(rows, columns) read at once: whole blocks, within 64 MiB."""
+    rows, cols = (
+      min(-(-_MIN_CELL // side) * side, limit)
+      for side, limit in zip(self.block, (self.height, self.width), strict=True)
+    )
+    each = BANDS * np.dtype(self.dtype).itemsize
+    while rows * cols * each > _WINDOW_BYTES:
+      rows, cols = (-(-rows // 2), cols) if rows >= cols else (rows, cols // 2)
+    return rows, cols
+
+
+def read_header(dataset: rasterio.DatasetReader, path: str) -> TileHeader:
+  """Checks that the dataset is an AlphaEarth tile.
+
+  Raises:
+    ValueError: not 64 bands, other names than A00..A63, another dtype, or no
+      place on Earth; the message names the file and all that is wrong.
+  """
+  problems = []
+  named = [name for name in dataset.descriptions if name]
+  bands = tuple(range(1, BANDS + 1))
+  if dataset.count != BANDS:
+    missing = sorted(set(_NAMES) - set(named)) if named else []
+    problems.append(
+      f"{BANDS} bands A00..A63 expected, found {dataset.count}"
+      + (f" (missing {missing[:4]})" if missing else "")
+    )
+  elif set(named) == set(_NAMES):
+    # Names win over the order in the file.
+    bands = tuple(dataset.descriptions.index(name) + 1 for name in _NAMES)
+  elif named:
+    strange = sorted(set(named) - set(_NAMES))[:4]
+    problems.append(f"bands named A00..A63 expected, found {strange or named}")
+  dtypes = sorted(set(dataset.dtypes))
+  if dtypes not in (["int8"], ["float32"], ["float64"]):
+    problems.append(
+      f"int8 (as published) or float expected, found {', '.join(dtypes)}"
+    )
+  if dataset.crs is None or dataset.transform == Affine.identity():
+    problems.append("no coordinate reference system, or no geotransform")
+  elif dataset.transform.is_degenerate:
+    problems.append("its geotransform has no inverse")
+  if problems:
+    raise ValueError(f"{path}: no AlphaEarth tile: {'; '.join(problems)}.")
+  transform, bottom_up = dataset.transform, dataset.transform.e > 0
+  if bottom_up:
+    flip = Affine(1, 0, 0, 0, -1, dataset.height)
+    transform = transform * flip
+  return TileHeader(
+    path=path,
+    crs=georeference.crs_text(dataset.crs),
+    transform=tuple(transform)[:6],
+    bottom_up=bottom_up,
+    height=dataset.height,
+    width=dataset.width,
+    dtype=dtypes[0],
+    nodata=None if dataset.nodata is None else float(dataset.nodata),
+    bands=bands,
+    block=tuple(dataset.block_shapes[0]),
+  )
+
+
+class TileReader:
+  """Reads windows of one tile, from the top down, bands in order.
+
+  Attributes:
+    header: the checked header.
+  """
+
+  def __init__(self, path: str, cache: BlockCache | None = None):
+    """Opens the tile; a remote one whose header is in the cache stays closed.
+
+    Args:
+      path: file, URL or /vsi... path.
+      cache: where windows of remote tiles are kept; None keeps nothing.
+
+    Raises:
+      FileNotFoundError: no such local file.
+      ValueError: no raster, or no AlphaEarth tile; names the file.
+    """
+    self._path = gdal_path(path)
+    self._cache = cache if is_remote(self._path) else None
+    self._dataset = None
+    known = self._cache and self._cache.header(self._path)
+    if known:
+      self.header = TileHeader.from_json(known)
+      return
+    self.header = read_header(self._opened(), self._path)
+    if self._cache:
+      self._cache.keep_header(self._path, dataclasses.asdict(self.header))
+
+  def close(self) -> None:
+    if self._dataset is not None:
+      self._dataset.close()
+      self._dataset = None
+
+  def read(self, top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    """Returns the stored values, [64, bottom - top, right - left].
+
+    Raises:
+      ValueError: the file is damaged there; names file and window.
+    """
+    if self._cache is None:
+      return self._read(top, left, bottom, right)
+    rows, cols = self.header.cell
+    out = np.empty(
+      (BANDS, bottom - top, right - left), np.dtype(self.header.dtype)
+    )
+    for i in range(top // rows * rows, bottom, rows):
+      for j in range(left // cols * cols, right, cols):
+        window = (
+          i,
+          j,
+          min(i + rows, self.header.height),
+          min(j + cols, self.header.width),
+        )
+        cell = self._cache.block(
+          self._path, window, lambda w=window: self._read(*w)
+        )
+        t, b = max(top, i), min(bottom, window[2])
+        le, r = max(left, j), min(right, window[3])
+        out[:, t - top : b - top, le - left : r - left] = cell[
+          :, t - i : b - i, le - j : r - j
+        ]
+    return out
+
+  def vectors(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (float32[64, n], bool[n] valid) of stored values [64, n].
+
+    Raises:
+      ValueError: a float tile that holds values beyond 1; names the file.
+    """
+    valid = ~self._lost(values)
+    if self.header.dtype == "int8":
+      return dequantise(values), valid
+    # An all-zero vector has no direction.
+    valid &= np.isfinite(values).all(axis=0) & values.any(axis=0)
+    vectors = np.where(valid, values, 0).astype(np.float32)
+    largest = np.abs(vectors).max(initial=0)
+    if largest > _LARGEST:
+      raise ValueError(
+        f"{self._path}: a float tile holds vectors of unit length, but a value"
+        f" of {largest:g} was found; int8 values must be stored as int8, and"
+        " nodata declared."
+      )
+    return vectors, valid
+
+  def _lost(self, values):
+    """bool[n]: nodata as declared, and -128, which no int8 vector holds."""
+    quantised = self.header.dtype == "int8"
+    lost = (values == NODATA).any(axis=0) & quantised
+    nodata = self.header.nodata
+    if nodata is None or (quantised and nodata == NODATA):
+      return lost
+    # A nodata that is also a legal value of one band must fill all of them.
+    legal = abs(nodata) <= (127 if quantised else 1)
+    equal = values == nodata
+    return lost | (equal.all(axis=0) if legal else equal.any(axis=0))
+
+  def _read(self, top, left, bottom, right):
+    header = self.header
+    first = header.height - bottom if header.bottom_up else top
+    window = Window(left, first, right - left, bottom - top)
+    try:
+      values = self._opened().read(list(header.bands), window=window)
+    except RasterioError as error:
+      raise ValueError(
+        f"{self._path}: rows {first} to {first + bottom - top}, columns {left}"
+        f" to {right} cannot be read; truncated or damaged? ({_cause(error)})"
+      ) from None
+    return values[:, ::-1] if header.bottom_up else values
+
+  def _opened(self):
+    if self._dataset is None:
+      try:
+        self._dataset = rasterio.open(self._path)
+      except RasterioIOError as error:
+        raise ValueError(
+          f"{self._path}: cannot be opened as a raster: {_cause(error)}"
+        ) from None
+    return self._dataset
+
+
+def _cause(error):
+  # rasterio's "Read failed. See previous exception" tells nothing by itself.
+  return error.__cause__ or error.__context__ or error

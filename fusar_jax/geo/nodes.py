@@ -1,0 +1,174 @@
+"""Anchors of an image: AlphaEarth sampled on a grid over its footprint.
+
+F(B, y) = {(lon, lat, x, y, a)}: nodes on a regular longitude-latitude grid over
+the bounds B of the footprint, their AlphaEarth vectors of year y, and the
+pixels of the image that they lie on, through the inverse of its georeference
+(fusar_gpt.md, section 1). The paper does not publish the grid's density; here
+it is AlphaEarth's own 10 m, thinned evenly to 32 x 32 nodes at most.
+
+S anchors, E = 64 embedding bands.
+"""
+
+import dataclasses
+import math
+import os
+import warnings
+
+import numpy as np
+
+from fusar_jax.geo.alphaearth import Archive
+from fusar_jax.geo.anchors import Anchors, write_table
+from fusar_jax.geo.georeference import LONLAT, Georeference, reproject
+
+SPACING = 10.0
+LIMIT = 32
+MIN_SHARE = 0.5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Nodes:
+  """What became of a grid of nodes.
+
+  Attributes:
+    anchors: those that are in the image and have a vector, in raster order
+      (north to south, then west to east); None where there are none.
+    places: float64[S, 6], of each anchor: lon, lat (degrees), row, col (of the
+      node in its grid), x, y (pixels of the image, (0, 0) the outer corner).
+    grid: (rows, columns) of nodes.
+    outside: how many nodes of the grid are beside the image: the grid spans the
+      bounds of the footprint, of which a rotated image fills a part.
+    without_data: how many in the image have no AlphaEarth (sea, nodata).
+  """
+
+  anchors: Anchors | None
+  places: np.ndarray
+  grid: tuple[int, int]
+  outside: int
+  without_data: int
+
+  @property
+  def inside(self) -> int:
+    """How many nodes are in the image."""
+    return self.grid[0] * self.grid[1] - self.outside
+
+  @property
+  def share(self) -> float:
+    """The part of the nodes in the image that have a vector."""
+    return len(self.places) / self.inside if self.inside else 0.0
+
+  def write_table(self, path: str | os.PathLike) -> None:
+    """Writes the official `.npy`, float64[S, 70]; see `anchors.write_table`.
+
+    Raises:
+      ValueError: there is no anchor.
+    """
+    if self.anchors is None:
+      raise ValueError(f"{path}: no anchor to write (all nodes were dropped).")
+    write_table(path, self.anchors, self.places)
+
+
+def make_anchors(
+  georeference: Georeference,
+  size: tuple[int, int],
+  archive: Archive,
+  year: int,
+  *,
+  spacing: float = SPACING,
+  limit: int = LIMIT,
+  count: int | tuple[int, int] | None = None,
+  method: str = "nearest",
+  min_share: float = MIN_SHARE,
+) -> Nodes:
+  """Returns the anchors of an image, and what was dropped.
+
+  Args:
+    georeference: of the image as the model gets it (`Georeference.tile`).
+    size: (height, width) of that image, pixels.
+    archive: `alphaearth.open_archive`.
+    year: one of the archive's.
+    spacing: metres between nodes.
+    limit: nodes along one side at most; a denser grid is thinned evenly.
+    count: nodes along each side, or (rows, columns), instead of a spacing.
+    method: "nearest" or "bilinear", see `Archive.sample`.
+    min_share: warn if less than this part of the nodes in the image has a
+      vector; in [0, 1].
+
+  Raises:
+    ValueError: a size, spacing, limit or count that is not positive; a year
+      that the archive has not; an archive of another place; a damaged tile.
+
+  Example: 97 x 97 pixels of 10 m become 32 x 32 nodes, about 30 m apart:
+    >>> nodes = make_anchors(image, (97, 97), archive, 2024)
+    >>> nodes.grid, nodes.anchors.positions[0].round(3)
+    ((32, 32), array([0.016, 0.016], dtype=float32))
+  """
+  height, width = size
+  sides = (count, count) if isinstance(count, int) else count
+  positive = (height, width, spacing, limit, *(sides or ()))
+  if not all(value > 0 and math.isfinite(value) for value in positive):
+    raise ValueError(
+      f"size {size}, spacing {spacing}, limit {limit} and count {count} must be"
+      " positive."
+    )
+  if not 0 <= min_share <= 1:
+    raise ValueError(f"min_share must be in [0, 1], got {min_share}.")
+  ring = georeference.footprint(height, width)
+  if not np.isfinite(ring).all():
+    raise ValueError(
+      f"the image's corners have no longitude and latitude in"
+      f" {georeference.crs[:60]}; check its georeference."
+    )
+  west, south = ring.min(axis=0)
+  east, north = ring.max(axis=0)
+  if not archive.tiles_in((west, south, east, north), year):
+    raise ValueError(
+      f"{archive.table.origin}: AlphaEarth tiles of another place: none of"
+      f" {year} touches the image's bounds, longitude {west:.4f} to {east:.4f},"
+      f" latitude {south:.4f} to {north:.4f}."
+    )
+  grid = sides or _sides(west, south, east, north, spacing, limit)
+  # In the middle of equal cells, from the north, as rows of an image.
+  lats = north - (np.arange(grid[0]) + 0.5) / grid[0] * (north - south)
+  lons = west + (np.arange(grid[1]) + 0.5) / grid[1] * (east - west)
+  node_rows, node_cols = (v.ravel() for v in np.indices(grid))
+  lons, lats = lons[node_cols], lats[node_rows]
+  rows, cols = georeference.to_pixel(lons, lats)
+  inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+  features, found = archive.sample(lons[inside], lats[inside], year, method)
+  places = np.stack(
+    [(lons + 180) % 360 - 180, lats, node_rows, node_cols, cols, rows], axis=-1
+  )[inside][found]
+  anchors = None
+  if found.any():
+    positions = places[:, [5, 4]] / (height, width)
+    anchors = Anchors(features[found], positions.astype(np.float32))
+  nodes = Nodes(
+    anchors=anchors,
+    places=places,
+    grid=(int(grid[0]), int(grid[1])),
+    outside=int((~inside).sum()),
+    without_data=int((~found).sum()),
+  )
+  if nodes.share < min_share:
+    warnings.warn(
+      f"only {len(places)} of {nodes.inside} nodes in the image"
+      f" ({100 * nodes.share:.0f} %) have AlphaEarth vectors of {year}, less"
+      f" than {100 * min_share:.0f} % (longitude {west:.4f} to {east:.4f},"
+      f" latitude {south:.4f} to {north:.4f}).",
+      stacklevel=2,
+    )
+  return nodes
+
+
+def _sides(west, south, east, north, spacing, limit):
+  """(rows, columns) of nodes about `spacing` metres apart."""
+  lon, lat = (west + east) / 2, (south + north) / 2
+  local = f"+proj=aeqd +lat_0={lat} +lon_0={lon} +datum=WGS84"
+  x, y = reproject(
+    LONLAT,
+    local,
+    np.array([west, east, lon, lon]),
+    np.array([lat, lat, south, north]),
+  )
+  metres = y[3] - y[2], x[1] - x[0]
+  return tuple(max(1, min(limit, round(side / spacing))) for side in metres)
