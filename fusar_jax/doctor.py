@@ -20,6 +20,7 @@ from pathlib import Path
 from rich import progress
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fusar_jax import config as config_lib
 from fusar_jax.data.examples import MAX_LENGTH
@@ -27,7 +28,6 @@ from fusar_jax.data.inspection import Inspection, inspect
 from fusar_jax.data.inventory import choose, manifest_of
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.hf.config_json import read_config
-from fusar_jax.hf.folders import resolve
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.report.dataset_page import summary, write_dataset_page
 from fusar_jax.report.sample_card import read_sample
@@ -86,8 +86,8 @@ def read_model(
   folder = None
   if model in config_lib.PRESETS:
     config = config_lib.preset(model)
-  elif Path(model).is_dir() or "/" in model:
-    folder = resolve(model)
+  elif Path(model).is_dir():
+    folder = Path(model)
     if provenance.is_run(folder):
       written = provenance.read_json(folder / provenance.CONFIG_FILE)
       config = config_lib.from_dict(written["model"])
@@ -110,6 +110,11 @@ def read_model(
     raise ValueError(
       f"tokenizer {tokenizer}: special tokens {words.special_tokens()} are not"
       f" those of {model}, {config.tokens}; give the model's own."
+    )
+  if words.vocab_size > config.decoder.vocab:
+    raise ValueError(
+      f"tokenizer {tokenizer}: {words.vocab_size} pieces, but {model} has"
+      f" {config.decoder.vocab} embeddings; give the model's own."
     )
   return config, words, tokenizer
 
@@ -179,12 +184,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def tell(found: Inspection, console: Console) -> None:
   """Prints the numbers as a table, then one line per problem."""
-  table = Table("", title_justify="left")
+  table = Table("")
+  # As Text: names come from the data, and brackets are markup to rich.
   for split in found.splits:
-    table.add_column(_plain(split.name), justify="right")
+    table.add_column(Text(_plain(split.name)), justify="right")
   for group in summary(found):
     for name, values in group:
-      table.add_row(name, *values)
+      table.add_row(*(Text(_plain(cell)) for cell in (name, *values)))
     table.add_section()
   console.print(table)
   if not found.has_lengths:
@@ -209,7 +215,7 @@ def tell(found: Inspection, console: Console) -> None:
     console.print(
       _plain(line), style=style, markup=False, highlight=False, soft_wrap=True
     )
-  console.print(f"{found.errors} errors, {found.warnings} warnings")
+  console.print(found.verdict)
 
 
 def _plain(text: str) -> str:

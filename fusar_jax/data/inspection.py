@@ -55,6 +55,14 @@ class Inspection:
   def warnings(self) -> int:
     return len(self.problems) - self.errors
 
+  @property
+  def verdict(self) -> str:
+    """How many errors and warnings, in words: "1 error, 0 warnings"."""
+    return ", ".join(
+      f"{count} {name}{'s' * (count != 1)}"
+      for count, name in ((self.errors, "error"), (self.warnings, "warning"))
+    )
+
   def kinds(self, split: str | None = None) -> collections.Counter[str]:
     """Problems per kind, in their order; of one split, or of all."""
     return collections.Counter(
@@ -199,8 +207,8 @@ def _leaks(splits) -> tuple[tuple[int, ...], list[Problem]]:
       problems.append(
         Problem(
           "same ground in two splits",
-          f"{names[0]} and {names[1]} share the anchors of {len(same)} places"
-          f" under different images, such as {grounds[0][same[0]]}",
+          f"{len(same)} anchors files of {names[0]} lie under other images of"
+          f" {names[1]} too, such as {grounds[0][same[0]]}",
           False,
         )
       )

@@ -28,11 +28,12 @@ _NONE = "–"
 _STYLE = """
 :root { color-scheme: light dark; --back: #fdfdfc; --text: #1d2126;
   --quiet: #667079; --line: #dfe2e5; --panel: #f4f5f5; --accent: #1f6f54;
-  --learned: #d8efe3; --error: #a8321f; --warning: #8a5a00; }
+  --other: #e8eaea; --learned: #d3ecdf; --learned2: #bfe2d0;
+  --error: #a8321f; --warning: #8a5a00; }
 @media (prefers-color-scheme: dark) { :root { --back: #14171a;
   --text: #e3e6e8; --quiet: #949da6; --line: #2d3338; --panel: #1c2024;
-  --accent: #63c99d; --learned: #1d4535; --error: #ff8f78;
-  --warning: #e5b45c; } }
+  --accent: #63c99d; --other: #262b30; --learned: #1b4434;
+  --learned2: #255843; --error: #ff8f78; --warning: #e5b45c; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 72rem; padding: 2.5rem 1.5rem 5rem;
   background: var(--back); color: var(--text);
@@ -61,23 +62,27 @@ details li { font-size: 0.87rem; overflow-wrap: anywhere; }
 .plots { display: flex; flex-wrap: wrap; gap: 1.4rem 2rem; }
 figure { margin: 0; width: 20rem; }
 figure svg { width: 100%; display: block; }
+h3 + .plots { margin: 0.6rem 0 1.6rem; }
 figure rect { fill: var(--accent); }
 figure line { stroke: var(--quiet); }
 figure text { fill: var(--quiet); font-size: 11px; }
 article { border-top: 1px solid var(--line); padding: 1.4rem 0; }
 .task { color: var(--accent); font-weight: 400; margin-left: 0.6rem; }
-.picture { display: block; width: 100%; max-width: 26rem;
-  margin-bottom: 0.9rem; }
-.pair { max-width: 53rem; }
-.words { background: var(--panel); padding: 0.8rem 1rem; border-radius: 4px;
-  font: 12.5px/1.75 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
-.words i, .words b { font: inherit; color: var(--quiet);
-  box-shadow: inset -1px 0 var(--line); }
-.words .visual { color: var(--text); border: 1px solid var(--line);
+.show { display: flex; flex-wrap: wrap; gap: 1rem 1.4rem;
+  align-items: flex-start; }
+.picture { display: block; flex: 1 1 20rem; max-width: 26rem; }
+.pair { flex-basis: 100%; max-width: 53rem; }
+.words { flex: 1 1 24rem; background: var(--panel); padding: 0.8rem 1rem;
+  border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere;
+  font: 12.5px/1.75 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+.words i, .words b { font: inherit; padding: 0.1em 0; }
+.words i { color: var(--quiet); }
+.words i:nth-child(even) { background: var(--other); }
+.words .visual { color: var(--text); border: 1px solid var(--quiet);
   border-radius: 3px; padding: 0 0.4em; }
-.words .learned { color: var(--text); background: var(--learned);
-  text-decoration: underline; text-decoration-color: var(--accent); }
+.words b { background: var(--learned); border-bottom: 2px solid
+  var(--accent); }
+.words b:nth-child(even) { background: var(--learned2); }
 """
 
 
@@ -194,7 +199,7 @@ def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
       2,
       [
         line("tokens a row", lambda s: _range(_lengths(s))),
-        line("95 % are within", lambda s: _percentile(_lengths(s), 95)),
+        line("50, 95, 99 % within", lambda s: _percentiles(_lengths(s))),
         line("learned tokens a row", lambda s: _range(_learned(s))),
         problems(f"longer than {inspection.max_length}", "too long"),
       ],
@@ -216,12 +221,14 @@ def histogram(values: Sequence[float], title: str) -> str:
       f"<figure><figcaption>{escape(title)}: all {_number(low)}</figcaption>"
       "</figure>"
     )
-  whole = bool((values == np.rint(values)).all())
-  # Whole numbers get bins of equal whole width: no comb of empty bars.
-  step = (high - low + whole) / _BINS
-  step = max(1, math.ceil(step)) if whole else step
-  bins = math.ceil((high - low + whole) / step - 1e-9)
-  counts, _ = np.histogram(values, bins, (low, low + bins * step))
+  bins = _BINS
+  if (values == np.rint(values)).all():
+    # Bins of one whole width: no comb of empty bars.
+    step = math.ceil((high - low + 1) / _BINS)
+    bins = math.ceil((high - low + 1) / step)
+    counts, _ = np.histogram(values, bins, (low, low + bins * step))
+  else:
+    counts, _ = np.histogram(values, bins, (low, high))
   bars = "".join(
     f'<rect x="{k * 320 / bins + 0.5:.1f}" y="{70 - 64 * n / counts.max():.1f}"'
     f' width="{320 / bins - 1:.1f}" height="{64 * n / counts.max():.1f}"/>'
@@ -240,14 +247,10 @@ def histogram(values: Sequence[float], title: str) -> str:
 
 
 def _verdict(inspection: Inspection) -> str:
-  errors, warnings = inspection.errors, inspection.warnings
-  if not errors and not warnings:
-    return '<span class="good">Nothing is wrong.</span>'
-  return (
-    f'<span class="{"error" if errors else "good"}">{errors} errors</span>,'
-    f' <span class="{"warning" if warnings else "good"}">{warnings} warnings'
-    "</span>"
-  )
+  kind = "good"
+  if inspection.problems:
+    kind = "error" if inspection.errors else "warning"
+  return f'<span class="{kind}">{inspection.verdict}</span>'
 
 
 def _table(inspection: Inspection) -> str:
@@ -380,8 +383,10 @@ def _range(values: Sequence[float]) -> str:
   return f"{_number(np.median(values))} ({_number(low)} to {_number(high)})"
 
 
-def _percentile(values: Sequence[float], share: float) -> str:
-  return _number(np.percentile(values, share)) if len(values) else _NONE
+def _percentiles(values: Sequence[float]) -> str:
+  if not len(values):
+    return _NONE
+  return ", ".join(map(_number, np.percentile(values, (50, 95, 99))))
 
 
 def _number(value: float) -> str:

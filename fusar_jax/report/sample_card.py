@@ -174,7 +174,7 @@ def card(
     f'<article><h3>{escape(row.triplet.id)} <span class="task">'
     f"{escape(row.task)}</span></h3>"
     f'<p class="quiet">{_facts(sample, split)}</p>'
-    f"{pictures}{_words(sample)}</article>"
+    f'<div class="show">{pictures}{_words(sample)}</div></article>'
   )
 
 
@@ -215,7 +215,8 @@ def picture(
     )
     right = (
       f'<g transform="translate({w * (1 + _GAP):.1f} 0)">'
-      f'<use href="#{name}" opacity="0.45"/>'
+      # Dimmed towards black on a light page too.
+      f'<rect width="{w}" height="{h}"/><use href="#{name}" opacity="0.6"/>'
       f'<g stroke="#000" stroke-width="{0.4 * unit:.2f}">{dots}</g></g>'
     )
   return (
@@ -232,9 +233,7 @@ def data_uri(image: np.ndarray) -> str:
   """Returns uint8[H, W, 3] as a PNG inside of a text, without loss."""
   grey = (image == image[..., :1]).all()
   file = io.BytesIO()
-  Image.fromarray(image[..., 0] if grey else image).save(
-    file, "PNG", optimize=True
-  )
+  Image.fromarray(image[..., 0] if grey else image).save(file, "PNG")
   return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
