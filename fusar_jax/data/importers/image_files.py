@@ -24,11 +24,16 @@ def inside(folder: str | os.PathLike, name: str) -> Path:
   if not isinstance(name, str) or not name.strip() or "\0" in name:
     raise ValueError(f"expected the name of an image, got {name!r:.60}")
   path = Path(folder, name)
-  # Links are followed: one that a stranger packed may point anywhere.
-  if not path.resolve().is_relative_to(Path(folder).resolve()):
+  # Links are followed: one that a stranger packed may point anywhere. ".." is
+  # refused even where it comes back: a copy's place is made from the name.
+  if (
+    Path(name).is_absolute()
+    or ".." in Path(name).parts
+    or not path.resolve().is_relative_to(Path(folder).resolve())
+  ):
     raise ValueError(
       f"{name!r:.80} leaves the data folder {folder}; give a folder that holds"
-      " all images, without links out of it"
+      ' all images, and names without ".." and links out of it'
     )
   return path
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from fusar_jax.data import vision
-from fusar_jax.data.importers import voc
+from fusar_jax.data.importers import image_files, voc
 from fusar_jax.data.importers.dataset_folder import Origin
+from fusar_jax.data.importers.duplicates import find_copies
 from fusar_jax.data.importers.splits import read_split
 from fusar_jax.data.importers.targets import TASKS
 from fusar_jax.data.triplets import read_manifest
@@ -218,3 +219,69 @@ def test_ssdd(shared, tmp_path):
       parsed = boxes_lib.parse_boxes(triplet.answer)
       np.testing.assert_array_equal(parsed.boxes, boxes)
       assert parsed.error is None
+
+
+@pytest.mark.parametrize(
+  ("kind", "shape"),
+  [("VOC", None), ("VOCOBB", "rotated"), ("VOCSEG", "polygons")],
+)
+def test_the_same_ssdd_images_in_three_dialects(shared, tmp_path, kind, shape):
+  """Upright boxes, rotated ones, outlines: the boxes all but agree."""
+  formats = shared / "data" / "ssdd_4formats"
+  for part, counts in (("01", [1, 3]), ("02", [1, 3])):
+    manifest = voc.import_voc(
+      formats / kind / f"JPEGImages{part}",
+      formats / kind / f"Annotations{part}",
+      tmp_path / part,
+      origin=Origin("SSDD, Li et al. 2017", "none stated"),
+      tasks=["detection"],
+    )
+    triplets = read_manifest(manifest)
+    assert [len(t.extra["boxes"]) for t in triplets] == counts
+    for triplet in triplets:
+      assert shape is None or None not in triplet.extra[shape]
+      upright = formats / "VOC" / f"Annotations{part}"
+      _, targets = voc.read_annotation(
+        upright / f"{triplet.id.split('-')[0]}.xml"
+      )
+      true = sorted(target.box for target in targets)
+      overlap = boxes_lib.iou(sorted(triplet.extra["boxes"]), true)
+      assert overlap.diagonal().min() > 0.75
+
+
+def test_points_without_numbers_stay_in_their_order(folder):
+  path = folder / "annotations" / "b.xml"
+  points = "".join(f"<point>{x},5</point>" for x in (9, 3, 7))
+  shape = f"<object><name>ship</name><segm>{points}</segm></object>"
+  path.write_text(_annotation(shape))
+  _, (target,) = voc.read_annotation(path)
+  assert target.polygon == ((9, 5), (3, 5), (7, 5))
+
+
+def test_without_a_split_every_annotation(folder):
+  triplets = read_manifest(_import(folder, split=None, classes=["ship"]))
+  assert {t.images[0].stem for t in triplets} == {"a", "b", "c"}
+
+
+def test_bad_images_can_be_left_out_and_listed(folder):
+  (folder / "annotations" / "b.xml").write_text("<annotation>")
+  manifest = _import(folder, classes=["ship"], drop_refused=True)
+  assert {t.images[0].stem for t in read_manifest(manifest)} == {"a", "c"}
+  refused = (manifest.parent / "refused.txt").read_text()
+  assert refused.startswith("b: ")
+  assert "no element found" in refused
+
+
+def test_ssdd_holds_copies(shared):
+  """20 groups of SSDD's images share their bytes; 6 lie in both splits."""
+  ssdd = shared / "data" / "ssdd"
+  splits = {
+    name: split
+    for split in ("train", "test")
+    for name in read_split(ssdd / f"{split}.txt")
+  }
+  digests = image_files.digests(image_files.listed(ssdd / "images"))
+  hashes = {path.stem: digest for path, digest in digests.items()}
+  copies = find_copies(hashes, splits=splits)
+  assert len(copies) == 20
+  assert sum(group.leaks for group in copies) == 6
