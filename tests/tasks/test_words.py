@@ -86,6 +86,20 @@ def test_missing_fields_are_named():
     captioning.answer(short)
 
 
+def test_some_fields_are_asked_for_and_told_in_fixed_order():
+  asked = ["Water", "Terrain", "Roads"]
+  assert captioning.question(asked).endswith("its terrain, roads and water.")
+  assert captioning.question(["Water"]).endswith(
+    "describe the scene: its water."
+  )
+  told = captioning.parse(captioning.answer(FIELDS, asked)).fields
+  assert list(told) == ["Terrain", "Roads", "Water"]
+  assert told["Roads"] == FIELDS["Roads"]
+  # All eight are checked, whatever is told.
+  with pytest.raises(ValueError, match="missing"):
+    captioning.answer({"Water": "none"}, ["Water"])
+
+
 def test_captions_by_hand():
   """Two captions of 8 fields: 7 exact in one, none in the other (unread).
 

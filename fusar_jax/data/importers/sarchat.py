@@ -143,7 +143,8 @@ def import_sarchat(
   if untagged not in (None, *UNTAGGED):
     raise ValueError(f"untagged must be of {UNTAGGED}, got {untagged!r}.")
   stem = Path(dialogues).stem
-  rows, sizes, refused, others = {}, {}, [], 0
+  # Most images are asked about many times.
+  rows, known, refused, others = {}, {}, [], 0
   for number, record in read_records(dialogues):
     try:
       name, question, answer = _dialogue(record)
@@ -151,12 +152,11 @@ def import_sarchat(
       if task not in tasks:
         others += 1
         continue
-      file = image_files.named(images, name)
-      if file not in sizes:
-        sizes[file] = vision.image_size(file)
-      row = _row(
-        f"{stem}-{number}", task, question, answer, sizes[file], scored
-      )
+      if name not in known:
+        file = image_files.named(images, name)
+        known[name] = file, vision.image_size(file)
+      file, size = known[name]
+      row = _row(f"{stem}-{number}", task, question, answer, size, scored)
     except (ValueError, OSError) as error:
       refused.append(f"row {number}: {error}")
       continue

@@ -1,0 +1,14 @@
+"""The worked examples of docstrings are true."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["duplicates", "geovl", "sarchat"])
+def test_examples(name):
+  module = importlib.import_module(f"fusar_jax.data.importers.{name}")
+  found = doctest.testmod(module)
+  assert found.attempted
+  assert not found.failed
