@@ -114,15 +114,18 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Contents of a shard.
+  """Contents of an archive of triplets.
 
   Attributes:
-    rows: of the manifest; "image" and "aef" hold numbers of records.
-    files: by number of their record.
+    rows: of the manifest; "image" and "aef" hold numbers of files.
+    files: by number; in a shard, that of their record.
+    content: all of this as the archive has it, the sha256 of every file
+      included: two archives that agree in it agree in everything.
   """
 
   rows: Sequence[Mapping]
   files: Mapping[int, PackedFile]
+  content: bytes
 
 
 def read_table(path: str | os.PathLike) -> Table:
@@ -134,7 +137,8 @@ def read_table(path: str | os.PathLike) -> Table:
       than triplets.
   """
   shard = _shard(Path(path))
-  told = _parse(shard, shard.read(0))
+  content = shard.read(0)
+  told = _parse(shard, content)
   count = _reader(shard).count
   if len(told["files"]) + 1 != count:
     raise ValueError(
@@ -147,16 +151,8 @@ def read_table(path: str | os.PathLike) -> Table:
       number: PackedFile(shard, number, file["name"], tuple(file["size"]))
       for number, file in enumerate(told["files"], start=1)
     },
+    content=content,
   )
-
-
-def table_bytes(path: str | os.PathLike) -> bytes:
-  """Returns the table as it stands; it holds the sha256 of every file.
-
-  Raises:
-    FileNotFoundError, ValueError: see `read_table`.
-  """
-  return _shard(Path(path)).read(0)
 
 
 def check_complete(shards: Sequence[Path], pattern: str) -> None:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -123,17 +123,11 @@ def survey_files(triplets: Iterable[Triplet]) -> dict[File, Entry]:
   return entries
 
 
-def packed_row(triplet: Triplet, number: Callable[[File], int]) -> dict:
-  """Returns the row of a manifest, numbers standing for its files.
-
-  Example: an image and its anchors, in records 1 and 2, give
-    {"id": "a", "image": [1], "aef": [2], "coordinate_size": [504, 504], ...}
-  """
+def row_of(triplet: Triplet) -> dict:
+  """Returns the row of a manifest, but without its "image" and "aef"."""
   return {
     **triplet.extra,
     "id": triplet.id,
-    "image": [number(image) for image in triplet.images],
-    "aef": [None if a is None else number(a) for a in triplet.anchors],
     "coordinate_size": triplet.coordinate_size,
     "task": triplet.task,
     "question": triplet.question,
@@ -165,9 +159,16 @@ def _write_shard(
 
   def number(file):
     # Record 0 is the table.
-    return numbers.setdefault(file, len(numbers) + 1)
+    return None if file is None else numbers.setdefault(file, len(numbers) + 1)
 
-  rows = [packed_row(triplet, number) for triplet in triplets]
+  rows = [
+    {
+      **row_of(triplet),
+      "image": [number(image) for image in triplet.images],
+      "aef": [number(anchors) for anchors in triplet.anchors],
+    }
+    for triplet in triplets
+  ]
   files = [dataclasses.asdict(entries[file]) for file in numbers]
   whole = {**table, "rows": rows, "files": files}
   writer = ArrayRecordWriter(str(path), _OPTIONS)

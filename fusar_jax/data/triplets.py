@@ -7,7 +7,8 @@ layout of FUSAR-GPT: {"id", "image", "aef", "coordinate_size", "question",
 any JSON value. Our importers add "task", "boxes" and "labels".
 
 Wherever a manifest is named, ArrayRecord shards may be, by a pattern such as
-FOLDER/*.array_record; see `fusar_jax.data.shards`.
+FOLDER/*.array_record, and a split of a TFDS data set, as FOLDER/train; see
+`fusar_jax.data.shards` and `fusar_jax.data.tfds_fusar`.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from fusar_jax.data import records
 from fusar_jax.data.records import File
+from fusar_jax.data.tfds_fusar import reading
 
 # Errors of one manifest are told together, but not a million of them.
 _MAX_TOLD = 20
@@ -66,7 +68,7 @@ def read_manifest(path: str | os.PathLike) -> list[Triplet]:
   """Returns the triplets of a manifest, in its order.
 
   Args:
-    path: JSON, JSON lines, or shards: one file or a pattern.
+    path: JSON, JSON lines, shards (one or a pattern), or a split of TFDS.
 
   Raises:
     FileNotFoundError: no such manifest.
@@ -107,6 +109,21 @@ def manifest_files(paths: str) -> list[Path]:
     ValueError: a pattern finds a part of a set of shards only.
   """
   return [file for path in split_paths(paths) for file in _files(path)]
+
+
+def is_readable(path: Path) -> bool:
+  """Tells whether one of `manifest_files` is there."""
+  return path.is_file() or reading.is_split(path)
+
+
+def manifest_bytes(path: Path) -> bytes:
+  """Returns what one of `manifest_files` says, byte for byte.
+
+  Of an archive, that is its table of contents, which holds the hash of every
+  image: nothing else of it is read.
+  """
+  table = _table(path)
+  return path.read_bytes() if table is None else table.content
 
 
 def read_manifest_leniently(
@@ -194,12 +211,19 @@ def _files(path) -> list[Path]:
 
 def _open(path: Path):
   """Returns ([(row number, value)], refused, what finds a row's files)."""
-  if path.suffix == records.SUFFIX:
-    table = records.read_table(path)
+  table = _table(path)
+  if table is not None:
     return list(enumerate(table.rows, start=1)), [], _in_table(table)
   if not path.is_file():
     raise FileNotFoundError(f"manifest not found: {path}")
   return *_rows(path), _in_folder(path.parent)
+
+
+def _table(path: Path) -> records.Table | None:
+  """Contents of an archive; None: the path means a manifest."""
+  if path.suffix == records.SUFFIX:
+    return records.read_table(path)
+  return reading.read_table(path) if reading.is_split(path) else None
 
 
 def _in_folder(folder: Path):
@@ -214,7 +238,7 @@ def _in_folder(folder: Path):
 def _in_table(table: records.Table):
   def locate(record) -> File:
     if not isinstance(record, int) or record not in table.files:
-      raise ValueError(f"must be the record of a file, got {record!r:.60}")
+      raise ValueError(f"must be the number of a file, got {record!r:.60}")
     return table.files[record]
 
   return locate

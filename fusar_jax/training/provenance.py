@@ -15,8 +15,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fusar_jax.data import records
-from fusar_jax.data.triplets import manifest_files, split_paths
+from fusar_jax.data.triplets import (
+  is_readable,
+  manifest_bytes,
+  manifest_files,
+  split_paths,
+)
 from fusar_jax.hf.folders import resolve
 
 CONFIG_FILE = "config.json"
@@ -147,7 +151,7 @@ def describe_data(manifests: Mapping[str, str]) -> dict[str, Any]:
     name: [
       _manifest(path)
       for path in split_paths(paths)
-      if all(file.is_file() for file in manifest_files(path))
+      if all(is_readable(file) for file in manifest_files(path))
     ]
     for name, paths in manifests.items()
     if paths
@@ -157,16 +161,12 @@ def describe_data(manifests: Mapping[str, str]) -> dict[str, Any]:
 def hash_manifest(path: str | os.PathLike) -> str:
   """sha256 over the files that hold a manifest's rows.
 
-  A shard counts by its table of contents, which holds the hash of every image:
-  nothing else of it needs to be read.
+  Of shards it covers the images, too; see `manifest_bytes`.
   """
-  files = manifest_files(os.fspath(path))
-  if all(file.suffix != records.SUFFIX for file in files):
-    return hash_files(files, files[0].parent)
   digest = hashlib.sha256()
-  for file in files:
+  for file in manifest_files(os.fspath(path)):
     digest.update(f"{file.name}\0".encode())
-    digest.update(hashlib.sha256(records.table_bytes(file)).digest())
+    digest.update(hashlib.sha256(manifest_bytes(file)).digest())
   return digest.hexdigest()
 
 

@@ -63,3 +63,19 @@ def manifest(tmp_path_factory):
 @pytest.fixture(scope="session")
 def triplets(manifest):
   return read_manifest(manifest)
+
+
+@pytest.fixture(scope="session")
+def assert_same_batches():
+  """Compares what two loaders gave: ids, types and every number."""
+
+  def compare(ours, theirs):
+    assert len(ours) == len(theirs) > 0
+    for (batch, ids), (other, other_ids) in zip(ours, theirs, strict=True):
+      assert ids == other_ids
+      for field in dataclasses.fields(batch):
+        a, b = (getattr(x, field.name) for x in (batch, other))
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b, err_msg=field.name)
+
+  return compare

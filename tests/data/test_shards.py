@@ -1,6 +1,5 @@
 """Shards hold what the folder held: same rows, same bytes, same batches."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -49,16 +48,6 @@ def _batches(triplets, tokenizer, config, count=5, **options):
     loader.close()
 
 
-def assert_same_batches(ours, theirs):
-  assert len(ours) == len(theirs) > 0
-  for (batch, ids), (other, other_ids) in zip(ours, theirs, strict=True):
-    assert ids == other_ids
-    for field in dataclasses.fields(batch):
-      a, b = (getattr(x, field.name) for x in (batch, other))
-      assert a.dtype == b.dtype
-      np.testing.assert_array_equal(a, b, err_msg=field.name)
-
-
 def assert_same_rows(ours, theirs):
   """All that a row says; where its files lie may differ."""
   assert len(ours) == len(theirs) > 0
@@ -97,7 +86,7 @@ def test_rows_and_files_are_those_of_the_folder(packed, triplets):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_are_those_of_the_folder(
-  packed, triplets, tokenizer, config, num_workers
+  packed, triplets, tokenizer, config, num_workers, assert_same_batches
 ):
   """The same seed gives the same order and the same bytes, epoch after epoch.
 
@@ -109,7 +98,9 @@ def test_batches_are_those_of_the_folder(
   assert_same_batches(ours, _batches(triplets, tokenizer, config))
 
 
-def test_a_state_goes_on_in_the_other_form(packed, triplets, tokenizer, config):
+def test_a_state_goes_on_in_the_other_form(
+  packed, triplets, tokenizer, config, assert_same_batches
+):
   """A run that began on a folder is resumed on shards."""
   whole = _batches(triplets, tokenizer, config)
   loader = Loader(triplets, tokenizer, config, batch_size=4, seed=1)
@@ -131,7 +122,9 @@ def test_same_input_same_bytes(packed, manifest, tmp_path):
   assert ours == theirs
 
 
-def test_shards_are_sharded_anew(packed, triplets, tokenizer, config, tmp_path):
+def test_shards_are_sharded_anew(
+  packed, triplets, tokenizer, config, tmp_path, assert_same_batches
+):
   """Two from three, by the records alone; and to one again, the same bytes."""
   shards.write_shards(packed, tmp_path / "two", 2)
   two = str(tmp_path / "two" / "*.array_record")
@@ -374,7 +367,7 @@ def test_the_command(manifest, packed, tmp_path):
   assert "not empty" in again.stderr
 
 
-def test_ssdd(shared, tokenizer, tmp_path):
+def test_ssdd(shared, tokenizer, tmp_path, assert_same_batches):
   """Real ships of 116 different sizes: every batch of an epoch is the same."""
   ssdd = shared / "data" / "ssdd"
   names = (ssdd / "test.txt").read_text().split()[:24]

@@ -1,0 +1,291 @@
+"""The TFDS data set gives the folder's batches, and needs no TensorFlow."""
+
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from fusar_jax.data import vision
+from fusar_jax.data.examples import build_example
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.tfds_fusar.builder import TfdsFusar, build
+from fusar_jax.data.triplets import (
+  read_manifest,
+  read_manifests,
+  write_manifest,
+)
+from fusar_jax.data.workers import Recipe, Workers
+from fusar_jax.geo.anchors import count_anchors, read_anchors
+from fusar_jax.training import provenance
+
+
+@pytest.fixture(scope="module")
+def built(manifest, tmp_path_factory):
+  """Folder of the tiny data set, in two shards a split."""
+  out = tmp_path_factory.mktemp("tfds")
+  return build({"train": str(manifest), "test": str(manifest)}, out, shards=2)
+
+
+def _batches(triplets, tokenizer, config, count=5, **options):
+  loader = Loader(triplets, tokenizer, config, batch_size=4, seed=1, **options)
+  try:
+    return list(itertools.islice(loader, count))
+  finally:
+    loader.close()
+
+
+def _assert_same_rows(ours, theirs):
+  assert len(ours) == len(theirs) > 0
+  for a, b in zip(ours, theirs, strict=True):
+    for name in ("id", "question", "answer", "coordinate_size", "task"):
+      assert getattr(a, name) == getattr(b, name)
+    assert dict(a.extra) == dict(b.extra)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_those_of_the_folder(
+  built, triplets, tokenizer, config, num_workers, assert_same_batches
+):
+  ours = _batches(
+    read_manifests(f"{built}/train"), tokenizer, config, num_workers=num_workers
+  )
+  assert_same_batches(ours, _batches(triplets, tokenizer, config))
+
+
+def test_rows_and_files_are_those_of_the_folder(built, triplets):
+  """In the order of the manifest, though TFDS has shuffled its records."""
+  raw = [
+    int(e["index"])
+    for e in tfds.data_source(
+      "tfds_fusar", data_dir=built.parents[1], split="train"
+    )
+  ]
+  assert sorted(raw) == list(range(11)) != raw
+  ours = read_manifest(built / "train")
+  _assert_same_rows(ours, triplets)
+  for a, b in zip(ours, triplets, strict=True):
+    assert a.images[0].read_bytes() == b.images[0].read_bytes()
+    assert a.images[0].size == vision.image_size(b.images[0])
+    assert a.images[0].name == f"images/{b.images[0].name}"
+    assert (a.anchors[0] is None) == (b.anchors[0] is None)
+    if a.anchors[0]:
+      assert a.anchors[0].size == (count_anchors(a.anchors[0]),)
+      for name in ("features", "positions"):
+        np.testing.assert_array_equal(
+          *(getattr(read_anchors(t.anchors[0]), name) for t in (a, b))
+        )
+
+
+def test_what_others_read(built, triplets):
+  """A record says by itself what its triplet holds: pixels, tensors, words."""
+  source = tfds.data_source(
+    "tfds_fusar", data_dir=built.parents[1], split="test"
+  )
+  assert len(source) == 11
+  for record in source:
+    triplet = triplets[record["index"]]
+    for name in ("id", "task", "question", "answer"):
+      assert record[name].decode() == getattr(triplet, name)
+    np.testing.assert_array_equal(
+      record["images"][0], vision.load_image(triplet.images[0])
+    )
+    anchors = record["anchors"]
+    expected = 3 if triplet.anchors[0] else 0
+    assert anchors["counts"].tolist() == [expected]
+    assert anchors["features"].shape == (expected, 64)
+    assert anchors["positions"].shape == (expected, 2)
+  builder = TfdsFusar(data_dir=built.parents[1])
+  assert builder.info.splits["train"].num_examples == 11
+
+
+def test_a_part_of_a_split(built, triplets):
+  """TFDS's own slices: parts that share no row and make up the whole."""
+  parts = [
+    read_manifest(f"{built}/{part}") for part in ("train[:40%]", "train[40%:]")
+  ]
+  ids = [[t.id for t in part] for part in parts]
+  assert sorted(ids[0] + ids[1]) == sorted(t.id for t in triplets)
+  assert all(ids)
+  for triplet in parts[1]:
+    other = next(t for t in triplets if t.id == triplet.id)
+    assert triplet.images[0].read_bytes() == other.images[0].read_bytes()
+
+
+def test_several_images_and_tables_of_anchors(
+  manifest, tokenizer, config, tmp_path
+):
+  """Anchors of each image stay its own, in whatever file they came."""
+  folder = tmp_path / "data"
+  shutil.copytree(manifest.parent, folder)
+  np.save(
+    folder / "anchors" / "table.npy",
+    np.random.default_rng(0).normal(size=(4, 70)),
+  )
+  rows = [
+    {
+      "id": 7,
+      "image": ["images/0.png", "images/1.png", "images/0.png"],
+      "aef": ["anchors/0.npz", None, "anchors/table.npy"],
+      "question": "Is this Tromsø\u2028 or 東京?",
+      "answer": [{"bbox_2d": [1, 2, 3, 4], "label": "ship"}],
+      "nested": {"a": [1, None, 2.5]},
+    },
+    {"id": "b", "image": "images/2.png", "question": "?", "answer": "No."},
+  ]
+  write_manifest(folder / "manifest.json", rows)
+  theirs = read_manifest(folder / "manifest.json")
+  made = build({"train": str(folder / "manifest.json")}, tmp_path / "out")
+  ours = read_manifest(made / "train")
+  _assert_same_rows(ours, theirs)
+  assert [a and a.size for a in ours[0].anchors] == [(3,), None, (4,)]
+  for a, b in zip(ours, theirs, strict=True):
+    mine, other = (build_example(t, tokenizer, config) for t in (a, b))
+    np.testing.assert_array_equal(mine.input_ids, other.input_ids)
+    for x, y in zip(mine.anchor_weights, other.anchor_weights, strict=True):
+      np.testing.assert_array_equal(x, y)
+
+
+def test_it_is_hashed_like_every_data_set(built, manifest, tmp_path):
+  """The same content, the same hash, in another place and other shards."""
+  again = build({"train": str(manifest)}, tmp_path / "again", shards=1)
+  (told,), (other,) = (
+    provenance.describe_data({"train": f"{folder}/train"})["train"]
+    for folder in (built, again)
+  )
+  assert told["sha256"] == other["sha256"]
+  rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+  for row in rows:
+    row["image"] = os.path.relpath(manifest.parent / row["image"], tmp_path)
+    row["aef"] = None
+  write_manifest(tmp_path / "manifest.jsonl", rows)
+  bare = build({"train": str(tmp_path / "manifest.jsonl")}, tmp_path / "bare")
+  assert provenance.hash_manifest(bare / "train") != told["sha256"]
+
+
+def test_what_is_refused(built, manifest, tmp_path):
+  with pytest.raises(FileExistsError, match="there already"):
+    build({"train": str(manifest)}, built.parents[1])
+  with pytest.raises(ValueError, match=r"valid: not a readable split"):
+    read_manifest(built / "valid")
+  folder = tmp_path / "data"
+  shutil.copytree(manifest.parent, folder)
+  for name in ("1", "3"):
+    (folder / "images" / f"{name}.png").unlink()
+  with pytest.raises(ValueError, match=r"(?s)row 2 .*row 4 "):
+    build({"train": str(folder / "manifest.jsonl")}, tmp_path / "out")
+  assert not list((tmp_path / "out").glob("*/1.0.0"))
+  copy = tmp_path / "copy" / "1.0.0"
+  shutil.copytree(built, copy)
+  for shard in copy.glob("*train*"):
+    data = bytearray(shard.read_bytes())
+    # Record after record lies between the head and the padding of the end.
+    for at in range(70_000, 130_000, 1000):
+      data[at : at + 4] = b"oops"
+    shard.write_bytes(data)
+  with pytest.raises(ValueError, match=r"1\.0\.0/train: not a readable split"):
+    read_manifest(copy / "train")
+
+
+def test_nothing_imports_tensorflow_datasets_before_it_is_needed(
+  built, manifest, tmp_path, triplets, tokenizer, config, monkeypatch
+):
+  """Nor JAX or TensorFlow when it is: importing any of these ends the child."""
+  code = (
+    "import sys, fusar_jax, fusar_jax.data.loader, fusar_jax.data.shards\n"
+    "from fusar_jax.data.triplets import read_manifests\n"
+    "read_manifests(sys.argv[1])\n"
+    "assert 'tensorflow_datasets' not in sys.modules\n"
+    "assert len(read_manifests(sys.argv[2])) == 11\n"
+    "assert 'tensorflow_datasets' in sys.modules\n"
+    "assert 'tensorflow' not in sys.modules\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code, manifest, built / "train"],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  for name in ("jax", "flax", "grain", "tensorflow"):
+    (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}!')")
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+  pool = Workers(1, Recipe(tokenizer, config))
+  (example,) = pool.build(read_manifest(built / "train")[:1])
+  pool.close()
+  expected = build_example(triplets[0], tokenizer, config)
+  np.testing.assert_array_equal(example.patches[0], expected.patches[0])
+
+
+def _command(manifest, out, *more):
+  command = [sys.executable, "-m", "fusar_jax.data.tfds_fusar", "--split"]
+  command += [f"train={manifest}", "--out", str(out), *more]
+  return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_command(manifest, triplets, tmp_path):
+  done = _command(manifest, tmp_path, "--shards", "3")
+  assert done.returncode == 0, done.stderr
+  split = f"{tmp_path}/tfds_fusar/1.0.0/train"
+  assert split in done.stdout
+  _assert_same_rows(read_manifests(split), triplets)
+  again = _command(manifest, tmp_path)
+  assert again.returncode == 1
+  assert "there already" in again.stderr
+  assert "expected NAME=MANIFEST" in _command("", tmp_path).stderr
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec("apache_beam") is None,
+  reason="apache-beam is not installed (pip install 'fusar-jax[tfds-build]')",
+)
+def test_beam(
+  built,
+  manifest,
+  triplets,
+  tokenizer,
+  config,
+  tmp_path,
+  assert_same_batches,
+  monkeypatch,
+):
+  """Two splits through DirectRunner hold what the plain build holds.
+
+  TFDS deals records out to shards in another way there.
+  """
+  import apache_beam
+
+  ran, run = [], apache_beam.Pipeline.run
+
+  def spy(pipeline, *args, **kwargs):
+    ran.append(type(pipeline.runner).__name__)
+    return run(pipeline, *args, **kwargs)
+
+  monkeypatch.setattr(apache_beam.Pipeline, "run", spy)
+  folder = build(
+    {"train": str(manifest), "test": str(manifest)},
+    tmp_path,
+    shards=2,
+    beam=["--runner=DirectRunner"],
+  )
+  assert ran
+  assert set(ran) <= {
+    "DirectRunner",
+    "BundleBasedDirectRunner",
+    "SwitchingDirectRunner",
+  }
+  for split in ("train", "test"):
+    ours = read_manifest(folder / split)
+    _assert_same_rows(ours, triplets)
+    assert_same_batches(
+      _batches(ours, tokenizer, config, 2),
+      _batches(triplets, tokenizer, config, 2),
+    )
+    assert provenance.hash_manifest(folder / split) == provenance.hash_manifest(
+      built / split
+    )
