@@ -71,9 +71,9 @@ def open_archive(
   if cache is None:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(home, "fusar_jax", "alphaearth")
+  kept = BlockCache(cache, cache_bytes)
   with rasterio.Env(**_ENV):
-    table = find_tiles(source, year)
-  return Archive(table, BlockCache(cache, cache_bytes))
+    return Archive(find_tiles(source, year, kept), kept)
 
 
 class Archive:

@@ -24,6 +24,7 @@ import numpy as np
 
 from fusar_jax.geo import alphaearth_tiles as tiles
 from fusar_jax.geo import georeference
+from fusar_jax.geo.block_cache import BlockCache
 
 INDEXES = (".csv", ".parquet", ".pq")
 _RASTERS = (".tif", ".tiff")
@@ -92,6 +93,7 @@ class TileTable:
 def find_tiles(
   source: str | os.PathLike | Sequence[str | os.PathLike],
   year: int | None = None,
+  cache: BlockCache | None = None,
 ) -> TileTable:
   """Returns the tiles of one source or of several.
 
@@ -101,6 +103,7 @@ def find_tiles(
     year: of rasters that do not tell theirs. Others tell it by a name with four
       digits that stand alone, of the file (aef_2024_32N.tif) or else of its
       innermost folder (annual/2024/32N/x.tif).
+    cache: knows the headers of remote rasters that were read before.
 
   Raises:
     FileNotFoundError: no such file or folder.
@@ -119,7 +122,7 @@ def find_tiles(
         )
       found += _index_rows(Path(one), problems)
     else:
-      found += _raster_rows(one, year, problems)
+      found += _raster_rows(one, year, cache, problems)
   origin = ", ".join(map(os.fspath, sources[:3])) + ", ..." * (len(sources) > 3)
   problems += _twice(found)
   if problems:
@@ -147,7 +150,7 @@ def find_tiles(
   )
 
 
-def _raster_rows(source, year, problems):
+def _raster_rows(source, year, cache, problems):
   remote = tiles.is_remote(source)
   if not remote and not Path(source).exists():
     raise FileNotFoundError(f"AlphaEarth source not found: {source}")
@@ -166,7 +169,7 @@ def _raster_rows(source, year, problems):
   for path, telling in zip(paths, tellings, strict=True):
     try:
       found = _year_of(telling, year)
-      reader = tiles.TileReader(str(path))
+      reader = tiles.TileReader(str(path), cache)
       header = reader.header
       reader.close()
     except ValueError as error:

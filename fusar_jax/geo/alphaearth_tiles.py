@@ -27,12 +27,7 @@ BANDS = 64
 NODATA = -128
 _NAMES = [f"A{band:02d}" for band in range(BANDS)]
 _REMOTE = re.compile(r"^(/vsi(curl|gs|s3|az|adls|oss|swift|webhdfs)|\w+://)")
-_SCHEMES = {
-  "http://": "/vsicurl/http://",
-  "https://": "/vsicurl/https://",
-  "gs://": "/vsigs/",
-  "s3://": "/vsis3/",
-}
+_BUCKETS = {"gs://": "/vsigs/", "s3://": "/vsis3/"}
 # A window of all bands stays below this, whatever the file's blocks are.
 _WINDOW_BYTES = 1 << 26
 _MIN_CELL = 256
@@ -62,9 +57,11 @@ _TABLE = _table()
 
 def gdal_path(path: str) -> str:
   """Returns the path as GDAL wants it: URLs become /vsicurl/, /vsigs/, ..."""
-  for scheme, prefix in _SCHEMES.items():
+  if path.startswith(("http://", "https://")):
+    return f"/vsicurl/{path}"
+  for scheme, prefix in _BUCKETS.items():
     if path.startswith(scheme):
-      return prefix + path.removeprefix("" if "http" in scheme else scheme)
+      return prefix + path.removeprefix(scheme)
   return path
 
 

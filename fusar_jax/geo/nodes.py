@@ -97,10 +97,10 @@ def make_anchors(
     ValueError: a size, spacing, limit or count that is not positive; a year
       that the archive has not; an archive of another place; a damaged tile.
 
-  Example: 97 x 97 pixels of 10 m become 32 x 32 nodes, about 30 m apart:
-    >>> nodes = make_anchors(image, (97, 97), archive, 2024)
-    >>> nodes.grid, nodes.anchors.positions[0].round(3)
-    ((32, 32), array([0.016, 0.016], dtype=float32))
+  Example: a 97 x 97 image of 10 m, 5 x 5 nodes in the middle of equal cells:
+    >>> nodes = make_anchors(image, (97, 97), archive, 2024, count=5)
+    >>> nodes.anchors.positions[0].round(1), nodes.outside
+    (array([0.1, 0.1], dtype=float32), 0)
   """
   height, width = size
   sides = (count, count) if isinstance(count, int) else count

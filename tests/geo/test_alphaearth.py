@@ -1,0 +1,450 @@
+"""AlphaEarth vectors at places: row orders, zones, nodata, memory, remotes."""
+
+import functools
+import http.server
+import pickle
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+import rasterio
+
+from fusar_jax.geo import alphaearth, georeference
+from fusar_jax.geo.alphaearth import open_archive
+from fusar_jax.geo.alphaearth_tiles import dequantise
+
+
+def _places(archive, count, seed=0):
+  """Random (lons, lats) over the first tile."""
+  west, south, east, north = archive.table.lonlat_bounds(np.array([0]))[0]
+  rng = np.random.default_rng(seed)
+  return rng.uniform(west, east, count), rng.uniform(south, north, count)
+
+
+def _at(crs, x, y):
+  return georeference.reproject(crs, "EPSG:4326", np.array(x), np.array(y))
+
+
+def test_dequantise_is_the_published_formula():
+  q = np.arange(-127, 128).astype(np.int8)
+  vectors = dequantise(q)
+  expected = [np.sign(v) * (v / 127.5) ** 2 for v in range(-127, 128)]
+  np.testing.assert_array_equal(vectors, np.float32(expected))
+  again = np.rint(np.sign(vectors) * np.sqrt(np.abs(vectors)) * 127.5)
+  np.testing.assert_array_equal(again, q)
+
+
+def test_real_wisconsin_agrees_exactly(shared):
+  """Top-down, bottom-up and the tile's native pixels: the same vectors."""
+  folder = shared / "data/aef_wisconsin_64band/derived"
+  down = folder / "aef_wi_utm16n_int8_topdown.tif"
+  up = folder / "aef_wi_utm16n_int8_bottomup.tif"
+  with rasterio.open(down) as file:
+    native = file.read()
+    x, y = file.xy(*(v.ravel() for v in np.indices(file.shape)))
+  lons, lats = _at("EPSG:32616", x, y)
+  for path in (down, up):
+    with open_archive(path, year=2024) as archive:
+      vectors, found = archive.sample(lons, lats, 2024)
+      assert found.all()
+      np.testing.assert_array_equal(
+        vectors, dequantise(native).reshape(64, -1).T
+      )
+      lengths = np.linalg.norm(vectors, axis=1)
+      assert lengths.min() > 0.993
+      assert lengths.max() < 1.008
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear"])
+def test_both_row_orders_give_identical_vectors(
+  tmp_path, method, write_tile, random_values
+):
+  """Also where blocks cut the two files at different places."""
+  values = random_values(300, 290)
+  values[:, 40:60, 30:50] = -128
+  archives = [
+    open_archive(
+      write_tile(tmp_path / str(up) / "2024.tif", values, bottom_up=up, block=b)
+    )
+    for up, b in ((False, 128), (True, 256))
+  ]
+  lons, lats = _places(archives[0], 4000)
+  one, other = (a.sample(lons, lats, 2024, method) for a in archives)
+  np.testing.assert_array_equal(one[0], other[0])
+  np.testing.assert_array_equal(one[1], other[1])
+  assert 0.85 < one[1].mean() < 1
+  assert not one[0][~one[1]].any()
+
+
+def test_bilinear_by_hand(tmp_path, write_tile, random_values):
+  """Mean of de-quantised vectors, its length given back; nodata left out."""
+  values = random_values(2, 2)
+  tile = write_tile(tmp_path / "2024.tif", values)
+  # A quarter pixel right of and below the first centre.
+  lons, lats = _at("EPSG:32616", [358417.5], [4906592.5])
+  mean = np.einsum(
+    "ehw,hw->e",
+    dequantise(values).astype(np.float64),
+    np.outer([0.75, 0.25], [0.75, 0.25]),
+  )
+  got, found = open_archive(tile).sample(lons, lats, 2024, "bilinear")
+  assert found.all()
+  np.testing.assert_allclose(got[0], mean / np.linalg.norm(mean), atol=1e-6)
+  values[:, :, 1] = -128
+  hole = write_tile(tmp_path / "hole" / "2024.tif", values)
+  left = dequantise(values[:, :, 0]) @ np.array([0.75, 0.25])
+  got, found = open_archive(hole).sample(lons, lats, 2024, "bilinear")
+  np.testing.assert_allclose(got[0], left / np.linalg.norm(left), atol=1e-6)
+  beside = _at("EPSG:32616", [358420.5], [4906592.5])
+  assert not open_archive(hole).sample(*beside, 2024, "bilinear")[1].any()
+
+
+def test_nodata_is_masked(tmp_path, write_tile, random_values):
+  """-128 in one band is enough, declared or not; NaN and zeros in floats."""
+  values = random_values(1, 4)
+  values[17, 0, 1] = -128
+  lons, lats = _at("EPSG:32616", 358415 + 10.0 * np.arange(5), [4906595] * 5)
+  for nodata in (-128, None, 0):
+    tile = write_tile(tmp_path / "2024.tif", values, nodata=nodata)
+    vectors, found = open_archive(tile).sample(lons, lats, 2024)
+    assert found.tolist() == [True, False, True, True, False]
+    assert not vectors[~found].any()
+  floats = dequantise(values)
+  floats[:, 0, 1] = np.nan
+  floats[:, 0, 2] = 0
+  floats[3, 0, 3] = -9999
+  tile = write_tile(tmp_path / "f" / "2024.tif", floats, nodata=-9999)
+  found = open_archive(tile).sample(lons, lats, 2024)[1]
+  assert found.tolist() == [True, False, False, False, False]
+
+
+def test_float_tiles_are_taken_as_they_are(tmp_path, write_tile, random_values):
+  values = random_values(40, 50)
+  tiles = [
+    write_tile(tmp_path / "i" / "2024.tif", values),
+    write_tile(tmp_path / "f" / "2024.tif", dequantise(values), nodata=None),
+    write_tile(
+      tmp_path / "d" / "2024.tif",
+      dequantise(values).astype(np.float64),
+      nodata=np.nan,
+    ),
+  ]
+  lons, lats = _places(open_archive(tiles[0]), 500)
+  whole, *others = (open_archive(t).sample(lons, lats, 2024) for t in tiles)
+  for other in others:
+    np.testing.assert_array_equal(other[0], whole[0])
+    np.testing.assert_array_equal(other[1], whole[1])
+  raw = write_tile(tmp_path / "raw_2024.tif", values.astype(np.float32))
+  with pytest.raises(ValueError, match=r"raw_2024\.tif.*unit length"):
+    open_archive(raw).sample(lons, lats, 2024)
+
+
+def test_names_of_bands_win_over_their_order(
+  tmp_path, write_tile, random_values
+):
+  values = random_values(20, 20)
+  order = np.random.default_rng(1).permutation(64)
+  names = [f"A{band:02d}" for band in order]
+  path = write_tile(tmp_path / "2024.tif", values[order], names=names)
+  plain = open_archive(write_tile(tmp_path / "p" / "2024.tif", values))
+  lons, lats = _places(plain, 100)
+  np.testing.assert_array_equal(
+    open_archive(path).sample(lons, lats, 2024)[0],
+    plain.sample(lons, lats, 2024)[0],
+  )
+
+
+def _constant(band, height=60, width=60):
+  """A tile whose vectors all point along one band: its name, so to say."""
+  values = np.zeros((64, height, width), np.int8)
+  values[band] = 127
+  return values
+
+
+@pytest.mark.parametrize(
+  ("left", "right", "lon", "lat"),
+  [
+    (32616, 32617, -84.0, 44.0),
+    (32733, 32734, 18.0, -33.0),
+    (32660, 32601, 180.0, 60.0),  # The date line.
+  ],
+)
+def test_own_zone_across_a_border(tmp_path, left, right, lon, lat, write_tile):
+  """Both tiles reach over the border; each place is read from its own zone."""
+  for band, code in enumerate((left, right)):
+    x, y = georeference.reproject("EPSG:4326", f"EPSG:{code}", [lon], [lat])
+    values = _constant(band)
+    if band == 1:
+      values[:, :10] = -128
+    write_tile(
+      tmp_path / "2024" / f"{code}.tif",
+      values,
+      crs=f"EPSG:{code}",
+      west=float(x[0]) - 300,
+      north=float(y[0]) + 300,
+    )
+  archive = open_archive(tmp_path / "2024")
+  lons = lon + np.array([-2e-3, -1e-4, 1e-4, 5e-4])
+  lats = np.full(4, lat)
+  vectors, found = archive.sample(lons, lats, 2024)
+  assert found.all()
+  assert vectors.argmax(axis=1).tolist() == [0, 0, 1, 1]
+  # In the north the right tile is nodata: its neighbour helps out.
+  vectors, found = archive.sample(lons, lats + 2.4e-3, 2024)
+  assert found.all()
+  assert vectors.argmax(axis=1).tolist() == [0, 0, 0, 0]
+  # Other turns of the same longitudes.
+  turned = archive.sample(lons + 360, lats, 2024)[0]
+  assert turned.argmax(axis=1).tolist() == [0, 0, 1, 1]
+
+
+def test_both_sides_of_the_equator(tmp_path, write_tile):
+  write_tile(
+    tmp_path / "n_2024.tif", _constant(0), crs="EPSG:32633", west=5e5,
+    north=300.0
+  )  # fmt: skip
+  write_tile(
+    tmp_path / "s_2024.tif", _constant(1), crs="EPSG:32733", west=5e5,
+    north=1e7 + 300,
+  )  # fmt: skip
+  archive = open_archive(tmp_path)
+  vectors, found = archive.sample([15.001] * 2, [1e-3, -1e-3], 2024)
+  assert found.all()
+  assert vectors.argmax(axis=1).tolist() == [0, 1]
+
+
+def test_nothing_falls_between_two_tiles(tmp_path, write_tile):
+  """Places on the seam, in degrees that no float holds exactly."""
+  pixel = 1e-4
+  for i in range(3):
+    write_tile(
+      tmp_path / f"t{i}_2024.tif", _constant(i, 30, 30), crs="EPSG:4326",
+      west=10.1, north=45.3 - i * 30 * pixel, pixel=pixel,
+    )  # fmt: skip
+  seams = 45.3 - np.arange(0, 90) * pixel
+  _, found = open_archive(tmp_path).sample(np.full(90, 10.1015), seams, 2024)
+  assert found.all()
+
+
+def test_places_without_a_tile_are_not_found(
+  tmp_path, write_tile, random_values
+):
+  archive = open_archive(write_tile(tmp_path / "2024.tif", random_values(9, 9)))
+  lons = [0.0, np.nan, -88.7747, 400.0]
+  vectors, found = archive.sample(lons, [0.0, 1.0, 95.0, np.inf], 2024)
+  assert not found.any()
+  assert not vectors.any()
+  vectors, found = archive.sample([], [], 2024)
+  assert vectors.shape == (0, 64)
+  with pytest.raises(ValueError, match=r"\[n\].*\[1\].*\[2\]"):
+    archive.sample([1.0], [1.0, 2.0], 2024)
+  with pytest.raises(ValueError, match="not 'cubic'"):
+    archive.sample([1.0], [1.0], 2024, "cubic")
+
+
+def test_unknown_years_list_those_there_are(tmp_path, write_tile):
+  for year in (2017, 2020, 2024):
+    write_tile(tmp_path / str(year) / "32N" / "x.tif", _constant(year - 2017))
+  archive = open_archive(tmp_path)
+  assert archive.years == (2017, 2020, 2024)
+  lons, lats = _at("EPSG:32616", [358500.0], [4906500.0])
+  assert archive.sample(lons, lats, 2020)[0].argmax() == 3
+  with pytest.raises(ValueError, match=r"2019; years there are: 2017, 2020, 2"):
+    archive.sample(lons, lats, 2019)
+
+
+def test_chunks_change_nothing(
+  tmp_path, monkeypatch, write_tile, random_values
+):
+  values = random_values(150, 270)
+  archive = open_archive(write_tile(tmp_path / "2024.tif", values, block=128))
+  lons, lats = _places(archive, 600)
+  whole = archive.sample(lons, lats, 2024)
+  monkeypatch.setattr(alphaearth, "_CHUNK", 77)
+  monkeypatch.setattr(alphaearth, "_GATHER", 5)
+  monkeypatch.setattr(georeference, "_CHUNK", 13)
+  parts = archive.sample(lons, lats, 2024)
+  np.testing.assert_array_equal(parts[0], whole[0])
+  np.testing.assert_array_equal(parts[1], whole[1])
+
+
+def test_an_archive_can_be_pickled(tmp_path, write_tile, random_values):
+  archive = open_archive(write_tile(tmp_path / "2024.tif", random_values(9, 9)))
+  places = _places(archive, 9)
+  expected = archive.sample(*places, 2024)
+  again = pickle.loads(pickle.dumps(archive)).sample(*places, 2024)
+  np.testing.assert_array_equal(again[0], expected[0])
+
+
+def test_memory_beside_the_output_does_not_grow(
+  tmp_path, monkeypatch, write_tile, random_values
+):
+  monkeypatch.setattr(alphaearth, "_CHUNK", 4096)
+  monkeypatch.setattr(alphaearth, "_GATHER", 1024)
+  monkeypatch.setattr(georeference, "_CHUNK", 1024)
+  values = random_values(128, 128)
+  archive = open_archive(write_tile(tmp_path / "2024.tif", values, block=128))
+  beside = []
+  for count in (8192, 8192, 32768):  # The first one warms caches up.
+    lons, lats = _places(archive, count)
+    tracemalloc.start()
+    vectors, found = archive.sample(lons, lats, 2024)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    beside.append(peak - vectors.nbytes - found.nbytes)
+  assert beside[2] < 1.1 * beside[1]
+
+
+def _timed(tmp_path, side, count, write_tile, random_values):
+  values = np.tile(random_values(128, 128), (1, side // 128, side // 128))
+  tile = write_tile(tmp_path / "2024.tif", values, block=256)
+  archive = open_archive(tile)
+  lons, lats = _places(archive, count)
+  start = time.process_time()
+  _, found = archive.sample(lons, lats, 2024)
+  assert found.mean() > 0.8
+  return time.process_time() - start
+
+
+def test_many_places_are_quick(tmp_path, write_tile, random_values):
+  """A tenth of the million, on a small tile, in a tenth of its 20 seconds."""
+  assert _timed(tmp_path, 512, 100_000, write_tile, random_values) < 2
+
+
+@pytest.mark.slow
+def test_a_million_places_within_20_seconds(
+  tmp_path, write_tile, random_values
+):
+  assert _timed(tmp_path, 2048, 1_000_000, write_tile, random_values) < 20
+
+
+class _Ranges(http.server.SimpleHTTPRequestHandler):
+  """Serves files by ranges, as the archives of the world do."""
+
+  def do_HEAD(self):
+    self._answer(body=False)
+
+  def do_GET(self):
+    self.server.requests.append(self.headers.get("Range"))
+    self._answer(body=True)
+
+  def _answer(self, body):
+    path = self.translate_path(self.path)
+    try:
+      with open(path, "rb") as file:
+        data = file.read()
+    except OSError:
+      self.send_error(404)
+      return
+    first, last, status = 0, len(data) - 1, 200
+    wanted = self.headers.get("Range")
+    if wanted:
+      low, high = wanted.removeprefix("bytes=").split("-")
+      first, last, status = int(low), min(int(high or last), last), 206
+    self.send_response(status)
+    self.send_header("Accept-Ranges", "bytes")
+    self.send_header("Content-Length", str(last - first + 1))
+    if status == 206:
+      self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+    self.end_headers()
+    if body:
+      self.wfile.write(data[first : last + 1])
+
+  def log_message(self, *_):
+    pass
+
+
+@pytest.fixture
+def server(tmp_path):
+  """A server of tmp_path/served on the loopback, with its list of requests."""
+  (tmp_path / "served").mkdir()
+  handler = functools.partial(_Ranges, directory=str(tmp_path / "served"))
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    server.requests = []
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+
+
+def _url(server, name):
+  return f"http://127.0.0.1:{server.server_address[1]}/{name}"
+
+
+def test_remote_tiles_are_read_by_ranges_and_kept(
+  tmp_path, server, write_tile, random_values
+):
+  """The second process reads with the server gone: all comes from the disk."""
+  values = random_values(300, 300)
+  local = write_tile(
+    tmp_path / "served" / "aef_2024.tif", values, block=256, bottom_up=True
+  )
+  url, cache = _url(server, "aef_2024.tif"), tmp_path / "cache"
+  near = open_archive(local)
+  lons, lats = _places(near, 2000)
+  expected = near.sample(lons, lats, 2024, "bilinear")
+  far = open_archive(url, cache=cache)
+  for _ in range(2):
+    got = far.sample(lons, lats, 2024, "bilinear")
+    np.testing.assert_array_equal(got[0], expected[0])
+  assert server.requests
+  assert all(server.requests), "a whole file was fetched"
+  assert len(list(cache.glob("*.npy"))) == 4
+  server.shutdown()
+  server.server_close()
+  np.save(tmp_path / "places.npy", [lons, lats])
+  code = (
+    "import sys, numpy as np\n"
+    "from fusar_jax.geo.alphaearth import open_archive\n"
+    "url, cache, places, out = sys.argv[1:]\n"
+    "archive = open_archive(url, cache=cache)\n"
+    "np.save(out, archive.sample(*np.load(places), 2024, 'bilinear')[0])\n"
+  )
+  arguments = [url, cache, tmp_path / "places.npy", tmp_path / "out.npy"]
+  subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
+  np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected[0])
+
+
+@pytest.mark.parametrize("limit", [0, 5_000_000])
+def test_the_cache_is_bounded(
+  tmp_path, server, limit, write_tile, random_values
+):
+  """Not all four windows (4 MiB the largest) fit; all are right."""
+  tile = write_tile(
+    tmp_path / "served" / f"t{limit}_2024.tif",
+    random_values(300, 300),
+    block=256,
+  )
+  lons, lats = _places(open_archive(tile), 500)
+  far = open_archive(
+    _url(server, tile.name), cache=tmp_path / "cache", cache_bytes=limit
+  )
+  expected = open_archive(tile).sample(lons, lats, 2024)[0]
+  np.testing.assert_array_equal(far.sample(lons, lats, 2024)[0], expected)
+  kept = list((tmp_path / "cache").glob("*"))
+  assert sum(file.stat().st_size for file in kept) <= limit
+  assert bool(kept) == bool(limit)
+
+
+def test_a_cut_window_in_the_cache_is_read_anew(
+  tmp_path, server, write_tile, random_values
+):
+  tile = write_tile(
+    tmp_path / "served" / "cut_2024.tif", random_values(64, 64), block=64
+  )
+  far = open_archive(_url(server, tile.name), cache=tmp_path / "cache")
+  lons, lats = _places(far, 50)
+  expected = far.sample(lons, lats, 2024)[0]
+  (kept,) = (tmp_path / "cache").glob("*.npy")
+  kept.write_bytes(kept.read_bytes()[:1000])
+  np.testing.assert_array_equal(far.sample(lons, lats, 2024)[0], expected)
+
+
+def test_a_missing_url_is_told(server, tmp_path):
+  with pytest.raises(ValueError, match=r"nowhere_2024\.tif: cannot be opened"):
+    open_archive(_url(server, "nowhere_2024.tif"), cache=tmp_path)
