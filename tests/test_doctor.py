@@ -145,13 +145,14 @@ def test_names_from_the_data_are_no_markup(data, tmp_path, capsys):
   rows = [json.loads((data / "manifest.jsonl").open().readline())]
   rows[0]["task"] = "[/red]\x1b[2J"
   rows[0]["id"] = "\ud800"
-  rows[0]["image"] = "\x1b]0;gone.png"
+  rows[0]["image"] = "\x1b]0;[red]gone.png"
   evil = data / "[bold]evil.jsonl"
   evil.write_text("\n".join(map(json.dumps, rows)))
   assert call(evil, out=tmp_path / "page.html") == 1
   told = capsys.readouterr().out
   assert "\x1b" not in told
   assert "[bold]evil" in told
+  assert "[red]gone.png" in told
 
 
 def test_usage(data, run, tmp_path, capsys):

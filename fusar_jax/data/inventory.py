@@ -245,9 +245,11 @@ def boxes_of(triplet: Triplet) -> tuple[np.ndarray, tuple[str, ...]]:
   Raises:
     ValueError: that answer cannot be read.
   """
-  if "boxes" in triplet.extra:
-    boxes = boxes_lib.as_boxes(triplet.extra["boxes"] or [])
-    return boxes, tuple(triplet.extra["labels"] or ())
+  if triplet.extra.get("boxes") is not None:
+    return (
+      boxes_lib.as_boxes(triplet.extra["boxes"]),
+      tuple(triplet.extra["labels"]),
+    )
   if (triplet.task or guess_task(triplet.question)) != "detection":
     return boxes_lib.as_boxes([]), ()
   parsed = boxes_lib.parse_boxes(triplet.answer)

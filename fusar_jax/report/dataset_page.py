@@ -63,9 +63,8 @@ details li { font-size: 0.87rem; overflow-wrap: anywhere; }
 figure { margin: 0; width: 20rem; }
 figure svg { width: 100%; display: block; }
 h3 + .plots { margin: 0.6rem 0 1.6rem; }
-figure rect { fill: var(--accent); }
-figure line { stroke: var(--quiet); }
-figure text { fill: var(--quiet); font-size: 11px; }
+.bars { color: var(--accent); }
+.axis { color: var(--quiet); font-size: 11px; }
 article { border-top: 1px solid var(--line); padding: 1.4rem 0; }
 .task { color: var(--accent); font-weight: 400; margin-left: 0.6rem; }
 .show { display: flex; flex-wrap: wrap; gap: 1rem 1.4rem;
@@ -237,11 +236,12 @@ def histogram(values: Sequence[float], title: str) -> str:
   )
   middle = np.median(values)
   return (
-    f'<figure><svg viewBox="0 0 320 86" role="img">{bars}'
-    '<line x1="0" x2="320" y1="70.5" y2="70.5"/>'
+    f'<figure><svg viewBox="0 0 320 86" role="img"><g class="bars"'
+    f' fill="currentColor">{bars}</g><g class="axis" fill="currentColor">'
+    '<rect x="0" y="70" width="320" height="1"/>'
     f'<text x="0" y="83">{_number(low)}</text>'
     f'<text x="160" y="83" text-anchor="middle">median {_number(middle)}</text>'
-    f'<text x="320" y="83" text-anchor="end">{_number(high)}</text></svg>'
+    f'<text x="320" y="83" text-anchor="end">{_number(high)}</text></g></svg>'
     f"<figcaption>{escape(title)}</figcaption></figure>"
   )
 

@@ -217,7 +217,7 @@ def picture(
       f'<g transform="translate({w * (1 + _GAP):.1f} 0)">'
       # Dimmed towards black on a light page too.
       f'<rect width="{w}" height="{h}"/><use href="#{name}" opacity="0.6"/>'
-      f'<g stroke="#000" stroke-width="{0.4 * unit:.2f}">{dots}</g></g>'
+      f'<g stroke="#fff" stroke-width="{0.5 * unit:.2f}">{dots}</g></g>'
     )
   return (
     f'<svg class="picture{" pair" if right else ""}" role="img"'

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import doctest
 import html.parser
 import io
 import json
@@ -18,6 +19,7 @@ from fusar_jax.data.inventory import choose
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.vision import to_patches
 from fusar_jax.geo.anchors import Anchors, write_anchors
+from fusar_jax.report import anchor_colours as anchor_colours_module
 from fusar_jax.report.anchor_colours import anchor_colours
 from fusar_jax.report.dataset_page import (
   dataset_page,
@@ -26,6 +28,8 @@ from fusar_jax.report.dataset_page import (
   write_dataset_page,
 )
 from fusar_jax.report.sample_card import (
+  card,
+  colour_samples,
   data_uri,
   escape,
   picture,
@@ -211,8 +215,10 @@ def test_bytes_of_one_character_stay_together(tokenizer):
   assert [piece.text for piece in pieces] == ["a", "🛰", "é"]
   assert [len(piece.ids) for piece in pieces] == [1, 4, 2]
   # Never across the border of the mask, and never lost.
-  pieces = split_tokens(tokenizer, ids[:3], [False, False, True])
-  assert [piece.text for piece in pieces] == ["a", "\ufffd", "\ufffd"]
+  mask = [False, False, True, True, True, True, True]
+  pieces = split_tokens(tokenizer, ids, mask)
+  assert [p.learned for p in pieces for _ in p.ids] == mask
+  assert [piece.text for piece in pieces] == ["a", *4 * "\ufffd", "é"]
 
 
 def test_boxes_and_anchors_stand_where_they_belong(samples):
@@ -240,6 +246,17 @@ def test_boxes_and_anchors_stand_where_they_belong(samples):
   ]
 
 
+def test_boxes_belong_to_the_first_image(samples):
+  (sample,) = [s for s in samples if len(s.images) == 2]
+  _, colours = colour_samples([sample])[0][0]
+  html = card(sample, [None, colours], 0, "split")
+  first, second = html.split("</svg>")[:2]
+  assert "<title>" in first
+  assert "<circle" not in first
+  assert "<title>" not in second
+  assert "<circle" in second
+
+
 def test_an_image_without_anchors_has_one_panel(samples):
   image = samples[0].images[0]
   svg = picture(image, np.zeros((0, 4)), (), None, None, name="x")
@@ -263,6 +280,12 @@ def test_colours_show_kinds_of_ground():
   np.testing.assert_array_equal(
     anchor_colours(features[order])[0], colours[order]
   )
+
+
+def test_the_example_of_colours_is_true():
+  found = doctest.testmod(anchor_colours_module)
+  assert found.attempted
+  assert not found.failed
 
 
 def test_colours_of_nothing_to_tell():
@@ -306,17 +329,23 @@ def test_summary_counts(inspection):
   assert told["images without anchors"] == ["0"]
 
 
+def bars(svg):
+  """Heights of the bars; the last rectangle is the axis."""
+  return [float(h) for h in re.findall(r'height="([\d.]+)"/>', svg)][:-1]
+
+
 def test_histogram_has_every_value():
   """Heights add up: whole numbers in bins of whole width, none dropped."""
   values = [1] * 8 + [2] * 4 + [57] * 2
   svg = histogram(values, "a < b")
-  heights = [float(h) for h in re.findall(r'height="([\d.]+)"/>', svg)]
-  assert heights == [64.0, 10.7]
+  assert bars(svg) == [64.0, 10.7]
+  # Bins are as wide as each other: 19 of 3 numbers each.
+  assert bars(histogram(range(1, 58), "x")) == [64.0] * 19
   assert "median 1" in svg
   assert "a &lt; b" in svg
   assert "all 3" in histogram([3, 3], "x")
   assert histogram([], "x") == ""
-  assert histogram([0.25, 0.5, 1e6], "x").count("<rect") == 2
+  assert histogram([0.25, 0.5, 1e6], "x").count("<rect") == 3
 
 
 def test_escape():
