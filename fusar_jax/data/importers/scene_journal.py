@@ -1,0 +1,163 @@
+"""The journal of a folder that is being made: what is done, line by line.
+
+A long job writes its files one by one; each is written beside its place and
+renamed, and only then is it entered here, with its hash. A job that was killed
+reads the journal, keeps what is entered and still as it was, and does the rest,
+so that it ends with the same bytes. Line 0 holds the settings: a job with other
+settings is refused, since its files would not belong together.
+
+The journal is locked while a job is at work, and deleted when the folder is
+whole.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fusar_jax.data.importers import image_files
+
+NAME = "prepare.partial.jsonl"
+_DRAFTS = "*.part"
+_ABSENT = "(absent)"
+
+
+class Journal:
+  """Entries of one job, by key. Made by `open_journal`.
+
+  Attributes:
+    folder: that is being made.
+    entries: key -> value, in the order in which they were entered.
+  """
+
+  def __init__(self, folder: Path, file, entries: dict[str, Any]):
+    self.folder = folder
+    self.entries = entries
+    self._file = file
+
+  def write_bytes(self, name: str, content: bytes) -> None:
+    """Writes FOLDER/NAME, whole or not at all."""
+    path = self.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+      with os.fdopen(handle, "wb") as file:
+        file.write(content)
+      os.chmod(draft, 0o644)
+      os.replace(draft, path)
+    except BaseException:
+      Path(draft).unlink(missing_ok=True)
+      raise
+
+  def enter(self, key: str, value: Any) -> None:
+    """Adds an entry, and hands it to the system at once."""
+    self._file.write(_line({"key": key, "value": value}))
+    self._file.flush()
+    self.entries[key] = value
+
+  def digests(self, names: Iterable[str]) -> dict[str, str]:
+    """Returns the SHA-256 of files of the folder, by name."""
+    paths = {name: self.folder / name for name in names}
+    found = image_files.digests(paths.values())
+    return {name: found[path] for name, path in paths.items()}
+
+  def is_intact(self, files: Mapping[str, str]) -> bool:
+    """Whether files, given with their hashes, are there as they were."""
+    there = all((self.folder / name).is_file() for name in files)
+    return there and self.digests(files) == files
+
+  def delete(self) -> None:
+    """Ends the journal: the folder is whole, or nothing came of it."""
+    (self.folder / NAME).unlink()
+
+
+@contextlib.contextmanager
+def open_journal(
+  folder: str | os.PathLike, settings: Mapping[str, Any]
+) -> Iterator[Journal]:
+  """Begins or continues the folder's journal.
+
+  Args:
+    folder: to make; absent, empty, or begun with the same settings.
+    settings: plain values; all that the content of the folder depends on.
+
+  Raises:
+    FileExistsError: the folder holds something else, or was begun with other
+      settings: the differences are told; or another job is at work in it.
+    ValueError: the journal is damaged.
+  """
+  folder = Path(folder)
+  path = folder / NAME
+  if folder.is_file() or (
+    folder.is_dir() and not path.is_file() and any(folder.iterdir())
+  ):
+    raise FileExistsError(f"{folder} is not empty; give a new folder.")
+  folder.mkdir(parents=True, exist_ok=True)
+  settings = json.loads(json.dumps(settings))
+  with path.open("a+b") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      raise FileExistsError(
+        f"{folder}: another prepare is at work in this folder."
+      ) from None
+    before, entries, whole = _read(path)
+    if before is not None and (changed := differences(before, settings)):
+      raise FileExistsError(
+        f"{folder} was begun with other settings:\n  "
+        + "\n  ".join(changed)
+        + "\nRepeat them to go on, or give a new folder."
+      )
+    file.truncate(whole)  # A kill may have cut the last line.
+    file.seek(0, os.SEEK_END)
+    if before is None:
+      file.write(_line({"settings": settings}))
+      file.flush()
+    for draft in sorted(folder.rglob(_DRAFTS)):
+      draft.unlink()
+    yield Journal(folder, file, entries)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+  """Returns one line for each setting that differs.
+
+  Example:
+    >>> differences({"size": 504, "year": 2024}, {"size": 256, "year": 2024})
+    ['size: was 504, now 256']
+  """
+  return [
+    f"{key}: was {_shown(before, key)}, now {_shown(now, key)}"
+    for key in dict.fromkeys([*before, *now])
+    if before.get(key, _ABSENT) != now.get(key, _ABSENT)
+  ]
+
+
+def _shown(settings, key) -> str:
+  if key not in settings:
+    return _ABSENT
+  text = json.dumps(settings[key], ensure_ascii=False)
+  return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _read(path):
+  """Returns (settings or None, entries, bytes of whole lines)."""
+  lines = path.read_bytes().splitlines(keepends=True)
+  lines = [line for line in lines if line.endswith(b"\n")]
+  if not lines:
+    return None, {}, 0
+  try:
+    head, *rest = map(json.loads, lines)
+    entries = {entry["key"]: entry["value"] for entry in rest}
+    return dict(head["settings"]), entries, sum(map(len, lines))
+  except (ValueError, TypeError, KeyError) as error:
+    raise ValueError(
+      f"{path} is damaged ({error}); delete the folder to begin anew."
+    ) from None
+
+
+def _line(value) -> bytes:
+  return (json.dumps(value, ensure_ascii=False) + "\n").encode()

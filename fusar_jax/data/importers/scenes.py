@@ -1,0 +1,490 @@
+"""SAR scenes, AlphaEarth and labels to a data set folder.
+
+  images/SCENE/TILE.png    8 bits, by one stretch per scene
+  anchors/SCENE/TILE.npz   AlphaEarth vectors at places of the tile
+  manifest.jsonl           rows: tile, anchors, question, answer, metadata
+  dataset.json             how it was made, from what, under which terms
+  refused.txt              what was left out for being damaged, if anything
+
+Tiles are cut in one fixed order, so that the same scenes and options give the
+same bytes. A run that was stopped goes on where it was (`scene_journal`); the
+manifest is written last, when all that it names is there.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from fusar_jax.data.importers import duplicates
+from fusar_jax.data.importers.box_dataset import check_tasks
+from fusar_jax.data.importers.dataset_folder import Origin
+from fusar_jax.data.importers.scene_journal import (
+  NAME,
+  Journal,
+  differences,
+  open_journal,
+)
+from fusar_jax.data.importers.scene_labels import Labels
+from fusar_jax.data.importers.scene_rows import (
+  targets_in_tile,
+  tile_metadata,
+  tile_rows,
+)
+from fusar_jax.data.importers.scene_sources import (
+  Look,
+  Scene,
+  bounds_of,
+  check_years,
+  open_scenes,
+  tiles_below,
+)
+from fusar_jax.data.importers.targets import TASKS
+from fusar_jax.data.triplets import (
+  raise_together,
+  write_manifest,
+  write_text,
+)
+from fusar_jax.geo import nodes as nodes_lib
+from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive
+from fusar_jax.geo.anchors import write_anchors
+from fusar_jax.geo.stretch import Stretch
+from fusar_jax.geo.tiles import Tile, render
+
+# Raised whenever the same options no longer give the same bytes.
+VERSION = 1
+MANIFEST, CARD = "manifest.jsonl", "dataset.json"
+KEPT = "kept"
+# Why a tile is not kept; in the order in which it is asked.
+SKIPPED = {
+  "damaged": "cannot be read",
+  "nodata": "mostly nodata",
+  "empty": "no target in it",
+  "no_anchors": "no AlphaEarth below it",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What becomes of scenes.
+
+  Attributes:
+    look: how they become tiles.
+    min_valid: share of a tile's pixels that must be measured.
+    year: of the anchors; None: that of each scene's date.
+    spacing, limit, method: of `nodes.make_anchors`.
+    table: write the official .npy beside each .npz.
+    require_anchors: skip tiles without AlphaEarth below them.
+    tasks, classes: to ask for, of labels; no class: all that occur.
+    min_inside: share of a box that must be in a tile.
+    skip_empty: skip tiles without a target.
+    metadata_in_prompt: say what is known of the image before the question.
+
+  Raises:
+    ValueError: a share outside of (0, 1], an unknown task or method.
+  """
+
+  look: Look = Look()
+  min_valid: float = 0.5
+  year: int | None = None
+  spacing: float = nodes_lib.SPACING
+  limit: int = nodes_lib.LIMIT
+  method: str = "nearest"
+  table: bool = False
+  require_anchors: bool = False
+  tasks: tuple[str, ...] = TASKS
+  classes: tuple[str, ...] = ()
+  min_inside: float = 0.5
+  skip_empty: bool = False
+  metadata_in_prompt: bool = False
+
+  def __post_init__(self):
+    check_tasks(self.tasks)
+    for name in ("min_valid", "min_inside"):
+      if not 0 < getattr(self, name) <= 1:
+        raise ValueError(
+          f"{name} must be in (0, 1], not {getattr(self, name)}."
+        )
+    if self.method not in ("nearest", "bilinear"):
+      raise ValueError(f'method "nearest" or "bilinear", not {self.method!r}.')
+    if not self.spacing > 0 or self.limit < 1:
+      raise ValueError(
+        f"expected a spacing above 0 m and a limit of at least 1, got"
+        f" {self.spacing} and {self.limit}."
+      )
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns plain values, flat."""
+    look = {
+      f.name: getattr(self.look, f.name) for f in dataclasses.fields(Look)
+    }
+    if self.look.stretches is not None:
+      look["stretches"] = {
+        name: [stretch.to_json() for stretch in each]
+        for name, each in self.look.stretches.items()
+      }
+    return look | {
+      f.name: getattr(self, f.name)
+      for f in dataclasses.fields(Plan)
+      if f.name != "look"
+    }
+
+
+def prepare_scenes(
+  paths: Sequence[str | os.PathLike],
+  out: str | os.PathLike,
+  plan: Plan,
+  origin: Origin,
+  *,
+  archive: Archive | None = None,
+  read_labels: Callable[[Sequence[Scene]], Labels] | None = None,
+  drop_refused: bool = False,
+  on_tile: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+  """Writes the data set folder OUT; returns its card, dataset.json.
+
+  Args:
+    paths: SAR rasters.
+    out: folder to make; or one that was begun, or finished, with the same
+      scenes and options.
+    plan: what becomes of them.
+    origin: of the scenes.
+    archive: `alphaearth.open_archive`; None: no anchors.
+    read_labels: returns the targets of the scenes, see `scene_labels`; None:
+      rows ask for captions, and have no answer.
+    drop_refused: leave out what is damaged, and list it in refused.txt.
+    on_tile: called with (tiles done, tiles in all).
+
+  Raises:
+    FileExistsError: `out` holds something else, or was begun with other
+      options.
+    FileNotFoundError, ValueError: what is wrong, where; or nothing was left.
+  """
+  out = Path(out)
+  scenes, refused = open_scenes(paths, plan.look, plan.year)
+  if not drop_refused or not scenes:
+    raise_together(refused, "SAR rasters that cannot be used")
+  if archive is not None:
+    raise_together(
+      check_years(scenes, archive), "scenes without AlphaEarth vectors"
+    )
+  labels = read_labels(scenes) if read_labels else None
+  plan = _with_classes(plan, labels)
+  settings = _settings(scenes, plan, origin, archive, labels, refused)
+  if (card := _finished(out, settings)) is not None:
+    return card
+  with open_journal(out, settings) as journal:
+    work = _Work(plan, journal, archive, labels, drop_refused)
+    total = sum(len(scene.tiles(plan.look)) for scene in scenes)
+    done = 0
+    for scene in scenes:
+      for _ in work.cut(scene):
+        done += 1
+        on_tile(done, total)
+    return _finish(out, scenes, work, origin, settings, refused)
+
+
+class _Work:
+  """Cuts scenes into tiles, and enters each in the journal."""
+
+  def __init__(self, plan, journal: Journal, archive, labels, drop_refused):
+    self.plan = plan
+    self.journal = journal
+    self.archive = archive
+    self.labels = labels
+    self._drop_refused = drop_refused
+
+  def cut(self, scene: Scene) -> Iterator[None]:
+    """Yields after each tile, done now or before."""
+    look = self.plan.look
+    with contextlib.ExitStack() as stack:
+      raster = stretches = None
+      for tile in scene.tiles(look):
+        entry = self.journal.entries.get(_key(scene, tile))
+        if entry is None or not self.journal.is_intact(entry["files"]):
+          if raster is None:
+            raster = stack.enter_context(look.open(scene.path))
+            stretches = self._stretches(scene, raster)
+          self.journal.enter(
+            _key(scene, tile), self._tile(scene, tile, raster, stretches)
+          )
+        yield
+
+  def _stretches(self, scene, raster):
+    if scene.name not in self.journal.entries:
+      fitted = self.plan.look.stretches_of(scene.name, raster, scene.scale)
+      self.journal.enter(scene.name, [s.to_json() for s in fitted])
+    return [Stretch.from_json(s) for s in self.journal.entries[scene.name]]
+
+  def _tile(self, scene, tile, raster, stretches) -> dict:
+    """Writes the files of a tile; returns its entry."""
+    plan, size = self.plan, self.plan.look.size
+    entry = {"outcome": KEPT, "files": {}, "anchors": None, "targets": []}
+    try:
+      picture, valid = render(raster, stretches, tile, size)
+    except ValueError as error:
+      if not self._drop_refused:
+        raise
+      return entry | {"outcome": "damaged", "why": str(error)}
+    if valid < plan.min_valid:
+      return entry | {"outcome": "nodata"}
+    targets = None
+    if self.labels is not None:
+      targets, entry["targets"] = targets_in_tile(
+        self.labels.targets[scene.name], tile, size, plan.min_inside
+      )
+      if plan.skip_empty and not targets:
+        return entry | {"outcome": "empty"}
+    place = scene.place_of(tile, size)
+    nodes = self._nodes(scene, place)
+    if nodes is not None:
+      entry["anchors"] = [len(nodes.places), nodes.inside]
+    if plan.require_anchors and (nodes is None or nodes.anchors is None):
+      return entry | {"outcome": "no_anchors"}
+    stem = f"{scene.name}/{tile.name}"
+    names = {"image": f"images/{stem}.png"}
+    self.journal.write_bytes(
+      names["image"], _png(picture, is_grey=len(stretches) == 1)
+    )
+    files = [names["image"]]
+    if nodes is not None and nodes.anchors is not None:
+      names["aef"] = f"anchors/{stem}.npz"
+      files.append(names["aef"])
+      write_anchors(self.journal.folder / names["aef"], nodes.anchors)
+      if plan.table:
+        files.append(f"anchors/{stem}.npy")
+        nodes.write_table(self.journal.folder / files[-1])
+    known = tile_metadata(
+      scene.name, tile, scene.metadata, scene.bands, place, size
+    )
+    rows = tile_rows(
+      stem,
+      size,
+      known,
+      targets,
+      plan.classes,
+      plan.tasks,
+      in_prompt=plan.metadata_in_prompt,
+    )
+    entry["files"] = self.journal.digests(files)
+    entry["rows"] = [{"id": row["id"], **names, **row} for row in rows]
+    return entry
+
+  def _nodes(self, scene, place):
+    """What the archive has below a tile; None where no tile of it lies."""
+    size = self.plan.look.size
+    if self.archive is None or place is None:
+      return None
+    if not self.archive.tiles_in(bounds_of(place, size, size), scene.year):
+      return None
+    return nodes_lib.make_anchors(
+      place,
+      (size, size),
+      self.archive,
+      scene.year,
+      spacing=self.plan.spacing,
+      limit=self.plan.limit,
+      method=self.plan.method,
+      # Told once for all tiles, at the end.
+      min_share=0.0,
+    )
+
+
+def _with_classes(plan: Plan, labels: Labels | None) -> Plan:
+  """The plan with the classes to ask for; none without labels."""
+  if labels is None:
+    return dataclasses.replace(plan, classes=())
+  present = sorted({t.label for each in labels.targets.values() for t in each})
+  classes = plan.classes or tuple(present)
+  if not classes:
+    raise ValueError("the labels hold no target; name the classes.")
+  if absent := sorted(set(classes) - set(present)):
+    raise ValueError(f"classes {absent} do not occur; found: {present}.")
+  if "classification" in plan.tasks and len(classes) < 2:
+    raise ValueError(
+      f"classification chooses between classes, but there is {classes[0]!r}"
+      " alone; leave that task out."
+    )
+  return dataclasses.replace(plan, classes=classes)
+
+
+def _settings(scenes, plan, origin, archive, labels, refused) -> dict:
+  """All that the folder's content depends on; flat, to tell differences."""
+  settings = {
+    "version": VERSION,
+    **plan.to_json(),
+    **dataclasses.asdict(origin),
+    "scenes": [scene.name for scene in scenes],
+    **{f"scene {scene.name}": scene.sha256 for scene in scenes},
+    "refused": refused,
+    "labels": labels and labels.record,
+    "alphaearth": archive and _identity(archive),
+  }
+  return json.loads(json.dumps(settings))
+
+
+def _identity(archive: Archive) -> str:
+  """A hash of which tiles there are, wherever the archive is mounted."""
+  table = archive.table
+  told = hashlib.sha256()
+  for row in zip(
+    map(os.path.basename, table.paths),
+    table.years.tolist(),
+    table.crs,
+    table.bounds.tolist(),
+  ):
+    told.update(json.dumps(row).encode())
+  return told.hexdigest()
+
+
+def _finished(out: Path, settings) -> dict | None:
+  """The card of a folder that is whole and was made with these settings."""
+  if (out / NAME).exists() or not (out / MANIFEST).is_file():
+    return None
+  try:
+    card = json.loads((out / CARD).read_text("utf-8"))
+    before = card["settings"]
+  except (OSError, ValueError, TypeError, KeyError):
+    return None
+  if changed := differences(before, settings):
+    raise FileExistsError(
+      f"{out} was made with other settings:\n  "
+      + "\n  ".join(changed)
+      + "\nGive a new folder."
+    )
+  return card
+
+
+def _key(scene: Scene, tile: Tile) -> str:
+  return f"{scene.name}/{tile.name}"
+
+
+def _png(picture, *, is_grey: bool) -> bytes:
+  file = io.BytesIO()
+  Image.fromarray(picture[..., 0] if is_grey else picture).save(file, "PNG")
+  return file.getvalue()
+
+
+def _finish(out, scenes, work, origin, settings, refused) -> dict:
+  """Writes what ties the tiles together; the manifest last."""
+  plan, entries = work.plan, work.journal.entries
+  records, kept, refused = [], [], list(refused)
+  for scene in scenes:
+    tiles = {t.name: entries[_key(scene, t)] for t in scene.tiles(plan.look)}
+    refused += [
+      f"{scene.path.name} {name}: {entry['why']}"
+      for name, entry in tiles.items()
+      if entry["outcome"] == "damaged"
+    ]
+    kept += [e for e in tiles.values() if e["outcome"] == KEPT]
+    records.append(_scene_record(scene, list(tiles.values()), work))
+  if not kept:
+    work.journal.delete()
+    raise ValueError(_nothing(records, plan))
+  rows = [row for entry in kept for row in entry["rows"]]
+  hashes = {k: v for entry in kept for k, v in entry["files"].items()}
+  images = {k: v for k, v in hashes.items() if k.startswith("images/")}
+  card = {
+    "importer": "scenes",
+    **dataclasses.asdict(origin),
+    "alphaearth": _attribution(scenes, work.archive, records),
+    "labelled": work.labels is not None,
+    "classes": list(plan.classes),
+    "tasks": list(plan.tasks) if work.labels is not None else ["captioning"],
+    "targets": sum(r["targets"]["shown"] for r in records if r["targets"]),
+    "images": len(images),
+    "rows": len(rows),
+    "refused": len(refused),
+    "scenes": records,
+    "settings": settings,
+    "identical_images": [
+      list(copies.names) for copies in duplicates.find_copies(images)
+    ],
+    "sha256": images,
+    "anchors_sha256": {k: v for k, v in hashes.items() if k not in images},
+  }
+  if refused:
+    write_text(out / "refused.txt", "".join(f"{r}\n" for r in refused))
+  text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+  write_text(out / CARD, text)
+  write_manifest(out / MANIFEST, rows)
+  work.journal.delete()
+  return json.loads(text)
+
+
+def _scene_record(scene: Scene, tiles, work) -> dict:
+  """What dataset.json tells of a scene."""
+  outcomes = collections.Counter(entry["outcome"] for entry in tiles)
+  kept = [entry for entry in tiles if entry["outcome"] == KEPT]
+  anchors = [e["anchors"] for e in kept if e["anchors"] and e["anchors"][0]]
+  found, inside = (sum(a[i] for a in anchors) for i in (0, 1))
+  targets = None
+  if work.labels is not None:
+    all_targets = work.labels.targets[scene.name]
+    seen = {place for entry in kept for place in entry["targets"]}
+    targets = {
+      "in_scene": len(all_targets),
+      "shown": sum(len(entry["targets"]) for entry in kept),
+      "in_no_tile": len(all_targets) - len(seen),
+    }
+  return {
+    "name": scene.name,
+    "sha256": scene.sha256,
+    **scene.record,
+    "scale": list(scene.scale),
+    "bands_shown": list(scene.bands),
+    "stretches": work.journal.entries[scene.name],
+    "aef_year": scene.year if anchors else None,
+    "tiles": len(tiles),
+    KEPT: len(kept),
+    "skipped": {name: outcomes[name] for name in SKIPPED if outcomes[name]},
+    "anchors": {
+      "tiles": len(anchors),
+      "nodes": inside,
+      "found": found,
+    },
+    "targets": targets,
+  }
+
+
+def _attribution(scenes, archive, records) -> dict | None:
+  """What AlphaEarth's licence asks to be told, and which tiles were read."""
+  used = [s for s, r in zip(scenes, records) if r["anchors"]["tiles"]]
+  if not used:
+    return None
+  return {
+    "attribution": ATTRIBUTION,
+    "license": "CC-BY 4.0",
+    "years": sorted({scene.year for scene in used}),
+    "tiles": sorted(
+      {
+        os.path.basename(path)
+        for scene in used
+        for path in tiles_below(scene, archive)
+      }
+    ),
+  }
+
+
+def _nothing(records, plan) -> str:
+  told = [
+    f"{r['file']} ({r['size'][0]} x {r['size'][1]} pixels): "
+    + ", ".join(
+      f"{n} of {r['tiles']} {SKIPPED[k]}" for k, n in r["skipped"].items()
+    )
+    for r in records
+  ]
+  return (
+    f"no tile of {plan.look.size} x {plan.look.size} pixels is left:\n  "
+    + "\n  ".join(told)
+    + "\nA scene smaller than a tile needs a smaller size; what counts as"
+    " nodata, and how much of it is too much, can be stated."
+  )

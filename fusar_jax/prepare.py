@@ -1,0 +1,304 @@
+"""Cuts SAR scenes into tiles, with AlphaEarth anchors, labels and questions.
+
+COMMAND:
+  python -m fusar_jax.prepare --sar SCENE.tif [SCENE2.tif ...] \\
+      --aef AEF/ --year 2024 --labels ships.geojson --out data/scenes \\
+      --source "Sentinel-1 GRD, Copernicus" --license "as stated by the source"
+then look at it: python -m fusar_jax.doctor data/scenes
+
+Stopped, the same command goes on. Without --labels the rows ask for captions
+and have no answer: they are for `predict`, not for training.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from fusar_jax.data.importers.dataset_folder import Origin
+from fusar_jax.data.importers.scene_labels import read_labels
+from fusar_jax.data.importers.scene_sources import Look, read_stretches
+from fusar_jax.data.importers.scenes import SKIPPED, Plan, prepare_scenes
+from fusar_jax.data.importers.targets import EVERY_TASK, TASKS
+from fusar_jax.geo import nodes
+from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive, open_archive
+from fusar_jax.geo.quantities import QUANTITIES
+from fusar_jax.geo.stretch import CURVES, PERCENTILES
+
+
+def parser() -> argparse.ArgumentParser:
+  """Returns the command line."""
+  p = argparse.ArgumentParser(
+    prog="python -m fusar_jax.prepare", description=__doc__.split("\n")[0]
+  )
+  p.add_argument("--sar", nargs="+", required=True, help="rasters, or .npy")
+  p.add_argument(
+    "--out", required=True, help="folder to make, or to go on with"
+  )
+  p.add_argument(
+    "--source", required=True, help="where the scenes come from, to be cited"
+  )
+  p.add_argument(
+    "--license", required=True, help='terms of the scenes ("none stated")'
+  )
+  p.add_argument(
+    "--drop-refused",
+    action="store_true",
+    help="leave out what is damaged and list it in refused.txt; default: stop",
+  )
+  g = p.add_argument_group("tiles")
+  g.add_argument("--size", type=int, default=504, help="sides (default: 504)")
+  g.add_argument("--overlap", type=int, default=0, help="pixels")
+  g.add_argument(
+    "--ground-sampling-distance",
+    type=float,
+    metavar="METRES",
+    help="default: the scene's own",
+  )
+  g.add_argument(
+    "--min-valid",
+    type=float,
+    default=0.5,
+    help="skip tiles with less than this share measured (default: 0.5)",
+  )
+  g.add_argument(
+    "--nodata",
+    type=_nodata,
+    help='value that means nothing was measured, or "none"; default: as'
+    " declared, else guessed",
+  )
+  g.add_argument("--quantity", choices=QUANTITIES, help="default: guessed")
+  g.add_argument(
+    "--bands", help="VV, or VV,VH,VV/VH for red,green,blue; default: the first"
+  )
+  g.add_argument(
+    "--percentiles", type=float, nargs=2, default=PERCENTILES, metavar="P"
+  )
+  g.add_argument("--curve", choices=CURVES, help="of the stretch to 8 bits")
+  g.add_argument(
+    "--stretch", metavar="DATASET.json", help="replay another data set's"
+  )
+  g = p.add_argument_group("AlphaEarth")
+  g.add_argument(
+    "--aef",
+    nargs="+",
+    metavar="SOURCE",
+    help="folders of GeoTIFFs, indexes (.csv, .parquet), rasters or URLs",
+  )
+  g.add_argument("--year", type=int, help="default: that of each scene's date")
+  g.add_argument(
+    "--spacing",
+    type=float,
+    default=nodes.SPACING,
+    help="metres between anchors (default: %(default)s)",
+  )
+  g.add_argument(
+    "--limit",
+    type=int,
+    default=nodes.LIMIT,
+    help="anchors along one side at most (default: %(default)s)",
+  )
+  g.add_argument("--method", choices=("nearest", "bilinear"), default="nearest")
+  g.add_argument("--table", action="store_true", help="write .npy tables too")
+  g.add_argument(
+    "--require-anchors", action="store_true", help="skip tiles without any"
+  )
+  g = p.add_argument_group("labels")
+  g.add_argument(
+    "--labels",
+    nargs="+",
+    metavar="FILE",
+    help="COCO or GeoJSON (.json, .geojson), VOC (.xml), or .csv with"
+    " scene,x1,y1,x2,y2,label",
+  )
+  g.add_argument(
+    "--labels-crs", help='of GeoJSON: "scene", EPSG:...; default: lon, lat'
+  )
+  g.add_argument("--label-field", help="GeoJSON property of the class")
+  g.add_argument(
+    "--empty-scenes",
+    action="store_true",
+    help="scenes that the labels do not mention hold no target",
+  )
+  g.add_argument("--classes", nargs="*", default=(), help="default: all")
+  g.add_argument("--tasks", nargs="+", default=TASKS, choices=EVERY_TASK)
+  g.add_argument(
+    "--min-inside",
+    type=float,
+    default=0.5,
+    help="share of a box that must be in a tile (default: 0.5)",
+  )
+  g.add_argument(
+    "--skip-empty", action="store_true", help="skip tiles without a target"
+  )
+  g.add_argument(
+    "--metadata-in-prompt",
+    action="store_true",
+    help="tell sensor, polarisation, date and sampling before the question",
+  )
+  return p
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  args = parser().parse_args(argv)
+  console = Console(stderr=True)
+  try:
+    plan, archive = _plan(args), _archive(args)
+    with _bar(console) as bar:
+      task = bar.add_task("tiles", total=None)
+      card = prepare_scenes(
+        args.sar,
+        args.out,
+        plan,
+        Origin(args.source, args.license),
+        archive=archive,
+        read_labels=_labels(args),
+        drop_refused=args.drop_refused,
+        on_tile=lambda done, total: bar.update(
+          task, completed=done, total=total
+        ),
+      )
+  except (ValueError, OSError, ImportError) as error:
+    console.print(
+      f"prepare: {error}", style="red", markup=False, soft_wrap=True
+    )
+    return 1
+  except KeyboardInterrupt:
+    console.print("prepare: stopped; the same command goes on from here.")
+    return 130
+  tell(card, Path(args.out), Console())
+  return 0
+
+
+def _plan(args) -> Plan:
+  if args.stretch and args.bands:
+    raise ValueError("--stretch tells the bands too; leave --bands out.")
+  look = Look(
+    size=args.size,
+    overlap=args.overlap,
+    ground_sampling_distance=args.ground_sampling_distance,
+    bands=args.bands,
+    quantity=args.quantity,
+    nodata=args.nodata,
+    percentiles=tuple(args.percentiles),
+    curve=args.curve,
+    stretches=read_stretches(args.stretch) if args.stretch else None,
+  )
+  return Plan(
+    look=look,
+    min_valid=args.min_valid,
+    year=args.year,
+    spacing=args.spacing,
+    limit=args.limit,
+    method=args.method,
+    table=args.table,
+    require_anchors=args.require_anchors,
+    tasks=tuple(args.tasks),
+    classes=tuple(args.classes),
+    min_inside=args.min_inside,
+    skip_empty=args.skip_empty,
+    metadata_in_prompt=args.metadata_in_prompt,
+  )
+
+
+def _archive(args) -> Archive | None:
+  if not args.aef:
+    return None
+  try:
+    return open_archive(args.aef)
+  except ValueError:
+    # Rasters that tell no year are of the year asked for; those that tell one
+    # must not be told another.
+    if args.year is None:
+      raise
+    return open_archive(args.aef, year=args.year)
+
+
+def _labels(args):
+  if not args.labels:
+    return None
+  return lambda scenes: read_labels(
+    args.labels,
+    scenes,
+    crs=args.labels_crs,
+    field=args.label_field,
+    unmentioned_are_empty=args.empty_scenes,
+  )
+
+
+def _nodata(text: str) -> float | str:
+  return text if text == "none" else float(text)
+
+
+def _bar(console: Console) -> Progress:
+  return Progress(
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+    console=console,
+    transient=True,
+    disable=not console.is_terminal,
+  )
+
+
+def tell(card: dict, out: Path, console: Console) -> None:
+  """Prints what came of each scene, and what was left out."""
+  table = Table("scene", "what", title=Text(f"{card['rows']} rows in {out}"))
+  for scene in card["scenes"]:
+    table.add_row(Text(scene["name"]), Text("\n".join(_told(scene))))
+  console.print(table)
+  if not card["labelled"]:
+    console.print(
+      "No labels: the answers are empty. These rows are for predict, not for"
+      " training.",
+      style="yellow",
+    )
+  if card["refused"]:
+    console.print(
+      f"{card['refused']} refused, listed in refused.txt.", style="yellow"
+    )
+  if card["alphaearth"]:
+    console.print(ATTRIBUTION, soft_wrap=True)
+
+
+def _told(scene):
+  yield f"{scene['kept']} of {scene['tiles']} tiles"
+  for name, count in scene["skipped"].items():
+    yield f"  {count} skipped: {SKIPPED[name]}"
+  yield f"{scene['quantity']}: {scene['quantity_reason']}"
+  nodata = scene["nodata"]
+  yield f"nodata {nodata['value']}, {nodata['origin']}: {nodata['reason']}"
+  for stretch in scene["stretches"]:
+    unit = "dB" if stretch["curve"] == "db" else "amplitude"
+    yield (
+      f"{stretch['band']}: {stretch['low']:.4g} to {stretch['high']:.4g} {unit}"
+    )
+  anchors = scene["anchors"]
+  if anchors["tiles"]:
+    yield (
+      f"anchors of {scene['aef_year']} in {anchors['tiles']} tiles:"
+      f" {anchors['found']} of {anchors['nodes']} nodes have vectors"
+    )
+  if scene["targets"]:
+    told = scene["targets"]
+    yield (
+      f"{told['in_scene']} targets, shown {told['shown']} times;"
+      f" {told['in_no_tile']} in no tile"
+    )
+  yield from scene["notes"]
+
+
+if __name__ == "__main__":
+  sys.exit(main())
