@@ -67,13 +67,11 @@ def guess_quantity(
     return AMPLITUDE, "no valid value to judge by"
   negative = (values < 0).mean(axis=1) + (values == 0).mean(axis=1) / 2
   if (values >= 0).all():
-    middle = float(np.median(values))
-    if middle < 1:
-      return INTENSITY, (
-        f"never negative, and its median is {middle:.3g}: calibrated"
-        " backscatter"
-      )
-    return AMPLITUDE, f"never negative, and its median is {middle:.3g}"
+    # Zeros, which may be a frame, say nothing about the size of values.
+    middle = float(np.median(values[values > 0])) if values.any() else 0.0
+    found = INTENSITY if 0 < middle < 1 else AMPLITUDE
+    kind = ": calibrated backscatter" if found == INTENSITY else ""
+    return found, f"never negative, and its median is {middle:.3g}{kind}"
   balanced = (_BALANCE[0] < negative) & (negative < _BALANCE[1])
   if len(values) % 2 == 0 and balanced.all():
     return COMPLEX, (
@@ -158,6 +156,11 @@ def guess_wedge(zeros: np.ndarray) -> Nodata:
   return Nodata(
     None, "none", f"{share:.1%} zeros, but scattered: measured dark pixels"
   )
+
+
+def measurable(values: np.ndarray, quantity: str) -> np.ndarray:
+  """Returns bool: finite, and an intensity that float32 can hold."""
+  return np.abs(values) < (300 if quantity == DB else 1e18)
 
 
 def to_power(values: np.ndarray, quantity: str) -> np.ndarray:

@@ -7,6 +7,7 @@ too large for memory, pickled objects.
 """
 
 import os
+import tokenize
 import warnings
 from pathlib import Path
 
@@ -22,9 +23,20 @@ MAX_BANDS = 4
 MAX_PIXELS = 1 << 32
 # GDAL decodes whole blocks: a window costs at least one of them.
 MAX_BLOCK_BYTES = 1 << 27
-# In MB. GDAL's own default is a share of the machine's memory: gigabytes. A row
-# of tiles fits, so that a file stored in lines is decoded once, not per tile.
-CACHE_MB = 128
+# GDAL's own default is a share of the machine's memory: gigabytes. A row of
+# tiles fits, so that a file stored in lines is decoded once, not per tile.
+CACHE_BYTES = 1 << 27
+# What numpy raises on damaged headers.
+_NUMPY_DAMAGE = (
+  ValueError,
+  OSError,
+  EOFError,
+  TypeError,
+  OverflowError,
+  MemoryError,
+  SyntaxError,
+  tokenize.TokenError,
+)
 # Blocks whose place in the file is checked, at most.
 _CHECKED_BLOCKS = 20_000
 
@@ -187,13 +199,11 @@ class NumpyFile:
     self.path = path
     try:
       array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, OverflowError, MemoryError) as error:
+    except _NUMPY_DAMAGE as error:
       raise ValueError(
         f"{path}: not a readable .npy array (damaged, cut short, or pickled"
         f" objects, which are never loaded): {error}"
       ) from None
-    except (SyntaxError, TypeError) as error:
-      raise ValueError(f"{path}: damaged .npy header: {error}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifc":
       raise ValueError(
         f"{path}: expected an array of numbers, got"
@@ -267,7 +277,7 @@ def check_size(path: Path, height: int, width: int, count: int) -> None:
 
 
 def _environment():
-  return rasterio.Env(GDAL_CACHEMAX=CACHE_MB)
+  return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
 
 
 class _quiet(warnings.catch_warnings):

@@ -16,6 +16,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -203,7 +204,8 @@ class Raster:
     valid = np.isfinite(stored).all(axis=0)
     if self.nodata.value is not None:
       holes = stored == _as_stored(self.nodata.value, stored.dtype)
-      if self._pairs:  # Either part may well be 0 and measured.
+      if self._pairs:
+        # Either part may well be 0 and measured.
         holes = holes[0::2] & holes[1::2]
       valid &= ~holes.any(axis=0)
     if file.has_mask and self.nodata.origin == "declared":
@@ -213,10 +215,10 @@ class Raster:
       stored = stored[0::2] + 1j * stored[1::2]
     if stored.dtype.kind == "c":
       stored = np.abs(stored)
-    values = stored.astype(np.float32)
-    # What float32 cannot hold is as good as infinite.
-    valid &= np.isfinite(values).all(axis=0)
-    return np.where(valid, values, np.float32(0)), valid
+    # Before the cast: what float32 cannot hold would become infinite.
+    valid &= quantities.measurable(stored, self.detected).all(axis=0)
+    values = np.where(valid, stored, 0).astype(np.float32)
+    return values, valid
 
   def _resampled(self, bands, window, shape):
     """As `_native`, by strips of a bounded number of source pixels."""
@@ -241,6 +243,21 @@ class Raster:
       )
     return values, valid
 
+  def to_json(self) -> dict[str, Any]:
+    """Returns what was found and what was decided, for the record."""
+    return {
+      "file": self.path.name,
+      "size": [self.height, self.width],
+      "dtype": self.dtype,
+      "bands": list(self.bands),
+      "quantity": self.quantity,
+      "quantity_reason": self.quantity_reason,
+      "nodata": dataclasses.asdict(self.nodata),
+      "metadata": self.metadata.to_json(),
+      "georeference": self.georeference and self.georeference.to_json(),
+      "notes": list(self.notes),
+    }
+
   def close(self) -> None:
     self._file.close()
 
@@ -260,7 +277,9 @@ def open_raster(
   """Opens a SAR raster: a file that GDAL reads, or a `.npy` array.
 
   Args:
-    path: uint8, uint16, float or complex (complex integers too), 1 to 4 bands.
+    path: uint8, uint16, float or complex (complex integers too), 1 to 4 bands;
+      polarisations in files of their own come as one through a GDAL VRT
+      (gdalbuildvrt -separate).
     nodata: a value; "none": every number was measured, whatever the file
       declares; None: as the file declares, else guessed. NaN is never valid.
     quantity: "amplitude", "intensity", "db" or "complex" (real bands are then
@@ -357,7 +376,10 @@ def _locate(file):
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     found = Georeference.of(file.dataset)
-  notes = tuple(str(warning.message) for warning in caught)
+  notes = tuple(
+    str(warning.message).replace(str(file.path), file.path.name)
+    for warning in caught
+  )
   return found, notes if found or notes else nowhere
 
 

@@ -31,8 +31,13 @@ class Tile:
 
   @property
   def name(self) -> str:
-    """Fit for a file name, and in order: "r002016_c000504"."""
-    return f"r{round(self.row):06d}_c{round(self.col):06d}"
+    """Fit for a file name, and in order: "r002016_c000504"; "p" is a point."""
+    return f"r{_digits(self.row)}_c{_digits(self.col)}"
+
+
+def _digits(value):
+  whole, rest = divmod(round(value * 100), 100)
+  return f"{whole:06d}" + (f"p{rest:02d}" if rest else "")
 
 
 def plan_tiles(

@@ -1,4 +1,4 @@
-"""AlphaEarth tiles made of random or constant vectors, as files."""
+"""Rasters as files: AlphaEarth tiles of random vectors, and SAR speckle."""
 
 import numpy as np
 import pytest
@@ -64,3 +64,35 @@ def write_tile():
 def random_values():
   """Function: (height, width) -> int8[64, h, w]."""
   return _random_values
+
+
+def _speckle(*shape, seed=0):
+  """float32[...], amplitudes from 1 up, median about 85."""
+  rng = np.random.default_rng(seed)
+  return rng.gamma(2, 50, shape).astype(np.float32) + 1
+
+
+def _write_raster(path, bands, *, names=(), **profile):
+  """Writes [bands, h, w] as it is, without a georeference by default."""
+  bands = np.asarray(bands)
+  count, height, width = bands.shape
+  profile = {"driver": "GTiff", "dtype": bands.dtype} | profile
+  with rasterio.open(
+    path, "w", count=count, height=height, width=width, **profile
+  ) as file:
+    file.write(bands)
+    for i, name in enumerate(names, 1):
+      file.set_band_description(i, name)
+  return path
+
+
+@pytest.fixture(scope="session")
+def speckle():
+  """Function: a shape -> float32 amplitudes."""
+  return _speckle
+
+
+@pytest.fixture(scope="session")
+def write_raster():
+  """Function: writes bands as a GeoTIFF, returns its path."""
+  return _write_raster

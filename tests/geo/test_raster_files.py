@@ -1,0 +1,164 @@
+"""Files of every make, and the bad ones: each refused by name."""
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from fusar_jax.geo import raster_files
+from fusar_jax.geo.rasters import open_raster
+
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::rasterio.errors.NotGeoreferencedWarning"
+)
+
+
+def test_png_under_the_name_of_a_tiff(tmp_path, speckle):
+  Image.fromarray(speckle(20, 30).astype("uint8")).save(
+    tmp_path / "a.tif", format="PNG"
+  )
+  with open_raster(tmp_path / "a.tif") as raster:
+    assert (raster.height, raster.width, raster.dtype) == (20, 30, "uint8")
+
+
+def test_polarisations_in_separate_files(shared, tmp_path):
+  """A VRT makes one raster of Gaofen-3's four files, as its users need."""
+  folder = shared / "data/gf3_quadpol_tiff"
+  bands = "".join(
+    f'<VRTRasterBand dataType="UInt16" band="{i}"><Description>{name}'
+    "</Description><SimpleSource><SourceFilename>"
+    f"{folder}/1_{name}.tiff</SourceFilename></SimpleSource></VRTRasterBand>"
+    for i, name in enumerate(("HH", "HV", "VV"), 1)
+  )
+  (tmp_path / "a.vrt").write_text(
+    f'<VRTDataset rasterXSize="512" rasterYSize="512">{bands}</VRTDataset>'
+  )
+  with open_raster(tmp_path / "a.vrt") as raster:
+    assert raster.bands == ("HH", "HV", "VV")
+    values, valid = raster.read((300, 300, 50, 60), ["VV", "HH/HV"])
+  with rasterio.open(folder / "1_VV.tiff") as single:
+    vv = single.read(1)[300:350, 300:360]
+  np.testing.assert_array_equal(values[0], vv)
+  assert valid.all()
+
+
+def test_numpy_arrays_of_any_layout(tmp_path, speckle):
+  stored = speckle(2, 30, 40)
+  for array in (stored, np.moveaxis(stored, 0, 2), np.asfortranarray(stored)):
+    np.save(tmp_path / "a.npy", array)
+    with open_raster(tmp_path / "a.npy") as raster:
+      np.testing.assert_array_equal(raster.read()[0], stored)
+
+
+def _truncated(path, write):
+  write(path, np.ones((1, 64, 64)))
+  path.write_bytes(path.read_bytes()[:-100])
+
+
+def _bomb(path, _):
+  with rasterio.open(
+    path, "w", driver="GTiff", height=900_000, width=900_000, count=1,
+    dtype="uint8", tiled=True, blockxsize=16384, blockysize=16384,
+    sparse_ok=True, bigtiff="yes",
+  ):  # fmt: skip
+    pass
+
+
+def _one_block(path, _):
+  with rasterio.open(
+    path, "w", driver="GTiff", height=30_000, width=30_000, count=1,
+    dtype="uint16", blockysize=30_000, compress="deflate", sparse_ok=True,
+  ):  # fmt: skip
+    pass
+
+
+def _odd_values(path, write):
+  write(path, np.linspace(-5000, 7000, 400).reshape(1, 20, 20))
+
+
+def _two_types(path, _):
+  path.write_text(
+    '<VRTDataset rasterXSize="9" rasterYSize="9">'
+    '<VRTRasterBand dataType="Byte" band="1"/>'
+    '<VRTRasterBand dataType="Float32" band="2"/></VRTDataset>'
+  )
+
+
+@pytest.mark.parametrize(
+  ("name", "make", "told"),
+  [
+    ("a.tif", _truncated, r"cut short: block 0_\d+ of band 1 ends at byte"),
+    ("a.tif", lambda p, _: p.write_bytes(b"II*\0"), "not a raster that GDAL"),
+    ("a.tif", lambda p, _: p.write_text("hello"), "not a raster that GDAL"),
+    ("a.tif", _bomb, "declares 900000 x 900000 pixels"),
+    ("a.tif", _one_block, r"one block holds .* TILED=YES"),
+    ("a.tif", lambda p, write: write(p, np.ones((5, 9, 9))), "in 5 bands"),
+    ("a.tif", _odd_values, "state the quantity"),
+    ("a.vrt", _two_types, "bands of several types"),
+    ("a.png", lambda p, _: Image.new("P", (9, 9)).save(p), "a palette"),
+    ("a.npy", lambda p, _: np.save(p, [{}], allow_pickle=True), "never loaded"),
+    ("a.npy", lambda p, _: p.write_bytes(b"\x93NUMPY"), "not a readable .npy"),
+    ("a.npy", lambda p, _: np.save(p, np.ones(9)), r"got \[9\]"),
+    ("a.npy", lambda p, _: np.save(p, np.ones((0, 9))), "0 x 9 pixels"),
+    (
+      "a.npy",
+      lambda p, _: np.save(p, np.full((9, 9), "x")),
+      "array of numbers",
+    ),
+  ],
+)
+def test_bad_files_are_refused_by_name(
+  tmp_path, name, make, told, write_raster
+):
+  make(tmp_path / name, write_raster)
+  with pytest.raises(ValueError, match=told) as caught:
+    open_raster(tmp_path / name)
+  assert str(tmp_path / name) in str(caught.value)
+
+
+def test_damage_inside_a_block_names_its_window(
+  tmp_path, write_raster, speckle
+):
+  path = write_raster(
+    tmp_path / "a.tif", speckle(1, 64, 64), compress="deflate"
+  )
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2 : -200] = bytes(len(data) - 200 - len(data) // 2)
+  path.write_bytes(data)
+  with pytest.raises(ValueError, match=r"a\.tif: damaged: rows 0\.\.64"):
+    open_raster(path).read()
+
+
+def test_mutated_files_give_nothing_but_value_errors(
+  tmp_path, write_raster, speckle
+):
+  """Truncated and altered bytes of GeoTIFF and .npy, read if they open."""
+  write_raster(
+    tmp_path / "a.tif", speckle(2, 32, 40), crs="EPSG:32616", nodata=0,
+    transform=rasterio.Affine(10, 0, 5e5, 0, -10, 4e6), names=("VV", "VH"),
+  )  # fmt: skip
+  np.save(tmp_path / "a.npy", speckle(32, 40) * (1 + 1j))
+  rng = np.random.default_rng(0)
+  refused = []
+  for trial in range(160):
+    suffix = (".tif", ".npy")[trial % 2]
+    data = bytearray((tmp_path / f"a{suffix}").read_bytes())
+    if trial % 3 == 0:
+      data = data[: rng.integers(len(data))]
+    else:
+      for at in rng.integers(min(len(data), 500), size=4):
+        data[at] = rng.integers(256)
+    path = tmp_path / f"b{suffix}"
+    path.write_bytes(data)
+    try:
+      with open_raster(path) as raster:
+        raster.read((0, 0, 30, 30), shape=(7, 7))
+    except ValueError as error:
+      refused.append(str(error))
+  assert all("b.tif" in told or "b.npy" in told for told in refused)
+  assert 20 < len(refused) < 140
+
+
+def test_limits_hold_what_they_promise():
+  """The largest raster accepted holds a Sentinel-1 swath many times."""
+  assert raster_files.MAX_PIXELS > 10 * 13500 * 21169

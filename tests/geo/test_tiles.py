@@ -1,0 +1,215 @@
+"""Tiles: they cover the scene, agree where they overlap, and carry boxes."""
+
+import doctest
+import importlib
+
+import numpy as np
+import pytest
+import rasterio
+
+from fusar_jax.geo.rasters import open_raster
+from fusar_jax.geo.stretch import fit_stretches
+from fusar_jax.geo.tiles import (
+  Tile,
+  boxes_in_tile,
+  plan_tiles,
+  render,
+  scale_to,
+)
+
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::rasterio.errors.NotGeoreferencedWarning"
+)
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["product_names", "stretch", "tiles"],
+)
+def test_worked_examples(name):
+  module = importlib.import_module(f"fusar_jax.geo.{name}")
+  found = doctest.testmod(module, extraglobs={"np": np})
+  assert found.attempted
+  assert not found.failed
+
+
+def _raster(folder, array, **options):
+  np.save(folder / "a.npy", array)
+  return open_raster(folder / "a.npy", **options)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5, (0.7, 3.1)])
+@pytest.mark.parametrize("overlap", [0, 9, 31])
+def test_tiles_cover_the_raster_and_stay_inside(overlap, scale):
+  height, width, size = 151, 137, 32
+  tiles = plan_tiles(height, width, size, overlap, scale)
+  scales = scale if isinstance(scale, tuple) else (scale, scale)
+  covered = np.zeros((height, width), int)
+  for tile in tiles:
+    assert tile.row + tile.height <= height + 1e-3
+    assert tile.col + tile.width <= width + 1e-3
+    assert tile.height == pytest.approx(size * scales[0])
+    # Pixels whose centre the tile holds.
+    rows, cols = (
+      slice(round(start), round(start + extent))
+      for start, extent in ((tile.row, tile.height), (tile.col, tile.width))
+    )
+    covered[rows, cols] += 1
+  rest = [int(np.ceil(s)) for s in scales]
+  assert covered[: -rest[0], : -rest[1]].min() >= 1
+  assert len({tile.name for tile in tiles}) == len(tiles)
+  assert [t.name for t in tiles] == sorted(t.name for t in tiles)
+
+
+@pytest.mark.parametrize(("scale", "tolerance"), [(1.0, 0), (1.7, 1), (0.6, 1)])
+def test_overlapping_tiles_show_the_same_pixels(
+  tmp_path, scale, tolerance, speckle
+):
+  """Each tile against the one picture of the whole scene."""
+  size = 48
+  with _raster(tmp_path, speckle(150, 150)) as raster:
+    stretches = fit_stretches(raster)
+    total = int(150 / scale)
+    extent = total * scale
+    scene, _ = render(raster, stretches, Tile(0, 0, extent, extent), total)
+    for tile in plan_tiles(150, 150, size, 11, scale):
+      image, share = render(raster, stretches, tile, size)
+      row, col = round(tile.row / scale), round(tile.col / scale)
+      there = scene[row : row + size, col : col + size].astype(int)
+      assert abs(image - there).max() <= tolerance
+      assert share == 1
+
+
+def test_a_small_raster_keeps_its_sampling(tmp_path, speckle):
+  """The rest of the tile is black and not valid."""
+  with _raster(tmp_path, speckle(20, 30)) as raster:
+    (tile,) = plan_tiles(20, 30, 60)
+    image, share = render(raster, fit_stretches(raster), tile, 60)
+  assert share == pytest.approx(20 * 30 / 3600)
+  assert image[:20, :30].any()
+  assert not image[20:].any()
+  assert not image[:, 30:].any()
+
+
+def test_a_composite_is_of_three_bands(shared):
+  """Red, green and blue are VV, VH and their ratio, each stretched alone."""
+  path = shared / "data/georef/sen1floods11/S1/Spain_7370579_S1Hand.tif"
+  tile = Tile(100, 50, 64, 64)
+  with open_raster(path) as raster:
+    stretches = fit_stretches(raster, "VV,VH,VV/VH")
+    image, share = render(raster, stretches, tile, 64)
+    grey, _ = render(raster, stretches[:1], tile, 64)
+    (vv, vh), valid = raster.read((100, 50, 64, 64))
+  assert share == 1
+  np.testing.assert_array_equal(grey, np.repeat(image[..., :1], 3, axis=2))
+  for channel, (stretch, values) in enumerate(
+    zip(stretches, (vv, vh, vv - vh))
+  ):
+    np.testing.assert_array_equal(
+      image[..., channel], stretch.apply(values, valid)
+    )
+
+
+def test_nodata_is_black_and_counted(shared):
+  path = shared / "data/gf3_quadpol_tiff/1_HH.tiff"
+  with open_raster(path) as raster:
+    stretches = fit_stretches(raster)
+    image, share = render(raster, stretches, Tile(0, 0, 512, 512), 512)
+    corner, none = render(raster, stretches, Tile(0, 0, 50, 50), 504)
+  with rasterio.open(path) as file:
+    stored = file.read(1)
+  assert share == (stored > 0).mean()
+  assert not image[stored == 0].any()
+  assert none == 0
+  assert not corner.any()
+
+
+def test_the_ground_sampling_distance_is_met(shared):
+  """Half a metre becomes 2.5 m; a tile's georeference says so too."""
+  path = shared / "data/georef/umbra_gec/umbra_mount_yasur.tiff"
+  with open_raster(path) as raster:
+    scale = scale_to(raster, 2.5)
+    tile = plan_tiles(raster.height, raster.width, 224, 0, scale)[-1]
+    image, share = render(raster, fit_stretches(raster), tile, 224)
+    place = raster.georeference.tile(tile.row, tile.col, *scale)
+  assert image.shape == (224, 224, 3)
+  assert share == 1
+  np.testing.assert_allclose(
+    place.ground_sampling_distance(224, 224), 2.5, rtol=1e-3
+  )
+
+
+def test_a_stretch_of_another_quantity_is_refused(tmp_path, speckle):
+  with _raster(tmp_path, -speckle(9, 9) / 10) as raster:
+    stretches = fit_stretches(raster)
+  with _raster(tmp_path, speckle(9, 9)) as raster:
+    with pytest.raises(ValueError, match=r"holds amplitude, but .* of db"):
+      render(raster, stretches, Tile(0, 0, 9, 9), 9)
+    with pytest.raises(ValueError, match="expected 1 or 3"):
+      render(raster, fit_stretches(raster) * 2, Tile(0, 0, 9, 9), 9)
+    with pytest.raises(ValueError, match="not known"):
+      scale_to(raster, 10)
+
+
+def test_bad_plans_are_refused():
+  for arguments in ((9, 9, 0), (9, 9, 4, 4), (9, 9, 4, -1), (0, 9, 4)):
+    with pytest.raises(ValueError, match="0 <= overlap < size"):
+      plan_tiles(*arguments)
+  with pytest.raises(ValueError, match="scale above 0"):
+    plan_tiles(9, 9, 4, 0, 0.0)
+
+
+def test_boxes_follow_their_tile():
+  """Whole, cut, too little inside, outside, and around the tile."""
+  tile = Tile(row=100, col=200, height=50, width=100)
+  boxes = [
+    [210, 110, 230, 120],
+    [290, 140, 310, 150],  # Half inside: kept, and cut.
+    [295, 140, 315, 150],  # A quarter.
+    [0, 0, 20, 20],
+    [100, 50, 400, 250],  # Covers the tile, which is a twelfth of it.
+  ]
+  shown, kept = boxes_in_tile(boxes, tile, 200)
+  assert kept.tolist() == [0, 1]
+  assert shown.tolist() == [[20, 40, 60, 80], [180, 160, 200, 200]]
+  assert boxes_in_tile(boxes, tile, 200, 0.25)[1].tolist() == [0, 1, 2]
+  assert boxes_in_tile(boxes, tile, 200, 0.05)[1].tolist() == [0, 1, 2, 4]
+  assert boxes_in_tile([], tile, 200)[0].shape == (0, 4)
+
+
+def test_points_belong_to_one_tile():
+  """A box without area is in the tile that holds it, on an edge in one."""
+  left, right = Tile(0, 0, 10, 10), Tile(0, 10, 10, 10)
+  points = [[10, 5, 10, 5], [9.5, 5, 9.5, 5], [20, 5, 20, 5]]
+  assert boxes_in_tile(points, left, 10)[1].tolist() == [1]
+  assert boxes_in_tile(points, right, 10)[1].tolist() == [0]
+
+
+def test_boxes_lie_on_their_targets(tmp_path):
+  """A bright square of a dark scene is under its box in every tile."""
+  scene = np.full((120, 130), 10.0, np.float32)
+  scene[50:62, 70:90] = 900
+  with _raster(tmp_path, scene, quantity="amplitude") as raster:
+    stretches = fit_stretches(raster, percentiles=(0, 100))
+    seen = 0
+    for scale in (1.0, 2.0, (0.5, 1.0)):
+      for tile in plan_tiles(120, 130, 40, 13, scale):
+        image, _ = render(raster, stretches, tile, 40)
+        shown, kept = boxes_in_tile([[70, 50, 90, 62]], tile, 40, 0.9)
+        if not len(kept):
+          continue
+        seen += 1
+        x1, y1, x2, y2 = np.rint(shown[0]).astype(int)
+        inside = image[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1, 0]
+        assert inside.min() > 200
+        image[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = 0
+        assert image.max() < 128
+  assert seen >= 3
+
+
+def test_bad_boxes_are_refused():
+  tile = Tile(0, 0, 9, 9)
+  with pytest.raises(ValueError, match="box 1 is"):
+    boxes_in_tile([[0, 0, 1, 1], [5, 0, 1, 1]], tile, 9)
+  with pytest.raises(ValueError, match="min_inside"):
+    boxes_in_tile([[0, 0, 1, 1]], tile, 9, 0.0)
