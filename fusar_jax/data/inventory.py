@@ -19,7 +19,12 @@ import numpy as np
 from fusar_jax.data import prompts, vision
 from fusar_jax.data.examples import model_size, texts
 from fusar_jax.data.tokenizer import Tokenizer
-from fusar_jax.data.triplets import Triplet, read_manifest_leniently
+from fusar_jax.data.triplets import (
+  Triplet,
+  is_readable,
+  manifest_files,
+  read_manifest_leniently,
+)
 from fusar_jax.geo.anchors import read_anchors
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.tasks import boxes as boxes_lib
@@ -68,7 +73,9 @@ class File:
   @property
   def name(self) -> str:
     """The path as messages tell it, without its detours."""
-    return self.path.resolve().as_posix()
+    known = self.path
+    # A file inside of an archive has no other name.
+    return (known.resolve() if isinstance(known, Path) else known).as_posix()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,10 +204,11 @@ def manifest_of(path: str | os.PathLike) -> Path:
 
   Raises:
     FileNotFoundError: neither is there.
+    ValueError: a pattern that finds a part of a set of shards only.
   """
   path = Path(path)
   manifest = path / "manifest.jsonl" if path.is_dir() else path
-  if not manifest.is_file():
+  if not all(is_readable(file) for file in manifest_files(manifest)):
     raise FileNotFoundError(
       f"{manifest} not found; give a manifest, or a folder that holds a"
       " manifest.jsonl."
@@ -328,11 +336,11 @@ def _row(triplet, images, anchors, config, tokenizer) -> Row | None:
   counts = [h * w // config.vision.cell**2 for h, w in seen]
   space = triplet.coordinate_size or files[0].size
   boxes, labels = boxes_of(triplet)
+  # Also without a tokenizer: what it refuses, training would.
+  question, answer = texts(triplet, files[0].size, seen[0])
   length = answer_length = None
   if tokenizer is not None:
-    ids, mask = prompts.encode_example(
-      tokenizer, *texts(triplet, files[0].size, seen[0]), counts
-    )
+    ids, mask = prompts.encode_example(tokenizer, question, answer, counts)
     length, answer_length = len(ids), int(mask.sum())
   return Row(
     triplet=triplet,

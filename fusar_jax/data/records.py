@@ -39,18 +39,31 @@ class Archive(Protocol):
 class PackedFile:
   """One file inside an archive.
 
+  Two are equal if name and content are: an archive may hold a file several
+  times, and it need not be decoded as often.
+
   Attributes:
     archive: where it lies; its text begins the name that errors tell.
     key: its place there.
     name: what it was called before.
     size: known without reading it: (height, width) of an image in pixels, (S,)
       of anchors.
+    sha256: of the bytes that were packed.
   """
 
-  archive: Archive
-  key: Any
+  archive: Archive = dataclasses.field(compare=False)
+  key: Any = dataclasses.field(compare=False)
   name: str
   size: tuple[int, ...]
+  sha256: str
+
+  @classmethod
+  def listed(
+    cls, archive: Archive, key: Any, entry: Mapping[str, Any]
+  ) -> "PackedFile":
+    """Returns the file that {"name", "size", "sha256"} of a table tells of."""
+    size = tuple(entry["size"])
+    return cls(archive, key, entry["name"], size, entry["sha256"])
 
   @property
   def suffix(self) -> str:
@@ -148,7 +161,7 @@ def read_table(path: str | os.PathLike) -> Table:
   return Table(
     rows=told["rows"],
     files={
-      number: PackedFile(shard, number, file["name"], tuple(file["size"]))
+      number: PackedFile.listed(shard, number, file)
       for number, file in enumerate(told["files"], start=1)
     },
     content=content,

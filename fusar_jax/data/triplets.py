@@ -102,13 +102,20 @@ def split_paths(paths: str) -> list[str]:
   return [path.strip() for path in paths.split(",") if path.strip()]
 
 
-def manifest_files(paths: str) -> list[Path]:
-  """Returns the files that hold the rows of `read_manifests(paths)`.
+def manifest_files(path: str | os.PathLike) -> list[Path]:
+  """Returns what holds the rows of `read_manifest(path)`, in their order.
+
+  That is the path itself, or the shards that a pattern finds.
 
   Raises:
     ValueError: a pattern finds a part of a set of shards only.
   """
-  return [file for path in split_paths(paths) for file in _files(path)]
+  path = Path(path)
+  if not glob.has_magic(str(path)) or path.exists():
+    return [path]
+  found = sorted(map(Path, glob.glob(str(path))))
+  records.check_complete(found, str(path))
+  return found or [path]
 
 
 def is_readable(path: Path) -> bool:
@@ -136,7 +143,7 @@ def read_manifest_leniently(
     ValueError: the file is not JSON at all, or holds no row; a damaged shard.
   """
   triplets, refused, seen = [], [], {}
-  files = _files(path)
+  files = manifest_files(path)
   for file in files:
     rows, bad, locate = _open(file)
     within = f"{file.name} " if len(files) > 1 else ""
@@ -197,16 +204,6 @@ def raise_together(problems: Sequence[str], head: str) -> None:
   if len(problems) > _MAX_TOLD:
     told += f"\n  ... and {len(problems) - _MAX_TOLD} more"
   raise ValueError(f"{head} ({len(problems)}):\n{told}")
-
-
-def _files(path) -> list[Path]:
-  """The file of that name, or the shards that a pattern finds, in order."""
-  path = Path(path)
-  if not glob.has_magic(str(path)) or path.exists():
-    return [path]
-  found = sorted(map(Path, glob.glob(str(path))))
-  records.check_complete(found, str(path))
-  return found or [path]
 
 
 def _open(path: Path):

@@ -164,7 +164,7 @@ def hash_manifest(path: str | os.PathLike) -> str:
   Of shards it covers the images, too; see `manifest_bytes`.
   """
   digest = hashlib.sha256()
-  for file in manifest_files(os.fspath(path)):
+  for file in manifest_files(path):
     digest.update(f"{file.name}\0".encode())
     digest.update(hashlib.sha256(manifest_bytes(file)).digest())
   return digest.hexdigest()

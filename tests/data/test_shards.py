@@ -20,6 +20,7 @@ from fusar_jax.config import preset
 from fusar_jax.data import records, shards, vision
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.image_cache import ImageCache
+from fusar_jax.data.inspection import inspect
 from fusar_jax.data.loader import Loader
 from fusar_jax.data.triplets import (
   manifest_files,
@@ -147,8 +148,12 @@ def test_images_that_rows_share_are_kept_once(
   assert len(records.read_table(one).files) == 5 + 1
   first, *_, same = read_manifest(one)[:6]
   assert (first.images, first.anchors) == (same.images, same.anchors)
+  # One picture to the cache, too, even where it lies in two shards.
+  first, *_, same = read_manifest(packed)[:6]
+  assert first.images[0].archive != same.images[0].archive
   cache = ImageCache(1 << 30)
   assert cache(first.images[0], config)[0] is cache(same.images[0], config)[0]
+  assert first.images != read_manifest(packed)[1].images
 
 
 def test_the_survey_reads_no_image(packed, tokenizer, config, monkeypatch):
@@ -390,3 +395,12 @@ def test_ssdd(shared, tokenizer, tmp_path, assert_same_batches):
     _batches(ours, tokenizer, config, **options),
     _batches(read_manifest(manifest), tokenizer, config, **options),
   )
+
+
+def test_the_doctor_looks_into_shards(packed, manifest, config):
+  """The same findings as on the folder: counts, sizes, images that repeat."""
+  ours, theirs = (inspect([path], config) for path in (packed, str(manifest)))
+  (mine,), (other,) = ours.splits, theirs.splits
+  assert len(mine.images) == len(other.images) == 5
+  assert [r.seen for r in mine.rows] == [r.seen for r in other.rows]
+  assert [p.kind for p in ours.problems] == [p.kind for p in theirs.problems]

@@ -70,6 +70,8 @@ def test_rows_and_files_are_those_of_the_folder(built, triplets):
   assert sorted(raw) == list(range(11)) != raw
   ours = read_manifest(built / "train")
   _assert_same_rows(ours, triplets)
+  # Every record holds its image; it is one picture all the same.
+  assert len({t.images for t in ours}) == len({t.images for t in triplets}) == 5
   for a, b in zip(ours, triplets, strict=True):
     assert a.images[0].read_bytes() == b.images[0].read_bytes()
     assert a.images[0].size == vision.image_size(b.images[0])
@@ -141,7 +143,10 @@ def test_several_images_and_tables_of_anchors(
   ]
   write_manifest(folder / "manifest.json", rows)
   theirs = read_manifest(folder / "manifest.json")
+  (folder / "dataset.json").write_text('{"license": "none stated"}')
   made = build({"train": str(folder / "manifest.json")}, tmp_path / "out")
+  told = json.loads((made / "dataset.json").read_text())
+  assert told["splits"]["train"]["license"] == "none stated"
   ours = read_manifest(made / "train")
   _assert_same_rows(ours, theirs)
   assert [a and a.size for a in ours[0].anchors] == [(3,), None, (4,)]
@@ -160,6 +165,7 @@ def test_it_is_hashed_like_every_data_set(built, manifest, tmp_path):
     for folder in (built, again)
   )
   assert told["sha256"] == other["sha256"]
+  assert other["dataset"] == {"splits": {"train": {}}}
   rows = [json.loads(line) for line in manifest.read_text().splitlines()]
   for row in rows:
     row["image"] = os.path.relpath(manifest.parent / row["image"], tmp_path)

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fusar_jax.data.records import File
-from fusar_jax.data.shards import Entry, row_of, survey_files
-from fusar_jax.data.triplets import Triplet, read_manifests
+from fusar_jax.data.shards import Entry, describe_sources, row_of, survey_files
+from fusar_jax.data.triplets import Triplet, read_manifests, write_text
 from fusar_jax.geo.anchors import BANDS, read_anchors
 
 _DESCRIPTION = """\
@@ -76,10 +76,13 @@ class TfdsFusar(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager  # Nothing is downloaded.
-    return {
-      split: self._generate_examples(read_manifests(paths))
-      for split, paths in self._manifests.items()
-    }
+    triplets = {s: read_manifests(p) for s, p in self._manifests.items()}
+    # Where the data come from and on which terms goes with them. The folder is
+    # a draft still, which TFDS renames when all of it is written.
+    about = {split: describe_sources(rows) for split, rows in triplets.items()}
+    text = json.dumps({"splits": about}, indent=1, ensure_ascii=False)
+    write_text(Path(self.data_dir) / "dataset.json", text + "\n")
+    return {s: self._generate_examples(rows) for s, rows in triplets.items()}
 
   def _generate_examples(self, triplets: list[Triplet]):
     numbered = list(enumerate(triplets))

@@ -90,9 +90,7 @@ def read_table(path: Path) -> Table:
   def number(record, kind, place, file):
     if file is None:
       return None
-    files[len(files)] = PackedFile(
-      split, (record, kind, place), file["name"], tuple(file["size"])
-    )
+    files[len(files)] = PackedFile.listed(split, (record, kind, place), file)
     return len(files) - 1
 
   for _, record, told in found:
