@@ -200,7 +200,7 @@ def picture(
   left = "".join(
     f"<g><title>{escape(label)} {[round(v, 1) for v in box]}</title>{_box(box)}"
     "</g>"
-    for box, label in zip(boxes.tolist(), labels)
+    for box, label in zip(boxes.tolist(), labels, strict=True)
   )
   # Lines and dots keep their size whatever the size of the image.
   unit = max(h, w) / 336

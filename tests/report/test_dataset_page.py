@@ -282,6 +282,17 @@ def test_colours_show_kinds_of_ground():
   )
 
 
+def test_signs_of_colours_are_fixed():
+  """Red grows along a line wherever its largest loading is positive."""
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    direction = rng.normal(size=64)
+    line = np.outer([0, 1, 2], direction)
+    rising = direction[np.abs(direction).argmax()] > 0
+    red = anchor_colours(line)[0][:, 0].tolist()
+    assert red == ([0, 128, 255] if rising else [255, 128, 0])
+
+
 def test_the_example_of_colours_is_true():
   found = doctest.testmod(anchor_colours_module)
   assert found.attempted
@@ -339,8 +350,8 @@ def test_histogram_has_every_value():
   values = [1] * 8 + [2] * 4 + [57] * 2
   svg = histogram(values, "a < b")
   assert bars(svg) == [64.0, 10.7]
-  # Bins are as wide as each other: 19 of 3 numbers each.
-  assert bars(histogram(range(1, 58), "x")) == [64.0] * 19
+  # Bins are as wide as each other, of 3 numbers; the last holds one.
+  assert bars(histogram(range(1, 59), "x")) == [64.0] * 19 + [21.3]
   assert "median 1" in svg
   assert "a &lt; b" in svg
   assert "all 3" in histogram([3, 3], "x")
