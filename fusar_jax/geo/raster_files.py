@@ -103,11 +103,14 @@ class GdalFile:
     self.declared_nodata = data.nodatavals[first]
     flags = data.mask_flag_enums[first]
     self.has_mask = MaskFlags.per_dataset in flags
-    self.descriptions = tuple(
-      data.descriptions[i - 1] or "" for i in self._indexes
+    texts = [_decoded(lambda: data.descriptions), _decoded(lambda: data.units)]
+    self.descriptions, self.units = (
+      tuple((each and each[i - 1]) or "" for i in self._indexes)
+      for each in texts
     )
-    self.units = tuple(data.units[i - 1] or "" for i in self._indexes)
-    self.tags = data.tags() | data.tags(ns="IMAGERY")
+    self.tags = (_decoded(data.tags) or {}) | (
+      _decoded(lambda: data.tags(ns="IMAGERY")) or {}
+    )
     pairs = [(data.scales[i - 1], data.offsets[i - 1]) for i in self._indexes]
     self.scales = None if set(pairs) <= {(1.0, 0.0)} else np.array(pairs)
     self._check_blocks()
@@ -274,6 +277,14 @@ def check_size(path: Path, height: int, width: int, count: int) -> None:
       f"{path}: declares {height} x {width} pixels; at most {MAX_PIXELS:,} are"
       " read. Cut the part you need out of it first: gdal_translate -srcwin."
     )
+
+
+def _decoded(read):
+  # Old writers leave Latin-1 in their texts, which rasterio does not decode.
+  try:
+    return read()
+  except UnicodeDecodeError:
+    return None
 
 
 def _environment():

@@ -50,6 +50,16 @@ def test_numpy_arrays_of_any_layout(tmp_path, speckle):
       np.testing.assert_array_equal(raster.read()[0], stored)
 
 
+def test_texts_that_are_not_utf8_do_not_stop_anyone(tmp_path, write_raster):
+  path = write_raster(
+    tmp_path / "a.tif", np.ones((1, 9, 9), "uint8"), names=("VV_XXXX",)
+  )
+  path.write_bytes(path.read_bytes().replace(b"XXXX", b"f\xfcr\xe9"))
+  with open_raster(path) as raster:
+    assert raster.bands == ("1",)
+    assert raster.read()[1].all()
+
+
 def _truncated(path, write):
   write(path, np.ones((1, 64, 64)))
   path.write_bytes(path.read_bytes()[:-100])
@@ -140,7 +150,7 @@ def test_mutated_files_give_nothing_but_value_errors(
   np.save(tmp_path / "a.npy", speckle(32, 40) * (1 + 1j))
   rng = np.random.default_rng(0)
   refused = []
-  for trial in range(160):
+  for trial in range(100):
     suffix = (".tif", ".npy")[trial % 2]
     data = bytearray((tmp_path / f"a{suffix}").read_bytes())
     if trial % 3 == 0:
@@ -156,7 +166,7 @@ def test_mutated_files_give_nothing_but_value_errors(
     except ValueError as error:
       refused.append(str(error))
   assert all("b.tif" in told or "b.npy" in told for told in refused)
-  assert 20 < len(refused) < 140
+  assert 20 < len(refused) < 90
 
 
 def test_limits_hold_what_they_promise():

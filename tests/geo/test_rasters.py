@@ -207,7 +207,7 @@ import resource, sys
 from fusar_jax.geo import rasters, stretch, tiles
 with rasters.open_raster(sys.argv[1], nodata="none") as raster:
   stretches = stretch.fit_stretches(raster)
-  for tile in tiles.plan_tiles(raster.height, raster.width, 504, 50)[::40]:
+  for tile in tiles.plan_tiles(raster.height, raster.width, 504, 50)[::90]:
     tiles.render(raster, stretches, tile, 504)
   coarse = tiles.plan_tiles(raster.height, raster.width, 504, 0, 6.5)
   tiles.render(raster, stretches, coarse[0], 504)
