@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -235,7 +236,7 @@ def _index_row(row: Mapping[str, Any], folder):
   crs = _crs_text(str(row["crs"]).strip())
   bounds, degrees = _bounds(row)
   west, south, east, north = bounds
-  if not np.isfinite(bounds).all() or south >= north or west == east:
+  if not all(map(math.isfinite, bounds)) or south >= north or west == east:
     raise ValueError(f"bounds {bounds} are not west, south, east, north")
   if west > east and not degrees:
     raise ValueError(f"bounds {bounds}: west is larger than east")

@@ -177,6 +177,27 @@ def test_an_index_that_lies_is_caught(tmp_path, tile, change, told):
     archive.sample(*place, 2024)
 
 
+def test_degrees_across_the_date_line(tmp_path, write_tile, random_values):
+  """West is then larger than east, as published tables write it."""
+  x, y = rasterio.warp.transform("EPSG:4326", "EPSG:32660", [180.0], [60.0])
+  write_tile(
+    tmp_path / "line.tif",
+    random_values(60, 60),
+    crs="EPSG:32660",
+    west=x[0] - 300,
+    north=y[0] + 300,
+  )
+  row = _without_bounds("wgs84_", (179.99, 59.99, -179.99, 60.01))
+  row |= {"path": "line.tif", "crs": "EPSG:32660"}
+  archive = open_archive(_write_csv(tmp_path / "index.csv", [row]))
+  lons, lats = [179.999, -179.999, 180.001], [60.0] * 3
+  vectors, found = archive.sample(lons, lats, 2024)
+  assert found.all()
+  np.testing.assert_array_equal(vectors[1], vectors[2])
+  assert len(archive.tiles_in((179.995, 60, 180.005, 60.001), 2024)) == 1
+  assert not archive.tiles_in((170.0, 60, 179.0, 60.001), 2024)
+
+
 def test_years_from_names(tmp_path, write_tile, random_values):
   values = random_values(4, 4)
   for name in (
