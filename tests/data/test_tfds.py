@@ -85,6 +85,23 @@ def test_rows_and_files_are_those_of_the_folder(built, triplets):
         )
 
 
+def test_another_build_is_read_anew(manifest, tmp_path):
+  """In the same process and place: nothing of the first build is left."""
+  made = build({"train": str(manifest)}, tmp_path / "out")
+  assert len(read_manifest(made / "train")) == 11
+  shutil.rmtree(made)
+  lines = manifest.read_text().splitlines(keepends=True)
+  few = manifest.with_name("few.jsonl")
+  few.write_text("".join(lines[4:6]))
+  made = build({"train": str(few)}, tmp_path / "out")
+  ours = read_manifest(made / "train")
+  assert [t.id for t in ours] == ["row4", "row5"]
+  assert (
+    ours[0].images[0].read_bytes()
+    == (manifest.parent / "images" / "4.png").read_bytes()
+  )
+
+
 def test_what_others_read(built, triplets):
   """A record says by itself what its triplet holds: pixels, tensors, words."""
   source = tfds.data_source(
@@ -175,9 +192,12 @@ def test_it_is_hashed_like_every_data_set(built, manifest, tmp_path):
   assert provenance.hash_manifest(bare / "train") != told["sha256"]
 
 
-def test_what_is_refused(built, manifest, tmp_path):
+def test_what_is_refused(built, manifest, tmp_path, monkeypatch):
   with pytest.raises(FileExistsError, match="there already"):
     build({"train": str(manifest)}, built.parents[1])
+  monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
+  with pytest.raises(ImportError, match=r"fusar-jax\[tfds-build\]"):
+    build({"train": str(manifest)}, tmp_path / "beam", beam=[])
   with pytest.raises(ValueError, match=r"valid: not a readable split"):
     read_manifest(built / "valid")
   folder = tmp_path / "data"

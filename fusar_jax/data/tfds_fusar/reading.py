@@ -31,10 +31,12 @@ class TfdsSplit:
   Attributes:
     folder: that holds its features.json: DIR/tfds_fusar/1.0.0.
     name: "train", or a part of it as TFDS writes it: "train[:80%]".
+    built: when, in nanoseconds: another build is another split.
   """
 
   folder: Path
   name: str
+  built: int
 
   def read(self, key: tuple[int, str, int]) -> bytes:
     """Returns a file of a record.
@@ -66,15 +68,19 @@ def is_split(path: Path) -> bool:
   return (path.parent / "features.json").is_file() and not path.exists()
 
 
-# A run asks twice: for its rows, and for their hash.
-@functools.lru_cache(maxsize=4)
 def read_table(path: Path) -> Table:
   """Returns rows and files of a split, in the order of its manifest.
 
   Raises:
     ValueError: no such split, a data set of something else, or a damaged one.
   """
-  split = TfdsSplit(path.parent, path.name)
+  built = (path.parent / "features.json").stat().st_mtime_ns
+  return _table(TfdsSplit(path.parent, path.name, built))
+
+
+# A run asks twice: for its rows, and for their hash.
+@functools.lru_cache(maxsize=4)
+def _table(split: TfdsSplit) -> Table:
   found = []
   try:
     for record, example in enumerate(_source(split)):
