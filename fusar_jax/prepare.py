@@ -26,20 +26,38 @@ from rich.table import Table
 from rich.text import Text
 
 from fusar_jax.data.importers.dataset_folder import Origin
+from fusar_jax.data.importers.scene_card import SKIPPED
 from fusar_jax.data.importers.scene_labels import read_labels
 from fusar_jax.data.importers.scene_sources import Look, read_stretches
-from fusar_jax.data.importers.scenes import SKIPPED, Plan, prepare_scenes
+from fusar_jax.data.importers.scenes import Plan, prepare_scenes
 from fusar_jax.data.importers.targets import EVERY_TASK, TASKS
 from fusar_jax.geo import nodes
 from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive, open_archive
 from fusar_jax.geo.quantities import QUANTITIES
-from fusar_jax.geo.stretch import CURVES, PERCENTILES
+from fusar_jax.geo.stretch import CURVES, DECIBELS, PERCENTILES
+
+# Options that mean something only beside another one.
+_NEEDS = {
+  "aef": ("year", "spacing", "limit", "method", "table", "require_anchors"),
+  "labels": (
+    "labels_crs",
+    "label_field",
+    "empty_scenes",
+    "classes",
+    "tasks",
+    "min_inside",
+    "skip_empty",
+  ),
+}
 
 
 def parser() -> argparse.ArgumentParser:
   """Returns the command line."""
   p = argparse.ArgumentParser(
-    prog="python -m fusar_jax.prepare", description=__doc__.split("\n")[0]
+    prog="python -m fusar_jax.prepare",
+    description=__doc__.split("\n")[0],
+    usage="%(prog)s --sar SCENE [SCENE ...] --out DIR --source TEXT --license"
+    " TEXT [--aef SOURCE ...] [--year Y] [--labels FILE ...] [options]",
   )
   p.add_argument("--sar", nargs="+", required=True, help="rasters, or .npy")
   p.add_argument(
@@ -82,7 +100,12 @@ def parser() -> argparse.ArgumentParser:
     "--bands", help="VV, or VV,VH,VV/VH for red,green,blue; default: the first"
   )
   g.add_argument(
-    "--percentiles", type=float, nargs=2, default=PERCENTILES, metavar="P"
+    "--percentiles",
+    type=float,
+    nargs=2,
+    default=PERCENTILES,
+    metavar=("LOW", "HIGH"),
+    help="what becomes black and white (default: 1 99)",
   )
   g.add_argument("--curve", choices=CURVES, help="of the stretch to 8 bits")
   g.add_argument(
@@ -151,7 +174,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  args = parser().parse_args(argv)
+  arguments = parser()
+  args = arguments.parse_args(argv)
+  _check_alone(args, arguments)
   console = Console(stderr=True)
   try:
     plan, archive = _plan(args), _archive(args)
@@ -181,9 +206,28 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
+def _check_alone(args, arguments: argparse.ArgumentParser) -> None:
+  """Refuses options that would do nothing."""
+  for needed, others in _NEEDS.items():
+    idle = [
+      f"--{name.replace('_', '-')}"
+      for name in others
+      if not getattr(args, needed)
+      and getattr(args, name) != arguments.get_default(name)
+    ]
+    if idle:
+      arguments.error(f"{', '.join(idle)} without --{needed} would do nothing.")
+  if args.stretch:
+    idle = [
+      f"--{name}"
+      for name in ("bands", "percentiles", "curve")
+      if getattr(args, name) != arguments.get_default(name)
+    ]
+    if idle:
+      arguments.error(f"--stretch tells {', '.join(idle)}; leave them out.")
+
+
 def _plan(args) -> Plan:
-  if args.stretch and args.bands:
-    raise ValueError("--stretch tells the bands too; leave --bands out.")
   look = Look(
     size=args.size,
     overlap=args.overlap,
@@ -254,50 +298,76 @@ def _bar(console: Console) -> Progress:
 
 
 def tell(card: dict, out: Path, console: Console) -> None:
-  """Prints what came of each scene, and what was left out."""
-  table = Table("scene", "what", title=Text(f"{card['rows']} rows in {out}"))
-  for scene in card["scenes"]:
-    table.add_row(Text(scene["name"]), Text("\n".join(_told(scene))))
+  """Prints what came of each scene, how it was read, and what to know."""
+  scenes = card["scenes"]
+  table = Table(title=Text(f"{card['rows']} rows in {out}"))
+  table.add_column("scene", overflow="fold")
+  for name in ("tiles", "kept", "with anchors", "targets shown"):
+    table.add_column(name, justify="right")
+  table.add_column("skipped")
+  for scene in scenes:
+    targets = scene["targets"]
+    table.add_row(
+      Text(scene["name"]),
+      str(scene["tiles"]),
+      str(scene["kept"]),
+      str(scene["anchors"]["tiles"]),
+      str(targets["shown"]) if targets else "-",
+      ", ".join(f"{n} {SKIPPED[why]}" for why, n in scene["skipped"].items()),
+    )
   console.print(table)
-  if not card["labelled"]:
-    console.print(
-      "No labels: the answers are empty. These rows are for predict, not for"
-      " training.",
-      style="yellow",
-    )
-  if card["refused"]:
-    console.print(
-      f"{card['refused']} refused, listed in refused.txt.", style="yellow"
-    )
+  for line in (line for scene in scenes for line in _notes(scene)):
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+  for line in _warnings(card):
+    console.print(line, markup=False, style="yellow", soft_wrap=True)
   if card["alphaearth"]:
     console.print(ATTRIBUTION, soft_wrap=True)
 
 
-def _told(scene):
-  yield f"{scene['kept']} of {scene['tiles']} tiles"
-  for name, count in scene["skipped"].items():
-    yield f"  {count} skipped: {SKIPPED[name]}"
-  yield f"{scene['quantity']}: {scene['quantity_reason']}"
+def _notes(scene):
+  """How a scene was read."""
   nodata = scene["nodata"]
-  yield f"nodata {nodata['value']}, {nodata['origin']}: {nodata['reason']}"
-  for stretch in scene["stretches"]:
-    unit = "dB" if stretch["curve"] == "db" else "amplitude"
-    yield (
-      f"{stretch['band']}: {stretch['low']:.4g} to {stretch['high']:.4g} {unit}"
-    )
-  anchors = scene["anchors"]
+  stretches = (
+    f"{s['band']} from {s['low']:.4g} to {s['high']:.4g}"
+    f" {'dB' if s['curve'] == DECIBELS else 'in amplitude'}"
+    for s in scene["stretches"]
+  )
+  yield (
+    f"{scene['name']}: {scene['quantity']} ({scene['quantity_reason']}); nodata"
+    f" {nodata['value']} ({nodata['origin']}: {nodata['reason']});"
+    f" {', '.join(stretches)}"
+  )
+  anchors, targets = scene["anchors"], scene["targets"]
   if anchors["tiles"]:
     yield (
-      f"anchors of {scene['aef_year']} in {anchors['tiles']} tiles:"
-      f" {anchors['found']} of {anchors['nodes']} nodes have vectors"
+      f"  AlphaEarth of {scene['aef_year']} at {anchors['found']} of"
+      f" {anchors['nodes']} nodes"
     )
-  if scene["targets"]:
-    told = scene["targets"]
+  if targets:
     yield (
-      f"{told['in_scene']} targets, shown {told['shown']} times;"
-      f" {told['in_no_tile']} in no tile"
+      f"  {targets['in_scene']} targets, shown {targets['shown']} times;"
+      f" {targets['in_no_tile']} in no tile"
     )
-  yield from scene["notes"]
+  yield from (f"  {note}" for note in scene["notes"])
+
+
+def _warnings(card):
+  """What a user may not have meant."""
+  for scene in card["scenes"]:
+    if thin := scene["anchors"]["thin_tiles"]:
+      yield (
+        f"{scene['name']}: {thin} tiles have AlphaEarth below less than"
+        f" {100 * nodes.MIN_SHARE:.0f} % of their nodes."
+      )
+  if card["labels_elsewhere"]:
+    yield f"{card['labels_elsewhere']} labels lie in none of the scenes."
+  if not card["labelled"]:
+    yield (
+      "No labels: the answers are empty. These rows are for predict, not for"
+      " training."
+    )
+  if card["refused"]:
+    yield f"{card['refused']} refused, listed in refused.txt."
 
 
 if __name__ == "__main__":

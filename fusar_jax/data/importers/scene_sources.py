@@ -40,6 +40,9 @@ class Look:
     percentiles, curve: of `fit_stretch`.
     stretches: to replay, by the name of the scene they were fitted to; a single
       one serves all scenes. None: each scene is fitted.
+
+  Raises:
+    ValueError: percentiles out of order.
   """
 
   size: int = 504
@@ -51,6 +54,14 @@ class Look:
   percentiles: tuple[float, float] = PERCENTILES
   curve: str | None = None
   stretches: Mapping[str, tuple[Stretch, ...]] | None = None
+
+  def __post_init__(self):
+    low, high = self.percentiles
+    if not 0 <= low < high <= 100:
+      raise ValueError(
+        "expected two percentiles in rising order in 0..100, got"
+        f" {self.percentiles}."
+      )
 
   def open(self, path: str | os.PathLike) -> Raster:
     """Opens a raster as the options tell."""
@@ -77,6 +88,16 @@ class Look:
     if self.bands is None:
       return raster.bands[:1]
     return tuple(band.strip() for band in self.bands.split(","))
+
+  def check_quantity(self, name: str, raster: Raster) -> None:
+    """Raises ValueError if what is replayed was fitted to another quantity."""
+    foreign = {s.quantity for s in self._replayed(name)} - {raster.detected}
+    if foreign:
+      raise ValueError(
+        f"it holds {raster.detected}, but the stretch to replay is of"
+        f" {', '.join(sorted(foreign))}; fit one, or state the quantity if that"
+        " was guessed wrongly."
+      )
 
   def _replayed(self, name):
     if len(self.stretches) == 1:
@@ -258,9 +279,14 @@ def _scene(path, name, look, year) -> Scene:
   with look.open(path) as raster:
     bands = look.bands_of(name, raster)
     if len(bands) not in (1, 3):
-      raise ValueError(f"expected one band or three, got {', '.join(bands)}.")
+      raise ValueError(
+        f"expected one band or three, got {', '.join(bands)}; a composite of"
+        " two is, for instance, VV,VH,VV/VH."
+      )
     # Names of bands are the raster's to judge.
     raster.read((0, 0, 1, 1), bands)
+    if look.stretches is not None:
+      look.check_quantity(name, raster)
     scale = (1.0, 1.0)
     if look.ground_sampling_distance is not None:
       scale = scale_to(raster, look.ground_sampling_distance)

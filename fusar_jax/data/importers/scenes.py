@@ -11,7 +11,6 @@ same bytes. A run that was stopped goes on where it was (`scene_journal`); the
 manifest is written last, when all that it names is there.
 """
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -24,9 +23,14 @@ from typing import Any
 
 from PIL import Image
 
-from fusar_jax.data.importers import duplicates
 from fusar_jax.data.importers.box_dataset import check_tasks
 from fusar_jax.data.importers.dataset_folder import Origin
+from fusar_jax.data.importers.scene_card import (
+  KEPT,
+  SceneResult,
+  nothing_left,
+  write_card,
+)
 from fusar_jax.data.importers.scene_journal import (
   NAME,
   Journal,
@@ -45,16 +49,14 @@ from fusar_jax.data.importers.scene_sources import (
   bounds_of,
   check_years,
   open_scenes,
-  tiles_below,
 )
 from fusar_jax.data.importers.targets import TASKS
 from fusar_jax.data.triplets import (
   raise_together,
   write_manifest,
-  write_text,
 )
 from fusar_jax.geo import nodes as nodes_lib
-from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive
+from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.anchors import write_anchors
 from fusar_jax.geo.stretch import Stretch
 from fusar_jax.geo.tiles import Tile, render
@@ -62,14 +64,6 @@ from fusar_jax.geo.tiles import Tile, render
 # Raised whenever the same options no longer give the same bytes.
 VERSION = 1
 MANIFEST, CARD = "manifest.jsonl", "dataset.json"
-KEPT = "kept"
-# Why a tile is not kept; in the order in which it is asked.
-SKIPPED = {
-  "damaged": "cannot be read",
-  "nodata": "mostly nodata",
-  "empty": "no target in it",
-  "no_anchors": "no AlphaEarth below it",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,11 +179,25 @@ def prepare_scenes(
     work = _Work(plan, journal, archive, labels, drop_refused)
     total = sum(len(scene.tiles(plan.look)) for scene in scenes)
     done = 0
+    results = []
     for scene in scenes:
       for _ in work.cut(scene):
         done += 1
         on_tile(done, total)
-    return _finish(out, scenes, work, origin, settings, refused)
+      results.append(work.result(scene))
+    kept = [entry for result in results for entry in result.kept]
+    if not kept:
+      journal.delete()
+      raise ValueError(nothing_left(results, plan.look.size))
+    card = write_card(
+      out / CARD, results, labels, archive, origin, settings, refused
+    )
+    # Last: all that it names is there.
+    write_manifest(
+      out / MANIFEST, [row for entry in kept for row in entry["rows"]]
+    )
+    journal.delete()
+  return card
 
 
 class _Work:
@@ -206,29 +214,38 @@ class _Work:
     """Yields after each tile, done now or before."""
     look = self.plan.look
     with contextlib.ExitStack() as stack:
-      raster = stretches = None
+      raster = None
       for tile in scene.tiles(look):
         entry = self.journal.entries.get(_key(scene, tile))
         if entry is None or not self.journal.is_intact(entry["files"]):
           if raster is None:
             raster = stack.enter_context(look.open(scene.path))
-            stretches = self._stretches(scene, raster)
-          self.journal.enter(
-            _key(scene, tile), self._tile(scene, tile, raster, stretches)
-          )
+          self.journal.enter(_key(scene, tile), self._tile(scene, tile, raster))
         yield
 
-  def _stretches(self, scene, raster):
+  def result(self, scene: Scene) -> SceneResult:
+    """What became of a scene that was cut."""
+    entries = self.journal.entries
+    tiles = scene.tiles(self.plan.look)
+    return SceneResult(
+      scene,
+      entries.get(scene.name, []),
+      {tile.name: entries[_key(scene, tile)] for tile in tiles},
+    )
+
+  def _stretches(self, scene, raster) -> list[Stretch]:
+    """Fitted once, and kept in the journal."""
     if scene.name not in self.journal.entries:
       fitted = self.plan.look.stretches_of(scene.name, raster, scene.scale)
       self.journal.enter(scene.name, [s.to_json() for s in fitted])
     return [Stretch.from_json(s) for s in self.journal.entries[scene.name]]
 
-  def _tile(self, scene, tile, raster, stretches) -> dict:
+  def _tile(self, scene, tile, raster) -> dict:
     """Writes the files of a tile; returns its entry."""
     plan, size = self.plan, self.plan.look.size
     entry = {"outcome": KEPT, "files": {}, "anchors": None, "targets": []}
     try:
+      stretches = self._stretches(scene, raster)
       picture, valid = render(raster, stretches, tile, size)
     except ValueError as error:
       if not self._drop_refused:
@@ -371,120 +388,3 @@ def _png(picture, *, is_grey: bool) -> bytes:
   file = io.BytesIO()
   Image.fromarray(picture[..., 0] if is_grey else picture).save(file, "PNG")
   return file.getvalue()
-
-
-def _finish(out, scenes, work, origin, settings, refused) -> dict:
-  """Writes what ties the tiles together; the manifest last."""
-  plan, entries = work.plan, work.journal.entries
-  records, kept, refused = [], [], list(refused)
-  for scene in scenes:
-    tiles = {t.name: entries[_key(scene, t)] for t in scene.tiles(plan.look)}
-    refused += [
-      f"{scene.path.name} {name}: {entry['why']}"
-      for name, entry in tiles.items()
-      if entry["outcome"] == "damaged"
-    ]
-    kept += [e for e in tiles.values() if e["outcome"] == KEPT]
-    records.append(_scene_record(scene, list(tiles.values()), work))
-  if not kept:
-    work.journal.delete()
-    raise ValueError(_nothing(records, plan))
-  rows = [row for entry in kept for row in entry["rows"]]
-  hashes = {k: v for entry in kept for k, v in entry["files"].items()}
-  images = {k: v for k, v in hashes.items() if k.startswith("images/")}
-  card = {
-    "importer": "scenes",
-    **dataclasses.asdict(origin),
-    "alphaearth": _attribution(scenes, work.archive, records),
-    "labelled": work.labels is not None,
-    "classes": list(plan.classes),
-    "tasks": list(plan.tasks) if work.labels is not None else ["captioning"],
-    "targets": sum(r["targets"]["shown"] for r in records if r["targets"]),
-    "images": len(images),
-    "rows": len(rows),
-    "refused": len(refused),
-    "scenes": records,
-    "settings": settings,
-    "identical_images": [
-      list(copies.names) for copies in duplicates.find_copies(images)
-    ],
-    "sha256": images,
-    "anchors_sha256": {k: v for k, v in hashes.items() if k not in images},
-  }
-  if refused:
-    write_text(out / "refused.txt", "".join(f"{r}\n" for r in refused))
-  text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
-  write_text(out / CARD, text)
-  write_manifest(out / MANIFEST, rows)
-  work.journal.delete()
-  return json.loads(text)
-
-
-def _scene_record(scene: Scene, tiles, work) -> dict:
-  """What dataset.json tells of a scene."""
-  outcomes = collections.Counter(entry["outcome"] for entry in tiles)
-  kept = [entry for entry in tiles if entry["outcome"] == KEPT]
-  anchors = [e["anchors"] for e in kept if e["anchors"] and e["anchors"][0]]
-  found, inside = (sum(a[i] for a in anchors) for i in (0, 1))
-  targets = None
-  if work.labels is not None:
-    all_targets = work.labels.targets[scene.name]
-    seen = {place for entry in kept for place in entry["targets"]}
-    targets = {
-      "in_scene": len(all_targets),
-      "shown": sum(len(entry["targets"]) for entry in kept),
-      "in_no_tile": len(all_targets) - len(seen),
-    }
-  return {
-    "name": scene.name,
-    "sha256": scene.sha256,
-    **scene.record,
-    "scale": list(scene.scale),
-    "bands_shown": list(scene.bands),
-    "stretches": work.journal.entries[scene.name],
-    "aef_year": scene.year if anchors else None,
-    "tiles": len(tiles),
-    KEPT: len(kept),
-    "skipped": {name: outcomes[name] for name in SKIPPED if outcomes[name]},
-    "anchors": {
-      "tiles": len(anchors),
-      "nodes": inside,
-      "found": found,
-    },
-    "targets": targets,
-  }
-
-
-def _attribution(scenes, archive, records) -> dict | None:
-  """What AlphaEarth's licence asks to be told, and which tiles were read."""
-  used = [s for s, r in zip(scenes, records) if r["anchors"]["tiles"]]
-  if not used:
-    return None
-  return {
-    "attribution": ATTRIBUTION,
-    "license": "CC-BY 4.0",
-    "years": sorted({scene.year for scene in used}),
-    "tiles": sorted(
-      {
-        os.path.basename(path)
-        for scene in used
-        for path in tiles_below(scene, archive)
-      }
-    ),
-  }
-
-
-def _nothing(records, plan) -> str:
-  told = [
-    f"{r['file']} ({r['size'][0]} x {r['size'][1]} pixels): "
-    + ", ".join(
-      f"{n} of {r['tiles']} {SKIPPED[k]}" for k, n in r["skipped"].items()
-    )
-    for r in records
-  ]
-  return (
-    f"no tile of {plan.look.size} x {plan.look.size} pixels is left:\n  "
-    + "\n  ".join(told)
-    + "\nA scene smaller than a tile needs a smaller size; what counts as"
-    " nodata, and how much of it is too much, can be stated."
-  )

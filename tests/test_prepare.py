@@ -1,0 +1,180 @@
+"""The command: a folder that doctor passes, killed and run again, refusals."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine
+
+from fusar_jax.config import preset
+from fusar_jax.data.inventory import read_splits
+from fusar_jax.prepare import main
+
+TERMS = ["--source", "made for this test", "--license", "none stated"]
+
+
+@pytest.fixture
+def scene(tmp_path):
+  path = tmp_path / "S1A_IW_GRDH_1SDV_20230809T020729.tif"
+  rng = np.random.default_rng(0)
+  values = rng.gamma(2, 50, (600, 600)).astype(np.uint16)
+  with rasterio.open(
+    path,
+    "w",
+    driver="GTiff",
+    height=600,
+    width=600,
+    count=1,
+    dtype="uint16",
+    crs="EPSG:32632",
+    transform=Affine(10, 0, 500_000, 0, -10, 5_000_000),
+  ) as file:
+    file.write(values[None])
+  return path
+
+
+@pytest.fixture
+def aef(tmp_path):
+  """A tile without a year in its name, over the west half of the scene."""
+  path = tmp_path / "aef.tif"
+  with rasterio.open(
+    path,
+    "w",
+    driver="GTiff",
+    height=600,
+    width=300,
+    count=64,
+    dtype="int8",
+    crs="EPSG:32632",
+    transform=Affine(10, 0, 500_000, 0, -10, 5_000_000),
+    nodata=-128,
+    compress="deflate",
+  ) as file:
+    file.write(np.full((64, 600, 300), 45, np.int8))
+  return path
+
+
+def _bytes_of(folder):
+  return {
+    path.relative_to(folder).as_posix(): hashlib.sha256(
+      path.read_bytes()
+    ).hexdigest()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+
+
+def test_a_scene_becomes_a_data_set(tmp_path, scene, aef, capsys):
+  """Every option group at once; the doctor's reader finds no fault."""
+  labels = tmp_path / "labels.csv"
+  labels.write_text("x1,y1,x2,y2,label\n20,30,60,50,ship\n390,20,420,44,ship\n")
+  out = tmp_path / "out"
+  arguments = ["--sar", str(scene), "--out", str(out), *TERMS]
+  arguments += ["--size", "224", "--overlap", "24", "--metadata-in-prompt"]
+  arguments += ["--aef", str(aef), "--year", "2023", "--labels", str(labels)]
+  assert main(arguments) == 0
+  told = capsys.readouterr().out
+  assert "2 targets, shown 3 times; 0 in no tile" in told
+  assert "3 tiles have AlphaEarth below less than 50 %" in told
+  assert "produced by Google" in told
+  splits, problems = read_splits([out], preset("tiny"))
+  assert problems == []
+  rows = splits[0].rows
+  assert len(rows) == 9 * 3
+  assert sum(row.anchors[0] is not None for row in rows) == 6 * 3
+  ship = next(row for row in rows if row.labels)
+  assert ship.triplet.question.startswith("Sensor Sentinel-1A, acquired on")
+  # The same command again changes nothing, and says the same.
+  before = _bytes_of(out)
+  assert main(arguments) == 0
+  assert capsys.readouterr().out == told
+  assert _bytes_of(out) == before
+  assert main([*arguments, "--min-valid", "0.9"]) == 1
+  assert "min_valid: was 0.5, now 0.9" in capsys.readouterr().err
+
+
+def test_without_labels_it_says_so(tmp_path, scene, capsys):
+  out = tmp_path / "out"
+  assert main(["--sar", str(scene), "--out", str(out), *TERMS]) == 0
+  assert "not for training" in " ".join(capsys.readouterr().out.split())
+  card = json.loads((out / "dataset.json").read_text())
+  assert (card["labelled"], card["tasks"]) == (False, ["captioning"])
+  replayed = tmp_path / "replayed"
+  arguments = ["--stretch", str(out / "dataset.json"), "--size", "300"]
+  command = ["--sar", str(scene), "--out", str(replayed), *TERMS]
+  assert main([*command, *arguments]) == 0
+  again = json.loads((replayed / "dataset.json").read_text())
+  assert again["scenes"][0]["stretches"] == card["scenes"][0]["stretches"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_and_run_again(tmp_path, scene, how):
+  """A real process, stopped anywhere: the end is the same to the byte."""
+  options = ["--sar", str(scene), *TERMS, "--size", "60"]
+  whole, out = tmp_path / "whole", tmp_path / "out"
+  assert main([*options, "--out", str(whole)]) == 0
+  command = [sys.executable, "-m", "fusar_jax.prepare", *options]
+  with subprocess.Popen(
+    [*command, "--out", str(out)],
+    stderr=subprocess.PIPE,
+    env=os.environ | {"OMP_NUM_THREADS": "1"},
+  ) as process:
+    journal = out / "prepare.partial.jsonl"
+    deadline = time.monotonic() + 60
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 20:
+      assert process.poll() is None, process.stderr.read()
+      assert time.monotonic() < deadline
+      time.sleep(0.002)
+    process.send_signal(how)
+    process.wait()
+    told = process.stderr.read()
+  assert journal.exists()
+  assert not (out / "manifest.jsonl").exists()
+  if how == signal.SIGINT:
+    assert process.returncode == 130
+    assert b"the same command goes on" in told
+  assert main([*options, "--out", str(out)]) == 0
+  assert _bytes_of(out) == _bytes_of(whole)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--year", "2023"], "--year without --aef would do nothing"),
+    (["--skip-empty"], "--skip-empty without --labels would do nothing"),
+    (["--stretch", "x", "--bands", "VV"], "--stretch tells --bands"),
+  ],
+)
+def test_idle_options_are_refused(scene, capsys, arguments, message):
+  with pytest.raises(SystemExit):
+    main(["--sar", str(scene), "--out", "x", *TERMS, *arguments])
+  assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--aef", "nowhere"], "nowhere"),
+    (["--labels", "nowhere.csv"], "nowhere.csv"),
+    (["--stretch", "nowhere.json"], "nowhere.json"),
+    (["--bands", "HH"], "no band 'HH'"),
+    (["--license", " "], "license of the data must be told"),
+    (["--percentiles", "9", "3"], "rising order"),
+    (["--min-valid", "0"], "min_valid must be in (0, 1]"),
+    (["--nodata", "none", "--overlap", "504"], "0 <= overlap < size"),
+  ],
+)
+def test_errors_are_told_and_nothing_is_written(
+  tmp_path, scene, capsys, arguments, message
+):
+  out = tmp_path / "out"
+  assert main(["--sar", str(scene), "--out", str(out), *TERMS, *arguments]) == 1
+  assert message in capsys.readouterr().err
+  assert not out.exists()
