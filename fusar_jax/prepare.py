@@ -36,6 +36,9 @@ from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive, open_archive
 from fusar_jax.geo.quantities import QUANTITIES
 from fusar_jax.geo.stretch import CURVES, DECIBELS, PERCENTILES
 
+# Tiles that share more of their pixels are one sample rather than two.
+_NEAR_COPIES = 0.75
+
 # Options that mean something only beside another one.
 _NEEDS = {
   "aef": ("year", "spacing", "limit", "method", "table", "require_anchors"),
@@ -354,6 +357,12 @@ def _notes(scene):
 def _warnings(card):
   """What a user may not have meant."""
   for scene in card["scenes"]:
+    if (shared := scene["shared_by_two"]) > _NEAR_COPIES:
+      yield (
+        f"{scene['name']}: two tiles share {100 * shared:.0f} % of their"
+        f" pixels, since {scene['size'][0]} x {scene['size'][1]} are little more"
+        " than one; another --size avoids such near copies."
+      )
     if thin := scene["anchors"]["thin_tiles"]:
       yield (
         f"{scene['name']}: {thin} tiles have AlphaEarth below less than"

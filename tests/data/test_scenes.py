@@ -358,6 +358,11 @@ def test_bad_csv_is_refused(tmp_path, scene, text, message):
     ),
     ({"properties": {"colour": "red"}}, r"no class .* it has \['colour'\]"),
     ({"properties": None}, "no class"),
+    ({"properties": ["ship"]}, "no class"),
+    (
+      {"geometry": {"type": "Polygon", "coordinates": [[[1], [2], [3], [1]]]}},
+      "four points or more",
+    ),
   ],
 )
 def test_bad_geojson_is_refused(tmp_path, scene, change, message):
@@ -378,6 +383,25 @@ def test_places_need_degrees_and_a_georeference(tmp_path, scene):
   path = _geojson(path, "EPSG:4326")
   with pytest.raises(ValueError, match=r"nowhere\.tif has no georeference"):
     _prepare(nowhere, tmp_path / "out", read_labels=_labels(path))
+
+
+def test_a_crs_that_nobody_knows_is_refused(tmp_path, scene):
+  path = _geojson(tmp_path / "labels.geojson", UTM, "urn:ogc:def:crs:NONE")
+  with pytest.raises(ValueError, match=r'labels\.geojson: "crs" names no'):
+    _prepare(scene, tmp_path / "out", read_labels=_labels(path))
+
+
+def test_an_outline_around_the_scene_belongs_to_it(tmp_path, scene):
+  """None of its points is in the scene, and no tile shows enough of it."""
+  path = _geojson(tmp_path / "labels.geojson", "EPSG:4326")
+  told = json.loads(path.read_text())
+  x, y = told["features"][1]["geometry"]["coordinates"][0][0]
+  ring = [[x + i, y + j] for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+  told["features"][1]["geometry"]["coordinates"] = [[*ring, ring[0]]]
+  path.write_text(json.dumps(told))
+  card = _prepare(scene, tmp_path / "out", read_labels=_labels(path))
+  assert card["labels_elsewhere"] == 0
+  assert card["scenes"][0]["targets"]["in_no_tile"] == 1
 
 
 def test_features_of_other_places_are_counted(tmp_path, scene):
@@ -532,6 +556,8 @@ def test_nothing_left_is_an_error_that_can_be_mended(tmp_path):
   card = _prepare(path, tmp_path / "out", _look(nodata="none"))
   assert card["images"] == 4
   assert len(card["identical_images"]) == 1
+  # 60 pixels in tiles of 56: one sample rather than four.
+  assert card["scenes"][0]["shared_by_two"] == pytest.approx(52 / 56, abs=1e-3)
 
 
 def test_without_georeference_there_are_no_anchors(tmp_path, archive):

@@ -39,6 +39,7 @@ class SceneResult:
 
   Attributes:
     scene: the scene.
+    shared: share of their pixels that its only two tiles share.
     stretches: as `Stretch.to_json` gives them.
     tiles: by name, as they were entered in the journal: "outcome" (KEPT, or of
       SKIPPED, then "why" may tell more), "files" (hash by name), "rows",
@@ -47,6 +48,7 @@ class SceneResult:
   """
 
   scene: Scene
+  shared: float
   stretches: Sequence[Mapping[str, Any]]
   tiles: Mapping[str, Mapping[str, Any]]
 
@@ -165,6 +167,7 @@ def _record(result: SceneResult, labels) -> dict:
     "bands_shown": list(scene.bands),
     "stretches": list(result.stretches),
     "tiles": len(result.tiles),
+    "shared_by_two": result.shared,
     "kept": len(result.kept),
     "skipped": result.skipped,
     "aef_year": scene.year if anchored else None,

@@ -242,17 +242,19 @@ def _read_geojson(path, told, found: _Found, crs, field) -> None:
   features = told.get("features") if "features" in told else [told]
   if not isinstance(features, list):
     raise ValueError(f'{path}: expected a list in "features".')
-  outlines, labels = [], []
+  outlines, labels, bad = [], [], []
   for i, feature in enumerate(features):
     try:
       outlines.append(_outline(feature))
       labels.append(_label(feature, field))
     except ValueError as error:
-      found.problems.append(f"{path} feature {i}: {error}")
-  if found.problems or not features:
+      bad.append(f"{path} feature {i}: {error}")
+  found.problems += bad
+  if bad or not features:
     return
-  crs = crs or _named_crs(told) or georeference.LONLAT
-  ends = np.cumsum([len(outline) for outline in outlines])[:-1]
+  crs = crs or _named_crs(path, told) or georeference.LONLAT
+  # All points in one row; a feature's begin at `starts`.
+  starts = np.cumsum([0, *map(len, outlines)])[:-1]
   x, y = np.concatenate(outlines).T
   if crs == georeference.LONLAT and (
     np.abs(x).max() > 360 or np.abs(y).max() > 90
@@ -270,26 +272,35 @@ def _read_geojson(path, told, found: _Found, crs, field) -> None:
       )
     system = scene.place.crs if crs == SCENE_CRS else crs
     lons, lats = georeference.reproject(system, georeference.LONLAT, x, y)
-    west, south, east, north = bounds_of(scene.place, scene.height, scene.width)
     rows, cols = scene.place.to_pixel(lons, lats)
-    near = (lats >= south) & (lats <= north)
-    near &= (lons - west) % 360 <= east - west
-    for i, (points, is_near) in enumerate(
-      zip(np.split(np.stack([cols, rows], axis=-1), ends), np.split(near, ends))
-    ):
-      # Far away, a polynomial through control points may lead anywhere.
-      if not is_near.any() or not np.isfinite(points).all():
+    points = np.split(np.stack([cols, rows], axis=-1), starts[1:])
+    for i in _near(scene, lons, lats, starts):
+      if not np.isfinite(points[i]).all():
         continue
-      outline = tuple(map(tuple, points.tolist()))
+      outline = tuple(map(tuple, points[i].tolist()))
+      box = enclosing(outline)
       try:
-        check_overlap(enclosing(outline), (scene.height, scene.width))
+        check_overlap(box, (scene.height, scene.width))
       except ValueError:
-        continue
+        continue  # Beside it.
       used[i] = True
-      found.mention(scene).append(
-        Target(labels[i], enclosing(outline), polygon=outline)
-      )
+      found.mention(scene).append(Target(labels[i], box, polygon=outline))
   found.elsewhere += int((~used).sum())
+
+
+def _near(scene, lons, lats, starts) -> np.ndarray:
+  """int[n], features that may touch the scene.
+
+  Far away, a polynomial through control points may lead anywhere.
+  """
+  west, south, east, north = bounds_of(scene.place, scene.height, scene.width)
+  middle = (west + east) / 2
+  ahead = (lons - middle + 180) % 360 - 180
+  near = np.minimum.reduceat(lats, starts) <= north
+  near &= np.maximum.reduceat(lats, starts) >= south
+  near &= np.minimum.reduceat(ahead, starts) <= east - middle
+  near &= np.maximum.reduceat(ahead, starts) >= west - middle
+  return np.flatnonzero(near)
 
 
 def _outline(feature) -> np.ndarray:
@@ -309,13 +320,16 @@ def _outline(feature) -> np.ndarray:
     ring = np.array([point[:2] for point in parts[0]], np.float64)
   except (TypeError, ValueError, LookupError):
     raise ValueError("its coordinates are not lists of points") from None
-  if ring.ndim != 2 or len(ring) < 4 or not np.isfinite(ring).all():
+  if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 4:
     raise ValueError("a ring has four points or more, the first twice")
+  if not np.isfinite(ring).all():
+    raise ValueError("its coordinates are not finite")
   return ring[:-1]
 
 
 def _label(feature, field) -> str:
-  told = feature.get("properties") or {}
+  told = feature.get("properties")
+  told = told if isinstance(told, dict) else {}
   names = [field] if field else _NAMES
   name = next((name for name in names if told.get(name) is not None), None)
   label = "" if name is None else str(told[name]).strip()
@@ -327,9 +341,16 @@ def _label(feature, field) -> str:
   return label
 
 
-def _named_crs(told) -> str | None:
+def _named_crs(path, told) -> str | None:
   """The CRS of files from before RFC 7946, which has no other than WGS 84."""
-  name = ((told.get("crs") or {}).get("properties") or {}).get("name")
-  if not name or "CRS84" in str(name):
+  if "crs" not in told:
     return None
-  return georeference.crs_text(georeference.parse_crs(str(name)))
+  try:
+    name = str(told["crs"]["properties"]["name"])
+    if "CRS84" in name:
+      return None
+    return georeference.crs_text(georeference.parse_crs(name))
+  except (TypeError, KeyError, ValueError) as error:
+    raise ValueError(
+      f'{path}: "crs" names no coordinate reference system ({error!r:.80}).'
+    ) from None

@@ -145,6 +145,22 @@ class Scene:
       self.height, self.width, look.size, look.overlap, self.scale
     )
 
+  def shared_by_two(self, look: Look) -> float:
+    """Returns the share of their pixels that the only two tiles share.
+
+    0 where there is one row or column of tiles, or more than two. A scene a
+    little larger than a tile gives two that are nearly copies.
+    """
+    tiles = self.tiles(look)
+    shares = [0.0]
+    for starts, side in (
+      (sorted({tile.row for tile in tiles}), tiles[0].height),
+      (sorted({tile.col for tile in tiles}), tiles[0].width),
+    ):
+      if len(starts) == 2:
+        shares.append(1 - (starts[1] - starts[0]) / side)
+    return round(max(shares), 3)
+
   def place_of(self, tile: Tile, size: int) -> Georeference | None:
     """Returns where a tile's picture lies."""
     return self.place and self.place.tile(

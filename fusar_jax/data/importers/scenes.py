@@ -229,6 +229,7 @@ class _Work:
     tiles = scene.tiles(self.plan.look)
     return SceneResult(
       scene,
+      scene.shared_by_two(self.plan.look),
       entries.get(scene.name, []),
       {tile.name: entries[_key(scene, tile)] for tile in tiles},
     )
