@@ -360,8 +360,8 @@ def _warnings(card):
     if (shared := scene["shared_by_two"]) > _NEAR_COPIES:
       yield (
         f"{scene['name']}: two tiles share {100 * shared:.0f} % of their"
-        f" pixels, since {scene['size'][0]} x {scene['size'][1]} are little more"
-        " than one; another --size avoids such near copies."
+        " pixels, since the scene is little larger than one; another --size"
+        " avoids such near copies."
       )
     if thin := scene["anchors"]["thin_tiles"]:
       yield (
