@@ -26,6 +26,7 @@ from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive
 KEPT = "kept"
 # Why a tile is not kept; in the order in which it is asked.
 SKIPPED = {
+  "small": "mostly beyond the scene's edge",
   "damaged": "cannot be read",
   "nodata": "mostly nodata",
   "empty": "no target in it",

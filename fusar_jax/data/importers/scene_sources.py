@@ -161,6 +161,12 @@ class Scene:
         shares.append(1 - (starts[1] - starts[0]) / side)
     return round(max(shares), 3)
 
+  def share_of(self, tile: Tile) -> float:
+    """Returns the part of a tile that is within the scene."""
+    rows = min(tile.row + tile.height, self.height) - tile.row
+    cols = min(tile.col + tile.width, self.width) - tile.col
+    return rows * cols / (tile.height * tile.width)
+
   def place_of(self, tile: Tile, size: int) -> Georeference | None:
     """Returns where a tile's picture lies."""
     return self.place and self.place.tile(

@@ -245,6 +245,8 @@ class _Work:
     """Writes the files of a tile; returns its entry."""
     plan, size = self.plan, self.plan.look.size
     entry = {"outcome": KEPT, "files": {}, "anchors": None, "targets": []}
+    if scene.share_of(tile) < plan.min_valid:
+      return entry | {"outcome": "small"}
     try:
       stretches = self._stretches(scene, raster)
       picture, valid = render(raster, stretches, tile, size)

@@ -124,6 +124,18 @@ def test_nothing_left_is_an_error_that_can_be_mended(
   assert card["scenes"][0]["shared_by_two"] == pytest.approx(52 / 56, abs=1e-3)
 
 
+def test_a_scene_smaller_than_a_tile(tmp_path, prepare, write_scene, usual):
+  """It is no fault of its pixels; with a smaller size, or if told, it fits."""
+  path = write_scene(tmp_path / "a.tif", np.ones((30, 40), "u2"))
+  with pytest.raises(ValueError, match="1 mostly beyond the scene's edge"):
+    prepare(path, tmp_path / "out", dataclasses.replace(usual, min_valid=0.4))
+  told = prepare(path, tmp_path / "out")["scenes"][0]
+  assert (told["kept"], told["skipped"]) == (1, {})
+  pixels = np.asarray(Image.open(next((tmp_path / "out").rglob("*.png"))))
+  assert (pixels[:30, :40] == 128).all()  # Constant: in the middle.
+  assert pixels.sum() == 30 * 40 * 128
+
+
 def test_without_georeference_there_are_no_anchors(
   tmp_path, archive, prepare, write_scene, usual
 ):
