@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from fusar_jax.data.importers.scene_sources import Look, open_scenes
 from fusar_jax.data.triplets import read_manifest
 
 UTM = "EPSG:32733"
@@ -248,3 +249,52 @@ def test_scenes_that_nobody_labelled(
     read_labels=labelled(path, unmentioned_are_empty=True),
   )
   assert [s["targets"]["in_scene"] for s in card["scenes"]] == [2, 0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "geojson", "coco", "voc"])
+def test_damaged_labels_give_nothing_but_value_errors(
+  tmp_path, scene, labelled, write_csv, write_geojson, boxes, kind
+):
+  """Cut off, flipped bytes, and values of other types, in every format."""
+  path = tmp_path / f"east.{'xml' if kind == 'voc' else 'json'}"
+  if kind == "csv":
+    path = write_csv(tmp_path / "east.csv")
+  elif kind == "geojson":
+    write_geojson(path, "EPSG:4326", "urn:ogc:def:crs:OGC:1.3:CRS84")
+  else:
+    {"coco": _coco, "voc": _voc}[kind](path, boxes)
+  found, _ = open_scenes([scene], Look())
+  read = labelled(path)
+  assert len(read(found).targets["east"]) == 2
+  whole = path.read_bytes()
+  rng = np.random.default_rng(0)
+  refused = []
+  for trial in range(90):
+    data = bytearray(whole)
+    if trial % 3 == 0:
+      data = data[: rng.integers(len(data))]
+    elif trial % 3 == 1 or path.suffix != ".json":
+      for at in rng.integers(len(data), size=3):
+        data[at] = rng.integers(256)
+    else:
+      data = json.dumps(_with_a_wrong_value(json.loads(whole), rng)).encode()
+    path.write_bytes(data)
+    try:
+      read(found)
+    except ValueError as error:
+      refused.append(str(error))
+  assert len(refused) > 45
+  assert all("east" in message for message in refused)
+
+
+def _with_a_wrong_value(told, rng):
+  places, todo = [], [told]
+  while todo:
+    node = todo.pop()
+    keys = node if isinstance(node, dict) else range(len(node))
+    places += [(node, key) for key in keys]
+    todo += [node[k] for k in keys if isinstance(node[k], (dict, list))]
+  node, key = places[rng.integers(len(places))]
+  wrong = (None, 0, -1, 1e300, "x", [], {}, [1], {"a": 1}, True, 10**30)
+  node[key] = wrong[rng.integers(len(wrong))]
+  return told

@@ -1,6 +1,8 @@
 """Tiles of scenes: pixels, anchors, metadata, and what is skipped."""
 
 import dataclasses
+import doctest
+import importlib
 import math
 
 import numpy as np
@@ -346,3 +348,12 @@ def test_real_alphaearth(tmp_path, shared, order, prepare, write_scene):
     anchors.features, native[:, lines, cols].T.astype(np.float32)
   )
   assert len(anchors) > 900
+
+
+@pytest.mark.parametrize("name", ["journal", "rows", "sources"])
+def test_examples(name):
+  """The worked examples of docstrings are true."""
+  module = importlib.import_module(f"fusar_jax.data.importers.scene_{name}")
+  found = doctest.testmod(module)
+  assert found.attempted
+  assert not found.failed
