@@ -59,6 +59,8 @@ class Work:
     ours, theirs: requests; both do `units` of work.
     units: samples or tokens, of each side.
     unit: their name.
+    less: what to change in both requests to do everything but the measured
+      work; its time is taken off.
   """
 
   name: str
@@ -66,6 +68,7 @@ class Work:
   theirs: dict
   units: tuple[int, int]
   unit: str
+  less: dict = dataclasses.field(default_factory=dict)
 
 
 def works(tokens: int) -> list[Work]:
@@ -80,12 +83,23 @@ def works(tokens: int) -> list[Work]:
     )
     for stage in (1, 2)
   ]
-  alone = {"do": "decode", "count": 1, "tokens": tokens}
-  many = {"do": "decode", "count": 16, "tokens": tokens}
+  one = {"do": "decode", "count": 1, "tokens": 1}
+  alone = one | {"tokens": tokens}
+  many = alone | {"count": 16}
+  # The first token comes from the prompt: that is the prefill's work.
+  more = tokens - 1
   return [
     *train,
-    Work("decode 1", alone, alone, (tokens, tokens), "tokens/s"),
-    Work("decode 16 at once", many, alone, (16 * tokens, tokens), "tokens/s"),
+    Work("prompt of one", one, one, (1, 1), "samples/s"),
+    Work("decode one", alone, alone, (more, more), "tokens/s", {"tokens": 1}),
+    Work(
+      "decode 16 at once",
+      many,
+      alone,
+      (16 * more, more),
+      "tokens/s",
+      {"tokens": 1},
+    ),
   ]
 
 
@@ -134,12 +148,13 @@ def measure(ours: Side, theirs: Side, work: Work, rounds: int) -> dict:
   """Times one piece of work in turn; the first round warms up."""
   rows = []
   for turn in range(rounds + 1):
-    pair = ours.ask(**work.ours), theirs.ask(**work.theirs)
+    pair = [
+      _ask(side, request, work.less)
+      for side, request in ((ours, work.ours), (theirs, work.theirs))
+    ]
     if turn:
       rows.append(pair)
-  speeds = [
-    [row[i]["seconds"] ** -1 * work.units[i] for row in rows] for i in (0, 1)
-  ]
+  speeds = [[work.units[i] / row[i]["seconds"] for row in rows] for i in (0, 1)]
   ratios = [a / b for a, b in zip(*speeds, strict=True)]
   return {
     "work": work.name,
@@ -149,6 +164,19 @@ def measure(ours: Side, theirs: Side, work: Work, rounds: int) -> dict:
     "ratio": _spread(ratios),
     "peak_bytes": [rows[-1][i]["peak_bytes"] for i in (0, 1)],
   }
+
+
+def _ask(side: Side, request: dict, less: dict) -> dict:
+  answer = side.ask(**request)
+  if less:
+    begin = side.ask(**request | less)
+    answer["seconds"] -= begin["seconds"]
+    if answer["seconds"] <= 0:
+      raise RuntimeError(
+        f"{side.name}: {request} took no longer than its beginning; more"
+        " --tokens tell them apart."
+      )
+  return answer
 
 
 def _spread(values: list[float]) -> dict:

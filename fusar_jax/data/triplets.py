@@ -301,6 +301,7 @@ def parse_row(
   answer = row["answer"]
   if not isinstance(answer, str):
     answer = json.dumps(answer, ensure_ascii=False)
+  _check_text(question, answer)
   images = _located(row, "image", locate)
   if not images or None in images:
     raise ValueError("'image' names no file")
@@ -325,8 +326,24 @@ def parse_row(
     task=task,
     source=source,
     row=number,
-    extra={k: v for k, v in row.items() if k not in known},
+    extra={
+      k: v
+      for k, v in row.items()
+      # "boxes": null says as much as no "boxes".
+      if k not in known and not (k in ("boxes", "labels") and v is None)
+    },
   )
+
+
+def _check_text(question: str, answer: str) -> None:
+  for name, text in (("question", question), ("answer", answer)):
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      raise ValueError(
+        f"{name!r}: character {error.start} is half of a surrogate pair"
+        f" ({text[error.start]!r}); write it as whole UTF-8 text"
+      ) from None
 
 
 def _located(row, key, locate) -> tuple[File | None, ...]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusar_jax.model.batch import Batch
+from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.decoder import Decoder, unstack
 from fusar_jax.model.decoder import step as decoder_step
 from fusar_jax.model.fusar_gpt import FusarGPT
@@ -65,12 +66,18 @@ def generate(
     batch: prompts, right-padded, one sample a row (no packing).
     decoding: how to choose.
   """
-  tokens, lengths = _generate(model, decoding, params, batch)
+  tokens, lengths = _compiled()(model, decoding, params, batch)
   tokens, lengths = np.asarray(tokens), np.asarray(lengths)
   return [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.cache
+def _compiled():
+  return jax.jit(
+    _generate, static_argnums=(0, 1), compiler_options=compiler_options()
+  )
+
+
 def _generate(model: FusarGPT, decoding: Decoding, params: dict, batch: Batch):
   rows, length = batch.input_ids.shape
   limit = decoding.max_new_tokens

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax.data.loader import Loader
+from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import fast_options
 from fusar_jax.model.paths import flatten
@@ -81,6 +82,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     in_shardings=(*shardings, sharding.batch_sharding(mesh)),
     out_shardings=(shardings[0], None),
     donate_argnums=0,
+    compiler_options=compiler_options(),
   )
   first = jax.process_index() == 0
   checkpoints = Checkpoints(workdir, config.keep)

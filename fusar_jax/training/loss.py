@@ -80,13 +80,16 @@ def _frozen_forward(states, targets, kernel):
   exponent = jnp.exp(logits - top)
   total = jnp.sum(exponent, axis=-1, keepdims=True)
   losses = jnp.log(total[:, 0]) + top[:, 0] - chosen
-  # softmax W^T - W[:, target]: the onehot never exists.
-  mean = jnp.matmul(
+  # softmax W^T - W[:, target]: the onehot never exists. With the head on the
+  # left a CPU reads it as it lies; on the right it would transpose it first,
+  # 0.3 GB for a vocabulary of 152 064 and a width of 512.
+  mean = jax.lax.dot_general(
+    kernel,
     exponent.astype(kernel.dtype),
-    kernel.T,
+    (((1,), (1,)), ((), ())),
     preferred_element_type=jnp.float32,
   )
-  gradient = mean / total - jnp.take(kernel, targets, axis=1).T
+  gradient = mean.T / total - jnp.take(kernel, targets, axis=1).T
   return losses, gradient.astype(states.dtype)
 
 
