@@ -309,6 +309,17 @@ def test_tlm_without_anchors_is_refused(stage0, manifest, tmp_path):
     train_and_evaluate(config, tmp_path / "run")
 
 
+def test_rows_without_labels_are_refused(stage0, manifest, tmp_path):
+  rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+  rows[1] |= {"answer": "", "labelled": False}
+  path = manifest.parent / "unlabelled.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  config = _config("stage1", path, "model=tiny", init=str(stage0))
+  with pytest.raises(ValueError, match=r"1 rows .*row 2.*say nothing"):
+    train_and_evaluate(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 def test_errors_of_the_command_are_one_message_and_code_1(manifest, tmp_path):
   """A typo is told with the right name; no traceback either way."""
   process = _run("stage0_tiny", tmp_path / "run", batchsize=4)

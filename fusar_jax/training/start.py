@@ -233,6 +233,15 @@ def _check_trainable(config, base, model, train) -> None:
       "config.init is empty, but config.trainable freezes parameters: they"
       " would stay random. Name a Hugging Face folder or a run."
     )
+  unlabelled = [
+    row.where for row in train if row.extra.get("labelled") is False
+  ]
+  if unlabelled:
+    raise ValueError(
+      f"{len(unlabelled)} rows of config.data.train have no answer (prepared"
+      f" without labels; the first: {unlabelled[0]}) and would teach the model to"
+      " say nothing. They are for predict; prepare with --labels to train."
+    )
   key = jax.random.key(0)
   shapes = jax.eval_shape(lambda: checkpoint.init_params(model, key))
   trainable, _ = partition.partition(shapes, config.trainable)

@@ -139,3 +139,13 @@ def test_a_failed_write_leaves_the_old_manifest(tmp_path):
     write_manifest(path, [ROW, {"id": object()}])
   assert path.read_bytes() == before
   assert [p.name for p in tmp_path.iterdir()] == ["m.jsonl"]
+
+
+def test_half_a_surrogate_pair_is_told_and_null_boxes_are_none(tmp_path):
+  rows = [{**ROW, "id": "a", "answer": "\ud800"}, {**ROW, "boxes": None}]
+  path = tmp_path / "m.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  good, refused = read_manifest_leniently(path)
+  assert [text.partition(":")[0] for text in refused] == ["row 1"]
+  assert "surrogate" in refused[0]
+  assert "boxes" not in good[0].extra
