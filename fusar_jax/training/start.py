@@ -239,8 +239,8 @@ def _check_trainable(config, base, model, train) -> None:
   if unlabelled:
     raise ValueError(
       f"{len(unlabelled)} rows of config.data.train have no answer (prepared"
-      f" without labels; the first: {unlabelled[0]}) and would teach the model to"
-      " say nothing. They are for predict; prepare with --labels to train."
+      f" without labels; the first: {unlabelled[0]}) and would teach the model"
+      " to say nothing. They are for predict; to train, prepare with --labels."
     )
   key = jax.random.key(0)
   shapes = jax.eval_shape(lambda: checkpoint.init_params(model, key))
