@@ -26,11 +26,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fusar_jax.data.importers.dataset_folder import Origin
-from fusar_jax.data.importers.scene_card import SKIPPED
-from fusar_jax.data.importers.scene_labels import read_labels
-from fusar_jax.data.importers.scene_sources import Look, read_stretches
-from fusar_jax.data.importers.scenes import Plan, prepare_scenes
 from fusar_jax.data.importers.targets import EVERY_TASK, TASKS
+from fusar_jax.data.scenes.card import SKIPPED
+from fusar_jax.data.scenes.labels import read_labels
+from fusar_jax.data.scenes.preparation import Plan, prepare_scenes
+from fusar_jax.data.scenes.sources import Look, read_stretches
 from fusar_jax.geo import nodes
 from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive, open_archive
 from fusar_jax.geo.quantities import QUANTITIES

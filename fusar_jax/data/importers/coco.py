@@ -66,7 +66,7 @@ def import_coco(
   """
   require_new(out)
   check_tasks(tasks)
-  records, names, notes, problems = _read(annotations)
+  records, names, notes, problems = read_annotations(annotations)
   raise_together(problems, f"{annotations}: not COCO instances")
   targets, refused = [], []
   for record in records:
@@ -99,8 +99,13 @@ def import_coco(
   )
 
 
-def _read(path):
-  """Returns (images, category names by id, annotations by image, problems)."""
+def read_annotations(path: str | os.PathLike) -> tuple:
+  """Returns (images, category names by id, annotations by image, problems).
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: not JSON, or one of COCO's three lists is missing.
+  """
   told = read_json(path)
   parts = {}
   for key in ("images", "annotations", "categories"):
@@ -159,7 +164,7 @@ def _annotated(record, images, names, notes) -> Annotated:
   targets = []
   for note in notes:
     try:
-      targets.append(_target(note, names, size))
+      targets.append(read_target(note, names, size))
     except ValueError as error:
       told = str(note.get("id"))[:40]
       raise ValueError(f"annotation {told}: {error}") from None
@@ -169,7 +174,17 @@ def _annotated(record, images, names, notes) -> Annotated:
   )
 
 
-def _target(note, names, size) -> Target:
+def read_target(note, names, size) -> Target:
+  """Returns the target of one annotation.
+
+  Args:
+    note: of the list "annotations".
+    names: category names by id.
+    size: (height, width) of its image, pixels.
+
+  Raises:
+    ValueError: what is wrong with it.
+  """
   if note.get("iscrowd"):
     raise ValueError("a crowd region, not one object")
   category = note.get("category_id")

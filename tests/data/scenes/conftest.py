@@ -9,10 +9,10 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from fusar_jax.data.importers import scenes
 from fusar_jax.data.importers.dataset_folder import Origin
-from fusar_jax.data.importers.scene_labels import read_labels
-from fusar_jax.data.importers.scene_sources import Look
+from fusar_jax.data.scenes import preparation
+from fusar_jax.data.scenes.labels import read_labels
+from fusar_jax.data.scenes.sources import Look
 from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.georeference import reproject
 
@@ -24,7 +24,7 @@ TURNED = (
   * Affine.scale(5, -5)
 )
 HEIGHT, WIDTH = 100, 130
-PLAN = scenes.Plan(look=Look(size=56), year=2023, min_valid=0.3)
+PLAN = preparation.Plan(look=Look(size=56), year=2023, min_valid=0.3)
 BOXES = [("ship", 10, 20, 30, 40), ("tank", 50, 30, 62, 36)]
 
 
@@ -111,7 +111,7 @@ def prepare():
   def run(paths, out, plan=PLAN, **options):
     paths = paths if isinstance(paths, list) else [paths]
     origin = Origin("made for this test", "none stated")
-    return scenes.prepare_scenes(paths, out, plan, origin, **options)
+    return preparation.prepare_scenes(paths, out, plan, origin, **options)
 
   return run
 

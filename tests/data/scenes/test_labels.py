@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fusar_jax.data.importers.scene_sources import Look, open_scenes
+from fusar_jax.data.scenes.sources import Look, open_scenes
 from fusar_jax.data.triplets import read_manifest
 
 UTM = "EPSG:32733"

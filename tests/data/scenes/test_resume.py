@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fusar_jax.data.importers import scene_journal, scenes
-from fusar_jax.data.importers.scene_sources import (
+from fusar_jax.data.scenes import journal as journal_lib
+from fusar_jax.data.scenes import preparation
+from fusar_jax.data.scenes.sources import (
   Look,
 )
 
@@ -55,7 +56,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(
     with pytest.raises(_StoppedError):
       prepare([scene, west], out, plan, on_tile=_stop_after(count), **options)
     assert not (out / "manifest.jsonl").exists()
-  journal = out / scene_journal.NAME
+  journal = out / journal_lib.NAME
   image = out / "images" / "east" / "r000000_c000000.png"
   if harm == "torn":
     journal.write_bytes(journal.read_bytes()[:-40])
@@ -80,13 +81,13 @@ def test_what_is_done_is_not_done_again(
   with pytest.raises(_StoppedError):
     prepare(scene, out, on_tile=_stop_after(4))
   rendered = []
-  real = scenes.render
+  real = preparation.render
 
   def counted(*args):
     rendered.append(args[2].name)
     return real(*args)
 
-  monkeypatch.setattr(scenes, "render", counted)
+  monkeypatch.setattr(preparation, "render", counted)
   prepare(scene, out)
   assert rendered == ["r000044_c000056", "r000044_c000074"]
   # A finished folder is left as it is.

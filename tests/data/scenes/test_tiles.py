@@ -12,9 +12,9 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.importers import scenes
-from fusar_jax.data.importers.scene_rows import sentence
-from fusar_jax.data.importers.scene_sources import (
+from fusar_jax.data.scenes import preparation
+from fusar_jax.data.scenes.rows import sentence
+from fusar_jax.data.scenes.sources import (
   Look,
   names_of,
   read_stretches,
@@ -310,7 +310,7 @@ def test_names_tell_scenes_apart(
 def test_real_umbra(tmp_path, shared, prepare):
   """Turned, southern, 2000 x 2000: real pixels of a real product."""
   path = shared / "data/georef/umbra_gec/umbra_mount_yasur.tiff"
-  plan = scenes.Plan(look=Look(ground_sampling_distance=1.5, nodata=0))
+  plan = preparation.Plan(look=Look(ground_sampling_distance=1.5, nodata=0))
   told = prepare(path, tmp_path / "out", plan)["scenes"][0]
   assert (told["tiles"], told["kept"]) == (4, 4)
   row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
@@ -337,7 +337,7 @@ def test_real_alphaearth(tmp_path, shared, order, prepare, write_scene):
     transform,
     crs,
   )
-  plan = scenes.Plan(look=Look(size=97), year=2024)
+  plan = preparation.Plan(look=Look(size=97), year=2024)
   with open_archive(aef, year=2024) as archive:
     prepare(path, tmp_path / "out", plan, archive=archive)
   row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
@@ -353,7 +353,7 @@ def test_real_alphaearth(tmp_path, shared, order, prepare, write_scene):
 @pytest.mark.parametrize("name", ["journal", "rows", "sources"])
 def test_examples(name):
   """The worked examples of docstrings are true."""
-  module = importlib.import_module(f"fusar_jax.data.importers.scene_{name}")
+  module = importlib.import_module(f"fusar_jax.data.scenes.{name}")
   found = doctest.testmod(module)
   assert found.attempted
   assert not found.failed

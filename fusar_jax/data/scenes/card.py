@@ -17,8 +17,8 @@ from typing import Any
 
 from fusar_jax.data.importers import duplicates
 from fusar_jax.data.importers.dataset_folder import Origin
-from fusar_jax.data.importers.scene_labels import Labels
-from fusar_jax.data.importers.scene_sources import Scene, tiles_below
+from fusar_jax.data.scenes.labels import Labels
+from fusar_jax.data.scenes.sources import Scene, tiles_below
 from fusar_jax.data.triplets import write_text
 from fusar_jax.geo import nodes
 from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive

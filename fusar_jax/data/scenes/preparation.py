@@ -7,7 +7,7 @@
   refused.txt              what was left out for being damaged, if anything
 
 Tiles are cut in one fixed order, so that the same scenes and options give the
-same bytes. A run that was stopped goes on where it was (`scene_journal`); the
+same bytes. A run that was stopped goes on where it was (`journal`); the
 manifest is written last, when all that it names is there.
 """
 
@@ -25,32 +25,32 @@ from PIL import Image
 
 from fusar_jax.data.importers.box_dataset import check_tasks
 from fusar_jax.data.importers.dataset_folder import Origin
-from fusar_jax.data.importers.scene_card import (
+from fusar_jax.data.importers.targets import TASKS
+from fusar_jax.data.scenes.card import (
   KEPT,
   SceneResult,
   nothing_left,
   write_card,
 )
-from fusar_jax.data.importers.scene_journal import (
+from fusar_jax.data.scenes.journal import (
   NAME,
   Journal,
   differences,
   open_journal,
 )
-from fusar_jax.data.importers.scene_labels import Labels
-from fusar_jax.data.importers.scene_rows import (
+from fusar_jax.data.scenes.labels import Labels
+from fusar_jax.data.scenes.rows import (
   targets_in_tile,
   tile_metadata,
   tile_rows,
 )
-from fusar_jax.data.importers.scene_sources import (
+from fusar_jax.data.scenes.sources import (
   Look,
   Scene,
   bounds_of,
   check_years,
   open_scenes,
 )
-from fusar_jax.data.importers.targets import TASKS
 from fusar_jax.data.triplets import (
   raise_together,
   write_manifest,
@@ -152,7 +152,7 @@ def prepare_scenes(
     plan: what becomes of them.
     origin: of the scenes.
     archive: `alphaearth.open_archive`; None: no anchors.
-    read_labels: returns the targets of the scenes, see `scene_labels`; None:
+    read_labels: returns the targets of the scenes, see `labels`; None:
       rows ask for captions, and have no answer.
     drop_refused: leave out what is damaged, and list it in refused.txt.
     on_tile: called with (tiles done, tiles in all).

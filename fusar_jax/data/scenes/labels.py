@@ -26,13 +26,13 @@ import numpy as np
 
 from fusar_jax.data.importers import coco, image_files, voc
 from fusar_jax.data.importers.annotation_json import read_json
-from fusar_jax.data.importers.scene_sources import Scene, bounds_of
 from fusar_jax.data.importers.targets import (
   Target,
   check_overlap,
   enclosing,
   pixels,
 )
+from fusar_jax.data.scenes.sources import Scene, bounds_of
 from fusar_jax.data.triplets import raise_together
 from fusar_jax.geo import georeference
 
@@ -217,7 +217,7 @@ def _read_voc(path, found: _Found) -> None:
 
 
 def _read_coco(path, found: _Found) -> None:
-  images, names, notes, problems = coco._read(path)
+  images, names, notes, problems = coco.read_annotations(path)
   found.problems += [f"{path}: {problem}" for problem in problems]
   for image in images:
     own = notes[image["id"]]
@@ -233,7 +233,7 @@ def _read_coco(path, found: _Found) -> None:
           f"{told[0]} x {told[1]} pixels (height x width), but"
           f" {scene.path.name} has {size[0]} x {size[1]}"
         )
-      found.mention(scene).extend(coco._target(n, names, size) for n in own)
+      found.mention(scene).extend(coco.read_target(n, names, size) for n in own)
     except ValueError as error:
       found.problems.append(f"{path} image {image['id']}: {error}")
 
