@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 
 from fusar_jax.geo import alphaearth, georeference
 from fusar_jax.geo.alphaearth import open_archive
@@ -448,3 +450,22 @@ def test_a_cut_window_in_the_cache_is_read_anew(
 def test_a_missing_url_is_told(server, tmp_path):
   with pytest.raises(ValueError, match=r"nowhere_2024\.tif: cannot be opened"):
     open_archive(_url(server, "nowhere_2024.tif"), cache=tmp_path)
+
+
+def test_the_figure_of_the_readme_can_be_drawn_again(shared, tmp_path):
+  root = Path(__file__).resolve().parents[2]
+  folder = shared / "data/aef_wisconsin_64band/derived"
+  # topdown, bottomup.
+  tiles = sorted(folder.glob("*.tif"), reverse=True)
+  out = tmp_path / "rows.png"
+  subprocess.run(
+    [sys.executable, root / "docs/alphaearth_rows.py", *tiles, "2024", out],
+    check=True,
+  )
+  with (
+    Image.open(out) as drawn,
+    Image.open(root / "docs/alphaearth_rows.png") as kept,
+  ):
+    assert drawn.size == kept.size
+    difference = np.abs(np.asarray(drawn, int) - np.asarray(kept, int))
+    assert np.mean(difference) < 1
