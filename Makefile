@@ -4,6 +4,7 @@
 #   make demo     simulate, train three stages, score, export
 #   make test     the tests that need no torch
 #   make parity   the comparisons with transformers and peft (installs torch)
+#   make beam     builds a TFDS data set with Apache Beam
 #   make lint     ruff and the floors of the package
 
 VENV ?= .venv
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test parity lint
+.PHONY: demo test parity beam lint
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -28,6 +29,9 @@ test: $(VENV)/installed
 
 parity: $(VENV)/installed-parity
 	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest tests/parity
+
+beam: $(VENV)-beam/installed
+	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -48,4 +52,11 @@ $(VENV)/installed: $(VENV)/made pyproject.toml constraints.txt
 $(VENV)/installed-parity: $(VENV)/installed
 	$(PIP) $(TORCH)
 	$(PIP) -e '.[parity]'
+	@touch $@
+
+# Of its own, and without constraints.txt: Beam wants an older protobuf.
+$(VENV)-beam/installed: $(VENV)/made pyproject.toml
+	$(VENV)/bin/python -m venv $(VENV)-beam
+	$(VENV)-beam/bin/python -m pip install --quiet \
+	  --disable-pip-version-check -e '.[test,tfds-build]'
 	@touch $@

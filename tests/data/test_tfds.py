@@ -267,7 +267,8 @@ def test_the_command(manifest, triplets, tmp_path):
 
 
 @pytest.mark.skipif(
-  importlib.util.find_spec("apache_beam") is None,
+  os.environ.get("FUSAR_REQUIRE_BEAM") != "1"
+  and importlib.util.find_spec("apache_beam") is None,
   reason="apache-beam is not installed (pip install 'fusar-jax[tfds-build]')",
 )
 def test_beam(
