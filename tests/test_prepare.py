@@ -117,7 +117,8 @@ def test_without_labels_it_says_so(tmp_path, scene, capsys):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_run_again(tmp_path, scene, how):
   """A real process, stopped anywhere: the end is the same to the byte."""
-  options = ["--sar", str(scene), *TERMS, "--size", "60"]
+  # Hundreds of tiles: on a busy machine too the signal comes before the end.
+  options = ["--sar", str(scene), *TERMS, "--size", "28"]
   whole, out = tmp_path / "whole", tmp_path / "out"
   assert main([*options, "--out", str(whole)]) == 0
   command = [sys.executable, "-m", "fusar_jax.prepare", *options]
@@ -128,7 +129,7 @@ def test_killed_and_run_again(tmp_path, scene, how):
   ) as process:
     journal = out / "prepare.partial.jsonl"
     deadline = time.monotonic() + 60
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 20:
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 8:
       assert process.poll() is None, process.stderr.read()
       assert time.monotonic() < deadline
       time.sleep(0.002)
