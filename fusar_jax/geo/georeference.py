@@ -11,6 +11,7 @@ it; this file keeps the conventions in one place:
 - Longitudes come first, degrees of WGS 84, in [-180, 180).
 """
 
+import atexit
 import dataclasses
 import functools
 import math
@@ -293,6 +294,11 @@ def _control(gcps):
       f"georeference: no fit through {len(gcps)} ground control points"
       f" ({error}); at least 3 that are not on one line are needed."
     ) from None
+
+
+# Closed by a finaliser after the interpreter has gone, GDAL's transformers print
+# an error about nothing.
+atexit.register(_control.cache_clear)
 
 
 def _unwrapped(gcps, crs):
