@@ -114,6 +114,15 @@ def test_without_labels_it_says_so(tmp_path, scene, capsys):
   assert again["scenes"][0]["stretches"] == card["scenes"][0]["stretches"]
 
 
+@pytest.fixture
+def interruptible():
+  """Children heed SIGINT, even if a shell's background job runs the tests."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_run_again(tmp_path, scene, how):
   """A real process, stopped anywhere: the end is the same to the byte."""
