@@ -296,8 +296,8 @@ def _control(gcps):
     ) from None
 
 
-# Closed by a finaliser after the interpreter has gone, GDAL's transformers print
-# an error about nothing.
+# Closed by a finaliser after the interpreter has gone, GDAL's transformers
+# print an error about nothing.
 atexit.register(_control.cache_clear)
 
 
