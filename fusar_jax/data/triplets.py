@@ -16,13 +16,13 @@ import glob
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fusar_jax.data import records
 from fusar_jax.data.records import File
 from fusar_jax.data.tfds_fusar import reading
+from fusar_jax.geo.whole_file import write_whole
 
 # Errors of one manifest are told together, but not a million of them.
 _MAX_TOLD = 20
@@ -184,16 +184,8 @@ def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
 
 def write_text(path: Path, text: str) -> None:
   """Writes a file, whole or not at all."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
-  try:
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-      file.write(text)
-    os.chmod(draft, 0o644)
-    os.replace(draft, path)
-  except BaseException:
-    Path(draft).unlink(missing_ok=True)
-    raise
+  content = text.encode("utf-8")
+  write_whole(path, lambda file: file.write(content))
 
 
 def raise_together(problems: Sequence[str], head: str) -> None:

@@ -10,13 +10,14 @@ S anchors, E = 64 embedding bands.
 import dataclasses
 import os
 import struct
-import tempfile
 import tokenize
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
+
+from fusar_jax.geo.whole_file import write_whole
 
 BANDS = 64
 _TABLE_COLUMNS = ("lon", "lat", "row", "col", "x", "y")
@@ -99,7 +100,7 @@ def write_anchors(path: str | os.PathLike, anchors: Anchors) -> None:
   path = Path(path)
   if path.suffix != ".npz":
     raise ValueError(f"anchors are written as .npz, not {path.name!r}.")
-  _write_whole(
+  write_whole(
     path,
     lambda file: np.savez_compressed(
       file, features=anchors.features, positions=anchors.positions
@@ -134,7 +135,7 @@ def write_table(
       f" {list(np.shape(places))}."
     )
   table = np.concatenate([places, anchors.features], axis=1, dtype=np.float64)
-  _write_whole(path, lambda file: np.save(file, table))
+  write_whole(path, lambda file: np.save(file, table))
 
 
 def count_anchors(path: str | os.PathLike) -> int:
@@ -177,19 +178,6 @@ def _existing(path):
   if not path.is_file():
     raise FileNotFoundError(f"anchors file not found: {path}")
   return path
-
-
-def _write_whole(path, write):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
-  try:
-    with os.fdopen(handle, "wb") as file:
-      write(file)
-    os.chmod(draft, 0o644)
-    os.replace(draft, path)
-  except BaseException:
-    Path(draft).unlink(missing_ok=True)
-    raise
 
 
 def _from_npz(data):

@@ -14,12 +14,12 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fusar_jax.data.importers import image_files
+from fusar_jax.geo.whole_file import write_whole
 
 NAME = "prepare.partial.jsonl"
 _DRAFTS = "*.part"
@@ -41,17 +41,7 @@ class Journal:
 
   def write_bytes(self, name: str, content: bytes) -> None:
     """Writes FOLDER/NAME, whole or not at all."""
-    path = self.folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-      with os.fdopen(handle, "wb") as file:
-        file.write(content)
-      os.chmod(draft, 0o644)
-      os.replace(draft, path)
-    except BaseException:
-      Path(draft).unlink(missing_ok=True)
-      raise
+    write_whole(self.folder / name, lambda file: file.write(content))
 
   def enter(self, key: str, value: Any) -> None:
     """Adds an entry, and hands it to the system at once."""
