@@ -1,0 +1,96 @@
+"""The eight land covers, and what radar and AlphaEarth see of each.
+
+Mean and spread of backscatter, and mean and covariance of AlphaEarth's vectors,
+per region and cover: a small table (`ground_statistics.json`) that `fit` makes
+from real points where Sentinel-1, AlphaEarth and Dynamic World meet. The table
+names its sources and carries the attribution that their licences ask for.
+
+R regions, 8 covers, E = 64 embedding bands, K factors.
+"""
+
+import dataclasses
+import functools
+import json
+from importlib import resources
+
+import numpy as np
+
+# Dynamic World's classes in its own order, without snow.
+COVERS = (
+  "water",
+  "trees",
+  "grass",
+  "flooded vegetation",
+  "crops",
+  "shrub",
+  "built",
+  "bare",
+)
+WATER, TREES, GRASS, FLOODED, CROPS, SHRUB, BUILT, BARE = range(len(COVERS))
+# Where the points come from; a scene lies in one of these.
+REGIONS = ("amazon", "california", "iowa")
+TABLE = "ground_statistics.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroundStatistics:
+  """What was fitted, per region and cover. Arrays are read-only.
+
+  A vector of a cover is mean + factors @ z + noise * e with z and e standard
+  normal, made unit length; so its covariance, before that, is
+  factors @ factors.T + diag(noise**2).
+
+  Attributes:
+    vv_mean: float64[R, 8], dB, of backscatter in VV.
+    vv_std: float64[R, 8], dB, between points of one cover.
+    embedding_mean: float64[R, 8, 64], of length 0.8 to 1.
+    embedding_factors: float64[R, 8, 64, K].
+    embedding_noise: float64[R, 8, 64], at least 0.
+  """
+
+  vv_mean: np.ndarray
+  vv_std: np.ndarray
+  embedding_mean: np.ndarray
+  embedding_factors: np.ndarray
+  embedding_noise: np.ndarray
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      getattr(self, field.name).setflags(write=False)
+
+
+@functools.cache
+def ground_statistics() -> GroundStatistics:
+  """Returns the shipped table, read once.
+
+  Example: a lake in the Amazon is darker than its forest by half of the decades
+  that VV spans:
+    >>> ground_statistics().vv_mean[0, [WATER, TREES]].round()
+    array([-22.,  -8.])
+  """
+  text = resources.files("fusar_jax.simulation").joinpath(TABLE).read_text()
+  return parse(json.loads(text))
+
+
+def parse(table: dict) -> GroundStatistics:
+  """Returns the statistics of a table as `fit` writes it.
+
+  Raises:
+    ValueError: covers or regions are not those of this module.
+  """
+  for name, own in (("covers", COVERS), ("regions", REGIONS)):
+    if tuple(table[name]) != own:
+      raise ValueError(
+        f"{TABLE}: {name} {list(own)} expected, got {table[name]};"
+        " make it again with `python -m fusar_jax.simulation.fit`."
+      )
+  scale = table["embedding_unit"]
+  embedding = {
+    f"embedding_{name}": np.array(table[f"embedding_{name}"]) * scale
+    for name in ("mean", "factors", "noise")
+  }
+  return GroundStatistics(
+    vv_mean=np.array(table["vv_mean_db"], np.float64),
+    vv_std=np.array(table["vv_std_db"], np.float64),
+    **embedding,
+  )
