@@ -1,119 +1,100 @@
-"""Ships: where they lie, how large they are, what class their size makes them.
+"""Ships: their sizes, and where on a hull the radar's echoes come from.
 
-Classes are decided by what can be seen: a fishing ship is short; of the long
-ones a cargo ship is slender and a tanker broad. There are gaps between the
-classes, so that no ship is a matter of taste.
+Lengths of vessels are typical. Slenderness (length / beam) keeps gaps between
+the classes that real fleets do not keep, so that no ship is a matter of taste:
+that is ours. So is the pattern of scatterers, drawn after chips of Gaofen-3 and
+Sentinel-1: a bridge aft, bars of hatches and cranes across a cargo ship, a
+pipe along a tanker, one knot of gear on a fishing ship.
+
+Coordinates of a hull: along, -0.5 (stern) .. 0.5 (bow), times its length;
+across, -0.5 .. 0.5, times its beam.
 """
-
-import dataclasses
 
 import numpy as np
 
-CLASSES = ("fishing ship", "cargo ship", "tanker ship")
-_CLASS_SHARES = (0.4, 0.35, 0.25)
-# (length, length / beam), drawn evenly between; lengths in 224ths of the side.
-_SHAPES = {
-  "fishing ship": ((8, 13), (2.6, 3.6)),
-  "cargo ship": ((19, 52), (5.0, 7.0)),
-  "tanker ship": ((19, 52), (2.6, 3.6)),
+SHIPS = ("fishing ship", "cargo ship", "tanker ship")
+SHIP_SHARES = (0.4, 0.35, 0.25)
+# (metres of length, length / beam), drawn evenly between.
+SHIP_SIZES = {
+  "fishing ship": ((21.0, 42.0), (2.8, 3.8)),
+  "cargo ship": ((66.0, 165.0), (6.2, 7.8)),
+  "tanker ship": ((72.0, 170.0), (3.6, 4.6)),
 }
-# How many ships a scene asks for; crowded waters may hold fewer.
-_COUNT_SHARES = (0.1, 0.28, 0.2, 0.14, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
-_TRIES = 40
+# Square stern, pointed bow.
+HULL = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.3, 0.5], [0.5, 0], [0.3, -0.5]])
+# Mean echo of a deck, m2 per m2: ships show 0..15 dB in chips of C band.
+_DECK_DB, _DECK_SPREAD_DB = 6.0, 2.0
+# Share of the echo of a part that stays when it is turned away.
+_TURNED_AWAY = 0.06
 
 
-@dataclasses.dataclass(frozen=True)
-class Ship:
-  """One ship, a pointed hull seen from above.
-
-  Attributes:
-    y, x: centre, in pixels.
-    length, beam: in pixels.
-    angle: of the bow, radians from the x axis towards the y axis.
-    name: one of CLASSES.
-  """
-
-  y: float
-  x: float
-  length: float
-  beam: float
-  angle: float
-  name: str
-
-  def to_scene(self, along, across) -> np.ndarray:
-    """Returns float[n, 2], (y, x) pixels of points given in hull lengths.
-
-    Args:
-      along: float[n], -0.5 (stern) .. 0.5 (bow), times the length.
-      across: float[n], -0.5 .. 0.5, times the beam.
-    """
-    u, v = np.asarray(along) * self.length, np.asarray(across) * self.beam
-    c, s = np.cos(self.angle), np.sin(self.angle)
-    return np.stack([self.y + u * s + v * c, self.x + u * c - v * s], -1)
-
-  @property
-  def outline(self) -> np.ndarray:
-    """float[5, 2], (y, x) of the corners: square stern, pointed bow."""
-    return self.to_scene([-0.5, -0.5, 0.3, 0.5, 0.3], [-0.5, 0.5, 0.5, 0, -0.5])
-
-  @property
-  def box(self) -> tuple[float, float, float, float]:
-    """xyxy, pixels: the outline, and the pixel that the sensor blurs it by."""
-    (y0, x0), (y1, x1) = self.outline.min(0) - 1, self.outline.max(0) + 1
-    return float(x0), float(y0), float(x1), float(y1)
-
-
-def draw_ships(rng: np.random.Generator, land: np.ndarray) -> tuple[Ship, ...]:
-  """Draws ships on the water, clear of the land and of each other.
+def ship_scatterers(
+  rng: np.random.Generator,
+  name: str,
+  length: float,
+  width: float,
+  towards: tuple[float, float],
+) -> np.ndarray:
+  """Returns float64[n, 3]: along, across, radar cross section in m2.
 
   Args:
-    land: bool[h, w], square.
+    rng: draws the single ship of its class.
+    name: one of SHIPS.
+    length: metres.
+    width: metres.
+    towards: unit vector to the sensor, (along, across) the hull. The side that
+      faces the sensor answers with the double bounce of hull and sea.
   """
-  size = land.shape[0]
-  shares = np.array(_COUNT_SHARES)
-  wanted = rng.choice(len(shares), p=shares / shares.sum())
-  # Ships of one water often share a course, and often keep together.
-  course = rng.uniform(0, 2 * np.pi)
-  common = rng.random() < 0.5
-  together = rng.random() < 0.3
-  middle = rng.uniform(0.25, 0.75, 2) * size
-  ships = []
-  for _ in range(wanted):
-    name = str(rng.choice(CLASSES, p=_CLASS_SHARES))
-    lengths, slenderness = _SHAPES[name]
-    length = rng.uniform(*lengths) * size / 224
-    beam = max(length / rng.uniform(*slenderness), 2.0)
-    for _ in range(_TRIES):
-      turn = 0.15 * rng.standard_normal() if common else rng.uniform(0, 6.3)
-      where = rng.uniform(0.03, 0.97, 2) * size
-      if together:
-        where = np.clip(
-          middle + 0.13 * size * rng.standard_normal(2), 4, size - 4
-        )
-      ship = Ship(*where, length, beam, course + turn, name)
-      if _afloat(ship, land) and not any(
-        _touch(ship, other) for other in ships
-      ):
-        ships.append(ship)
-        break
-  return tuple(ships)
+  parts = [_deck(rng, length, width), _bridge(rng, name), _pattern(rng, name)]
+  parts += [_side(rng, side, length, towards) for side in (-0.5, 0.5)]
+  points = np.concatenate(parts)
+  total = 10 ** (0.1 * rng.normal(_DECK_DB, _DECK_SPREAD_DB)) * length * width
+  points[:, 2] *= total / points[:, 2].sum()
+  return points
 
 
-def _afloat(ship: Ship, land: np.ndarray) -> bool:
-  """Wholly inside the image and on water, two pixels from anything else."""
-  x0, y0, x1, y1 = ship.box
-  h, w = land.shape
-  if x0 < 0 or y0 < 0 or x1 > w or y1 > h:
-    return False
-  return not land[
-    max(int(y0) - 2, 0) : int(y1) + 3, max(int(x0) - 2, 0) : int(x1) + 3
-  ].any()
+def _deck(rng, length, width):
+  """Weak scatterers all over the hull, one in about 25 m2."""
+  n = int(np.clip(length * width / 25, 8, 120))
+  along = rng.uniform(-0.48, 0.48, n)
+  across = rng.uniform(-0.45, 0.45, n) * _taper(along)
+  return _points(along, across, rng.lognormal(-0.3, 0.8, n))
 
 
-def _touch(a: Ship, b: Ship, gap: float = 2.0) -> bool:
-  return not (
-    a.box[2] + gap < b.box[0]
-    or b.box[2] + gap < a.box[0]
-    or a.box[3] + gap < b.box[1]
-    or b.box[3] + gap < a.box[1]
-  )
+def _side(rng, side, length, towards):
+  """One long edge: bright where it faces the sensor."""
+  n = max(4, round(length / 4))
+  facing = max(0.0, np.sign(side) * towards[1])
+  along = rng.uniform(-0.49, 0.49, n)
+  strength = (_TURNED_AWAY + facing**4) * rng.lognormal(1.0, 0.6, n)
+  return _points(along, side * _taper(along), strength)
+
+
+def _bridge(rng, name):
+  """The deckhouse near the stern, a cluster of corner reflectors."""
+  middle = 0.05 if name == "fishing ship" else -0.36
+  along = middle + rng.uniform(-0.05, 0.05, 8)
+  return _points(along, rng.uniform(-0.4, 0.4, 8), rng.lognormal(2.0, 0.6, 8))
+
+
+def _pattern(rng, name):
+  """What tells the classes apart beside their size."""
+  if name == "cargo ship":
+    bars = np.linspace(-0.2, 0.36, int(rng.integers(4, 7)))
+    along = np.repeat(bars, 5)
+    across = np.tile([-0.4, -0.2, 0, 0.2, 0.4], len(bars)) * _taper(along)
+    return _points(along, across, rng.lognormal(1.6, 0.4, len(along)))
+  if name == "tanker ship":
+    along = np.linspace(-0.28, 0.42, 24)
+    return _points(along, np.zeros(24), rng.lognormal(1.8, 0.3, 24))
+  gear = rng.uniform(-0.3, 0.4, 4)
+  return _points(gear, np.zeros(4), rng.lognormal(1.0, 0.5, 4))
+
+
+def _taper(along):
+  """Half the beam left, of 1, towards the bow."""
+  return np.clip((0.5 - along) / 0.2, 0, 1)
+
+
+def _points(along, across, strength):
+  return np.stack([along, across, strength], -1)

@@ -1,0 +1,105 @@
+"""Aircraft on the ground: their sizes, and where their echoes come from.
+
+Lengths and spans are those of common types: fighters as F-15 and Su-27,
+propeller transports as C-130 and An-12, airliners from A320 to A330. Cross
+sections follow the order of Skolnik's table (Introduction to Radar Systems:
+large fighter 6 m2, jet airliner 40 m2, jumbo jet 100 m2), times 8 for the
+double bounce with the ground, which is ours, set beside chips of Gaofen-3: an
+aircraft there is a few bright knots (nose, engines, wing roots, tail) joined
+by faint lines.
+
+Coordinates: along, -0.5 (tail) .. 0.5 (nose), times the length; across,
+-0.5 .. 0.5, times the span.
+"""
+
+import numpy as np
+
+PLANES = ("fighter plane", "transport plane", "airliner plane")
+PLANE_SHARES = (0.35, 0.3, 0.35)
+# (metres of length, length / span), drawn evenly between.
+PLANE_SIZES = {
+  "fighter plane": ((19.0, 22.5), (1.38, 1.55)),
+  "transport plane": ((29.0, 34.0), (0.74, 0.86)),
+  "airliner plane": ((38.0, 62.0), (1.03, 1.12)),
+}
+# Square metres, nose to the sensor or not; a spread of 2 dB about it.
+_TOTAL = {
+  "fighter plane": 60.0,
+  "transport plane": 280.0,
+  "airliner plane": 500.0,
+}
+_SPREAD_DB = 2.0
+# (root, tip) of the wing's leading edge and its depth at the tip, along.
+_WINGS = {
+  "fighter plane": (0.12, -0.28, 0.08),
+  "transport plane": (0.14, 0.10, 0.08),
+  "airliner plane": (0.14, -0.12, 0.06),
+}
+# (along, across) of engines on one side; a fighter's sit in its tail.
+_ENGINES = {
+  "fighter plane": ((-0.46, 0.06),),
+  "transport plane": ((0.17, 0.13), (0.15, 0.27)),
+  "airliner plane": ((0.10, 0.17),),
+}
+_BODY = 0.045  # half the width of the fuselage, in spans
+
+
+def plane_outline(name: str) -> np.ndarray:
+  """Returns float64[n, 2], (along, across) of the corners in turn."""
+  root, tip, depth = _WINGS[name]
+  half = [
+    (0.5, 0.0),
+    (0.42, _BODY),
+    (root, _BODY),
+    (tip, 0.5),
+    (tip - depth, 0.5),
+    (min(root, tip) - 0.12, _BODY),
+    (-0.4, _BODY),
+    (-0.46, 0.19),
+    (-0.5, 0.19),
+  ]
+  return np.array(half + [(u, -v) for u, v in half[:0:-1]])
+
+
+def plane_scatterers(
+  rng: np.random.Generator, name: str, towards: tuple[float, float]
+) -> np.ndarray:
+  """Returns float64[n, 3]: along, across, radar cross section in m2.
+
+  Args:
+    rng: draws the single aircraft of its class.
+    name: one of PLANES.
+    towards: unit vector to the sensor, (along, across) the aircraft. Leading
+      edges, nose and tail answer by how far they face it.
+  """
+  ahead, aside = towards
+  nose, tail = (0.3 + max(0.0, s * ahead) for s in (1, -1))
+  parts = [
+    _line(rng, (-0.45, 0), (0.42, 0), 14, 0.25 + 1.2 * abs(aside) ** 4),
+    _knot(rng, 0.46, 0.0, 6 * nose),
+    _knot(rng, -0.47, 0.0, 8 * (tail + 0.4 * abs(aside))),
+  ]
+  root, tip, depth = _WINGS[name]
+  for side in (-1.0, 1.0):
+    edge = 0.2 + max(0.0, 0.9 * ahead + 0.4 * side * aside)
+    parts += [
+      _line(rng, (root, side * _BODY), (tip, side * 0.48), 10, edge),
+      _knot(rng, root - 0.08, side * _BODY, 5.0),
+      _knot(rng, tip - 0.5 * depth, side * 0.49, 2.0),
+      _line(rng, (-0.42, side * _BODY), (-0.48, side * 0.18), 3, 0.6),
+    ]
+    parts += [_knot(rng, u, side * v, 7.0) for u, v in _ENGINES[name]]
+  points = np.concatenate(parts)
+  total = _TOTAL[name] * 10 ** (0.1 * rng.normal(0, _SPREAD_DB))
+  points[:, 2] *= total / points[:, 2].sum()
+  return points
+
+
+def _line(rng, start, end, n, strength):
+  """Scatterers along a line, of the given mean strength."""
+  place = np.linspace(start, end, n)
+  return np.column_stack([place, strength * rng.exponential(1.0, n)])
+
+
+def _knot(rng, along, across, strength):
+  return np.array([[along, across, strength * rng.lognormal(0, 0.5)]])

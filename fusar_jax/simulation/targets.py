@@ -1,0 +1,219 @@
+"""Targets: which ships and aircraft a scene holds, and where.
+
+Ships lie on the water, at anchor, under way or at a berth; aircraft stand on
+an apron or a runway. No two boxes touch, so a target can be counted. How many
+a scene asks for is drawn first; a narrow place may hold fewer.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from fusar_jax.simulation import aircraft, ships
+from fusar_jax.simulation.aircraft import PLANES
+from fusar_jax.simulation.ships import SHIPS
+from fusar_jax.simulation.terrain import RUNWAY, Terrain
+from fusar_jax.tasks import classification
+
+CLASSES = SHIPS + PLANES
+SHIP_PLACES = ("open sea", "coast", "harbour", "river", "lake")
+COUNT_SHARES = (0.14, 0.2, 0.18, 0.16, 0.13, 0.1, 0.09)
+# Pixels by which the sensor blurs an outline, and that boxes stay apart.
+_BLUR, _GAP = 1.0, 2.0
+_TRIES = 60
+_UNDER_WAY, _AT_BERTH, _ON_RUNWAY = 0.35, 0.5, 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """One ship or aircraft, seen from above.
+
+  Attributes:
+    y: of the centre, pixels.
+    x: of the centre, pixels.
+    length: pixels.
+    width: pixels; of a ship its beam, of an aircraft its span.
+    angle: of the bow or nose, radians from the x axis towards the y axis.
+    name: one of CLASSES.
+    wake: length of the wake, pixels; 0: none.
+  """
+
+  y: float
+  x: float
+  length: float
+  width: float
+  angle: float
+  name: str
+  wake: float = 0.0
+
+  @property
+  def kind(self) -> str:
+    """The coarse class: "ship" or "plane"."""
+    return classification.coarse(self.name)
+
+  def to_scene(self, points: np.ndarray) -> np.ndarray:
+    """Returns float64[n, 2], (y, x) pixels.
+
+    Args:
+      points: float[n, 2], (along, across), in lengths and widths; 0.5 along is
+        the bow or nose.
+
+    Example: the bow of a hull that heads along x, and its beam's end:
+      >>> hull = Target(50, 60, 40, 10, 0.0, "cargo ship")
+      >>> hull.to_scene(np.array([[0.5, 0.0], [0.0, 0.5]]))
+      array([[50., 80.],
+             [55., 60.]])
+    """
+    u, v = points[:, 0] * self.length, points[:, 1] * self.width
+    c, s = np.cos(self.angle), np.sin(self.angle)
+    return np.stack([self.y + u * s + v * c, self.x + u * c - v * s], -1)
+
+  @property
+  def outline(self) -> np.ndarray:
+    """float64[n, 2], (y, x) of the corners in turn, pixels."""
+    ship = self.name in SHIPS
+    return self.to_scene(
+      ships.HULL if ship else aircraft.plane_outline(self.name)
+    )
+
+  @property
+  def box(self) -> tuple[float, float, float, float]:
+    """xyxy, pixels: the outline, and the pixel that the sensor blurs it by."""
+    outline = self.outline
+    (y0, x0), (y1, x1) = outline.min(0) - _BLUR, outline.max(0) + _BLUR
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def draw_targets(
+  rng: np.random.Generator, terrain: Terrain
+) -> tuple[Target, ...]:
+  """Draws the targets of a scene, in reading order of their boxes' centres.
+
+  Returns 0..6 aircraft where there are stands, 0..6 ships on the water of
+  SHIP_PLACES, and none elsewhere.
+  """
+  if terrain.stands:
+    draw = _Stands(rng, terrain)
+  elif terrain.place in SHIP_PLACES and not terrain.land.all():
+    draw = _Waters(rng, terrain)
+  else:
+    return ()
+  found = []
+  wanted = rng.choice(len(COUNT_SHARES), p=COUNT_SHARES)
+  for _ in range(_TRIES * wanted):
+    if len(found) == wanted:
+      break
+    target = draw()
+    if draw.holds(target) and not any(_touch(target, o) for o in found):
+      found.append(target)
+  return tuple(sorted(found, key=_reading_order))
+
+
+class _Waters:
+  """Draws ships that may lie on a scene's water."""
+
+  def __init__(self, rng, terrain):
+    self.rng, self.terrain = rng, terrain
+    self.water = np.argwhere(~terrain.land)
+    # Ships of one water often share a course, and often keep together.
+    self.course = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else None
+    self.middle = (
+      self.water[rng.integers(len(self.water))] if rng.random() < 0.3 else None
+    )
+
+  def __call__(self) -> Target:
+    rng, size = self.rng, self.terrain.cover.shape[0]
+    name = str(rng.choice(SHIPS, p=ships.SHIP_SHARES))
+    length, width = _size(rng, ships.SHIP_SIZES[name], self.terrain.gsd)
+    if self.terrain.berths and rng.random() < _AT_BERTH:
+      berths = self.terrain.berths
+      y, x, angle = berths[rng.integers(len(berths))]
+      angle += np.pi * rng.integers(2)
+      return Target(y, x, length, width, angle, name)
+    if self.middle is not None:
+      y, x = self.middle + 0.13 * size * rng.standard_normal(2)
+    else:
+      y, x = self.water[rng.integers(len(self.water))] + rng.uniform(-0.5, 0.5)
+    angle = rng.uniform(0, 2 * np.pi)
+    if self.course is not None:
+      angle = self.course + 0.15 * rng.standard_normal()
+    wake = 0.0
+    if rng.random() < _UNDER_WAY:
+      wake = length * rng.uniform(0.8, 2.5)
+    return Target(y, x, length, width, angle, name, wake)
+
+  def holds(self, ship: Target) -> bool:
+    """Wholly inside the image and, a pixel around it too, on water."""
+    if not _inside(ship, self.terrain.cover.shape):
+      return False
+    wider = dataclasses.replace(
+      ship, length=ship.length + 2, width=ship.width + 2
+    )
+    n = max(3, int(ship.length / 2))
+    along, across = np.meshgrid(np.linspace(-0.5, 0.5, n), (-0.5, 0, 0.5))
+    spots = wider.to_scene(np.stack([along.ravel(), across.ravel()], -1))
+    y, x = np.rint(spots).astype(int).T
+    h, w = self.terrain.cover.shape
+    return not self.terrain.land[y.clip(0, h - 1), x.clip(0, w - 1)].any()
+
+
+class _Stands:
+  """Draws aircraft on the stands of an apron, now and then on a runway."""
+
+  def __init__(self, rng, terrain):
+    self.rng, self.terrain = rng, terrain
+    self.runway = np.argwhere(terrain.surface == RUNWAY)
+
+  def __call__(self) -> Target:
+    rng = self.rng
+    name = str(rng.choice(PLANES, p=aircraft.PLANE_SHARES))
+    length, width = _size(rng, aircraft.PLANE_SIZES[name], self.terrain.gsd)
+    if len(self.runway) and rng.random() < _ON_RUNWAY:
+      y, x, angle = self._on_runway()
+    else:
+      stands = self.terrain.stands
+      y, x, angle = stands[rng.integers(len(stands))]
+    angle += 0.06 * rng.standard_normal() + np.pi * rng.integers(2)
+    return Target(y, x, length, width, angle, name)
+
+  def _on_runway(self):
+    """A spot on the centre line, heading along it."""
+    middle = self.runway.mean(0)
+    _, axes = np.linalg.eigh(np.cov((self.runway - middle).T))
+    dy, dx = axes[:, 1]
+    spot = self.runway[self.rng.integers(len(self.runway))] - middle
+    y, x = middle + axes[:, 1] * (spot @ axes[:, 1])
+    return y, x, np.arctan2(dy, dx)
+
+  def holds(self, plane: Target) -> bool:
+    """Inside the image, its middle on apron or runway."""
+    if not _inside(plane, self.terrain.cover.shape):
+      return False
+    return self.terrain.surface[round(plane.y), round(plane.x)] != 0
+
+
+def _size(rng, ranges, gsd):
+  """Length and width in pixels, of ranges of length and length / width."""
+  lengths, ratios = ranges
+  length = rng.uniform(*lengths) / gsd
+  return length, length / rng.uniform(*ratios)
+
+
+def _inside(target, shape):
+  x0, y0, x1, y1 = target.box
+  return x0 >= 0 and y0 >= 0 and x1 <= shape[1] and y1 <= shape[0]
+
+
+def _touch(a: Target, b: Target) -> bool:
+  a, b = a.box, b.box
+  return not (
+    a[2] + _GAP < b[0]
+    or b[2] + _GAP < a[0]
+    or a[3] + _GAP < b[1]
+    or b[3] + _GAP < a[1]
+  )
+
+
+def _reading_order(target: Target) -> tuple[float, float]:
+  x0, y0, x1, y1 = target.box
+  return y0 + y1, x0 + x1
