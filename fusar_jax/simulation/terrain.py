@@ -1,100 +1,174 @@
-"""Terrain: which land cover lies under each pixel of a scene.
+"""Terrain: the ground of a scene, as maps of cover, surface, parcel and height.
 
-Four kinds of place: open sea, a coast, a harbour (a coast with straight piers)
-and an island. Land is a patchwork of built-up ground, trees and crops.
+Twelve kinds of place. Some are pairs of one geometry that only the land cover
+tells apart, so that radar alone is ambiguous: fields of crops or of grass or
+flooded, patches of trees or of shrub, a hollow with water or bare ground, a
+canal or a runway. Coasts, rivers and lakes lie in any kind of land.
 """
 
 import dataclasses
 
 import numpy as np
-from PIL import Image
 
-WATER, BUILT, TREES, CROPS = range(4)
-COVERS = ("water", "built", "trees", "crops")
+from fusar_jax.simulation import airport, countryside, town, waters
+from fusar_jax.simulation.canvas import (
+  APRON,
+  GROUND,
+  PIER,
+  ROAD,
+  RUNWAY,
+  SURFACES,
+  Canvas,
+  smooth_noise,
+)
+from fusar_jax.simulation.covers import (
+  BARE,
+  CROPS,
+  FLOODED,
+  GRASS,
+  SHRUB,
+  TREES,
+  WATER,
+)
 
-KINDS = ("open sea", "coast", "harbour", "island")
-_KIND_SHARES = (0.55, 0.2, 0.15, 0.1)
+__all__ = [
+  "APRON",
+  "GROUND",
+  "PIER",
+  "PLACES",
+  "ROAD",
+  "RUNWAY",
+  "SURFACES",
+  "Terrain",
+  "draw_terrain",
+  "smooth_noise",
+]
+
+_PLACE_SHARES = {
+  "open sea": 0.10,
+  "coast": 0.11,
+  "harbour": 0.11,
+  "river": 0.09,
+  "lake": 0.09,
+  "farmland": 0.05,
+  "grassland": 0.05,
+  "woodland": 0.04,
+  "shrubland": 0.04,
+  "wetland": 0.04,
+  "town": 0.06,
+  "airport": 0.22,
+}
+PLACES = tuple(_PLACE_SHARES)
+
+_MAIN_COVER = {
+  "farmland": CROPS,
+  "grassland": GRASS,
+  "woodland": TREES,
+  "shrubland": SHRUB,
+  "wetland": FLOODED,
+}
+_DRAW = {
+  "open sea": waters.draw_open_sea,
+  "coast": waters.draw_coast,
+  "harbour": waters.draw_harbour,
+  "river": waters.draw_river,
+  "lake": waters.draw_lake,
+  "airport": airport.draw_airport,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Terrain:
-  """The ground of one scene.
+  """The ground of one scene. Arrays are read-only.
 
   Attributes:
-    kind: one of KINDS.
-    cover: uint8[h, w], index into COVERS.
-    road: bool[h, w], pixels of a road; all on land.
-    piers: number of piers, for a harbour.
+    place: one of PLACES.
+    gsd: ground sampling distance, metres of a pixel.
+    cover: uint8[h, w], index into `covers.COVERS`.
+    surface: uint8[h, w], index into SURFACES; all but ground are built.
+    parcel: int32[h, w], 0 <= parcel < n, the field, patch or water body; each
+      has one cover and one surface, and need not hang together.
+    height: float32[h, w], metres of buildings, 0 elsewhere.
+    stands: (y, x, angle) where aircraft may stand, apron first, then runway and
+      taxiway; pixels, the nose in radians from x towards y.
+    berths: the same for ships along piers: the middle of the hull, 21 m from
+      the pier's edge.
+    piers, runways: how many there are.
   """
 
-  kind: str
+  place: str
+  gsd: float
   cover: np.ndarray
-  road: np.ndarray
+  surface: np.ndarray
+  parcel: np.ndarray
+  height: np.ndarray
+  stands: tuple[tuple[float, float, float], ...] = ()
+  berths: tuple[tuple[float, float, float], ...] = ()
   piers: int = 0
+  runways: int = 0
+
+  def __post_init__(self):
+    for array in (self.cover, self.surface, self.parcel, self.height):
+      array.setflags(write=False)
 
   @property
   def land(self) -> np.ndarray:
-    """bool[h, w]."""
+    """bool[h, w]: all that is not water, piers included."""
     return self.cover != WATER
 
   def share(self, cover: int) -> float:
-    """Returns the share of the land that has this cover; 0 without land."""
-    land = np.count_nonzero(self.land)
-    return np.count_nonzero(self.cover == cover) / land if land else 0.0
+    """Returns the share of the scene that has this cover."""
+    return np.count_nonzero(self.cover == cover) / self.cover.size
 
 
-def smooth_noise(rng: np.random.Generator, size: int, nodes: int) -> np.ndarray:
-  """Returns float32[size, size], a smooth random field of about unit spread.
+def draw_terrain(
+  rng: np.random.Generator,
+  size: int,
+  gsd: float = 3.0,
+  place: str | None = None,
+) -> Terrain:
+  """Draws the ground of a scene of size x size pixels.
 
   Args:
-    nodes: hills and valleys per side.
+    gsd: metres of a pixel.
+    place: one of PLACES; drawn by its share if not given.
+
+  Raises:
+    ValueError: an unknown place.
   """
-  coarse = rng.standard_normal((nodes, nodes)).astype(np.float32)
-  field = Image.fromarray(coarse).resize((size, size), Image.BICUBIC)
-  return np.asarray(field)
-
-
-def draw_terrain(rng: np.random.Generator, size: int) -> Terrain:
-  """Draws the ground of a scene of size x size pixels."""
-  kind = str(rng.choice(KINDS, p=_KIND_SHARES))
-  nothing = np.zeros((size, size), bool)
-  if kind == "open sea":
-    return Terrain(kind, np.zeros((size, size), np.uint8), nothing)
-  y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
-  wiggle = smooth_noise(rng, size, 6)
-  piers = 0
-  if kind == "island":
-    centre = rng.uniform(-0.3, 0.3, 2)
-    distance = np.hypot(y - centre[0], x - centre[1])
-    land = distance + 0.05 * wiggle < rng.uniform(0.12, 0.22)
+  drawn = str(rng.choice(PLACES, p=list(_PLACE_SHARES.values())))
+  place = drawn if place is None else place
+  if place not in PLACES:
+    raise ValueError(f"place {place!r}; expected one of {', '.join(PLACES)}.")
+  canvas = Canvas(size, gsd)
+  if place in _DRAW:
+    _DRAW[place](rng, canvas)
   else:
-    angle = rng.uniform(0, 2 * np.pi)
-    along = x * np.cos(angle) + y * np.sin(angle)
-    across = y * np.cos(angle) - x * np.sin(angle)
-    shore = rng.uniform(0.1, 0.3)
-    roughness = 0.01 if kind == "harbour" else 0.05
-    land = along + roughness * wiggle > shore
-    if kind == "harbour":
-      piers = int(rng.integers(1, 4))
-      first = rng.uniform(-0.25, -0.1)
-      for pier in range(piers):
-        middle = first + 0.2 * pier
-        reach = shore - rng.uniform(0.1, 0.18)
-        land |= (np.abs(across - middle) < 0.015) & (along > reach)
-  cover = _cover(rng, size, land, built_up=kind == "harbour")
-  road = nothing
-  if rng.random() < 0.5:
-    turn = rng.uniform(0, np.pi)
-    off = x * np.cos(turn) + y * np.sin(turn) - rng.uniform(-0.3, 0.3)
-    road = (np.abs(off) < 0.008) & land
-    if np.count_nonzero(road) < size // 4:
-      road = nothing
-  return Terrain(kind, cover, road, piers)
+    _draw_land(rng, canvas, place)
+  return Terrain(
+    place=place,
+    gsd=gsd,
+    cover=canvas.cover,
+    surface=canvas.surface,
+    parcel=canvas.numbered_parcels(),
+    height=canvas.height,
+    stands=tuple(canvas.stands),
+    berths=tuple(canvas.berths),
+    piers=canvas.piers,
+    runways=canvas.runways,
+  )
 
 
-def _cover(rng, size, land, *, built_up) -> np.ndarray:
-  """Patches of land cover; a harbour is mostly built up."""
-  likes = [smooth_noise(rng, size, 5) for _ in range(3)]
-  likes[0] = likes[0] + (1.5 if built_up else rng.uniform(-2, 0.5))
-  cover = np.argmax(likes, axis=0).astype(np.uint8) + BUILT
-  return np.where(land, cover, WATER).astype(np.uint8)
+def _draw_land(rng, canvas, place):
+  """Countryside or a town in it, with a pond or a bare pan of one shape."""
+  everywhere = np.ones_like(canvas.land)
+  countryside.draw_countryside(rng, canvas, everywhere, _MAIN_COVER.get(place))
+  if place == "town":
+    radius = rng.uniform(0.45, 0.9) * canvas.extent
+    axes = canvas.axes(0.0, *rng.uniform(-0.15, 0.15, 2) * canvas.extent)
+    edge = radius + 40 * canvas.noise(rng, 120)
+    town.draw_town(rng, canvas, np.hypot(axes.u, axes.v) < edge)
+  elif rng.random() < 0.5:
+    cover = int(rng.choice([WATER, BARE]))
+    radius = rng.uniform(0.08, 0.3) * canvas.extent
+    countryside.draw_hollow(rng, canvas, cover, radius)
