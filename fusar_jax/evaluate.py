@@ -7,10 +7,11 @@ COMMAND:
       --train data/train.jsonl --out scores/baseline
 
 Writes metrics.json (all scores) and samples.jsonl (every row, with what was
-read from its answer). An answer that cannot be read counts as an empty one,
-and is counted. `--baseline` scores answers that look at no image: the most
-common count, set of cells, class and caption of the training manifest, and no
-box.
+read from its answer); with --manifest, if its images are at hand, report.html,
+too: scores, pictures of answers, training curves and where all came from. An
+answer that cannot be read counts as an empty one, and is counted. `--baseline`
+scores answers that look at no image: the most common count, set of cells, class
+and caption of the training manifest, and no box.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from rich.table import Table
 
 import fusar_jax
 from fusar_jax.data.triplets import Triplet, read_manifest, write_text
+from fusar_jax.report.evaluation import report_evaluation
+from fusar_jax.report.score_table import HEADLINE
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import (
   captioning,
@@ -48,14 +51,6 @@ SCORERS = {
   "classification": classification.score,
   "captioning": captioning.score,
   "detection": detection.score,
-}
-# What the table shows; metrics.json has all.
-_SHOWN = {
-  "counting": ("accuracy", "within_1", "mae"),
-  "grounding": ("acc@100", "acc@50", "top1"),
-  "classification": ("accuracy", "coarse_accuracy"),
-  "captioning": ("accuracy", "word_f1"),
-  "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
 }
 
 
@@ -207,7 +202,7 @@ def table(metrics: dict, title: str) -> Table:
     shown.add_column(
       name, justify="left" if name in ("task", "score") else "right"
     )
-  for task, names in _SHOWN.items():
+  for task, names in HEADLINE.items():
     scores = metrics.get(task)
     for i, name in enumerate(names if scores else ()):
       low, high = scores["ci95"][name]
@@ -268,6 +263,18 @@ def main(argv: list[str] | None = None) -> int:
     if args.baseline:
       metrics["baseline"] = f"learned from {args.train or args.manifest}"
     write_scores(args.out, metrics, samples)
+    page = None
+    if args.manifest and not args.baseline:
+      blind = score_rows(baseline_rows(args.manifest))[0]
+      page = report_evaluation(
+        args.out,
+        args.predictions,
+        args.manifest,
+        metrics,
+        rows,
+        samples,
+        baselines={"most common answer of these rows": blind},
+      )
   except (ValueError, OSError) as e:
     Console(stderr=True).print(
       f"evaluate: {e}", style="red", markup=False, soft_wrap=True
@@ -281,6 +288,8 @@ def main(argv: list[str] | None = None) -> int:
     console.print(f"tasks told from the question: {told}")
   if missing:
     console.print(f"{missing} rows of the manifest have no prediction")
+  if page:
+    console.print(f"pictures in {page}", soft_wrap=True)
   return 0
 
 

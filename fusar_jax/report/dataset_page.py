@@ -1,9 +1,8 @@
 """A data set on one page: numbers, problems, distributions, samples.
 
 One HTML file that needs no network, no script and no other file: images are
-embedded, figures are SVG, and its own policy forbids to load anything. It
-follows the reader's choice of light or dark. The same numbers go to a terminal
-through `summary`.
+embedded and figures are SVG. The same numbers go to a terminal through
+`summary`.
 """
 
 import collections
@@ -17,6 +16,7 @@ import numpy as np
 from fusar_jax.data.inspection import Inspection
 from fusar_jax.data.inventory import Split
 from fusar_jax.data.triplets import write_text
+from fusar_jax.report.document import document
 from fusar_jax.report.sample_card import Sample, card, colour_samples, escape
 from fusar_jax.tasks import boxes as boxes_lib
 
@@ -26,47 +26,9 @@ _BINS = 28
 _NONE = "–"
 
 _STYLE = """
-:root { color-scheme: light dark; --back: #fdfdfc; --text: #1d2126;
-  --quiet: #667079; --line: #dfe2e5; --panel: #f4f5f5; --accent: #1f6f54;
-  --other: #e8eaea; --learned: #d3ecdf; --learned2: #bfe2d0;
-  --error: #a8321f; --warning: #8a5a00; }
-@media (prefers-color-scheme: dark) { :root { --back: #14171a;
-  --text: #e3e6e8; --quiet: #949da6; --line: #2d3338; --panel: #1c2024;
-  --accent: #63c99d; --other: #262b30; --learned: #1b4434;
-  --learned2: #255843; --error: #ff8f78; --warning: #e5b45c; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 2.5rem 1.5rem 5rem;
-  background: var(--back); color: var(--text);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.7rem; font-weight: 600; margin: 0; }
-h2 { font-size: 1.15rem; font-weight: 600; margin: 3rem 0 0.8rem; }
-h3 { font-size: 1rem; font-weight: 600; margin: 0;
-  overflow-wrap: anywhere; }
-.quiet, caption, figcaption { color: var(--quiet); font-size: 0.87rem; }
-p { margin: 0.3rem 0 0.8rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; min-width: 50%;
-  font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 0.28rem 0 0.28rem 2rem;
-  border-bottom: 1px solid var(--line); font-weight: 400;
-  vertical-align: top; }
-th:first-child { text-align: left; padding-left: 0; white-space: nowrap; }
-thead th { color: var(--quiet); font-size: 0.87rem; }
-tr.group th, tr.group td { border-bottom-color: var(--quiet); }
-details { border-bottom: 1px solid var(--line); padding: 0.35rem 0; }
-summary { cursor: pointer; }
-details li { font-size: 0.87rem; overflow-wrap: anywhere; }
-.error { color: var(--error); font-weight: 600; }
-.warning { color: var(--warning); font-weight: 600; }
-.good { color: var(--accent); font-weight: 600; }
-.plots { display: flex; flex-wrap: wrap; gap: 1.4rem 2rem; }
-figure { margin: 0; width: 20rem; }
-figure svg { width: 100%; display: block; }
 h3 + .plots { margin: 0.6rem 0 1.6rem; }
 .bars { color: var(--accent); }
-.axis { color: var(--quiet); font-size: 11px; }
 article { border-top: 1px solid var(--line); padding: 1.4rem 0; }
-.task { color: var(--accent); font-weight: 400; margin-left: 0.6rem; }
 .show { display: flex; flex-wrap: wrap; gap: 1rem 1.4rem;
   align-items: flex-start; }
 .picture { display: block; flex: 1 1 20rem; max-width: 26rem; }
@@ -117,24 +79,17 @@ def dataset_page(
     if tokenizer
     else "no tokenizer was given, so lengths in tokens are not counted"
   )
-  return "\n".join(
-    [
-      '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-      '<meta http-equiv="Content-Security-Policy" content="default-src'
-      " 'none'; img-src data:; style-src 'unsafe-inline'\">",
-      '<meta name="viewport" content="width=device-width, initial-scale=1">',
-      f"<title>{escape(names)}</title><style>{_STYLE}</style></head><body>",
-      f"<h1>{escape(names)}</h1>",
-      f'<p class="quiet">As {escape(model)} sees it; {escape(lengths)}.</p>',
-      f"<p>{_verdict(inspection)}</p>",
-      _table(inspection),
-      _problems(inspection),
-      "<h2>Distributions</h2>",
-      *(_distributions(split, inspection) for split in inspection.splits),
-      _samples(inspection, samples),
-      "</body></html>\n",
-    ]
-  )
+  body = [
+    f"<h1>{escape(names)}</h1>",
+    f'<p class="quiet">As {escape(model)} sees it; {escape(lengths)}.</p>',
+    f"<p>{_verdict(inspection)}</p>",
+    _table(inspection),
+    _problems(inspection),
+    "<h2>Distributions</h2>",
+    *(_distributions(split, inspection) for split in inspection.splits),
+    _samples(inspection, samples),
+  ]
+  return document(names, "\n".join(body), style=_STYLE)
 
 
 def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:

@@ -1,0 +1,65 @@
+"""The page of one scored predictions file, as `evaluate` writes it.
+
+What it shows beside the scores is found, not asked for: images through the
+manifest, training curves and origin through the run that the predictions lie
+in, if they do.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fusar_jax.report import lineage
+from fusar_jax.report.answers import read_answers
+from fusar_jax.report.curves import read_curves
+from fusar_jax.report.page import write_report
+from fusar_jax.report.score_table import read_scores
+from fusar_jax.tasks.predictions import Prediction
+from fusar_jax.training.provenance import hash_manifest
+
+REPORT = "report.html"
+
+
+def report_evaluation(
+  out: str | os.PathLike,
+  predictions: str | os.PathLike,
+  manifest: str | os.PathLike,
+  metrics: Mapping,
+  rows: Sequence[Prediction],
+  samples: Sequence[Mapping],
+  *,
+  baselines: Mapping[str, Mapping],
+) -> Path | None:
+  """Writes report.html and returns its path; None where no image is at hand.
+
+  Args:
+    out: folder for it.
+    predictions, manifest: paths of what was scored.
+    metrics, rows, samples: see `fusar_jax.evaluate.score_rows`.
+    baselines: metrics by name, to stand beside.
+  """
+  answers = read_answers(rows, samples, manifest)
+  if not answers:
+    return None
+  run = lineage.find_run(predictions)
+  runs = lineage.lineage(run) if run else []
+  path = Path(out) / REPORT
+  write_report(
+    path,
+    title=f"{Path(manifest).stem} of {Path(manifest).absolute().parent.name}"
+    + (f", answered by {run.name}" if run else ""),
+    scores=read_scores(metrics),
+    baselines={name: read_scores(m) for name, m in baselines.items()},
+    samples=answers,
+    curves=read_curves(runs),
+    provenance={
+      "evaluation": {
+        "predictions": str(predictions),
+        "manifest": str(manifest),
+        "manifest_sha256": hash_manifest(manifest),
+        "metrics": metrics,
+      },
+      **lineage.records(runs),
+    },
+  )
+  return path

@@ -1,0 +1,184 @@
+"""Scores with their 95 % intervals, beside baselines and the published ones.
+
+One table: a row per score, a strip that shows whether intervals lie apart, and
+what was published on the authors' own data, which nobody else has.
+
+Published: FUSAR-GPT (arXiv 2602.19190), about 198 images, so that each of
+their numbers has an interval of about 7 points either way.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from fusar_jax.report.sample_card import escape
+
+# The scores that a reader wants first; metrics.json has all.
+HEADLINE = {
+  "counting": ("accuracy", "within_1", "mae"),
+  "grounding": ("acc@100", "acc@50", "top1"),
+  "classification": ("accuracy", "coarse_accuracy"),
+  "captioning": ("accuracy", "word_f1"),
+  "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
+}
+PUBLISHED_NAMES = ("Qwen2.5-VL-7B, tuned", "FUSAR-GPT")
+# Percent, in the order of PUBLISHED_NAMES.
+PUBLISHED = {
+  ("counting", "accuracy"): ("34.85", "52.53"),
+  ("grounding", "acc@100"): ("30.81", "52.02"),
+  ("grounding", "acc@50"): ("57.07", "79.29"),
+  ("grounding", "top1"): ("78.28", "91.41"),
+  ("classification", "coarse_accuracy"): (
+    "plane 64.66, ship 55.19",
+    "plane 76.85, ship 67.42",
+  ),
+  ("detection", "f1@0.25"): ("47.1", "74.8"),
+  ("detection", "f1@0.5"): ("27.7", "58.7"),
+}
+# Scores that are no shares, and of which less is better.
+_ERRORS = ("mae",)
+_WIDTH = 150
+
+STYLE = """
+.scores td { white-space: nowrap; padding-left: 1.4rem; }
+.scores td:nth-child(2) { text-align: left; }
+.scores .published { white-space: normal; color: var(--quiet); }
+.scores svg { display: block; width: 9.5rem; height: 1.3rem; }
+.strip { color: var(--accent); }
+.strip .ground { stroke: var(--line); }
+.strip .other { stroke: var(--warning); fill: none; stroke-width: 1.6; }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """One number of a task.
+
+  Attributes:
+    task, name: as in metrics.json, e.g. "detection" and "f1@0.25".
+    value: a share in [0, 1]; "mae" is in targets.
+    low, high: the 95 % interval.
+    n: rows that it was computed over.
+    unread: share of these rows whose answer could not be read.
+  """
+
+  task: str
+  name: str
+  value: float
+  low: float
+  high: float
+  n: int
+  unread: float = 0.0
+
+
+def read_scores(metrics: Mapping) -> tuple[Score, ...]:
+  """Returns the HEADLINE scores of a metrics.json, of the tasks it has."""
+  return tuple(
+    Score(
+      task,
+      name,
+      metrics[task][name],
+      *metrics[task]["ci95"][name],
+      n=metrics[task]["n"],
+      unread=metrics[task]["parse_failure_rate"],
+    )
+    for task, names in HEADLINE.items()
+    if task in metrics
+    for name in names
+  )
+
+
+def score_table(
+  scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]]
+) -> str:
+  """Returns the table's HTML.
+
+  Args:
+    scores: of the model, in the order of rows.
+    baselines: by the name of their column; one that lacks a score leaves its
+      cell empty.
+  """
+  others = {
+    column: {(s.task, s.name): s for s in given}
+    for column, given in baselines.items()
+  }
+  published = any((s.task, s.name) in PUBLISHED for s in scores)
+  heads = ["", "score", "this model", *others, "95 % intervals", "n", "unread"]
+  cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
+  if published:
+    cells += "".join(
+      f'<th class="published">{escape(name)}<br>published, other data</th>'
+      for name in PUBLISHED_NAMES
+    )
+  lines = []
+  for i, score in enumerate(scores):
+    last = i + 1 == len(scores) or scores[i + 1].task != score.task
+    first = i == 0 or scores[i - 1].task != score.task
+    kind = ' class="group"' if last else ""
+    lines.append(f"<tr{kind}>{_row(score, others, first, published)}</tr>")
+  return (
+    '<div class="scroll" tabindex="0" role="region" aria-label="scores">'
+    f'<table class="scores"><thead><tr>{cells}</tr></thead>'
+    f"<tbody>{''.join(lines)}</tbody></table></div>"
+  )
+
+
+def _row(score: Score, others: Mapping, first: bool, published: bool) -> str:
+  key = (score.task, score.name)
+  beside = [given.get(key) for given in others.values()]
+  cells = [
+    f"<th>{escape(score.task) if first else ''}</th>",
+    f"<td>{escape(score.name)}</td>",
+    f"<td><b>{_value(score)}</b></td>",
+    *(f"<td>{_value(other) if other else ''}</td>" for other in beside),
+    f"<td>{_strip(score, [other for other in beside if other])}</td>",
+    f"<td>{score.n if first else ''}</td>",
+    f"<td>{f'{100 * score.unread:.1f} %' if first else ''}</td>",
+  ]
+  if published:
+    cells += [
+      f'<td class="published">{text}</td>'
+      for text in PUBLISHED.get(key, ("",) * len(PUBLISHED_NAMES))
+    ]
+  return "".join(cells)
+
+
+def _value(score: Score) -> str:
+  """Example: "53.3 (40.9-65.4)", in percent; errors in targets."""
+  if score.name in _ERRORS:
+    return f"{score.value:.2f} ({score.low:.2f}-{score.high:.2f})"
+  return (
+    f"{100 * score.value:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"
+  )
+
+
+def _strip(score: Score, others: Sequence[Score]) -> str:
+  """The score as a dot, baselines as rings, intervals as lines."""
+  top = 1.0
+  if score.name in _ERRORS:
+    top = max(s.high for s in (score, *others)) or 1.0
+
+  def place(value):
+    return f"{5 + (_WIDTH - 10) * min(value / top, 1):.1f}"
+
+  marks = [
+    f'<path class="ground" d="M5 10H{_WIDTH - 5}M5 7v6M{_WIDTH - 5} 7v6"/>'
+  ]
+  for k, other in enumerate(others):
+    y = 15 if k % 2 else 5
+    marks.append(
+      f'<path class="other" d="M{place(other.low)} {y}H{place(other.high)}"/>'
+      f'<circle class="other" cx="{place(other.value)}" cy="{y}" r="2.6"/>'
+    )
+  return (
+    f'<svg class="strip" viewBox="0 0 {_WIDTH} 20" role="img">'
+    f"<title>{_value(score)} on 0 to {_end(score, top)}</title>"
+    f"{''.join(marks)}"
+    f'<path stroke="currentColor" stroke-width="2.4"'
+    f' d="M{place(score.low)} 10H{place(score.high)}"/>'
+    f'<circle fill="currentColor" cx="{place(score.value)}" cy="10" r="3.8"/>'
+    "</svg>"
+  )
+
+
+def _end(score: Score, top: float) -> str:
+  return f"{top:.2f}" if score.name in _ERRORS else "100"
