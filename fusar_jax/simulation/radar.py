@@ -1,30 +1,30 @@
-"""Radar: how a scene looks to the sensor, as an 8-bit amplitude image.
+"""Radar: how the sensor turns ground and targets into backscatter in dB.
 
-Intensity is mean backscatter times texture times multi-look speckle (Gamma of
-shape L, mean 1). Ships are clouds of point scatterers, blurred by the impulse
-response; strong ones throw side lobes in a cross along range and azimuth, and
-a ship that moves or rolls is smeared in azimuth (the image's rows).
+One look of a pixel is the field that arrives, h * (sqrt(power) n + a): n is
+complex normal noise (the many scatterers of a cell, so its power is
+exponential), a the few strong scatterers of targets, h the sensor's impulse
+response. The image is the mean of |.|2 over L independent looks: Gamma speckle
+of shape L whose grain is as wide as h, and side lobes where a scatterer is
+strong, both from one equation.
 
-Levels were set beside real ship chips: sea of median 2..47 of 255, saturated
-ships, land between.
+h is a sinc in azimuth and in range, weighted by a generalised Hamming window;
+unit energy, so that clutter keeps its mean power. Real chips are oversampled:
+speckle of SSDD is correlated over 1.5 to 3.5 pixels, and its median number of
+looks is 1.2; widths and looks are drawn to match. L looks.
 """
 
 import dataclasses
 
 import numpy as np
-from PIL import Image
 
-from fusar_jax.simulation import terrain as terrain_lib
-from fusar_jax.simulation.ships import Ship
+from fusar_jax.geo import quantities, stretch
+from fusar_jax.simulation import aircraft, backscatter, ships
+from fusar_jax.simulation.targets import SHIPS, Target
 from fusar_jax.simulation.terrain import Terrain
 
-# Amplitude of land covers, of 255, and how uneven it is (spread of its log).
-_LAND = {
-  terrain_lib.BUILT: (105.0, 0.9),
-  terrain_lib.TREES: (70.0, 0.3),
-  terrain_lib.CROPS: (45.0, 0.2),
-}
-_ROAD = 12.0
+FLOOR_DB = -45.0
+# Echoes of a rolling ship's scatterers along its smear, and their share.
+_ECHOES, _ECHO_DB = 3, -10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,40 +32,53 @@ class Sensor:
   """How one image was taken.
 
   Attributes:
-    looks: L of the speckle.
-    sea: amplitude of the sea, of 255.
-    swell: spread of the log of the sea's slow brightness changes.
-    zoom: pixels of the image per pixel of the sensor; above 1, speckle comes
-      in grains, as in enlarged chips.
-    gain: amplitude of a typical scatterer of a ship.
-    lobes: amplitude of a side lobe next to its scatterer; 0: none.
-    tilt: of the cross of side lobes, radians.
-    smear: length of the azimuth smear, in sensor pixels; 0: none.
+    looks: L, independent looks that are averaged.
+    look: +1: near range is column 0; -1: near range is the last column.
+    incidence: from the vertical, radians.
+    widths: of the impulse response's main lobe in azimuth and range, pixels.
+    windows: of azimuth and range, 0.5..1: 1 is a plain sinc (side lobes at
+      -13 dB), 0.54 a Hamming window (-43 dB).
+    wind: what the wind adds to the water, dB.
+    noise: floor of the receiver (noise-equivalent sigma zero), dB.
+    smear: of rolling ships, along azimuth, pixels; 0: none.
+    ambiguity: rows between a target and its azimuth ghost; 0: none. A real one
+      lies kilometres off; ours lies within the scene, to be seen.
+    ghost: strength of that ghost, dB.
   """
 
-  looks: float
-  sea: float
-  swell: float
-  zoom: float
-  gain: float
-  lobes: float
-  tilt: float
-  smear: int
+  looks: int
+  look: int
+  incidence: float
+  widths: tuple[float, float]
+  windows: tuple[float, float]
+  wind: float
+  noise: float
+  smear: float
+  ambiguity: int
+  ghost: float
 
 
 def draw_sensor(rng: np.random.Generator) -> Sensor:
   """Draws the circumstances of one image."""
-  sea = float(np.exp(rng.uniform(np.log(4), np.log(55))))
+  width = rng.uniform(1.3, 2.6)
+  sharp = rng.random() < 0.35
   return Sensor(
-    looks=float(rng.choice([1, 2, 3, 4, 6])),
-    sea=sea,
-    swell=float(rng.uniform(0, 0.15)),
-    zoom=float(rng.choice([1.0, 1.0, 1.5, 2.0])),
-    # Whatever the truth calls a ship stands out from its sea.
-    gain=float(max(rng.uniform(150, 320), 6 * sea)),
-    lobes=float(rng.uniform(0.1, 0.3)) if rng.random() < 0.5 else 0.0,
-    tilt=float(rng.uniform(-0.3, 0.3)),
-    smear=int(rng.integers(3, 8)) if rng.random() < 0.25 else 0,
+    looks=int(rng.choice([1, 2, 4, 8], p=[0.55, 0.25, 0.15, 0.05])),
+    look=int(rng.choice([-1, 1])),
+    incidence=float(np.deg2rad(rng.uniform(25, 48))),
+    widths=(
+      float(width * rng.uniform(0.8, 1.1)),
+      float(width * rng.uniform(0.9, 1.4)),
+    ),
+    windows=(
+      float(rng.uniform(0.6, 0.8)),
+      float(rng.uniform(0.85, 1.0) if sharp else rng.uniform(0.6, 0.8)),
+    ),
+    wind=float(rng.normal(0, 1.5)),
+    noise=float(rng.uniform(-29, -22)),
+    smear=float(rng.uniform(2, 6)) if rng.random() < 0.2 else 0.0,
+    ambiguity=int(rng.integers(40, 110)) if rng.random() < 0.1 else 0,
+    ghost=float(rng.uniform(-24, -18)),
   )
 
 
@@ -73,95 +86,136 @@ def render(
   rng: np.random.Generator,
   sensor: Sensor,
   terrain: Terrain,
-  ships: tuple[Ship, ...],
+  targets: tuple[Target, ...],
+  region: int,
 ) -> np.ndarray:
-  """Returns uint8[h, w], the amplitude image of the scene."""
-  size = terrain.cover.shape[0]
-  native = round(size / sensor.zoom)
-  pick = (np.arange(native) * size) // native
-  cover = terrain.cover[pick][:, pick]
-  amplitude = sensor.sea * np.exp(
-    sensor.swell * terrain_lib.smooth_noise(rng, native, 5)
+  """Returns float32[h, w], sigma zero in VV, dB, at least FLOOR_DB.
+
+  Args:
+    rng: draws ground, speckle and the single targets.
+    sensor: how the image is taken.
+    terrain: the ground.
+    targets: what stands on it.
+    region: index into `covers.REGIONS`.
+  """
+  power = backscatter.ground_power(
+    rng,
+    terrain,
+    region,
+    look=sensor.look,
+    incidence=sensor.incidence,
+    wind=sensor.wind,
   )
-  for kind, (level, unevenness) in _LAND.items():
-    if (cover == kind).any():
-      texture = np.exp(unevenness * rng.standard_normal(cover.shape))
-      amplitude = np.where(cover == kind, level * texture, amplitude)
-  amplitude = np.where(terrain.road[pick][:, pick], _ROAD, amplitude)
-  speckle = rng.gamma(sensor.looks, 1 / sensor.looks, cover.shape)
-  intensity = amplitude**2 * speckle
-  intensity += _ships(rng, sensor, ships, native, native / size)
-  image = np.sqrt(intensity).astype(np.float32)
-  if native != size:
-    image = np.asarray(
-      Image.fromarray(image).resize((size, size), Image.BICUBIC)
-    )
-  return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+  backscatter.add_wakes(power, terrain, targets)
+  power += 10 ** (0.1 * sensor.noise)
+  # Real and imaginary part beside each other: [L, 2, h, w].
+  shape = (sensor.looks, 2, *power.shape)
+  field = rng.standard_normal(shape, np.float32) * np.sqrt(0.5 * power)
+  points, strengths = _strong(rng, sensor, targets, terrain.gsd)
+  if len(points):
+    _deposit(rng, field, points, np.sqrt(strengths))
+  azimuth, ground_range = (
+    response(side, width, window)
+    for side, width, window in zip(power.shape, sensor.widths, sensor.windows)
+  )
+  field = azimuth @ field @ ground_range.T
+  received = np.square(field, out=field).sum((0, 1)) / sensor.looks
+  return 10 * np.log10(np.maximum(received, 10 ** (0.1 * FLOOR_DB)))
 
 
-def _ships(rng, sensor, ships, native, scale) -> np.ndarray:
-  """float[native, native], intensity of all ships with their side lobes."""
-  field = np.zeros((native, native))
-  for ship in ships:
-    hull = ship.length * ship.beam * scale**2
-    n = int(np.clip(0.7 * hull, 12, 400))
-    along = rng.uniform(-0.47, 0.47, n)
-    # The hull tapers over the last fifth towards the bow.
-    taper = np.clip((0.5 - along) / 0.2, 0, 1)
-    across = rng.uniform(-0.46, 0.46, n) * taper
-    strength = sensor.gain**2 * rng.lognormal(-0.3, 0.8, n)
-    # The bridge, near the stern, is a corner reflector.
-    bridge = np.abs(along + 0.35) < 0.08
-    strength[bridge] *= 3
-    points = (ship.to_scene(along, across) + 0.5) * scale - 0.5
-    _deposit(field, points, strength)
-    if sensor.lobes:
-      _cross(field, sensor, points, strength, ship.length * scale)
-  # Energy spreads over its neighbours: the impulse response.
-  for axis in (0, 1):
-    field = _blur(field, (0.2, 0.6, 0.2), axis)
-  if sensor.smear:
-    smeared = _blur(field, (1 / sensor.smear,) * sensor.smear, 0)
-    field = 0.7 * field + 0.3 * smeared
-  return field
+def response(side: int, width: float, window: float) -> np.ndarray:
+  """Returns float32[side, side], the impulse response of one axis.
+
+  Row i is what pixel i takes from each place; its squares sum to 1.
+
+  Args:
+    side: pixels.
+    width: of the main lobe between its half-power points, about, in pixels.
+    window: 0.5..1, as in `Sensor`.
+
+  Example: a sinc of the pixel's own width takes from its own place only:
+    >>> response(3, 1.0, 1.0).round(3) + 0.0
+    array([[1., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 1.]], dtype=float32)
+  """
+  t = np.arange(1 - side, side) / width
+  kernel = window * np.sinc(t)
+  kernel += 0.5 * (1 - window) * (np.sinc(t - 1) + np.sinc(t + 1))
+  rows = np.lib.stride_tricks.sliding_window_view(kernel, side)[::-1]
+  rows = rows / np.sqrt(np.square(rows).sum(1, keepdims=True))
+  return rows.astype(np.float32)
 
 
-def _cross(field, sensor, points, strength, reach) -> None:
-  """Side lobes of the strongest scatterers, fading with distance."""
-  strongest = np.argsort(-strength, kind="stable")[:3]
-  distance = np.arange(2, max(4, int(0.8 * reach)))
-  for turn in (0, 0.5 * np.pi, np.pi, 1.5 * np.pi):
-    angle = sensor.tilt + turn
-    step = np.array([np.sin(angle), np.cos(angle)])
-    places = points[strongest][:, None] + distance[:, None] * step
-    fade = (sensor.lobes * 2 / distance) ** 2
-    _deposit(
-      field,
-      places.reshape(-1, 2),
-      (strength[strongest][:, None] * fade).reshape(-1),
-    )
+def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
+  """Draws how a scene becomes 8 bits, as if fitted to its wide surroundings.
+
+  Most chips in the wild are linear in amplitude, cut off near the brightest
+  land, some are in decibels. What becomes 255 is an absolute level, whatever
+  this piece of the scene shows; yet never so low that its ground saturates, nor
+  so high that it is black.
+
+  Args:
+    rng: draws curve and levels.
+    db: float32[h, w], dB.
+  """
+  ground = float(np.median(db))
+  if rng.random() < 0.8:
+    top = np.clip(rng.normal(-1, 3.5), ground + 7, ground + 28)
+    curve, low, high = stretch.LINEAR, 0.0, 10 ** (0.05 * top)
+  else:
+    curve = stretch.DECIBELS
+    low = min(rng.uniform(-28, -22), ground - 3)
+    high = max(rng.uniform(0, 8), ground + 12)
+  return stretch.Stretch(
+    "VV", quantities.DB, curve, float(low), float(high), pixels=db.size
+  )
 
 
-def _deposit(field: np.ndarray, points: np.ndarray, strength) -> None:
-  """Adds each point to the four pixels around it, by nearness."""
+def _strong(rng, sensor, targets, gsd):
+  """Places float[n, 2] (y, x), pixels, and powers float[n] of scatterers."""
+  places, powers = [np.zeros((0, 2))], [np.zeros(0)]
+  for target in targets:
+    # The way to the sensor is -look along x; told in the target's own axes.
+    c, s = np.cos(target.angle), np.sin(target.angle)
+    towards = (-sensor.look * c, sensor.look * s)
+    if target.name in SHIPS:
+      points = ships.ship_scatterers(
+        rng, target.name, target.length * gsd, target.width * gsd, towards
+      )
+    else:
+      points = aircraft.plane_scatterers(rng, target.name, towards)
+    place, power = target.to_scene(points[:, :2]), points[:, 2] / gsd**2
+    places.append(place)
+    powers.append(power)
+    if sensor.smear and target.name in SHIPS:
+      echoes = np.tile(place, (_ECHOES, 1))
+      echoes[:, 0] += sensor.smear * rng.standard_normal(len(echoes))
+      places.append(echoes)
+      powers.append(np.tile(power * 10 ** (0.1 * _ECHO_DB), _ECHOES))
+    if sensor.ambiguity:
+      ghost = place.copy()
+      ghost[:, 0] += sensor.ambiguity + rng.standard_normal(len(ghost))
+      places.append(ghost)
+      powers.append(power * 10 ** (0.1 * sensor.ghost))
+  return np.concatenate(places), np.concatenate(powers)
+
+
+def _deposit(rng, field, points, amplitudes):
+  """Adds scatterers to the four pixels around them, by nearness.
+
+  Each look sees them from elsewhere: with other phases.
+  """
+  h, w = field.shape[2:]
   low = np.floor(points).astype(int)
   part = points - low
-  for dy in (0, 1):
-    for dx in (0, 1):
-      y, x = low[:, 0] + dy, low[:, 1] + dx
-      weight = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1])
-      inside = (y >= 0) & (y < field.shape[0]) & (x >= 0) & (x < field.shape[1])
-      np.add.at(field, (y[inside], x[inside]), (strength * weight)[inside])
-
-
-def _blur(field: np.ndarray, kernel, axis: int) -> np.ndarray:
-  """Convolves along one axis, zeros outside."""
-  half = len(kernel) // 2
-  pad = [(0, 0), (0, 0)]
-  pad[axis] = (half, len(kernel) - 1 - half)
-  padded = np.pad(field, pad)
-  n = field.shape[axis]
-  return sum(
-    weight * np.take(padded, range(i, i + n), axis=axis)
-    for i, weight in enumerate(kernel)
-  )
+  corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])[:, None]
+  y, x = np.moveaxis(low + corners, -1, 0)
+  weights = np.abs(1 - corners - part).prod(-1) * amplitudes
+  inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+  pixels = (y * w + x)[inside]
+  for one_look in field:
+    phase = rng.uniform(0, 2 * np.pi, len(points))
+    for plane, turn in zip(one_look, (np.cos(phase), np.sin(phase))):
+      added = np.bincount(pixels, (weights * turn)[inside], h * w)
+      plane += added.reshape(h, w).astype(np.float32)

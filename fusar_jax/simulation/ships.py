@@ -17,8 +17,8 @@ SHIP_SHARES = (0.4, 0.35, 0.25)
 # (metres of length, length / beam), drawn evenly between.
 SHIP_SIZES = {
   "fishing ship": ((21.0, 42.0), (2.8, 3.8)),
-  "cargo ship": ((66.0, 165.0), (6.2, 7.8)),
-  "tanker ship": ((72.0, 170.0), (3.6, 4.6)),
+  "cargo ship": ((75.0, 165.0), (5.6, 6.8)),
+  "tanker ship": ((75.0, 165.0), (3.5, 4.3)),
 }
 # Square stern, pointed bow.
 HULL = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.3, 0.5], [0.5, 0], [0.3, -0.5]])

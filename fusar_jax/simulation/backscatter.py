@@ -1,0 +1,152 @@
+"""Backscatter: the mean power that each pixel of the ground sends back.
+
+Fitted: mean and spread of every land cover in dB, per region
+(`covers.ground_statistics`); a parcel is one draw of them. Ours, set beside
+chips of Gaofen-3 and Sentinel-1: how uneven a cover is within a parcel, and
+what walls send back. Concrete and asphalt reflect away from the sensor as calm
+water does (their C-band values in the literature are as low), so they draw from
+the region's water, and radar alone cannot tell the two.
+
+Buildings follow the geometry of a side-looking radar: the wall that faces the
+sensor is a double bounce, its height lies folded over the ground before it
+(layover, height / tan(incidence)), and behind it is shadow
+(height * tan(incidence)).
+
+Power is linear, 1 is 0 dB. Rows are azimuth, columns are ground range.
+"""
+
+import numpy as np
+from PIL import Image
+
+from fusar_jax.simulation.covers import (
+  BARE,
+  BUILT,
+  COVERS,
+  FLOODED,
+  SHRUB,
+  TREES,
+  WATER,
+  ground_statistics,
+)
+from fusar_jax.simulation.targets import SHIPS, Target
+from fusar_jax.simulation.terrain import APRON, ROAD, RUNWAY, Terrain
+
+# Spread of the slow and of the fine unevenness within a parcel, dB.
+_SLOW_DB = np.full(len(COVERS), 0.5, np.float32)
+_FINE_DB = np.full(len(COVERS), 0.3, np.float32)
+_FINE_DB[[TREES, FLOODED, SHRUB, BARE]] = 1.6, 1.2, 1.4, 0.6
+_SLOW_DB[[TREES, SHRUB, WATER]] = 0.8, 0.8, 0.4
+# Built ground is spiky: a Gamma texture of this shape and mean 1.
+_SPIKES = 0.35
+_WALL_DB, _WALL_SPREAD_DB = 6.0, 4.0
+_LAYOVER_DB = -4.0
+_SHADOW_DB = -30.0
+# What a wake does to the sea: smooth water astern, and two bright arms.
+_WAKE_DARK_DB, _WAKE_ARMS_DB, _WAKE_SPREAD = -6.0, 5.0, 0.2
+
+
+def ground_power(
+  rng: np.random.Generator,
+  terrain: Terrain,
+  region: int,
+  *,
+  look: int,
+  incidence: float,
+  wind: float,
+) -> np.ndarray:
+  """Returns float32[h, w], above 0: mean power before speckle.
+
+  Args:
+    rng: draws parcels, textures and walls.
+    terrain: the ground.
+    region: index into `covers.REGIONS`.
+    look: +1: the sensor is beyond column 0, -1: beyond the last column.
+    incidence: from the vertical, radians.
+    wind: what the wind adds to the water, dB.
+  """
+  db = _parcels(rng, terrain, region, wind)
+  for spread, scale in ((_SLOW_DB, 16), (_FINE_DB, 2)):
+    db += spread[terrain.cover] * _noise(rng, db.shape, scale)
+  power = _linear(db)
+  built = terrain.cover == BUILT
+  built &= ~np.isin(terrain.surface, (ROAD, RUNWAY, APRON))
+  power[built] *= rng.gamma(_SPIKES, 1 / _SPIKES, np.count_nonzero(built))
+  if terrain.height.any():
+    _buildings(rng, power, terrain, look, incidence)
+  return power
+
+
+def add_wakes(
+  power: np.ndarray, terrain: Terrain, targets: tuple[Target, ...]
+) -> None:
+  """Draws the wakes of ships under way into the power of the water, in place.
+
+  Args:
+    power: float32[h, w], changed.
+    terrain: the ground.
+    targets: those with a wake leave one.
+  """
+  y, x = np.mgrid[: power.shape[0], : power.shape[1]].astype(np.float32)
+  for ship in targets:
+    if ship.name not in SHIPS or not ship.wake:
+      continue
+    c, s = np.cos(ship.angle), np.sin(ship.angle)
+    along = (y - ship.y) * s + (x - ship.x) * c
+    across = np.abs((y - ship.y) * c - (x - ship.x) * s)
+    astern = -along - 0.5 * ship.length
+    fade = np.where(astern > 0, np.exp(-2 * astern / ship.wake), 0)
+    dark = across < 0.5 * ship.width
+    arm = 0.5 * ship.width + _WAKE_SPREAD * astern
+    bright = np.exp(-((across - arm) ** 2))
+    change = fade * (_WAKE_DARK_DB * dark + _WAKE_ARMS_DB * bright)
+    power *= _linear(np.where(terrain.land, 0, change))
+
+
+def _parcels(rng, terrain, region, wind):
+  """float32[h, w], dB: one draw per parcel and cover, and smooth surfaces."""
+  statistics = ground_statistics()
+  mean, spread = statistics.vv_mean[region], statistics.vv_std[region]
+  key = terrain.parcel.astype(np.int64) * len(COVERS) + terrain.cover
+  keys, index = np.unique(key, return_inverse=True)
+  cover = keys % len(COVERS)
+  # Beyond two spreads, a parcel would be taken for another cover's.
+  z = np.clip(rng.standard_normal(len(keys)), -2, 2)
+  draws = mean[cover] + spread[cover] * z + wind * (cover == WATER)
+  db = draws.astype(np.float32)[index].reshape(key.shape)
+  for surface in (ROAD, RUNWAY, APRON):
+    smooth = mean[WATER] + spread[WATER] * np.clip(rng.standard_normal(), -2, 2)
+    db[terrain.surface == surface] = smooth
+  return db
+
+
+def _buildings(rng, power, terrain, look, incidence):
+  """Walls, layover and shadow; every row is seen from its near end."""
+  # Views from the near end, so that what follows knows one direction only.
+  near = power[:, ::look]
+  height = terrain.height[:, ::look]
+  reach = np.arange(height.shape[1]) * np.float32(terrain.gsd)
+  ray = height + reach / np.tan(incidence)
+  shadow = np.maximum.accumulate(ray, axis=1) > ray + 1e-3
+  # The echo of a point at height z comes as early as one z / tan nearer.
+  front = height - reach * np.tan(incidence)
+  folded = np.maximum.accumulate(front[:, ::-1], axis=1)[:, ::-1]
+  layover = (folded > front + 1e-3) & (height == 0)
+  near[shadow] = _linear(_SHADOW_DB)
+  near[layover] += _linear(_LAYOVER_DB)
+  along = np.gradient(height, axis=1)
+  facing = along / (np.hypot(along, np.gradient(height, axis=0)) + 1e-6)
+  wall = (height > 0) & (np.diff(height, axis=1, prepend=height[:, :1]) > 0)
+  n = np.count_nonzero(wall)
+  echo = _linear(rng.normal(_WALL_DB, _WALL_SPREAD_DB, n))
+  near[wall] += echo * np.clip(facing[wall], 0.1, 1) ** 2
+
+
+def _noise(rng, shape, scale):
+  """float32[h, w], a random field of about unit spread, smooth over `scale`."""
+  h, w = (max(2, side // scale) for side in shape)
+  coarse = Image.fromarray(rng.standard_normal((h, w), np.float32))
+  return np.asarray(coarse.resize(shape[::-1], Image.BICUBIC))
+
+
+def _linear(db):
+  return np.power(10, 0.1 * np.asarray(db, np.float32))
