@@ -1,0 +1,115 @@
+"""Crops of real SAR images, to be held against simulated ones.
+
+Pictures of 8 bits are taken as they are. Rasters of more bits are stretched as
+`prepare` would, in amplitude, as most published chips were: what is compared is
+the image that a model would meet.
+"""
+
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fusar_jax.data.vision import load_image
+from fusar_jax.geo.rasters import open_raster
+from fusar_jax.geo.stretch import LINEAR, fit_stretch
+
+PICTURES = (".jpg", ".jpeg", ".png")
+RASTERS = (".tif", ".tiff")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Crop:
+  """One crop.
+
+  Attributes:
+    image: uint8[size, size], grey.
+    source: the file under the folder, and the crop's upper left corner.
+  """
+
+  image: np.ndarray
+  source: str
+
+
+def read_crops(
+  folder: str | os.PathLike, size: int, count: int, seed: int = 0
+) -> list[Crop]:
+  """Returns at most `count` crops of a folder's images, none overlapping.
+
+  Files come in an order drawn from the seed, and give the same number of crops
+  each if they can. Those smaller than a crop are passed over, and so are crops
+  with pixels that were never measured.
+
+  Args:
+    folder: read with all folders in it: jpg, png, and tif.
+    size: pixels per side.
+    count: at least 1.
+    seed: of the choice.
+
+  Raises:
+    FileNotFoundError: no such folder, or no image in it.
+    ValueError: no image that large, or a damaged one, by name.
+  """
+  folder = Path(folder)
+  paths = sorted(
+    path
+    for path in folder.rglob("*")
+    if path.suffix.lower() in PICTURES + RASTERS
+  )
+  if not paths:
+    raise FileNotFoundError(
+      f"{folder}: no images found; expected files that end in"
+      f" {', '.join(PICTURES + RASTERS)}, in it or in its folders."
+    )
+  rng = np.random.default_rng(seed)
+  each = math.ceil(count / len(paths))
+  crops = []
+  for k in rng.permutation(len(paths)):
+    name = paths[k].relative_to(folder).as_posix()
+    found = itertools.islice(_crops(paths[k], size, rng), each)
+    crops += [
+      Crop(image, f"{name}, row {row}, column {col}")
+      for row, col, image in found
+    ]
+    if len(crops) >= count:
+      break
+  if not crops:
+    raise ValueError(
+      f"{folder}: none of {len(paths)} images gives a whole crop of {size} x"
+      f" {size} pixels; ask for smaller ones with --size."
+    )
+  return crops[:count]
+
+
+def _crops(path, size, rng) -> Iterator[tuple[int, int, np.ndarray]]:
+  """(row, column, uint8[size, size]) in an order drawn from rng."""
+  if path.suffix.lower() in PICTURES:
+    image = np.asarray(Image.fromarray(load_image(path)).convert("L"))
+    for row, col in _corners(*image.shape, size, rng):
+      yield row, col, image[row : row + size, col : col + size]
+    return
+  with open_raster(path) as raster:
+    stretch = None
+    for row, col in _corners(raster.height, raster.width, size, rng):
+      values, valid = raster.read((row, col, size, size), raster.bands[:1])
+      if not valid.all():
+        continue
+      if raster.dtype == "uint8":
+        yield row, col, values[0].astype(np.uint8)
+        continue
+      stretch = stretch or fit_stretch(raster, curve=LINEAR)
+      yield row, col, stretch.apply(values[0], valid)
+
+
+def _corners(height, width, size, rng):
+  corners = [
+    (row, col)
+    for row in range(0, height - size + 1, size)
+    for col in range(0, width - size + 1, size)
+  ]
+  return [corners[i] for i in rng.permutation(len(corners))]
