@@ -36,15 +36,15 @@ TABLE = "ground_statistics.json"
 class GroundStatistics:
   """What was fitted, per region and cover. Arrays are read-only.
 
-  A vector of a cover is mean + factors @ z + noise * e with z and e standard
+  A vector of a cover is mean + z @ factors + noise * e with z and e standard
   normal, made unit length; so its covariance, before that, is
-  factors @ factors.T + diag(noise**2).
+  factors.T @ factors + diag(noise**2).
 
   Attributes:
     vv_mean: float64[R, 8], dB, of backscatter in VV.
     vv_std: float64[R, 8], dB, between points of one cover.
     embedding_mean: float64[R, 8, 64], of length 0.8 to 1.
-    embedding_factors: float64[R, 8, 64, K].
+    embedding_factors: float64[R, 8, K, 64].
     embedding_noise: float64[R, 8, 64], at least 0.
   """
 
@@ -68,8 +68,13 @@ def ground_statistics() -> GroundStatistics:
     >>> ground_statistics().vv_mean[0, [WATER, TREES]].round()
     array([-22.,  -8.])
   """
+  return parse(shipped_table())
+
+
+def shipped_table() -> dict:
+  """Returns the table as it is stored."""
   text = resources.files("fusar_jax.simulation").joinpath(TABLE).read_text()
-  return parse(json.loads(text))
+  return json.loads(text)
 
 
 def parse(table: dict) -> GroundStatistics:
