@@ -40,6 +40,8 @@ def get_config(arg=None):
   config.data.pool_batches = 8
   config.data.num_workers = 0
   config.data.loss_weighting = "example"
+  config.data.anchors = "aligned"  # Or a control: data/anchor_conditions.py.
+  config.data.anchor_grid = 0  # g: thinned to g x g nodes; 0: as stored.
   # Visual tokens say what lies in their cells, if a row has boxes; the loss of
   # that, in answers (0: not asked).
   config.data.cell_weight = 1.0

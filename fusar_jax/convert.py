@@ -17,6 +17,8 @@ import math
 import sys
 from pathlib import Path
 
+import jax
+
 from fusar_jax.hf import mapping, peft, tlm_file
 from fusar_jax.hf.config_json import read_config, read_json
 from fusar_jax.hf.export import export_merged
@@ -24,6 +26,7 @@ from fusar_jax.hf.folders import TOKENIZER_FILES, resolve
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.weights import open_weights, weight_files
 from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import init_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,8 +259,8 @@ def _describe_config(config: FusarConfig) -> list[str]:
   ]
   if config.tlm:
     lines.append(
-      f"TLM          sigma {config.tlm.sigma:g}, hidden width"
-      f" {config.tlm.hidden(v.out_width)}"
+      f"fusion       {config.tlm.fusion}, sigma {config.tlm.sigma:g}, hidden"
+      f" width {config.tlm.hidden(v.out_width)}"
     )
   if lora.rank:
     lines += _describe_lora(lora)
@@ -303,8 +306,8 @@ def parameter_counts(config: FusarConfig) -> dict[str, int]:
   for shape in mapping.leaf_shapes(config, adapter=True).values():
     counts["lora"] += math.prod(shape)
   if config.tlm:
-    for row in tlm_file.tensors(config.tlm, config.vision.out_width):
-      counts["tlm"] += math.prod(row.shape)
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    counts["tlm"] += sum(leaf.size for leaf in jax.tree.leaves(shapes["tlm"]))
   return counts
 
 

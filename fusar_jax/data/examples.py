@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from fusar_jax.data import anchor_weights, prompts, vision
+from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.cells import cell_labels, cell_tokens
 from fusar_jax.data.positions import check_image_tokens, mrope_positions
 from fusar_jax.data.records import File, PackedFile
@@ -108,6 +109,7 @@ def build_example(
   max_length: int = MAX_LENGTH,
   clip_boxes: bool = False,
   cells: bool = False,
+  anchors: AnchorCondition = ALIGNED,
   read_image: Callable[[File, FusarConfig], tuple] | None = None,
 ) -> Example:
   """Returns the example of a triplet.
@@ -120,6 +122,7 @@ def build_example(
     max_length: largest L; boxes are never truncated.
     clip_boxes: see the module.
     cells: also say what each visual token holds, if the row has "boxes".
+    anchors: what the model is shown of the row's anchors.
     read_image: replaces `decode`, for a cache in front of it.
 
   Raises:
@@ -146,7 +149,7 @@ def build_example(
         " text or make the image smaller."
       )
     example = example_from_ids(
-      ids, images, triplet.anchors, config, answer_mask=mask
+      ids, images, anchors.read(triplet), config, answer_mask=mask
     )
     if cells and with_answer:
       example = _with_cells(

@@ -17,6 +17,7 @@ import grain
 import numpy as np
 
 from fusar_jax.data import sizes as sizes_lib
+from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.examples import MAX_LENGTH
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import Sizes
@@ -62,6 +63,7 @@ class Loader:
     cell_weight: float = 0.0,
     with_answer: bool = True,
     clip_boxes: bool = False,
+    anchors: AnchorCondition = ALIGNED,
     num_workers: int = 0,
     cache_bytes: int = 512 << 20,
     pool_batches: int = 1,
@@ -85,6 +87,7 @@ class Loader:
       loss_weighting: see `pad_batch`.
       cell_weight: see `pad_batch`; 0: visual tokens say nothing.
       with_answer, clip_boxes: see `fusar_jax.data.examples.build_example`.
+      anchors: what the model is shown of them, see `anchor_conditions`.
       num_workers: processes that build examples; 0: threads of this one.
       cache_bytes: bound of decoded pictures, all workers together.
       pool_batches: this many batches are drawn at a time and their rows dealt
@@ -108,8 +111,10 @@ class Loader:
       max_length=max_length,
       clip_boxes=clip_boxes,
       cells=cell_weight > 0,
+      anchors=anchors,
       cache_bytes=cache_bytes // max(1, num_workers),
     )
+    triplets = anchors.arrange(triplets)
     rows, refused = survey(triplets, recipe)
     if strict:
       raise_together(refused, "bad rows")

@@ -73,7 +73,12 @@ def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
     length=len(ids),
     grids=[(h // patch, w // patch) for h, w in seen],
     anchors=max(
-      (anchor_count(path) for path in triplet.anchors if path), default=0
+      (
+        recipe.anchors.count(anchor_count(path))
+        for path in triplet.anchors
+        if path
+      ),
+      default=0,
     ),
     answers=answers,
     config=config.vision,

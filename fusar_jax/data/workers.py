@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fusar_jax
+from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.examples import MAX_LENGTH, Example, build_example
 from fusar_jax.data.image_cache import ImageCache
 from fusar_jax.data.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ class Recipe:
   """What a worker must know to build examples; the same for all of a run.
 
   Attributes:
-    tokenizer, config, with_answer, max_length, clip_boxes, cells: of
+    tokenizer, config, with_answer, max_length, clip_boxes, cells, anchors: of
       `fusar_jax.data.examples.build_example`.
     cache_bytes: bound of decoded pictures, per process.
   """
@@ -42,6 +43,7 @@ class Recipe:
   max_length: int = MAX_LENGTH
   clip_boxes: bool = False
   cells: bool = False
+  anchors: AnchorCondition = ALIGNED
   cache_bytes: int = 256 << 20
 
   def builder(self):
@@ -57,6 +59,7 @@ class Recipe:
         max_length=self.max_length,
         clip_boxes=self.clip_boxes,
         cells=self.cells,
+        anchors=self.anchors,
         read_image=cache,
       )
 

@@ -32,7 +32,16 @@ _LEGACY_SIZE = (504, 504)
 
 
 def tensors(tlm: TLMConfig, out_width: int) -> tuple[Tensor, ...]:
-  """Returns the table's four rows for a TLM on tokens of width C."""
+  """Returns the table's four rows for a TLM on tokens of width C.
+
+  Raises:
+    ValueError: another fusion, which the format cannot hold.
+  """
+  if tlm.fusion != "tlm":
+    raise ValueError(
+      f"model.tlm.fusion is {tlm.fusion!r}, but {WEIGHTS} and {SETTINGS} hold a"
+      " TLM only: such a model cannot be exported. Use it from its run folder."
+    )
   hidden = tlm.hidden(out_width)
 
   def row(name, leaf, turn, *shape):

@@ -19,6 +19,7 @@ LANGUAGE_PROJECTIONS = (
   "down_proj",
 )
 VISION_PROJECTIONS = ("qkv", "proj", "gate_proj", "up_proj", "down_proj")
+FUSIONS = ("tlm", "concatenation", "sum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +107,20 @@ class TLMConfig:
     bands: E, values of one AlphaEarth vector (`vec_dim`).
     hidden_mult: hidden width is `max(128, hidden_mult * C)`.
     sigma: width of the anchors' Gaussian, in patches.
+    fusion: one of FUSIONS; all but "tlm" are for comparison only, see
+      `fusar_jax.model.fusion`.
   """
 
   bands: int = 64
   hidden_mult: int = 4
   sigma: float = 2.0
+  fusion: str = "tlm"
+
+  def __post_init__(self):
+    if self.fusion not in FUSIONS:
+      raise ValueError(
+        f"tlm.fusion {self.fusion!r}: expected one of {', '.join(FUSIONS)}."
+      )
 
   def hidden(self, out_width: int) -> int:
     return max(128, self.hidden_mult * out_width)

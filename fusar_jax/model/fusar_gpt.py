@@ -15,7 +15,7 @@ from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.decoder import Decoder, KVCache, causal_mask
-from fusar_jax.model.tlm import TokenwiseLinearModulation
+from fusar_jax.model.fusion import fusion
 from fusar_jax.model.vision import VisionTower
 
 
@@ -66,7 +66,7 @@ class FusarGPT(nn.Module):
     }
     self.visual = VisionTower(c.vision, c.lora, **options)
     if c.tlm is not None:
-      self.tlm = TokenwiseLinearModulation(c.tlm)
+      self.tlm = fusion(c.tlm)
     self.model = Decoder(c.decoder, c.lora, **options)
     if not c.decoder.tied:
       self.lm_head = _Head(c.decoder.vocab)

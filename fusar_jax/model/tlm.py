@@ -31,7 +31,9 @@ def _fan_in_uniform(width: int):
   return init
 
 
-class _Linear(nn.Module):
+class Linear(nn.Module):
+  """As torch.nn.Linear, its initial values too."""
+
   features: int
 
   @nn.compact
@@ -64,8 +66,8 @@ class TokenwiseLinearModulation(nn.Module):
     """
     channels = tokens.shape[-1]
     x = features.astype(jnp.float32)
-    x = _Linear(self.config.hidden(channels), name="mlp_0")(x)
-    x = _Linear(2 * channels, name="mlp_2")(nn.silu(x))
+    x = Linear(self.config.hidden(channels), name="mlp_0")(x)
+    x = Linear(2 * channels, name="mlp_2")(nn.silu(x))
     field = jnp.einsum("bims,bisc->bimc", weights.astype(jnp.float32), x)
     gamma, beta = jnp.split(field, 2, axis=-1)
     return (tokens * (1.0 + gamma) + beta).astype(tokens.dtype)

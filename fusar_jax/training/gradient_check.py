@@ -15,20 +15,32 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 
+# What a control of the anchors (config.data.anchors) leaves without a gradient,
+# on purpose and for all of the run.
+_SILENT = {"none": "tlm/", "zeros": "tlm/mlp_0/kernel"}
+
 
 class GradientCheck:
   """Remembers what has not had a gradient yet.
 
   Excused are LoRA's A while its B is all zero (as it starts: the gradient of A
-  passes through B), and the TLM until a batch has anchors.
+  passes through B), likewise the MLP of a concatenation, the TLM until a batch
+  has anchors, and what a control of the anchors silences.
 
   Args:
     trainable: parameters before the first step.
+    anchors: condition of the anchors.
   """
 
-  def __init__(self, trainable: partition.Params):
+  def __init__(self, trainable: partition.Params, anchors: str = "aligned"):
     flat = flatten(trainable)
-    self._waiting = {path for path in flat if not _behind_zero_b(path, flat)}
+    silent = _SILENT.get(anchors)
+    self._waiting = {
+      path
+      for path in flat
+      if not _behind_zero(path, flat)
+      and not (silent and path.startswith(silent))
+    }
     self._told = False
 
   def passes(self, nonzero: Mapping[str, bool], batch: Batch) -> bool:
@@ -63,8 +75,11 @@ class GradientCheck:
     return not self._waiting
 
 
-def _behind_zero_b(path: str, flat: Mapping[str, jax.Array]) -> bool:
-  if not path.endswith("/lora_a"):
+def _behind_zero(path: str, flat: Mapping[str, jax.Array]) -> bool:
+  if path.endswith("/lora_a"):
+    gate = flat.get(path.removesuffix("lora_a") + "lora_b")
+  elif path.startswith("tlm/mlp_"):
+    gate = flat.get("tlm/field_proj/kernel")
+  else:
     return False
-  b = flat.get(path.removesuffix("lora_a") + "lora_b")
-  return b is not None and not np.any(jax.device_get(b))
+  return gate is not None and not np.any(jax.device_get(gate))

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from fusar_jax.data.anchor_conditions import AnchorCondition
 from fusar_jax.data.loader import Loader
 from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.config import FusarConfig
@@ -104,7 +105,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     writes=first,
     saved=host.get("meters"),
   )
-  check = GradientCheck(state.trainable) if step == 0 else None
+  check = (
+    GradientCheck(state.trainable, config.data.anchors) if step == 0 else None
+  )
   evaluate = _make_evaluation(run, config, options, mesh, shardings)
   batches = iter(loader)
 
@@ -177,6 +180,7 @@ def _loader(run, config, triplets, *, train: bool) -> Loader:
     num_workers=config.data.num_workers if train else 0,
     loss_weighting=config.data.loss_weighting,
     cell_weight=config.data.cell_weight if train else 0.0,
+    anchors=AnchorCondition(config.data.anchors, config.data.anchor_grid),
     pool_batches=config.data.pool_batches if train else 1,
     process_index=jax.process_index(),
     process_count=jax.process_count(),

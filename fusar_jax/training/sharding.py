@@ -49,6 +49,8 @@ PARAMETER_RULES: partition.Rules = (
   (r"(visual/merger|tlm)/mlp_0/bias", PartitionSpec("tensor")),
   (r"(visual/merger|tlm)/mlp_2/kernel", PartitionSpec("tensor", "fsdp")),
   (r"(visual/merger|tlm)/mlp_2/bias", PartitionSpec()),
+  (r"tlm/(token|field)_proj/kernel", PartitionSpec("fsdp", "tensor")),
+  (r"tlm/bias", PartitionSpec()),
   (r"model/embed_tokens/embedding", PartitionSpec("tensor", "fsdp")),
   (r"lm_head/kernel", PartitionSpec("fsdp", "tensor")),
   (r".*/scale", PartitionSpec()),

@@ -246,7 +246,8 @@ def _check_trainable(config, base, model, train) -> None:
   shapes = jax.eval_shape(lambda: checkpoint.init_params(model, key))
   trainable, _ = partition.partition(shapes, config.trainable)
   anchored = any(path for row in train for path in row.anchors)
-  if "tlm" in trainable and not anchored:
+  # Without anchors on purpose, the TLM stays as it began.
+  if "tlm" in trainable and not anchored and config.data.anchors != "none":
     raise ValueError(
       f"{config.data.train}: no row has anchors, so the TLM would get no"
       ' gradient. Add "aef" to the rows, or freeze it in config.trainable.'

@@ -55,3 +55,40 @@ def test_tlm_waits_for_a_batch_with_anchors(fresh, batch, caplog):
   assert caplog.text.count("has no anchors") == 1
   with pytest.raises(ValueError, match="tlm/mlp_2/kernel"):
     check.passes(_nonzero(fresh, dead), batch)
+
+
+@pytest.mark.parametrize(
+  ("condition", "dead"),
+  [
+    ("none", ["mlp_0/kernel", "mlp_0/bias", "mlp_2/kernel", "mlp_2/bias"]),
+    ("zeros", ["mlp_0/kernel"]),
+  ],
+)
+def test_what_a_control_of_the_anchors_silences_is_excused(
+  params, batch, condition, dead
+):
+  """And that alone: it is due again where the anchors are aligned."""
+  dead = [f"tlm/{leaf}" for leaf in dead]
+  nonzero = _nonzero(params, dead)
+  assert GradientCheck(params, condition).passes(nonzero, batch)
+  with pytest.raises(ValueError, match=f"{len(dead)} trainable parameters"):
+    GradientCheck(params).passes(nonzero, batch)
+  with pytest.raises(ValueError, match="q_proj"):
+    GradientCheck(params, condition).passes(
+      nonzero | {"model/layers/self_attn/q_proj/lora_b": False}, batch
+    )
+
+
+def test_the_mlp_of_a_concatenation_waits_for_its_projection(params, batch):
+  """Its gradient passes through field_proj, which starts as zero."""
+  kernel = np.zeros((64, 64), np.float32)
+  starting = params | {
+    "tlm": params["tlm"] | {"field_proj": {"kernel": kernel}}
+  }
+  dead = [p for p in flatten(starting) if p.startswith("tlm/mlp_")]
+  assert GradientCheck(starting).passes(_nonzero(starting, dead), batch)
+  trained = params | {
+    "tlm": params["tlm"] | {"field_proj": {"kernel": kernel + 1}}
+  }
+  with pytest.raises(ValueError, match="tlm/mlp_0/bias"):
+    GradientCheck(trained).passes(_nonzero(trained, dead), batch)

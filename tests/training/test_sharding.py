@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from fusar_jax.config import PRESETS
-from fusar_jax.model.config import LoRAConfig
+from fusar_jax.model.config import LoRAConfig, TLMConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import optimizer, partition, sharding
@@ -64,11 +64,17 @@ def test_every_parameter_of_every_preset_has_a_place(name):
 
 
 def test_no_rule_of_the_table_is_dead():
-  """7B with vision LoRA and 3B together use each rule of the table."""
+  """7B with vision LoRA and 3B, whose anchors are concatenated, use each rule
+  of the table."""
   paths = set()
-  for name in ("qwen2_5_vl_3b", "qwen2_5_vl_7b"):
+  for name, fusion in (
+    ("qwen2_5_vl_3b", "concatenation"),
+    ("qwen2_5_vl_7b", "tlm"),
+  ):
     config = dataclasses.replace(
-      PRESETS[name], lora=LoRAConfig(rank=8, vision=("qkv", "proj"))
+      PRESETS[name],
+      lora=LoRAConfig(rank=8, vision=("qkv", "proj")),
+      tlm=TLMConfig(fusion=fusion),
     )
     shapes = jax.eval_shape(
       lambda config=config: init_params(config, jax.random.key(0))
