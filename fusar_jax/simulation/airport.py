@@ -1,7 +1,7 @@
 """An airport: a runway, a taxiway along it, an apron with stands, a terminal.
 
 Measures are those of a mid-sized airport: a runway 45 to 60 m wide, a taxiway
-of 18 to 25 m at 110 to 150 m from it, stands 48 to 60 m apart. A scene of
+of 18 to 25 m at 90 to 130 m from it, stands 48 to 60 m apart. A scene of
 half a kilometre shows a part of one; the apron is always in it.
 """
 
@@ -21,11 +21,11 @@ def draw_airport(rng: np.random.Generator, canvas: Canvas) -> None:
   y, x = rng.uniform(-0.06, 0.06, 2) * canvas.extent
   axes = canvas.axes(rng.uniform(0, 2 * np.pi), y, x)
   apron = rng.uniform(75, 130)  # depth
-  middle = rng.uniform(0.02, 0.1) * canvas.extent  # of the apron, along v
+  middle = rng.uniform(0.08, 0.16) * canvas.extent  # of the apron, along v
   front, back = middle - apron / 2, middle + apron / 2
   half = min(rng.uniform(120, 220), 0.45 * canvas.extent)
   taxiway = front - rng.uniform(20, 35)
-  runway = taxiway - rng.uniform(110, 150)
+  runway = taxiway - rng.uniform(90, 130)
   taxi_width, runway_width = rng.uniform(18, 25), rng.uniform(45, 60)
 
   fence = (axes.v > runway - 75) & (axes.v < back + 60)
@@ -39,17 +39,17 @@ def draw_airport(rng: np.random.Generator, canvas: Canvas) -> None:
   canvas.pave(axes.box(-half, half, taxiway, back), APRON)
   _draw_terminal(rng, canvas, axes, half, back)
   _place_stands(rng, canvas, axes, half, front, back)
-  # On the runway and the taxiway: taking off, or on the way to it.
-  for u in np.arange(-0.45, 0.46, 0.15) * canvas.extent:
-    for v in (runway, taxiway):
-      _place(canvas, axes, u, v, axes.angle)
+  # Taking off, or on the way to it.
+  for u in np.array([-0.35, 0.0, 0.35]) * canvas.extent:
+    for v in (taxiway, runway):
+      canvas.mark(canvas.stands, axes, u, v, axes.angle)
 
 
 def _draw_terminal(rng, canvas, axes, half, back):
   """A terminal or a row of hangars on paved ground, and the road to it."""
   deep = rng.uniform(28, 42)
   canvas.paint(axes.box(-half, half, back, back + deep + 14), BUILT)
-  height = rng.uniform(10, 18)
+  height = rng.uniform(9, 14)
   if rng.random() < 0.5:
     wide = rng.uniform(0.5, 0.9) * half
     canvas.height[axes.box(-wide, wide, back + 3, back + deep)] = height
@@ -72,12 +72,5 @@ def _place_stands(rng, canvas, axes, half, front, back):
   turn = np.pi / 2 + rng.choice([0.0, 0.0, -0.6, 0.6])
   for v in rows:
     for k in range(n):
-      _place(canvas, axes, (k - (n - 1) / 2) * step, v, axes.angle + turn)
-
-
-def _place(canvas, axes, u, v, angle, clear: float = 12.0):
-  """A stand, unless it lies outside the scene or within `clear` m of that."""
-  y, x = axes.pixel(u, v)
-  edge = clear / canvas.gsd
-  if edge < y < canvas.size - edge and edge < x < canvas.size - edge:
-    canvas.stands.append((y, x, float(angle)))
+      u = (k - (n - 1) / 2) * step
+      canvas.mark(canvas.stands, axes, u, v, axes.angle + turn)

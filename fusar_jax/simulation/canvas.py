@@ -14,6 +14,7 @@ from fusar_jax.simulation.covers import BUILT, WATER
 
 SURFACES = ("ground", "road", "runway", "apron", "pier")
 GROUND, ROAD, RUNWAY, APRON, PIER = range(len(SURFACES))
+_CLEAR_METRES = 12  # from a stand or berth to the edge of the scene
 
 
 def smooth_noise(rng: np.random.Generator, size: int, nodes: int) -> np.ndarray:
@@ -136,6 +137,15 @@ class Canvas:
   def pave(self, where: np.ndarray, surface: int) -> None:
     """Something built and flat to drive or walk on: a road, a pier."""
     self.paint(where, BUILT, surface)
+
+  def mark(
+    self, spots: list, axes: Axes, u: float, v: float, angle: float
+  ) -> None:
+    """Adds a stand or berth, unless it is at the scene's edge or beyond."""
+    y, x = axes.pixel(u, v)
+    edge = _CLEAR_METRES / self.gsd
+    if edge < min(y, x) and max(y, x) < self.size - edge:
+      spots.append((y, x, float(angle)))
 
   def numbered_parcels(self) -> np.ndarray:
     """Returns int32[h, w], the parcels that can be seen, numbered from 0."""

@@ -40,7 +40,7 @@ def draw_countryside(
     main = int(rng.choice(OPEN_LAND))
   others = rng.permutation([cover for cover in OPEN_LAND if cover != main])
   covers = np.array([main, *others[:2]])
-  most = rng.uniform(0.55, 0.9)
+  most = rng.uniform(0.5, 0.85)
   shares = np.array([most, (1 - most) * rng.uniform(0.6, 1.0)])
   draw = _draw_fields if rng.random() < _IN_FIELDS[main] else _draw_patches
   if not where.any():

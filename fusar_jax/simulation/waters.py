@@ -123,4 +123,4 @@ def _draw_piers(rng, canvas: Canvas, axes: Axes, quay: float):
     for i in range(berths):
       u = quay - reach + (i + 0.5) * reach / berths
       for side in (-aside, aside):
-        canvas.berths.append((*axes.pixel(u, v + side), axes.angle))
+        canvas.mark(canvas.berths, axes, u, v + side, axes.angle)
