@@ -1,12 +1,12 @@
 """Aircraft on the ground: their sizes, and where their echoes come from.
 
 Lengths and spans are those of common types: fighters as F-15 and Su-27,
-propeller transports as C-130 and An-12, airliners from A320 to A330. Cross
-sections follow the order of Skolnik's table (Introduction to Radar Systems:
-large fighter 6 m2, jet airliner 40 m2, jumbo jet 100 m2), times 8 for the
-double bounce with the ground, which is ours, set beside chips of Gaofen-3: an
-aircraft there is a few bright knots (nose, engines, wing roots, tail) joined
-by faint lines.
+propeller transports as C-130 and An-12, airliners from A320 to A330. The echo's
+strength is ours, set beside chips of Gaofen-3, where aircraft stand 15 to 25 dB
+above the apron: far above the cross sections in flight of Skolnik's table
+(Introduction to Radar Systems: fighter 6 m2, jet airliner 40 m2), as each part
+also forms corners with the ground. So is their pattern: a few bright knots
+(nose, engines, wing roots, tail) joined by fainter lines.
 
 Coordinates: along, -0.5 (tail) .. 0.5 (nose), times the length; across,
 -0.5 .. 0.5, times the span.
@@ -22,11 +22,11 @@ PLANE_SIZES = {
   "transport plane": ((29.0, 34.0), (0.74, 0.86)),
   "airliner plane": ((38.0, 62.0), (1.03, 1.12)),
 }
-# Square metres, nose to the sensor or not; a spread of 2 dB about it.
+# Square metres of all scatterers together, and their spread.
 _TOTAL = {
-  "fighter plane": 60.0,
-  "transport plane": 280.0,
-  "airliner plane": 500.0,
+  "fighter plane": 450.0,
+  "transport plane": 1200.0,
+  "airliner plane": 2200.0,
 }
 _SPREAD_DB = 2.0
 # (root, tip) of the wing's leading edge and its depth at the tip, along.

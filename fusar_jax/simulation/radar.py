@@ -9,8 +9,9 @@ strong, both from one equation.
 
 h is a sinc in azimuth and in range, weighted by a generalised Hamming window;
 unit energy, so that clutter keeps its mean power. Real chips are oversampled:
-speckle of SSDD is correlated over 1.5 to 3.5 pixels, and its median number of
-looks is 1.2; widths and looks are drawn to match. L looks.
+over sea, neighbours of SSDD correlate by 0.5 to 0.8 in range, 0.2 to 0.7 in
+azimuth, and the median number of looks is 1.2 (some have been smoothed to 30).
+Widths are drawn to match; looks are rather more, for the small targets' sake.
 """
 
 import dataclasses
@@ -60,10 +61,10 @@ class Sensor:
 
 def draw_sensor(rng: np.random.Generator) -> Sensor:
   """Draws the circumstances of one image."""
-  width = rng.uniform(1.3, 2.6)
+  width = rng.uniform(1.0, 1.9)
   sharp = rng.random() < 0.35
   return Sensor(
-    looks=int(rng.choice([1, 2, 4, 8], p=[0.55, 0.25, 0.15, 0.05])),
+    looks=int(rng.choice([1, 2, 4, 8], p=[0.4, 0.3, 0.2, 0.1])),
     look=int(rng.choice([-1, 1])),
     incidence=float(np.deg2rad(rng.uniform(25, 48))),
     widths=(
@@ -161,12 +162,12 @@ def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
   """
   ground = float(np.median(db))
   if rng.random() < 0.8:
-    top = np.clip(rng.normal(-1, 3.5), ground + 7, ground + 28)
+    top = np.clip(rng.normal(2, 3.5), ground + 10, ground + 28)
     curve, low, high = stretch.LINEAR, 0.0, 10 ** (0.05 * top)
   else:
     curve = stretch.DECIBELS
     low = min(rng.uniform(-28, -22), ground - 3)
-    high = max(rng.uniform(0, 8), ground + 12)
+    high = max(rng.uniform(0, 8), ground + 14)
   return stretch.Stretch(
     "VV", quantities.DB, curve, float(low), float(high), pixels=db.size
   )

@@ -13,7 +13,7 @@ across, -0.5 .. 0.5, times its beam.
 import numpy as np
 
 SHIPS = ("fishing ship", "cargo ship", "tanker ship")
-SHIP_SHARES = (0.4, 0.35, 0.25)
+SHIP_SHARES = (0.36, 0.34, 0.3)
 # (metres of length, length / beam), drawn evenly between.
 SHIP_SIZES = {
   "fishing ship": ((21.0, 42.0), (2.8, 3.8)),

@@ -1,8 +1,8 @@
 """Targets: which ships and aircraft a scene holds, and where.
 
 Ships lie on the water, at anchor, under way or at a berth; aircraft stand on
-an apron or a runway. No two boxes touch, so a target can be counted. How many
-a scene asks for is drawn first; a narrow place may hold fewer.
+an apron, a taxiway or a runway. No two boxes touch, so targets can be counted.
+How many a scene asks for is drawn first; a narrow place may hold fewer.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from fusar_jax.simulation import aircraft, ships
 from fusar_jax.simulation.aircraft import PLANES
 from fusar_jax.simulation.ships import SHIPS
-from fusar_jax.simulation.terrain import RUNWAY, Terrain
+from fusar_jax.simulation.terrain import Terrain
 from fusar_jax.tasks import classification
 
 CLASSES = SHIPS + PLANES
@@ -21,7 +21,7 @@ COUNT_SHARES = (0.14, 0.2, 0.18, 0.16, 0.13, 0.1, 0.09)
 # Pixels by which the sensor blurs an outline, and that boxes stay apart.
 _BLUR, _GAP = 1.0, 2.0
 _TRIES = 60
-_UNDER_WAY, _AT_BERTH, _ON_RUNWAY = 0.35, 0.5, 0.15
+_UNDER_WAY, _AT_BERTH = 0.35, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +93,22 @@ def draw_targets(
   SHIP_PLACES, and none elsewhere.
   """
   if terrain.stands:
-    draw = _Stands(rng, terrain)
+    ground = _Stands(rng, terrain)
   elif terrain.place in SHIP_PLACES and not terrain.land.all():
-    draw = _Waters(rng, terrain)
+    ground = _Waters(rng, terrain)
   else:
     return ()
   found = []
-  wanted = rng.choice(len(COUNT_SHARES), p=COUNT_SHARES)
-  for _ in range(_TRIES * wanted):
-    if len(found) == wanted:
-      break
-    target = draw()
-    if draw.holds(target) and not any(_touch(target, o) for o in found):
-      found.append(target)
+  for _ in range(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES)):
+    name = ground.draw_name()
+    for attempt in range(_TRIES):
+      # What has found no room by then gives way to a class that may.
+      if attempt >= _TRIES // 2:
+        name = ground.draw_name()
+      target = ground.draw(name)
+      if ground.holds(target) and not any(_touch(target, o) for o in found):
+        found.append(target)
+        break
   return tuple(sorted(found, key=_reading_order))
 
 
@@ -121,9 +124,11 @@ class _Waters:
       self.water[rng.integers(len(self.water))] if rng.random() < 0.3 else None
     )
 
-  def __call__(self) -> Target:
+  def draw_name(self) -> str:
+    return str(self.rng.choice(SHIPS, p=ships.SHIP_SHARES))
+
+  def draw(self, name: str) -> Target:
     rng, size = self.rng, self.terrain.cover.shape[0]
-    name = str(rng.choice(SHIPS, p=ships.SHIP_SHARES))
     length, width = _size(rng, ships.SHIP_SIZES[name], self.terrain.gsd)
     if self.terrain.berths and rng.random() < _AT_BERTH:
       berths = self.terrain.berths
@@ -158,38 +163,24 @@ class _Waters:
 
 
 class _Stands:
-  """Draws aircraft on the stands of an apron, now and then on a runway."""
+  """Draws aircraft on the stands of an airport."""
 
   def __init__(self, rng, terrain):
     self.rng, self.terrain = rng, terrain
-    self.runway = np.argwhere(terrain.surface == RUNWAY)
 
-  def __call__(self) -> Target:
-    rng = self.rng
-    name = str(rng.choice(PLANES, p=aircraft.PLANE_SHARES))
+  def draw_name(self) -> str:
+    return str(self.rng.choice(PLANES, p=aircraft.PLANE_SHARES))
+
+  def draw(self, name: str) -> Target:
+    rng, stands = self.rng, self.terrain.stands
     length, width = _size(rng, aircraft.PLANE_SIZES[name], self.terrain.gsd)
-    if len(self.runway) and rng.random() < _ON_RUNWAY:
-      y, x, angle = self._on_runway()
-    else:
-      stands = self.terrain.stands
-      y, x, angle = stands[rng.integers(len(stands))]
+    y, x, angle = stands[rng.integers(len(stands))]
     angle += 0.06 * rng.standard_normal() + np.pi * rng.integers(2)
     return Target(y, x, length, width, angle, name)
 
-  def _on_runway(self):
-    """A spot on the centre line, heading along it."""
-    middle = self.runway.mean(0)
-    _, axes = np.linalg.eigh(np.cov((self.runway - middle).T))
-    dy, dx = axes[:, 1]
-    spot = self.runway[self.rng.integers(len(self.runway))] - middle
-    y, x = middle + axes[:, 1] * (spot @ axes[:, 1])
-    return y, x, np.arctan2(dy, dx)
-
   def holds(self, plane: Target) -> bool:
-    """Inside the image, its middle on apron or runway."""
-    if not _inside(plane, self.terrain.cover.shape):
-      return False
-    return self.terrain.surface[round(plane.y), round(plane.x)] != 0
+    """Inside the image; the stand itself is on the ground."""
+    return _inside(plane, self.terrain.cover.shape)
 
 
 def _size(rng, ranges, gsd):

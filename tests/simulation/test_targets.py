@@ -1,0 +1,147 @@
+"""Targets: where they belong, apart, countable, and of telling sizes."""
+
+import dataclasses
+import doctest
+
+import numpy as np
+import pytest
+
+from fusar_jax.simulation import aircraft, ships, targets
+from fusar_jax.simulation.targets import Target, draw_targets
+from fusar_jax.simulation.terrain import PLACES, draw_terrain
+
+
+@pytest.fixture(scope="module")
+def scenes():
+  """(terrain, targets) of every kind of place, 9 times each."""
+  found = []
+  for k, place in enumerate(PLACES * 9):
+    rng = np.random.default_rng([3, k])
+    terrain = draw_terrain(rng, 168, place=place)
+    found.append((terrain, draw_targets(rng, terrain)))
+  return found
+
+
+def test_the_same_stream_draws_the_same_targets(scenes):
+  rng = np.random.default_rng([3, 1])
+  terrain = draw_terrain(rng, 168, place=PLACES[1])
+  assert draw_targets(rng, terrain) == scenes[1][1]
+
+
+def test_every_class_and_every_count_occurs(scenes):
+  names = {t.name for _, found in scenes for t in found}
+  assert names == set(targets.CLASSES)
+  counts = {len(found) for _, found in scenes}
+  assert counts == set(range(len(targets.COUNT_SHARES)))
+
+
+def test_ships_float_and_aircraft_stand_at_airports(scenes):
+  for terrain, found in scenes:
+    kinds = {target.kind for target in found}
+    if terrain.place == "airport":
+      assert kinds <= {"plane"}
+    elif terrain.place in targets.SHIP_PLACES:
+      assert kinds <= {"ship"}
+    else:
+      assert not kinds
+    for ship in found:
+      corners = np.rint(np.vstack([ship.outline, [[ship.y, ship.x]]]))
+      y, x = corners.astype(int).clip(0, 167).T
+      assert ship.kind == "plane" or not terrain.land[y, x].any()
+
+
+def test_boxes_lie_inside_and_apart(scenes):
+  for _, found in scenes:
+    seen = np.zeros((168, 168), int)
+    for target in found:
+      x0, y0, x1, y1 = target.box
+      assert min(x0, y0) >= 0
+      assert max(x1, y1) <= 168
+      assert max(x1 - x0, y1 - y0) >= 7
+      seen[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] += 1
+    assert seen.max() <= 1
+
+
+def test_targets_come_in_reading_order(scenes):
+  for _, found in scenes:
+    middles = [target.box[1] + target.box[3] for target in found]
+    assert middles == sorted(middles)
+
+
+def test_some_ships_lie_at_berths_and_some_leave_wakes(scenes):
+  at_berth = wakes = 0
+  for terrain, found in scenes:
+    places = {(y, x) for y, x, _ in terrain.berths}
+    at_berth += sum((ship.y, ship.x) in places for ship in found)
+    wakes += sum(ship.wake > 0 for ship in found)
+    assert not any(s.wake for s in found if (s.y, s.x) in places)
+  assert at_berth > 0
+  assert wakes > 0
+
+
+def test_a_box_holds_its_ship():
+  """A hull of 40 x 10 that heads along x spans 40 x 10, and the blur."""
+  ship = Target(50, 60, 40, 10, 0.0, "cargo ship")
+  assert ship.box == pytest.approx((39, 44, 81, 56))
+  turned = dataclasses.replace(ship, angle=np.pi / 2)
+  assert turned.box == pytest.approx((54, 29, 66, 71))
+
+
+def test_an_airliner_spans_its_wings():
+  """40 long and 36 wide, its nose at the right end of its box."""
+  plane = Target(50, 60, 40, 36, 0.0, "airliner plane")
+  assert plane.kind == "plane"
+  assert plane.box == pytest.approx((39, 31, 81, 69))
+  nose = plane.outline[np.argmax(plane.outline[:, 1])]
+  np.testing.assert_allclose(nose, [50, 80])
+
+
+def test_classes_can_be_told_by_size_and_slenderness(scenes):
+  """The rule that a reader may use: the gaps between the classes are real."""
+  for terrain, found in scenes:
+    for target in found:
+      metres = target.length * terrain.gsd
+      slender = target.length / target.width
+      if target.kind == "ship":
+        name = "cargo ship" if slender > 5 else "tanker ship"
+        name = "fishing ship" if metres < 60 else name
+      else:
+        name = "fighter plane" if metres < 26 else "airliner plane"
+        name = "transport plane" if slender < 0.95 else name
+      assert target.name == name
+
+
+def test_the_side_that_faces_the_sensor_is_the_brighter():
+  for name in ships.SHIPS:
+    rng = np.random.default_rng(1)
+    points = ships.ship_scatterers(rng, name, 90, 20, (0.0, 1.0))
+    facing, away = points[:, 1] > 0.3, points[:, 1] < -0.3
+    assert points[facing, 2].sum() > 2 * points[away, 2].sum()
+
+
+def test_scatterers_lie_on_their_target():
+  rng = np.random.default_rng(2)
+  for name in ships.SHIPS:
+    points = ships.ship_scatterers(rng, name, 90, 20, (0.6, 0.8))
+    assert np.abs(points[:, :2]).max() <= 0.5
+    assert (points[:, 2] > 0).all()
+  for name in aircraft.PLANES:
+    points = aircraft.plane_scatterers(rng, name, (0.6, 0.8))
+    assert np.abs(points[:, :2]).max() <= 0.5
+    assert (points[:, 2] > 0).all()
+
+
+def test_a_target_that_finds_no_room_is_left_out():
+  """A pond of 12 m holds no ship, whatever was wanted."""
+  terrain = draw_terrain(np.random.default_rng(0), 64, place="open sea")
+  cover = np.full((64, 64), 1, np.uint8)
+  cover[30:34, 30:34] = 0
+  pond = dataclasses.replace(terrain, place="lake", cover=cover)
+  for seed in range(8):
+    assert draw_targets(np.random.default_rng(seed), pond) == ()
+
+
+def test_worked_examples_hold():
+  found = doctest.testmod(targets, extraglobs={"np": np})
+  assert found.attempted >= 1
+  assert found.failed == 0
