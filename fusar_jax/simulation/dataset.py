@@ -1,11 +1,13 @@
 """A folder of simulated scenes, with questions whose answers are known.
 
-  images/000000.png     8-bit amplitude
-  anchors/000000.npz    features [S, 64] and positions [S, 2]
+  images/, anchors/     of each scene
   captions.jsonl        stage 1: one caption per scene
   tasks.jsonl           stage 2: counting, grounding, classification, detection
   manifest.jsonl        all of these rows, scene by scene
-  dataset.json          how it was made, and hashes of what was made
+  dataset.json          how it was made, from what, and hashes of it all
+  rasters/              if asked for; through `prepare` with --stretch
+                        dataset.json, --limit as the anchors' and the size as
+                        here they give the same pictures, anchors and boxes
 
 The same seed gives the same bytes, whatever the number of workers. The folder
 appears whole or not at all.
@@ -14,33 +16,27 @@ appears whole or not at all.
 import concurrent.futures
 import dataclasses
 import hashlib
-import io
+import itertools
 import json
 import multiprocessing
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from fusar_jax.data.triplets import write_manifest
-from fusar_jax.geo.anchors import write_anchors
-from fusar_jax.simulation import ships
-from fusar_jax.simulation.scenes import Scene, draw_scene
-from fusar_jax.tasks import (
-  captioning,
-  classification,
-  counting,
-  detection,
-  grounding,
-)
+from fusar_jax.data.triplets import write_manifest, write_text
+from fusar_jax.simulation import scenes as scenes_lib
+from fusar_jax.simulation.covers import REGIONS, shipped_table
+from fusar_jax.simulation.questions import scene_rows
+from fusar_jax.simulation.scene_files import write_pair, write_rasters
 from fusar_jax.tasks.predictions import TASKS
 
 # Raised whenever the same seed no longer gives the same bytes.
-VERSION = 1
-TARGET = "ship"
+VERSION = 2
+_QUESTIONS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +47,22 @@ class Plan:
     scenes: how many.
     seed: scene k depends on (seed, k).
     size: pixels per side.
+    gsd: ground sampling distance, metres.
+    anchors: nodes along one side at most.
     tasks: which questions are asked of each scene, of TASKS.
+    rasters: write the scenes' rasters and labels, too.
 
   Raises:
-    ValueError: no scenes, an unknown task.
+    ValueError: no scenes, an unknown task, a number out of range.
   """
 
   scenes: int
   seed: int = 0
-  size: int = 224
+  size: int = scenes_lib.SIZE
+  gsd: float = scenes_lib.GSD
+  anchors: int = scenes_lib.ANCHORS
   tasks: tuple[str, ...] = TASKS
+  rasters: bool = False
 
   def __post_init__(self):
     unknown = [task for task in self.tasks if task not in TASKS]
@@ -69,11 +71,18 @@ class Plan:
         f"tasks: expected some of {', '.join(TASKS)}, got"
         f" {', '.join(unknown) or 'none'}."
       )
-    if self.scenes < 1 or self.seed < 0 or self.size < 64:
-      raise ValueError(
-        "expected scenes >= 1, seed >= 0 and size >= 64, got"
-        f" {self.scenes}, {self.seed} and {self.size}."
-      )
+    scenes_lib.check(
+      self.seed, self.scenes - 1, self.size, self.gsd, self.anchors
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+  """What is kept of a scene once its files are written."""
+
+  rows: list[dict]
+  record: dict[str, Any]
+  digest: bytes
 
 
 def simulate(
@@ -93,6 +102,7 @@ def simulate(
 
   Raises:
     FileExistsError: `out` is a file, or a folder with something in it.
+    ValueError: none of the tasks can be asked of any of the scenes.
   """
   out = pathlib.Path(out)
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -100,15 +110,13 @@ def simulate(
       f"{out} is not an empty folder; name a new one, or empty it first."
     )
   part = out.parent / f".{out.name}.{os.getpid()}.part"
-  for folder in ("images", "anchors"):
-    (part / folder).mkdir(parents=True)
+  part.mkdir(parents=True)
   try:
-    rows, digests = [], hashlib.sha256()
-    for scene_rows, digest in _scenes(part, plan, workers):
-      rows += scene_rows
-      digests.update(digest)
+    written = []
+    for scene in _scenes(part, plan, workers):
+      written.append(scene)
       on_scene()
-    card = _write_tables(part, plan, rows, digests.hexdigest())
+    card = _write_tables(part, plan, written)
     if out.exists():
       out.rmdir()
     part.rename(out)
@@ -117,7 +125,7 @@ def simulate(
   return card
 
 
-def _scenes(part, plan, workers):
+def _scenes(part, plan, workers) -> Iterator[_Written]:
   jobs = [(part, plan, k) for k in range(plan.scenes)]
   if workers <= 1:
     yield from map(_write_scene, jobs)
@@ -128,69 +136,39 @@ def _scenes(part, plan, workers):
     yield from pool.map(_write_scene, jobs, chunksize=16)
 
 
-def _write_scene(job) -> tuple[list[dict], bytes]:
-  """Writes the files of one scene; returns its rows and the files' hash."""
+def _write_scene(job) -> _Written:
+  """Writes the files of one scene."""
   part, plan, k = job
-  scene = draw_scene(plan.seed, k, plan.size)
-  image, anchors = f"images/{k:06d}.png", f"anchors/{k:06d}.npz"
-  png = io.BytesIO()
-  Image.fromarray(scene.image).save(png, "PNG")
-  (part / image).write_bytes(png.getvalue())
-  write_anchors(part / anchors, scene.anchors)
-  digest = hashlib.sha256(png.getvalue())
-  digest.update((part / anchors).read_bytes())
-  return scene_rows(scene, k, image, anchors, plan), digest.digest()
+  scene = scenes_lib.draw_scene(
+    plan.seed, k, plan.size, plan.gsd, anchors=plan.anchors
+  )
+  name = f"scene-{k:06d}"
+  files = list(write_pair(scene, name, part))
+  rng = np.random.default_rng([plan.seed, k, _QUESTIONS])
+  rows = scene_rows(scene, name, *files, rng, plan.tasks)
+  if plan.rasters:
+    files += [
+      f"rasters/{f}" for f in write_rasters(scene, name, part / "rasters")
+    ]
+  digest = hashlib.sha256()
+  for file in files:
+    digest.update((part / file).read_bytes())
+  record = {
+    "name": name,
+    "region": REGIONS[scene.region],
+    "place": scene.terrain.place,
+    "stretches": [scene.stretch.to_json()],
+  }
+  return _Written(rows, record, digest.digest())
 
 
-def scene_rows(
-  scene: Scene, k: int, image: str, anchors: str, plan: Plan
-) -> list[dict]:
-  """Returns one manifest row per task that can be asked of the scene.
-
-  A scene without ships has no classification row; its other rows say so.
-  """
-  boxes, size = scene.boxes, scene.image.shape
-  labels = [TARGET] * len(boxes)
-  # Which ship is asked about is a matter of (seed, k) too.
-  chosen = int(np.random.default_rng([plan.seed, k, 1]).integers(1 << 30))
-  rows = []
-  for task in TASKS:
-    about = (boxes, labels)
-    if task not in plan.tasks or (task == "classification" and not boxes):
-      continue
-    if task == "counting":
-      words = counting.question(TARGET), counting.answer(len(boxes))
-    elif task == "grounding":
-      words = grounding.question(TARGET), grounding.answer(boxes, size)
-    elif task == "detection":
-      words = detection.question(TARGET), detection.answer(boxes, labels)
-    elif task == "captioning":
-      words = captioning.question(), captioning.answer(scene.caption)
-    else:
-      one = chosen % len(boxes)
-      name = scene.ships[one].name
-      about = ([boxes[one]], [name])
-      words = (
-        classification.question(boxes[one], ships.CLASSES),
-        classification.answer(name),
-      )
-    rows.append(
-      {
-        "id": f"scene-{k:06d}-{task}",
-        "image": image,
-        "aef": anchors,
-        "coordinate_size": list(size),
-        "question": words[0],
-        "answer": words[1],
-        "task": task,
-        "boxes": about[0],
-        "labels": about[1],
-      }
+def _write_tables(part, plan, written: list[_Written]) -> dict:
+  rows = list(itertools.chain.from_iterable(w.rows for w in written))
+  if not rows:
+    raise ValueError(
+      f"none of {', '.join(plan.tasks)} can be asked of any of {plan.scenes}"
+      " scenes: they hold no target; simulate more, or ask for captions."
     )
-  return rows
-
-
-def _write_tables(part, plan, rows, content) -> dict:
   tables = {
     "manifest.jsonl": rows,
     "captions.jsonl": [r for r in rows if r["task"] == "captioning"],
@@ -202,17 +180,20 @@ def _write_tables(part, plan, rows, content) -> dict:
       write_manifest(part / name, table)
       data = (part / name).read_bytes()
       hashes[name] = hashlib.sha256(data).hexdigest()
+  content = hashlib.sha256(b"".join(w.digest for w in written))
   card = {
-    "source": "simulated by fusar_jax.simulate; no third-party data",
-    "licence": "Apache-2.0",
+    "source": "simulated by fusar_jax.simulate",
+    "license": "Apache-2.0",
+    "ground_statistics": shipped_table()["sources"],
     "simulation_version": VERSION,
-    **dataclasses.asdict(plan),
+    "plan": dataclasses.asdict(plan),
     "rows": {task: sum(r["task"] == task for r in rows) for task in plan.tasks},
-    "stretch": "none: amplitudes are drawn in 8 bits",
-    "aef_year": None,
+    "images": plan.scenes,
+    "aef_year": scenes_lib.YEAR,
     "sha256": hashes,
-    "images_and_anchors_sha256": content,
+    "files_sha256": content.hexdigest(),
+    "scenes": [w.record for w in written],
   }
-  text = json.dumps(card, indent=2) + "\n"
-  (part / "dataset.json").write_text(text, encoding="utf-8")
-  return card
+  write_text(part / "dataset.json", json.dumps(card, indent=1) + "\n")
+  # As a reader of the file will have it: lists, not tuples.
+  return json.loads(json.dumps(card))

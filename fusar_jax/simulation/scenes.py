@@ -1,16 +1,38 @@
-"""A scene: ground, ships, image, anchors and words that belong together.
+"""A scene: ground, targets, backscatter, image, anchors and words as one.
 
 Scene k of a seed depends on (seed, k) alone: it is the same whoever draws it,
-and in whatever order.
+and in whatever order. The image is backscatter through the same stretch to 8
+bits as a real scene's; the anchors are read from the scene's own AlphaEarth
+tile as a real scene's are. Written as rasters, a scene therefore comes back
+from `prepare` as it is.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
 from fusar_jax.geo.anchors import Anchors
-from fusar_jax.simulation import radar, ships, terrain, words
-from fusar_jax.simulation.anchors import draw_anchors
+from fusar_jax.geo.georeference import Georeference
+from fusar_jax.geo.nodes import SPACING, make_anchors
+from fusar_jax.geo.stretch import Stretch
+from fusar_jax.simulation import words
+from fusar_jax.simulation.covers import REGIONS
+from fusar_jax.simulation.embeddings import draw_embeddings
+from fusar_jax.simulation.geotiff import PIXEL, open_in_memory
+from fusar_jax.simulation.lattice import SQUARES, place_of
+from fusar_jax.simulation.radar import (
+  Sensor,
+  draw_sensor,
+  draw_stretch,
+  render,
+)
+from fusar_jax.simulation.targets import Target, draw_targets
+from fusar_jax.simulation.terrain import Terrain, draw_terrain
+
+SIZE, GSD, ANCHORS = 168, 3.0, 9
+# Of the points that the ground's statistics were fitted to.
+YEAR = 2024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,55 +40,111 @@ class Scene:
   """One simulated scene.
 
   Attributes:
-    image: uint8[h, w], amplitude.
-    terrain, ships: what is there.
+    image: uint8[h, w], `stretch` of `db`.
+    db: float32[h, w], backscatter in decibels, VV.
+    stretch: to 8 bits.
+    sensor: what took the image.
+    terrain: the ground.
+    targets: in reading order.
+    region: index into `covers.REGIONS`.
+    embeddings: int8[n, m, 64], AlphaEarth of the ground, pixels of 10 m from
+      the image's top left corner on.
     anchors: what is known about the ground.
     caption: text of each field of `captioning.FIELDS`.
+    place: of the image's pixels.
+    year: of the embeddings.
   """
 
   image: np.ndarray
-  terrain: terrain.Terrain
-  ships: tuple[ships.Ship, ...]
+  db: np.ndarray
+  stretch: Stretch
+  sensor: Sensor
+  terrain: Terrain
+  targets: tuple[Target, ...]
+  region: int
+  embeddings: np.ndarray
   anchors: Anchors
   caption: dict[str, str]
+  place: Georeference
+  year: int = YEAR
 
   @property
   def boxes(self) -> list[list[int]]:
-    """xyxy, whole pixels, one box per ship, from top to bottom."""
+    """xyxy, whole pixels within the image, one box per target."""
+    h, w = self.image.shape
     return [
-      [int(np.floor(x0)), int(np.floor(y0)), int(np.ceil(x1)), int(np.ceil(y1))]
-      for x0, y0, x1, y1 in (ship.box for ship in self.ships)
+      [
+        max(math.floor(x0), 0),
+        max(math.floor(y0), 0),
+        min(math.ceil(x1), w),
+        min(math.ceil(y1), h),
+      ]
+      for x0, y0, x1, y1 in (target.box for target in self.targets)
     ]
 
+  @property
+  def labels(self) -> list[str]:
+    """Class names, one per target."""
+    return [target.name for target in self.targets]
 
-def draw_scene(seed: int, k: int, size: int = 224) -> Scene:
+
+def check(seed: int, k: int, size: int, gsd: float, anchors: int) -> None:
+  """Raises ValueError for what `draw_scene` cannot draw."""
+  fits = 0 <= k < SQUARES and size >= 64 and 0 < gsd < math.inf
+  if seed < 0 or anchors < 1 or not fits:
+    raise ValueError(
+      f"expected seed >= 0, scenes 0 to {SQUARES - 1}, size >= 64, gsd > 0 and"
+      f" anchors >= 1, got {seed}, {k}, {size}, {gsd} and {anchors}."
+    )
+
+
+def draw_scene(
+  seed: int,
+  k: int,
+  size: int = SIZE,
+  gsd: float = GSD,
+  *,
+  anchors: int = ANCHORS,
+) -> Scene:
   """Draws scene k of a seed, size x size pixels.
 
+  Args:
+    seed, k: at least 0.
+    size: at least 64.
+    gsd: ground sampling distance, metres.
+    anchors: nodes along one side at most; 10 m apart at least.
+
   Raises:
-    ValueError: a negative seed or k, or an image below 64 pixels.
+    ValueError: a number below these, or a k beyond `lattice.SQUARES`.
   """
-  if seed < 0 or k < 0 or size < 64:
-    raise ValueError(
-      f"expected seed >= 0, k >= 0 and size >= 64, got seed {seed}, k {k},"
-      f" size {size}."
-    )
+  check(seed, k, size, gsd, anchors)
   # One stream per part: a change of one part leaves the others as they were.
-  streams = np.random.SeedSequence([seed, k]).spawn(4)
-  ground, fleet, sensing, nodes = map(np.random.default_rng, streams)
-  land = terrain.draw_terrain(ground, size)
-  found = ships.draw_ships(fleet, land.land)
-  # Reading order of the centres, as the importers list real targets.
-  found = tuple(sorted(found, key=_reading_order))
-  sensor = radar.draw_sensor(sensing)
-  return Scene(
-    image=radar.render(sensing, sensor, land, found),
-    terrain=land,
-    ships=found,
-    anchors=draw_anchors(nodes, land.cover),
-    caption=words.describe(land, found),
+  streams = np.random.SeedSequence([seed, k]).spawn(6)
+  where, ground, fleet, sensing, knowing, showing = map(
+    np.random.default_rng, streams
   )
-
-
-def _reading_order(ship: ships.Ship) -> tuple[float, float]:
-  x0, y0, x1, y1 = ship.box
-  return y0 + y1, x0 + x1
+  region = int(where.integers(len(REGIONS)))
+  place = place_of(region, k, size, gsd)
+  terrain = draw_terrain(ground, size, gsd)
+  targets = draw_targets(fleet, terrain)
+  sensor = draw_sensor(sensing)
+  db = render(sensing, sensor, terrain, targets, region)
+  stretch = draw_stretch(showing, db)
+  embeddings = draw_embeddings(knowing, terrain.cover, region, gsd, PIXEL)
+  with open_in_memory(embeddings, place, YEAR) as archive:
+    nodes = make_anchors(
+      place, (size, size), archive, YEAR, spacing=SPACING, limit=anchors
+    )
+  return Scene(
+    image=stretch.apply(db, np.isfinite(db)),
+    db=db,
+    stretch=stretch,
+    sensor=sensor,
+    terrain=terrain,
+    targets=targets,
+    region=region,
+    embeddings=embeddings,
+    anchors=nodes.anchors,
+    caption=words.describe(terrain, targets),
+    place=place,
+  )

@@ -1,4 +1,4 @@
-"""The command `simulate`: same bytes on any workers, answers that are true."""
+"""The command `simulate`: same bytes on any workers, and through `prepare`."""
 
 import hashlib
 import json
@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fusar_jax import prepare
 from fusar_jax import simulate as command
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.geo.anchors import read_anchors
+from fusar_jax.simulation.covers import REGIONS
 from fusar_jax.simulation.dataset import Plan, simulate
-from fusar_jax.tasks import boxes, counting, grounding
 from fusar_jax.tasks.predictions import TASKS
+
+PLAN = Plan(scenes=18, seed=3, size=96, rasters=True)
 
 
 def contents(folder):
@@ -26,12 +29,39 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
   out = tmp_path_factory.mktemp("simulated") / "set"
-  simulate(out, Plan(scenes=20, seed=3, size=112))
+  simulate(out, PLAN)
   return out
 
 
+@pytest.fixture(scope="module")
+def prepared(folder, tmp_path_factory):
+  """The same scenes as a user would bring them."""
+  out = tmp_path_factory.mktemp("prepared") / "set"
+  rasters = folder / "rasters"
+  code = prepare.main(
+    [
+      *("--sar", *map(str, sorted((rasters / "sar").iterdir()))),
+      *("--aef", str(rasters / "aef"), "--year", "2024", "--limit", "9"),
+      *("--labels", *map(str, sorted((rasters / "labels").iterdir()))),
+      *("--label-field", "label", "--empty-scenes"),
+      *("--stretch", str(folder / "dataset.json"), "--size", str(PLAN.size)),
+      *("--source", "simulated", "--license", "Apache-2.0", "--out", str(out)),
+    ]
+  )
+  assert code == 0
+  return out
+
+
+def by_scene(folder):
+  """Rows of a manifest, by the scene that their metadata names."""
+  found = {}
+  for row in read_manifest(folder / "manifest.jsonl"):
+    found.setdefault(row.extra["metadata"]["scene"], []).append(row)
+  return found
+
+
 def test_workers_write_the_same_bytes(folder, tmp_path):
-  simulate(tmp_path / "b", Plan(scenes=20, seed=3, size=112), workers=2)
+  simulate(tmp_path / "b", PLAN, workers=2)
   assert contents(tmp_path / "b") == contents(folder)
 
 
@@ -40,35 +70,52 @@ def test_files_belong_together(folder):
   assert {row.task for row in rows} == set(TASKS)
   for row in rows:
     image = np.asarray(Image.open(row.images[0]))
-    assert image.shape == row.coordinate_size == (112, 112)
+    assert image.shape == row.coordinate_size == (96, 96)
     assert image.dtype == np.uint8
-    assert len(read_anchors(row.anchors[0])) >= 36
+    assert len(read_anchors(row.anchors[0])) == 81
   captions = read_manifest(folder / "captions.jsonl")
   tasks = read_manifest(folder / "tasks.jsonl")
   assert {row.task for row in captions} == {"captioning"}
+  assert len(captions) == PLAN.scenes
   assert len(captions) + len(tasks) == len(rows)
 
 
-def test_answers_agree_with_the_boxes(folder):
-  for row in read_manifest(folder / "manifest.jsonl"):
-    true = row.extra["boxes"]
-    if row.task == "counting":
-      assert counting.parse(row.answer).value == len(true)
-    elif row.task == "grounding":
-      cells = grounding.cells_of(true, row.coordinate_size)
-      assert grounding.parse(row.answer).cells == cells
-    elif row.task == "detection":
-      read = boxes.parse_boxes(row.answer)
-      assert read.error is None
-      np.testing.assert_array_equal(read.boxes, boxes.as_boxes(true))
-    elif row.task == "classification":
-      assert row.extra["labels"] == [row.answer]
-      assert str(true[0]) in row.question
+def test_prepare_gives_the_same_pictures_anchors_and_boxes(folder, prepared):
+  """To the byte, the bit and the pixel: one way for simulated and real."""
+  ours, theirs = by_scene(folder), by_scene(prepared)
+  assert set(ours) == set(theirs)
+  boxes = 0
+  for name, rows in ours.items():
+    caption = next(row for row in rows if row.task == "captioning")
+    other = theirs[name][0]
+    assert caption.images[0].read_bytes() == other.images[0].read_bytes()
+    anchors, again = (read_anchors(r.anchors[0]) for r in (caption, other))
+    np.testing.assert_array_equal(anchors.features, again.features)
+    np.testing.assert_array_equal(anchors.positions, again.positions)
+    told = [
+      (label, box)
+      for row in theirs[name]
+      if row.task == "detection"
+      for label, box in zip(row.extra["labels"], row.extra["boxes"])
+    ]
+    true = zip(caption.extra["labels"], caption.extra["boxes"])
+    assert sorted(told) == sorted(true)
+    boxes += len(told)
+    footprint, distance = (
+      caption.extra["metadata"][key] == other.extra["metadata"][key]
+      for key in ("footprint", "ground_sampling_distance")
+    )
+    assert footprint
+    assert distance
+  assert boxes >= 10
 
 
 def test_the_card_says_how_it_was_made(folder):
   card = json.loads((folder / "dataset.json").read_text())
-  assert (card["scenes"], card["seed"], card["size"]) == (20, 3, 112)
+  assert card["plan"]["seed"] == 3
+  assert card["images"] == len(card["scenes"]) == 18
+  assert {scene["region"] for scene in card["scenes"]} == set(REGIONS)
+  assert "Google DeepMind" in card["ground_statistics"]["alphaearth"]
   data = (folder / "manifest.jsonl").read_bytes()
   assert card["sha256"]["manifest.jsonl"] == hashlib.sha256(data).hexdigest()
 
@@ -88,9 +135,29 @@ def test_unknown_tasks_are_named(tmp_path, capsys):
   assert not (tmp_path / "a").exists()
 
 
-def test_only_the_tasks_that_were_asked_for(tmp_path):
+def test_tasks_that_nothing_answers_are_told(tmp_path, capsys):
+  """Of 20 seeds, one has a first scene that shows nothing to classify."""
+  args = ["--scenes", "1", "--size", "64", "--workers", "1"]
+  for seed in range(20):
+    out = tmp_path / str(seed)
+    more = ["--seed", str(seed), "--out", str(out), "--tasks", "classification"]
+    if command.main([*args, *more]) == 1:
+      assert "they hold no target" in capsys.readouterr().err
+      assert not out.exists()
+      return
+  pytest.fail("no scene without a target among 20")
+
+
+def test_the_options_reach_the_scenes(tmp_path):
   out = tmp_path / "a"
-  args = ["--out", str(out), "--scenes", "3", "--size", "64"]
-  assert command.main([*args, "--tasks", "captioning"]) == 0
+  args = ["--out", str(out), "--scenes", "3", "--size", "64", "--workers", "1"]
+  more = ["--tasks", "captioning", "--gsd", "4.5", "--anchors", "3"]
+  assert command.main([*args, *more]) == 0
   assert not (out / "tasks.jsonl").exists()
-  assert len(read_manifest(out / "captions.jsonl")) == 3
+  assert not (out / "rasters").exists()
+  rows = read_manifest(out / "captions.jsonl")
+  assert len(rows) == 3
+  for row in rows:
+    distance = row.extra["metadata"]["ground_sampling_distance"]
+    np.testing.assert_allclose(distance, 4.5, rtol=1e-3)
+    assert len(read_anchors(row.anchors[0])) == 9

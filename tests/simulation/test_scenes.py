@@ -1,16 +1,18 @@
-"""Simulated scenes: the truth is true, and the same for the same seed."""
+"""Simulated scenes: the parts belong together, and to (seed, k) alone."""
 
-import re
+import dataclasses
 
 import numpy as np
 import pytest
 
-from fusar_jax.simulation import anchors, ships, terrain
+from fusar_jax.geo.alphaearth_tiles import dequantise
+from fusar_jax.simulation.covers import REGIONS
+from fusar_jax.simulation.lattice import SQUARES
 from fusar_jax.simulation.scenes import draw_scene
-from fusar_jax.simulation.words import ship_words
-from fusar_jax.tasks import grounding
+from fusar_jax.simulation.targets import CLASSES
+from fusar_jax.tasks import captioning
 
-SCENES = 60
+SCENES = 24
 
 
 @pytest.fixture(scope="module")
@@ -20,103 +22,101 @@ def scenes():
 
 def test_a_scene_depends_on_its_seed_and_number_alone(scenes):
   again = draw_scene(5, 7)
-  np.testing.assert_array_equal(again.image, scenes[7].image)
-  np.testing.assert_array_equal(
-    again.anchors.features, scenes[7].anchors.features
-  )
-  assert again.ships == scenes[7].ships
-  assert again.caption == scenes[7].caption
+  for name in ("image", "db", "embeddings"):
+    np.testing.assert_array_equal(
+      getattr(again, name), getattr(scenes[7], name)
+    )
+  for field in dataclasses.fields(again.anchors):
+    np.testing.assert_array_equal(
+      getattr(again.anchors, field.name),
+      getattr(scenes[7].anchors, field.name),
+    )
+  for name in ("targets", "caption", "place", "stretch", "sensor"):
+    assert getattr(again, name) == getattr(scenes[7], name)
   assert not np.array_equal(draw_scene(6, 7).image, scenes[7].image)
 
 
-def test_every_kind_of_place_and_ship_occurs(scenes):
-  assert {s.terrain.kind for s in scenes} == set(terrain.KINDS)
-  names = {ship.name for s in scenes for ship in s.ships}
-  assert names == set(ships.CLASSES)
-  assert 0 in {len(s.ships) for s in scenes}
+def test_sizes_and_types(scenes):
+  for scene in scenes:
+    assert (scene.image.shape, scene.image.dtype) == ((168, 168), np.uint8)
+    assert (scene.db.shape, scene.db.dtype) == ((168, 168), np.float32)
+    assert np.isfinite(scene.db).all()
+    assert scene.embeddings.shape == (51, 51, 64)
+    assert len(scene.anchors) == 81
+    assert set(scene.caption) == set(captioning.FIELDS)
+  assert {scene.region for scene in scenes} == set(range(len(REGIONS)))
 
 
-def test_ships_lie_in_the_image_on_water_and_apart(scenes):
+def test_the_image_is_backscatter_through_the_stretch(scenes):
+  """Brighter ground is never darker in the picture; both ends are used."""
+  for scene in scenes:
+    order = np.argsort(scene.db, axis=None, kind="stable")
+    assert (np.diff(scene.image.ravel()[order].astype(int)) >= 0).all()
+    shown = scene.stretch.apply(scene.db, np.ones_like(scene.db, bool))
+    np.testing.assert_array_equal(shown, scene.image)
+  assert max(scene.image.max() for scene in scenes) == 255
+
+
+def test_boxes_are_whole_pixels_in_the_image_and_apart(scenes):
+  found = 0
   for scene in scenes:
     h, w = scene.image.shape
     seen = np.zeros((h, w), int)
-    for x0, y0, x1, y1 in scene.boxes:
+    assert len(scene.boxes) == len(scene.labels) == len(scene.targets)
+    assert set(scene.labels) <= set(CLASSES)
+    for (x0, y0, x1, y1), target in zip(scene.boxes, scene.targets):
+      assert all(isinstance(v, int) for v in (x0, y0, x1, y1))
       assert 0 <= x0 < x1 <= w
       assert 0 <= y0 < y1 <= h
-      assert not scene.terrain.land[y0:y1, x0:x1].any()
+      y, x = target.outline.T
+      assert x0 <= x.min()
+      assert x.max() <= x1
+      assert y0 <= y.min()
+      assert y.max() <= y1
       seen[y0:y1, x0:x1] += 1
     assert seen.max() <= 1
+    found += len(scene.targets)
+  assert found > SCENES / 2
 
 
-def test_ships_outshine_the_sea_around_them(scenes):
+def test_an_anchor_is_the_vector_of_the_ground_under_it(scenes):
+  """Its pixel of 10 m, counted from the image's top left corner."""
   for scene in scenes:
-    water = ~scene.terrain.land
-    for x0, y0, x1, y1 in scene.boxes:
-      water[y0:y1, x0:x1] = False
-    sea = np.median(scene.image[water])
-    for x0, y0, x1, y1 in scene.boxes:
-      assert scene.image[y0:y1, x0:x1].max() > 2 * sea + 20
+    pixel = scene.anchors.positions.astype(np.float64) * 168 * 3 / 10
+    # Not those on a border, whose side float32 leaves open.
+    inner = (np.abs(pixel - np.rint(pixel)) > 1e-3).all(axis=1)
+    assert inner.mean() > 0.9
+    row, column = np.floor(pixel[inner]).astype(int).T
+    np.testing.assert_array_equal(
+      scene.anchors.features[inner], dequantise(scene.embeddings[row, column])
+    )
 
 
-def test_ships_are_listed_from_top_to_bottom(scenes):
+def test_anchors_stand_on_the_whole_image(scenes):
   for scene in scenes:
-    middles = [ship.box[1] + ship.box[3] for ship in scene.ships]
-    assert middles == sorted(middles)
+    y, x = scene.anchors.positions.T
+    assert min(y.min(), x.min()) < 0.1
+    assert max(y.max(), x.max()) > 0.9
 
 
-def test_a_box_holds_its_ship():
-  """A hull of 40 x 10 that heads along x spans 40 x 10, and the blur."""
-  ship = ships.Ship(50, 60, 40, 10, 0.0, "cargo ship")
-  assert ship.box == pytest.approx((39, 44, 81, 56))
-  turned = ships.Ship(50, 60, 40, 10, np.pi / 2, "cargo ship")
-  assert turned.box == pytest.approx((54, 29, 66, 71))
+@pytest.mark.parametrize("count", [1, 3, 18])
+def test_other_grids_of_anchors_leave_the_picture_as_it_is(scenes, count):
+  scene = draw_scene(5, 3, anchors=count)
+  np.testing.assert_array_equal(scene.image, scenes[3].image)
+  assert len(scene.anchors) == count**2
 
 
-def test_classes_can_be_told_by_size(scenes):
-  for scene in scenes:
-    for ship in scene.ships:
-      if ship.length < 16:
-        name = "fishing ship"
-      else:
-        slender = ship.length / ship.beam > 4.3
-        name = "cargo ship" if slender else "tanker ship"
-      assert ship.name == name
+def test_other_sizes_and_samplings():
+  scene = draw_scene(0, 0, 96, 5.0)
+  assert scene.image.shape == (96, 96)
+  assert scene.embeddings.shape == (48, 48, 64)
+  distance = scene.place.ground_sampling_distance(96, 96)
+  # A UTM zone's scale is 0.9996 in its middle.
+  np.testing.assert_allclose(distance, 5, rtol=1e-3)
 
 
-def test_captions_are_true(scenes):
-  for scene in scenes:
-    words, n = scene.caption, len(scene.ships)
-    land = scene.terrain.land
-    assert words["Distribution"].startswith(ship_words(n) + " on the water")
-    if n:
-      cell = re.search(r"at the ([a-z-]+)", words["Distribution"]).group(1)
-      fullest = grounding.cells_of(scene.boxes, scene.image.shape)
-      assert grounding.CELLS.index(cell) in fullest
-    assert ("land at" in words["Distribution"]) == land.any()
-    assert (words["Water"] == "water everywhere") == (not land.any())
-    assert (words["Terrain"] == "open sea") == (not land.any())
-    assert (words["Roads"] == "none visible") == (not scene.terrain.road.any())
-    built = scene.terrain.cover == terrain.BUILT
-    if words["Buildings"] == "none visible":
-      assert built.sum() <= 0.02 * land.sum()
-    else:
-      assert built.any()
-
-
-def test_anchors_tell_the_ground_under_them(scenes):
-  """Each unit vector is nearest to the mean of the cover at its place."""
-  means = anchors.cover_means()
-  for scene in scenes:
-    features = scene.anchors.features
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
-    h, w = scene.image.shape
-    y, x = scene.anchors.positions.T.astype(np.float64)
-    under = scene.terrain.cover[(y * h).astype(int), (x * w).astype(int)]
-    nearest = np.argmax(features @ means.T, axis=1)
-    np.testing.assert_array_equal(nearest, under)
-
-
-def test_other_sizes_work():
-  assert draw_scene(0, 0, 96).image.shape == (96, 96)
+def test_what_cannot_be_drawn_is_told():
   with pytest.raises(ValueError, match="size >= 64"):
     draw_scene(0, 0, 32)
+  with pytest.raises(ValueError, match=f"0 to {SQUARES - 1}"):
+    draw_scene(0, SQUARES)

@@ -1,0 +1,76 @@
+"""The files of one scene: picture and anchors, and its rasters if asked for.
+
+  images/NAME.png           8 bits
+  anchors/NAME.npz          features [S, 64] and positions [S, 2]
+  rasters/sar/NAME.tif      backscatter in decibels, georeferenced
+  rasters/aef/NAME_YEAR.tif AlphaEarth below it
+  rasters/labels/NAME.geojson   boxes of its targets, longitude and latitude
+
+Rasters and labels are what `prepare` takes; it gives the same picture, anchors
+and boxes back (see `dataset`).
+"""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fusar_jax.geo.anchors import write_anchors
+from fusar_jax.geo.whole_file import write_whole
+from fusar_jax.simulation.geotiff import alphaearth_geotiff, sar_geotiff
+from fusar_jax.simulation.scenes import Scene
+
+
+def write_pair(scene: Scene, name: str, folder: Path) -> tuple[str, str]:
+  """Writes picture and anchors; returns their names below the folder."""
+  image, anchors = f"images/{name}.png", f"anchors/{name}.npz"
+  file = io.BytesIO()
+  Image.fromarray(scene.image).save(file, "PNG")
+  _write(folder / image, file.getvalue())
+  write_anchors(folder / anchors, scene.anchors)
+  return image, anchors
+
+
+def write_rasters(scene: Scene, name: str, folder: Path) -> tuple[str, ...]:
+  """Writes rasters and labels; returns their names below the folder."""
+  files = {
+    f"sar/{name}.tif": sar_geotiff(scene.db, scene.place),
+    f"aef/{name}_{scene.year}.tif": alphaearth_geotiff(
+      scene.embeddings, scene.place
+    ),
+    f"labels/{name}.geojson": geojson(scene).encode(),
+  }
+  for file, content in files.items():
+    _write(folder / file, content)
+  return tuple(files)
+
+
+def geojson(scene: Scene) -> str:
+  """Returns the boxes of a scene as polygons, with "label" and "kind".
+
+  Positions have 10 digits after the point (RFC 7946 has no precision of its
+  own): hundredths of a millimetre, so that whole pixels come back whole.
+  """
+  features = []
+  for target, (x0, y0, x1, y1) in zip(scene.targets, scene.boxes):
+    lons, lats = scene.place.to_lonlat(
+      # Counter-clockwise on the map, as the format has outer rings.
+      np.array([y1, y1, y0, y0, y1]),
+      np.array([x0, x1, x1, x0, x0]),
+    )
+    ring = np.stack([lons, lats], axis=-1).round(10).tolist()
+    features.append(
+      {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"label": target.name, "kind": target.kind},
+      }
+    )
+  told = {"type": "FeatureCollection", "features": features}
+  return json.dumps(told) + "\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+  write_whole(path, lambda file: file.write(content))
