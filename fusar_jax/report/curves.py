@@ -19,6 +19,8 @@ STYLE = """
 .curve .grid { stroke: var(--line); stroke-width: 1; }
 .curve .held { stroke: var(--warning); fill: none; stroke-width: 1.6; }
 """
+# Powers of ten that the axis spans at least.
+_LEAST = 0.7
 METRICS = "metrics.jsonl"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 316, 8, 150
 
@@ -75,7 +77,9 @@ def figure(curve: Curve) -> str:
   # A loss of 0 has no logarithm; below 0.0001 nothing is to be seen.
   logs = [math.log10(max(loss, 1e-4)) for _, loss in points]
   low, high = min(logs), max(logs)
-  high = max(high, low + 0.1)
+  # Else the noise of a run that learns little would fill the figure.
+  spare = max(0.0, _LEAST - (high - low)) / 2
+  low, high = low - spare, high + spare
 
   def place(point):
     step, loss = point

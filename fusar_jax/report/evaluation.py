@@ -41,12 +41,13 @@ def report_evaluation(
   answers = read_answers(rows, samples, manifest)
   if not answers:
     return None
+  manifest = Path(manifest).absolute()
   run = lineage.find_run(predictions)
   runs = lineage.lineage(run) if run else []
   path = Path(out) / REPORT
   write_report(
     path,
-    title=f"{Path(manifest).stem} of {Path(manifest).absolute().parent.name}"
+    title=f"{manifest.parent.name}/{manifest.name}"
     + (f", answered by {run.name}" if run else ""),
     scores=read_scores(metrics),
     baselines={name: read_scores(m) for name, m in baselines.items()},

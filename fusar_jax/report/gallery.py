@@ -39,7 +39,8 @@ STYLE = f"""
 .answer dl {{ margin: 0.5rem 0 0; display: grid; gap: 0.15rem 0.7rem;
   grid-template-columns: max-content 1fr; font-size: 0.87rem; }}
 .answer dt {{ color: var(--quiet); }}
-.answer dd {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }}
+.answer dd {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
+  max-height: 11rem; overflow-y: auto; }}
 .answer ins, .answer del {{ display: block; text-decoration: none; }}
 .answer del {{ color: var(--error); }}
 .store {{ position: absolute; width: 0; height: 0; }}

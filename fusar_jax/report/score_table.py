@@ -39,10 +39,14 @@ _ERRORS = ("mae",)
 _WIDTH = 150
 
 STYLE = """
+.scores thead th { vertical-align: bottom; }
 .scores td { white-space: nowrap; padding-left: 1.4rem; }
-.scores td:nth-child(2) { text-align: left; }
+.scores :is(td, th):nth-child(2) { text-align: left; }
 .scores .published { white-space: normal; color: var(--quiet); }
 .scores svg { display: block; width: 9.5rem; height: 1.3rem; }
+@media (max-width: 40rem) { body { padding: 1.5rem 1rem 4rem; }
+  .scores { font-size: 0.87rem; }
+  .scores :is(td, th):not(:first-child) { padding-left: 0.8rem; } }
 .strip { color: var(--accent); }
 .strip .ground { stroke: var(--line); }
 .strip .other { stroke: var(--warning); fill: none; stroke-width: 1.6; }
@@ -128,8 +132,8 @@ def _row(score: Score, others: Mapping, first: bool, published: bool) -> str:
   cells = [
     f"<th>{escape(score.task) if first else ''}</th>",
     f"<td>{escape(score.name)}</td>",
-    f"<td><b>{_value(score)}</b></td>",
-    *(f"<td>{_value(other) if other else ''}</td>" for other in beside),
+    f"<td><b>{interval_text(score)}</b></td>",
+    *(f"<td>{interval_text(other) if other else ''}</td>" for other in beside),
     f"<td>{_strip(score, [other for other in beside if other])}</td>",
     f"<td>{score.n if first else ''}</td>",
     f"<td>{f'{100 * score.unread:.1f} %' if first else ''}</td>",
@@ -142,8 +146,8 @@ def _row(score: Score, others: Mapping, first: bool, published: bool) -> str:
   return "".join(cells)
 
 
-def _value(score: Score) -> str:
-  """Example: "53.3 (40.9-65.4)", in percent; errors in targets."""
+def interval_text(score: Score) -> str:
+  """Returns value and interval: "53.3 (40.9-65.4)", percent or targets."""
   if score.name in _ERRORS:
     return f"{score.value:.2f} ({score.low:.2f}-{score.high:.2f})"
   return (
@@ -171,7 +175,7 @@ def _strip(score: Score, others: Sequence[Score]) -> str:
     )
   return (
     f'<svg class="strip" viewBox="0 0 {_WIDTH} 20" role="img">'
-    f"<title>{_value(score)} on 0 to {_end(score, top)}</title>"
+    f"<title>{interval_text(score)} on 0 to {_end(score, top)}</title>"
     f"{''.join(marks)}"
     f'<path stroke="currentColor" stroke-width="2.4"'
     f' d="M{place(score.low)} 10H{place(score.high)}"/>'

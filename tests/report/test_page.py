@@ -1,0 +1,290 @@
+"""The page of an evaluation: needs nothing else, shows what was scored."""
+
+import base64
+import hashlib
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusar_jax import evaluate
+from fusar_jax.data.triplets import write_manifest
+from fusar_jax.report import gallery
+from fusar_jax.report.answers import read_answers
+from fusar_jax.report.page import write_report
+from fusar_jax.report.score_table import Score, read_scores, score_table
+from fusar_jax.tasks import captioning, classification, counting, detection
+from fusar_jax.tasks.predictions import prediction_row
+
+# What a hostile model may say.
+EVIL = "</dd><script src=http://evil.example/x.js></script>\"'&\x00"
+SHIPS = '[{"bbox_2d": [4, 2, 14, 12], "label": "ship"}]'
+FIELDS = dict.fromkeys(captioning.FIELDS, "water")
+# Task, question, truth, answer; whether it is right.
+ASKED = [
+  ("counting", counting.question("ship"), "1", "1", True),
+  ("counting", counting.question("ship"), "1", "3", False),
+  ("counting", counting.question("ship"), "1", EVIL, False),
+  ("grounding", "Which cells of the 3 x 3 grid?", "center", "center", True),
+  (
+    "classification",
+    classification.question([4, 2, 14, 12], ["cargo ship", "airliner plane"]),
+    "cargo ship",
+    "airliner plane",
+    False,
+  ),
+  (
+    "detection",
+    detection.question("ship"),
+    SHIPS,
+    '[{"bbox_2d": [5, 2, 15, 12], "label": "ship"}]',
+    True,
+  ),
+  ("detection", detection.question("ship"), SHIPS, "None", False),
+  (
+    "captioning",
+    captioning.question(),
+    captioning.answer(FIELDS),
+    captioning.answer(FIELDS | {"Water": "no <b>water</b>"}),
+    False,
+  ),
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+  """(manifest, predictions): two images of 20 x 30, the second one missing."""
+  folder = tmp_path_factory.mktemp("data")
+  pixels = np.random.default_rng(0).integers(0, 255, (20, 30), np.uint8)
+  Image.fromarray(pixels).save(folder / "a.png")
+  rows, said = [], []
+  for k, (task, question, truth, text, _) in enumerate(ASKED):
+    common = {"id": f"r{k}", "question": question, "task": task}
+    rows.append(
+      common
+      | {"image": "a.png", "coordinate_size": [20, 30], "answer": truth}
+      | {"boxes": [[4, 2, 14, 12]], "labels": ["ship"]}
+    )
+    # Answered on an image of twice the size.
+    size = [40, 60] if task == "detection" else [20, 30]
+    doubled = re.sub(r"(?<=[\[ ])\d+(?=[,\]])", _double, text)
+    said.append(
+      prediction_row(
+        **common,
+        gt=truth,
+        prediction_text=doubled if task == "detection" else text,
+        coordinate_size=size,
+        image="a.png",
+      )
+    )
+  rows.append(rows[0] | {"id": "lost", "image": "b.png"})
+  write_manifest(folder / "manifest.jsonl", rows)
+  write_manifest(folder / "predictions.jsonl", said)
+  return folder / "manifest.jsonl", folder / "predictions.jsonl"
+
+
+def _double(match):
+  return str(2 * int(match.group()))
+
+
+@pytest.fixture(scope="module")
+def answers(files):
+  rows, missing = evaluate.read_rows(files[1], files[0])
+  assert missing == 1
+  return read_answers(rows, evaluate.score_rows(rows)[1], files[0])
+
+
+@pytest.fixture(scope="module")
+def page(files, tmp_path_factory):
+  """Written by the command, with a curve of the run that it lies in."""
+  out = tmp_path_factory.mktemp("scores")
+  command = ["--predictions", str(files[1]), "--manifest", str(files[0])]
+  assert evaluate.main([*command, "--out", str(out)]) == 0
+  return (out / "report.html").read_text("utf-8")
+
+
+class Reader(html.parser.HTMLParser):
+  """Collects tags and attributes, and insists that tags are balanced."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.open, self.scripts = [], [], []
+    self.feed(text)
+    self.close()
+    assert not self.open
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    if tag not in ("meta", "br"):
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    if "script" in self.open:
+      self.scripts.append(data)
+
+  def named(self, tag, kind=None):
+    return [
+      attrs
+      for name, attrs in self.tags
+      if name == tag and kind in (None, attrs.get("class"))
+    ]
+
+
+def test_the_page_needs_nothing_else(page):
+  """One script, allowed by its hash; every reference is data or inside."""
+  reader = Reader(page)
+  tags = {tag for tag, _ in reader.tags}
+  assert not tags & {"link", "iframe", "img", "object", "base"}
+  assert "url(" not in page
+  assert "@import" not in page
+  for _, attrs in reader.tags:
+    assert not any(name.startswith("on") for name in attrs)
+    for name in ("href", "src"):
+      assert attrs.get(name, "#").startswith(("#", "data:image/png;base64,"))
+  policy = reader.named("meta")[1]["content"]
+  assert policy.startswith("default-src 'none'")
+  (script,) = reader.scripts
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  assert f"script-src 'sha256-{digest}'" in policy
+  ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
+  assert len(ids) == len(set(ids))
+  for attrs in reader.named("use") + reader.named("a"):
+    assert attrs["href"][1:] in ids
+
+
+def test_what_a_model_says_is_escaped(page):
+  assert "<script src" not in page
+  assert "&lt;script src=http" in page
+  assert "no &lt;b&gt;water" in page
+
+
+def test_right_and_wrong_as_scored(answers):
+  assert [answer.right for answer in answers] == [asked[-1] for asked in ASKED]
+  assert [answer.id for answer in answers] == [f"r{k}" for k in range(8)]
+  unread = answers[2]
+  assert unread.error
+  assert unread.quality == 0
+  near, far = answers[7].quality, answers[6].quality
+  assert 0.8 < near < 1
+  assert far == 0
+
+
+def test_an_answer_carries_its_class(answers):
+  assert answers[0].classes == ("ship",)
+  assert answers[4].classes == ("cargo ship",)
+
+
+def test_boxes_are_pixels_of_the_answer(answers):
+  """Both as the predictions say it: of 40 x 60 pixels."""
+  found = answers[5]
+  assert found.size == (40, 60)
+  np.testing.assert_allclose(found.true.boxes, [[8, 4, 28, 24]])
+  np.testing.assert_allclose(found.predicted.boxes, [[10, 4, 30, 24]])
+  # A class is asked of one box, a count of all that the manifest knows.
+  np.testing.assert_allclose(answers[4].true.boxes, [[4, 2, 14, 12]])
+  np.testing.assert_allclose(answers[0].true.boxes, [[4, 2, 14, 12]])
+
+
+def test_cards_can_be_filtered(page):
+  """Each card has the values that the filter offers."""
+  reader = Reader(page)
+  cards = reader.named("article", "answer")
+  assert len(cards) == len(ASKED)
+  offered = {attrs.get("value") for attrs in reader.named("option")}
+  for name in ("data-task", "data-classes", "data-right", "data-kind"):
+    assert {card[name] for card in cards} <= offered
+  names = [attrs["name"] for attrs in reader.named("select")]
+  assert {f"data-{name}" for name in names} <= set(cards[0])
+  assert sum(card["data-right"] == "right" for card in cards) == 3
+
+
+def test_an_image_is_embedded_once_and_whole(page, files):
+  (image,) = Reader(page).named("image")
+  data = base64.b64decode(image["href"].partition(",")[2])
+  embedded = Image.open(io.BytesIO(data))
+  assert embedded.mode == "L"
+  expected = Image.open(files[0].parent / "a.png")
+  np.testing.assert_array_equal(np.asarray(embedded), np.asarray(expected))
+
+
+def test_a_box_stands_where_it_belongs(answers):
+  (item,) = [c for c in gallery.choose(answers) if c.answer.id == "r5"]
+  html = gallery.gallery([item])
+  assert 'viewBox="0 0 60 40"' in html
+  assert 'transform="scale(60 40)"' in html
+  assert '<rect x="10.0" y="4.0" width="20.0" height="20.0"/>' in html
+  # Half a pixel outside of the true box, a quarter of its sides each way.
+  (path,) = re.findall(r'<path d="([^"]+)"/>', html)
+  assert path.count("M") == 4
+  assert "M12.7 3.5H7.5V8.7" in path
+
+
+def test_best_worst_and_random_are_disjoint(answers):
+  """Of 40 counts, 10 right: 4 best, 4 worst, 4 others; always the same."""
+  counts = [answers[0], answers[1]]
+  many = [counts[k % 4 > 0] for k in range(40)]
+  chosen = gallery.choose(many)
+  kinds = [item.kind for item in chosen]
+  assert [kinds.count(k) for k in ("best", "worst", "random")] == [4, 4, 4]
+  assert all(c.answer.right for c in chosen if c.kind == "best")
+  assert not any(c.answer.right for c in chosen if c.kind == "worst")
+  again = gallery.choose(many)
+  assert [c.answer for c in again] == [c.answer for c in chosen]
+  # Nothing is worst where all is right.
+  assert {c.kind for c in gallery.choose([counts[0]] * 9)} == {"best", "random"}
+
+
+def test_scores_stand_beside_baselines_and_published_ones(page):
+  """Counting: 1 of 4 right (one is missing), always "1": 4 of 4."""
+  assert "<b>25.0 (4.6-69.9)</b>" in page
+  assert "<td>100.0 (51.0-100.0)</td>" in page
+  assert '<td class="published">52.53</td>' in page
+  assert page.count("published, other data") == 2
+
+
+def test_without_published_scores_there_is_no_column():
+  score = Score("captioning", "accuracy", 0.5, 0.25, 0.75, 12)
+  table = score_table([score], {"other": []})
+  assert "published" not in table
+  # The strip: 5 to 145 is 0 to 1.
+  assert 'd="M40.0 10H110.0"' in table
+  assert "<td></td>" in table
+
+
+def test_errors_of_counts_are_no_percent():
+  metrics = {"mae": 0.5, "accuracy": 0.5, "within_1": 0.75}
+  interval = {name: [v - 0.25, v + 0.25] for name, v in metrics.items()}
+  metrics |= {"ci95": interval, "n": 4, "parse_failure_rate": 0.0}
+  scores = read_scores({"counting": metrics, "version": "x"})
+  assert [s.name for s in scores] == ["accuracy", "within_1", "mae"]
+  assert "0.50 (0.25-0.75)" in score_table(scores, {})
+
+
+def test_no_image_no_page(tmp_path, files):
+  """The scores are written all the same."""
+  rows = [json.loads(line) for line in files[0].read_text().splitlines()]
+  write_manifest(tmp_path / "m.jsonl", [r | {"image": "x.png"} for r in rows])
+  command = ["--predictions", str(files[1]), "--out", str(tmp_path / "out")]
+  assert evaluate.main([*command, "--manifest", f"{tmp_path}/m.jsonl"]) == 0
+  written = sorted(p.name for p in (tmp_path / "out").iterdir())
+  assert written == ["metrics.json", "samples.jsonl"]
+
+
+def test_a_page_of_nothing_has_no_sections(tmp_path):
+  path = tmp_path / "new" / "page.html"
+  nothing = {"scores": (), "samples": (), "curves": ()}
+  write_report(path, title="a < b", baselines={}, provenance={}, **nothing)
+  page = path.read_text("utf-8")
+  assert "<section" not in page
+  assert "<script" not in page
+  assert "<h1>a &lt; b</h1>" in page
