@@ -60,7 +60,7 @@ def draw_hollow(
   Args:
     radius: metres, its mean.
   """
-  reach = max(canvas.extent / 2 - 1.25 * radius - 12, 0)
+  reach = max(canvas.extent / 2 - 1.5 * radius, 0)
   y, x = rng.uniform(-reach, reach, 2)
   axes = canvas.axes(rng.uniform(0, np.pi), y, x)
   longer = rng.uniform(1.0, 1.3)

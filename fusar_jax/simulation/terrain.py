@@ -89,8 +89,8 @@ class Terrain:
     parcel: int32[h, w], 0 <= parcel < n, the field, patch or water body; each
       has one cover and one surface, and need not hang together.
     height: float32[h, w], metres of buildings, 0 elsewhere.
-    stands: (y, x, angle) where aircraft may stand, on the apron, the taxiway and the
-      runway; pixels, the nose in radians from x towards y.
+    stands: (y, x, angle) where aircraft may stand: on the apron, the taxiway,
+      the runway; pixels, the nose in radians from x towards y.
     berths: the same for ships along piers: the middle of the hull, 21 m from
       the pier's edge.
     piers, runways: how many there are.

@@ -79,8 +79,9 @@ def draw_river(rng: np.random.Generator, canvas: Canvas) -> None:
   if rng.random() < 0.35:
     width, middle, slope = rng.uniform(50, 80), 0.0, 0.0
   else:
-    width = rng.uniform(70, 140)
-    swing, length = rng.uniform(20, 60), rng.uniform(350, 600)
+    width = min(rng.uniform(70, 140), 0.35 * canvas.extent)
+    swing = min(rng.uniform(20, 60), 0.12 * canvas.extent)
+    length = rng.uniform(350, 600)
     phase = 2 * np.pi * axes.u / length + rng.uniform(0, 2 * np.pi)
     middle = swing * np.sin(phase) + 6 * canvas.noise(rng, 70)
     slope = 2 * np.pi * swing / length * np.cos(phase)

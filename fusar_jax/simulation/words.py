@@ -43,8 +43,8 @@ _COVER = {
   FLOODED: "marsh",
   CROPS: "crops",
   SHRUB: "shrub",
-  BUILT: "built land",
-  BARE: "bare ground",
+  BUILT: "buildings",
+  BARE: "soil",
 }
 _USE = {
   TREES: "forestry",
@@ -61,7 +61,7 @@ _FORM = {
   "lake": "lake shore",
   "river": "river banks",
 }
-_SPOTS = ("on the water", "at a pier", "on the apron", "on the runway")
+_SPOTS = ("on water", "at piers", "on apron", "on runway")
 _SPACING = ("a single", "close together", "spread out")
 _AMOUNTS = ("little", "some", "much", "mostly")
 # The share from which a second cover is named, of the land and of a shore.
@@ -78,7 +78,7 @@ def describe(terrain: Terrain, targets: Sequence[Target]) -> dict[str, str]:
     Terrain        coast with crops
     Functionality  farming and forestry
     Distribution   two ships, all at the top-left
-    Layout         close together on the water
+    Layout         close together on water
     Boundary       shore of crops and trees, trees beside crops
     Buildings      none visible
     Roads          few roads
@@ -119,7 +119,7 @@ def vocabulary() -> list[str]:
     _SPACING, itertools.combinations(_SPOTS, 2)
   ):
     texts["Layout"].add(f"{spacing} {' and '.join(spots)}")
-  texts["Layout"] |= {"empty", "a single ship on the ground", "a single plane"}
+  texts["Layout"] |= {"empty", "a single ship", "a single plane"}
   for a, b in itertools.combinations(_COVER.values(), 2):
     texts["Boundary"].add(f"shore of {a} and {b}, {a} beside {b}")
   texts["Boundary"].add("none visible")

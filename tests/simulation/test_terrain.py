@@ -1,0 +1,227 @@
+"""Terrain: true to its measures, and ambiguous where it is meant to be."""
+
+import itertools
+
+import numpy as np
+import pytest
+from rasterio import features
+
+from fusar_jax.simulation import terrain as terrain_lib
+from fusar_jax.simulation import waters
+from fusar_jax.simulation.canvas import Canvas
+from fusar_jax.simulation.covers import (
+  BARE,
+  BUILT,
+  COVERS,
+  CROPS,
+  GRASS,
+  SHRUB,
+  TREES,
+  WATER,
+)
+from fusar_jax.simulation.terrain import (
+  APRON,
+  GROUND,
+  PIER,
+  PLACES,
+  RUNWAY,
+  draw_terrain,
+)
+
+EACH = 12
+
+
+def draw(place, k, size=168, gsd=3.0):
+  return draw_terrain(np.random.default_rng([7, k]), size, gsd, place)
+
+
+def pieces(mask):
+  """How many pieces of a bool[h, w] hang together, corners included."""
+  image = mask.astype(np.uint8)
+  return sum(1 for _ in features.shapes(image, mask=mask, connectivity=8))
+
+
+def border(array):
+  """The pixels around an image, in turn."""
+  return np.concatenate(
+    [array[0], array[1:, -1], array[-1, -2::-1], array[-2:0:-1, 0]]
+  )
+
+
+@pytest.fixture(scope="module")
+def grounds():
+  return {place: [draw(place, k) for k in range(EACH)] for place in PLACES}
+
+
+@pytest.fixture(scope="module")
+def every(grounds):
+  return list(itertools.chain.from_iterable(grounds.values()))
+
+
+def test_a_terrain_depends_on_its_seed_alone():
+  for k in range(EACH):
+    one, two = draw(None, k), draw(None, k)
+    assert one.place == two.place
+    for name in ("cover", "surface", "parcel", "height"):
+      np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert (one.stands, one.berths) == (two.stands, two.berths)
+  assert not np.array_equal(draw("coast", 0).cover, draw("coast", 1).cover)
+
+
+def test_places_come_by_their_shares():
+  """Half of the scenes have water for ships, a fifth are airports."""
+  drawn = [draw(None, k, 64).place for k in range(400)]
+  ships = ("open sea", "coast", "harbour", "river", "lake")
+  assert set(drawn) == set(PLACES)
+  # Four standard errors of 400 draws.
+  assert np.mean([p in ships for p in drawn]) == pytest.approx(0.5, abs=0.1)
+  assert np.mean([p == "airport" for p in drawn]) == pytest.approx(
+    0.22, abs=0.083
+  )
+
+
+@pytest.mark.parametrize(("size", "gsd"), [(64, 3.0), (96, 1.0), (252, 10.0)])
+def test_any_size_and_sampling(size, gsd):
+  for place in PLACES:
+    ground = draw(place, 1, size, gsd)
+    kinds = {"cover": "u1", "surface": "u1", "parcel": "i4", "height": "f4"}
+    for name, kind in kinds.items():
+      array = getattr(ground, name)
+      assert (array.shape, array.dtype) == ((size, size), np.dtype(kind))
+      assert not array.flags.writeable
+    assert ground.cover.max() < len(COVERS)
+    assert (ground.gsd, ground.place) == (gsd, place)
+    if place == "airport":
+      assert ground.stands
+
+
+def test_unknown_places_are_named():
+  with pytest.raises(ValueError, match=r"'desert'.*airport"):
+    draw("desert", 0)
+
+
+def test_a_parcel_has_one_cover_and_one_surface(every):
+  for ground in every:
+    n = ground.parcel.max() + 1
+    assert set(ground.parcel.ravel()) == set(range(n))
+    kinds = zip(ground.parcel.flat, ground.cover.flat, ground.surface.flat)
+    assert len(set(kinds)) == n
+
+
+def test_buildings_stand_on_open_ground_and_all_paving_is_built(every):
+  for ground in every:
+    high = ground.height > 0
+    assert (ground.cover[high] == BUILT).all()
+    assert (ground.surface[high] == GROUND).all()
+    assert (ground.cover[ground.surface != GROUND] == BUILT).all()
+    assert 0 <= ground.height.min() <= ground.height.max() <= 30
+
+
+@pytest.mark.parametrize(
+  ("place", "main"),
+  [
+    ("farmland", CROPS),
+    ("grassland", GRASS),
+    ("woodland", TREES),
+    ("shrubland", SHRUB),
+    ("wetland", COVERS.index("flooded vegetation")),
+    ("town", BUILT),
+  ],
+)
+def test_a_place_has_mostly_its_cover(grounds, place, main):
+  for ground in grounds[place]:
+    land = np.bincount(ground.cover[ground.land], minlength=len(COVERS))
+    # A large pan of bare ground may rival the rest; nothing else may.
+    land[BARE] = 0
+    assert land.argmax() == main
+
+
+@pytest.mark.parametrize(
+  "pair", [("farmland", "grassland"), ("woodland", "shrubland")]
+)
+def test_only_the_cover_tells_a_pair_apart(grounds, pair):
+  """One seed gives both the same shapes; radar sees the shapes."""
+  for one, two in zip(*(grounds[place] for place in pair)):
+    for name in ("surface", "parcel", "height"):
+      np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert np.mean(one.cover != two.cover) > 0.3
+
+
+def test_hollows_are_as_often_bare_as_wet():
+  """One seed, one shape: the cover is all that is chosen."""
+  wet = [(draw("woodland", k, 64).cover == WATER).any() for k in range(200)]
+  # Half of the scenes have a hollow, half of these are wet.
+  assert np.mean(wet) == pytest.approx(0.25, abs=0.12)
+  for k in range(5):
+    shapes = []
+    for cover in (WATER, BARE):
+      canvas = Canvas(64, 3.0)
+      canvas.paint(np.ones((64, 64), bool), TREES)
+      terrain_lib.countryside.draw_hollow(
+        np.random.default_rng(k), canvas, cover, 40.0
+      )
+      shapes.append(canvas.cover == cover)
+    np.testing.assert_array_equal(*shapes)
+    assert shapes[0].sum() * 9 == pytest.approx(np.pi * 40**2, rel=0.35)
+
+
+def test_waters_lie_as_their_names_say(grounds):
+  for ground in grounds["open sea"]:
+    assert not ground.land.any()
+  for ground in grounds["lake"]:
+    assert border(ground.land).all()
+    assert 0.08 < ground.share(WATER) < 0.5
+  for place in ("coast", "harbour"):
+    for ground in grounds[place]:
+      assert 0 < border(ground.land).mean() < 1
+      assert 0.2 < ground.share(WATER) < 0.95
+  for ground in grounds["river"]:
+    # In at one side, out at another: land and water change four times.
+    around = border(ground.land)
+    assert np.count_nonzero(around != np.roll(around, 1)) == 4
+
+
+def test_piers_and_runways_are_as_many_as_told(every):
+  for ground in every:
+    assert pieces(ground.surface == PIER) == ground.piers
+    assert pieces(ground.surface == RUNWAY) == ground.runways
+    assert (ground.piers > 0) == (ground.place == "harbour")
+    assert (ground.runways > 0) == (ground.place == "airport")
+  assert {ground.piers for ground in every} >= {0, 1, 2, 3}
+
+
+def test_berths_lie_on_the_water_beside_a_pier(grounds):
+  for ground in grounds["harbour"]:
+    pier = np.argwhere(ground.surface == PIER) + 0.5
+    assert ground.berths
+    for y, x, _ in ground.berths:
+      assert not ground.land[int(y), int(x)]
+      metres = np.hypot(*(pier - (y, x)).T).min() * ground.gsd
+      # The pier's nearest pixel has its centre up to a pixel's diagonal in.
+      assert metres == pytest.approx(waters.BERTH_METRES, abs=1.5 * ground.gsd)
+
+
+def test_stands_are_paved(grounds):
+  for ground in grounds["airport"]:
+    assert len(ground.stands) >= 6
+    for y, x, _ in ground.stands:
+      assert ground.surface[int(y), int(x)] in (APRON, RUNWAY)
+
+
+def test_a_runway_is_45_to_60_metres_wide(grounds):
+  turns = np.arange(0, np.pi, np.pi / 360)
+  for ground in grounds["airport"]:
+    y, x = np.nonzero(ground.surface == RUNWAY)
+    across = np.outer(np.cos(turns), y) - np.outer(np.sin(turns), x)
+    width = np.ptp(across, axis=1).min() * ground.gsd
+    assert 45 - 2 * ground.gsd < width < 60 + 2 * ground.gsd
+
+
+def test_axes_turn_from_x_towards_y():
+  """A quarter turn: u runs down the rows, v against the columns."""
+  axes = Canvas(10, 2.0).axes(np.pi / 2, y=4.0, x=0.0)
+  assert axes.pixel(0, 0) == pytest.approx((7, 5))
+  assert axes.pixel(6, 2) == pytest.approx((10, 4))
+  found = np.argwhere(axes.box(0, 4, 0, 6))
+  assert found.min(0).tolist() == [7, 2]
+  assert found.max(0).tolist() == [8, 4]

@@ -1,0 +1,270 @@
+"""Words: few, and each true by a count of its own on the maps."""
+
+import dataclasses
+import itertools
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from fusar_jax.simulation import words
+from fusar_jax.simulation.covers import (
+  BUILT,
+  CROPS,
+  FLOODED,
+  GRASS,
+  TREES,
+  WATER,
+)
+from fusar_jax.simulation.targets import draw_targets
+from fusar_jax.simulation.terrain import PIER, ROAD, Terrain, draw_terrain
+from fusar_jax.tasks import captioning, grounding
+
+SCENES = 150
+# In the order of `covers.COVERS`, without water.
+NOUNS = ("trees", "grass", "marsh", "crops", "shrub", "buildings", "soil")
+USES = (
+  *("forestry", "grazing", "wetland", "farming", "wild land"),
+  *("settlement", "waste land"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+  """As much of a target as words may use."""
+
+  box: tuple[float, float, float, float]
+  name: str
+
+  @property
+  def kind(self):
+    return self.name.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+  found = []
+  for k in range(SCENES):
+    rng = np.random.default_rng([11, k])
+    ground = draw_terrain(rng, 168)
+    targets = draw_targets(rng, ground)
+    found.append((ground, targets, words.describe(ground, targets)))
+  return found
+
+
+@pytest.fixture
+def coast():
+  """Sixteen pixels: water | grass over crops, half and half, a road."""
+  cover = np.full((16, 16), WATER, np.uint8)
+  cover[:10, 8:] = GRASS
+  cover[10:, 8:] = CROPS
+  surface = np.zeros((16, 16), np.uint8)
+  cover[:, 14], surface[:, 14] = BUILT, ROAD
+  height = np.zeros((16, 16), np.float32)
+  return Terrain("coast", 3.0, cover, surface, cover.astype(np.int32), height)
+
+
+def changed(ground, **arrays):
+  """A copy with pixels set: cover=(slice, value)."""
+  copies = {}
+  for name, (where, value) in arrays.items():
+    copies[name] = getattr(ground, name).copy()
+    copies[name][where] = value
+  return dataclasses.replace(ground, **copies)
+
+
+def test_a_small_coast_in_words(coast):
+  assert words.describe(coast, ()) == {
+    "Terrain": "coast with grass",
+    "Functionality": "grazing and farming",
+    "Distribution": "no targets",
+    "Layout": "empty",
+    "Boundary": "shore of grass and crops, grass beside crops",
+    "Buildings": "none visible",
+    "Roads": "some roads",
+    "Water": "much water at the middle-left",
+  }
+
+
+def test_the_same_shapes_of_other_cover_are_told_otherwise(coast):
+  wet = changed(coast, cover=(coast.cover == GRASS, FLOODED))
+  one, two = words.describe(coast, ()), words.describe(wet, ())
+  differ = {name for name in one if one[name] != two[name]}
+  assert differ == set(words.LAND_COVER_FIELDS)
+  assert two["Water"] == "much water at the middle-left, wet ground"
+
+
+def test_targets_change_the_fields_of_targets_only(coast):
+  ships = [
+    Thing((0, 0, 3, 3), "cargo ship"),
+    Thing((1, 4, 3, 5), "tanker ship"),
+  ]
+  one, two = words.describe(coast, ()), words.describe(coast, ships)
+  differ = {name for name in one if one[name] != two[name]}
+  assert differ == set(words.TARGET_FIELDS)
+  assert two["Distribution"] == "two ships, all at the top-left"
+  assert two["Layout"] == "close together on water"
+
+
+def test_a_ship_within_thirty_metres_is_at_the_pier(coast):
+  port = changed(coast, surface=((0, 0), PIER), cover=((0, 0), BUILT))
+  # The pier's pixel ends at 1; ten pixels of 3 m further is the limit.
+  near, far = Thing((0, 10, 3, 14), "ship"), Thing((0, 12, 3, 14), "ship")
+  assert words.describe(port, [near])["Layout"] == "a single ship at piers"
+  assert words.describe(port, [far])["Layout"] == "a single ship on water"
+  assert words.describe(port, [near, far])["Layout"] == (
+    "close together on water and at piers"
+  )
+  assert words.describe(port, [])["Functionality"] == (
+    "port with grazing and farming"
+  )
+
+
+def test_words_are_few_and_texts_short(scenes):
+  known = set(re.findall(r"[\w-]+", " ".join(words.vocabulary())))
+  assert len(known) <= 250
+  for _, _, fields in scenes:
+    assert tuple(fields) == tuple(captioning.FIELDS)
+    assert set(re.findall(r"[\w-]+", captioning.answer(fields))) <= known
+    for text in fields.values():
+      assert 1 <= len(text.split()) <= 8
+
+
+def test_fields_are_of_captioning_and_apart():
+  both = (*words.LAND_COVER_FIELDS, *words.TARGET_FIELDS)
+  assert len(set(both)) == len(both)
+  assert set(both) < set(captioning.FIELDS)
+
+
+def test_no_field_is_known_without_looking(scenes):
+  """The commonest text of a field is right in less than half of the scenes."""
+  for name in captioning.FIELDS:
+    texts = Counter(fields[name] for _, _, fields in scenes)
+    assert texts.most_common(1)[0][1] < 0.5 * SCENES
+    assert len(texts) >= 5
+
+
+def test_land_cover_does_not_follow_from_the_place(scenes):
+  """Coasts, rivers and airports lie in land of any cover."""
+  for place in ("coast", "river", "lake", "airport"):
+    told = {f["Functionality"] for g, _, f in scenes if g.place == place}
+    assert len(told) >= 5
+
+
+def test_terrain_names_the_commonest_cover(scenes):
+  for ground, _, fields in scenes:
+    land = Counter(ground.cover[ground.land].tolist())
+    if not land:
+      assert fields["Terrain"] == "open sea"
+      continue
+    if 2 * land[BUILT] < land.total():
+      del land[BUILT]
+    main = NOUNS[land.most_common(1)[0][0] - 1]
+    assert fields["Terrain"].endswith(f" with {main}")
+
+
+def test_functionality_names_the_uses_of_the_land(scenes):
+  for ground, _, fields in scenes:
+    text = fields["Functionality"]
+    assert text.startswith("port") == (ground.place == "harbour")
+    assert text.startswith("airport") == (ground.place == "airport")
+    land = Counter(ground.cover[ground.land].tolist())
+    total = land.total()
+    if ground.place in ("harbour", "airport"):
+      del land[BUILT]
+    most = [USES[c - 1] for c, n in land.most_common(2) if n >= 0.1 * total]
+    named = re.sub(r"^(port|airport)( with )?", "", text).split(" and ")
+    if land and most:
+      assert named == most
+    elif not total:
+      assert text == "open waters"
+
+
+def test_boundary_names_what_borders_the_water(scenes):
+  for ground, _, fields in scenes:
+    named = re.match(r"shore of ([a-z]+)", fields["Boundary"])
+    rows, flipped = ground.cover.tolist(), ground.cover.T.tolist()
+    shore = Counter(
+      a + b
+      for line in rows + flipped
+      for a, b in itertools.pairwise(line)
+      if (a == WATER) != (b == WATER)
+    )
+    assert bool(named) == (shore.total() >= 21)
+    if named:
+      # Water is 0, so the sum of a pair is the other cover.
+      assert named[1] == NOUNS[shore.most_common(1)[0][0] - 1]
+
+
+def test_boundary_names_open_covers_that_meet(scenes):
+  for ground, _, fields in scenes:
+    for a, b in re.findall(r"([a-z]+) beside ([a-z]+)", fields["Boundary"]):
+      a, b = NOUNS.index(a) + 1, NOUNS.index(b) + 1
+      one, two = ground.cover == a, ground.cover == b
+      meet = sum(
+        np.count_nonzero(x[1:] & y[:-1])
+        for p, q in ((one, two), (two, one))
+        for x, y in ((p, q), (p.T, q.T))
+      )
+      assert meet >= 21
+      assert BUILT not in (a, b)
+
+
+def test_distribution_counts_the_targets_and_finds_them(scenes):
+  for ground, targets, fields in scenes:
+    text = fields["Distribution"]
+    if not targets:
+      assert text == "no targets"
+      continue
+    number, kind = text.split(",")[0].split()
+    assert words.NUMBERS.index(number) == len(targets)
+    assert {target.kind for target in targets} == {kind.rstrip("s")}
+    h, w = ground.cover.shape
+    cells = Counter(
+      3 * int(1.5 * (t.box[1] + t.box[3]) / h)
+      + int(1.5 * (t.box[0] + t.box[2]) / w)
+      for t in targets
+    )
+    cell, most = cells.most_common(1)[0]
+    if 2 * most > len(targets):
+      assert text.endswith(f" at the {grounding.CELLS[cell]}")
+      assert ("all" in text) == (most == len(targets) > 1)
+    else:
+      assert text.endswith(f"in {words.NUMBERS[len(cells)]} parts")
+
+
+def test_buildings_roads_and_water_by_their_amounts(scenes):
+  for ground, _, fields in scenes:
+    high = (ground.height > 0).sum() / max((ground.cover != WATER).sum(), 1)
+    least = {"none": 0, "few": 0, "some": 0.02, "many": 0.15}
+    word = fields["Buildings"].split()[0]
+    assert high >= least[word]
+    assert (word == "none") == (high == 0)
+    assert ("tall" in fields["Buildings"]) == (ground.height.max() >= 15)
+    road = np.mean(ground.surface == ROAD)
+    assert ("roads" in fields["Roads"]) == (road > 0)
+    assert ("many roads" in fields["Roads"]) == (road >= 0.1)
+    assert ("pier" in fields["Roads"]) == (ground.piers > 0)
+    assert ("runway" in fields["Roads"]) == (ground.runways > 0)
+    water = np.mean(ground.cover == WATER)
+    text = fields["Water"]
+    assert (text == "water everywhere") == (water == 1)
+    dry = text in ("none visible", "wet ground only")
+    assert dry == (water == 0)
+    assert ("little" in text) == (0 < water < 0.15)
+    assert ("mostly" in text) == (0.8 <= water < 1)
+    flooded = (ground.cover == FLOODED).sum()
+    wet = flooded >= 0.1 * ground.land.sum() > 0
+    assert ("wet" in text) == wet
+
+
+def test_trees_are_no_crops():
+  """A wood is told as forestry, not by the name of the place."""
+  cover = np.full((16, 16), TREES, np.uint8)
+  flat = np.zeros((16, 16), np.float32)
+  wood = Terrain("farmland", 3.0, cover, cover * 0, cover * 0, flat)
+  fields = words.describe(wood, ())
+  assert fields["Terrain"] == "plain with trees"
+  assert fields["Functionality"] == "forestry"
+  assert fields["Boundary"] == fields["Water"] == "none visible"
