@@ -62,24 +62,26 @@ class Sensor:
 def draw_sensor(rng: np.random.Generator) -> Sensor:
   """Draws the circumstances of one image."""
   width = rng.uniform(1.0, 1.9)
-  sharp = rng.random() < 0.35
+  # Often one axis is resolved more coarsely, and often lobes are left high.
+  coarser = rng.uniform(1.0, 1.6) if rng.random() < 0.4 else 1.0
+  sharp = rng.random(2) < 0.35
   return Sensor(
     looks=int(rng.choice([1, 2, 4, 8], p=[0.4, 0.3, 0.2, 0.1])),
     look=int(rng.choice([-1, 1])),
     incidence=float(np.deg2rad(rng.uniform(25, 48))),
     widths=(
       float(width * rng.uniform(0.8, 1.1)),
-      float(width * rng.uniform(0.9, 1.4)),
+      float(width * rng.uniform(0.9, 1.2) * coarser),
     ),
-    windows=(
-      float(rng.uniform(0.6, 0.8)),
-      float(rng.uniform(0.85, 1.0) if sharp else rng.uniform(0.6, 0.8)),
+    windows=tuple(
+      float(rng.uniform(0.85, 1.0) if high else rng.uniform(0.6, 0.8))
+      for high in sharp
     ),
     wind=float(rng.normal(0, 1.5)),
     noise=float(rng.uniform(-29, -22)),
     smear=float(rng.uniform(2, 6)) if rng.random() < 0.2 else 0.0,
     ambiguity=int(rng.integers(40, 110)) if rng.random() < 0.1 else 0,
-    ghost=float(rng.uniform(-24, -18)),
+    ghost=float(rng.uniform(-29, -23)),
   )
 
 
@@ -162,7 +164,7 @@ def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
   """
   ground = float(np.median(db))
   if rng.random() < 0.8:
-    top = np.clip(rng.normal(2, 3.5), ground + 10, ground + 28)
+    top = np.clip(rng.normal(-1, 4), ground + 10, ground + 28)
     curve, low, high = stretch.LINEAR, 0.0, 10 ** (0.05 * top)
   else:
     curve = stretch.DECIBELS

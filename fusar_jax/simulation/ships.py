@@ -50,7 +50,7 @@ def ship_scatterers(
   points = np.concatenate(parts)
   total = 10 ** (0.1 * rng.normal(_DECK_DB, _DECK_SPREAD_DB)) * length * width
   points[:, 2] *= total / points[:, 2].sum()
-  return points
+  return np.concatenate([points, _corners(rng, total)])
 
 
 def _deck(rng, length, width):
@@ -58,7 +58,7 @@ def _deck(rng, length, width):
   n = int(np.clip(length * width / 25, 8, 120))
   along = rng.uniform(-0.48, 0.48, n)
   across = rng.uniform(-0.45, 0.45, n) * _taper(along)
-  return _points(along, across, rng.lognormal(-0.3, 0.8, n))
+  return _points(along, across, rng.lognormal(-0.6, 1.2, n))
 
 
 def _side(rng, side, length, towards):
@@ -66,7 +66,7 @@ def _side(rng, side, length, towards):
   n = max(4, round(length / 4))
   facing = max(0.0, np.sign(side) * towards[1])
   along = rng.uniform(-0.49, 0.49, n)
-  strength = (_TURNED_AWAY + facing**4) * rng.lognormal(1.0, 0.6, n)
+  strength = (_TURNED_AWAY + facing**4) * rng.lognormal(0.6, 1.0, n)
   return _points(along, side * _taper(along), strength)
 
 
@@ -75,6 +75,16 @@ def _bridge(rng, name):
   middle = 0.05 if name == "fishing ship" else -0.36
   along = middle + rng.uniform(-0.05, 0.05, 8)
   return _points(along, rng.uniform(-0.4, 0.4, 8), rng.lognormal(2.0, 0.6, 8))
+
+
+def _corners(rng, total):
+  """One to three corner reflectors, nearly as strong as all the rest.
+
+  They make a ship throw its cross of side lobes.
+  """
+  n = int(rng.integers(1, 4))
+  along, across = rng.uniform(-0.42, 0.25, n), rng.uniform(-0.28, 0.28, n)
+  return _points(along, across, total * rng.lognormal(-1.6, 0.8, n))
 
 
 def _pattern(rng, name):

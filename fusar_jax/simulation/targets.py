@@ -20,7 +20,7 @@ SHIP_PLACES = ("open sea", "coast", "harbour", "river", "lake")
 COUNT_SHARES = (0.14, 0.2, 0.18, 0.16, 0.13, 0.1, 0.09)
 # Pixels by which the sensor blurs an outline, and that boxes stay apart.
 _BLUR, _GAP = 1.0, 2.0
-_TRIES = 60
+_TRIES = 40
 _UNDER_WAY, _AT_BERTH = 0.35, 0.5
 
 
