@@ -2,43 +2,55 @@
 
 A question has an answer of a few tokens, and its gradient reaches a visual
 token through an attention that has yet to find it. So a model without a past
-may be asked more: each visual token names its own cell, in raster order from 0,
-if the centre of a target lies in it, and ends its turn at once if not. The
-model's own head answers and the loss is that of answers: the network is as it
-was.
+may be asked more. Each visual token, as it enters the decoder, tells what lies
+in its cell: the class of the target whose centre it holds and the four edges of
+its box, in the words that answers use; and the end of the turn if it is empty.
 
-M merged visual tokens of an image.
+The tower's rotary positions are relative: a visual token cannot know where in
+the image it is. So edges are told as if its cell lay in the middle of the
+image; to make places of them is the decoder's part.
+
+One vector has five words to say. It says word f in frame f: rolled by f * D/8
+channels and held against the model's own head. No parameter is added, and the
+network is as it was.
+
+D model width, F = 5 frames (class, left, top, right, bottom), M merged visual
+tokens of an image, n targets.
 """
+
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+FRAMES = 5
 
-def cell_tokens(tokenizer, cells: int) -> np.ndarray:
-  """Returns int32[cells + 1]: each cell's number, and the end of the turn.
 
-  Raises:
-    ValueError: a number that is not one token of this vocabulary.
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellWords:
+  """What the visual tokens of an image say, word by word.
+
+  Attributes:
+    places: int32[n], index f * M + m of visual token m in frame f.
+    ids: int32[n], the tokens.
+    weights: float32[n], their share of the loss, sum 1.
   """
-  words = [str(cell) for cell in range(cells)]
-  ids = [tokenizer.encode(word) for word in words]
-  split = [w for w, i in zip(words, ids, strict=True) if len(i) != 1]
-  if split:
-    raise ValueError(
-      "cell_weight: every visual token must have one token to say, but the"
-      f" vocabulary cuts {len(split)} of the {cells} numbers ({split[0]!r} is"
-      f" {len(tokenizer.encode(split[0]))} tokens). Set config.data.cell_weight"
-      " to 0, or use a vocabulary that stage 0 has trained."
-    )
-  end = tokenizer.special_tokens().end_of_turn
-  return np.array([*(i[0] for i in ids), end], np.int32)
+
+  places: np.ndarray
+  ids: np.ndarray
+  weights: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.ids)
 
 
 def cells_of_boxes(
   boxes: np.ndarray, size: tuple[int, int], grid: tuple[int, int]
-) -> np.ndarray:
-  """Returns int64[k], the sorted cells that hold a centre, without repeats.
+) -> dict[int, int]:
+  """Returns {cell: index of its box}, in the order of cells.
 
-  Centres outside the image belong to no cell.
+  A cell that holds several centres speaks of the first; a box whose centre is
+  outside the image, or has no area there, has no cell.
 
   Args:
     boxes: [n, 4], xyxy, pixels of an image of `size`.
@@ -46,34 +58,104 @@ def cells_of_boxes(
     grid: (rows, columns) of cells.
 
   Example: one box around (y, x) = (10, 50) of an image of (60, 60), grid
-    (2, 3): row 0, column 2, hence [2].
+    (2, 3): row 0, column 2, hence {2: 0}.
   """
   boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
   centres = (boxes[:, [1, 0]] + boxes[:, [3, 2]]) / 2 / np.asarray(size)
-  centres = centres[((centres >= 0) & (centres < 1)).all(1)]
-  row, column = np.floor(centres * np.asarray(grid)).astype(int).T
-  return np.unique(row * grid[1] + column)
+  inside = np.flatnonzero(((centres >= 0) & (centres < 1)).all(1))
+  row, column = np.floor(centres[inside] * np.asarray(grid)).astype(int).T
+  cells = row * grid[1] + column
+  first = {}
+  for cell, box in zip(cells.tolist(), inside.tolist()):
+    first.setdefault(cell, box)
+  return dict(sorted(first.items()))
 
 
-def cell_labels(
+def count_words(
   boxes: np.ndarray, size: tuple[int, int], grid: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns what each visual token says, and how much it weighs.
+) -> int:
+  """Returns len(cell_words(...)), without a tokenizer."""
+  return grid[0] * grid[1] + 4 * len(cells_of_boxes(boxes, size, grid))
 
-  Few cells hold a target; both kinds weigh the same in all, 1 together.
 
-  Returns:
-    labels int64[M]: index into `cell_tokens`; weights float32[M], sum 1.
+def cell_words(
+  boxes: np.ndarray,
+  labels: Sequence[str],
+  size: tuple[int, int],
+  seen: tuple[int, int],
+  grid: tuple[int, int],
+  tokenizer,
+) -> CellWords:
+  """Returns what each visual token says.
 
-  Example: grid (1, 4), a target in cell 2:
-    labels [4, 4, 2, 4], weights [1/6, 1/6, 1/2, 1/6].
+  Few cells hold a target; both kinds weigh the same in all, and edges as much
+  as classes. A class is told by its first token.
+
+  Args:
+    boxes: [n, 4], xyxy, pixels of an image of `size`.
+    labels: one name per box.
+    size: (height, width) that the boxes speak of.
+    seen: (height, width) as the model sees it; edges are told in its pixels,
+      the middle of their cell moved to the middle of the image.
+    grid: (rows, columns) of cells.
+    tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
+
+  Raises:
+    ValueError: a coordinate that is not one token of this vocabulary.
+
+  Example: grid (1, 3), an image of 28 x 84, a ship at [4, 6, 16, 20] in cell 0,
+    whose middle, (14, 14), is moved to (42, 14):
+    ids      [ship, <end>, <end>, 32, 6, 44, 20]
+    places   [0, 1, 2, 3, 6, 9, 12]
+    weights  [1/4, 1/8, 1/8, 1/8, 1/8, 1/8, 1/8]
   """
   cells = grid[0] * grid[1]
   full = cells_of_boxes(boxes, size, grid)
-  labels = np.full(cells, cells)
-  labels[full] = full
-  weights = np.full(cells, 1 / cells, np.float32)
+  at, which = list(full), list(full.values())
+  end = tokenizer.special_tokens().end_of_turn
+  names = np.full(cells, end)
+  names[at] = [tokenizer.encode(labels[box])[0] for box in which]
+  edges = _from_cells(boxes, size, seen, grid, at, which)
+  weights = np.full(cells, 1 / cells)
   if 0 < len(full) < cells:
     weights[:] = 0.5 / (cells - len(full))
-    weights[full] = 0.5 / len(full)
-  return labels, weights
+    weights[at] = 0.5 / len(full)
+  if full:
+    weights /= 2
+  places = np.arange(1, FRAMES) * cells + np.array(at, int)[:, None]
+  return CellWords(
+    places=np.concatenate([np.arange(cells), places.ravel()]).astype(np.int32),
+    ids=np.concatenate([names, _numbers(edges.ravel(), tokenizer)]).astype(
+      np.int32
+    ),
+    weights=np.concatenate(
+      [weights, np.full(edges.size, 0.5 / max(1, edges.size))]
+    ).astype(np.float32),
+  )
+
+
+def _from_cells(boxes, size, seen, grid, at, which) -> np.ndarray:
+  """int[n, 4], edges as if each cell lay in the middle of the image."""
+  x_scale, y_scale = np.divide(seen, size)[::-1]
+  edges = np.asarray(boxes, np.float64).reshape(-1, 4)[which]
+  edges = edges * (x_scale, y_scale, x_scale, y_scale)
+  height, width = seen
+  row, column = np.divmod(np.array(at, int), grid[1])
+  down = height / 2 - (row + 0.5) * height / grid[0]
+  right = width / 2 - (column + 0.5) * width / grid[1]
+  edges = edges + np.stack([right, down, right, down], axis=-1)
+  whole = np.rint(edges).astype(int)
+  return np.clip(whole, 0, (width, height, width, height))
+
+
+def _numbers(values, tokenizer) -> np.ndarray:
+  ids = [tokenizer.encode(str(value)) for value in values.tolist()]
+  split = [v for v, i in zip(values.tolist(), ids, strict=True) if len(i) != 1]
+  if split:
+    raise ValueError(
+      "cell_weight: every coordinate must be one token, but the vocabulary cuts"
+      f" {split[0]} into {len(tokenizer.encode(str(split[0])))}. Set"
+      " config.data.cell_weight to 0, or use a vocabulary that stage 0 has"
+      " trained."
+    )
+  return np.array([i[0] for i in ids], np.int64)

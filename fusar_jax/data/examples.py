@@ -24,7 +24,7 @@ from PIL import Image
 
 from fusar_jax.data import anchor_weights, prompts, vision
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
-from fusar_jax.data.cells import cell_labels, cell_tokens
+from fusar_jax.data.cells import CellWords, cell_words
 from fusar_jax.data.positions import check_image_tokens, mrope_positions
 from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.triplets import Triplet
@@ -53,9 +53,7 @@ class Example:
     grids: per image (hp, wp), patches.
     anchors: per image, or None.
     anchor_weights: per image float32[M, S], or None: unmodulated.
-    cell_ids: int32[M], what each visual token of the first image says, or None;
-      see `fusar_jax.data.cells`.
-    cell_weights: float32[M], their share of the loss, sum 1; or None.
+    cells: what the visual tokens of the first image say, or None.
     id: of the triplet.
     task: of the triplet.
     coordinate_size: (height, width) that the row's boxes speak of, as declared
@@ -72,8 +70,7 @@ class Example:
   grids: tuple[tuple[int, int], ...]
   anchors: tuple[Anchors | None, ...]
   anchor_weights: tuple[np.ndarray | None, ...]
-  cell_ids: np.ndarray | None = None
-  cell_weights: np.ndarray | None = None
+  cells: CellWords | None = None
   id: str = ""
   task: str | None = None
   coordinate_size: tuple[int, int] | None = None
@@ -172,14 +169,15 @@ def build_example(
 def _with_cells(example, triplet, tokenizer, config, originals, sizes):
   if "boxes" not in triplet.extra:
     return example
-  grid = tuple(side // config.vision.cell for side in sizes[0])
-  labels, weights = cell_labels(
-    triplet.extra["boxes"], triplet.coordinate_size or originals[0], grid
+  words = cell_words(
+    triplet.extra["boxes"],
+    triplet.extra["labels"],
+    triplet.coordinate_size or originals[0],
+    sizes[0],
+    tuple(side // config.vision.cell for side in sizes[0]),
+    tokenizer,
   )
-  tokens = cell_tokens(tokenizer, grid[0] * grid[1])
-  return dataclasses.replace(
-    example, cell_ids=tokens[labels], cell_weights=weights
-  )
+  return dataclasses.replace(example, cells=words)
 
 
 def texts(

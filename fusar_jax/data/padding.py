@@ -75,7 +75,7 @@ def pad_batch(
   batch = _empty(len(examples), sizes, config)
   for row, example in enumerate(examples):
     _fill(batch, row, example, config, loss_weighting)
-    _fill_cells(batch, row, example, cell_weight)
+    _fill_cells(batch, row, example, config, cell_weight)
   return batch
 
 
@@ -139,18 +139,23 @@ def _fill(batch, row, example, config, loss_weighting) -> None:
     batch.answer_weight[row, :a] = 1 / a if loss_weighting == "example" else 1
 
 
-def _fill_cells(batch, row, example, cell_weight) -> None:
-  """Visual tokens answer behind the words, each at its own place."""
-  if example.cell_ids is None:
+def _fill_cells(batch, row, example, config, cell_weight) -> None:
+  """What visual tokens say stands behind the words; its index, behind L."""
+  if example.cells is None:
     return
   begin = int(example.answer_mask.sum())
-  here = slice(begin, begin + len(example.cell_ids))
+  here = slice(begin, begin + len(example.cells))
   total = batch.answer_weight[row].sum() * cell_weight
-  # The first image's visual tokens come first.
-  places = np.flatnonzero(example.visual_index >= 0)[: len(example.cell_ids)]
-  batch.answer_index[row, here] = places
-  batch.answer_ids[row, here] = example.cell_ids
-  batch.answer_weight[row, here] = example.cell_weights * total
+  hp, wp = example.grids[0]
+  frame, place = np.divmod(
+    example.cells.places, hp * wp // config.vision.merge**2
+  )
+  merged = batch.anchor_weights.shape[2]
+  batch.answer_index[row, here] = (
+    batch.input_ids.shape[1] + frame * merged + place
+  )
+  batch.answer_ids[row, here] = example.cells.ids
+  batch.answer_weight[row, here] = example.cells.weights * total
 
 
 def _in_padded_images(example, merged, merge) -> np.ndarray:

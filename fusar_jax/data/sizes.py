@@ -31,7 +31,7 @@ class Sizes:
       grids=example.grids,
       anchors=max((len(a) for a in example.anchors if a), default=0),
       answers=int(example.answer_mask.sum())
-      + (0 if example.cell_ids is None else len(example.cell_ids)),
+      + (0 if example.cells is None else len(example.cells)),
       config=config,
     )
 

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Sequence
 
 from fusar_jax.data import prompts, vision
+from fusar_jax.data.cells import count_words
 from fusar_jax.data.examples import model_size, texts
 from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.sizes import Sizes
@@ -67,7 +68,11 @@ def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
       " the text or make the image smaller."
     )
   if recipe.cells and recipe.with_answer and "boxes" in triplet.extra:
-    answers += counts[0]
+    answers += count_words(
+      triplet.extra["boxes"],
+      triplet.coordinate_size or originals[0],
+      tuple(side // config.vision.cell for side in seen[0]),
+    )
   patch = config.vision.patch
   return Sizes.of_parts(
     length=len(ids),

@@ -94,8 +94,11 @@ class FusarGPT(nn.Module):
 
   def embed(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
     """[B, L, D]: text embeddings with visual tokens in their places."""
-    text = self.model.embed(batch.input_ids)
     visual = self.visual_tokens(batch, deterministic=deterministic)
+    return self._place(batch, visual)
+
+  def _place(self, batch, visual):
+    text = self.model.embed(batch.input_ids)
     visual = visual.reshape(visual.shape[0], -1, visual.shape[-1])
     index = batch.visual_index[..., None]
     visual = jnp.take_along_axis(visual, jnp.maximum(index, 0), axis=1)
@@ -108,6 +111,32 @@ class FusarGPT(nn.Module):
   def hidden(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
     """[B, L, D]: the decoder's last states, normalised."""
     return self.prefill(batch, keep=False, deterministic=deterministic)[0]
+
+  def hidden_and_spoken(
+    self, batch: Batch, *, deterministic: bool = True
+  ) -> jax.Array:
+    """[B, L + 5 * M, D]: `hidden`, then what visual tokens say.
+
+    One vector says five words, word f in frame f: rolled by f * D/8 channels.
+    Of the first image; normalised as hidden states are, but without a gain.
+    See `fusar_jax.data.cells`.
+    """
+    visual = self.visual_tokens(batch, deterministic=deterministic)
+    hidden = self.model(
+      self._place(batch, visual),
+      batch.positions,
+      causal_mask(batch.segment_ids),
+      keep=False,
+      deterministic=deterministic,
+    )[0]
+    spoken = visual[:, 0].astype(jnp.float32)
+    mean = jnp.mean(spoken**2, axis=-1, keepdims=True)
+    spoken = spoken * jax.lax.rsqrt(mean + self.config.decoder.norm_eps)
+    step = spoken.shape[-1] // 8
+    frames = [jnp.roll(spoken, f * step, axis=-1) for f in range(5)]
+    return jnp.concatenate(
+      [hidden, *(f.astype(hidden.dtype) for f in frames)], 1
+    )
 
   def prefill(
     self, batch: Batch, *, keep: bool = True, deterministic: bool = True

@@ -161,6 +161,7 @@ def step_options(config: ConfigDict, model: FusarConfig) -> StepOptions:
     remat=config.remat,
     head_chunk=config.head_chunk,
     dropout=model.lora.dropout > 0,
+    spoken=config.data.cell_weight > 0,
     **options,
   )
 

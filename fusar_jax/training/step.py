@@ -36,6 +36,7 @@ class StepOptions:
     unroll: layers in one iteration of the scans.
     head_chunk: answer positions whose logits exist at one time.
     dropout: whether LoRA's dropout is on.
+    spoken: whether batches ask visual tokens too, see `fusar_jax.data.cells`.
   """
 
   accumulation: int = 1
@@ -45,6 +46,7 @@ class StepOptions:
   unroll: int = 1
   head_chunk: int = 256
   dropout: bool = True
+  spoken: bool = False
 
 
 def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
@@ -63,7 +65,7 @@ def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
       {"params": params},
       batch,
       deterministic=not options.dropout,
-      method=model.hidden,
+      method=model.hidden_and_spoken if options.spoken else model.hidden,
       rngs={"dropout": key},
     )
     values = answer_losses(

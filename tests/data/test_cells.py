@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fusar_jax.data.cells import cell_labels, cell_tokens, cells_of_boxes
+from fusar_jax.data.cells import cell_words, cells_of_boxes, count_words
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.loader import Loader
 from fusar_jax.data.padding import pad_batch
@@ -13,18 +13,10 @@ from fusar_jax.data.tokenizer import train_sentencepiece
 
 
 def test_cells_of_boxes_are_those_of_centres():
-  boxes = [[45, 5, 55, 15], [46, 6, 56, 16], [-30, 0, 10, 10]]
-  assert cells_of_boxes(boxes, (60, 60), (2, 3)).tolist() == [2]
-  assert cells_of_boxes([], (60, 60), (2, 3)).tolist() == []
-
-
-def test_both_kinds_of_cells_weigh_the_same():
-  labels, weights = cell_labels([[50, 0, 70, 10]], (10, 100), (1, 4))
-  assert labels.tolist() == [4, 4, 2, 4]
-  np.testing.assert_allclose(weights, [1 / 6, 1 / 6, 1 / 2, 1 / 6])
-  labels, weights = cell_labels([], (10, 100), (1, 4))
-  assert labels.tolist() == [4] * 4
-  np.testing.assert_allclose(weights, 0.25)
+  """The third box shares its cell with the first; the last is outside."""
+  boxes = [[45, 5, 55, 15], [0, 0, 9, 9], [46, 6, 56, 16], [-30, 0, 10, 10]]
+  assert cells_of_boxes(boxes, (60, 60), (2, 3)) == {0: 1, 2: 0}
+  assert cells_of_boxes([], (60, 60), (2, 3)) == {}
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +27,49 @@ def numbered(triplets, tmp_path_factory):
   return train_sentencepiece(words, file, 512, numbers=100)
 
 
-def test_visual_tokens_answer_in_their_own_places(triplets, numbered, config):
-  # Row 1 has a box around (30, 20) of 101 x 150, hence cell 0 of 2 x 3, and one
-  # around (80, 32), hence cell 3.
+def test_the_docstrings_example(numbered):
+  words = cell_words(
+    [[4, 6, 16, 20]], ["ship"], (28, 84), (28, 84), (1, 3), numbered
+  )
+  ship, end = numbered.encode("ship")[0], numbered.special_tokens().end_of_turn
+  edges = [numbered.encode(n)[0] for n in ("32", "6", "44", "20")]
+  assert words.ids.tolist() == [ship, end, end, *edges]
+  assert words.places.tolist() == [0, 1, 2, 3, 6, 9, 12]
+  assert words.weights.tolist() == [0.25, *[0.125] * 6]
+  assert count_words([[4, 6, 16, 20]], (28, 84), (1, 3)) == len(words)
+
+
+def test_an_empty_image_says_so_in_every_cell(numbered):
+  words = cell_words([], [], (28, 84), (28, 84), (1, 3), numbered)
+  assert words.ids.tolist() == [numbered.special_tokens().end_of_turn] * 3
+  np.testing.assert_allclose(words.weights, 1 / 3)
+
+
+def test_words_of_visual_tokens_stand_behind_the_answer(
+  triplets, numbered, config
+):
+  """Row 1 of 101 x 150 pixels, seen in 56 x 84, hence 2 x 3 cells of 28.
+
+  Its boxes [10, 20, 30, 40] and [-5, 0, 70, 160] are [5.6, 11.1, 16.8, 22.2] in
+  cell 0 and [-2.8, 0, 39.2, 88.7] in cell 3; their cells' middles, (14, 14) and
+  (14, 42), move to (42, 28).
+  """
   example = build_example(triplets[1], numbered, config, cells=True)
-  zero, three = numbered.encode("0")[0], numbered.encode("3")[0]
   none = config.tokens.end_of_turn
-  assert example.cell_ids.tolist() == [zero, none, none, three, none, none]
-  batch = pad_batch([example], config=config, cell_weight=2.0)
+  ship = numbered.encode("ship")[0]
+  edges = [34, 25, 45, 36, 25, 0, 67, 56]
+  assert example.cells.ids.tolist() == [
+    *(ship, none, none, ship, none, none),
+    *(numbered.encode(str(edge))[0] for edge in edges),
+  ]
+  batch = pad_batch([example], config=config, length=300, cell_weight=2.0)
   words = int(example.answer_mask.sum())
-  assert batch.answer_ids.shape == (1, words + 6)
-  # The hidden state at a visual token answers, not the one before it.
-  places = batch.answer_index[0, words:]
-  assert (batch.input_ids[0, places] == config.tokens.image).all()
-  assert batch.visual_index[0, places].tolist() == [0, 1, 2, 3, 4, 5]
-  np.testing.assert_array_equal(batch.answer_ids[0, words:], example.cell_ids)
+  assert batch.answer_ids.shape == (1, words + 14)
+  # Cells 0 and 3 in frames 1 to 4, 6 cells a frame, behind the 300 of text.
+  frames = [6, 12, 18, 24, 9, 15, 21, 27]
+  places = (batch.answer_index[0, words:] - 300).tolist()
+  assert places == [0, 1, 2, 3, 4, 5, *frames]
+  np.testing.assert_array_equal(batch.answer_ids[0, words:], example.cells.ids)
   weights = batch.answer_weight[0]
   np.testing.assert_allclose(weights[:words].sum(), 1, rtol=1e-6)
   np.testing.assert_allclose(weights[words:].sum(), 2, rtol=1e-6)
@@ -69,15 +89,13 @@ def test_a_row_without_boxes_is_not_asked(triplets, numbered, config):
   extra = {k: v for k, v in triplets[0].extra.items() if k != "boxes"}
   row = dataclasses.replace(triplets[0], extra=extra)
   example = build_example(row, numbered, config, cells=True)
-  assert example.cell_ids is None
+  assert example.cells is None
   batch = pad_batch([example], config=config, cell_weight=1.0)
   np.testing.assert_allclose(batch.answer_weight.sum(), 1, rtol=1e-6)
 
 
 def test_a_vocabulary_that_cuts_numbers_is_refused(triplets, numbered, config):
-  with pytest.raises(ValueError, match=r"cell_weight.*'100' is 2 tokens"):
-    cell_tokens(numbered, 101)
-  with pytest.raises(ValueError, match=r"row 2.*cell_weight"):
+  with pytest.raises(ValueError, match=r"row 2.*cell_weight.*cuts \d+ into 2"):
     build_example(
       triplets[1],
       numbered,

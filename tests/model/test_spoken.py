@@ -1,0 +1,43 @@
+"""What visual tokens say: five frames of the tokens that enter the decoder."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusar_jax.config import preset
+from fusar_jax.model.fusar_gpt import FusarGPT, _smallest_batch, init_params
+
+
+def test_frames_are_rolled_normalised_visual_tokens():
+  """Behind the hidden states, which stay as they are; and gradients flow."""
+  config = preset("tiny")
+  config = dataclasses.replace(
+    config,
+    vision=dataclasses.replace(config.vision, depth=1, full_attention=(0,)),
+    decoder=dataclasses.replace(config.decoder, layers=1),
+  )
+  params = init_params(config, jax.random.key(0))
+  batch = _smallest_batch(config)
+  model = FusarGPT(config)
+
+  def apply(params, method):
+    return model.apply({"params": params}, batch, method=method)
+
+  hidden = apply(params, model.hidden)
+  both = apply(params, model.hidden_and_spoken)
+  visual = np.asarray(apply(params, model.visual_tokens))[:, 0]
+  length, width = hidden.shape[1:]
+  np.testing.assert_array_equal(both[:, :length], hidden)
+  assert both.shape == (1, length + 5, width)
+  spoken = visual / np.sqrt((visual**2).mean(-1, keepdims=True) + 1e-6)
+  for frame in range(5):
+    rolled = np.roll(spoken, frame * width // 8, axis=-1)
+    np.testing.assert_allclose(both[:, length + frame], rolled[:, 0], rtol=1e-5)
+
+  def loss(params):
+    return jnp.sum(apply(params, model.hidden_and_spoken)[:, length:] ** 3)
+
+  tower = jax.grad(loss)(params)["visual"]
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(tower["merger"]))
