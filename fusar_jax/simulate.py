@@ -6,19 +6,43 @@ then train on data/simulated/captions.jsonl (stage 1) and tasks.jsonl (stage 2).
 
 With --rasters each scene is written as GeoTIFFs and GeoJSON, too, as a user
 would bring them to `prepare`.
+
+COMMAND (how real they look; nothing is kept but the sheet and its solution):
+  python -m fusar_jax.simulate --compare FOLDER_OF_IMAGES --sheet mixed.png
 """
 
 import argparse
+import dataclasses
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from fusar_jax.report.contact_sheet import (
+  Panel,
+  contact_sheet,
+  manifest_panels,
+  mixed_sheet,
+)
 from fusar_jax.simulation import scenes
+from fusar_jax.simulation.comparison import Comparison, compare
 from fusar_jax.simulation.dataset import Plan, simulate
+from fusar_jax.simulation.real_crops import read_crops
 from fusar_jax.tasks.predictions import TASKS
+
+_ON_SHEET = 30
+# Field of ImageStatistics: (words of the table, what it is multiplied by).
+_STATISTICS = {
+  "looks": ("looks over water", 1),
+  "correlation": ("speckle's grain, pixels", 1),
+  "dynamic_range": ("99th percentile, dB", 1),
+  "black": ("black pixels, %", 100),
+  "saturated": ("saturated pixels, %", 100),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +51,20 @@ def parser() -> argparse.ArgumentParser:
     prog="python -m fusar_jax.simulate",
     description=__doc__.split("\n")[0],
   )
-  p.add_argument("--out", required=True, help="new or empty folder")
+  goal = p.add_mutually_exclusive_group(required=True)
+  goal.add_argument("--out", help="new or empty folder")
+  goal.add_argument(
+    "--compare",
+    metavar="FOLDER",
+    help="hold scenes against crops of the real SAR images (jpg, png, tif) in"
+    " it, by statistics of first order, rather than keep them",
+  )
+  p.add_argument(
+    "--sheet",
+    metavar="PNG",
+    help="draw the first scenes with their true boxes; with --compare real"
+    " crops and scenes in random order, the solution in a text file beside",
+  )
   p.add_argument("--scenes", type=int, default=300)
   p.add_argument("--seed", type=int, default=0)
   p.add_argument(
@@ -70,21 +107,66 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  args = parser().parse_args(argv)
+  p = parser()
+  args = p.parse_args(argv)
+  if args.compare and args.rasters:
+    p.error("--rasters needs --out: --compare keeps no scenes.")
   console = Console(stderr=True)
   try:
-    card = _simulate(args, console)
+    table = (_compare if args.compare else _write)(args, console)
   except (ValueError, OSError) as e:
     console.print(f"simulate: {e}", style="red", markup=False, soft_wrap=True)
     return 1
-  table = Table("task", "rows", title=f"{card['images']} scenes in {args.out}")
-  for task, rows in card["rows"].items():
-    table.add_row(task, str(rows))
   Console().print(table)
   return 0
 
 
-def _simulate(args, console: Console) -> dict:
+def _write(args, console: Console) -> Table:
+  card = _simulate(args, args.out, console)
+  if args.sheet:
+    manifest = Path(args.out) / "manifest.jsonl"
+    contact_sheet(manifest_panels(manifest, _ON_SHEET), args.sheet)
+  table = Table("task", "rows", title=f"{card['images']} scenes in {args.out}")
+  for task, rows in card["rows"].items():
+    table.add_row(task, str(rows))
+  return table
+
+
+def _compare(args, console: Console) -> Table:
+  crops = read_crops(args.compare, args.size, args.scenes, args.seed)
+  real = [Panel(crop.image, crop.source) for crop in crops]
+  with tempfile.TemporaryDirectory() as folder:
+    out = Path(folder) / "scenes"
+    _simulate(args, out, console)
+    simulated = manifest_panels(out / "manifest.jsonl", args.scenes)
+  found = compare(*([p.image for p in panels] for panels in (real, simulated)))
+  if args.sheet:
+    half = _ON_SHEET // 2
+    mixed_sheet(real[:half], simulated[:half], args.sheet, seed=args.seed)
+  return _comparison_table(found)
+
+
+def _comparison_table(found: Comparison) -> Table:
+  """Lower quartile, median, upper quartile of real and of simulated images."""
+  table = Table(
+    "",
+    f"{found.real_images} real crops",
+    f"{found.simulated_images} simulated",
+    caption=f"histograms: total variation {found.total_variation:.3f} (two"
+    f" halves of the real crops: {found.between_real:.3f}),"
+    f" Kolmogorov-Smirnov {found.kolmogorov_smirnov:.3f}",
+    title="lower quartile, median, upper quartile",
+  )
+  for name, (text, unit) in _STATISTICS.items():
+    cells = (
+      "  ".join(f"{unit * v:.2f}" for v in dataclasses.astuple(quartiles))
+      for quartiles in (found.real[name], found.simulated[name])
+    )
+    table.add_row(text, *cells)
+  return table
+
+
+def _simulate(args, out, console: Console) -> dict:
   plan = Plan(
     scenes=args.scenes,
     seed=args.seed,
@@ -97,7 +179,7 @@ def _simulate(args, console: Console) -> dict:
   with Progress(console=console, transient=True) as progress:
     bar = progress.add_task("scenes", total=plan.scenes)
     return simulate(
-      args.out,
+      out,
       plan,
       workers=args.workers,
       on_scene=lambda: progress.advance(bar),

@@ -72,7 +72,7 @@ def contact_sheet(
     "RGB", (columns * step_x + _GAP, rows * step_y + _GAP), _BACK
   )
   draw = ImageDraw.Draw(sheet)
-  font = ImageFont.load_default(11)
+  font = ImageFont.load_default(12)
   for i, panel in enumerate(panels):
     x, y = _GAP + i % columns * step_x, _GAP + i // columns * step_y
     sheet.paste(_picture(panel, factor), (x, y))
@@ -147,14 +147,13 @@ def manifest_panels(path: str | os.PathLike, most: int) -> list[Panel]:
 
 
 def _caption(rows, targets):
-  """Example: "open sea, 1 target"."""
-  count = f"{targets or 'no'} target{'s' if targets != 1 else ''}"
+  """Example: "open sea: 1", in an open sea with one target."""
   for row in rows:
     if row.task == "captioning":
       terrain = captioning.parse(row.answer).fields.get("Terrain")
       if terrain:
-        return f"{terrain}, {count}"
-  return f"{Path(str(rows[0].images[0])).stem}, {count}"
+        return f"{terrain}: {targets}"
+  return f"{Path(str(rows[0].images[0])).stem}: {targets}"
 
 
 def _picture(panel, factor):

@@ -41,9 +41,9 @@ def read_crops(
 ) -> list[Crop]:
   """Returns at most `count` crops of a folder's images, none overlapping.
 
-  Files come in an order drawn from the seed, and give the same number of crops
-  each if they can. Those smaller than a crop are passed over, and so are crops
-  with pixels that were never measured.
+  Files come in an order drawn from the seed, and none gives more than its share
+  of `count`. Those smaller than a crop are passed over, and so are crops with
+  pixels that were never measured.
 
   Args:
     folder: read with all folders in it: jpg, png, and tif.

@@ -128,9 +128,9 @@ def test_scenes_of_a_manifest(tmp_path):
   manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
   panels = contact_sheet.manifest_panels(manifest, 9)
   assert [panel.caption for panel in panels] == [
-    "0, no targets",
-    "open sea, 1 target",
-    "open sea, 2 targets",
+    "0: 0",
+    "open sea: 1",
+    "open sea: 2",
   ]
   assert [len(panel.boxes) for panel in panels] == [0, 1, 2]
   assert [int(panel.image.max()) for panel in panels] == [0, 1, 2]
