@@ -32,7 +32,7 @@ OFFICIAL = {
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data") / "simulated"
-  simulate(folder, Plan(3, seed=1, size=112))
+  simulate(folder, Plan(3, seed=3, size=112))
   return folder / "manifest.jsonl"
 
 
@@ -87,10 +87,11 @@ def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
   assert [p.name for p in finished.iterdir()] == ["predictions.jsonl"]
 
 
-def test_evaluate_scores_them(finished):
+def test_evaluate_scores_them(finished, manifest):
+  asked = [row.task for row in read_manifest(manifest)]
   metrics = evaluate.evaluate_predictions(finished / "predictions.jsonl")
   assert metrics["guessed_tasks"] == 0
-  assert metrics["counting"]["n"] == 3
+  assert metrics["counting"]["n"] == asked.count("counting") > 0
 
 
 def test_a_killed_run_ends_with_the_same_file(

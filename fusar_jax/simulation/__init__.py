@@ -1,5 +1,7 @@
-"""Scenes with known truth: terrain, ships, speckle, anchors, words.
+"""Scenes with known truth: ground, targets, backscatter, anchors, words.
 
 An honest small world: what a caption or an answer says is read off the scene
-that was drawn, never drawn to fit. NumPy and Pillow only.
+that was drawn, never drawn to fit; what radar and AlphaEarth see of each land
+cover is fitted to real places; images and anchors are made by the same code as
+those of real scenes. NumPy, Pillow and rasterio only.
 """
