@@ -25,10 +25,11 @@ from fusar_jax.simulation.terrain import (
   PIER,
   PLACES,
   RUNWAY,
+  SURFACES,
   draw_terrain,
 )
 
-EACH = 12
+EACH = 8
 
 
 def draw(place, k, size=168, gsd=3.0):
@@ -70,13 +71,13 @@ def test_a_terrain_depends_on_its_seed_alone():
 
 def test_places_come_by_their_shares():
   """Half of the scenes have water for ships, a fifth are airports."""
-  drawn = [draw(None, k, 64).place for k in range(400)]
+  drawn = [draw(None, k, 64).place for k in range(300)]
   ships = ("open sea", "coast", "harbour", "river", "lake")
   assert set(drawn) == set(PLACES)
-  # Four standard errors of 400 draws.
-  assert np.mean([p in ships for p in drawn]) == pytest.approx(0.5, abs=0.1)
+  # Four standard errors of 300 draws.
+  assert np.mean([p in ships for p in drawn]) == pytest.approx(0.5, abs=0.116)
   assert np.mean([p == "airport" for p in drawn]) == pytest.approx(
-    0.22, abs=0.083
+    0.22, abs=0.096
   )
 
 
@@ -103,9 +104,10 @@ def test_unknown_places_are_named():
 def test_a_parcel_has_one_cover_and_one_surface(every):
   for ground in every:
     n = ground.parcel.max() + 1
-    assert set(ground.parcel.ravel()) == set(range(n))
-    kinds = zip(ground.parcel.flat, ground.cover.flat, ground.surface.flat)
-    assert len(set(kinds)) == n
+    assert np.unique(ground.parcel).tolist() == list(range(n))
+    maps = np.stack([ground.parcel, ground.cover, ground.surface])
+    codes = np.ravel_multi_index(maps, (n, len(COVERS), len(SURFACES)))
+    assert len(np.unique(codes)) == n
 
 
 def test_buildings_stand_on_open_ground_and_all_paving_is_built(every):
@@ -176,9 +178,10 @@ def test_waters_lie_as_their_names_say(grounds):
       assert 0 < border(ground.land).mean() < 1
       assert 0.2 < ground.share(WATER) < 0.95
   for ground in grounds["river"]:
-    # In at one side, out at another: land and water change four times.
+    # In here and out there: land and water change four times; a bend may cut
+    # the border once more.
     around = border(ground.land)
-    assert np.count_nonzero(around != np.roll(around, 1)) == 4
+    assert np.count_nonzero(around != np.roll(around, 1)) in (4, 6)
 
 
 def test_piers_and_runways_are_as_many_as_told(every):

@@ -21,7 +21,7 @@ from fusar_jax.simulation.targets import draw_targets
 from fusar_jax.simulation.terrain import PIER, ROAD, Terrain, draw_terrain
 from fusar_jax.tasks import captioning, grounding
 
-SCENES = 150
+SCENES = 120
 # In the order of `covers.COVERS`, without water.
 NOUNS = ("trees", "grass", "marsh", "crops", "shrub", "buildings", "soil")
 USES = (
