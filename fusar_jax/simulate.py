@@ -97,6 +97,11 @@ def parser() -> argparse.ArgumentParser:
     help="write each scene as GeoTIFF, AlphaEarth GeoTIFF and GeoJSON, too",
   )
   p.add_argument(
+    "--looking",
+    action="store_true",
+    help="also write looking.jsonl, what stage 0 teaches a backbone",
+  )
+  p.add_argument(
     "--workers",
     type=int,
     default=_cores(),
@@ -175,6 +180,7 @@ def _simulate(args, out, console: Console) -> dict:
     anchors=args.anchors,
     tasks=tuple(filter(None, args.tasks.split(","))),
     rasters=args.rasters,
+    looking=args.looking,
   )
   with Progress(console=console, transient=True) as progress:
     bar = progress.add_task("scenes", total=plan.scenes)

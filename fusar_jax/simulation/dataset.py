@@ -3,6 +3,7 @@
   images/, anchors/     of each scene
   captions.jsonl        stage 1: one caption per scene
   tasks.jsonl           stage 2: counting, grounding, classification, detection
+  looking.jsonl         if asked for: stage 0, what a backbone learns before
   manifest.jsonl        all of these rows, scene by scene
   dataset.json          how it was made, from what, and hashes of it all
   rasters/              if asked for; through `prepare` with --stretch
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from fusar_jax.data.triplets import write_manifest, write_text
+from fusar_jax.simulation import looking as looking_lib
 from fusar_jax.simulation import scenes as scenes_lib
 from fusar_jax.simulation.covers import REGIONS, shipped_table
 from fusar_jax.simulation.questions import scene_rows
@@ -36,7 +38,7 @@ from fusar_jax.tasks.predictions import TASKS
 
 # Raised whenever the same seed no longer gives the same bytes.
 VERSION = 2
-_QUESTIONS = 1
+_QUESTIONS, _LOOKING = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Plan:
     anchors: nodes along one side at most.
     tasks: which questions are asked of each scene, of TASKS.
     rasters: write the scenes' rasters and labels, too.
+    looking: write stage 0's rows, too.
 
   Raises:
     ValueError: no scenes, an unknown task, a number out of range.
@@ -63,6 +66,7 @@ class Plan:
   anchors: int = scenes_lib.ANCHORS
   tasks: tuple[str, ...] = TASKS
   rasters: bool = False
+  looking: bool = False
 
   def __post_init__(self):
     unknown = [task for task in self.tasks if task not in TASKS]
@@ -81,6 +85,7 @@ class _Written:
   """What is kept of a scene once its files are written."""
 
   rows: list[dict]
+  looking: list[dict]
   record: dict[str, Any]
   digest: bytes
 
@@ -146,6 +151,10 @@ def _write_scene(job) -> _Written:
   files = list(write_pair(scene, name, part))
   rng = np.random.default_rng([plan.seed, k, _QUESTIONS])
   rows = scene_rows(scene, name, *files, rng, plan.tasks)
+  looking = []
+  if plan.looking:
+    rng = np.random.default_rng([plan.seed, k, _LOOKING])
+    looking = looking_lib.rows(scene, name, files[0], rng)
   if plan.rasters:
     files += [
       f"rasters/{f}" for f in write_rasters(scene, name, part / "rasters")
@@ -159,7 +168,7 @@ def _write_scene(job) -> _Written:
     "place": scene.terrain.place,
     "stretches": [scene.stretch.to_json()],
   }
-  return _Written(rows, record, digest.digest())
+  return _Written(rows, looking, record, digest.digest())
 
 
 def _write_tables(part, plan, written: list[_Written]) -> dict:
@@ -173,6 +182,9 @@ def _write_tables(part, plan, written: list[_Written]) -> dict:
     "manifest.jsonl": rows,
     "captions.jsonl": [r for r in rows if r["task"] == "captioning"],
     "tasks.jsonl": [r for r in rows if r["task"] != "captioning"],
+    "looking.jsonl": list(
+      itertools.chain.from_iterable(w.looking for w in written)
+    ),
   }
   hashes = {}
   for name, table in tables.items():

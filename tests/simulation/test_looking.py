@@ -1,0 +1,89 @@
+"""What stage 0 teaches: every answer is true of its scene."""
+
+import ast
+import json
+import re
+
+import numpy as np
+import pytest
+
+from fusar_jax.simulation.dataset import Plan, simulate
+from fusar_jax.simulation.looking import LIST, listing, rows
+from fusar_jax.simulation.scenes import draw_scene
+from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import captioning
+
+
+@pytest.fixture(scope="module")
+def asked():
+  """Rows of 40 scenes, by kind, each with its scene."""
+  found = {}
+  for k in range(40):
+    scene = draw_scene(5, k)
+    for row in rows(scene, f"s{k}", "x.png", np.random.default_rng(k)):
+      found.setdefault(row["id"].split("-")[1], []).append((scene, row))
+  return found
+
+
+def test_lists_hold_all_targets(asked):
+  assert len(asked["list"]) == 40
+  for scene, row in asked["list"]:
+    assert row["question"] == LIST
+    assert row["answer"].startswith(f"{len(scene.boxes)}: ")
+    told = re.findall(r"([a-z ]+) (\[[^]]*\])", row["answer"])
+    assert [name.strip() for name, _ in told] == scene.labels
+    assert [ast.literal_eval(box) for _, box in told] == scene.boxes
+
+
+def test_a_list_worked_out():
+  assert listing([], []) == "0: nothing."
+  told = listing([[1, 2, 3, 4], [5, 6, 7, 8]], ["a ship", "a plane"])
+  assert told == "2: a ship [1, 2, 3, 4]; a plane [5, 6, 7, 8]."
+
+
+def test_what_is_pointed_at_is_there_or_not(asked):
+  answers = set()
+  for scene, row in asked["present"]:
+    box = np.array(ast.literal_eval(re.search(r"\[.*\]", row["question"])[0]))
+    answers.add(row["answer"])
+    overlap = boxes_lib.iou([box], scene.boxes)
+    if row["answer"] == "no":
+      assert not overlap.any()
+    elif row["answer"] == "yes":
+      assert overlap.any()
+  assert {"yes", "no"} <= answers
+
+
+def test_where_names_a_target_that_is_alone_of_its_class(asked):
+  for scene, row in asked["where"]:
+    label = re.fullmatch(r"Where is the (.*)\?", row["question"])[1]
+    assert scene.labels.count(label) == 1
+    box = scene.boxes[scene.labels.index(label)]
+    assert ast.literal_eval(row["answer"]) == box
+
+
+def test_json_and_fields_are_read_as_answers_are(asked):
+  for scene, row in asked["json"]:
+    parsed = boxes_lib.parse_boxes(row["answer"])
+    assert parsed.boxes.tolist() == scene.boxes
+    assert parsed.labels == tuple(scene.labels)
+  for scene, row in asked["fields"]:
+    told = captioning.parse(row["answer"]).fields
+    assert len(told) == 2
+    assert all(text == scene.caption[name] for name, text in told.items())
+
+
+def test_no_row_has_anchors_and_all_have_all_boxes(asked):
+  for scene, row in (pair for pairs in asked.values() for pair in pairs):
+    assert "aef" not in row
+    assert row["boxes"] == scene.boxes
+    assert row["labels"] == scene.labels
+
+
+def test_the_folder_has_them_if_asked_for(tmp_path):
+  card = simulate(tmp_path / "out", Plan(scenes=3, looking=True))
+  lines = (tmp_path / "out/looking.jsonl").read_text().splitlines()
+  assert {json.loads(line)["task"] for line in lines} == {"looking"}
+  assert "looking.jsonl" in card["sha256"]
+  simulate(tmp_path / "plain", Plan(scenes=3))
+  assert not (tmp_path / "plain/looking.jsonl").exists()
