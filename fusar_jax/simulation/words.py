@@ -1,8 +1,8 @@
 """Words: what is true of a scene, in the eight fields of FUSAR-GEOVL.
 
-Every text is decided by the maps and the targets that were drawn, whatever the
-place was meant to be. There are few words on purpose: a small model shall
-learn what they mean.
+Every text is decided by the maps and the targets that were drawn; the place
+only names the form of the land (coast, lake shore, river banks, plain). There
+are few words on purpose: a small model shall learn what they mean.
 
 LAND_COVER_FIELDS tell the ground's cover, which radar alone leaves open (crops
 or grass, water or a bare pan) and the anchors know. TARGET_FIELDS tell the
