@@ -24,6 +24,9 @@ from fusar_jax.simulation.targets import SHIPS, Target
 from fusar_jax.simulation.terrain import Terrain
 
 FLOOR_DB = -45.0
+# How far the impulse response is followed, and the ground beyond the border.
+REACH = 36
+_BORDER = 6
 # Echoes of a rolling ship's scatterers along its smear, and their share.
 _ECHOES, _ECHO_DB = 3, -10.0
 
@@ -36,7 +39,8 @@ class Sensor:
     looks: L, independent looks that are averaged.
     look: +1: near range is column 0; -1: near range is the last column.
     incidence: from the vertical, radians.
-    widths: of the impulse response's main lobe in azimuth and range, pixels.
+    widths: of the impulse response in azimuth and range, pixels from its peak
+      to the first zero, before the window widens it.
     windows: of azimuth and range, 0.5..1: 1 is a plain sinc (side lobes at
       -13 dB), 0.54 a Hamming window (-43 dB).
     wind: what the wind adds to the water, dB.
@@ -66,7 +70,7 @@ def draw_sensor(rng: np.random.Generator) -> Sensor:
   coarser = rng.uniform(1.0, 1.6) if rng.random() < 0.4 else 1.0
   sharp = rng.random(2) < 0.35
   return Sensor(
-    looks=int(rng.choice([1, 2, 4, 8], p=[0.4, 0.3, 0.2, 0.1])),
+    looks=int(rng.choice([1, 2, 4, 6], p=[0.4, 0.3, 0.2, 0.1])),
     look=int(rng.choice([-1, 1])),
     incidence=float(np.deg2rad(rng.uniform(25, 48))),
     widths=(
@@ -111,43 +115,69 @@ def render(
   )
   backscatter.add_wakes(power, terrain, targets)
   power += 10 ** (0.1 * sensor.noise)
-  # Real and imaginary part beside each other: [L, 2, h, w].
-  shape = (sensor.looks, 2, *power.shape)
-  field = rng.standard_normal(shape, np.float32) * np.sqrt(0.5 * power)
+  # Ground goes on beyond the border, so that speckle is even up to it.
+  power = np.pad(power, _BORDER, "edge")
+  shape = (sensor.looks, *power.shape, 2)
+  field = rng.standard_normal(shape, np.float32).view(np.complex64)[..., 0]
+  field *= np.sqrt(0.5 * power)
   points, strengths = _strong(rng, sensor, targets, terrain.gsd)
   if len(points):
-    _deposit(rng, field, points, np.sqrt(strengths))
-  azimuth, ground_range = (
-    response(side, width, window)
-    for side, width, window in zip(power.shape, sensor.widths, sensor.windows)
-  )
-  field = azimuth @ field @ ground_range.T
-  received = np.square(field, out=field).sum((0, 1)) / sensor.looks
-  return 10 * np.log10(np.maximum(received, 10 ** (0.1 * FLOOR_DB)))
+    _deposit(rng, field, points + _BORDER, np.sqrt(strengths))
+  inside = slice(_BORDER, -_BORDER)
+  field = _respond(field, sensor)[:, inside, inside]
+  received = np.mean(field.real**2 + field.imag**2, axis=0)
+  return 10 * np.log10(np.maximum(received, np.float32(10 ** (0.1 * FLOOR_DB))))
 
 
-def response(side: int, width: float, window: float) -> np.ndarray:
-  """Returns float32[side, side], the impulse response of one axis.
+def response(width: float, window: float) -> np.ndarray:
+  """Returns float64[2 * REACH + 1], the impulse response of one axis.
 
-  Row i is what pixel i takes from each place; its squares sum to 1.
+  Its squares sum to 1; the middle is the scatterer's own place.
 
   Args:
-    side: pixels.
-    width: of the main lobe between its half-power points, about, in pixels.
+    width: pixels from the peak to the first zero, before the window widens it.
     window: 0.5..1, as in `Sensor`.
 
-  Example: a sinc of the pixel's own width takes from its own place only:
-    >>> response(3, 1.0, 1.0).round(3) + 0.0
-    array([[1., 0., 0.],
-           [0., 1., 0.],
-           [0., 0., 1.]], dtype=float32)
+  Example: a sinc of the pixel's own width reaches no other pixel:
+    >>> response(1.0, 1.0)[REACH - 1 : REACH + 2].round(3) + 0.0
+    array([0., 1., 0.])
   """
-  t = np.arange(1 - side, side) / width
+  t = np.arange(-REACH, REACH + 1) / width
   kernel = window * np.sinc(t)
   kernel += 0.5 * (1 - window) * (np.sinc(t - 1) + np.sinc(t + 1))
-  rows = np.lib.stride_tricks.sliding_window_view(kernel, side)[::-1]
-  rows = rows / np.sqrt(np.square(rows).sum(1, keepdims=True))
-  return rows.astype(np.float32)
+  return kernel / np.sqrt(np.square(kernel).sum())
+
+
+def _respond(field, sensor):
+  """Convolves complex64[L, h, w] with the impulse response of both axes.
+
+  By Fourier transform: the last bits of matrix products would depend on how
+  many threads share the work.
+  """
+  h, w = field.shape[1:]
+  # As long again as the response, so that side lobes do not come round.
+  sides = [_fast_length(side + REACH) for side in (h, w)]
+  gains = []
+  for side, width, window in zip(sides, sensor.widths, sensor.windows):
+    around = np.zeros(side)
+    around[np.arange(-REACH, REACH + 1)] = response(width, window)
+    gains.append(np.fft.fft(around).real.astype(np.float32))
+  spectrum = np.fft.fft2(field, sides, axes=(1, 2))
+  spectrum *= gains[0][:, None] * gains[1]
+  return np.fft.ifft2(spectrum, axes=(1, 2))[:, :h, :w]
+
+
+def _fast_length(least):
+  """The next product of 2, 3 and 5, which Fourier transforms like."""
+  n = least
+  while True:
+    rest = n
+    for factor in (2, 3, 5):
+      while rest % factor == 0:
+        rest //= factor
+    if rest == 1:
+      return n
+    n += 1
 
 
 def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
@@ -209,7 +239,7 @@ def _deposit(rng, field, points, amplitudes):
 
   Each look sees them from elsewhere: with other phases.
   """
-  h, w = field.shape[2:]
+  h, w = field.shape[1:]
   low = np.floor(points).astype(int)
   part = points - low
   corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])[:, None]
@@ -219,6 +249,5 @@ def _deposit(rng, field, points, amplitudes):
   pixels = (y * w + x)[inside]
   for one_look in field:
     phase = rng.uniform(0, 2 * np.pi, len(points))
-    for plane, turn in zip(one_look, (np.cos(phase), np.sin(phase))):
-      added = np.bincount(pixels, (weights * turn)[inside], h * w)
-      plane += added.reshape(h, w).astype(np.float32)
+    echoes = (weights * np.exp(1j * phase))[inside].astype(np.complex64)
+    np.add.at(one_look.reshape(-1), pixels, echoes)

@@ -64,17 +64,26 @@ def test_a_wide_response_makes_coarse_speckle_of_the_same_mean():
 @pytest.mark.parametrize(("window", "lobe"), [(1.0, -13.26), (0.54, -42.7)])
 def test_side_lobes_are_as_high_as_the_window_lets_them(window, lobe):
   """Highest side lobe of a sinc, and of a Hamming window (Harris 1978)."""
-  width = 16.0
-  middle = radar.response(801, width, window)[400]
-  level = 20 * np.log10(np.abs(middle) / middle.max() + 1e-9)
+  width = 7.0
+  row = radar.response(width, window)
+  level = 20 * np.log10(np.abs(row) / row.max() + 1e-9)
   # Beyond the first zero of the main lobe.
-  first = 400 + int(width * (1 if window == 1 else 2)) + 1
+  first = radar.REACH + int(width * (1 if window == 1 else 2)) + 1
   assert level[first:].max() == pytest.approx(lobe, abs=0.5)
 
 
-def test_the_response_keeps_energy_at_the_edges_too():
-  rows = radar.response(64, 2.2, 0.7)
-  np.testing.assert_allclose(np.square(rows).sum(1), 1, rtol=1e-5)
+def test_speckle_is_as_bright_at_the_border_and_does_not_come_round():
+  wide = dataclasses.replace(PLAIN, looks=8, widths=(3.0, 3.0))
+  power = np.mean([power_of(wide, seed=s) for s in range(4)], axis=0)
+  middle = power[20:-20, 20:-20].mean()
+  for border in (power[0], power[-1], power[:, 0], power[:, -1]):
+    assert border.mean() == pytest.approx(middle, rel=0.25)
+  top = (Target(6, 64, 24, 7, 0.0, "tanker ship"),)
+  quiet = dataclasses.replace(wide, wind=-20.0, noise=-40.0)
+  bottom = np.s_[-20:]
+  assert power_of(quiet, top)[bottom].mean() == pytest.approx(
+    power_of(quiet)[bottom].mean(), rel=0.2
+  )
 
 
 def test_side_lobes_and_ghosts_appear_where_the_sensor_puts_them():
