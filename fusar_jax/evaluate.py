@@ -6,193 +6,48 @@ COMMAND:
   python -m fusar_jax.evaluate --baseline --manifest data/test.jsonl \\
       --train data/train.jsonl --out scores/baseline
 
+  python -m fusar_jax.evaluate --predictions scores/a --against scores/b \\
+      --out scores/a-b
+  python -m fusar_jax.evaluate --controls --model runs/x \\
+      --manifest data/test.jsonl --out runs/x/controls
+
 Writes metrics.json (all scores) and samples.jsonl (every row, with what was
 read from its answer); with --manifest, if its images are at hand, report.html,
 too: scores, pictures of answers, training curves and where all came from. An
 answer that cannot be read counts as an empty one, and is counted. `--baseline`
 scores answers that look at no image: the most common count, set of cells, class
 and caption of the training manifest, and no box.
+
+`--against` tests two models on the same rows (McNemar, paired bootstrap) and
+writes comparison.json; either may be a predictions file or a folder of scores,
+or one per seed with commas between. `--controls` has one model answer under
+every condition of its anchors, tests each against aligned ones, and writes
+controls.json.
 """
 
 import argparse
 import collections
-import json
 import pathlib
 import sys
 
 from rich.console import Console
 from rich.table import Table
 
-import fusar_jax
-from fusar_jax.data.triplets import Triplet, read_manifest, write_text
+from fusar_jax.report import comparisons
 from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.score_table import HEADLINE
-from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import (
-  captioning,
-  classification,
-  counting,
-  detection,
-  grounding,
+from fusar_jax.report.scoring import (
+  baseline_rows,
+  evaluate_predictions,
+  read_rows,
+  score_rows,
+  write_scores,
 )
-from fusar_jax.tasks.predictions import (
-  TASKS,
-  Prediction,
-  guess_task,
-  raise_bad,
-  read_predictions,
-)
+from fusar_jax.tasks import pairing
 
-# Raised whenever the same predictions no longer give the same scores.
-SCORER_VERSION = 1
-SCORERS = {
-  "counting": counting.score,
-  "grounding": grounding.score,
-  "classification": classification.score,
-  "captioning": captioning.score,
-  "detection": detection.score,
-}
+_FILE_WIDTH = 110
 
-
-def evaluate_predictions(path, manifest=None) -> dict:
-  """Returns the metrics of a predictions JSONL.
-
-  Args:
-    path: the file, see `fusar_jax.tasks.predictions`.
-    manifest: if given, the truth is taken from it instead of from the rows,
-      and its rows that have no prediction count as empty answers ("missing").
-
-  Returns:
-    {"version", "n", "parse_failures", "guessed_tasks", "missing"} and one
-    entry per task that has rows; each has its scores, "n", "ci95" (one
-    [low, high] per score) and "parse_failure_rate".
-
-  Raises:
-    ValueError: rows that cannot be scored, told by number.
-  """
-  rows, missing = read_rows(path, manifest)
-  return score_rows(rows, missing=missing)[0]
-
-
-def read_rows(path, manifest=None) -> tuple[list[Prediction], int]:
-  """Returns the rows to score, and how many of them have no prediction."""
-  rows = read_predictions(path)
-  if manifest is None:
-    return rows, 0
-  triplets = read_manifest(manifest)
-  known = {triplet.id: triplet for triplet in triplets}
-  raise_bad(
-    f"{path}: ids that {manifest} does not hold",
-    [row.where for row in rows if row.id not in known],
-  )
-  given = {row.id: row for row in rows}
-  raise_bad(
-    f"{path}: several predictions for one row of {manifest}",
-    [row.where for row in rows if given[row.id] is not row],
-  )
-  return [
-    _with_truth(triplet, given.get(triplet.id)) for triplet in triplets
-  ], len(known) - len(given)
-
-
-def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
-  """The prediction beside the manifest's truth, in the prediction's pixels."""
-  truth, size = triplet.answer, triplet.coordinate_size
-  task = _task_of(triplet)
-  if given and given.size and size and task == "detection":
-    truth = boxes_lib.scale_text(truth, size, given.size)
-  return Prediction(
-    id=triplet.id,
-    row=given.row if given else triplet.row,
-    task=task,
-    question=triplet.question,
-    gt=truth,
-    text=given.text if given else "",
-    size=given.size if given else size,
-    image=triplet.images[0].as_posix(),
-    guessed=triplet.task is None,
-  )
-
-
-def _task_of(triplet: Triplet) -> str:
-  task = triplet.task or guess_task(triplet.question)
-  if task not in TASKS:
-    raise ValueError(
-      f"{triplet.where}: task {triplet.task!r} is not known; give one of"
-      f' {", ".join(TASKS)} as "task".'
-    )
-  return task
-
-
-def baseline_rows(manifest, train=None) -> list[Prediction]:
-  """Returns answers that look at no image, for every row of a manifest.
-
-  Args:
-    manifest: what to answer.
-    train: manifest to learn the most common answer of each task from;
-      default: the same, which flatters the baseline.
-  """
-  triplets = read_manifest(manifest)
-  answers = collections.defaultdict(collections.Counter)
-  for triplet in read_manifest(train) if train else triplets:
-    answers[_task_of(triplet)][triplet.answer] += 1
-  # Ties fall to the answer that sorts first, not to the order of the file.
-  common = {
-    task: min(counter, key=lambda text, c=counter: (-c[text], text))
-    for task, counter in answers.items()
-  }
-  common["detection"] = "None"
-  return [
-    Prediction(
-      id=triplet.id,
-      row=triplet.row,
-      task=_task_of(triplet),
-      question=triplet.question,
-      gt=triplet.answer,
-      text=common.get(_task_of(triplet), ""),
-      size=triplet.coordinate_size,
-      image=triplet.images[0].as_posix(),
-      guessed=triplet.task is None,
-    )
-    for triplet in triplets
-  ]
-
-
-def score_rows(
-  rows: list[Prediction], *, missing: int = 0
-) -> tuple[dict, list[dict]]:
-  """Returns (metrics, one sample per row, in the order of the rows)."""
-  metrics = {
-    "version": f"{fusar_jax.__version__}/{SCORER_VERSION}",
-    "n": len(rows),
-    "parse_failures": 0,
-    "guessed_tasks": sum(row.guessed for row in rows),
-    "missing": missing,
-  }
-  samples, bad = {}, []
-  for task, scorer in SCORERS.items():
-    chosen = [row for row in rows if row.task == task]
-    if not chosen:
-      continue
-    try:
-      metrics[task], scored = scorer(chosen)
-    except ValueError as e:
-      bad.append(f"{task}: {e}")
-      continue
-    for row, sample in zip(chosen, scored):
-      samples[id(row)] = {
-        "id": row.id,
-        "row": row.row,
-        "task": task,
-        **sample,
-        "gt": row.gt,
-        "prediction_text": row.text,
-      }
-  if bad:
-    raise ValueError("\n".join(bad))
-  ordered = [samples[id(row)] for row in rows]
-  metrics["parse_failures"] = sum(s["parse_error"] is not None for s in ordered)
-  return metrics, ordered
+__all__ = ["evaluate_predictions", "main", "parser"]
 
 
 def table(metrics: dict, title: str) -> Table:
@@ -219,13 +74,56 @@ def table(metrics: dict, title: str) -> Table:
   return shown
 
 
-def write_scores(out, metrics: dict, samples: list[dict]) -> None:
-  """Writes metrics.json and samples.jsonl into a folder."""
-  out = pathlib.Path(out)
-  lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
-  write_text(out / "samples.jsonl", "\n".join(lines) + "\n")
-  text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
-  write_text(out / "metrics.json", text + "\n")
+def evaluate_against(first, second, out, manifest=None) -> Table:
+  """Compares answers with others; writes comparison.json, returns the table.
+
+  Args:
+    first, second, manifest: see `comparisons.compare_paths`.
+    out: folder.
+  """
+  found = comparisons.compare_paths(first, second, manifest)
+  comparisons.write_json(
+    pathlib.Path(out) / "comparison.json",
+    {
+      "first": first,
+      "second": second,
+      "comparisons": comparisons.as_json(found),
+    },
+  )
+  return comparisons.comparison_table("paired tests", first, {second: found})
+
+
+def evaluate_controls(model, manifest, out, **options) -> Table:
+  """Tests a model's anchors; writes controls.json, returns the table.
+
+  Args:
+    model, manifest, out, options: see `predict_controls`.
+  """
+  # Only here: it brings JAX.
+  from fusar_jax.inference.controls import predict_controls
+
+  answers = predict_controls(model, manifest, out, **options)
+  found, conditions = {}, {}
+  for name, path in answers.items():
+    metrics, samples = score_rows(read_rows(path)[0])
+    write_scores(path.parent, metrics, samples)
+    conditions[name] = {"metrics": metrics}
+    if name == "aligned":
+      aligned = samples
+      continue
+    pairs = pairing.pair(aligned, samples, ("aligned", name))
+    found[name] = pairing.compare([pairs])
+    against = comparisons.as_json(found[name])
+    conditions[name]["aligned_against_it"] = against
+  comparisons.write_json(
+    pathlib.Path(out) / "controls.json",
+    {
+      "model": str(model),
+      "manifest": str(manifest),
+      "conditions": conditions,
+    },
+  )
+  return comparisons.comparison_table(f"{model}", "aligned", found)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -235,7 +133,11 @@ def parser() -> argparse.ArgumentParser:
     description=__doc__.split("\n")[0],
   )
   p.add_argument("--predictions", help="predictions JSONL")
-  p.add_argument("--manifest", help="take the truth from this manifest")
+  p.add_argument(
+    "--manifest",
+    "--data",
+    help="take the truth, or for --controls the rows, from this manifest",
+  )
   p.add_argument("--out", required=True, help="folder for the scores")
   p.add_argument(
     "--baseline",
@@ -243,18 +145,59 @@ def parser() -> argparse.ArgumentParser:
     help="score answers that look at no image, on --manifest",
   )
   p.add_argument("--train", help="manifest the baseline learns from")
+  p.add_argument("--against", help="other answers to the rows of --predictions")
+  p.add_argument(
+    "--controls",
+    action="store_true",
+    help="answer --manifest by --model under every condition of the anchors",
+  )
+  controls = p.add_argument_group("--controls", "as of predict")
+  controls.add_argument("--model", help="run folder, Hugging Face folder or id")
+  controls.add_argument("--adapter")
+  controls.add_argument("--legacy-sigma", type=float)
+  controls.add_argument("--batch-size", type=int, default=16)
+  controls.add_argument("--max-new-tokens", type=int, default=256)
+  controls.add_argument("--limit", type=int)
   return p
+
+
+def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+  """Ends the command where its options do not go together."""
+  if args.controls:
+    if not (args.model and args.manifest):
+      p.error("--controls needs --model and --manifest")
+    if args.predictions or args.baseline or args.against or args.train:
+      p.error("--controls answers by itself: give no answers and no --baseline")
+    return
+  if args.model:
+    p.error("--model goes with --controls only")
+  if args.baseline and (args.predictions or args.against or not args.manifest):
+    p.error("--baseline needs --manifest, and no --predictions")
+  if not args.baseline and (not args.predictions or args.train):
+    p.error("--predictions is needed; --train goes with --baseline only")
+
+
+def _compare(args: argparse.Namespace) -> Table:
+  if args.against:
+    return evaluate_against(
+      args.predictions, args.against, args.out, args.manifest
+    )
+  names = ("adapter", "legacy_sigma", "batch_size", "max_new_tokens", "limit")
+  options = {name: getattr(args, name) for name in names}
+  return evaluate_controls(args.model, args.manifest, args.out, **options)
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   p = parser()
   args = p.parse_args(argv)
-  if args.baseline and (args.predictions or not args.manifest):
-    p.error("--baseline needs --manifest, and no --predictions")
-  if not args.baseline and (not args.predictions or args.train):
-    p.error("--predictions is needed; --train goes with --baseline only")
+  _check(p, args)
   try:
+    if args.controls or args.against:
+      # A file has no width, and a table of tests is wide.
+      width = None if sys.stdout.isatty() else _FILE_WIDTH
+      Console(width=width).print(_compare(args))
+      return 0
     if args.baseline:
       rows, missing = baseline_rows(args.manifest, args.train), 0
     else:

@@ -158,6 +158,9 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
       "fields_right": int(np.nansum(exact[i])),
       "fields": int(known[i].sum()),
       "word_f1": float(np.nanmean(near[i])),
+      "right": {
+        name: bool(exact[i, j]) for j, name in enumerate(FIELDS) if known[i, j]
+      },
       "parse_error": caption.error,
     }
     for i, caption in enumerate(captions)

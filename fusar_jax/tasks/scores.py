@@ -51,14 +51,32 @@ def bootstrap(
 ) -> list[float]:
   """Returns [low, high], the 95 % percentile bootstrap over images.
 
+  Args:
+    counts: [n, c], one row per image.
+    statistic: maps sums [resamples, c] over the images of each resample to
+      [resamples].
+    resamples, seed: see `resample`.
+
+  Raises:
+    ValueError: no images.
+  """
+  values = statistic(resample(counts, resamples=resamples, seed=seed))
+  return [float(v) for v in np.percentile(values, [2.5, 97.5])]
+
+
+def resample(
+  counts, *, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED
+) -> np.ndarray:
+  """Returns [resamples, c], sums over images drawn with replacement.
+
   Images with equal counts are exchangeable, so a resample is drawn as how
   often each distinct row of counts occurs: the same distribution as drawing
   images one by one, at the cost of the distinct rows only.
 
   Args:
     counts: [n, c], one row per image.
-    statistic: maps sums [resamples, c] over the images of each resample to
-      [resamples].
+    resamples: how many times n images are drawn.
+    seed: of the draws.
 
   Raises:
     ValueError: no images.
@@ -77,5 +95,4 @@ def bootstrap(
     @ distinct
     for start in range(0, resamples, step)
   ]
-  values = statistic(np.concatenate(sums))
-  return [float(v) for v in np.percentile(values, [2.5, 97.5])]
+  return np.concatenate(sums)

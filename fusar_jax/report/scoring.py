@@ -1,0 +1,201 @@
+"""Predictions to scores: metrics of every task, and what was read of each row.
+
+What `evaluate` writes: metrics.json and samples.jsonl.
+"""
+
+import collections
+import json
+import pathlib
+
+import fusar_jax
+from fusar_jax.data.triplets import Triplet, read_manifest, write_text
+from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import (
+  captioning,
+  classification,
+  counting,
+  detection,
+  grounding,
+)
+from fusar_jax.tasks.predictions import (
+  TASKS,
+  Prediction,
+  guess_task,
+  raise_bad,
+  read_predictions,
+)
+
+# Raised whenever the same predictions no longer give the same scores.
+SCORER_VERSION = 1
+SCORERS = {
+  "counting": counting.score,
+  "grounding": grounding.score,
+  "classification": classification.score,
+  "captioning": captioning.score,
+  "detection": detection.score,
+}
+
+
+def evaluate_predictions(path, manifest=None) -> dict:
+  """Returns the metrics of a predictions JSONL.
+
+  Args:
+    path: the file, see `fusar_jax.tasks.predictions`.
+    manifest: if given, the truth is taken from it instead of from the rows,
+      and its rows that have no prediction count as empty answers ("missing").
+
+  Returns:
+    {"version", "n", "parse_failures", "guessed_tasks", "missing"} and one
+    entry per task that has rows; each has its scores, "n", "ci95" (one
+    [low, high] per score) and "parse_failure_rate".
+
+  Raises:
+    ValueError: rows that cannot be scored, told by number.
+  """
+  rows, missing = read_rows(path, manifest)
+  return score_rows(rows, missing=missing)[0]
+
+
+def read_rows(path, manifest=None) -> tuple[list[Prediction], int]:
+  """Returns the rows to score, and how many of them have no prediction."""
+  rows = read_predictions(path)
+  if manifest is None:
+    return rows, 0
+  triplets = read_manifest(manifest)
+  known = {triplet.id: triplet for triplet in triplets}
+  raise_bad(
+    f"{path}: ids that {manifest} does not hold",
+    [row.where for row in rows if row.id not in known],
+  )
+  given = {row.id: row for row in rows}
+  raise_bad(
+    f"{path}: several predictions for one row of {manifest}",
+    [row.where for row in rows if given[row.id] is not row],
+  )
+  return [
+    _with_truth(triplet, given.get(triplet.id)) for triplet in triplets
+  ], len(known) - len(given)
+
+
+def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
+  """The prediction beside the manifest's truth, in the prediction's pixels."""
+  truth, size = triplet.answer, triplet.coordinate_size
+  task = _task_of(triplet)
+  if given and given.size and size and task == "detection":
+    truth = boxes_lib.scale_text(truth, size, given.size)
+  return Prediction(
+    id=triplet.id,
+    row=given.row if given else triplet.row,
+    task=task,
+    question=triplet.question,
+    gt=truth,
+    text=given.text if given else "",
+    size=given.size if given else size,
+    image=triplet.images[0].as_posix(),
+    guessed=triplet.task is None,
+  )
+
+
+def _task_of(triplet: Triplet) -> str:
+  task = triplet.task or guess_task(triplet.question)
+  if task not in TASKS:
+    raise ValueError(
+      f"{triplet.where}: task {triplet.task!r} is not known; give one of"
+      f' {", ".join(TASKS)} as "task".'
+    )
+  return task
+
+
+def baseline_rows(manifest, train=None) -> list[Prediction]:
+  """Returns answers that look at no image, for every row of a manifest.
+
+  Args:
+    manifest: what to answer.
+    train: manifest to learn the most common answer of each task from;
+      default: the same, which flatters the baseline.
+  """
+  triplets = read_manifest(manifest)
+  answers = collections.defaultdict(collections.Counter)
+  for triplet in read_manifest(train) if train else triplets:
+    answers[_task_of(triplet)][triplet.answer] += 1
+  # Ties fall to the answer that sorts first, not to the order of the file.
+  common = {
+    task: min(counter, key=lambda text, c=counter: (-c[text], text))
+    for task, counter in answers.items()
+  }
+  common["detection"] = "None"
+  return [
+    Prediction(
+      id=triplet.id,
+      row=triplet.row,
+      task=_task_of(triplet),
+      question=triplet.question,
+      gt=triplet.answer,
+      text=common.get(_task_of(triplet), ""),
+      size=triplet.coordinate_size,
+      image=triplet.images[0].as_posix(),
+      guessed=triplet.task is None,
+    )
+    for triplet in triplets
+  ]
+
+
+def score_rows(
+  rows: list[Prediction], *, missing: int = 0
+) -> tuple[dict, list[dict]]:
+  """Returns (metrics, one sample per row, in the order of the rows)."""
+  metrics = {
+    "version": f"{fusar_jax.__version__}/{SCORER_VERSION}",
+    "n": len(rows),
+    "parse_failures": 0,
+    "guessed_tasks": sum(row.guessed for row in rows),
+    "missing": missing,
+  }
+  samples, bad = {}, []
+  for task, scorer in SCORERS.items():
+    chosen = [row for row in rows if row.task == task]
+    if not chosen:
+      continue
+    try:
+      metrics[task], scored = scorer(chosen)
+    except ValueError as e:
+      bad.append(f"{task}: {e}")
+      continue
+    for row, sample in zip(chosen, scored):
+      samples[id(row)] = {
+        "id": row.id,
+        "row": row.row,
+        "image": row.image,
+        "task": task,
+        **sample,
+        "gt": row.gt,
+        "prediction_text": row.text,
+      }
+  if bad:
+    raise ValueError("\n".join(bad))
+  ordered = [samples[id(row)] for row in rows]
+  metrics["parse_failures"] = sum(s["parse_error"] is not None for s in ordered)
+  return metrics, ordered
+
+
+def write_scores(out, metrics: dict, samples: list[dict]) -> None:
+  """Writes metrics.json and samples.jsonl into a folder."""
+  out = pathlib.Path(out)
+  lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
+  write_text(out / "samples.jsonl", "\n".join(lines) + "\n")
+  text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+  write_text(out / "metrics.json", text + "\n")
+
+
+def read_samples(path, manifest=None) -> list[dict]:
+  """Returns the scored rows of a folder of scores, or of a predictions file.
+
+  Raises:
+    FileNotFoundError: neither of the two.
+    ValueError: rows that cannot be scored.
+  """
+  path = pathlib.Path(path)
+  if not path.is_dir():
+    return score_rows(read_rows(path, manifest)[0])[1]
+  lines = (path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+  return [json.loads(line) for line in lines]

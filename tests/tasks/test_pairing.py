@@ -1,0 +1,197 @@
+"""Paired tests by hand, and what they refuse to pair."""
+
+import doctest
+import itertools
+
+import numpy as np
+import pytest
+
+from fusar_jax.report.scoring import score_rows
+from fusar_jax.tasks import pairing
+from fusar_jax.tasks.predictions import Prediction
+
+
+def answered(texts, gts, task="counting", question="How many ships?", per=1):
+  """Samples of answers; every `per` rows are of one image."""
+  rows = [
+    Prediction(
+      id=f"r{i}",
+      row=i + 1,
+      task=task,
+      question=question,
+      gt=gt,
+      text=text,
+      image=f"{i // per}.png",
+    )
+    for i, (text, gt) in enumerate(zip(texts, gts, strict=True))
+  ]
+  return score_rows(rows)[1]
+
+
+def only(comparisons, score):
+  [found] = [c for c in comparisons if c.score == score]
+  return found
+
+
+@pytest.mark.parametrize(
+  ("a", "b", "p"),
+  [
+    (0, 0, 1),
+    (1, 0, 1),  # 2 / 2: one coin says nothing.
+    (5, 0, 2 / 2**5),
+    (8, 2, 2 * (1 + 10 + 45) / 2**10),
+    (3, 3, 1),
+    (2, 8, 2 * (1 + 10 + 45) / 2**10),
+  ],
+)
+def test_mcnemar_by_hand(a, b, p):
+  """a rows are right in the first alone, b in the second; 7 in both."""
+  first = [1] * a + [0] * b + [1] * 7
+  second = [0] * a + [1] * b + [1] * 7
+  found = pairing.mcnemar(first, second)
+  assert (found.only_first, found.only_second) == (a, b)
+  assert found.p == pytest.approx(p, abs=1e-12)
+
+
+def test_mcnemar_is_exact_where_floats_overflow():
+  """5000 coins, 2400 heads: z = 2.81 with continuity, p = 0.005."""
+  first = np.arange(5000) < 2400
+  p = pairing.mcnemar(first, ~first).p
+  assert 0.0045 < p < 0.0052
+
+
+def test_mcnemar_needs_the_same_rows():
+  with pytest.raises(ValueError, match=r"\[3\] and \[2\]"):
+    pairing.mcnemar([1, 0, 1], [1, 0])
+
+
+def test_paired_bootstrap_by_all_resamples():
+  """Of 3 images all 27 resamples are known; drawn ones agree with them."""
+  first = np.array([[1, 1], [0, 1], [2, 3]])
+  second = np.array([[0, 1], [0, 2], [3, 3]])
+  every = []
+  for draw in itertools.product(range(3), repeat=3):
+    a, b = first[list(draw)].sum(0), second[list(draw)].sum(0)
+    every.append(a[0] / a[1] - b[0] / b[1])
+  every = np.array(every)
+  difference, (low, high), p = pairing.paired_bootstrap(first, second)
+  assert difference == pytest.approx(3 / 5 - 3 / 6)
+  exact = np.percentile(every, [2.5, 97.5], method="inverted_cdf")
+  np.testing.assert_allclose([low, high], exact)
+  side = min(np.mean(every <= 0), np.mean(every >= 0))
+  assert p == pytest.approx(2 * side, abs=0.02)
+
+
+def test_equal_answers_do_not_differ():
+  difference, interval, p = pairing.paired_bootstrap([[1, 2]] * 4, [[1, 2]] * 4)
+  assert (difference, interval, p) == (0, (0, 0), 1)
+
+
+def test_what_always_differs_is_as_rare_as_the_resamples_can_tell():
+  found = pairing.paired_bootstrap([[1, 1]] * 9, [[0, 1]] * 9, resamples=999)
+  assert found == (1, (1, 1), 2 / 1000)
+
+
+def test_counting_by_hand():
+  """Right in 3 and 1 of 4 rows; off by 2 in all, and by 1 + 1 + 5.
+
+  The unread answer counts as 0, as in the scores.
+  """
+  gts = ["1", "2", "3", "5"]
+  ours = answered(["1", "2", "3", "7"], gts)
+  theirs = answered(["1", "3", "2", "?"], gts)
+  found = pairing.compare([pairing.pair(ours, theirs)])
+  accuracy, mae = only(found, "accuracy"), only(found, "mae")
+  assert (accuracy.first, accuracy.second) == (0.75, 0.25)
+  assert accuracy.mcnemar == pairing.McNemar(2, 0, 0.5)
+  assert (mae.first, mae.second, mae.mcnemar) == (0.5, 1.75, None)
+  assert (mae.n, mae.images, mae.each) == (4, 4, (-1.25,))
+
+
+def test_rows_of_one_image_are_drawn_together():
+  """Two images that disagree entirely: only 4 resamples, of -1, 0 and 1."""
+  gts = ["1"] * 8
+  ours = answered(["1"] * 4 + ["2"] * 4, gts, per=4)
+  theirs = answered(["2"] * 4 + ["1"] * 4, gts, per=4)
+  found = only(pairing.compare([pairing.pair(ours, theirs)]), "accuracy")
+  assert (found.n, found.images) == (8, 2)
+  assert found.ci95 == (-1, 1)
+
+
+def test_seeds_are_pooled_by_image_and_told_apart():
+  """McNemar's rows must be independent: none for several seeds."""
+  gts = ["1", "2"]
+  pairs = [
+    pairing.pair(answered(ours, gts), answered(theirs, gts))
+    for ours, theirs in (
+      (["1", "2"], ["1", "3"]),
+      (["1", "2"], ["0", "0"]),
+      (["1", "1"], ["1", "2"]),
+    )
+  ]
+  found = only(pairing.compare(pairs), "accuracy")
+  assert found.each == (0.5, 1.0, -0.5)
+  assert found.difference == pytest.approx(1 / 3)
+  assert (found.n, found.images, found.mcnemar) == (2, 2, None)
+
+
+CAPTION = "Water presence: {}. Road presence: {}."
+
+
+def test_every_field_of_a_caption_is_tested():
+  gts = [CAPTION.format("a lake", "none")] * 2
+  ours = answered(gts, gts, "captioning", "Describe")
+  theirs = answered(
+    [CAPTION.format("a lake", "one"), CAPTION.format("a river", "two")],
+    gts,
+    "captioning",
+    "Describe",
+  )
+  found = pairing.compare([pairing.pair(ours, theirs)])
+  assert [c.score for c in found] == ["accuracy", "word_f1", "Roads", "Water"]
+  assert only(found, "accuracy").second == 0.25
+  assert only(found, "Roads").mcnemar == pairing.McNemar(2, 0, 0.5)
+  assert only(found, "Water").mcnemar == pairing.McNemar(1, 0, 1.0)
+
+
+BOX = '[{"bbox_2d": [10, 10, 30, 30], "label": "ship"}]'
+
+
+def test_detection_is_f1_of_all_boxes():
+  """The first finds both boxes; the second one, and one that is none."""
+  question, far = "detect ship", BOX.replace("30, 30", "900, 900")
+  ours = answered([BOX, BOX], [BOX, BOX], "detection", question)
+  theirs = answered([BOX, far], [BOX, BOX], "detection", question)
+  found = only(pairing.compare([pairing.pair(ours, theirs)]), "f1@0.5")
+  assert (found.first, found.second, found.mcnemar) == (1, 0.5, None)
+
+
+@pytest.mark.parametrize(
+  ("change", "told"),
+  [
+    (lambda rows: rows[1:], '"r0" is missing in b'),
+    (lambda rows: [*rows, {**rows[0], "id": "new"}], '"new" is missing in a'),
+    (lambda rows: [*rows, dict(rows[0])], '"r0" stands twice in b'),
+    (lambda rows: [{**rows[0], "gt": "9"}, rows[1]], "another gt in b: '9'"),
+    (
+      lambda rows: [{**rows[0], "task": "grounding"}, rows[1]],
+      "another task in b: 'grounding', not 'counting'",
+    ),
+  ],
+)
+def test_what_does_not_pair_is_refused(change, told):
+  rows = answered(["1", "2"], ["1", "2"])
+  with pytest.raises(ValueError, match=f"same rows(.|\n)*{told}"):
+    pairing.pair(rows, change(rows), ("a", "b"))
+
+
+def test_seeds_must_answer_the_same_rows():
+  rows = answered(["1", "2"], ["1", "2"])
+  with pytest.raises(ValueError, match="not all on the same rows"):
+    pairing.compare([pairing.pair(r, r) for r in (rows, rows[:1])])
+
+
+def test_examples():
+  found = doctest.testmod(pairing)
+  assert found.attempted
+  assert not found.failed

@@ -1,0 +1,172 @@
+"""`predict --anchors` and `evaluate --controls`, on a random model."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusar_jax import evaluate, predict
+from fusar_jax.config import preset
+from fusar_jax.data.anchor_conditions import CONDITIONS, AnchorCondition
+from fusar_jax.data.tokenizer import train_sentencepiece
+from fusar_jax.data.triplets import write_manifest
+from fusar_jax.geo.anchors import Anchors, write_anchors
+from fusar_jax.hf.export import export_merged
+from fusar_jax.inference.answering import recorded_condition
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.tasks import counting
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+  """4 pictures, each with 4 nodes of its own."""
+  folder = tmp_path_factory.mktemp("data")
+  rng = np.random.default_rng(0)
+  rows = []
+  for i in range(4):
+    pixels = rng.integers(0, 255, (56, 56), np.uint8)
+    Image.fromarray(pixels).save(folder / f"{i}.png")
+    features = rng.normal(size=(4, 64))
+    places = [[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]]
+    write_anchors(folder / f"{i}.npz", Anchors(features, places))
+    rows.append(
+      {
+        "id": f"r{i}",
+        "image": f"{i}.png",
+        "aef": f"{i}.npz",
+        "task": "counting",
+        "coordinate_size": 56,
+        "question": counting.question("ship"),
+        "answer": str(i),
+      }
+    )
+  write_manifest(folder / "manifest.jsonl", rows)
+  return folder / "manifest.jsonl"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+  """Large weights: what the anchors say must change the answer."""
+  folder = tmp_path_factory.mktemp("model")
+  words = [counting.question("ship"), *map(str, range(99)), "user assistant"]
+  train_sentencepiece(words, folder / "words" / "tokenizer.model", 400)
+  tiny = preset("tiny")
+  config = dataclasses.replace(
+    tiny,
+    vision=dataclasses.replace(
+      tiny.vision, depth=1, ff_width=64, out_width=64, full_attention=(0,)
+    ),
+    decoder=dataclasses.replace(
+      tiny.decoder,
+      layers=1,
+      width=64,
+      heads=4,
+      kv_heads=2,
+      head_width=16,
+      ff_width=64,
+      mrope_section=(2, 3, 3),
+    ),
+    image_size=(56, 56),
+  )
+  params = init_params(config, jax.random.key(0))
+  params = jax.tree.map(lambda leaf: 4 * leaf, params)
+  export_merged(folder / "hf", config, params, tokenizer=folder / "words")
+  return folder / "hf"
+
+
+@pytest.fixture(scope="module")
+def controls(model, manifest, tmp_path_factory):
+  out = tmp_path_factory.mktemp("controls")
+  assert evaluate.main(command(model, manifest, out)) == 0
+  return out
+
+
+def command(model, manifest, out):
+  return [
+    *("--controls", "--model", str(model), "--data", str(manifest)),
+    *("--out", str(out), "--batch-size", "4", "--max-new-tokens", "6"),
+  ]
+
+
+def answers(folder):
+  lines = (folder / predict.FINISHED).read_text().splitlines()
+  return [json.loads(line)["prediction_text"] for line in lines]
+
+
+def test_each_condition_is_answered_scored_and_tested(controls):
+  told = json.loads((controls / "controls.json").read_text())
+  conditions = told["conditions"]
+  assert tuple(conditions) == CONDITIONS
+  for name, found in conditions.items():
+    metrics = json.loads((controls / name / "metrics.json").read_text())
+    assert found["metrics"] == metrics
+    assert metrics["n"] == 4
+    if name != "aligned":
+      accuracy = found["aligned_against_it"][0]
+      assert (accuracy["score"], accuracy["n"]) == ("accuracy", 4)
+  assert "aligned_against_it" not in conditions["aligned"]
+
+
+def test_conditions_reach_the_model(controls):
+  """Each control gives other answers: the model is random, its anchors loud."""
+  given = {name: answers(controls / name) for name in CONDITIONS}
+  aligned = given.pop("aligned")
+  assert all(control != aligned for control in given.values())
+
+
+def test_predict_shows_anchors_as_it_is_told(
+  controls, model, manifest, tmp_path
+):
+  """`--anchors` by itself gives what the controls gave."""
+  arguments = [
+    *("--model", str(model), "--data", str(manifest), "--out", str(tmp_path)),
+    *("--batch-size", "4", "--max-new-tokens", "6", "--anchors", "shuffled"),
+  ]
+  assert predict.main(arguments) == 0
+  assert answers(tmp_path) == answers(controls / "shuffled")
+
+
+def test_an_interrupted_call_goes_on_and_another_is_refused(
+  controls, model, manifest, capsys
+):
+  """A condition that was lost is answered again, the others stay."""
+  lost = controls / "zeros" / predict.FINISHED
+  before = lost.read_bytes()
+  kept = (controls / "none" / predict.FINISHED).stat().st_mtime_ns
+  lost.unlink()
+  assert evaluate.main(command(model, manifest, controls)) == 0
+  assert lost.read_bytes() == before
+  assert (controls / "none" / predict.FINISHED).stat().st_mtime_ns == kept
+  other = [*command(model, manifest, controls), "--limit", "3"]
+  assert evaluate.main(other) == 1
+  assert "another limit" in capsys.readouterr().err
+
+
+def test_a_data_set_of_one_image_is_refused_before_any_answer(
+  model, manifest, tmp_path, capsys
+):
+  row = json.loads(manifest.read_text().splitlines()[0])
+  row |= {key: str(manifest.parent / row[key]) for key in ("image", "aef")}
+  write_manifest(tmp_path / "one.jsonl", [row])
+  out = tmp_path / "out"
+  assert evaluate.main(command(model, tmp_path / "one.jsonl", out)) == 1
+  assert "at least two anchors files" in capsys.readouterr().err
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  ("data", "expected"),
+  [
+    ({"anchors": "shuffled", "anchor_grid": 3}, AnchorCondition("shuffled", 3)),
+    ({}, AnchorCondition()),
+  ],
+)
+def test_a_run_is_tested_as_it_was_trained(tmp_path, data, expected):
+  """One from before the controls has its anchors aligned."""
+  (tmp_path / "provenance.json").write_text("{}")
+  (tmp_path / "config.json").write_text(json.dumps({"config": {"data": data}}))
+  assert recorded_condition(tmp_path) == expected
+  assert recorded_condition(tmp_path / "nowhere") == AnchorCondition()
