@@ -1,13 +1,15 @@
-"""The whole way, from nothing: simulate, train, predict, score, export.
+"""The whole way on simulated scenes: train, predict, score, export, report.
 
-COMMAND:
+COMMAND (minutes on 2 cores; --long: the half-hour recipe):
   python -m fusar_jax.demo --out runs/demo
+  python -m fusar_jax.demo --out runs/demo_long --long
 
-A very small model learns from nothing: stage 0 the words and the pictures,
-stage 1 what the anchors know about the ground, stage 2 to count ships. What it
-answers on scenes that it has never seen stands beside answers that look at no
-image. Every step prints the command that does the same; after an interruption
-the same command goes on.
+It starts from the tiny base that is shipped with the package and has never met
+an anchor. Stage 1 learns from captions what the anchors know about the ground,
+stage 2 to count, ground, classify and detect. What the model answers on scenes
+that it has never seen stands beside the answers of the base and beside answers
+that look at no image. Every step prints the command that does the same; after
+an interruption the same command goes on.
 """
 
 import argparse
@@ -25,18 +27,28 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax import convert, evaluate, predict, simulate
-from fusar_jax.data import vision
-from fusar_jax.report.figures import prediction_sheet
+from fusar_jax.report import lineage
+from fusar_jax.report.answers import Answer, read_answers
+from fusar_jax.report.curves import read_curves
+from fusar_jax.report.evaluation import REPORT
+from fusar_jax.report.page import write_report
+from fusar_jax.report.score_table import Score, interval_text, read_scores
 from fusar_jax.training.loop import train_and_evaluate
+from fusar_jax.training.provenance import read_json, write_json
 
+BASE = Path(__file__).resolve().parent / "assets" / "tiny_base"
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-_SHOWN = 12
-# What the summary compares: where its rows lie, task, score.
+_STEPS = 8
+# Of the model, who answers what; names of manifests and of scores.
+_STAGES = {"captions": "stage1", "tasks": "stage2"}
+_BASE, _BLIND = "base", "baseline"
+# What the summary compares.
 _COMPARED = (
-  ("captions", "captioning", "accuracy"),
-  ("captions", "captioning", "word_f1"),
-  ("tasks", "counting", "accuracy"),
-  ("tasks", "counting", "mae"),
+  ("captioning", "accuracy"),
+  ("counting", "accuracy"),
+  ("grounding", "acc@100"),
+  ("classification", "accuracy"),
+  ("detection", "f1@0.25"),
 )
 
 
@@ -47,39 +59,48 @@ class Plan:
   Attributes:
     scenes, unseen: simulated scenes to learn from, and to be scored on.
     side: pixels per side of an image, 28 to the visual token.
-    layers: of the tower and of the decoder.
-    stage0_steps, stage1_steps, stage2_steps: of 16 examples each.
+    stage1_steps, stage2_steps: of `batch_size` examples each.
+    batch_size: examples a step.
+    max_new_tokens: cap on an answer.
   """
 
   scenes: int = 600
-  unseen: int = 60
-  side: int = 112
-  layers: int = 2
-  stage0_steps: int = 220
-  stage1_steps: int = 60
+  unseen: int = 300
+  side: int = 168
+  stage1_steps: int = 40
   stage2_steps: int = 60
+  batch_size: int = 16
+  max_new_tokens: int = 192
 
 
-def run(out: str | Path, plan: Plan) -> dict[str, dict]:
-  """Runs the demo; returns the metrics of each predictions file and baseline.
+LONG = Plan(scenes=3000, stage1_steps=350, stage2_steps=900)
+
+
+def run(
+  out: str | Path, plan: Plan, base: str | Path = BASE
+) -> dict[str, dict]:
+  """Runs the demo; returns the metrics of each folder of scores.
 
   Args:
     out: folder of the demo; one that was begun is gone on with.
     plan: how much of everything.
+    base: a Hugging Face folder or a run, without LoRA and TLM.
 
   Raises:
-    FileNotFoundError: the configs, which lie beside the package in the
-      repository and are not installed with it.
+    FileNotFoundError: no base, or no configs: they lie beside the package in
+      the repository and are not installed with it.
     RuntimeError: a step failed; it has told why.
-    ValueError, OSError: as `train_and_evaluate`.
+    ValueError, OSError: as `train_and_evaluate`; or `out` holds a demo of
+      another plan.
   """
-  demo = _Demo(Path(out), plan)
+  demo = _Demo(Path(out), plan, Path(base))
+  demo.begin()
   demo.simulate()
   demo.train()
   demo.predict()
   metrics = demo.score()
   demo.export()
-  demo.draw()
+  demo.report(metrics)
   demo.summarise(metrics)
   return metrics
 
@@ -87,13 +108,31 @@ def run(out: str | Path, plan: Plan) -> dict[str, dict]:
 class _Demo:
   """The steps, in their order; a finished one is not repeated."""
 
-  def __init__(self, out: Path, plan: Plan):
-    self.out, self.plan = out, plan
+  def __init__(self, out: Path, plan: Plan, base: Path):
+    self.out, self.plan, self.base = out, plan, base
     self.console = Console()
     self.began = time.monotonic()
+    self.step = 0
+
+  def begin(self) -> None:
+    """Refuses what would fail minutes later."""
+    if not self.base.is_dir():
+      raise FileNotFoundError(
+        f"no base at {self.base}. Train one as configs/stage0_tiny.py tells,"
+        " and name its run or its export with --base."
+      )
+    now = {"plan": dataclasses.asdict(self.plan), "base": str(self.base)}
+    path = self.out / "demo.json"
+    if path.is_file() and (before := read_json(path)) != now:
+      raise ValueError(
+        f"{self.out} holds a demo of another plan: {before} there, {now} now."
+        " Give another --out, or the same plan to go on."
+      )
+    self.out.mkdir(parents=True, exist_ok=True)
+    write_json(path, now)
 
   def simulate(self) -> None:
-    self._tell("simulated scenes: ships on a speckled sea, with anchors")
+    self._tell("simulate scenes with radar, AlphaEarth-like anchors and words")
     for name, scenes, seed in (
       ("train", self.plan.scenes, 1),
       ("unseen", self.plan.unseen, 2),
@@ -104,152 +143,145 @@ class _Demo:
           simulate.main,
           "simulate",
           *("--out", folder, "--scenes", scenes, "--seed", seed),
-          *("--size", self.plan.side, "--tasks", "counting,captioning"),
+          *("--size", self.plan.side),
         )
 
   def train(self) -> None:
-    plan, data = self.plan, self.out / "data" / "train"
-    self._tell("stage 0: words and pictures, from nothing")
-    self._train(
-      "stage0",
-      "stage0_tiny",
-      "",
-      {
-        "model.image_size": (plan.side, plan.side),
-        "model.vision.depth": plan.layers,
-        "model.vision.full_attention": (plan.layers - 1,),
-        "model.decoder.layers": plan.layers,
-        "data.train": str(data / "manifest.jsonl"),
-        "steps": plan.stage0_steps,
-      },
-    )
-    shared = {"model.image_size": (plan.side, plan.side)}
-    self._tell("stage 1: what the anchors know; TLM and LoRA learn")
-    self._train(
-      "stage1",
-      "stage1",
-      "model=init",
-      {
-        **shared,
-        "init": str(self.out / "stage0"),
-        "data.train": str(data / "captions.jsonl"),
-        "steps": plan.stage1_steps,
-      },
-    )
-    self._tell("stage 2: counting; LoRA learns")
-    self._train(
-      "stage2",
-      "stage2",
-      "model=init",
-      {
-        **shared,
-        "init": str(self.out / "stage1"),
-        "data.train": str(data / "tasks.jsonl"),
-        "steps": plan.stage2_steps,
-      },
-    )
+    self._tell("stage 1: what the anchors know; TLM and LoRA learn captions")
+    self._train("stage1", self.base, "captions", self.plan.stage1_steps)
+    self._tell("stage 2: four tasks; LoRA learns to answer")
+    self._train("stage2", self.out / "stage1", "tasks", self.plan.stage2_steps)
 
   def predict(self) -> None:
     self._tell("answers on scenes that were never seen")
-    for rows, stage in (("captions", "stage1"), ("tasks", "stage2")):
-      folder = self._predictions(rows)
-      if not (folder / predict.FINISHED).is_file():
-        self._command(
-          predict.main,
-          "predict",
-          *("--model", self.out / stage),
-          *("--data", self._manifest("unseen", rows), "--out", folder),
-        )
+    for rows, stage in _STAGES.items():
+      self._predict(rows, self.out / stage, rows)
+    self._tell("answers of the base, which has seen neither stage")
+    self._predict(_BASE, self.base, "manifest")
 
   def score(self) -> dict[str, dict]:
     """Returns metrics by the name of their folder."""
-    self._tell("scores, beside answers that look at no image")
+    self._tell("scores, beside the base and answers that look at no image")
+    asked = {
+      name: ("--predictions", self._predictions(name))
+      for name in (*_STAGES, _BASE)
+    }
+    asked[_BLIND] = (
+      *("--baseline", "--manifest", self._manifest("unseen", "manifest")),
+      *("--train", self._manifest("train", "manifest")),
+    )
     metrics = {}
-    for rows in ("captions", "tasks"):
-      for name, arguments in (
-        (rows, ("--predictions", self._predictions(rows) / predict.FINISHED)),
-        (
-          f"{rows}-baseline",
-          (
-            *("--baseline", "--manifest", self._manifest("unseen", rows)),
-            *("--train", self._manifest("train", rows)),
-          ),
-        ),
-      ):
-        folder = self.out / "scores" / name
-        self._command(evaluate.main, "evaluate", *arguments, "--out", folder)
-        text = (folder / "metrics.json").read_text(encoding="utf-8")
-        metrics[name] = json.loads(text)
+    for name, arguments in asked.items():
+      folder = self._scores(name)
+      self._command(evaluate.main, "evaluate", *arguments, "--out", folder)
+      metrics[name] = read_json(folder / "metrics.json")
     return metrics
 
   def export(self) -> None:
     self._tell("folders for transformers and peft")
-    export = self.out / "export"
-    for stage, name, *more in (
-      ("stage0", "base"),
-      ("stage2", "adapter", "--adapter-only", "--base-name", export / "base"),
-      ("stage2", "merged"),
+    for name, *more in (
+      ("adapter", "--adapter-only", "--base-name", self.base),
+      ("merged",),
     ):
       self._command(
         convert.main,
         "convert",
-        *("--from", self.out / stage, "--to", export / name),
+        *("--from", self.out / "stage2", "--to", self.out / "export" / name),
         *more,
         "--overwrite",
       )
 
-  def draw(self) -> None:
-    path = self._predictions("tasks") / predict.FINISHED
-    lines = path.read_text(encoding="utf-8").splitlines()[:_SHOWN]
-    rows = [json.loads(line) for line in lines]
-    size = (self.plan.side, self.plan.side)
-    images = [
-      vision.resize(
-        vision.load_image(self.out / "data" / "unseen" / row["image"]), size
-      )
-      for row in rows
-    ]
-    prediction_sheet(rows, images, self.out / "predictions.png")
+  def report(self, metrics: dict[str, dict]) -> None:
+    self._tell("report and summary")
+    runs = lineage.lineage(self.out / "stage2")
+    model, base, blind = _compared(metrics)
+    write_report(
+      self.out / REPORT,
+      title=f"The demo: {self.plan.unseen} simulated scenes, never seen before",
+      scores=model,
+      baselines={
+        "base, before stages 1 and 2": base,
+        "most common answer": blind,
+      },
+      samples=[answer for rows in _STAGES for answer in self._answers(rows)],
+      curves=read_curves(runs),
+      provenance={
+        "demo": read_json(self.out / "demo.json"),
+        "unseen scenes": lineage.shortened(
+          read_json(self.out / "data" / "unseen" / "dataset.json")
+        ),
+        **lineage.records(runs),
+      },
+    )
 
   def summarise(self, metrics: dict[str, dict]) -> None:
-    table = Table(title="on scenes that were never seen")
-    for name in ("task", "score", "model (95 %)", "without looking", "n"):
-      table.add_column(name, justify="left" if name == "task" else "right")
-    for rows, task, name in _COMPARED:
-      scores = metrics[rows][task]
-      low, high = scores["ci95"][name]
-      blind = metrics[f"{rows}-baseline"][task][name]
+    """Prints the main scores and where everything lies."""
+    table = Table(title=f"{self.plan.unseen} scenes that were never seen")
+    for name in ("task", "score", "model", "base", "no image", "apart"):
+      table.add_column(
+        name, justify="left" if name in ("task", "score") else "right"
+      )
+    found = [{(s.task, s.name): s for s in part} for part in _compared(metrics)]
+    for key in _COMPARED:
+      if key not in found[0]:
+        continue  # A few scenes may hold nothing to classify.
+      model, *others = (part[key] for part in found)
+      apart = all(model.low > other.high for other in others)
       table.add_row(
-        task,
-        name,
-        f"{scores[name]:.3f} ({low:.3f} - {high:.3f})",
-        f"{blind:.3f}",
-        str(scores["n"]),
+        *key,
+        *(interval_text(score) for score in (model, *others)),
+        "yes" if apart else "no",
       )
     self.console.print(table)
+    self.console.print(
+      "percent with 95 % intervals; apart: the model's lies above both others"
+    )
     for what, place in (
-      ("pictures", self.out / "predictions.png"),
-      ("answers", self._predictions("tasks") / predict.FINISHED),
       ("adapter", self.out / "export" / "adapter"),
       ("model", self.out / "export" / "merged"),
+      ("report", self.out / REPORT),
     ):
       self.console.print(f"{what:9} {place}", soft_wrap=True)
     print(f"demo: done in {time.monotonic() - self.began:.0f} s")
 
-  def _train(self, name: str, file: str, arg: str, values: dict) -> None:
-    config = get_config(file, arg)
+  def _train(self, stage: str, init: Path, rows: str, steps: int) -> None:
+    values = {
+      "init": str(init),
+      "model.image_size": (self.plan.side, self.plan.side),
+      "data.train": str(self._manifest("train", rows)),
+      "batch_size": self.plan.batch_size,
+      "steps": steps,
+      "log_every_steps": 5,
+    }
+    config = get_config(stage, "model=init")
     with config.unlocked():
       config.update_from_flattened_dict(values)
-    workdir = self.out / name
-    source = f"configs/{file}.py" + f":{arg}" * bool(arg)
+    workdir = self.out / stage
     self._show(
       "train",
-      *("--config", source),
+      *("--config", f"configs/{stage}.py:model=init"),
       *(f"--config.{key}={value}" for key, value in values.items()),
       *("--workdir", workdir),
     )
     if train_and_evaluate(config, workdir).preempted:
-      raise RuntimeError(f"{name} was stopped; the same command goes on.")
+      raise RuntimeError(f"{stage} was stopped; the same command goes on.")
+
+  def _predict(self, name: str, model: Path, rows: str) -> None:
+    if not self._predictions(name).is_file():
+      self._command(
+        predict.main,
+        "predict",
+        *("--model", model, "--data", self._manifest("unseen", rows)),
+        *("--out", self._predictions(name).parent),
+        *("--max-new-tokens", self.plan.max_new_tokens),
+      )
+
+  def _answers(self, rows: str) -> list[Answer]:
+    """What was predicted and scored, with its pictures."""
+    given, _ = evaluate.read_rows(self._predictions(rows))
+    lines = (self._scores(rows) / "samples.jsonl").read_text("utf-8")
+    samples = [json.loads(line) for line in lines.splitlines()]
+    return read_answers(given, samples, self._manifest("unseen", rows))
 
   def _command(self, main: Callable, name: str, *arguments) -> None:
     arguments = self._show(name, *arguments)
@@ -262,14 +294,28 @@ class _Demo:
     return arguments
 
   def _tell(self, text: str) -> None:
+    self.step += 1
     seconds = time.monotonic() - self.began
-    self.console.rule(f"{text} [dim]({seconds:.0f} s)[/dim]")
+    self.console.rule(
+      f"{self.step}/{_STEPS} {text} [dim]({seconds:.0f} s)[/dim]"
+    )
 
   def _manifest(self, part: str, rows: str) -> Path:
     return self.out / "data" / part / f"{rows}.jsonl"
 
-  def _predictions(self, rows: str) -> Path:
-    return self.out / "predictions" / rows
+  def _predictions(self, name: str) -> Path:
+    return self.out / "predictions" / name / predict.FINISHED
+
+  def _scores(self, name: str) -> Path:
+    return self.out / "scores" / name
+
+
+def _compared(metrics: dict[str, dict]) -> tuple[tuple[Score, ...], ...]:
+  """Returns the scores of the model, of the base, and without an image."""
+  model = {}
+  for rows in _STAGES:
+    model |= metrics[rows]
+  return tuple(map(read_scores, (model, metrics[_BASE], metrics[_BLIND])))
 
 
 def get_config(name: str, arg: str = "") -> ConfigDict:
@@ -297,19 +343,29 @@ def parser() -> argparse.ArgumentParser:
     description=__doc__.split("\n")[0],
   )
   p.add_argument("--out", required=True, help="folder of the demo")
+  p.add_argument(
+    "--long", action="store_true", help="the half-hour recipe, better scores"
+  )
+  p.add_argument(
+    "--base",
+    default=BASE,
+    help="run or Hugging Face folder to start from (default: the shipped one)",
+  )
   return p
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   args = parser().parse_args(argv)
+  console = Console(stderr=True)
   try:
-    run(args.out, Plan())
+    run(args.out, LONG if args.long else Plan(), args.base)
   except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-    Console(stderr=True).print(
-      f"demo: {error}", style="red", markup=False, soft_wrap=True
-    )
+    console.print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
     return 1
+  except KeyboardInterrupt:
+    console.print("demo: interrupted; the same command goes on.", style="red")
+    return 130
   return 0
 
 
