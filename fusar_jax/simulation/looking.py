@@ -2,9 +2,10 @@
 
 The stand-in for Qwen2.5-VL cannot come with what Qwen has learned from the
 world's pictures, so stage 0 teaches it on simulated scenes. It lists what
-stands out, points, and tells single fields of a caption; it writes boxes in
-JSON from text, as a language model can. It never sees an anchor, and none of
-the questions of stage 2: those are for stage 2.
+stands out, points, and tells single fields of a caption. As a language model
+can, it writes boxes in JSON and repeats a sentence: the words of stage 2's
+questions must mean something, but their answers are for stage 2. It never sees
+an anchor.
 
 Every row carries all targets of its scene with their classes, so that visual
 tokens can be asked too (`fusar_jax.data.cells`).
@@ -14,8 +15,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fusar_jax.simulation.questions import KINDS
 from fusar_jax.simulation.scenes import Scene
-from fusar_jax.tasks import captioning, detection
+from fusar_jax.simulation.targets import CLASSES
+from fusar_jax.tasks import (
+  captioning,
+  classification,
+  counting,
+  detection,
+  grounding,
+)
 
 # The task that rows of this kind name.
 TASK = "looking"
@@ -26,7 +35,7 @@ _JITTER = 2  # pixels that a box pointed at may be off
 def rows(
   scene: Scene, name: str, image: str, rng: np.random.Generator
 ) -> list[dict]:
-  """Returns the manifest rows of one scene; about five.
+  """Returns the manifest rows of one scene; about six.
 
   Args:
     scene: what was drawn.
@@ -38,6 +47,7 @@ def rows(
     List what stands out.              1: fishing ship [30, 41, 42, 50].
     Does anything stand out in [31, 40, 43, 51]?                    yes
     Where is the fishing ship?         [30, 41, 42, 50]
+    Repeat: This is a SAR image. Please ...          This is a SAR image. ...
     Write in JSON: 1: fishing ship [30, 41, 42, 50].      [{"bbox_2d": ...
     This is a SAR image. Please describe the scene: its water. ...
   """
@@ -56,6 +66,8 @@ def rows(
         detection.answer(boxes, labels),
       )
     )
+  sentence = _question(scene, rng)
+  asked.append(("repeat", f"Repeat: {sentence}", sentence))
   fields = list(captioning.FIELDS)
   told = [fields[i] for i in sorted(rng.permutation(len(fields))[:2])]
   asked.append(
@@ -88,6 +100,18 @@ def listing(boxes: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
 
 def _box(box) -> str:
   return str([int(v) for v in box])
+
+
+def _question(scene, rng) -> str:
+  kind = KINDS[rng.integers(len(KINDS))]
+  size = scene.image.shape[0]
+  box = np.sort(rng.integers(0, size + 1, (2, 2)), axis=0).ravel()
+  return (
+    counting.question(kind),
+    grounding.question(kind),
+    detection.question(kind),
+    classification.question(box, CLASSES),
+  )[rng.integers(4)]
 
 
 def _present(scene, rng) -> tuple[str, str, str]:

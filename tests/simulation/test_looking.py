@@ -73,6 +73,14 @@ def test_json_and_fields_are_read_as_answers_are(asked):
     assert all(text == scene.caption[name] for name, text in told.items())
 
 
+def test_questions_of_stage_2_are_repeated_and_not_answered(asked):
+  beginnings = set()
+  for _, row in asked["repeat"]:
+    assert row["question"] == f"Repeat: {row['answer']}"
+    beginnings.add(row["answer"][:50])
+  assert len(beginnings) == 4
+
+
 def test_no_row_has_anchors_and_all_have_all_boxes(asked):
   for scene, row in (pair for pairs in asked.values() for pair in pairs):
     assert "aef" not in row
