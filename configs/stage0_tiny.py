@@ -34,8 +34,8 @@ def get_config(arg=None):
   config.data.train = arg.data
   config.data.eval = ""
   config.data.max_length = 2048  # A longer example is an error.
-  config.data.buckets = (80, 112, 160, 256)
-  config.data.answer_buckets = (48, 80, 128, 256)
+  config.data.buckets = (80, 96, 128, 160, 256)
+  config.data.answer_buckets = (64, 96, 128, 256)
   # Batches drawn at a time and dealt out by length; 1: as drawn.
   config.data.pool_batches = 8
   config.data.num_workers = 0
@@ -44,9 +44,9 @@ def get_config(arg=None):
   config.data.anchor_grid = 0  # g: thinned to g x g nodes; 0: as stored.
   # Visual tokens say what lies in their cells, if a row has boxes; the loss of
   # that, in answers (0: not asked).
-  config.data.cell_weight = 1.0
+  config.data.cell_weight = 2.0
 
-  config.batch_size = 16
+  config.batch_size = 32
   config.accumulation = 1
   config.epochs = 20
   config.steps = 0  # Positive: instead of epochs.
