@@ -24,8 +24,18 @@ TOKENIZER_FILES = (
 )
 
 
+# The stand-in for Qwen2.5-VL that comes with the package; how it was made
+# stands in its own provenance.json.
+TINY_BASE = "tiny-base"
+_SHIPPED = {
+  TINY_BASE: Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
+}
+
+
 def resolve(path: str | Path) -> Path:
   """Returns a local folder: `path` itself, or the download of a hub id.
+
+  "tiny-base", where there is no folder of that name, is the shipped base.
 
   A hub id is `owner/name`, or `owner/name/sub/folder` for one folder of a
   repository, as in `kkcyy/FUSAR-GPT/stage2/counting`.
@@ -37,9 +47,12 @@ def resolve(path: str | Path) -> Path:
   if folder.is_dir():
     return folder
   text = str(path)
+  if text in _SHIPPED:
+    return _SHIPPED[text]
   if folder.exists() or not _HUB_ID.fullmatch(text) or ".." in text:
     raise FileNotFoundError(
-      f"{path}: expected a folder, or a hub id like owner/name."
+      f"{path}: expected a folder, {TINY_BASE} (the one that comes with this"
+      " package), or a hub id like owner/name."
     )
   try:
     from huggingface_hub import snapshot_download
