@@ -15,6 +15,7 @@ appears whole or not at all.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -39,6 +40,8 @@ from fusar_jax.tasks.predictions import TASKS
 # Raised whenever the same seed no longer gives the same bytes.
 VERSION = 2
 _QUESTIONS, _LOOKING = 1, 2
+# OpenBLAS and MKL both listen to it.
+_THREADS = "OMP_NUM_THREADS"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +140,27 @@ def _scenes(part, plan, workers) -> Iterator[_Written]:
     return
   # Spawned, not forked: the caller may hold threads (JAX does).
   context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+  with (
+    _one_thread_each(),
+    concurrent.futures.ProcessPoolExecutor(workers, context) as pool,
+  ):
     yield from pool.map(_write_scene, jobs, chunksize=16)
+
+
+@contextlib.contextmanager
+def _one_thread_each():
+  """Processes started meanwhile leave BLAS one thread, unless told otherwise.
+
+  By default each would start as many as there are cores, and those that wait
+  for work spin: half of the time went into that.
+  """
+  before = os.environ.get(_THREADS)
+  os.environ.setdefault(_THREADS, "1")
+  try:
+    yield
+  finally:
+    if before is None:
+      del os.environ[_THREADS]
 
 
 def _write_scene(job) -> _Written:
