@@ -1,6 +1,6 @@
 """Fits the table of land covers to real points, and says how good it is.
 
-COMMAND (checks the shipped table and prints its goodness, half a minute):
+COMMAND (checks the shipped table and prints its goodness, seconds):
   python -m fusar_jax.simulation.fit --points aef_points_s1_dw
 COMMAND (makes a table):
   python -m fusar_jax.simulation.fit --points FOLDER --out table.json

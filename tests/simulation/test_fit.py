@@ -1,6 +1,5 @@
 """The table is what the fit makes of the real points, and it is good."""
 
-import functools
 import json
 
 import numpy as np
@@ -17,7 +16,7 @@ def points(shared):
   return fit.read_points(shared / POINTS)
 
 
-def _made_points(seed=0, each=60):
+def _made_points(seed=0, each=40):
   """Points simulated from the shipped table, as a stand-in for real ones."""
   rng = np.random.default_rng(seed)
   return fit.simulate_points(rng, covers.ground_statistics(), each)
@@ -55,7 +54,7 @@ def test_a_poor_table_is_found_out(points):
 
 def test_the_fit_finds_the_table_that_points_were_drawn_from():
   table = covers.ground_statistics()
-  again = covers.parse(fit.fit(_made_points(each=200)))
+  again = covers.parse(fit.fit(_made_points(each=120)))
   np.testing.assert_allclose(again.vv_mean, table.vv_mean, atol=1.2)
   np.testing.assert_allclose(again.vv_std, table.vv_std, rtol=0.35)
   np.testing.assert_allclose(
@@ -95,8 +94,7 @@ def test_differences_name_the_entry_and_forgive_one_step():
 def test_the_command_writes_the_shipped_file(
   shared, tmp_path, capsys, monkeypatch
 ):
-  quick = functools.partial(fit.goodness, draws=32)
-  monkeypatch.setattr(fit, "goodness", quick)
+  monkeypatch.setattr(fit, "goodness", lambda _: np.ones((4, 2)))
   out = tmp_path / "table.json"
   assert fit.main(["--points", str(shared / POINTS), "--out", str(out)]) == 0
   assert (
