@@ -65,7 +65,7 @@ class Sensor:
 
 def draw_sensor(rng: np.random.Generator) -> Sensor:
   """Draws the circumstances of one image."""
-  width = rng.uniform(1.0, 1.9)
+  width = rng.uniform(1.0, 2.4)
   # Often one axis is resolved more coarsely, and often lobes are left high.
   coarser = rng.uniform(1.0, 1.6) if rng.random() < 0.4 else 1.0
   sharp = rng.random(2) < 0.35
@@ -186,7 +186,8 @@ def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
   Most chips in the wild are linear in amplitude, cut off near the brightest
   land, some are in decibels. What becomes 255 is an absolute level, whatever
   this piece of the scene shows; yet never so low that its ground saturates, nor
-  so high that it is black.
+  so high that it is black. Of SSDD's chips three in four have lost their own
+  darkest 0.3 percent or more to 0, half of them 1 percent.
 
   Args:
     rng: draws curve and levels.
@@ -194,8 +195,10 @@ def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
   """
   ground = float(np.median(db))
   if rng.random() < 0.8:
-    top = np.clip(rng.normal(-1, 4), ground + 10, ground + 28)
+    top = np.clip(rng.normal(2, 3.5), ground + 12, ground + 25)
     curve, low, high = stretch.LINEAR, 0.0, 10 ** (0.05 * top)
+    if rng.random() < 0.7:
+      low = 10 ** (0.05 * np.percentile(db, rng.uniform(0, 2)))
   else:
     curve = stretch.DECIBELS
     low = min(rng.uniform(-28, -22), ground - 3)
