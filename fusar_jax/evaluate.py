@@ -5,7 +5,6 @@ COMMAND:
       --out runs/x/scores
   python -m fusar_jax.evaluate --baseline --manifest data/test.jsonl \\
       --train data/train.jsonl --out scores/baseline
-
   python -m fusar_jax.evaluate --predictions scores/a --against scores/b \\
       --out scores/a-b
   python -m fusar_jax.evaluate --controls --model runs/x \\

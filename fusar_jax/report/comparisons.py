@@ -54,7 +54,7 @@ def comparison_table(
         name,
         f"{one.second:.4f}",
         f"{one.difference:+.4f} ({low:+.4f} to {high:+.4f})",
-        f"{one.p:.4f}",
+        _p(one.p),
         _mcnemar(one),
       )
     shown.add_section()
@@ -106,4 +106,8 @@ def _key(comparison: Comparison) -> tuple[str, str]:
 def _mcnemar(comparison: Comparison) -> str:
   """Rows right in the first only, in the other only, and p."""
   test = comparison.mcnemar
-  return f"{test.only_first}:{test.only_second} p {test.p:.4f}" if test else ""
+  return f"{test.only_first}:{test.only_second} p {_p(test.p)}" if test else ""
+
+
+def _p(value: float) -> str:
+  return f"{value:.4f}" if value >= 1e-4 else "<0.0001"
