@@ -18,6 +18,16 @@ from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.hf.export import export_merged
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.simulation.questions import KINDS
+from fusar_jax.simulation.targets import CLASSES
+from fusar_jax.simulation.words import vocabulary
+from fusar_jax.tasks import (
+  captioning,
+  classification,
+  counting,
+  detection,
+  grounding,
+)
 from fusar_jax.tasks.predictions import TASKS
 from fusar_jax.training.start import json_values
 
@@ -36,8 +46,18 @@ SMALL = demo.Plan(
 def base(tmp_path_factory):
   """A random model of two layers in the hub's layout, with a tokenizer."""
   folder = tmp_path_factory.mktemp("base")
-  words = [f"system\n{SYSTEM}", "user\nThis is a SAR image.", "assistant\nNone"]
-  train_sentencepiece(words, folder / "words" / "tokenizer.model", 400)
+  # Prompts of few pieces: what is slow here is what XLA compiles for lengths.
+  questions = [
+    f"system\n{SYSTEM}",
+    *(f"user\n{counting.question(kind)}" for kind in KINDS),
+    *(f"user\n{grounding.question(kind)}" for kind in KINDS),
+    *(f"user\n{detection.question(kind)}" for kind in KINDS),
+    f"user\n{classification.question((1, 2, 3, 4), CLASSES)}",
+    f"user\n{captioning.question()}",
+  ]
+  train_sentencepiece(
+    [*questions * 9, *vocabulary()], folder / "words" / "tokenizer.model"
+  )
   tiny = preset("tiny")
   config = dataclasses.replace(
     tiny,

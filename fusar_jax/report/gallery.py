@@ -83,7 +83,8 @@ def choose(
 ) -> list[Chosen]:
   """Returns up to `each` best, worst and random answers of every task.
 
-  None is chosen twice, and an answer that is all right is never a worst one.
+  None is chosen twice; an answer that is all right is never a worst one, and
+  one of no worth never a best one.
   Among equals those with more targets come first: they say more.
 
   Args:
@@ -96,7 +97,8 @@ def choose(
   for task in dict.fromkeys(answer.task for answer in answers):
     left = [answer for answer in answers if answer.task == task]
     left.sort(key=lambda a: (-a.quality, -len(a.true), a.id))
-    best, left = left[:each], left[each:]
+    best = [a for a in left[:each] if a.quality > 0]
+    left = left[len(best) :]
     left.sort(key=lambda a: (a.quality, -len(a.true), a.id))
     worst = [a for a in left[:each] if not a.right]
     left = left[len(worst) :]

@@ -20,8 +20,7 @@ HEADLINE = {
   "captioning": ("accuracy", "word_f1"),
   "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
 }
-PUBLISHED_NAMES = ("Qwen2.5-VL-7B, tuned", "FUSAR-GPT")
-# Percent, in the order of PUBLISHED_NAMES.
+# Percent: Qwen2.5-VL-7B, tuned, and FUSAR-GPT.
 PUBLISHED = {
   ("counting", "accuracy"): ("34.85", "52.53"),
   ("grounding", "acc@100"): ("30.81", "52.02"),
@@ -42,7 +41,7 @@ STYLE = """
 .scores thead th { vertical-align: bottom; }
 .scores td { white-space: nowrap; padding-left: 1.4rem; }
 .scores :is(td, th):nth-child(2) { text-align: left; }
-.scores .published { white-space: normal; color: var(--quiet); }
+.scores .published { white-space: normal; min-width: 10rem; color: var(--quiet); }
 .scores svg { display: block; width: 9.5rem; height: 1.3rem; }
 @media (max-width: 40rem) { body { padding: 1.5rem 1rem 4rem; }
   .scores { font-size: 0.87rem; }
@@ -109,9 +108,9 @@ def score_table(
   heads = ["", "score", "this model", *others, "95 % intervals", "n", "unread"]
   cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
   if published:
-    cells += "".join(
-      f'<th class="published">{escape(name)}<br>published, other data</th>'
-      for name in PUBLISHED_NAMES
+    cells += (
+      '<th class="published">published, other data:<br>'
+      "Qwen2.5-VL-7B tuned / FUSAR-GPT</th>"
     )
   lines = []
   for i, score in enumerate(scores):
@@ -139,10 +138,8 @@ def _row(score: Score, others: Mapping, first: bool, published: bool) -> str:
     f"<td>{f'{100 * score.unread:.1f} %' if first else ''}</td>",
   ]
   if published:
-    cells += [
-      f'<td class="published">{text}</td>'
-      for text in PUBLISHED.get(key, ("",) * len(PUBLISHED_NAMES))
-    ]
+    values = " / ".join(PUBLISHED.get(key, ()))
+    cells.append(f'<td class="published">{values}</td>')
   return "".join(cells)
 
 

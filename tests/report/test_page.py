@@ -240,7 +240,11 @@ def test_best_worst_and_random_are_disjoint(answers):
   assert not any(c.answer.right for c in chosen if c.kind == "worst")
   again = gallery.choose(many)
   assert [c.answer for c in again] == [c.answer for c in chosen]
-  # Nothing is worst where all is right.
+  # Nothing is worst where all is right, nor best where nothing is read.
+  assert {c.kind for c in gallery.choose([answers[2]] * 9)} == {
+    "worst",
+    "random",
+  }
   assert {c.kind for c in gallery.choose([counts[0]] * 9)} == {"best", "random"}
 
 
@@ -248,8 +252,8 @@ def test_scores_stand_beside_baselines_and_published_ones(page):
   """Counting: 1 of 4 right (one is missing), always "1": 4 of 4."""
   assert "<b>25.0 (4.6-69.9)</b>" in page
   assert "<td>100.0 (51.0-100.0)</td>" in page
-  assert '<td class="published">52.53</td>' in page
-  assert page.count("published, other data") == 2
+  assert '<td class="published">34.85 / 52.53</td>' in page
+  assert page.count("published, other data") == 1
 
 
 def test_without_published_scores_there_is_no_column():
