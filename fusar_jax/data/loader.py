@@ -150,7 +150,13 @@ class Loader:
       order = order.shuffle()
     # "For ever" must stay countable: Grain counts batches in floating point.
     forever = max(1, 2**50 // len(good))
-    self._order = order.repeat(epochs or forever).batch(batch_size)
+    self._order = _dealt(
+      order.repeat(epochs or forever),
+      batch_size,
+      pool_batches,
+      seed,
+      self._sizes,
+    )
     self._workers = Workers(num_workers, recipe) if num_workers else None
     self._build = recipe.builder()
     threads = max(1, num_workers)
