@@ -1,5 +1,6 @@
 """Two models on the same questions: is one better, or was it chance?
 
+`measure` scores one model, over several seeds at once; `compare` tests two.
 Answers are paired by the id of their row, so that a hard image is hard for
 both. Right or wrong answers get McNemar's exact test; every score gets a paired
 bootstrap over images, which also holds where an image has several rows, and
@@ -11,7 +12,7 @@ B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -34,6 +35,27 @@ class McNemar:
   only_first: int
   only_second: int
   p: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+  """One score of one model.
+
+  Attributes:
+    task, score: as of Comparison.
+    value: over several runs, of all their rows.
+    ci95: (low, high), bootstrap over images.
+    each: the value of each run.
+    n, images: rows of one run, and their images.
+  """
+
+  task: str
+  score: str
+  value: float
+  ci95: tuple[float, float]
+  each: tuple[float, ...]
+  n: int
+  images: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,45 +192,61 @@ def pair(
   return [(sample, theirs[i]) for i, sample in ours.items()]
 
 
-def compare(runs: Sequence[Sequence[tuple[Mapping, Mapping]]]):
+def measure(
+  runs: Sequence[Sequence[Mapping]],
+  groups: Mapping[str, Sequence[str]] | None = None,
+) -> list[Measure]:
+  """Returns a Measure of every score that the rows have, task by task.
+
+  Args:
+    runs: samples as `evaluate` writes them, of one run or of one per seed, all
+      on the same rows.
+    groups: further scores of captions: name -> fields, of which it is the share
+      that is right.
+
+  Raises:
+    ValueError: runs on other rows.
+  """
+  return [
+    Measure(
+      task=task,
+      score=name,
+      value=float(_ratio(counts.images.sum(0))),
+      ci95=tuple(scores.bootstrap(counts.images, _ratio)),
+      each=tuple(float(_ratio(sums)) for sums in counts.of_runs()),
+      n=len(counts.rows) // len(runs),
+      images=len(counts.images),
+    )
+    for task, name, counts in _all_counts(
+      [[(sample,) for sample in samples] for samples in runs], groups
+    )
+  ]
+
+
+def compare(
+  runs: Sequence[Sequence[tuple[Mapping, Mapping]]],
+  groups: Mapping[str, Sequence[str]] | None = None,
+) -> list[Comparison]:
   """Returns a Comparison of every score that the rows have, task by task.
 
   Args:
     runs: what `pair` returns, of one pair of models or of one per seed, all on
       the same rows.
+    groups: see `measure`.
 
   Raises:
     ValueError: runs on other rows.
   """
-  ids = [{first["id"] for first, _ in pairs} for pairs in runs]
-  if any(of != ids[0] for of in ids):
-    raise ValueError("the pairs of runs are not all on the same rows.")
   return [
-    found
-    for task in TASKS
-    for name, part in _PARTS[task].items()
-    if (found := _compare(task, name, part, runs)) is not None
+    _compare(task, name, counts, len(runs))
+    for task, name, counts in _all_counts(runs, groups)
   ]
 
 
-def _compare(task, name, part, runs) -> Comparison | None:
-  images, counts, rows = {}, [], []
-  for run, pairs in enumerate(runs):
-    for first, second in pairs:
-      if first["task"] != task or part(first) is None or part(second) is None:
-        continue
-      image = images.setdefault(first.get("image") or first["id"], len(images))
-      rows.append((run, image))
-      counts.append((*part(first), *part(second)))
-  if not rows:
-    return None
-  run, image = np.array(rows).T
-  values = np.array(counts, float)
-  summed = np.zeros((len(images), 4))
-  np.add.at(summed, image, values)
+def _compare(task, name, counts, runs: int) -> Comparison:
+  summed, values = counts.images, counts.rows
   difference, interval, p = paired_bootstrap(summed[:, :2], summed[:, 2:])
-  right = name in _RIGHT[task] and len(runs) == 1
-  sums = [values[run == r].sum(0) for r in range(len(runs))]
+  right = name in _RIGHT[task] and runs == 1
   return Comparison(
     task=task,
     score=name,
@@ -218,10 +256,66 @@ def _compare(task, name, part, runs) -> Comparison | None:
     ci95=interval,
     p=p,
     mcnemar=mcnemar(values[:, 0] > 0, values[:, 2] > 0) if right else None,
-    each=tuple(float(_ratio(s[:2]) - _ratio(s[2:])) for s in sums),
-    n=len(rows) // len(runs),
-    images=len(images),
+    each=tuple(
+      float(_ratio(sums[:2]) - _ratio(sums[2:])) for sums in counts.of_runs()
+    ),
+    n=len(values) // runs,
+    images=len(summed),
   )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Counts:
+  """Numerators and denominators of one score: two columns per model.
+
+  Attributes:
+    rows: float64[rows, c], of each row of each run.
+    images: float64[images, c], summed over the rows of an image.
+    run: int[rows].
+  """
+
+  rows: np.ndarray
+  images: np.ndarray
+  run: np.ndarray
+
+  def of_runs(self) -> list[np.ndarray]:
+    return [self.rows[self.run == r].sum(0) for r in np.unique(self.run)]
+
+
+def _all_counts(runs, groups) -> Iterator[tuple[str, str, _Counts]]:
+  """Yields task, score and counts of every score that the rows have.
+
+  Each row is a tuple of samples, one of each model.
+  """
+  ids = [{row[0]["id"] for row in rows} for rows in runs]
+  if any(of != ids[0] for of in ids):
+    raise ValueError("the runs are not all on the same rows.")
+  grouped = {name: _fields(names) for name, names in (groups or {}).items()}
+  for task in TASKS:
+    parts = _PARTS[task] | (grouped if task == "captioning" else {})
+    for name, part in parts.items():
+      if (counts := _counts(task, part, runs)) is not None:
+        yield task, name, counts
+
+
+def _counts(task, part, runs) -> _Counts | None:
+  images, counts, places = {}, [], []
+  for run, rows in enumerate(runs):
+    for row in rows:
+      first = row[0]
+      found = [part(s) for s in row] if first["task"] == task else [None]
+      if None in found:
+        continue
+      image = images.setdefault(first.get("image") or first["id"], len(images))
+      places.append((run, image))
+      counts.append([value for pair in found for value in pair])
+  if not counts:
+    return None
+  run, image = np.array(places).T
+  values = np.array(counts, float)
+  summed = np.zeros((len(images), values.shape[1]))
+  np.add.at(summed, image, values)
+  return _Counts(values, summed, run)
 
 
 def _ratio(sums) -> np.ndarray:
@@ -245,10 +339,12 @@ def _words(sample) -> tuple[float, float]:
   return sample["word_f1"] * sample["fields"], float(sample["fields"])
 
 
-def _field(name: str) -> Callable:
+def _fields(names: Sequence[str]) -> Callable:
+  """The share of these fields that is right, of those that the truth has."""
+
   def part(sample):
-    right = sample.get("right", {})
-    return (float(right[name]), 1.0) if name in right else None
+    told = [r for n, r in sample.get("right", {}).items() if n in names]
+    return (float(sum(told)), float(len(told))) if told else None
 
   return part
 
@@ -269,7 +365,7 @@ _PARTS = {
   "captioning": {
     "accuracy": lambda s: (float(s["fields_right"]), float(s["fields"])),
     "word_f1": _words,
-    **{name: _field(name) for name in captioning.FIELDS},
+    **{name: _fields((name,)) for name in captioning.FIELDS},
   },
   "detection": {f"f1@{t}": _f1(t) for t in detection.THRESHOLDS},
 }

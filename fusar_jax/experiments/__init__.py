@@ -1,0 +1,1 @@
+"""Runs that are compared with each other: what `fusar_jax.study` does."""

@@ -1,0 +1,48 @@
+"""How long a list of jobs will take, told from those that are done."""
+
+import collections
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+
+class Pace:
+  """Seconds per unit of work, by kind.
+
+  Args:
+    clock: -> seconds.
+  """
+
+  def __init__(self, clock: Callable[[], float] = time.monotonic):
+    self._clock = clock
+    self._units = collections.Counter()
+    self._seconds = collections.Counter()
+
+  @contextlib.contextmanager
+  def timed(self, kind: str, units: int) -> Iterator[None]:
+    """Takes what happens within as so many units of work, unless it fails."""
+    began = self._clock()
+    yield
+    self._units[kind] += units
+    self._seconds[kind] += self._clock() - began
+
+  def left(self, work: Iterable[tuple[str, int]]) -> float | None:
+    """Returns seconds for (kind, units) of each job, None until all kinds are
+    known.
+
+    Example: 20 steps in 10 s, then 100 more.
+      >>> pace = Pace(iter([0, 10]).__next__)
+      >>> with pace.timed("steps", 20):
+      ...   pass
+      >>> pace.left([("steps", 60), ("steps", 40)])
+      50.0
+    """
+    todo = collections.Counter()
+    for kind, units in work:
+      todo[kind] += units
+    if any(kind not in self._units for kind in todo):
+      return None
+    return sum(
+      units * self._seconds[kind] / self._units[kind]
+      for kind, units in todo.items()
+    )

@@ -1,0 +1,354 @@
+"""A study from the first scene to the last answer, in resumable jobs.
+
+Every variant of every seed trains from the same base on the same scenes, and
+answers the same unseen ones: captions by its stage 1, tasks by its stage 2. A
+job that is finished is not repeated, one that was interrupted goes on.
+Variants that groups share are trained once. The folder:
+
+  plan.json                                       what all runs have in common
+  data/{train,unseen}/                            scenes
+  runs/VARIANT/seedK/{stage1,stage2,stage}/       runs, as `train` makes them
+  runs/VARIANT/seedK/answers/{captions,tasks}/CONDITION/   answers and scores
+  compiled/                                       programs that the runs share
+"""
+
+import dataclasses
+import functools
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import Progress
+
+from fusar_jax.data.anchor_conditions import CONDITIONS
+from fusar_jax.experiments.pace import Pace
+from fusar_jax.experiments.variants import (
+  GROUPS,
+  NODES,
+  STANDARD,
+  TESTED,
+  Variant,
+)
+from fusar_jax.hf.folders import resolve
+from fusar_jax.inference.answering import FINISHED, predict
+from fusar_jax.inference.controls import predict_controls
+from fusar_jax.report.scoring import (
+  read_rows,
+  read_samples,
+  score_rows,
+  write_scores,
+)
+from fusar_jax.simulation import dataset
+from fusar_jax.training import provenance
+from fusar_jax.training.recipes import Recipe
+
+_ROWS = ("captions", "tasks")
+# What is written last of a folder of answers.
+_SCORED = "metrics.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What all runs have in common.
+
+  Attributes:
+    scenes, unseen: simulated scenes to learn from, and to be scored on.
+    side: pixels per side of an image, a multiple of 28.
+    stage1_steps, stage2_steps: of `batch_size` examples each.
+    batch_size: examples a step.
+    max_new_tokens: cap on an answer.
+    init: a Hugging Face folder or a run, without LoRA and TLM.
+  """
+
+  scenes: int = 2000
+  unseen: int = 300
+  side: int = 168
+  stage1_steps: int = 120
+  stage2_steps: int = 180
+  batch_size: int = 16
+  max_new_tokens: int = 192
+  init: str = "tiny-base"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
+  """A piece of work; `units` of the same kind take about the same time."""
+
+  title: str
+  kind: str
+  units: int
+  command: tuple[str, Sequence]
+  finished: Callable[[], bool]
+  run: Callable[[], None]
+
+
+class Study:
+  """Variants and seeds of some groups, all of one plan.
+
+  Args:
+    out: folder; one that was begun is gone on with.
+    plan: what all runs have in common.
+    seeds: group -> how many, from 1 on; of GROUPS, and TESTED.
+    workers: processes that simulate.
+  """
+
+  def __init__(
+    self,
+    out: str | Path,
+    plan: Plan,
+    seeds: Mapping[str, int],
+    workers: int = 1,
+  ):
+    self._out, self._plan, self._seeds = Path(out), plan, seeds
+    self._workers = workers
+    self._console = Console()
+
+  def run(self) -> None:
+    """Does all that is left to do.
+
+    Raises:
+      FileNotFoundError: no base, or no configs beside the package.
+      RuntimeError: a run was asked to stop; the same call goes on.
+      ValueError, OSError: as `train_and_evaluate` and `predict`; or the folder
+        holds a study of another plan.
+    """
+    self._begin()
+    self._simulate()
+    jobs = list(self._jobs())
+    waiting = [job for job in jobs if not job.finished()]
+    pace, began = Pace(), time.monotonic()
+    done = len(jobs) - len(waiting)
+    for k, job in enumerate(waiting):
+      left = pace.left((j.kind, j.units) for j in waiting[k:])
+      told = f"{_clock(time.monotonic() - began)} gone"
+      told += f", about {_clock(left)} left" if left is not None else ""
+      self._console.rule(
+        f"{done + k + 1}/{len(jobs)} {job.title} [dim]({told})[/dim]"
+      )
+      _show(*job.command)
+      with pace.timed(job.kind, job.units):
+        job.run()
+      # What it compiled is on the disk, and closures hold on to parameters.
+      jax.clear_caches()
+
+  def samples(
+    self, variant: Variant, seed: int, condition: str | None = None
+  ) -> list[dict]:
+    """Returns the scored answers of a variant, captions and tasks.
+
+    Args:
+      variant: what was trained.
+      seed: of it.
+      condition: of the anchors, in testing; default: as it was trained.
+    """
+    return [
+      sample
+      for rows in _ROWS
+      for sample in read_samples(
+        self._answers(variant, seed, rows) / (condition or variant.condition)
+      )
+    ]
+
+  def describe(self) -> dict:
+    """Returns the plan, the base's hash, and what was simulated."""
+    return {
+      "study": provenance.read_json(self._out / "plan.json"),
+      "sha256": {
+        part: provenance.read_json(self._data(part) / "dataset.json")["sha256"]
+        for part in ("train", "unseen")
+      },
+    }
+
+  def _begin(self) -> None:
+    """Refuses what would fail, or mix, hours later."""
+    base = resolve(self._plan.init)
+    if not base.is_dir():
+      raise FileNotFoundError(
+        f"no base at {base}. Train one as configs/stage0_tiny.py tells, and"
+        " name its run or its export with --init."
+      )
+    source = provenance.describe(self._plan.init, self._out)
+    now = dataclasses.asdict(self._plan) | {"init_sha256": source.sha256}
+    path = self._out / "plan.json"
+    before = provenance.read_json(path) if path.is_file() else now
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+      told = ", ".join(
+        f"{name} {before.get(name)} there, {now[name]} now" for name in changed
+      )
+      raise ValueError(
+        f"{self._out} holds a study of another plan: {told}. Give another"
+        " --out, or the same plan to go on."
+      )
+    self._out.mkdir(parents=True, exist_ok=True)
+    provenance.write_json(path, now)
+    if not jax.config.jax_compilation_cache_dir:
+      # Dozens of runs, few programs: each is compiled once.
+      compiled = str(self._out / "compiled")
+      jax.config.update("jax_compilation_cache_dir", compiled)
+
+  def _simulate(self) -> None:
+    for seed, (part, scenes) in enumerate(
+      (("train", self._plan.scenes), ("unseen", self._plan.unseen)), start=1
+    ):
+      folder = self._data(part)
+      if (folder / "dataset.json").is_file():
+        continue
+      plan = dataset.Plan(
+        scenes=scenes, seed=seed, size=self._plan.side, anchors=NODES
+      )
+      self._console.rule(f"{scenes} scenes: {part}")
+      _show(
+        "simulate",
+        *("--out", folder, "--scenes", scenes, "--seed", seed),
+        *("--size", plan.size, "--anchors", plan.anchors),
+      )
+      with Progress(console=self._console, transient=True) as progress:
+        bar = progress.add_task("scenes", total=scenes)
+        dataset.simulate(
+          folder,
+          plan,
+          workers=self._workers,
+          on_scene=lambda progress=progress, bar=bar: progress.advance(bar),
+        )
+
+  def _jobs(self) -> Iterator[_Job]:
+    """Yields all jobs, seed by seed: a study cut short has whole seeds."""
+    for seed in range(1, max(self._seeds.values()) + 1):
+      wanted = [name for name, count in self._seeds.items() if seed <= count]
+      variants = {STANDARD.name: STANDARD}
+      for name in wanted:
+        if name != TESTED:
+          variants |= {v.name: v for v in GROUPS[name].variants.values()}
+      for variant in variants.values():
+        yield from self._variant_jobs(variant, seed)
+      if TESTED in wanted:
+        for rows in _ROWS:
+          yield self._tested_job(seed, rows)
+
+  def _variant_jobs(self, variant: Variant, seed: int) -> Iterator[_Job]:
+    title = f"{variant.name}, seed {seed}"
+    for stage, recipe in self._recipes(variant, seed).items():
+      yield _Job(
+        f"{title}: {stage}",
+        "steps",
+        recipe.values["steps"],
+        ("train", *recipe.arguments()),
+        recipe.finished,
+        recipe.train,
+      )
+    for rows in _ROWS:
+      model = self._model(variant, seed, rows)
+      folder = self._answers(variant, seed, rows) / variant.condition
+      arguments = (
+        *("--model", model, "--data", self._data("unseen") / f"{rows}.jsonl"),
+        *("--out", folder, "--max-new-tokens", self._plan.max_new_tokens),
+      )
+      yield _Job(
+        f"{title}: answers, {rows}",
+        rows,
+        self._plan.unseen,
+        ("predict", *arguments),
+        (folder / _SCORED).is_file,
+        functools.partial(self._answer, model, rows, folder),
+      )
+
+  def _tested_job(self, seed: int, rows: str) -> _Job:
+    model = self._model(STANDARD, seed, rows)
+    folder = self._answers(STANDARD, seed, rows)
+    arguments = (
+      *("--controls", "--model", model),
+      *("--manifest", self._data("unseen") / f"{rows}.jsonl"),
+      *("--out", folder, "--max-new-tokens", self._plan.max_new_tokens),
+    )
+    files = [folder / name / _SCORED for name in CONDITIONS]
+    return _Job(
+      f"{STANDARD.name}, seed {seed}: {rows} under every condition",
+      rows,
+      self._plan.unseen * (len(CONDITIONS) - 1),
+      ("evaluate", *arguments),
+      lambda: all(file.is_file() for file in files),
+      functools.partial(self._answer_controls, model, rows, folder),
+    )
+
+  def _recipes(self, variant: Variant, seed: int) -> dict[str, Recipe]:
+    """Returns name of the stage -> its run, in their order."""
+    plan, folder = self._plan, self._folder(variant, seed)
+    if variant.two_stages:
+      stages = {
+        "stage1": ("stage1", plan.init, "captions", plan.stage1_steps),
+        "stage2": ("stage2", folder / "stage1", "tasks", plan.stage2_steps),
+      }
+    else:
+      steps = plan.stage1_steps + plan.stage2_steps
+      stages = {"stage": ("stage1", plan.init, "manifest", steps)}
+    return {
+      stage: Recipe(
+        config,
+        {
+          "init": str(init),
+          "seed": seed,
+          "model.image_size": (plan.side, plan.side),
+          "data.train": str(self._data("train") / f"{rows}.jsonl"),
+          "batch_size": plan.batch_size,
+          "steps": steps,
+          **variant.values,
+        },
+        folder / stage,
+      )
+      for stage, (config, init, rows, steps) in stages.items()
+    }
+
+  def _answer(self, model: Path, rows: str, folder: Path) -> None:
+    if not (folder / FINISHED).is_file():
+      predict(
+        model,
+        self._data("unseen") / f"{rows}.jsonl",
+        folder,
+        max_new_tokens=self._plan.max_new_tokens,
+      )
+    _score(folder)
+
+  def _answer_controls(self, model: Path, rows: str, folder: Path) -> None:
+    answers = predict_controls(
+      model,
+      self._data("unseen") / f"{rows}.jsonl",
+      folder,
+      max_new_tokens=self._plan.max_new_tokens,
+    )
+    for path in answers.values():
+      _score(path.parent)
+
+  def _data(self, part: str) -> Path:
+    return self._out / "data" / part
+
+  def _folder(self, variant: Variant, seed: int) -> Path:
+    return self._out / "runs" / variant.name / f"seed{seed}"
+
+  def _model(self, variant: Variant, seed: int, rows: str) -> Path:
+    """The run that answers these rows."""
+    stage = "stage"
+    if variant.two_stages:
+      stage = {"captions": "stage1", "tasks": "stage2"}[rows]
+    return self._folder(variant, seed) / stage
+
+  def _answers(self, variant: Variant, seed: int, rows: str) -> Path:
+    return self._folder(variant, seed) / "answers" / rows
+
+
+def _score(folder: Path) -> None:
+  write_scores(folder, *score_rows(read_rows(folder / FINISHED)[0]))
+
+
+def _show(name: str, *arguments) -> None:
+  """Prints the command that does the same."""
+  words = shlex.join(map(str, arguments))
+  print(f"$ python -m fusar_jax.{name} {words}", flush=True)
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,0 +1,93 @@
+"""Recipes: a config of the repository, values for some fields, and a folder.
+
+For commands that train several runs in one process and tell, of each, the
+command that does the same:
+  python -m fusar_jax.train --config configs/NAME.py:model=init \\
+      --config.KEY=VALUE ... --workdir DIR
+"""
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fusar_jax.training import provenance
+from fusar_jax.training.loop import train_and_evaluate
+
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+# Shapes from config.init, whatever they are.
+_ARG = "model=init"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+  """One run.
+
+  Attributes:
+    name: of the config, `configs/NAME.py`.
+    values: fields of it, by dotted names, "data.train".
+    workdir: the run's folder.
+  """
+
+  name: str
+  values: Mapping[str, Any]
+  workdir: Path
+
+  def config(self) -> ConfigDict:
+    """Returns the config, locked, with the values in it.
+
+    Raises:
+      FileNotFoundError: as `get_config`.
+      KeyError, TypeError: a field that the config does not have, or a value of
+        another type.
+    """
+    config = get_config(self.name, _ARG)
+    with config.unlocked():
+      config.update_from_flattened_dict(self.values)
+    return config
+
+  def arguments(self) -> list[str]:
+    """Returns the arguments of `train` that do the same."""
+    return [
+      *("--config", f"configs/{self.name}.py:{_ARG}"),
+      *(f"--config.{key}={value}" for key, value in self.values.items()),
+      *("--workdir", str(self.workdir)),
+    ]
+
+  def finished(self) -> bool:
+    """True if the workdir holds the last of the config's `steps`."""
+    return provenance.latest_step(self.workdir) == self.config().steps
+
+  def train(self) -> None:
+    """Trains the run, or goes on with it.
+
+    Raises:
+      RuntimeError: asked to stop; it has saved, and can be resumed.
+      OSError, ValueError, FloatingPointError: as `train_and_evaluate`.
+    """
+    if train_and_evaluate(self.config(), self.workdir).preempted:
+      raise RuntimeError(
+        f"{self.workdir} was stopped; the same command goes on."
+      )
+
+
+def get_config(name: str, arg: str = "") -> ConfigDict:
+  """Returns a config of the repository, `configs/NAME.py:ARG`.
+
+  Raises:
+    FileNotFoundError: the package was installed without its repository.
+  """
+  path = _CONFIGS / f"{name}.py"
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"{path} not found: this command needs the repository, whose configs are"
+      " not installed with the package. Run it from a checkout (pip install -e"
+      " .)."
+    )
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
