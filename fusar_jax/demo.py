@@ -32,7 +32,7 @@ from fusar_jax.report.answers import Answer, read_answers
 from fusar_jax.report.curves import read_curves
 from fusar_jax.report.evaluation import REPORT
 from fusar_jax.report.page import write_report
-from fusar_jax.report.score_table import Score, interval_text, read_scores
+from fusar_jax.report.score_table import Score, read_scores
 from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.provenance import read_json, write_json
 
@@ -229,7 +229,7 @@ class _Demo:
       apart = all(model.low > other.high for other in others)
       table.add_row(
         *key,
-        *(interval_text(score) for score in (model, *others)),
+        *(_percent(score) for score in (model, *others)),
         "yes" if apart else "no",
       )
     self.console.print(table)
@@ -316,6 +316,12 @@ def _compared(metrics: dict[str, dict]) -> tuple[tuple[Score, ...], ...]:
   for rows in _STAGES:
     model |= metrics[rows]
   return tuple(map(read_scores, (model, metrics[_BASE], metrics[_BLIND])))
+
+
+def _percent(score: Score) -> str:
+  """Example: "62 (55-69)": all columns fit into 80 characters."""
+  value, low, high = 100 * score.value, 100 * score.low, 100 * score.high
+  return f"{value:.0f} ({low:.0f}-{high:.0f})"
 
 
 def get_config(name: str, arg: str = "") -> ConfigDict:

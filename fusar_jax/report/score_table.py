@@ -41,7 +41,8 @@ STYLE = """
 .scores thead th { vertical-align: bottom; }
 .scores td { white-space: nowrap; padding-left: 1.4rem; }
 .scores :is(td, th):nth-child(2) { text-align: left; }
-.scores .published { white-space: normal; min-width: 10rem; color: var(--quiet); }
+.scores .published { white-space: normal; min-width: 10rem;
+  color: var(--quiet); }
 .scores svg { display: block; width: 9.5rem; height: 1.3rem; }
 @media (max-width: 40rem) { body { padding: 1.5rem 1rem 4rem; }
   .scores { font-size: 0.87rem; }
