@@ -8,6 +8,7 @@ their numbers has an interval of about 7 points either way.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 from fusar_jax.report.sample_card import escape
@@ -40,13 +41,13 @@ _WIDTH = 150
 STYLE = """
 .scores thead th { vertical-align: bottom; }
 .scores td { white-space: nowrap; padding-left: 1.4rem; }
-.scores :is(td, th):nth-child(2) { text-align: left; }
+.scores .name { text-align: left; }
 .scores .published { white-space: normal; min-width: 10rem;
   color: var(--quiet); }
 .scores svg { display: block; width: 9.5rem; height: 1.3rem; }
 @media (max-width: 40rem) { body { padding: 1.5rem 1rem 4rem; }
   .scores { font-size: 0.87rem; }
-  .scores :is(td, th):not(:first-child) { padding-left: 0.8rem; } }
+  .scores :is(td, thead th + th) { padding-left: 0.8rem; } }
 .strip { color: var(--accent); }
 .strip .ground { stroke: var(--line); }
 .strip .other { stroke: var(--warning); fill: none; stroke-width: 1.6; }
@@ -106,19 +107,21 @@ def score_table(
     for column, given in baselines.items()
   }
   published = any((s.task, s.name) in PUBLISHED for s in scores)
-  heads = ["", "score", "this model", *others, "95 % intervals", "n", "unread"]
-  cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
+  heads = ["this model", *others, "95 % intervals"]
+  cells = '<th></th><th class="name">score</th>' + "".join(
+    f"<th>{escape(head)}</th>" for head in heads
+  )
   if published:
     cells += (
       '<th class="published">published, other data:<br>'
       "Qwen2.5-VL-7B tuned / FUSAR-GPT</th>"
     )
   lines = []
-  for i, score in enumerate(scores):
-    last = i + 1 == len(scores) or scores[i + 1].task != score.task
-    first = i == 0 or scores[i - 1].task != score.task
-    kind = ' class="group"' if last else ""
-    lines.append(f"<tr{kind}>{_row(score, others, first, published)}</tr>")
+  for task, group in itertools.groupby(scores, lambda score: score.task):
+    rows = [_row(score, others, published) for score in group]
+    head = _task(task, next(s for s in scores if s.task == task), len(rows))
+    lines += [f"<tr>{head}{rows[0]}</tr>"]
+    lines += [f"<tr>{row}</tr>" for row in rows[1:]]
   return (
     '<div class="scroll" tabindex="0" role="region" aria-label="scores">'
     f'<table class="scores"><thead><tr>{cells}</tr></thead>'
@@ -126,17 +129,21 @@ def score_table(
   )
 
 
-def _row(score: Score, others: Mapping, first: bool, published: bool) -> str:
+def _task(task: str, score: Score, rows: int) -> str:
+  return (
+    f'<th rowspan="{rows}">{escape(task)}<br><span class="quiet">n {score.n},'
+    f"<br>{100 * score.unread:.1f} % unread</span></th>"
+  )
+
+
+def _row(score: Score, others: Mapping, published: bool) -> str:
   key = (score.task, score.name)
   beside = [given.get(key) for given in others.values()]
   cells = [
-    f"<th>{escape(score.task) if first else ''}</th>",
-    f"<td>{escape(score.name)}</td>",
+    f'<td class="name">{escape(score.name)}</td>',
     f"<td><b>{interval_text(score)}</b></td>",
     *(f"<td>{interval_text(other) if other else ''}</td>" for other in beside),
     f"<td>{_strip(score, [other for other in beside if other])}</td>",
-    f"<td>{score.n if first else ''}</td>",
-    f"<td>{f'{100 * score.unread:.1f} %' if first else ''}</td>",
   ]
   if published:
     values = " / ".join(PUBLISHED.get(key, ()))
