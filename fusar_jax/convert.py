@@ -22,21 +22,30 @@ import jax
 from fusar_jax.hf import mapping, peft, tlm_file
 from fusar_jax.hf.config_json import read_config, read_json
 from fusar_jax.hf.export import export_merged
-from fusar_jax.hf.folders import TOKENIZER_FILES, resolve
+from fusar_jax.hf.folders import RECORD, TOKENIZER_FILES, resolve
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.weights import open_weights, weight_files
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import provenance
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A model to convert: where its tokenizer lies, what its base is called."""
+  """A model to convert.
+
+  Attributes:
+    config, params: of the model.
+    tokenizer: folder with its files, or None.
+    base: what its base is called.
+    record: of the run that it comes from, see `provenance.portable`, or None.
+  """
 
   config: FusarConfig
   params: dict
   tokenizer: Path | None
   base: str
+  record: dict | None = None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -139,6 +148,7 @@ def _convert(args: argparse.Namespace) -> None:
       args.base_name or source.base,
       tokenizer=tokenizer,
       overwrite=args.overwrite,
+      record=source.record,
     )
     print(f"adapter of rank {source.config.lora.rank} in {args.to}")
     return
@@ -150,6 +160,7 @@ def _convert(args: argparse.Namespace) -> None:
     max_shard_bytes=int(args.max_shard_gb * 1e9),
     tokenizer=tokenizer,
     overwrite=args.overwrite,
+    record=source.record,
   )
   print(
     f"{done.parameters:,} parameters in {len(done.files)} file(s) in {args.to}"
@@ -178,7 +189,9 @@ def _load(args: argparse.Namespace) -> Source:
 
     config, params, tokenizer, info = load_run(folder, args.step)
     base = getattr(info["base"], "path", None) or str(args.source)
-    return Source(config, params, _with_tokenizer(tokenizer), base)
+    step = provenance.latest_step(folder) if args.step is None else args.step
+    record = provenance.portable(folder, step)
+    return Source(config, params, _with_tokenizer(tokenizer), base, record)
   if args.step is not None:
     raise ValueError(f"--step is given, but {folder} is not a run.")
   config, params = load_base(folder)
@@ -191,7 +204,7 @@ def _load(args: argparse.Namespace) -> Source:
 
 
 def _is_run(folder: Path) -> bool:
-  return (folder / "provenance.json").is_file()
+  return provenance.is_run(folder)
 
 
 def _with_tokenizer(folder: Path | None) -> Path | None:
@@ -213,7 +226,35 @@ def describe(path: str | Path) -> str:
     lines = _describe_adapter(folder)
   else:
     lines = _describe_model(folder)
+  lines += _describe_record(folder)
   return "\n".join([f"{path}: {lines[0]}", *(f"  {x}" for x in lines[1:])])
+
+
+def _describe_record(folder: Path) -> list[str]:
+  """What it comes from; nothing for folders that others made."""
+  if _is_run(folder):
+    step = provenance.latest_step(folder)
+    record = provenance.portable(folder, step or 0)
+  elif (folder / RECORD).is_file():
+    record = read_json(folder / RECORD)
+  else:
+    return []
+  base = record["base"]
+  origin = base["path"] or f"random weights, seed {record['config']['seed']}"
+  if base["sha256"]:
+    origin += f" (sha256 {base['sha256'][:12]})"
+  lines = [f"trained      {record['step']} steps from {origin}"]
+  for use, manifests in record["data"].items():
+    for manifest in manifests:
+      about = manifest["dataset"] or {}
+      terms = "; ".join(
+        str(about[key]) for key in ("source", "license") if key in about
+      )
+      lines.append(
+        f"{use:<12} {manifest['path']} (sha256 {manifest['sha256'][:12]})"
+        + (f": {terms}" if terms else "")
+      )
+  return lines
 
 
 def _describe_run(folder: Path) -> list[str]:

@@ -91,6 +91,7 @@ def test_everything_is_there(told):
   for found in (model, metrics["base"], metrics["baseline"]):
     assert {t: found[t]["n"] for t in TASKS if t in found} == counts
   assert "rank 8" in convert.describe(out / "export" / "adapter")
+  assert "steps from" in convert.describe(out / "export" / "adapter")
   assert "model folder" in convert.describe(out / "export" / "merged")
   assert lines[-1].startswith("demo: done in")
 

@@ -5,13 +5,15 @@ beside the weights in its own files, and `load_base` brings both back.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fusar_jax.hf import mapping, tlm_file
 from fusar_jax.hf.config_json import write_config
-from fusar_jax.hf.folders import copy_tokenizer, new_folder
+from fusar_jax.hf.folders import copy_tokenizer, new_folder, write_record
 from fusar_jax.hf.weights import SINGLE, save, write_index
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.lora import merged_kernel
@@ -46,6 +48,7 @@ def export_merged(
   max_shard_bytes: int = 4_000_000_000,
   tokenizer: str | Path | None = None,
   overwrite: bool = False,
+  record: Mapping[str, Any] | None = None,
 ) -> Export:
   """Writes the model with LoRA merged, in the layout of the hub's files.
 
@@ -59,6 +62,7 @@ def export_merged(
     max_shard_bytes: largest file; a model above it is written in shards.
     tokenizer: a folder whose tokenizer files are copied along.
     overwrite: replaces what the folder holds.
+    record: of the run that the weights come from, see `folders.RECORD`.
 
   Raises:
     ValueError: parameters that are not those of the config (listed), or a
@@ -83,6 +87,7 @@ def export_merged(
     if config.tlm is not None:
       tlm_file.write_tlm(made, config, params["tlm"])
     copy_tokenizer(tokenizer, made)
+    write_record(made, record)
   count = sum(int(np.prod(t.shape)) for t in mapping.tensors(config))
   return Export(Path(folder), tuple(shards), count, writer.rounding)
 

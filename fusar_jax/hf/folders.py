@@ -1,12 +1,14 @@
 """Folders: a hub id becomes one, and a new one appears whole or not at all."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
 
@@ -24,8 +26,11 @@ TOKENIZER_FILES = (
 )
 
 
+# In an exported folder: the run that it comes from.
+RECORD = "fusar_provenance.json"
+
 # The stand-in for Qwen2.5-VL that comes with the package; how it was made
-# stands in its own provenance.json.
+# stands in its own record.
 TINY_BASE = "tiny-base"
 _SHIPPED = {
   TINY_BASE: Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
@@ -78,6 +83,13 @@ def resolve(path: str | Path) -> Path:
   if not folder.is_dir():
     raise FileNotFoundError(f"{owner}/{name} has no folder {'/'.join(below)}.")
   return folder
+
+
+def write_record(folder: Path, record: Mapping[str, Any] | None) -> None:
+  """Writes RECORD into a folder that is being made; nothing for None."""
+  if record is not None:
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -9,14 +9,21 @@ R LoRA rank.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fusar_jax.hf import mapping, tlm_file
 from fusar_jax.hf.config_json import read_json, write_json
 from fusar_jax.hf.coverage import match
-from fusar_jax.hf.folders import copy_tokenizer, new_folder, resolve
+from fusar_jax.hf.folders import (
+  copy_tokenizer,
+  new_folder,
+  resolve,
+  write_record,
+)
 from fusar_jax.hf.weights import open_weights, save
 from fusar_jax.model.config import (
   LANGUAGE_PROJECTIONS,
@@ -242,6 +249,7 @@ def write_adapter(
   *,
   tokenizer: str | Path | None = None,
   overwrite: bool = False,
+  record: Mapping[str, Any] | None = None,
 ) -> Path:
   """Writes LoRA and TLM as a folder that peft and the official code load.
 
@@ -252,6 +260,7 @@ def write_adapter(
     base: name or path of the base model, as peft records it.
     tokenizer: a folder whose tokenizer files are copied along.
     overwrite: replaces what the folder holds.
+    record: of the run that the weights come from, see `folders.RECORD`.
 
   Raises:
     ValueError: no LoRA, or leaves that are missing.
@@ -274,6 +283,7 @@ def write_adapter(
     if config.tlm is not None:
       tlm_file.write_tlm(made, config, params["tlm"])
     copy_tokenizer(tokenizer, made)
+    write_record(made, record)
   return Path(folder)
 
 

@@ -193,6 +193,35 @@ def provenance(
   }
 
 
+def portable(workdir: Path, step: int) -> dict[str, Any]:
+  """Returns what an export says of the run it comes from.
+
+  The run's config and provenance, without places of the machine that it ran
+  on: of an absolute path its last two parts are kept, which the hashes beside
+  it make sure of.
+  """
+  record = read_json(Path(workdir) / PROVENANCE_FILE)
+  record.pop("machine")
+  for source in (record["base"], record["adapter"]):
+    source.pop("relative")
+  for described in record["data"].values():
+    for manifest in described:
+      # One record per scene: the hash of the manifest stands for them.
+      (manifest["dataset"] or {}).pop("scenes", None)
+  config = read_json(Path(workdir) / CONFIG_FILE)["config"]
+  return _without_places({"step": step, "config": config, **record})
+
+
+def _without_places(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _without_places(v) for name, v in value.items()}
+  if isinstance(value, list):
+    return [_without_places(v) for v in value]
+  if isinstance(value, str) and os.path.isabs(value.split(",")[0]):
+    return ",".join("/".join(Path(p).parts[-2:]) for p in value.split(","))
+  return value
+
+
 def read_json(path: Path) -> Any:
   """Raises ValueError, naming the file, where it is not JSON."""
   try:
