@@ -58,7 +58,7 @@ def plan(tmp_path_factory):
   export_merged(folder / "hf", config, params, tokenizer=folder / "words")
   return Plan(
     scenes=8,
-    unseen=4,
+    unseen=2,
     side=84,
     stage1_steps=1,
     stage2_steps=1,

@@ -131,8 +131,6 @@ class Study:
       _show(*job.command)
       with pace.timed(job.kind, job.units):
         job.run()
-      # What it compiled is on the disk, and closures hold on to parameters.
-      jax.clear_caches()
 
   def samples(
     self, variant: Variant, seed: int, condition: str | None = None

@@ -45,8 +45,7 @@ class Recipe:
         another type.
     """
     config = get_config(self.name, _ARG)
-    with config.unlocked():
-      config.update_from_flattened_dict(self.values)
+    config.update_from_flattened_dict(self.values)  # Locked: no new fields.
     return config
 
   def arguments(self) -> list[str]:
