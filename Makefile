@@ -1,11 +1,12 @@
 # Each target is enough on a fresh machine with Python 3.11 to 3.13: it makes
 # .venv, installs the tested versions of constraints.txt, and runs.
 #
-#   make demo     simulate, train three stages, score, export
+#   make demo     simulate, train both stages, score, export, report
 #   make test     the tests that need no torch
 #   make parity   the comparisons with transformers and peft (installs torch)
 #   make beam     builds a TFDS data set with Apache Beam
 #   make lint     ruff and the floors of the package
+#   make base     makes the tiny base that comes with the package anew
 
 VENV ?= .venv
 # The first Python of a version that we support.
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test parity beam lint
+.PHONY: demo test parity beam lint base
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -37,6 +38,17 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+# From nothing, on simulated scenes alone: no anchor, nobody's data.
+BASE := runs/base
+base: $(VENV)/installed
+	test -e $(BASE)/data || $(BIN)/python -m fusar_jax.simulate \
+	  --out $(BASE)/data --scenes 5000 --seed 1000 --looking
+	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
+	  --config.data.train=$(BASE)/data/looking.jsonl --config.steps=1800 \
+	  --workdir $(BASE)/stage0
+	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0 \
+	  --to fusar_jax/assets/tiny_base --dtype bfloat16 --overwrite
 
 # Stamps: an installation is repeated only when what it depends on changes.
 $(VENV)/made:

@@ -1,13 +1,19 @@
 """Stage 0: a tiny stand-in for Qwen2.5-VL, trained in full from nothing.
 
 No pretrained backbone can be shipped, so laptops and tests start from this one:
-5 M parameters, 168 x 168 pixels, a SentencePiece vocabulary of 1024 pieces that
-is trained from the words of the data. It has neither LoRA nor TLM; stages 1 and
-2 add them as they do to the real model.
+3.8 M parameters, 168 x 168 pixels, a SentencePiece vocabulary of 1024 pieces
+that is trained from the words of the data. It has neither LoRA nor TLM; stages
+1 and 2 add them as they do to the real model.
 
-COMMAND (a laptop):
+Its data are rows that `simulate --looking` writes: where things are and what
+they are called, of images alone. Real images can be added (manifests with
+commas); what was so made carries their terms.
+
+COMMAND (a laptop; `make base` makes the shipped one so, in all its steps):
+  python -m fusar_jax.simulate --out data/base --scenes 5000 --looking
   python -m fusar_jax.train --config configs/stage0_tiny.py \
-      --config.data.train=data/tasks/manifest.jsonl --workdir runs/stage0
+      --config.data.train=data/base/looking.jsonl --config.steps=1800 \
+      --workdir runs/stage0
 """
 
 from ml_collections import ConfigDict

@@ -9,9 +9,8 @@ COMMAND (7B, from a Hugging Face folder of Qwen2.5-VL-7B-Instruct):
   python -m fusar_jax.train --config configs/stage1.py \
       --config.init=Qwen2.5-VL-7B-Instruct \
       --config.data.train=data/captions/manifest.jsonl --workdir runs/stage1
-COMMAND (the tiny stand-in of configs/stage0_tiny.py, on a laptop):
+COMMAND (the tiny base that comes with the package, on a laptop):
   python -m fusar_jax.train --config configs/stage1.py:model=tiny \
-      --config.init=runs/stage0 \
       --config.data.train=data/captions/manifest.jsonl --workdir runs/stage1
 `:model=init` takes the shapes from config.init, whatever they are.
 """
@@ -29,7 +28,7 @@ def get_config(arg=None):
   config = ConfigDict()
 
   # A Hugging Face folder or a run; an adapter in the official layout over it.
-  config.init = ""
+  config.init = "tiny-base" if arg.model == "tiny" else ""
   config.adapter = ""
   config.tokenizer = ""  # Empty: the one of config.init.
   config.seed = 42
