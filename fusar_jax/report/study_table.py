@@ -83,8 +83,8 @@ class StudyTable:
         _markdown(["", *head], scores),
         f'Paired tests: "{self.standard}" minus each, in points (95 %'
         f" interval), p{'; each seed' if self.seeds > 1 else ''}. Of"
-        f" {len(differences) * len(columns)} tests one in twenty would lie below"
-        " p = 0.05 by chance.",
+        f" {len(differences) * len(columns)} tests one in twenty would lie"
+        " below p = 0.05 by chance.",
         _markdown([f"{self.standard} minus", *head], differences),
       ]
     )
