@@ -14,7 +14,6 @@ an interruption the same command goes on.
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import shlex
 import sys
@@ -22,22 +21,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from fusar_jax import convert, evaluate, predict, simulate
+from fusar_jax.hf.folders import TINY_BASE, resolve
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import Answer, read_answers
 from fusar_jax.report.curves import read_curves
 from fusar_jax.report.evaluation import REPORT
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import Score, read_scores
-from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.provenance import read_json, write_json
+from fusar_jax.training.recipes import Recipe
 
-BASE = Path(__file__).resolve().parent / "assets" / "tiny_base"
-_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _STEPS = 8
 # Of the model, who answers what; names of manifests and of scores.
 _STAGES = {"captions": "stage1", "tasks": "stage2"}
@@ -77,7 +74,7 @@ LONG = Plan(scenes=3000, stage1_steps=350, stage2_steps=900)
 
 
 def run(
-  out: str | Path, plan: Plan, base: str | Path = BASE
+  out: str | Path, plan: Plan, base: str | Path = TINY_BASE
 ) -> dict[str, dict]:
   """Runs the demo; returns the metrics of each folder of scores.
 
@@ -93,7 +90,7 @@ def run(
     ValueError, OSError: as `train_and_evaluate`; or `out` holds a demo of
       another plan.
   """
-  demo = _Demo(Path(out), plan, Path(base))
+  demo = _Demo(Path(out), plan, str(base))
   demo.begin()
   demo.simulate()
   demo.train()
@@ -108,7 +105,7 @@ def run(
 class _Demo:
   """The steps, in their order; a finished one is not repeated."""
 
-  def __init__(self, out: Path, plan: Plan, base: Path):
+  def __init__(self, out: Path, plan: Plan, base: str):
     self.out, self.plan, self.base = out, plan, base
     self.console = Console()
     self.began = time.monotonic()
@@ -116,12 +113,8 @@ class _Demo:
 
   def begin(self) -> None:
     """Refuses what would fail minutes later."""
-    if not self.base.is_dir():
-      raise FileNotFoundError(
-        f"no base at {self.base}. Train one as configs/stage0_tiny.py tells,"
-        " and name its run or its export with --base."
-      )
-    now = {"plan": dataclasses.asdict(self.plan), "base": str(self.base)}
+    resolve(self.base)
+    now = {"plan": dataclasses.asdict(self.plan), "base": self.base}
     path = self.out / "demo.json"
     if path.is_file() and (before := read_json(path)) != now:
       raise ValueError(
@@ -244,7 +237,7 @@ class _Demo:
       self.console.print(f"{what:9} {place}", soft_wrap=True)
     print(f"demo: done in {time.monotonic() - self.began:.0f} s")
 
-  def _train(self, stage: str, init: Path, rows: str, steps: int) -> None:
+  def _train(self, stage: str, init: str | Path, rows: str, steps: int) -> None:
     values = {
       "init": str(init),
       "model.image_size": (self.plan.side, self.plan.side),
@@ -253,20 +246,11 @@ class _Demo:
       "steps": steps,
       "log_every_steps": 5,
     }
-    config = get_config(stage, "model=init")
-    with config.unlocked():
-      config.update_from_flattened_dict(values)
-    workdir = self.out / stage
-    self._show(
-      "train",
-      *("--config", f"configs/{stage}.py:model=init"),
-      *(f"--config.{key}={value}" for key, value in values.items()),
-      *("--workdir", workdir),
-    )
-    if train_and_evaluate(config, workdir).preempted:
-      raise RuntimeError(f"{stage} was stopped; the same command goes on.")
+    recipe = Recipe(stage, values, self.out / stage)
+    self._show("train", *recipe.arguments())
+    recipe.train()
 
-  def _predict(self, name: str, model: Path, rows: str) -> None:
+  def _predict(self, name: str, model: str | Path, rows: str) -> None:
     if not self._predictions(name).is_file():
       self._command(
         predict.main,
@@ -324,24 +308,6 @@ def _percent(score: Score) -> str:
   return f"{value:.0f} ({low:.0f}-{high:.0f})"
 
 
-def get_config(name: str, arg: str = "") -> ConfigDict:
-  """Returns a config of the repository, `configs/NAME.py:ARG`.
-
-  Raises:
-    FileNotFoundError: the package was installed without its repository.
-  """
-  path = _CONFIGS / f"{name}.py"
-  if not path.is_file():
-    raise FileNotFoundError(
-      f"{path} not found: the demo needs the repository, whose configs are not"
-      " installed with the package. Run it from a checkout (pip install -e .)."
-    )
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(arg)
-
-
 def parser() -> argparse.ArgumentParser:
   """Returns the command line."""
   p = argparse.ArgumentParser(
@@ -354,8 +320,9 @@ def parser() -> argparse.ArgumentParser:
   )
   p.add_argument(
     "--base",
-    default=BASE,
-    help="run or Hugging Face folder to start from (default: the shipped one)",
+    default=TINY_BASE,
+    help="run or Hugging Face folder to start from (default: the one that comes"
+    " with the package)",
   )
   return p
 

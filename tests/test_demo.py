@@ -148,17 +148,11 @@ def test_another_plan_needs_another_folder(told, base):
     demo.run(told[0], dataclasses.replace(SMALL, scenes=9), base)
 
 
-def test_an_installation_without_the_repository_is_told(tmp_path, monkeypatch):
-  monkeypatch.setattr(demo, "_CONFIGS", tmp_path)
-  with pytest.raises(FileNotFoundError, match="checkout"):
-    demo.get_config("stage1")
-
-
 def test_a_base_that_is_not_there_is_told_at_once(tmp_path, capsys):
   out = tmp_path / "demo"
   command = ["--out", str(out), "--base", str(tmp_path / "none")]
   assert demo.main(command) == 1
-  assert "stage0_tiny.py" in " ".join(capsys.readouterr().err.split())
+  assert "tiny-base" in " ".join(capsys.readouterr().err.split())
   assert not out.exists()
 
 
