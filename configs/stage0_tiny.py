@@ -40,8 +40,8 @@ def get_config(arg=None):
   config.data.train = arg.data
   config.data.eval = ""
   config.data.max_length = 2048  # A longer example is an error.
-  config.data.buckets = (80, 96, 128, 160, 256)
-  config.data.answer_buckets = (64, 96, 128, 256)
+  config.data.buckets = (80, 112, 160, 256)
+  config.data.answer_buckets = (112, 160, 256)
   # Batches drawn at a time and dealt out by length; 1: as drawn.
   config.data.pool_batches = 8
   config.data.num_workers = 0

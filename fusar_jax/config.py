@@ -82,6 +82,9 @@ PRESETS = {
       vocab=1024,
       tied=True,
       mrope_section=(8, 12, 12),
+      # M-RoPE gives columns the lowest frequencies: with Qwen's 1e6 a turn of
+      # 2e-4 a column, and the few there are would all look the same.
+      rope_theta=20.0,
     ),
     tlm=TLMConfig(),
     tokens=SpecialTokens(

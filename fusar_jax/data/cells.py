@@ -2,20 +2,21 @@
 
 A question has an answer of a few tokens, and its gradient reaches a visual
 token through an attention that has yet to find it. So a model without a past
-may be asked more. Each visual token, as it enters the decoder, tells what lies
-in its cell: the class of the target whose centre it holds and the four edges of
-its box, in the words that answers use; and the end of the turn if it is empty.
+may be asked more. Each visual token tells what lies in its cell: the class of
+the target whose centre it holds and the four edges of its box, in the words
+that answers use; and the end of the turn if it is empty.
 
-The tower's rotary positions are relative: a visual token cannot know where in
-the image it is. So edges are told as if its cell lay in the middle of the
-image; to make places of them is the decoder's part.
+It tells so twice. As it enters the decoder it cannot know where in the image it
+is, since the tower's rotary positions are relative: there edges are told as if
+its cell lay in the middle of the image. As it leaves the decoder, edges are
+those of the image: to make places of them is the decoder's part.
 
 One vector has five words to say. It says word f in frame f: rolled by f * D/8
 channels and held against the model's own head. No parameter is added, and the
 network is as it was.
 
 D model width, F = 5 frames (class, left, top, right, bottom), M merged visual
-tokens of an image, n targets.
+tokens of an image, n words.
 """
 
 import dataclasses
@@ -31,7 +32,8 @@ class CellWords:
   """What the visual tokens of an image say, word by word.
 
   Attributes:
-    places: int32[n], index f * M + m of visual token m in frame f.
+    places: int32[n], index f * M + m of visual token m in frame f as it enters
+      the decoder, (F + f) * M + m as it leaves.
     ids: int32[n], the tokens.
     weights: float32[n], their share of the loss, sum 1.
   """
@@ -75,7 +77,7 @@ def count_words(
   boxes: np.ndarray, size: tuple[int, int], grid: tuple[int, int]
 ) -> int:
   """Returns len(cell_words(...)), without a tokenizer."""
-  return grid[0] * grid[1] + 4 * len(cells_of_boxes(boxes, size, grid))
+  return 2 * (grid[0] * grid[1] + 4 * len(cells_of_boxes(boxes, size, grid)))
 
 
 def cell_words(
@@ -88,15 +90,15 @@ def cell_words(
 ) -> CellWords:
   """Returns what each visual token says.
 
-  Few cells hold a target; both kinds weigh the same in all, and edges as much
-  as classes. A class is told by its first token.
+  Few cells hold a target; both kinds weigh the same in all, edges as much as
+  classes, and what is told before the decoder as much as after. A class is told
+  by its first token.
 
   Args:
     boxes: [n, 4], xyxy, pixels of an image of `size`.
     labels: one name per box.
     size: (height, width) that the boxes speak of.
-    seen: (height, width) as the model sees it; edges are told in its pixels,
-      the middle of their cell moved to the middle of the image.
+    seen: (height, width) as the model sees it; edges are told in its pixels.
     grid: (rows, columns) of cells.
     tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
 
@@ -104,53 +106,54 @@ def cell_words(
     ValueError: a coordinate that is not one token of this vocabulary.
 
   Example: grid (1, 3), an image of 28 x 84, a ship at [4, 6, 16, 20] in cell 0,
-    whose middle, (14, 14), is moved to (42, 14):
-    ids      [ship, <end>, <end>, 32, 6, 44, 20]
-    places   [0, 1, 2, 3, 6, 9, 12]
-    weights  [1/4, 1/8, 1/8, 1/8, 1/8, 1/8, 1/8]
+    whose middle, (14, 14), is moved to (42, 14). Before the decoder:
+      ids      [ship, <end>, <end>, 32, 6, 44, 20]
+      places   [0, 1, 2, 3, 6, 9, 12]
+      weights  [1/8, 1/16, 1/16, 1/16, 1/16, 1/16, 1/16]
+    and after it the same with 4, 6, 16, 20, and places from 15 on.
   """
   cells = grid[0] * grid[1]
   full = cells_of_boxes(boxes, size, grid)
-  at, which = list(full), list(full.values())
-  end = tokenizer.special_tokens().end_of_turn
-  names = np.full(cells, end)
+  at, which = np.array(list(full), int), list(full.values())
+  names = np.full(cells, tokenizer.special_tokens().end_of_turn)
   names[at] = [tokenizer.encode(labels[box])[0] for box in which]
-  edges = _from_cells(boxes, size, seen, grid, at, which)
+  edges = np.asarray(boxes, np.float64).reshape(-1, 4)[which]
+  edges = edges * np.tile(np.divide(seen, size)[::-1], 2)
+  ids = [
+    np.concatenate([names, _numbers(told, seen, tokenizer)])
+    for told in (edges + _to_the_middle(at, seen, grid), edges)
+  ]
   weights = np.full(cells, 1 / cells)
   if 0 < len(full) < cells:
     weights[:] = 0.5 / (cells - len(full))
     weights[at] = 0.5 / len(full)
   if full:
-    weights /= 2
-  places = np.arange(1, FRAMES) * cells + np.array(at, int)[:, None]
+    edge = np.full(edges.size, 0.5 / edges.size)
+    weights = np.concatenate([weights / 2, edge])
+  places = np.arange(1, FRAMES) * cells + at[:, None]
+  places = np.concatenate([np.arange(cells), places.ravel()])
   return CellWords(
-    places=np.concatenate([np.arange(cells), places.ravel()]).astype(np.int32),
-    ids=np.concatenate([names, _numbers(edges.ravel(), tokenizer)]).astype(
-      np.int32
-    ),
-    weights=np.concatenate(
-      [weights, np.full(edges.size, 0.5 / max(1, edges.size))]
-    ).astype(np.float32),
+    places=np.concatenate([places, places + FRAMES * cells]).astype(np.int32),
+    ids=np.concatenate(ids).astype(np.int32),
+    weights=np.tile(weights / 2, 2).astype(np.float32),
   )
 
 
-def _from_cells(boxes, size, seen, grid, at, which) -> np.ndarray:
-  """int[n, 4], edges as if each cell lay in the middle of the image."""
-  x_scale, y_scale = np.divide(seen, size)[::-1]
-  edges = np.asarray(boxes, np.float64).reshape(-1, 4)[which]
-  edges = edges * (x_scale, y_scale, x_scale, y_scale)
+def _to_the_middle(cells, seen, grid) -> np.ndarray:
+  """float[n, 4], from the middle of each cell to the middle of the image."""
   height, width = seen
-  row, column = np.divmod(np.array(at, int), grid[1])
+  row, column = np.divmod(cells, grid[1])
   down = height / 2 - (row + 0.5) * height / grid[0]
   right = width / 2 - (column + 0.5) * width / grid[1]
-  edges = edges + np.stack([right, down, right, down], axis=-1)
-  whole = np.rint(edges).astype(int)
-  return np.clip(whole, 0, (width, height, width, height))
+  return np.stack([right, down, right, down], axis=-1)
 
 
-def _numbers(values, tokenizer) -> np.ndarray:
-  ids = [tokenizer.encode(str(value)) for value in values.tolist()]
-  split = [v for v, i in zip(values.tolist(), ids, strict=True) if len(i) != 1]
+def _numbers(edges, seen, tokenizer) -> np.ndarray:
+  """int[4 n], the token of each edge, cut at the image."""
+  whole = np.clip(np.rint(edges).astype(int), 0, np.tile(seen[::-1], 2))
+  values = whole.ravel().tolist()
+  ids = [tokenizer.encode(str(value)) for value in values]
+  split = [v for v, i in zip(values, ids, strict=True) if len(i) != 1]
   if split:
     raise ValueError(
       "cell_weight: every coordinate must be one token, but the vocabulary cuts"

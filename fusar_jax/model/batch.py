@@ -32,8 +32,7 @@ class Batch:
     anchor_weights: float32[B, I, M, S]; share of each anchor in each visual
       token; all zero: the image stays unmodulated.
     answer_index: int32[B, A]; position whose hidden state predicts the answer
-      token, that is, one before it. L + f * M + m is the first image's visual
-      token m in frame f, see
+      token, that is, one before it. from L on, visual tokens, see
       `FusarGPT.hidden_and_spoken`.
     answer_ids: int32[B, A]; the answer tokens.
     answer_weight: float32[B, A]; weight in the loss, 0 on padding.

@@ -115,11 +115,12 @@ class FusarGPT(nn.Module):
   def hidden_and_spoken(
     self, batch: Batch, *, deterministic: bool = True
   ) -> jax.Array:
-    """[B, L + 5 * M, D]: `hidden`, then what visual tokens say.
+    """[B, L + 10 * M, D]: `hidden`, then what visual tokens say.
 
     One vector says five words, word f in frame f: rolled by f * D/8 channels.
-    Of the first image; normalised as hidden states are, but without a gain.
-    See `fusar_jax.data.cells`.
+    Those of the first image, as they enter the decoder (normalised as hidden
+    states are, but without a gain) and as they leave it. See
+    `fusar_jax.data.cells`.
     """
     visual = self.visual_tokens(batch, deterministic=deterministic)
     hidden = self.model(
@@ -129,14 +130,20 @@ class FusarGPT(nn.Module):
       keep=False,
       deterministic=deterministic,
     )[0]
-    spoken = visual[:, 0].astype(jnp.float32)
-    mean = jnp.mean(spoken**2, axis=-1, keepdims=True)
-    spoken = spoken * jax.lax.rsqrt(mean + self.config.decoder.norm_eps)
-    step = spoken.shape[-1] // 8
-    frames = [jnp.roll(spoken, f * step, axis=-1) for f in range(5)]
-    return jnp.concatenate(
-      [hidden, *(f.astype(hidden.dtype) for f in frames)], 1
-    )
+    before = visual[:, 0].astype(jnp.float32)
+    mean = jnp.mean(before**2, axis=-1, keepdims=True)
+    before = before * jax.lax.rsqrt(mean + self.config.decoder.norm_eps)
+    # Where each of the first image's visual tokens stands.
+    merged = before.shape[1]
+    found = batch.visual_index[:, None] == jnp.arange(merged)[:, None]
+    after = jnp.take_along_axis(hidden, found.argmax(-1)[..., None], axis=1)
+    step = before.shape[-1] // 8
+    frames = [
+      jnp.roll(spoken.astype(hidden.dtype), f * step, axis=-1)
+      for spoken in (before, after)
+      for f in range(5)
+    ]
+    return jnp.concatenate([hidden, *frames], axis=1)
 
   def prefill(
     self, batch: Batch, *, keep: bool = True, deterministic: bool = True

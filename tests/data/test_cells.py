@@ -32,17 +32,20 @@ def test_the_docstrings_example(numbered):
     [[4, 6, 16, 20]], ["ship"], (28, 84), (28, 84), (1, 3), numbered
   )
   ship, end = numbered.encode("ship")[0], numbered.special_tokens().end_of_turn
-  edges = [numbered.encode(n)[0] for n in ("32", "6", "44", "20")]
-  assert words.ids.tolist() == [ship, end, end, *edges]
-  assert words.places.tolist() == [0, 1, 2, 3, 6, 9, 12]
-  assert words.weights.tolist() == [0.25, *[0.125] * 6]
+  moved = [numbered.encode(n)[0] for n in ("32", "6", "44", "20")]
+  edges = [numbered.encode(n)[0] for n in ("4", "6", "16", "20")]
+  before = [ship, end, end, *moved]
+  assert words.ids.tolist() == [*before, ship, end, end, *edges]
+  places = [0, 1, 2, 3, 6, 9, 12]
+  assert words.places.tolist() == [*places, *(15 + p for p in places)]
+  assert words.weights.tolist() == [1 / 8, *[1 / 16] * 6] * 2
   assert count_words([[4, 6, 16, 20]], (28, 84), (1, 3)) == len(words)
 
 
 def test_an_empty_image_says_so_in_every_cell(numbered):
   words = cell_words([], [], (28, 84), (28, 84), (1, 3), numbered)
-  assert words.ids.tolist() == [numbered.special_tokens().end_of_turn] * 3
-  np.testing.assert_allclose(words.weights, 1 / 3)
+  assert words.ids.tolist() == [numbered.special_tokens().end_of_turn] * 6
+  np.testing.assert_allclose(words.weights, 1 / 6)
 
 
 def test_words_of_visual_tokens_stand_behind_the_answer(
@@ -57,18 +60,22 @@ def test_words_of_visual_tokens_stand_behind_the_answer(
   example = build_example(triplets[1], numbered, config, cells=True)
   none = config.tokens.end_of_turn
   ship = numbered.encode("ship")[0]
-  edges = [34, 25, 45, 36, 25, 0, 67, 56]
+  moved = [34, 25, 45, 36, 25, 0, 67, 56]
+  edges = [6, 11, 17, 22, 0, 0, 39, 56]
   assert example.cells.ids.tolist() == [
+    *(ship, none, none, ship, none, none),
+    *(numbered.encode(str(edge))[0] for edge in moved),
     *(ship, none, none, ship, none, none),
     *(numbered.encode(str(edge))[0] for edge in edges),
   ]
   batch = pad_batch([example], config=config, length=300, cell_weight=2.0)
   words = int(example.answer_mask.sum())
-  assert batch.answer_ids.shape == (1, words + 14)
+  assert batch.answer_ids.shape == (1, words + 28)
   # Cells 0 and 3 in frames 1 to 4, 6 cells a frame, behind the 300 of text.
   frames = [6, 12, 18, 24, 9, 15, 21, 27]
   places = (batch.answer_index[0, words:] - 300).tolist()
-  assert places == [0, 1, 2, 3, 4, 5, *frames]
+  before = [0, 1, 2, 3, 4, 5, *frames]
+  assert places == [*before, *(30 + place for place in before)]
   np.testing.assert_array_equal(batch.answer_ids[0, words:], example.cells.ids)
   weights = batch.answer_weight[0]
   np.testing.assert_allclose(weights[:words].sum(), 1, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""What visual tokens say: five frames of the tokens that enter the decoder."""
+"""What visual tokens say: five frames as they enter the decoder, and leave."""
 
 import dataclasses
 
@@ -30,14 +30,19 @@ def test_frames_are_rolled_normalised_visual_tokens():
   visual = np.asarray(apply(params, model.visual_tokens))[:, 0]
   length, width = hidden.shape[1:]
   np.testing.assert_array_equal(both[:, :length], hidden)
-  assert both.shape == (1, length + 5, width)
+  assert both.shape == (1, length + 10, width)
   spoken = visual / np.sqrt((visual**2).mean(-1, keepdims=True) + 1e-6)
   for frame in range(5):
     rolled = np.roll(spoken, frame * width // 8, axis=-1)
     np.testing.assert_allclose(both[:, length + frame], rolled[:, 0], rtol=1e-5)
+    # The batch's visual token stands first.
+    left = np.roll(hidden[:, 0], frame * width // 8, axis=-1)
+    np.testing.assert_array_equal(both[:, length + 5 + frame], left)
 
   def loss(params):
-    return jnp.sum(apply(params, model.hidden_and_spoken)[:, length:] ** 3)
+    return jnp.sum(
+      apply(params, model.hidden_and_spoken)[:, length : length + 5] ** 3
+    )
 
   tower = jax.grad(loss)(params)["visual"]
   assert all(np.any(leaf) for leaf in jax.tree.leaves(tower["merger"]))
