@@ -81,10 +81,12 @@ PRESETS = {
       ff_width=512,
       vocab=1024,
       tied=True,
-      mrope_section=(8, 12, 12),
-      # M-RoPE gives columns the lowest frequencies: with Qwen's 1e6 a turn of
-      # 2e-4 a column, and the few there are would all look the same.
-      rope_theta=20.0,
+      mrope_section=(4, 6, 22),
+      # M-RoPE gives columns the lowest frequencies. With Qwen's base of 1e6 the
+      # six there are would look alike; with a small one no frequency would be
+      # left that is low enough to match content over a distance. So columns
+      # get most of them, from 0.17 radians a column down to 0.004.
+      rope_theta=300.0,
     ),
     tlm=TLMConfig(),
     tokens=SpecialTokens(

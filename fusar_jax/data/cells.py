@@ -8,8 +8,9 @@ that answers use; and the end of the turn if it is empty.
 
 It tells so twice. As it enters the decoder it cannot know where in the image it
 is, since the tower's rotary positions are relative: there edges are told as if
-its cell lay in the middle of the image. As it leaves the decoder, edges are
-those of the image: to make places of them is the decoder's part.
+its cell lay in the middle of the image. Halfway through the decoder edges are
+those of the image: to make places of them is its first part, and there are
+layers left for words to find them.
 
 One vector has five words to say. It says word f in frame f: rolled by f * D/8
 channels and held against the model's own head. No parameter is added, and the
@@ -33,7 +34,7 @@ class CellWords:
 
   Attributes:
     places: int32[n], index f * M + m of visual token m in frame f as it enters
-      the decoder, (F + f) * M + m as it leaves.
+      the decoder, (F + f) * M + m halfway through it.
     ids: int32[n], the tokens.
     weights: float32[n], their share of the loss, sum 1.
   """
@@ -91,7 +92,7 @@ def cell_words(
   """Returns what each visual token says.
 
   Few cells hold a target; both kinds weigh the same in all, edges as much as
-  classes, and what is told before the decoder as much as after. A class is told
+  classes, and what is told before the decoder as much as in it. A class is told
   by its first token.
 
   Args:
@@ -110,7 +111,7 @@ def cell_words(
       ids      [ship, <end>, <end>, 32, 6, 44, 20]
       places   [0, 1, 2, 3, 6, 9, 12]
       weights  [1/8, 1/16, 1/16, 1/16, 1/16, 1/16, 1/16]
-    and after it the same with 4, 6, 16, 20, and places from 15 on.
+    and in it the same with 4, 6, 16, 20, and places from 15 on.
   """
   cells = grid[0] * grid[1]
   full = cells_of_boxes(boxes, size, grid)

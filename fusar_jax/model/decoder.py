@@ -83,8 +83,9 @@ class _SelfAttention(nn.Module):
 class DecoderLayer(nn.Module):
   """One layer: attention and SwiGLU, each behind an RMSNorm.
 
-  `keep` returns the layer's new keys and values, for a cache. Given a cache, x
-  is one new position, which is written to its `column` and attends to it.
+  `keep` returns the layer's new keys and values, for a cache, and `show` its
+  output. Given a cache, x is one new position, which is written to its `column`
+  and attends to it.
   """
 
   config: DecoderConfig
@@ -93,6 +94,7 @@ class DecoderLayer(nn.Module):
   impl: str
   deterministic: bool = True
   keep: bool = False
+  show: bool = False
 
   @nn.compact
   def __call__(self, x, angles, mask, cache=None, column=None):
@@ -106,8 +108,11 @@ class DecoderLayer(nn.Module):
     mlp = SwiGLU(
       c.ff_width, False, self.lora, self.lora.language, self.dtype, name="mlp"
     )
+    x = x + mlp(y, self.deterministic)
+    if self.show:
+      return x, x
     keep = self.keep or cache is not None
-    return x + mlp(y, self.deterministic), new if keep else None
+    return x, new if keep else None
 
 
 class _Embedding(nn.Module):
@@ -141,7 +146,6 @@ class Decoder(nn.Module):
     """int32[B, L] -> [B, L, D]."""
     return self.embed_tokens(ids)
 
-  @nn.compact
   def __call__(
     self,
     x: jax.Array,
@@ -160,6 +164,26 @@ class Decoder(nn.Module):
       keep: return the keys and values of x, L long.
       deterministic: no dropout.
     """
+    return self._run(x, positions, mask, keep, False, deterministic)
+
+  def halfway(
+    self,
+    x: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array,
+    *,
+    deterministic: bool = True,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns hidden states [B, L, D], and what they were halfway.
+
+    Halfway are the layers behind which as many follow, or one more: with 3
+    layers the first. Not normalised. Arguments are those of `__call__`.
+    """
+    hidden, states = self._run(x, positions, mask, False, True, deterministic)
+    return hidden, states[max(self.config.layers // 2, 1) - 1]
+
+  @nn.compact
+  def _run(self, x, positions, mask, keep, show, deterministic):
     c = self.config
     angles = rope.mrope_angles(
       positions, c.head_width, c.rope_theta, c.mrope_section
@@ -172,9 +196,18 @@ class Decoder(nn.Module):
       in_axes=(nn.broadcast, nn.broadcast),
       length=c.layers,
       unroll=min(self.unroll, c.layers),
-    )(c, self.lora, self.dtype, self.impl, deterministic, keep, name="layers")
-    x, new = layers(x, angles, mask)
-    return RMSNorm(c.norm_eps, self.dtype, name="norm")(x), new
+    )(
+      c,
+      self.lora,
+      self.dtype,
+      self.impl,
+      deterministic,
+      keep,
+      show,
+      name="layers",
+    )
+    x, shown = layers(x, angles, mask)
+    return RMSNorm(c.norm_eps, self.dtype, name="norm")(x), shown
 
 
 def unstack(params: dict, layers: int) -> tuple[dict, ...]:

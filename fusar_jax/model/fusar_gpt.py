@@ -118,32 +118,34 @@ class FusarGPT(nn.Module):
     """[B, L + 10 * M, D]: `hidden`, then what visual tokens say.
 
     One vector says five words, word f in frame f: rolled by f * D/8 channels.
-    Those of the first image, as they enter the decoder (normalised as hidden
-    states are, but without a gain) and as they leave it. See
+    Those of the first image, as they enter the decoder and halfway through it;
+    normalised as hidden states are, but without a gain. See
     `fusar_jax.data.cells`.
     """
     visual = self.visual_tokens(batch, deterministic=deterministic)
-    hidden = self.model(
+    hidden, halfway = self.model.halfway(
       self._place(batch, visual),
       batch.positions,
       causal_mask(batch.segment_ids),
-      keep=False,
       deterministic=deterministic,
-    )[0]
-    before = visual[:, 0].astype(jnp.float32)
-    mean = jnp.mean(before**2, axis=-1, keepdims=True)
-    before = before * jax.lax.rsqrt(mean + self.config.decoder.norm_eps)
+    )
     # Where each of the first image's visual tokens stands.
-    merged = before.shape[1]
+    merged = visual.shape[2]
     found = batch.visual_index[:, None] == jnp.arange(merged)[:, None]
-    after = jnp.take_along_axis(hidden, found.argmax(-1)[..., None], axis=1)
-    step = before.shape[-1] // 8
+    later = jnp.take_along_axis(halfway, found.argmax(-1)[..., None], axis=1)
     frames = [
-      jnp.roll(spoken.astype(hidden.dtype), f * step, axis=-1)
-      for spoken in (before, after)
+      jnp.roll(self._unit(spoken), f * spoken.shape[-1] // 8, axis=-1)
+      for spoken in (visual[:, 0], later)
       for f in range(5)
     ]
-    return jnp.concatenate([hidden, *frames], axis=1)
+    return jnp.concatenate(
+      [hidden, *(f.astype(hidden.dtype) for f in frames)], axis=1
+    )
+
+  def _unit(self, x):
+    x = x.astype(jnp.float32)
+    mean = jnp.mean(x**2, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(mean + self.config.decoder.norm_eps)
 
   def prefill(
     self, batch: Batch, *, keep: bool = True, deterministic: bool = True
