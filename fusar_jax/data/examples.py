@@ -118,7 +118,8 @@ def build_example(
     with_answer: False leaves the answer out, to be generated.
     max_length: largest L; boxes are never truncated.
     clip_boxes: see the module.
-    cells: also say what each visual token holds, if the row has "boxes".
+    cells: also say what each visual token holds, if the row has
+      "boxes" and "labels".
     anchors: what the model is shown of the row's anchors.
     read_image: replaces `decode`, for a cache in front of it.
 
@@ -167,7 +168,7 @@ def build_example(
 
 
 def _with_cells(example, triplet, tokenizer, config, originals, sizes):
-  if "boxes" not in triplet.extra:
+  if not {"boxes", "labels"} <= triplet.extra.keys():
     return example
   words = cell_words(
     triplet.extra["boxes"],

@@ -67,7 +67,8 @@ def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
       f" {recipe.max_length}; nothing is truncated. Raise max_length, shorten"
       " the text or make the image smaller."
     )
-  if recipe.cells and recipe.with_answer and "boxes" in triplet.extra:
+  told = {"boxes", "labels"} <= triplet.extra.keys()
+  if recipe.cells and recipe.with_answer and told:
     answers += count_words(
       triplet.extra["boxes"],
       triplet.coordinate_size or originals[0],

@@ -92,8 +92,9 @@ def test_the_loader_plans_for_them(triplets, numbered, config):
   np.testing.assert_allclose(asked.answer_weight.sum(1), 1.5, rtol=1e-6)
 
 
-def test_a_row_without_boxes_is_not_asked(triplets, numbered, config):
-  extra = {k: v for k, v in triplets[0].extra.items() if k != "boxes"}
+@pytest.mark.parametrize("absent", ["boxes", "labels"])
+def test_a_row_without_them_is_not_asked(triplets, numbered, config, absent):
+  extra = {k: v for k, v in triplets[0].extra.items() if k != absent}
   row = dataclasses.replace(triplets[0], extra=extra)
   example = build_example(row, numbered, config, cells=True)
   assert example.cells is None

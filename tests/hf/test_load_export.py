@@ -202,7 +202,7 @@ def test_quantised_weights_are_refused(base):
 
 
 def test_no_such_folder(tmp_path):
-  with pytest.raises(FileNotFoundError, match="expected a folder, or a hub id"):
+  with pytest.raises(FileNotFoundError, match="expected a folder, tiny-base"):
     load_base(tmp_path / "nowhere")
 
 
