@@ -179,7 +179,7 @@ def _convert(args: argparse.Namespace) -> None:
 
 def _load(args: argparse.Namespace) -> Source:
   folder = resolve(args.source)
-  if _is_run(folder):
+  if provenance.is_run(folder):
     if args.adapter or args.legacy_sigma is not None:
       raise ValueError(
         "--adapter and --legacy-sigma belong to a Hugging Face folder; a run"
@@ -203,10 +203,6 @@ def _load(args: argparse.Namespace) -> Source:
   return Source(config, params, _with_tokenizer(folder), str(args.source))
 
 
-def _is_run(folder: Path) -> bool:
-  return provenance.is_run(folder)
-
-
 def _with_tokenizer(folder: Path | None) -> Path | None:
   there = folder and any((folder / name).is_file() for name in TOKENIZER_FILES)
   return folder if there else None
@@ -220,7 +216,7 @@ def describe(path: str | Path) -> str:
     ValueError: a malformed file in it.
   """
   folder = resolve(path)
-  if _is_run(folder):
+  if provenance.is_run(folder):
     lines = _describe_run(folder)
   elif (folder / peft.SETTINGS).is_file():
     lines = _describe_adapter(folder)
@@ -232,7 +228,7 @@ def describe(path: str | Path) -> str:
 
 def _describe_record(folder: Path) -> list[str]:
   """What it comes from; nothing for folders that others made."""
-  if _is_run(folder):
+  if provenance.is_run(folder):
     step = provenance.latest_step(folder)
     record = provenance.portable(folder, step or 0)
   elif (folder / RECORD).is_file():

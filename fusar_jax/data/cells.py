@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FRAMES = 5
+from fusar_jax.model.config import FRAMES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def cells_of_boxes(
   """Returns {cell: index of its box}, in the order of cells.
 
   A cell that holds several centres speaks of the first; a box whose centre is
-  outside the image, or has no area there, has no cell.
+  outside the image has no cell.
 
   Args:
     boxes: [n, 4], xyxy, pixels of an image of `size`.

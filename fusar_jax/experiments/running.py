@@ -32,7 +32,6 @@ from fusar_jax.experiments.variants import (
   TESTED,
   Variant,
 )
-from fusar_jax.hf.folders import resolve
 from fusar_jax.inference.answering import FINISHED, predict
 from fusar_jax.inference.controls import predict_controls
 from fusar_jax.report.scoring import (
@@ -162,12 +161,6 @@ class Study:
 
   def _begin(self) -> None:
     """Refuses what would fail, or mix, hours later."""
-    base = resolve(self._plan.init)
-    if not base.is_dir():
-      raise FileNotFoundError(
-        f"no base at {base}. Train one as configs/stage0_tiny.py tells, and"
-        " name its run or its export with --init."
-      )
     source = provenance.describe(self._plan.init, self._out)
     now = dataclasses.asdict(self._plan) | {"init_sha256": source.sha256}
     path = self._out / "plan.json"

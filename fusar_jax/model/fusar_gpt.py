@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.config import FRAMES, FusarConfig
 from fusar_jax.model.decoder import Decoder, KVCache, causal_mask
 from fusar_jax.model.fusion import fusion
 from fusar_jax.model.vision import VisionTower
@@ -136,7 +136,7 @@ class FusarGPT(nn.Module):
     frames = [
       jnp.roll(self._unit(spoken), f * spoken.shape[-1] // 8, axis=-1)
       for spoken in (visual[:, 0], later)
-      for f in range(5)
+      for f in range(FRAMES)
     ]
     return jnp.concatenate(
       [hidden, *(f.astype(hidden.dtype) for f in frames)], axis=1

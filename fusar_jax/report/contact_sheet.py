@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fusar_jax.data import triplets
 from fusar_jax.data.vision import load_image
 from fusar_jax.geo.whole_file import write_whole
-from fusar_jax.report.figures import TRUE_COLOUR
+from fusar_jax.report.box_colours import TRUE_COLOUR
 from fusar_jax.tasks import captioning
 
 _BACK = (24, 26, 30)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fusar_jax.data import vision
 from fusar_jax.report.answers import Answer
-from fusar_jax.report.figures import PREDICTED_COLOUR, TRUE_COLOUR
+from fusar_jax.report.box_colours import PREDICTED_COLOUR, TRUE_COLOUR
 from fusar_jax.report.sample_card import data_uri, escape
 from fusar_jax.tasks import captioning
 

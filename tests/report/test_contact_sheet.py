@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from fusar_jax.report import contact_sheet
+from fusar_jax.report.box_colours import TRUE_COLOUR
 from fusar_jax.report.contact_sheet import Panel
-from fusar_jax.report.figures import TRUE_COLOUR
 
 GAP, LINE = contact_sheet._GAP, contact_sheet._LINE
 
