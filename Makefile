@@ -45,7 +45,7 @@ base: $(VENV)/installed
 	test -e $(BASE)/data || $(BIN)/python -m fusar_jax.simulate \
 	  --out $(BASE)/data --scenes 5000 --seed 1000 --looking
 	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
-	  --config.data.train=$(BASE)/data/looking.jsonl --config.steps=1200 \
+	  --config.data.train=$(BASE)/data/looking.jsonl --config.steps=6000 \
 	  --workdir $(BASE)/stage0
 	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0 \
 	  --to fusar_jax/assets/tiny_base --dtype bfloat16 --overwrite

@@ -12,7 +12,7 @@ commas); what was so made carries their terms.
 COMMAND (a laptop; `make base` makes the shipped one so, in all its steps):
   python -m fusar_jax.simulate --out data/base --scenes 5000 --looking
   python -m fusar_jax.train --config configs/stage0_tiny.py \
-      --config.data.train=data/base/looking.jsonl --config.steps=1200 \
+      --config.data.train=data/base/looking.jsonl --config.steps=6000 \
       --workdir runs/stage0
 """
 
@@ -40,8 +40,8 @@ def get_config(arg=None):
   config.data.train = arg.data
   config.data.eval = ""
   config.data.max_length = 2048  # A longer example is an error.
-  config.data.buckets = (80, 112, 160, 256)
-  config.data.answer_buckets = (112, 160, 256)
+  config.data.buckets = (72, 96, 144, 256)
+  config.data.answer_buckets = (128, 176, 272)
   # Batches drawn at a time and dealt out by length; 1: as drawn.
   config.data.pool_batches = 8
   config.data.num_workers = 0
@@ -52,7 +52,7 @@ def get_config(arg=None):
   # that, in answers (0: not asked).
   config.data.cell_weight = 2.0
 
-  config.batch_size = 32
+  config.batch_size = 16
   config.accumulation = 1
   config.epochs = 20
   config.steps = 0  # Positive: instead of epochs.

@@ -21,7 +21,7 @@ LANGUAGE_PROJECTIONS = (
 VISION_PROJECTIONS = ("qkv", "proj", "gate_proj", "up_proj", "down_proj")
 FUSIONS = ("tlm", "concatenation", "sum")
 # Words that one visual token can say, see `FusarGPT.hidden_and_spoken`.
-FRAMES = 5
+FRAMES = 6
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,9 +115,9 @@ class FusarGPT(nn.Module):
   def hidden_and_spoken(
     self, batch: Batch, *, deterministic: bool = True
   ) -> jax.Array:
-    """[B, L + 10 * M, D]: `hidden`, then what visual tokens say.
+    """[B, L + 12 * M, D]: `hidden`, then what visual tokens say.
 
-    One vector says five words, word f in frame f: rolled by f * D/8 channels.
+    One vector says six words, word f in frame f: rolled by f * D/8 channels.
     Those of the first image, as they enter the decoder and halfway through it;
     normalised as hidden states are, but without a gain. See
     `fusar_jax.data.cells`.

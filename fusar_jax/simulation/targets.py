@@ -21,6 +21,7 @@ COUNT_SHARES = (0.14, 0.2, 0.18, 0.16, 0.13, 0.1, 0.09)
 # Pixels by which the sensor blurs an outline, and that boxes stay apart.
 _BLUR, _GAP = 1.0, 2.0
 _TRIES = 40
+_LINE = 28  # pixels, the side of a visual token
 _UNDER_WAY, _AT_BERTH = 0.35, 0.5
 
 
@@ -88,6 +89,9 @@ def draw_targets(
   rng: np.random.Generator, terrain: Terrain
 ) -> tuple[Target, ...]:
   """Draws the targets of a scene, in reading order of their boxes' centres.
+
+  That is by lines of 28 pixels, and in a line from left to right: the order in
+  which a causal decoder meets their visual tokens.
 
   Returns 0..6 aircraft where there are stands, 0..6 ships on the water of
   SHIP_PLACES, and none elsewhere.
@@ -207,4 +211,4 @@ def _touch(a: Target, b: Target) -> bool:
 
 def _reading_order(target: Target) -> tuple[float, float]:
   x0, y0, x1, y1 = target.box
-  return y0 + y1, x0 + x1
+  return (y0 + y1) // (2 * _LINE), x0 + x1

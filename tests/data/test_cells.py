@@ -35,17 +35,31 @@ def test_the_docstrings_example(numbered):
   moved = [numbered.encode(n)[0] for n in ("32", "6", "44", "20")]
   edges = [numbered.encode(n)[0] for n in ("4", "6", "16", "20")]
   before = [ship, end, end, *moved]
-  assert words.ids.tolist() == [*before, ship, end, end, *edges]
+  one = numbered.encode("1")[0]
+  inside = [ship, end, end, *edges, one, one, one]
+  assert words.ids.tolist() == [*before, *inside]
   places = [0, 1, 2, 3, 6, 9, 12]
-  assert words.places.tolist() == [*places, *(15 + p for p in places)]
-  assert words.weights.tolist() == [1 / 8, *[1 / 16] * 6] * 2
+  inside = [*(18 + p for p in places), 33, 34, 35]
+  assert words.places.tolist() == [*places, *inside]
+  weights = [1 / 8, *[1 / 16] * 6, 1 / 12, *[1 / 24] * 6, *[1 / 18] * 3]
+  np.testing.assert_allclose(words.weights, weights, rtol=1e-6)
   assert count_words([[4, 6, 16, 20]], (28, 84), (1, 3)) == len(words)
 
 
 def test_an_empty_image_says_so_in_every_cell(numbered):
   words = cell_words([], [], (28, 84), (28, 84), (1, 3), numbered)
-  assert words.ids.tolist() == [numbered.special_tokens().end_of_turn] * 6
-  np.testing.assert_allclose(words.weights, 1 / 6)
+  end, none = numbered.special_tokens().end_of_turn, numbered.encode("0")[0]
+  assert words.ids.tolist() == [*[end] * 6, *[none] * 3]
+  np.testing.assert_allclose(words.weights, [1 / 6] * 3 + [1 / 12] * 6)
+
+
+def test_numbers_count_all_targets_so_far(numbered):
+  """Two in cell 1, one in cell 2, one outside."""
+  boxes = [[30, 0, 40, 20], [60, 0, 70, 9], [40, 0, 50, 9], [90, 0, 99, 9]]
+  words = cell_words(boxes, ["ship"] * 4, (28, 84), (28, 84), (1, 3), numbered)
+  told = [numbered.encode(n)[0] for n in ("0", "2", "3")]
+  assert words.ids[-3:].tolist() == told
+  assert count_words(boxes, (28, 84), (1, 3)) == len(words)
 
 
 def test_words_of_visual_tokens_stand_behind_the_answer(
@@ -67,15 +81,17 @@ def test_words_of_visual_tokens_stand_behind_the_answer(
     *(numbered.encode(str(edge))[0] for edge in moved),
     *(ship, none, none, ship, none, none),
     *(numbered.encode(str(edge))[0] for edge in edges),
+    *(numbered.encode(str(number))[0] for number in (1, 1, 1, 2, 2, 2)),
   ]
   batch = pad_batch([example], config=config, length=300, cell_weight=2.0)
   words = int(example.answer_mask.sum())
-  assert batch.answer_ids.shape == (1, words + 28)
+  assert batch.answer_ids.shape == (1, words + 34)
   # Cells 0 and 3 in frames 1 to 4, 6 cells a frame, behind the 300 of text.
   frames = [6, 12, 18, 24, 9, 15, 21, 27]
   places = (batch.answer_index[0, words:] - 300).tolist()
   before = [0, 1, 2, 3, 4, 5, *frames]
-  assert places == [*before, *(30 + place for place in before)]
+  inside = [36 + place for place in before]
+  assert places == [*before, *inside, 66, 67, 68, 69, 70, 71]
   np.testing.assert_array_equal(batch.answer_ids[0, words:], example.cells.ids)
   weights = batch.answer_weight[0]
   np.testing.assert_allclose(weights[:words].sum(), 1, rtol=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusar_jax.simulation.dataset import Plan, simulate
-from fusar_jax.simulation.looking import LIST, listing, rows
+from fusar_jax.simulation.looking import LIST, held, listing, rows
 from fusar_jax.simulation.scenes import draw_scene
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import captioning
@@ -41,17 +41,40 @@ def test_a_list_worked_out():
   assert told == "2: a ship [1, 2, 3, 4]; a plane [5, 6, 7, 8]."
 
 
-def test_what_is_pointed_at_is_there_or_not(asked):
+def test_counts_are_of_what_was_asked(asked):
+  kinds = set()
+  for scene, row in asked["count"]:
+    kind = re.fullmatch(r"How many (.*)s stand out\?", row["question"])[1]
+    kinds.add(kind)
+    names = [
+      label for label in scene.labels if kind in (label.split()[-1], "target")
+    ]
+    assert row["answer"] == str(len(names))
+  assert kinds == {"ship", "plane", "target"}
+
+
+def test_what_is_pointed_at_is_named(asked):
+  """Boxes may be off by 2 pixels, and the smallest targets are 6 wide."""
   answers = set()
-  for scene, row in asked["present"]:
+  for scene, row in asked["name"]:
     box = np.array(ast.literal_eval(re.search(r"\[.*\]", row["question"])[0]))
-    answers.add(row["answer"])
-    overlap = boxes_lib.iou([box], scene.boxes)
-    if row["answer"] == "no":
+    overlap = boxes_lib.iou([box], scene.boxes)[0]
+    named = row["answer"].removeprefix("part of ")
+    answers.add(row["answer"].split()[0])
+    if named == "nothing":
       assert not overlap.any()
-    elif row["answer"] == "yes":
-      assert overlap.any()
-  assert {"yes", "no"} <= answers
+    else:
+      at = [o for o, label in zip(overlap, scene.labels) if label == named]
+      assert max(at) > 0
+  assert {"nothing", "cargo"} <= answers
+
+
+def test_what_a_box_holds_worked_out():
+  boxes, labels = np.array([[0, 0, 10, 10], [20, 0, 30, 10]]), ["a", "b"]
+  assert held(np.array([0, 0, 10, 5]), boxes, labels) == "a"
+  assert held(np.array([4, 0, 29, 10]), boxes, labels) == "b"
+  assert held(np.array([8, 0, 18, 10]), boxes, labels) == "part of a"
+  assert held(np.array([10, 0, 20, 10]), boxes, labels) == "nothing"
 
 
 def test_where_names_a_target_that_is_alone_of_its_class(asked):
@@ -70,6 +93,7 @@ def test_json_and_fields_are_read_as_answers_are(asked):
   for scene, row in asked["fields"]:
     told = captioning.parse(row["answer"]).fields
     assert len(told) == 2
+    assert "Distribution" in told
     assert all(text == scene.caption[name] for name, text in told.items())
 
 
