@@ -73,6 +73,7 @@ def model(tmp_path_factory):
   )
   params = init_params(config, jax.random.key(0))
   params = jax.tree.map(lambda leaf: 4 * leaf, params)
+  params["tlm"] = jax.tree.map(lambda leaf: 8 * leaf, params["tlm"])
   export_merged(folder / "hf", config, params, tokenizer=folder / "words")
   return folder / "hf"
 
@@ -87,7 +88,7 @@ def controls(model, manifest, tmp_path_factory):
 def command(model, manifest, out):
   return [
     *("--controls", "--model", str(model), "--data", str(manifest)),
-    *("--out", str(out), "--batch-size", "4", "--max-new-tokens", "6"),
+    *("--out", str(out), "--batch-size", "4", "--max-new-tokens", "12"),
   ]
 
 
@@ -123,7 +124,7 @@ def test_predict_shows_anchors_as_it_is_told(
   """`--anchors` by itself gives what the controls gave."""
   arguments = [
     *("--model", str(model), "--data", str(manifest), "--out", str(tmp_path)),
-    *("--batch-size", "4", "--max-new-tokens", "6", "--anchors", "shuffled"),
+    *("--batch-size", "4", "--max-new-tokens", "12", "--anchors", "shuffled"),
   ]
   assert predict.main(arguments) == 0
   assert answers(tmp_path) == answers(controls / "shuffled")
