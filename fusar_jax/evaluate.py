@@ -3,6 +3,8 @@
 COMMAND:
   python -m fusar_jax.evaluate --predictions runs/x/predictions/test.jsonl \\
       --out runs/x/scores
+  python -m fusar_jax.evaluate --model runs/x --data data/test.jsonl \\
+      --out runs/x/scores
   python -m fusar_jax.evaluate --baseline --manifest data/test.jsonl \\
       --train data/train.jsonl --out scores/baseline
   python -m fusar_jax.evaluate --predictions scores/a --against scores/b \\
@@ -13,7 +15,9 @@ COMMAND:
 Writes metrics.json (all scores) and samples.jsonl (every row, with what was
 read from its answer); with --manifest, if its images are at hand, report.html,
 too: scores, pictures of answers, training curves and where all came from. An
-answer that cannot be read counts as an empty one, and is counted. `--baseline`
+answer that cannot be read counts as an empty one, and is counted; a row that is
+no row of predictions is an error, and nothing is written. With --model the
+answers are given first, as `python -m fusar_jax.predict` does. `--baseline`
 scores answers that look at no image: the most common count, set of cells, class
 and caption of the training manifest, and no box.
 
@@ -31,11 +35,13 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fusar_jax.report import comparisons
 from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.score_table import HEADLINE
 from fusar_jax.report.scoring import (
+  MISSING,
   baseline_rows,
   evaluate_predictions,
   read_rows,
@@ -43,15 +49,27 @@ from fusar_jax.report.scoring import (
   write_scores,
 )
 from fusar_jax.tasks import pairing
+from fusar_jax.tasks.predictions import Prediction
 
+# A file has no width, and a table of tests is wide.
 _FILE_WIDTH = 110
+# Options of `predict`, which only a model has a use for.
+_ANSWERING = (
+  "adapter",
+  "legacy_sigma",
+  "batch_size",
+  "max_new_tokens",
+  "limit",
+)
+# Of answers that could not be read, and of rows without one.
+_TOLD = 5
 
 __all__ = ["evaluate_predictions", "main", "parser"]
 
 
 def table(metrics: dict, title: str) -> Table:
   """Returns the main scores as a table for the terminal."""
-  shown = Table(title=title)
+  shown = Table(title=Text(title, overflow="fold"))
   for name in ("task", "score", "value", "95 % interval", "n", "unread"):
     shown.add_column(
       name, justify="left" if name in ("task", "score") else "right"
@@ -98,7 +116,6 @@ def evaluate_controls(model, manifest, out, **options) -> Table:
   Args:
     model, manifest, out, options: see `predict_controls`.
   """
-  # Only here: it brings JAX.
   from fusar_jax.inference.controls import predict_controls
 
   answers = predict_controls(model, manifest, out, **options)
@@ -150,40 +167,107 @@ def parser() -> argparse.ArgumentParser:
     action="store_true",
     help="answer --manifest by --model under every condition of the anchors",
   )
-  controls = p.add_argument_group("--controls", "as of predict")
-  controls.add_argument("--model", help="run folder, Hugging Face folder or id")
-  controls.add_argument("--adapter")
-  controls.add_argument("--legacy-sigma", type=float)
-  controls.add_argument("--batch-size", type=int, default=16)
-  controls.add_argument("--max-new-tokens", type=int, default=256)
-  controls.add_argument("--limit", type=int)
+  p.add_argument(
+    "--model",
+    help="answer --manifest by this run folder, Hugging Face folder or hub id",
+  )
+  answering = p.add_argument_group("with --model", "as of predict")
+  answering.add_argument("--adapter")
+  answering.add_argument("--legacy-sigma", type=float)
+  answering.add_argument("--batch-size", type=int, default=16)
+  answering.add_argument("--max-new-tokens", type=int, default=256)
+  answering.add_argument("--limit", type=int)
   return p
 
 
 def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
   """Ends the command where its options do not go together."""
-  if args.controls:
-    if not (args.model and args.manifest):
-      p.error("--controls needs --model and --manifest")
-    if args.predictions or args.baseline or args.against or args.train:
-      p.error("--controls answers by itself: give no answers and no --baseline")
+  if args.controls and (args.baseline or args.against):
+    p.error("--controls answers by itself: give no answers and no --baseline")
+  if args.controls and not args.model:
+    p.error("--controls needs --model and --manifest")
+  if sum(map(bool, (args.predictions, args.model, args.baseline))) != 1:
+    p.error("give one of --predictions, --model and --baseline")
+  if not args.predictions and not args.manifest:
+    p.error("--model and --baseline need --manifest")
+  if args.baseline and args.against:
+    p.error("--against compares answers of --predictions or --model")
+  if args.train and not args.baseline:
+    p.error("--train goes with --baseline only")
+  for name in _ANSWERING:
+    if not args.model and getattr(args, name) != p.get_default(name):
+      p.error(f"--{name.replace('_', '-')} goes with --model only")
+
+
+def _answer(args: argparse.Namespace) -> str:
+  """Has the model answer; returns the path of its predictions."""
+  # Only here: it brings JAX.
+  from fusar_jax.inference.answering import predict
+
+  # A truth that cannot be read is told before hours of answers.
+  score_rows(baseline_rows(args.manifest)[: args.limit])
+  return str(predict(args.model, args.manifest, args.out, **_options(args)))
+
+
+def _options(args: argparse.Namespace) -> dict:
+  return {name: getattr(args, name) for name in _ANSWERING}
+
+
+def _score(args: argparse.Namespace, console: Console) -> None:
+  """Scores one set of answers: writes, and prints what a reader must know."""
+  if args.baseline:
+    rows, missing = baseline_rows(args.manifest, args.train), 0
+  else:
+    rows, missing = read_rows(args.predictions, args.manifest, limit=args.limit)
+  metrics, samples = score_rows(rows, missing=missing)
+  if args.baseline:
+    metrics["baseline"] = f"learned from {args.train or args.manifest}"
+  write_scores(args.out, metrics, samples)
+  console.print(table(metrics, args.predictions or "baseline"))
+  for line in remarks(rows, samples):
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+  if args.baseline or not args.manifest:
     return
-  if args.model:
-    p.error("--model goes with --controls only")
-  if args.baseline and (args.predictions or args.against or not args.manifest):
-    p.error("--baseline needs --manifest, and no --predictions")
-  if not args.baseline and (not args.predictions or args.train):
-    p.error("--predictions is needed; --train goes with --baseline only")
+  blind = score_rows(baseline_rows(args.manifest)[: args.limit])[0]
+  page = report_evaluation(
+    args.out,
+    args.predictions,
+    args.manifest,
+    metrics,
+    rows,
+    samples,
+    baselines={"most common answer of these rows": blind},
+  )
+  told = f"pictures in {page}" if page else "no pictures: no image is at hand"
+  console.print(told, markup=False, soft_wrap=True)
 
 
-def _compare(args: argparse.Namespace) -> Table:
-  if args.against:
-    return evaluate_against(
-      args.predictions, args.against, args.out, args.manifest
+def remarks(rows: list[Prediction], samples: list[dict]) -> list[str]:
+  """Returns what to tell beside the scores: guesses, answers not read."""
+  lines = []
+  if guesses := collections.Counter(row.task for row in rows if row.guessed):
+    told = ", ".join(f"{n} {task}" for task, n in guesses.most_common())
+    lines.append(f"tasks told from the question: {told}")
+  absent = [row.id for row in rows if row.unread == MISSING]
+  if absent:
+    told = ", ".join(absent[:_TOLD]) + ", ..." * (len(absent) > _TOLD)
+    lines.append(
+      f"{len(absent)} rows of the manifest have no prediction, as if answered"
+      f" by nothing: {told}"
     )
-  names = ("adapter", "legacy_sigma", "batch_size", "max_new_tokens", "limit")
-  options = {name: getattr(args, name) for name in names}
-  return evaluate_controls(args.model, args.manifest, args.out, **options)
+  unread = [
+    f"  {row.where}: {sample['parse_error']}"
+    for row, sample in zip(rows, samples, strict=True)
+    if sample["parse_error"] is not None and row.unread != MISSING
+  ]
+  if unread:
+    more = f"  ... and {len(unread) - _TOLD} more, in samples.jsonl"
+    lines += [
+      f"answers that cannot be read and count as empty: {len(unread)}",
+      *unread[:_TOLD],
+      *([more] if len(unread) > _TOLD else []),
+    ]
+  return lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -191,47 +275,28 @@ def main(argv: list[str] | None = None) -> int:
   p = parser()
   args = p.parse_args(argv)
   _check(p, args)
+  wide = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
   try:
-    if args.controls or args.against:
-      # A file has no width, and a table of tests is wide.
-      width = None if sys.stdout.isatty() else _FILE_WIDTH
-      Console(width=width).print(_compare(args))
-      return 0
-    if args.baseline:
-      rows, missing = baseline_rows(args.manifest, args.train), 0
-    else:
-      rows, missing = read_rows(args.predictions, args.manifest)
-    metrics, samples = score_rows(rows, missing=missing)
-    if args.baseline:
-      metrics["baseline"] = f"learned from {args.train or args.manifest}"
-    write_scores(args.out, metrics, samples)
-    page = None
-    if args.manifest and not args.baseline:
-      blind = score_rows(baseline_rows(args.manifest))[0]
-      page = report_evaluation(
-        args.out,
-        args.predictions,
-        args.manifest,
-        metrics,
-        rows,
-        samples,
-        baselines={"most common answer of these rows": blind},
+    if args.controls:
+      wide.print(
+        evaluate_controls(args.model, args.manifest, args.out, **_options(args))
       )
+      return 0
+    if args.model:
+      args.predictions = _answer(args)
+    if args.against:
+      wide.print(
+        evaluate_against(
+          args.predictions, args.against, args.out, args.manifest
+        )
+      )
+    else:
+      _score(args, Console())
   except (ValueError, OSError) as e:
     Console(stderr=True).print(
       f"evaluate: {e}", style="red", markup=False, soft_wrap=True
     )
     return 1
-  console = Console()
-  console.print(table(metrics, args.predictions or "baseline"))
-  if metrics["guessed_tasks"]:
-    guesses = collections.Counter(row.task for row in rows if row.guessed)
-    told = ", ".join(f"{n} {task}" for task, n in guesses.items())
-    console.print(f"tasks told from the question: {told}")
-  if missing:
-    console.print(f"{missing} rows of the manifest have no prediction")
-  if page:
-    console.print(f"pictures in {page}", soft_wrap=True)
   return 0
 
 

@@ -4,6 +4,7 @@ What `evaluate` writes: metrics.json and samples.jsonl.
 """
 
 import collections
+import dataclasses
 import json
 import pathlib
 
@@ -27,6 +28,8 @@ from fusar_jax.tasks.predictions import (
 
 # Raised whenever the same predictions no longer give the same scores.
 SCORER_VERSION = 1
+# Why a row of the manifest that nobody answered was not read.
+MISSING = "no prediction"
 SCORERS = {
   "counting": counting.score,
   "grounding": grounding.score,
@@ -56,22 +59,29 @@ def evaluate_predictions(path, manifest=None) -> dict:
   return score_rows(rows, missing=missing)[0]
 
 
-def read_rows(path, manifest=None) -> tuple[list[Prediction], int]:
-  """Returns the rows to score, and how many of them have no prediction."""
-  rows = read_predictions(path)
+def read_rows(
+  path, manifest=None, *, limit: int | None = None
+) -> tuple[list[Prediction], int]:
+  """Returns the rows to score, and how many of them have no prediction.
+
+  Args:
+    path, manifest: see `evaluate_predictions`.
+    limit: takes this many rows of the manifest only, the first ones.
+
+  Raises:
+    ValueError: rows that cannot be scored; all of a kind are told.
+  """
   if manifest is None:
-    return rows, 0
-  triplets = read_manifest(manifest)
-  known = {triplet.id: triplet for triplet in triplets}
+    return read_predictions(path), 0
+  rows = read_predictions(path, with_truth=False)
+  triplets = read_manifest(manifest)[:limit]
+  given = {row.id: row for row in rows}
+  known = {triplet.id for triplet in triplets}
   raise_bad(
     f"{path}: ids that {manifest} does not hold",
     [row.where for row in rows if row.id not in known],
   )
-  given = {row.id: row for row in rows}
-  raise_bad(
-    f"{path}: several predictions for one row of {manifest}",
-    [row.where for row in rows if given[row.id] is not row],
-  )
+  _check_tasks(triplets)
   return [
     _with_truth(triplet, given.get(triplet.id)) for triplet in triplets
   ], len(known) - len(given)
@@ -93,17 +103,23 @@ def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
     size=given.size if given else size,
     image=triplet.images[0].as_posix(),
     guessed=triplet.task is None,
+    unread=given.unread if given else MISSING,
   )
 
 
 def _task_of(triplet: Triplet) -> str:
-  task = triplet.task or guess_task(triplet.question)
-  if task not in TASKS:
-    raise ValueError(
-      f"{triplet.where}: task {triplet.task!r} is not known; give one of"
-      f' {", ".join(TASKS)} as "task".'
-    )
-  return task
+  return triplet.task or guess_task(triplet.question)
+
+
+def _check_tasks(triplets: list[Triplet]) -> None:
+  raise_bad(
+    f'tasks that are not known; give one of {", ".join(TASKS)} as "task"',
+    [
+      f"{triplet.where}: {triplet.task!r:.60}"
+      for triplet in triplets
+      if _task_of(triplet) not in TASKS
+    ],
+  )
 
 
 def baseline_rows(manifest, train=None) -> list[Prediction]:
@@ -115,8 +131,10 @@ def baseline_rows(manifest, train=None) -> list[Prediction]:
       default: the same, which flatters the baseline.
   """
   triplets = read_manifest(manifest)
+  learned = read_manifest(train) if train else triplets
+  _check_tasks([*triplets, *(learned if train else ())])
   answers = collections.defaultdict(collections.Counter)
-  for triplet in read_manifest(train) if train else triplets:
+  for triplet in learned:
     answers[_task_of(triplet)][triplet.answer] += 1
   # Ties fall to the answer that sorts first, not to the order of the file.
   common = {
@@ -151,39 +169,52 @@ def score_rows(
     "guessed_tasks": sum(row.guessed for row in rows),
     "missing": missing,
   }
-  samples, bad = {}, []
+  ordered, bad = [None] * len(rows), []
   for task, scorer in SCORERS.items():
-    chosen = [row for row in rows if row.task == task]
-    if not chosen:
+    places = [i for i, row in enumerate(rows) if row.task == task]
+    if not places:
       continue
     try:
-      metrics[task], scored = scorer(chosen)
+      metrics[task], scored = scorer([_as_read(rows[i]) for i in places])
     except ValueError as e:
       bad.append(f"{task}: {e}")
       continue
-    for row, sample in zip(chosen, scored):
-      samples[id(row)] = {
-        "id": row.id,
-        "row": row.row,
-        "image": row.image,
-        "task": task,
-        **sample,
-        "gt": row.gt,
-        "prediction_text": row.text,
-      }
+    for i, sample in zip(places, scored, strict=True):
+      ordered[i] = _sample(rows[i], sample)
   if bad:
     raise ValueError("\n".join(bad))
-  ordered = [samples[id(row)] for row in rows]
   metrics["parse_failures"] = sum(s["parse_error"] is not None for s in ordered)
   return metrics, ordered
 
 
+def _as_read(row: Prediction) -> Prediction:
+  return dataclasses.replace(row, text="") if row.unread else row
+
+
+def _sample(row: Prediction, scored: dict) -> dict:
+  return {
+    "id": row.id,
+    "row": row.row,
+    "image": row.image,
+    "task": row.task,
+    **scored,
+    **({"parse_error": row.unread} if row.unread else {}),
+    "gt": row.gt,
+    "prediction_text": row.text,
+  }
+
+
 def write_scores(out, metrics: dict, samples: list[dict]) -> None:
-  """Writes metrics.json and samples.jsonl into a folder."""
+  """Writes samples.jsonl and metrics.json into a folder.
+
+  Metrics come last, and old ones go first: where there are metrics, they are
+  those of the samples beside them.
+  """
   out = pathlib.Path(out)
-  lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
-  write_text(out / "samples.jsonl", "\n".join(lines) + "\n")
   text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+  lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
+  (out / "metrics.json").unlink(missing_ok=True)
+  write_text(out / "samples.jsonl", "\n".join(lines) + "\n")
   write_text(out / "metrics.json", text + "\n")
 
 

@@ -4,8 +4,13 @@ One JSON object per line, as the official code writes it: {"id",
 "coordinate_size", "question", "gt", "prediction_text", "detections",
 "parse_error"}. Ours may add "task", "image" and "raw_text". Every box of a row,
 in its texts and in its detections, is in pixels of its `coordinate_size`.
+
+What stands in a file is somebody else's: every line is checked, and all that
+are bad are told together, by their number. What a model said is never bad: an
+answer that cannot be read is scored as an empty one.
 """
 
+import codecs
 import dataclasses
 import json
 import pathlib
@@ -25,6 +30,11 @@ _GUESSES = (
   ("captioning", r"\bdescri(?:be|ption)|\bcaption\b"),
 )
 _SHOWN = 20
+_HALF = re.compile("[\ud800-\udfff]")
+# Answers are capped long before this. Of a longer text, which is none, so much
+# is kept, to be looked at.
+MAX_ANSWER = 200_000
+_KEPT = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Prediction:
     size: (h, w) of the image that boxes are pixels of, or None.
     image: name of the image; rows of one image are resampled together.
     guessed: the task was told from the question.
+    unread: why the answer is not even looked at, or None; it counts as empty.
   """
 
   id: str
@@ -50,6 +61,7 @@ class Prediction:
   size: tuple[int, int] | None = None
   image: str | None = None
   guessed: bool = False
+  unread: str | None = None
 
   @property
   def where(self) -> str:
@@ -117,29 +129,36 @@ def prediction_row(
   return row
 
 
-def read_predictions(path) -> list[Prediction]:
+def read_predictions(path, *, with_truth: bool = True) -> list[Prediction]:
   """Reads a predictions JSONL; empty lines are passed over.
 
+  Args:
+    path: the file.
+    with_truth: rows bring question and truth themselves. Otherwise "id" and
+      "prediction_text" are enough, and the rest is left empty.
+
   Raises:
-    ValueError: nothing in it, or malformed rows, all told together by number.
+    ValueError: nothing in it, or bad rows, all told together by number.
   """
   path = pathlib.Path(path)
   rows, bad, seen = [], [], {}
-  with path.open(encoding="utf-8") as lines:
+  # Bytes: one line that is no UTF-8 must not hide what the others are.
+  with path.open("rb") as lines:
     for number, line in enumerate(lines, start=1):
+      if number == 1:
+        line = line.removeprefix(codecs.BOM_UTF8)
       if not line.strip():
         continue
       try:
-        row = _read_row(line, number)
+        row = _read_row(_read_object(line), number, with_truth)
         first = seen.setdefault((row.id, row.question), number)
         if first != number:
-          raise ValueError(
-            f'id "{row.id}" with this question stands in row {first} already'
-          )
+          what = f'id "{row.id}"' + (" with this question" * with_truth)
+          raise ValueError(f"{what} stands in row {first} already")
         rows.append(row)
-      except (ValueError, TypeError, RecursionError) as e:
+      except ValueError as e:
         bad.append(f"row {number}: {e}")
-  raise_bad(f"{path.name}", bad)
+  raise_bad(str(path), bad)
   if not rows:
     raise ValueError(
       f"{path}: no rows. Expected one JSON object per line, as"
@@ -156,36 +175,87 @@ def raise_bad(where: str, bad: list[str]) -> None:
     raise ValueError(f"{where}: {len(bad)} bad rows:\n  {rows}")
 
 
-def _read_row(line: str, number: int) -> Prediction:
-  fields = json.loads(line)
+def _read_object(line: bytes) -> dict:
+  try:
+    fields = json.loads(line.decode("utf-8"))
+  except UnicodeDecodeError as e:
+    byte = f"byte 0x{line[e.start]:02x} at {e.start + 1}"
+    raise ValueError(f"not UTF-8 text: {byte}, {e.reason}") from None
+  except json.JSONDecodeError as e:
+    raise ValueError(f"not JSON: {e.msg} at character {e.colno}") from None
+  except RecursionError:
+    raise ValueError("not JSON: nested too deeply") from None
   if not isinstance(fields, dict):
     raise ValueError(f"expected an object, got {type(fields).__name__}")
-  needed = ("id", "question", "gt", "prediction_text")
+  return fields
+
+
+def _read_row(fields: dict, number: int, with_truth: bool) -> Prediction:
+  truth = ("question", "gt") if with_truth else ()
+  needed = ("id", *truth, "prediction_text")
   if missing := [name for name in needed if name not in fields]:
     raise ValueError(f"no {', '.join(missing)}; expected {', '.join(needed)}")
-  for name in ("question", "prediction_text"):
-    if not isinstance(fields[name], str):
+  identity = fields["id"]
+  if isinstance(identity, bool) or not isinstance(identity, (str, int)):
+    raise ValueError(f"id must be text or a number, got {identity!r:.60}")
+  texts = {"question": "", **fields, "id": str(identity)}
+  for name in ("id", "question", "prediction_text"):
+    _check_text(name, texts[name])
+  task = texts.get("task") or guess_task(texts["question"]) or ""
+  gt = image = None
+  if with_truth:
+    if task not in TASKS:
       raise ValueError(
-        f"{name} is {type(fields[name]).__name__}, expected text"
+        f"task {fields.get('task')!r:.60} is not known; give one of"
+        f' {", ".join(TASKS)} as "task"'
       )
-  task = fields.get("task") or guess_task(fields["question"])
-  if task not in TASKS:
-    raise ValueError(
-      f"task {fields.get('task')!r} is not known; give one of"
-      f' {", ".join(TASKS)} as "task"'
-    )
+    if fields["gt"] is None:
+      raise ValueError(
+        'gt is null: no truth to score by. Write "None" where there is no'
+        " target, or take the truth from a --manifest"
+      )
+    gt, image = as_text(fields["gt"]), fields.get("image")
+    _check_text("gt", gt)
+    if image is not None:
+      _check_text("image", image)
   size = fields.get("coordinate_size")
+  text = texts["prediction_text"]
+  unread = None
+  if len(text) > MAX_ANSWER:
+    unread = f"{len(text)} characters; at most {MAX_ANSWER} are read"
   return Prediction(
-    id=str(fields["id"]),
+    id=texts["id"],
     row=number,
     task=task,
-    question=fields["question"],
-    gt=as_text(fields["gt"]),
-    text=fields["prediction_text"],
-    size=None if size is None else boxes_lib.as_size(size),
-    image=fields.get("image"),
+    question=texts["question"],
+    gt=gt or "",
+    text=text[:_KEPT] if unread else text,
+    size=None if size is None else _size(size),
+    image=image,
     guessed=not fields.get("task"),
+    unread=unread,
   )
+
+
+def _check_text(name: str, value) -> None:
+  if not isinstance(value, str):
+    raise ValueError(f"{name} is {type(value).__name__}, expected text")
+  # JSON can spell what no UTF-8 file can hold, ours among them.
+  if not value.isascii() and (half := _HALF.search(value)):
+    raise ValueError(
+      f"{name}: character {half.start() + 1} is half of a surrogate pair"
+      f" ({half.group()!a}); write it as whole UTF-8 text"
+    )
+
+
+def _size(value) -> tuple[int, int]:
+  try:
+    return boxes_lib.as_size(value)
+  except (TypeError, OverflowError, ValueError):
+    raise ValueError(
+      "coordinate_size must be one whole number of pixels or [height, width],"
+      f" got {value!r:.60}"
+    ) from None
 
 
 def as_text(gt) -> str:
