@@ -1,33 +1,26 @@
 """Boxes as text and as arrays: the one place that turns one into the other.
 
-The text is Qwen2.5-VL's grounding JSON, as the published FUSAR-GPT prompt asks
-for it: `[{"bbox_2d": [x1, y1, x2, y2], "label": "ship"}, ...]`, or `None`. A
-model that answers almost so is read by one of a few named rules; whatever no
-rule covers is an error, never a guess.
+The text that is written is Qwen2.5-VL's grounding JSON, as the published
+FUSAR-GPT prompt asks for it: `[{"bbox_2d": [x1, y1, x2, y2], "label": "ship"},
+...]`, or `None`. Read is every notation of `fusar_jax.tasks.notations`, by its
+named rules.
 
 Boxes are float32[n, 4], xyxy (x1, y1, x2, y2), continuous pixels of an image of
 a stated size (height, width): a box one pixel wide spans x2 - x1 = 1.
 """
 
-import ast
 import dataclasses
 import json
-import math
 import re
 
 import numpy as np
 
-# An answer is capped long before this; a longer text is no answer.
-MAX_TEXT = 200_000
+from fusar_jax.tasks import notations, rotated
 
-_FENCE = re.compile(
-  r"(?:```|''')[ \t]*(?:json)?\s*(.*?)(?:```|''')", re.DOTALL | re.IGNORECASE
-)
-_NUMBER = r"-?\d+(?:\.\d+)?"
+_NUMBER = r"-?\d{1,9}(?:\.\d+)?"
 _BRACKETED = re.compile(
   rf"\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]"
 )
-_EMPTY = ("none", "null", "[]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +28,25 @@ class Parsed:
   """What was read from an answer.
 
   Attributes:
-    boxes: float32[n, 4], xyxy, in the coordinates that the text speaks of.
+    boxes: float32[n, 4], xyxy, in pixels; of a rotated box, the upright one
+      around it.
     labels: one name per box; "" where the text gives none.
     error: why the text could not be read, or None. The boxes are then empty:
       a parse failure counts as an empty answer, and is counted.
-    rule: names of the rules that were needed, joined by "+": "json", "none",
-      "fenced", "embedded", "python", "object", "bare", "corners".
+    rule: the notation and the rules of repair that were needed, joined by "+":
+      names of `notations.NOTATIONS` and `notations.RULES`. "json" is left out
+      where rules were needed.
+    scores: float32[n] if the text tells of every box how sure it is, else None.
+    rotated: float32[n, 5] (x1, y1, x2, y2, angle) if the notation has angles,
+      else None; see `fusar_jax.tasks.rotated`.
   """
 
   boxes: np.ndarray
   labels: tuple[str, ...] = ()
   error: str | None = None
   rule: str = "json"
+  scores: np.ndarray | None = None
+  rotated: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -57,130 +57,52 @@ def as_boxes(boxes) -> np.ndarray:
   return np.asarray(boxes, np.float32).reshape(-1, 4)
 
 
-def parse_boxes(text: str) -> Parsed:
-  """Reads boxes out of a model's answer.
+def parse_boxes(text: str, size=None) -> Parsed:
+  """Reads boxes out of a model's answer, in any notation; it never raises.
 
-  The rules, tried in this order; several may be needed for one text:
-    none      "None", "null" or "[]", in any case, with or without a full stop
-    fenced    the JSON stands in a ```json ... ``` or '''json ... ''' fence
-    embedded  words stand before or after the one list or object
-    python    quotes, None and trailing commas as in Python's literals
-    object    one object {"bbox_2d": ...} without the list around it
-    bare      lists of four numbers in place of objects
-    corners   x1 > x2 or y1 > y2: the corners are swapped
-
-  Everything else is an error; so are an answer cut off in the middle, several
-  lists, and one bad item among good ones.
+  Args:
+    text: the answer.
+    size: (height, width) of the image, or one number for a square. Notations
+      that give shares of the image cannot be read without it. An angle is of
+      the box in these pixels.
 
   Example:
-    >>> parse_boxes("```json\\n{'bbox_2d': [1, 2, 3, 4], 'label': 'ship'}```")
-    Parsed(boxes=array([[1., 2., 3., 4.]], dtype=float32), labels=('ship',), \
-error=None, rule='fenced+python+object')
+    >>> parse_boxes("```json\\n[{'bbox_2d': [1, 2, 3, 4]}]```").rule
+    'fenced+python'
+    >>> parse_boxes("A ship {<10><20><50><40>|<0>}.", (200, 100)).boxes
+    array([[10., 40., 50., 80.]], dtype=float32)
   """
   rules = []
   try:
-    items = _items(text, rules)
-    pairs = [_box(item, i, rules) for i, item in enumerate(items)]
-  except _Unreadable as e:
-    return Parsed(as_boxes([]), error=str(e), rule="+".join(rules))
+    found, span = notations.read(text, rules)
+    if span and size is None:
+      raise notations.UnreadableError(
+        f"coordinates from 0 to {span} of an image whose size is not told; give"
+        " the row a coordinate_size"
+      )
+  except notations.UnreadableError as e:
+    return Parsed(as_boxes([]), error=str(e), rule=_joined(rules))
+  boxes = as_boxes([box.corners for box in found])
+  if span:
+    boxes = scale(boxes, span, size)
+  scores, turned = [b.score for b in found], [b.angle for b in found]
+  if span == 100:
+    turned = np.column_stack([boxes, np.array(turned, np.float32)])
+    boxes = rotated.envelope(turned)
   return Parsed(
-    as_boxes([box for box, _ in pairs]),
-    tuple(label for _, label in pairs),
-    rule="+".join(dict.fromkeys(rules)) or "json",
+    boxes,
+    tuple(box.label for box in found),
+    rule=_joined(rules) or "json",
+    scores=np.array(scores, np.float32) if None not in scores else None,
+    rotated=turned if span == 100 else None,
   )
 
 
-class _Unreadable(Exception):
-  pass
-
-
-def _items(text: str, rules: list[str]) -> list:
-  if not isinstance(text, str):
-    raise _Unreadable(f"expected a text, got {type(text).__name__}")
-  if len(text) > MAX_TEXT:
-    raise _Unreadable(f"{len(text)} characters; at most {MAX_TEXT} are read")
-  body = text.strip()
-  if not body:
-    raise _Unreadable("the answer is empty; no target would be None")
-  if fences := _FENCE.findall(body):
-    if len(fences) > 1:
-      raise _Unreadable(f"{len(fences)} fenced blocks; expected one")
-    rules.append("fenced")
-    body = fences[0].strip()
-  if body.rstrip(".").lower() in _EMPTY:
-    rules.append("none")
-    return []
-  value = _value(body, rules)
-  if isinstance(value, dict):
-    rules.append("object")
-    return [value]
-  if isinstance(value, (list, tuple)):
-    if len(value) == 4 and not any(isinstance(v, (list, dict)) for v in value):
-      return [value]
-    return list(value)
-  raise _Unreadable(f"expected a JSON list of boxes, got {body[:60]!r}")
-
-
-def _value(body: str, rules: list[str]):
-  """The literal in `body`: JSON, else JSON amid words, else Python."""
-  try:
-    return json.loads(body)
-  except (ValueError, RecursionError):
-    pass
-  start = min((i for i in map(body.find, "[{") if i >= 0), default=-1)
-  end = max(body.rfind("]"), body.rfind("}")) + 1
-  if start < 0 or end <= start:
-    raise _Unreadable(f"no JSON list of boxes in {body[:60]!r}")
-  if (start, end) != (0, len(body)):
-    rules.append("embedded")
-    body = body[start:end]
-    try:
-      return json.loads(body)
-    except (ValueError, RecursionError):
-      pass
-  rules.append("python")
-  try:
-    return ast.literal_eval(body)
-  except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-    raise _Unreadable(
-      f"neither JSON nor a Python literal: {body[:60]!r}"
-    ) from None
-
-
-def _box(item, i: int, rules: list[str]) -> tuple[list[float], str]:
-  label = ""
-  if isinstance(item, dict):
-    if "bbox_2d" not in item:
-      raise _Unreadable(f'item {i}: no "bbox_2d" among {list(item)[:5]}')
-    numbers = item["bbox_2d"]
-    label = item.get("label") or ""
-    if not isinstance(label, str):
-      raise _Unreadable(f"item {i}: label is {type(label).__name__}, not text")
-  else:
-    numbers = item
-    rules.append("bare")
-  if not isinstance(numbers, (list, tuple)) or len(numbers) != 4:
-    raise _Unreadable(
-      f"item {i}: expected four numbers, got {str(numbers)[:60]}"
-    )
-  try:
-    box = [_number(v) for v in numbers]
-  except (TypeError, ValueError, OverflowError):
-    raise _Unreadable(
-      f"item {i}: expected four finite numbers, got {str(numbers)[:60]}"
-    ) from None
-  if box[0] > box[2] or box[1] > box[3]:
-    rules.append("corners")
-    box = [*map(min, box[:2], box[2:]), *map(max, box[:2], box[2:])]
-  return box, label.strip()
-
-
-def _number(value) -> float:
-  if isinstance(value, bool) or not isinstance(value, (int, float)):
-    raise TypeError
-  if not math.isfinite(value) or abs(value) > 1e6:
-    raise ValueError
-  return float(value)
+def _joined(rules: list[str]) -> str:
+  names = dict.fromkeys(rules)
+  if len(names) > 1:
+    names.pop("json", None)
+  return "+".join(names)
 
 
 def format_boxes(boxes, labels) -> str:
@@ -282,17 +204,18 @@ def area(boxes) -> np.ndarray:
 
 
 def iou(a, b) -> np.ndarray:
-  """Returns float32[n, m], intersection over union of each pair of boxes.
+  """Returns float64[n, m], intersection over union of each pair of boxes.
 
   Args:
     a: float32[n, 4], xyxy. b: float32[m, 4], xyxy.
 
-  Two boxes without area have an IoU of 0, even with themselves.
+  Two boxes without area have an IoU of 0, even with themselves. In float64, so
+  that 3/5 reaches a threshold of 0.6.
   """
-  a, b = as_boxes(a), as_boxes(b)
+  a, b = as_boxes(a).astype(float), as_boxes(b).astype(float)
   low = np.maximum(a[:, None, :2], b[None, :, :2])
   high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-  sides = np.maximum(high - low, 0)
-  both = sides[..., 0] * sides[..., 1]
-  union = area(a)[:, None] + area(b)[None] - both
+  both = np.maximum(high - low, 0).prod(-1)
+  areas = [np.maximum(x[:, 2:] - x[:, :2], 0).prod(-1) for x in (a, b)]
+  union = areas[0][:, None] + areas[1][None] - both
   return np.divide(both, union, out=np.zeros_like(both), where=union > 0)

@@ -7,7 +7,7 @@ import string
 import numpy as np
 import pytest
 
-from fusar_jax.tasks import boxes
+from fusar_jax.tasks import boxes, notations
 
 ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
 
@@ -33,6 +33,11 @@ ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
     ("[[1, 2, 3, 4], [5, 6, 7, 8]]", "bare", 2),
     ("[1, 2, 3, 4]", "bare", 1),
     (f"[{ONE.replace('1, 2, 3, 4', '3, 4, 1, 2')}]", "corners", 1),
+    (f"[{ONE}][{ONE}]", "glued", 2),
+    (f"{ONE}\n{ONE}", "glued", 2),
+    (f"[{ONE}], [{ONE}]", "comma", 2),
+    (f"{ONE}, {ONE}", "comma", 2),
+    (f"{ONE}, {ONE} {ONE}", "comma+glued", 3),
   ],
 )
 def test_each_rule_reads_what_it_names(text, rule, n):
@@ -52,7 +57,9 @@ def test_each_rule_reads_what_it_names(text, rule, n):
     "I see two ships.",
     f"[{ONE}, ",
     f"[{ONE}, {{'bbox_2d': [1, 2",
-    f"[{ONE}][{ONE}]",
+    f"{ONE}, {{'bbox_2d': [1, 2",
+    f"[{ONE}] and [{ONE}]",
+    f"```[{ONE}]``` or ```[{ONE}]```",
     '[{"bbox_2d": [1, 2, 3], "label": "ship"}]',
     '[{"bbox_2d": [1, 2, 3, "4"], "label": "ship"}]',
     '[{"bbox_2d": [1, 2, 3, NaN], "label": "ship"}]',
@@ -61,10 +68,12 @@ def test_each_rule_reads_what_it_names(text, rule, n):
     f'[{{"bbox_2d": [1, 2, 3, {"9" * 400}], "label": "ship"}}]',
     '[{"box": [1, 2, 3, 4]}]',
     '[{"bbox_2d": [1, 2, 3, 4], "label": 7}]',
+    '[{"bbox_2d": [1, 2, 3, 4], "score": "high"}]',
+    '[{"bbox_2d": [1, 2, 3, 4], "score": NaN}]',
     "[" * 5000,
     "3",
     "[1, 2, 3]",
-    "x" * (boxes.MAX_TEXT + 1),
+    "x" * (notations.MAX_TEXT + 1),
   ],
 )
 def test_what_no_rule_covers_is_an_error_and_holds_no_box(text):
