@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# A pod on one machine: N processes that meet over loopback, as hosts of a pod
+# meet over their network. Everything that several processes can break, breaks
+# here.
+#
+#   launch/local.sh [--dry-run] N --config FILE.py --workdir DIR [--config.x=...]
+#
+# DEVICES   simulated devices of each process (default 1)
+# RESTARTS  how often a run that failed or was preempted goes on (default 0)
+# PORT      of the coordinator; the port below it is used, too (default: free)
+# PYTHON    default python
+#
+# Ctrl-C or SIGTERM: all processes save, and stop at one step (exit code 75).
+# There is nothing to clean up but the workdir.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=commands.sh
+. "$(dirname "$0")/commands.sh"
+
+if [[ "${1:-}" == --dry-run ]]; then
+  DRY_RUN=1
+  shift
+fi
+[[ "${1:-}" =~ ^[1-9][0-9]*$ && $# -gt 1 ]] || usage
+processes="$1"
+shift
+python="${PYTHON:-python}"
+restarts="${RESTARTS:-0}"
+PREEMPTED=75
+
+free_port() {
+  "$python" -c 'import socket
+while True:
+  with socket.socket() as upper, socket.socket() as lower:
+    upper.bind(("127.0.0.1", 0))
+    port = upper.getsockname()[1]
+    try:
+      lower.bind(("127.0.0.1", port - 1))
+    except OSError:
+      continue
+    print(port)
+    break'
+}
+
+# start INDEX: becomes that process.
+start() {
+  local command=(
+    env
+    "JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}"
+    "FUSAR_COORDINATOR=127.0.0.1:$port"
+    "FUSAR_PROCESSES=$processes"
+    "FUSAR_PROCESS=$1"
+    "FUSAR_LOCAL_DEVICES=${DEVICES:-1}"
+    "$python" -u -m fusar_jax.train "${@:2}" "--preempted_exit=$PREEMPTED"
+  )
+  if [[ -n "$DRY_RUN" ]]; then
+    execute "${command[@]}"
+    return
+  fi
+  # A number of devices in it would contradict FUSAR_LOCAL_DEVICES.
+  unset XLA_FLAGS
+  exec "${command[@]}"
+}
+
+stopping=''
+children=()
+# All are told, as by a cloud that takes its machines back.
+stop() {
+  HEARD=1
+  stopping=1
+  kill -TERM "${children[@]}" 2>/dev/null || true
+}
+
+# run ARGUMENTS: all processes once. Returns the worst of their exit codes: a
+# failure before a preemption before 0.
+run() {
+  local index child worst=0
+  children=()
+  for ((index = 0; index < processes; index++)); do
+    (start "$index" "$@") > >(sed -u "s/^/[$index] /") 2>&1 &
+    children+=("$!")
+  done
+  trap stop TERM INT
+  for child in "${children[@]}"; do
+    await "$child"
+    if ((worst == 0 || (CODE != 0 && CODE != PREEMPTED))); then
+      worst="$CODE"
+    fi
+  done
+  return "$worst"
+}
+
+port="${PORT:-}"
+if [[ -n "$DRY_RUN" ]]; then
+  port="${port:-FREE_PORT}"
+  for ((index = 0; index < processes; index++)); do
+    start "$index" "$@"
+  done
+  exit
+fi
+
+while true; do
+  port="${PORT:-$(free_port)}"
+  code=0
+  run "$@" || code=$?
+  if ((code == 0 || restarts == 0)) || [[ -n "$stopping" ]]; then
+    exit "$code"
+  fi
+  restarts=$((restarts - 1))
+  echo "local.sh: exit code $code; the run goes on from its workdir" \
+    "($restarts restarts left)." >&2
+done

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# GPUs of a Slurm cluster: one process per GPU, or per node.
+#
+#   launch/slurm.sh [--dry-run] run ARGUMENTS OF fusar_jax.train
+#   launch/slurm.sh [--dry-run] stop | delete | logs | list
+#
+# A job that is preempted, or near its time limit, saves and is queued again
+# under its number; it resumes from its workdir. `stop` lets it save and ends it;
+# `delete` ends it at once, waiting ones too.
+#
+# To be given (environment):
+#   NAME     of the job; its log is NAME.log (all but list)
+#   NODES    how many, e.g. 2 (run)
+#   GPUS     of each node, e.g. 8 (run)
+#   WORKDIR  of the run, on a file system that all nodes see (run)
+# May be given:
+#   PER      gpu (default) or node: what gets a process
+#   PYTHON   that all nodes see (default python)
+#   GRACE    seconds before the time limit in which to save (default 120)
+#   SBATCH   more options, e.g. SBATCH='--partition=gpu --time=1-00:00:00'
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=commands.sh
+. "$(dirname "$0")/commands.sh"
+
+PREEMPTED=75
+
+# What Slurm runs, on the first node: job PROCESSES_PER_NODE COMMAND...
+job() {
+  local node hosts='' child stopping='' i
+  # For messages: process k runs on the k-th of these.
+  for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+    for ((i = 0; i < $1; i++)); do
+      hosts+="${hosts:+,}$node"
+    done
+  done
+  # Bound to its GPU a process would number it 0; JAX takes the SLURM_LOCALID-th.
+  # A process that has saved must not take the others with it.
+  FUSAR_HOSTS="$hosts" srun --label --distribution=block --gpu-bind=none \
+    --kill-on-bad-exit=0 "${@:2}" &
+  child=$!
+  # A signal to the steps alone, not to this shell.
+  trap 'HEARD=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+  trap 'HEARD=1; stopping=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR2
+  await "$child"
+  if ((CODE == PREEMPTED)) && [[ -z "$stopping" ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+  fi
+  exit "$CODE"
+}
+
+run() {
+  local command per_node devices job more=()
+  (($# > 0)) || usage
+  : "${NODES:?how many nodes, e.g. NODES=2}"
+  : "${GPUS:?GPUs of each node, e.g. GPUS=8}"
+  : "${WORKDIR:?the run, e.g. WORKDIR=/scratch/me/stage1}"
+  command=("${PYTHON:-python}" -u -m fusar_jax.train "$@" --workdir="$WORKDIR"
+    --preempted_exit="$PREEMPTED")
+  case "${PER:-gpu}" in
+    gpu) per_node="$GPUS" ;;
+    node)
+      per_node=1
+      # Else JAX takes one GPU per process.
+      devices="$(seq -s, 0 $((GPUS - 1)))"
+      command=(env JAX_LOCAL_DEVICE_IDS="$devices" "${command[@]}")
+      ;;
+    *)
+      echo "PER=$PER: expected gpu or node." >&2
+      return 2
+      ;;
+  esac
+  read -ra more <<<"${SBATCH:-}"
+  # Not the file itself, of which Slurm would run a copy elsewhere.
+  job="$(quoted "$(realpath "$0")" job "$per_node" "${command[@]}")"
+  execute sbatch --job-name="$NAME" --nodes="$NODES" \
+    --ntasks-per-node="$per_node" --gpus-per-node="$GPUS" --requeue \
+    --output="$NAME.log" --open-mode=append --signal="B:USR1@${GRACE:-120}" \
+    ${more[@]+"${more[@]}"} --wrap="exec $job"
+}
+
+if [[ "${1:-}" == --dry-run ]]; then
+  DRY_RUN=1
+  shift
+fi
+(($# > 0)) || usage
+what="$1"
+shift
+case "$what" in
+  run | stop | delete | logs) : "${NAME:?a name for the job, e.g. NAME=stage1}" ;;
+esac
+case "$what" in
+  job | run) "$what" "$@" ;;
+  stop) execute scancel --signal=USR2 --batch --name="$NAME" --me ;;
+  delete) execute scancel --name="$NAME" --me ;;
+  logs) execute tail -n +1 -F "$NAME.log" ;;
+  list) execute squeue --me ;;
+  *) usage ;;
+esac
