@@ -1,17 +1,21 @@
 """Counting: how many targets of one class does the image show?
 
 The published prompt of this task is not known; the question below is ours. The
-answer is a number in digits. Words are read too: `three ships`, `no ship`.
+answer is a number in digits. Words are read too (`three ships`, `no ship`, `a
+dozen`), and where an answer lists boxes instead of stating a number, it counts
+them.
 
 Scores: exact accuracy (the paper's), mean absolute error, and the share of
 answers within 1 of the truth.
 """
 
+import collections
 import dataclasses
 import re
 
 import numpy as np
 
+from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import scores
 from fusar_jax.tasks.predictions import Prediction, read_truths
 
@@ -25,26 +29,39 @@ _TENS = re.findall(
 )
 _WORDS = {name: i for i, name in enumerate(_UNITS)}
 _WORDS |= {name: 10 * i for i, name in enumerate(_TENS, start=2)}
-_WORDS |= {
-  f"{tens}-{_UNITS[unit]}": 10 * i + unit
-  for i, tens in enumerate(_TENS, start=2)
-  for unit in range(1, 10)
-}
-_WORDS |= {"single": 1, "no": 0, "none": 0}
+_WORDS |= {"a": 1, "single": 1, "no": 0, "none": 0}
 
 _DIGITS = re.compile(r"(?<![\w.,-])\d{1,3}(?:,\d{3})+(?![\w])|-?\d+(?:\.\d+)?")
-_NAMES = re.compile(
-  rf"\b(?:(?:{'|'.join(_TENS)})[- ](?:{'|'.join(_UNITS[1:10])})"
-  rf"|{'|'.join(_WORDS)})\b"
+_TO_99 = (
+  rf"(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_UNITS[1:10])})\b)?"
+  rf"|{'|'.join(reversed(_UNITS))}"
 )
+_NAMES = re.compile(
+  rf"\b(?:(?:(?P<hundreds>a|{'|'.join(_UNITS[1:10])})[- ])?hundred"
+  rf"(?:[- ](?:and[- ])?(?P<rest>{_TO_99}))?"
+  rf"|(?:(?P<dozens>a|{_TO_99})[- ])?dozen"
+  rf"|(?P<small>{_TO_99}|single|none|no))\b"
+)
+# Coordinates, whole or cut off: their numbers are no counts.
+_COORDINATES = re.compile(r"bbox|box_start|\d\s*[,>]\s*<?\s*-?\d")
 
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-  """A count read from an answer; `value` is None where `error` tells why."""
+  """A count read from an answer.
+
+  Attributes:
+    value: None where `error` tells why.
+    error: why no count was read, or None.
+    rule: what it was read from: "digits", "words" or "boxes"; "" if unread.
+    boxes: how many boxes the answer lists, or None if it lists none; a stated
+      number counts, whatever this is.
+  """
 
   value: int | None
   error: str | None = None
+  rule: str = ""
+  boxes: int | None = None
 
 
 def question(class_name: str) -> str:
@@ -64,7 +81,7 @@ def answer(n: int) -> str:
 
 
 def parse(text: str) -> Count:
-  """Reads one count, in digits or else in words up to ninety-nine.
+  """Reads one count: in digits, else in words below a thousand, else of boxes.
 
   Repeating the same number is no contradiction; two different ones are an
   error, and so are negative numbers and fractions.
@@ -72,19 +89,51 @@ def parse(text: str) -> Count:
   Example:
     >>> parse("There are twenty-one ships.").value, parse("No ships").value
     (21, 0)
+    >>> parse('[{"bbox_2d": [1, 2, 3, 4], "label": "ship"}]').rule
+    'boxes'
   """
+  first = min((i for i in map(text.find, "[{<") if i >= 0), default=-1)
+  if first < 0:
+    return _stated(text)
+  # Only how many there are is asked: any size will do.
+  listed = boxes_lib.parse_boxes(text, 1)
+  if listed.error is None:
+    last = max(map(text.rfind, "]}>"))
+    stated = _stated(f"{text[:first]} {text[last + 1 :]}")
+    if stated.rule:
+      return dataclasses.replace(stated, boxes=len(listed))
+    return Count(len(listed), rule="boxes", boxes=len(listed))
+  if not _COORDINATES.search(text):
+    return _stated(text)
+  stated = _stated(text[:first])
+  return stated if stated.rule else Count(None, listed.error)
+
+
+def _stated(text: str) -> Count:
   if digits := _DIGITS.findall(text):
     values = {token.replace(",", "") for token in digits}
     if any("." in v or v.startswith("-") or len(v) > 9 for v in values):
       return Count(None, f"not a count: {', '.join(digits[:3])[:60]}")
-    found = {int(v) for v in values}
+    found, rule = {int(v) for v in values}, "digits"
   else:
-    names = _NAMES.findall(text.lower())
-    found = {_WORDS[name.replace(" ", "-")] for name in names}
+    found = {_value(name) for name in _NAMES.finditer(text.lower())}
+    rule = "words"
   if len(found) != 1:
     what = f"{len(found)} different numbers" if found else "no number"
     return Count(None, f"{what} in {text.strip()[:60]!r}")
-  return Count(found.pop())
+  return Count(found.pop(), rule=rule)
+
+
+def _value(name: re.Match) -> int:
+  if name["small"]:
+    return _to_99(name["small"])
+  if name[0].endswith("dozen"):
+    return 12 * _to_99(name["dozens"] or "a")
+  return 100 * _WORDS[name["hundreds"] or "a"] + _to_99(name["rest"] or "zero")
+
+
+def _to_99(name: str) -> int:
+  return sum(_WORDS[part] for part in re.split("[- ]", name))
 
 
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
@@ -94,7 +143,8 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   targets.
 
   Returns:
-    Metrics `accuracy`, `within_1`, `mae`, and one sample per row.
+    Metrics `accuracy`, `within_1`, `mae`, how many answers were read from what
+    (`read_from`), and one sample per row.
   """
   true = np.array([t.value for t in read_truths(rows, parse)], np.int64)
   counts = [parse(row.text) for row in rows]
@@ -102,6 +152,9 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   off = np.abs(np.array([count.value or 0 for count in counts]) - true)
   right, near = read & (off == 0), read & (off <= 1)
   n = len(rows)
+  sums = scores.by_image(
+    [row.image or row.id for row in rows], np.stack([off, np.ones(n)], 1)
+  )
   metrics = {
     "accuracy": scores.share(right),
     "within_1": scores.share(near),
@@ -110,8 +163,11 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     "ci95": {
       "accuracy": scores.wilson(right.sum(), n),
       "within_1": scores.wilson(near.sum(), n),
-      "mae": scores.bootstrap(off[:, None], lambda sums: sums[:, 0] / n),
+      "mae": scores.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
     },
+    "read_from": dict(
+      collections.Counter(count.rule for count in counts if count.rule)
+    ),
     "parse_failure_rate": scores.share(~read),
   }
   samples = [
@@ -119,6 +175,8 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
       "predicted": count.value,
       "true": int(t),
       "correct": bool(r),
+      "read_from": count.rule,
+      "boxes": count.boxes,
       "parse_error": count.error,
     }
     for count, t, r in zip(counts, true, right)

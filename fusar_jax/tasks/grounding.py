@@ -8,7 +8,8 @@ prompt and the definitions of its metrics are not known; ours:
   top1     the first predicted cell is a true one
 
 Where no cell holds a target, each of the three is right only if the answer says
-so (`None`). `jaccard` is the stricter reading of acc@50: |P & T| / |P | T|.
+so (`None`). By option, acc@100 and acc@50 are read as a Jaccard index |P & T| /
+|P | T| of at least 1 and 0.5, so that cells too many count, too, at 50.
 """
 
 import dataclasses
@@ -33,17 +34,28 @@ CELLS = (
   "bottom-right",
 )
 
-_ROWS = {"top": 0, "upper": 0, "north": 0, "bottom": 2, "lower": 2, "south": 2}
-_COLUMNS = {"left": 0, "west": 0, "right": 2, "east": 2}
-_MIDDLE = ("center", "centre", "central", "middle")
+_ROWS = {
+  **dict.fromkeys(("top", "upper", "northern", "north"), 0),
+  **dict.fromkeys(("bottom", "lower", "southern", "south"), 2),
+}
+_COLUMNS = {
+  **dict.fromkeys(("left", "western", "west"), 0),
+  **dict.fromkeys(("right", "eastern", "east"), 2),
+}
+_MIDDLE = ("center", "centre", "central", "middle", "mid")
 _ROW_WORDS = {**_ROWS, **dict.fromkeys(_MIDDLE, 1)}
 _COLUMN_WORDS = {**_COLUMNS, **dict.fromkeys(_MIDDLE, 1)}
 
 _ROW = "|".join(_ROW_WORDS)
 _COLUMN = "|".join(_COLUMN_WORDS)
 _SIDE = "|".join(_COLUMNS)
+_END = "|".join(_ROWS)
+# A middle word and a row is one cell ("center top") unless a column follows.
 _CELL = re.compile(
-  rf"\b(?:({_ROW})[- ]?({_COLUMN})|({_SIDE})[- ]({_ROW})|({_ROW})|({_SIDE}))\b"
+  rf"\b(?:(?P<row>{_ROW})[- ]*(?P<column>{_COLUMN})"
+  rf"|(?P<side>{_SIDE})[- ]+(?P<side_row>{_ROW})"
+  rf"|(?:{'|'.join(_MIDDLE)})[- ]+(?P<end>{_END})(?![- ]*(?:{_COLUMN})\b)"
+  rf"|(?P<alone>{_ROW})|(?P<alone_side>{_SIDE}))\b"
 )
 
 
@@ -97,25 +109,39 @@ def answer(boxes, size_hw) -> str:
   return ", ".join(names) or "None"
 
 
+def find_cells(text: str) -> list[tuple[int, int]]:
+  """Returns (place in the text, cell) of each cell that a text names.
+
+  `top center`, `upper middle`, `center top` and `top` are one cell; so are
+  `middle left`, `left center`, `west` and `left`; `central region` and `middle`
+  are the centre.
+
+  Example:
+    >>> find_cells("upper left and the central region")
+    [(0, 0), (19, 4)]
+  """
+  # As long as the text; a line or a list item ends a name.
+  words = re.sub(r"[\n\r]", ",", text.lower())
+  words = re.sub(r"[_\s]", " ", words)
+  found = []
+  for name in _CELL.finditer(words):
+    row = name["row"] or name["side_row"] or name["end"] or name["alone"]
+    column = name["column"] or name["side"] or name["alone_side"]
+    y, x = _ROW_WORDS[row or "center"], _COLUMN_WORDS[column or "center"]
+    found.append((name.start(), 3 * y + x))
+  return found
+
+
 def parse(text: str) -> Cells:
   """Reads the names of cells, with the usual synonyms, each cell once.
-
-  `top center`, `upper middle` and `top` are one cell; so are `middle left`,
-  `left center` and `left`; `central region` and `middle` are the centre.
 
   Example:
     >>> parse("upper left and the central region").cells
     (0, 4)
   """
-  words = re.sub(r"[_\s]+", " ", text.lower())
-  cells = []
-  for row, column, side, side_row, alone, alone_side in _CELL.findall(words):
-    y = _ROW_WORDS[row or side_row or alone or "center"]
-    x = _COLUMN_WORDS[column or side or alone_side or "center"]
-    cells.append(3 * y + x)
-  if cells:
-    return Cells(tuple(dict.fromkeys(cells)))
-  if re.search(r"\b(?:none|no)\b|^\s*\[\]\s*$", words):
+  if found := find_cells(text):
+    return Cells(tuple(dict.fromkeys(cell for _, cell in found)))
+  if re.search(r"\b(?:none|no|nowhere)\b|\A\s*\[\s*\]\s*\Z", text.lower()):
     return Cells(())
   return Cells((), f"no cell of the grid in {text.strip()[:60]!r}")
 
@@ -147,38 +173,62 @@ def top1(predicted: Cells, true: tuple[int, ...]) -> bool:
   return bool(predicted.cells) and predicted.cells[0] in true
 
 
-_SCORES = {"acc@100": acc100, "acc@50": acc50, "top1": top1}
+def acc50_jaccard(predicted: Cells, true: tuple[int, ...]) -> bool:
+  """At least half of all cells that are predicted or true are both."""
+  return jaccard(predicted, true) >= 0.5
 
 
-def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
+# How acc@50 can be read: the rule, and its definition in words. For acc@100
+# both readings agree.
+READINGS = {
+  "recall": (acc50, "at least half of the true cells predicted"),
+  "jaccard": (
+    acc50_jaccard,
+    "predicted and true cells have a Jaccard index of at least 0.5",
+  ),
+}
+
+
+def score(
+  rows: list[Prediction], *, reading: str = "recall"
+) -> tuple[dict, list[dict]]:
   """Scores grounding rows.
+
+  Args:
+    rows: of this task.
+    reading: of acc@50, one of READINGS.
 
   Returns:
     Metrics `acc@100`, `acc@50`, `top1`, `jaccard` (mean) and the definitions
     that they follow, and one sample per row.
   """
+  half, half_in_words = READINGS[reading]
+  rules = {"acc@100": acc100, "acc@50": half, "top1": top1}
   true = [truth.cells for truth in read_truths(rows, parse)]
   predicted = [parse(row.text) for row in rows]
   pairs = list(zip(predicted, true))
   right = {
     name: np.array([rule(*pair) for pair in pairs])
-    for name, rule in _SCORES.items()
+    for name, rule in rules.items()
   }
   overlap = np.array([jaccard(*pair) for pair in pairs])
   failed = np.array([cells.error is not None for cells in predicted])
   n = len(rows)
+  sums = scores.by_image(
+    [row.image or row.id for row in rows], np.stack([overlap, np.ones(n)], 1)
+  )
   metrics = {
     **{name: scores.share(hits) for name, hits in right.items()},
     "jaccard": float(overlap.mean()),
     "n": n,
     "ci95": {
       **{name: scores.wilson(hits.sum(), n) for name, hits in right.items()},
-      "jaccard": scores.bootstrap(overlap[:, None], lambda s: s[:, 0] / n),
+      "jaccard": scores.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
     },
     "parse_failure_rate": scores.share(failed),
     "definitions": {
       "acc@100": "predicted set of cells equals the true set",
-      "acc@50": "at least half of the true cells predicted",
+      "acc@50": half_in_words,
       "top1": "first predicted cell is a true one",
     },
   }
@@ -187,6 +237,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
       "predicted": [CELLS[cell] for cell in cells.cells],
       "true": [CELLS[cell] for cell in truth],
       **{name: bool(hits[i]) for name, hits in right.items()},
+      "jaccard": float(overlap[i]),
       "parse_error": cells.error,
     }
     for i, (cells, truth) in enumerate(pairs)

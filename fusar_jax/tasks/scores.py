@@ -4,7 +4,7 @@ Shares get Wilson's interval; everything that is a ratio of sums over images
 (F1, precision, recall, a mean) gets a percentile bootstrap over images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -62,6 +62,37 @@ def bootstrap(
   """
   values = statistic(resample(counts, resamples=resamples, seed=seed))
   return [float(v) for v in np.percentile(values, [2.5, 97.5])]
+
+
+def bootstrap_all(
+  counts, statistics: Mapping[str, Callable[[np.ndarray], np.ndarray]]
+) -> dict[str, list[float]]:
+  """Returns the `bootstrap` of each statistic, all of the same resamples."""
+  sums = resample(counts)
+  return {
+    name: [float(v) for v in np.percentile(statistic(sums), [2.5, 97.5])]
+    for name, statistic in statistics.items()
+  }
+
+
+def by_image(images: Sequence[Hashable], values) -> np.ndarray:
+  """Returns float64[images, c], sums of the rows [n, c] of each image.
+
+  Rows of one image are not independent: they are resampled together.
+
+  Args:
+    images: the image of each row.
+    values: [n, c].
+
+  Example:
+    >>> by_image(["a", "b", "a"], [[1, 1], [2, 1], [4, 1]]).tolist()
+    [[5.0, 2.0], [2.0, 1.0]]
+  """
+  values = np.asarray(values, np.float64)
+  places = {image: i for i, image in enumerate(dict.fromkeys(images))}
+  sums = np.zeros((len(places), values.shape[1]))
+  np.add.at(sums, [places[image] for image in images], values)
+  return sums
 
 
 def resample(

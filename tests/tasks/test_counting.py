@@ -1,5 +1,7 @@
 """Counting: digits, words, contradictions, and scores worked out by hand."""
 
+import dataclasses
+
 import pytest
 
 from fusar_jax.tasks import counting
@@ -31,15 +33,54 @@ def rows(pairs):
     ("No ships", 0),
     ("None", 0),
     ("zero", 0),
+    ("ninety-nine", 99),
+    ("a hundred ships", 100),
+    ("two hundred and twenty-one ships", 221),
+    ("nine hundred twelve", 912),
+    ("a dozen ships", 12),
+    ("two dozen", 24),
+    ('{"count": 3}', 3),
+    ("[3]", 3),
   ],
 )
 def test_counts_that_are_read(text, value):
-  assert counting.parse(text) == counting.Count(value)
+  count = counting.parse(text)
+  assert (count.value, count.error, count.boxes) == (value, None, None)
+  assert count.rule == ("digits" if any(map(str.isdigit, text)) else "words")
+
+
+ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
+
+
+@pytest.mark.parametrize(
+  ("text", "value", "rule", "boxes"),
+  [
+    (f"[{ONE}, {ONE}]", 2, "boxes", 2),
+    (f"```json\n[{ONE}]\n```", 1, "boxes", 1),
+    ("[]", 0, "boxes", 0),
+    ("{<1><2><3><4>}{<5><6><7><8>}", 2, "boxes", 2),
+    ("[[1, 2, 3, 4, 0]][[5, 6, 7, 8, 0]]", 2, "boxes", 2),
+    # A number that is stated counts, whatever is listed.
+    ("There are 3 ships: [1, 2, 3, 4]", 3, "digits", 1),
+    ("Two ships. [[1, 2, 3, 4], [5, 6, 7, 8]]", 2, "words", 2),
+    ("There are 5: [1, 2, 3", 5, "digits", None),
+  ],
+)
+def test_boxes_are_counted_where_no_number_is_stated(text, value, rule, boxes):
+  assert counting.parse(text) == counting.Count(value, None, rule, boxes)
+
+
+@pytest.mark.parametrize("text", ['[{"bbox_2d', "[1, 2, 3", "[[1, 1, 1, 1]"])
+def test_coordinates_that_are_cut_off_are_no_count(text):
+  assert counting.parse(text).error
 
 
 @pytest.mark.parametrize(
   "text",
-  ["", "many", "-3", "2.5", "3 or 4", "one or two", "9" * 30, "someone"],
+  [
+    *("", "many", "-3", "2.5", "3 or 4", "one or two", "9" * 30, "someone"),
+    *("hundreds of ships", "dozens", "one, two"),
+  ],
 )
 def test_counts_that_are_not(text):
   count = counting.parse(text)
@@ -70,6 +111,15 @@ def test_scores_by_hand():
   assert metrics["n"] == 5
   assert set(metrics["ci95"]) == {"accuracy", "within_1", "mae"}
   assert [s["correct"] for s in samples] == [True, False, False, False, False]
+  assert metrics["read_from"] == {"digits": 3}
+
+
+def test_rows_of_one_image_are_resampled_together():
+  """Two rows of one image: whatever is drawn, the mean is that of both."""
+  first, second = rows([("2", "2"), ("2", "6")])
+  together = [dataclasses.replace(r, image="a") for r in (first, second)]
+  assert counting.score(together)[0]["ci95"]["mae"] == [2.0, 2.0]
+  assert counting.score([first, second])[0]["ci95"]["mae"] == [0.0, 4.0]
 
 
 def test_a_truth_that_cannot_be_read_names_its_row():

@@ -22,7 +22,17 @@ from fusar_jax.tasks.predictions import Prediction
     ("centre", (4,)),
     ("bottom_left", (6,)),
     ("center, center, top-right", (4, 2)),
+    ("center top", (1,)),
+    ("middle bottom, left", (7, 3)),
+    ("center top-left", (4, 0)),
+    ("center\ntop-right", (4, 2)),
+    ("northwest and south-east", (0, 8)),
+    ("the northern part", (1,)),
+    ("mid-left", (3,)),
+    ("TopLeft", (0,)),
+    ('["top-left", "center"]', (0, 4)),
     ("None", ()),
+    ("[ ]", ()),
     ("There are no ships", ()),
   ],
 )
@@ -30,7 +40,14 @@ def test_cells_that_are_read(text, cells):
   assert grounding.parse(text) == Cells(cells)
 
 
-@pytest.mark.parametrize("text", ["", "everywhere", "42"])
+def test_cells_are_found_where_they_stand():
+  text = "A ship at the Top  Left;\ta car in the\ncenter"
+  found = grounding.find_cells(text)
+  assert [cell for _, cell in found] == [0, 4]
+  assert [text[place] for place, _ in found] == ["T", "c"]
+
+
+@pytest.mark.parametrize("text", ["", "everywhere", "42", "[42]"])
 def test_cells_that_are_not(text):
   cells = grounding.parse(text)
   assert cells.cells == ()
@@ -92,5 +109,15 @@ def test_score_counts_rows():
   assert metrics["acc@100"] == pytest.approx(1 / 3)
   assert metrics["acc@50"] == pytest.approx(2 / 3)
   assert metrics["top1"] == pytest.approx(2 / 3)
+  assert metrics["jaccard"] == pytest.approx(1.5 / 3)
   assert metrics["parse_failure_rate"] == pytest.approx(1 / 3)
   assert samples[1]["true"] == ["center", "top-center"]
+
+
+def test_acc50_by_option_counts_cells_too_many():
+  """Recall 1 of 1, and a Jaccard index of 1 of 3."""
+  rows = [Prediction("a", 1, "grounding", "", "left", "left, top, center")]
+  assert grounding.score(rows)[0]["acc@50"] == 1
+  metrics, _ = grounding.score(rows, reading="jaccard")
+  assert (metrics["acc@100"], metrics["acc@50"], metrics["top1"]) == (0, 0, 1)
+  assert "Jaccard" in metrics["definitions"]["acc@50"]

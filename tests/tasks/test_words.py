@@ -18,6 +18,11 @@ NAMES = ("fishing ship", "cargo ship", "plane")
     ("plane", "plane"),
     ("planes", "plane"),
     ("tanker ship", "tanker ship"),
+    ("a freighter", "cargo ship"),
+    ("Cargo vessels", "cargo ship"),
+    ("cargo", "cargo ship"),
+    ("The object is an aircraft, seen from above.", "plane"),
+    ("aeroplanes", "plane"),
   ],
 )
 def test_names_that_are_read(text, name):
@@ -27,6 +32,41 @@ def test_names_that_are_read(text, name):
 def test_the_longest_name_wins():
   parsed = classification.parse("a cargo ship", ("ship", "cargo ship"))
   assert parsed.name == "cargo ship"
+
+
+def test_names_are_told_as_they_are_offered():
+  assert classification.parse("airplane", ("aircraft", "car")).name == (
+    "aircraft"
+  )
+  assert classification.parse("T-72s", ("t-72", "t-62")).name == "t-72"
+  assert classification.parse("ZSU 23-4", ("zsu_23-4",)).name == "zsu 23-4"
+
+
+def test_what_a_data_set_tells_apart_stays_apart():
+  names = ("ship", "vessel", "plane")
+  assert classification.parse("a vessel", names).name == "vessel"
+  assert classification.parse("two ships", names).name == "ship"
+  # "cargo" might be either.
+  both = ("cargo ship", "cargo plane")
+  assert classification.parse("cargo", both).name == "cargo"
+  assert classification.parse("cargo plane", both).name == "cargo plane"
+
+
+@pytest.mark.parametrize(
+  ("name", "kind"),
+  [
+    ("cargo ship", "ship"),
+    ("Fishing vessel", "ship"),
+    ("tanker", "ship"),
+    ("A320_321", "plane"),
+    ("Boeing787", "plane"),
+    ("aircraft", "plane"),
+    ("2S1", "2s1"),
+    ("", ""),
+  ],
+)
+def test_kinds(name, kind):
+  assert classification.coarse(name) == kind
 
 
 @pytest.mark.parametrize(
@@ -45,24 +85,52 @@ def test_a_question_offers_its_names():
 
 
 def test_classification_by_hand():
-  """4 rows: 1 right, 1 of the right coarse class, 1 wrong, 1 unread."""
+  """5 rows: 1 right, 1 of the right kind, 1 wrong, 1 unread, 1 not offered.
+
+  The last two are invalid; the last is of a ship, the right kind.
+  """
   asked = classification.question([1, 2, 3, 4], NAMES)
   pairs = [
     ("cargo ship", "cargo ship"),
     ("cargo ship", "fishing ship"),
     ("plane", "cargo ship"),
     ("plane", "plane or cargo ship"),
+    ("cargo ship", "tug"),
   ]
-  metrics, _ = classification.score(
+  metrics, samples = classification.score(
     [
       Prediction(str(i), i, "classification", asked, gt, given)
       for i, (gt, given) in enumerate(pairs)
     ]
   )
-  assert metrics["accuracy"] == pytest.approx(1 / 4)
-  assert metrics["coarse_accuracy"] == pytest.approx(2 / 4)
-  assert metrics["per_class"]["cargo ship"]["accuracy"] == pytest.approx(1 / 2)
-  assert metrics["parse_failure_rate"] == pytest.approx(1 / 4)
+  assert metrics["accuracy"] == pytest.approx(1 / 5)
+  assert metrics["coarse_accuracy"] == pytest.approx(3 / 5)
+  assert metrics["invalid"] == pytest.approx(2 / 5)
+  assert metrics["per_class"]["cargo ship"]["accuracy"] == pytest.approx(1 / 3)
+  assert metrics["per_kind"]["plane"]["accuracy"] == 0
+  assert metrics["per_kind"]["ship"]["n"] == 3
+  assert metrics["parse_failure_rate"] == pytest.approx(1 / 5)
+  assert set(metrics["ci95"]) == {"accuracy", "coarse_accuracy", "invalid"}
+  assert metrics["confusion"] == {
+    "classes": ["cargo ship", "plane"],
+    "columns": ["cargo ship", "plane", "(other)", "(not read)"],
+    "counts": [[1, 0, 2, 0], [1, 0, 0, 1]],
+  }
+  assert [s["invalid"] for s in samples] == [False] * 3 + [True] * 2
+
+
+def test_without_names_to_choose_from_the_true_ones_are_held_against():
+  pairs = [("aircraft", "It is an airplane."), ("ship", "car"), ("ship", "x y")]
+  metrics, samples = classification.score(
+    [
+      Prediction(str(i), i, "classification", "What is it?", gt, given)
+      for i, (gt, given) in enumerate(pairs)
+    ]
+  )
+  assert samples[0]["predicted"] == "aircraft"
+  assert metrics["accuracy"] == pytest.approx(1 / 3)
+  assert metrics["invalid"] == pytest.approx(2 / 3)
+  assert metrics["parse_failure_rate"] == 0
 
 
 FIELDS = {name: f"{name.lower()} words" for name in captioning.FIELDS}
