@@ -4,7 +4,8 @@ Stage 1 learns these texts. Each field is a sentence with a fixed beginning, so
 a caption can be read back field by field.
 
 Scores: share of fields given exactly (case and punctuation aside), in all and
-per field, and the mean overlap of words, which also rewards a near miss.
+per field, and the mean overlap of words, which also rewards a near miss; BLEU,
+ROUGE-L and CIDEr of the whole caption, with its fixed beginnings.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusar_jax.tasks import scores
+from fusar_jax.tasks import scores, text_scores
 from fusar_jax.tasks.predictions import Prediction, read_truths
 
 FIELDS = {
@@ -28,8 +29,9 @@ FIELDS = {
   "Water": "Water presence:",
 }
 # At the start of a sentence only: "mixed spatial layout: ..." occurs amid one.
+# The space before it ends at a new line, so that long gaps take linear time.
 _BEGINNING = re.compile(
-  rf"(?:^|[.;\n])\s*({'|'.join(FIELDS.values())})", re.IGNORECASE
+  rf"(?:^|[.;\n])[^\S\n]*({'|'.join(FIELDS.values())})", re.IGNORECASE
 )
 _FIELD = {text.lower(): name for name, text in FIELDS.items()}
 
@@ -99,23 +101,20 @@ def parse(text: str) -> Caption:
   return Caption(fields)
 
 
-def _words(text: str) -> list[str]:
-  return re.findall(r"[\w-]+", text.lower())
-
-
 def overlap(predicted: str, true: str) -> float:
   """Returns the F1 of the two texts' words, as bags; two empty texts agree."""
-  a, b = Counter(_words(predicted)), Counter(_words(true))
+  a, b = (Counter(text_scores.words(text)) for text in (predicted, true))
   total = a.total() + b.total()
   return 2 * (a & b).total() / total if total else 1.0
 
 
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
-  """Scores captions, on the fields that the true caption has.
+  """Scores captions, their fields on those that the true caption has.
 
   Returns:
-    Metrics `accuracy` and `word_f1` over all fields, `per_field`, and one
-    sample per row.
+    Metrics `accuracy` and `word_f1` over all fields, `bleu_1` to `bleu_4`,
+    `rouge_l` and `cider` of whole captions, `per_field`, and one sample per
+    row.
   """
   truths = read_truths(rows, parse)
   captions = [parse(row.text) for row in rows]
@@ -127,37 +126,40 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
       if name in truth.fields:
         given = caption.fields.get(name)
         want = truth.fields[name]
-        exact[i, j] = given is not None and _words(given) == _words(want)
+        exact[i, j] = given is not None and _same(given, want)
         near[i, j] = 0.0 if given is None else overlap(given, want)
   known = ~np.isnan(exact)
   failed = np.array([caption.error is not None for caption in captions])
-
-  def mean_interval(values):
-    sums = np.stack([np.nansum(values, 1), known.sum(1)], 1)
-    return scores.bootstrap(sums, lambda s: s[:, 0] / s[:, 1])
-
+  images = [row.image or row.id for row in rows]
+  texts = text_scores.compare(
+    ["" if unread else row.text for row, unread in zip(rows, failed)],
+    [[row.gt] for row in rows],
+  )
+  of_texts, text_intervals = text_scores.summary(texts, images)
+  sums = np.stack([np.nansum(exact, 1), np.nansum(near, 1), known.sum(1)], 1)
+  intervals = scores.bootstrap_all(
+    scores.by_image(images, sums),
+    {
+      "accuracy": lambda s: s[:, 0] / s[:, 2],
+      "word_f1": lambda s: s[:, 1] / s[:, 2],
+    },
+  )
   metrics = {
     "accuracy": float(np.nanmean(exact)),
     "word_f1": float(np.nanmean(near)),
+    **of_texts,
     "n": len(rows),
-    "ci95": {"accuracy": mean_interval(exact), "word_f1": mean_interval(near)},
-    "per_field": {},
+    "ci95": {**intervals, **text_intervals},
+    "per_field": _by_field(exact, near, known),
     "parse_failure_rate": scores.share(failed),
   }
-  for j, name in enumerate(FIELDS):
-    if n := int(known[:, j].sum()):
-      hits = np.nansum(exact[:, j])
-      metrics["per_field"][name] = {
-        "accuracy": float(hits / n),
-        "word_f1": float(np.nanmean(near[:, j])),
-        "n": n,
-        "ci95": {"accuracy": scores.wilson(int(hits), n)},
-      }
   samples = [
     {
       "fields_right": int(np.nansum(exact[i])),
       "fields": int(known[i].sum()),
       "word_f1": float(np.nanmean(near[i])),
+      "rouge_l": float(texts.rouge_l[i]),
+      "cider": float(texts.cider[i]),
       "right": {
         name: bool(exact[i, j]) for j, name in enumerate(FIELDS) if known[i, j]
       },
@@ -166,3 +168,21 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     for i, caption in enumerate(captions)
   ]
   return metrics, samples
+
+
+def _same(given: str, want: str) -> bool:
+  return text_scores.words(given) == text_scores.words(want)
+
+
+def _by_field(exact, near, known) -> dict:
+  found = {}
+  for j, name in enumerate(FIELDS):
+    if n := int(known[:, j].sum()):
+      hits = int(np.nansum(exact[:, j]))
+      found[name] = {
+        "accuracy": hits / n,
+        "word_f1": float(np.nanmean(near[:, j])),
+        "n": n,
+        "ci95": {"accuracy": scores.wilson(hits, n)},
+      }
+  return found
