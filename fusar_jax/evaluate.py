@@ -43,12 +43,13 @@ from fusar_jax.report.score_table import HEADLINE
 from fusar_jax.report.scoring import (
   MISSING,
   baseline_rows,
+  blind_rows,
   evaluate_predictions,
   read_rows,
   score_rows,
   write_scores,
 )
-from fusar_jax.tasks import pairing
+from fusar_jax.tasks import notations, pairing
 from fusar_jax.tasks.predictions import Prediction
 
 # A file has no width, and a table of tests is wide.
@@ -228,7 +229,7 @@ def _score(args: argparse.Namespace, console: Console) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
   if args.baseline or not args.manifest:
     return
-  blind = score_rows(baseline_rows(args.manifest)[: args.limit])[0]
+  blind = score_rows(blind_rows(rows))[0]
   page = report_evaluation(
     args.out,
     args.predictions,
@@ -243,11 +244,21 @@ def _score(args: argparse.Namespace, console: Console) -> None:
 
 
 def remarks(rows: list[Prediction], samples: list[dict]) -> list[str]:
-  """Returns what to tell beside the scores: guesses, answers not read."""
+  """Returns what to tell beside the scores: guesses, repairs, answers lost."""
   lines = []
   if guesses := collections.Counter(row.task for row in rows if row.guessed):
     told = ", ".join(f"{n} {task}" for task, n in guesses.most_common())
     lines.append(f"tasks told from the question: {told}")
+  repairs = collections.Counter(
+    rule
+    for sample in samples
+    if sample["parse_error"] is None
+    for rule in sample.get("rule", "").split("+")
+    if rule in notations.RULES and rule != "none"
+  )
+  if repairs:
+    told = ", ".join(f"{n} {rule}" for rule, n in repairs.most_common())
+    lines.append(f"answers read by a rule of repair: {told}")
   absent = [row.id for row in rows if row.unread == MISSING]
   if absent:
     told = ", ".join(absent[:_TOLD]) + ", ..." * (len(absent) > _TOLD)

@@ -159,18 +159,18 @@ def test_rows_without_an_answer_are_named(tmp_path, manifest, capsys):
 
 
 @pytest.mark.parametrize(
-  ("said", "told"),
+  "said",
   [
-    (BOX.replace("[10,", "[NaN,"), "finite numbers"),
-    (BOX[:20], ""),
-    ("7" * 5000, ""),
-    ("[" * 100_000, ""),
-    ("a" * 50_000_000, "50000000 characters; at most 200000 are read"),
+    BOX.replace("[10,", "[NaN,"),
+    BOX[:20],
+    "7" * 5000,
+    "[" * 100_000,
+    "a" * 50_000_000,
   ],
   ids=["NaN", "cut", "digits", "deep", "50 MB"],
 )
 @pytest.mark.parametrize("question", [COUNT, DETECT])
-def test_no_answer_is_an_error(tmp_path, capsys, said, told, question):
+def test_no_answer_is_an_error(tmp_path, capsys, said, question):
   """It counts as empty, and is told by row; the others are scored."""
   truth = "1" if question == COUNT else BOX
   rows = [
@@ -186,14 +186,12 @@ def test_no_answer_is_an_error(tmp_path, capsys, said, told, question):
   rows[1]["prediction_text"] = said
   path = predictions(tmp_path / "p.jsonl", rows)
   out = tmp_path / "scores"
-  if question == COUNT and "bbox" in said:
-    told = "numbers"
   assert evaluate.main(["--predictions", str(path), "--out", str(out)]) == 0
   metrics = json.loads((out / "metrics.json").read_text())
   assert (metrics["n"], metrics["parse_failures"]) == (2, 1)
   good, bad = map(json.loads, (out / "samples.jsonl").open())
   assert good["parse_error"] is None
-  assert told in bad["parse_error"]
+  assert bad["parse_error"]
   assert (out / "samples.jsonl").stat().st_size < 1_000_000
   printed = capsys.readouterr().out
   assert "cannot be read and count as empty: 1" in printed
@@ -285,6 +283,18 @@ def of_every_task(i):
     )
     for task, (question, truth) in asked.items()
   ]
+
+
+def test_repairs_are_told(tmp_path, capsys):
+  """Each by the name of its rule; what needed none is not counted."""
+  rows = [of_every_task(i)[-1] for i in range(3)]
+  rows[0]["prediction_text"] = f"```json\n{rows[0]['prediction_text']}\n```"
+  rows[1]["prediction_text"] = f"Here: {rows[1]['prediction_text']}"
+  path = predictions(tmp_path / "p.jsonl", rows)
+  out = str(tmp_path / "out")
+  assert evaluate.main(["--predictions", str(path), "--out", out]) == 0
+  told = "answers read by a rule of repair: 1 fenced, 1 embedded"
+  assert told in capsys.readouterr().out
 
 
 def test_metrics_have_their_names(tmp_path):

@@ -90,13 +90,12 @@ def read_rows(
 def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
   """The prediction beside the manifest's truth, in the prediction's pixels."""
   truth, size = triplet.answer, triplet.coordinate_size
-  task = _task_of(triplet)
-  if given and given.size and size and task == "detection":
+  if given and given.size and size:
     truth = boxes_lib.scale_text(truth, size, given.size)
   return Prediction(
     id=triplet.id,
     row=given.row if given else triplet.row,
-    task=task,
+    task=_task_of(triplet),
     question=triplet.question,
     gt=truth,
     text=given.text if given else "",
@@ -133,9 +132,25 @@ def baseline_rows(manifest, train=None) -> list[Prediction]:
   triplets = read_manifest(manifest)
   learned = read_manifest(train) if train else triplets
   _check_tasks([*triplets, *(learned if train else ())])
+  return blind_rows(
+    [_with_truth(triplet, None) for triplet in triplets],
+    [(_task_of(triplet), triplet.answer) for triplet in learned],
+  )
+
+
+def blind_rows(
+  rows: list[Prediction], learned: list[tuple[str, str]] | None = None
+) -> list[Prediction]:
+  """Returns the rows, each answered by the most common answer of its task.
+
+  Args:
+    rows: what to answer; what they were answered is forgotten.
+    learned: (task, true answer) pairs to count; default: those of the rows,
+      which flatters the baseline.
+  """
   answers = collections.defaultdict(collections.Counter)
-  for triplet in learned:
-    answers[_task_of(triplet)][triplet.answer] += 1
+  for task, answer in learned or [(row.task, row.gt) for row in rows]:
+    answers[task][answer] += 1
   # Ties fall to the answer that sorts first, not to the order of the file.
   common = {
     task: min(counter, key=lambda text, c=counter: (-c[text], text))
@@ -143,18 +158,8 @@ def baseline_rows(manifest, train=None) -> list[Prediction]:
   }
   common["detection"] = "None"
   return [
-    Prediction(
-      id=triplet.id,
-      row=triplet.row,
-      task=_task_of(triplet),
-      question=triplet.question,
-      gt=triplet.answer,
-      text=common.get(_task_of(triplet), ""),
-      size=triplet.coordinate_size,
-      image=triplet.images[0].as_posix(),
-      guessed=triplet.task is None,
-    )
-    for triplet in triplets
+    dataclasses.replace(row, text=common.get(row.task, ""), unread=None)
+    for row in rows
   ]
 
 

@@ -114,18 +114,23 @@ def prediction_row(
   }
   if task != "detection":
     return row
-  parsed = boxes_lib.parse_boxes(prediction_text)
+  seen = size if model_size is None else boxes_lib.as_size(model_size)
+  parsed = boxes_lib.parse_boxes(prediction_text, seen)
   row["parse_error"] = parsed.error
-  found = parsed.boxes
-  if model_size is not None and boxes_lib.as_size(model_size) != size:
-    found = boxes_lib.scale(found, model_size, size)
-    if parsed.error is None:
-      row["prediction_text"] = boxes_lib.format_boxes(found, parsed.labels)
-      row["raw_text"] = prediction_text
+  found = boxes_lib.scale(parsed.boxes, seen, size)
+  sure = [{}] * len(parsed)
+  if parsed.scores is not None:
+    sure = [{"score": round(v, 4)} for v in parsed.scores.tolist()]
   row["detections"] = [
-    {"bbox_2d": [round(v, 2) for v in box], "label": label}
-    for box, label in zip(found.tolist(), parsed.labels)
+    {"bbox_2d": [round(v, 2) for v in box], "label": label, **score}
+    for box, label, score in zip(found.tolist(), parsed.labels, sure)
   ]
+  if seen != size and parsed.error is None:
+    text = boxes_lib.format_boxes(found, parsed.labels)
+    if parsed.scores is not None:
+      items = [item | score for item, score in zip(json.loads(text), sure)]
+      text = json.dumps(items, ensure_ascii=False)
+    row["prediction_text"], row["raw_text"] = text, prediction_text
   return row
 
 

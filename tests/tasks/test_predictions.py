@@ -12,6 +12,7 @@ from fusar_jax.tasks import (
   grounding,
 )
 from fusar_jax.tasks.predictions import (
+  MAX_ANSWER,
   guess_task,
   prediction_row,
   read_predictions,
@@ -75,6 +76,24 @@ def test_the_official_row_stays_as_it_is():
   assert row["parse_error"]
 
 
+def test_scores_survive_and_shares_become_pixels():
+  """A box in thousandths of 200 x 100 pixels (h x w), seen at 56 x 56."""
+  question = QUESTIONS["detection"]
+  common = {"id": "a", "question": question, "gt": "None"}
+  sizes = {"coordinate_size": (200, 100), "model_size": 56}
+  said = "<|box_start|>(100,100),(500,600)<|box_end|>"
+  row = prediction_row(**common, prediction_text=said, **sizes)
+  assert row["detections"] == [{"bbox_2d": [10, 20, 50, 120], "label": ""}]
+  assert (
+    row["prediction_text"] == '[{"bbox_2d": [10, 20, 50, 120], "label": ""}]'
+  )
+  said = '[{"bbox_2d": [0, 0, 28, 14], "label": "ship", "score": 0.5}]'
+  row = prediction_row(**common, prediction_text=said, **sizes)
+  [found] = json.loads(row["prediction_text"])
+  assert found == {"bbox_2d": [0, 0, 50, 50], "label": "ship", "score": 0.5}
+  assert row["detections"] == [found]
+
+
 def write(path, *rows):
   lines = [r if isinstance(r, str) else json.dumps(r) for r in rows]
   path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -126,3 +145,35 @@ def test_all_bad_rows_are_told_together(tmp_path):
 def test_an_empty_file_is_an_error(tmp_path):
   with pytest.raises(ValueError, match="no rows"):
     read_predictions(write(tmp_path / "p.jsonl", ""))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+  path = tmp_path / "p.jsonl"
+  path.write_text(json.dumps(row("a")), encoding="utf-8-sig")
+  assert [one.id for one in read_predictions(path)] == ["a"]
+
+
+def test_an_endless_answer_is_not_kept(tmp_path):
+  """Its row is good: what a model says is no error of the file."""
+  path = write(
+    tmp_path / "p.jsonl",
+    row("a", prediction_text="1" * MAX_ANSWER),
+    row("b", prediction_text="1" * (MAX_ANSWER + 1)),
+  )
+  first, second = read_predictions(path)
+  assert first.unread is None
+  assert second.unread == "200001 characters; at most 200000 are read"
+  assert len(second.text) == 1000
+
+
+def test_the_truth_may_stand_elsewhere(tmp_path):
+  """An id and an answer are enough; the id alone must then be unique."""
+  bare = {"id": 7, "prediction_text": "1"}
+  path = write(tmp_path / "p.jsonl", bare)
+  [read] = read_predictions(path, with_truth=False)
+  assert (read.id, read.gt, read.question) == ("7", "", "")
+  with pytest.raises(ValueError, match="no question, gt"):
+    read_predictions(path)
+  write(path, bare, bare)
+  with pytest.raises(ValueError, match='row 2: id "7" stands in row 1 already'):
+    read_predictions(path, with_truth=False)
