@@ -3,6 +3,7 @@
 `right` and `quality` follow each task's own score: a count or a class that is
 exact, the set of cells, every field of a caption, every box found at IoU 0.25
 and none too many. Quality orders answers from worst to best; it is no score.
+What is wrong with an answer has a name, so that its like can be looked for.
 """
 
 import dataclasses
@@ -11,10 +12,16 @@ from pathlib import Path
 
 from fusar_jax.data.triplets import File, Triplet, read_manifest
 from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import classification, detection
 from fusar_jax.tasks.boxes import Parsed
+from fusar_jax.tasks.detection import Matched
 from fusar_jax.tasks.predictions import Prediction
 
+NOT_READ = "not read"
+# IoU from which a box counts as found where right and wrong are told.
+FOUND = detection.THRESHOLDS[0]
 _NO_BOXES = boxes_lib.parse_boxes("None")
+_NO_PAIRS = detection.match([], [], [], [])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,10 +35,15 @@ class Answer:
     error: why the answer could not be read, or None.
     right: it is all right.
     quality: 0 worst to 1 best, among answers of the same task.
+    errors: what is wrong, such as "too many"; () where all is right.
     classes: names of the true targets, sorted.
-    image: the file to show.
+    image: the file to show, or None: it is not at hand.
+    image_name: rows of one image have one name.
+    anchors: its AlphaEarth file, or None.
     size: (height, width) that boxes are pixels of; None: the image's own.
     true, predicted: boxes to draw.
+    pairs: of predicted and true boxes, as the score matches them.
+    scored: the row of samples.jsonl.
   """
 
   id: str
@@ -42,25 +54,45 @@ class Answer:
   error: str | None
   right: bool
   quality: float
+  errors: tuple[str, ...]
   classes: tuple[str, ...]
-  image: File
+  image: File | None
+  image_name: str
+  anchors: File | None
   size: tuple[int, int] | None
   true: Parsed
   predicted: Parsed
+  pairs: Matched
+  scored: Mapping
+
+  @property
+  def found(self) -> list[float]:
+    """IoU of each true box with its partner; 0 without one."""
+    partner = dict(zip(self.pairs.true.tolist(), self.pairs.iou.tolist()))
+    return [partner.get(k, 0.0) for k in range(len(self.true))]
+
+  @property
+  def hit(self) -> list[bool]:
+    """Whether each predicted box counts as one that found a target."""
+    partner = dict(zip(self.pairs.predicted.tolist(), self.pairs.iou.tolist()))
+    return [partner.get(k, 0.0) >= FOUND for k in range(len(self.predicted))]
 
 
 def read_answers(
-  rows: Sequence[Prediction], samples: Sequence[Mapping], manifest
+  rows: Sequence[Prediction], samples: Sequence[Mapping], manifest=None
 ) -> list[Answer]:
-  """Returns the answers whose images are at hand, in the order of the rows.
+  """Returns the answers in the order of the rows.
 
   Args:
     rows, samples: as `fusar_jax.evaluate.score_rows` takes and returns them.
-    manifest: path of the manifest that was asked; it names the images.
+    manifest: path of the manifest that was asked; it names the images. None:
+      answers are without images, and boxes are known of detection alone.
 
   Raises:
     ValueError: a row that the manifest does not hold.
   """
+  if manifest is None:
+    return [_answer(row, sample) for row, sample in zip(rows, samples)]
   triplets = {triplet.id: triplet for triplet in read_manifest(manifest)}
   if unknown := [row.where for row in rows if row.id not in triplets]:
     raise ValueError(
@@ -70,21 +102,35 @@ def read_answers(
   return [
     _answer(row, sample, triplets[row.id])
     for row, sample in zip(rows, samples, strict=True)
-    if _at_hand(triplets[row.id].images[0])
   ]
 
 
-def _at_hand(image: File) -> bool:
-  return not isinstance(image, Path) or image.is_file()
+def _at_hand(file: File | None) -> File | None:
+  return None if isinstance(file, Path) and not file.is_file() else file
 
 
-def _answer(row: Prediction, sample: Mapping, triplet: Triplet) -> Answer:
-  right, quality = _JUDGES[row.task](sample)
-  predicted, true = _NO_BOXES, _labelled(triplet, row.size)
+def _answer(
+  row: Prediction, sample: Mapping, triplet: Triplet | None = None
+) -> Answer:
+  quality, errors = _JUDGES[row.task](sample)
+  if sample["parse_error"] is not None:
+    quality, errors = 0.0, (NOT_READ,)
+  predicted, true, pairs = _NO_BOXES, _NO_BOXES, _NO_PAIRS
   if row.task == "detection":
-    predicted = boxes_lib.parse_boxes(row.text)
+    if sample["parse_error"] is None:
+      predicted = boxes_lib.parse_boxes(row.text)
     true = boxes_lib.parse_boxes(row.gt)
-  elif row.task == "classification":
+    pairs = detection.match(
+      predicted.boxes,
+      detection.fill_labels(predicted.labels, true.labels),
+      true.boxes,
+      true.labels,
+    )
+  elif triplet is None:
+    pass
+  elif row.task != "classification":
+    true = _labelled(triplet, row.size)
+  else:
     # The one box that was asked about, not its neighbours.
     asked = boxes_lib.parse_boxes(triplet.question).boxes
     true = Parsed(
@@ -97,14 +143,26 @@ def _answer(row: Prediction, sample: Mapping, triplet: Triplet) -> Answer:
     truth=row.gt,
     said=row.text,
     error=sample["parse_error"],
-    right=right,
-    quality=quality if sample["parse_error"] is None else 0.0,
-    classes=tuple(sorted({*true.labels})),
-    image=triplet.images[0],
+    right=not errors,
+    quality=quality,
+    errors=errors,
+    classes=_classes(row.task, sample, true),
+    image=_at_hand(triplet.images[0]) if triplet else None,
+    image_name=row.image or row.id,
+    anchors=_at_hand(triplet.anchors[0]) if triplet else None,
     size=row.size,
     true=true,
     predicted=predicted,
+    pairs=pairs,
+    scored=sample,
   )
+
+
+def _classes(task: str, sample: Mapping, true: Parsed) -> tuple[str, ...]:
+  names = {*true.labels}
+  if task == "classification":
+    names.add(sample["true"])
+  return tuple(sorted(names))
 
 
 def _labelled(triplet: Triplet, size) -> Parsed:
@@ -120,38 +178,46 @@ def _scaled(found, triplet: Triplet, size):
   return boxes_lib.scale(found, triplet.coordinate_size, size)
 
 
-def _count(sample: Mapping) -> tuple[bool, float]:
-  if sample["predicted"] is None:
-    return False, 0.0
-  off = abs(sample["predicted"] - sample["true"])
-  return sample["correct"], 1 / (1 + off)
+def _count(sample: Mapping) -> tuple[float, tuple[str, ...]]:
+  off = (sample["predicted"] or 0) - sample["true"]
+  names = ("too few",) * (off < 0) + ("too many",) * (off > 0)
+  return 1 / (1 + abs(off)), names
 
 
-def _cells(sample: Mapping) -> tuple[bool, float]:
+def _cells(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   given, true = set(sample["predicted"]), set(sample["true"])
   both = len(given & true) / len(given | true) if given | true else 1.0
-  return sample["acc@100"], both
+  names = ("cell missed",) * bool(true - given)
+  return both, names + ("cell too many",) * bool(given - true)
 
 
-def _caption(sample: Mapping) -> tuple[bool, float]:
+def _name(sample: Mapping) -> tuple[float, tuple[str, ...]]:
+  if sample["correct"]:
+    return 1.0, ()
+  kinds = {classification.coarse(sample[k]) for k in ("predicted", "true")}
+  # Of two wrong names the one of the right kind is less so.
+  return (0.5, ("other name",)) if len(kinds) == 1 else (0.0, ("other kind",))
+
+
+def _caption(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   share = sample["fields_right"] / sample["fields"]
   # Words tell captions apart that have as many fields right.
-  return share == 1, (4 * share + sample["word_f1"]) / 5
+  return (4 * share + sample["word_f1"]) / 5, ("field wrong",) * (share < 1)
 
 
-def _boxes(sample: Mapping) -> tuple[bool, float]:
+def _boxes(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   most = max(sample["predicted"], sample["true"])
-  if sample["parse_error"] is not None:
-    return False, 0.0
-  right = sample["predicted"] == sample["true"] == sample["matched@0.25"]
-  return right, sum(sample["iou"]) / most if most else 1.0
+  hits = sample[f"matched@{FOUND}"]
+  names = ("target missed",) * (hits < sample["true"])
+  names += ("false alarm",) * (hits < sample["predicted"])
+  return sum(sample["iou"]) / most if most else 1.0, names
 
 
-# Of a scored sample: (is it all right, how good is it).
+# Of a scored sample: (how good is it, what is wrong).
 _JUDGES = {
   "counting": _count,
   "grounding": _cells,
-  "classification": lambda s: (s["correct"], float(s["correct"])),
+  "classification": _name,
   "captioning": _caption,
   "detection": _boxes,
 }

@@ -23,44 +23,51 @@ REPORT = "report.html"
 def report_evaluation(
   out: str | os.PathLike,
   predictions: str | os.PathLike,
-  manifest: str | os.PathLike,
+  manifest: str | os.PathLike | None,
   metrics: Mapping,
   rows: Sequence[Prediction],
   samples: Sequence[Mapping],
   *,
   baselines: Mapping[str, Mapping],
-) -> Path | None:
-  """Writes report.html and returns its path; None where no image is at hand.
+) -> Path:
+  """Writes report.html and returns its path.
 
   Args:
     out: folder for it.
-    predictions, manifest: paths of what was scored.
+    predictions, manifest: paths of what was scored; without a manifest there
+      are no images.
     metrics, rows, samples: see `fusar_jax.evaluate.score_rows`.
     baselines: metrics by name, to stand beside.
   """
-  answers = read_answers(rows, samples, manifest)
-  if not answers:
-    return None
-  manifest = Path(manifest).absolute()
+  predictions = Path(predictions).absolute()
+  asked = predictions if manifest is None else Path(manifest).absolute()
   run = lineage.find_run(predictions)
   runs = lineage.lineage(run) if run else []
   path = Path(out) / REPORT
   write_report(
     path,
-    title=f"{manifest.parent.name}/{manifest.name}"
+    title=f"{asked.parent.name}/{asked.name}"
     + (f", answered by {run.name}" if run else ""),
     scores=read_scores(metrics),
     baselines={name: read_scores(m) for name, m in baselines.items()},
-    samples=answers,
+    samples=read_answers(rows, samples, manifest),
     curves=read_curves(runs),
     provenance={
       "evaluation": {
         "predictions": str(predictions),
-        "manifest": str(manifest),
-        "manifest_sha256": hash_manifest(manifest),
+        **_of_manifest(manifest),
         "metrics": metrics,
       },
       **lineage.records(runs),
     },
   )
   return path
+
+
+def _of_manifest(manifest: str | os.PathLike | None) -> dict[str, str]:
+  if manifest is None:
+    return {}
+  return {
+    "manifest": str(Path(manifest).absolute()),
+    "manifest_sha256": hash_manifest(manifest),
+  }

@@ -1,4 +1,4 @@
-"""An evaluation on one page: scores, answers with pictures, curves, origin.
+"""An evaluation on one page: scores, figures, answers with pictures, origin.
 
 One HTML file that needs no network and no other file: pictures are embedded,
 figures are SVG. It reads on a phone, in light and dark, and by keyboard; its
@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from fusar_jax.data.triplets import write_text
+from fusar_jax.report import (
+  answer_card,
+  choice,
+  figures,
+  gallery,
+  picture_store,
+  score_table,
+)
 from fusar_jax.report import curves as curves_lib
-from fusar_jax.report import gallery, score_table
 from fusar_jax.report.answers import Answer
 from fusar_jax.report.curves import Curve
 from fusar_jax.report.document import document
@@ -47,22 +54,24 @@ def write_report(
     title: plain text.
     scores: of the model, of `score_table.read_scores`.
     baselines: by name, e.g. {"most common answer": ...}; shown beside.
-    samples: all answers there are; the page shows the best, the worst and
-      random ones of each task.
+    samples: all answers there are; figures count them all, and the page shows
+      the best, the worst and random ones of each task.
     curves: of the runs, oldest first, of `curves.read_curve`.
     provenance: JSON values by name, of `lineage.records` and the like.
 
   Raises:
-    FileNotFoundError, ValueError: an image that cannot be read.
+    FileNotFoundError, ValueError: an image or anchors that cannot be read.
   """
   sections = {
     "Scores": _scores(scores, baselines),
+    "Figures": figures.figures(samples),
     "Samples": _samples(samples),
     "Training": _curves(curves),
     "Provenance": _provenance(provenance),
   }
   sections = {name: html for name, html in sections.items() if html}
   links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
+  styles = (score_table, figures, gallery, curves_lib)
   body = "\n".join(
     [
       f"<header><h1>{escape(title)}</h1><nav>{links}</nav></header>\n<main>",
@@ -76,7 +85,7 @@ def write_report(
   page = document(
     title,
     body,
-    style=_STYLE + score_table.STYLE + gallery.STYLE + curves_lib.STYLE,
+    style=_STYLE + "".join(part.STYLE for part in styles),
     script=gallery.SCRIPT if "Samples" in sections else "",
   )
   write_text(Path(path), page)
@@ -91,8 +100,10 @@ def _scores(
   return (
     '<p class="quiet">Percent with 95 % intervals; mae, the mean error of'
     " counts, in targets. An answer that cannot be read counts as empty."
-    f"{beside} Published numbers are of the authors' own images (about 198, so"
-    " about ± 7 points) and not to be compared by their size.</p>"
+    f"{beside}</p><p><strong>Published numbers are of other data and cannot be"
+    " compared with these:</strong> the authors scored about 198 images of"
+    " their own, so that each of their numbers lies within about ± 7 points."
+    "</p>"
     f"{score_table.score_table(scores, baselines)}"
   )
 
@@ -100,14 +111,20 @@ def _scores(
 def _samples(samples: Sequence[Answer]) -> str:
   if not samples:
     return ""
-  chosen = gallery.choose(samples)
+  kept, store = picture_store.fill(choice.choose(samples))
+  anchors = ""
+  if picture_store.has_anchors([item.answer for item in kept], store):
+    anchors = (
+      " Anchors: like colours are like ground, by the three directions in which"
+      " the AlphaEarth vectors of this page differ most; at most"
+      f" {picture_store.MOST_ANCHORS} dots an image."
+    )
   return (
-    f'<p class="quiet">{len(chosen)} of {len(samples)} answers: of each task'
+    f'<p class="quiet">{len(kept)} of {len(samples)} answers: of each task'
     " the best, the worst and random ones. Right means exactly right; of boxes,"
-    " each found at IoU 0.25 and none too many."
-    ' <span class="key true"></span> true,'
-    ' <span class="key said"></span> predicted.</p>'
-    f"{gallery.gallery(chosen)}"
+    f" each found at IoU 0.25 and none too many.{anchors}</p>"
+    f'<p class="quiet">{answer_card.LEGEND}</p>'
+    f"{gallery.gallery(kept, store)}"
   )
 
 

@@ -34,6 +34,7 @@ PUBLISHED = {
   ("detection", "f1@0.25"): ("47.1", "74.8"),
   ("detection", "f1@0.5"): ("27.7", "58.7"),
 }
+_PUBLISHED = "published, other data: Qwen2.5-VL-7B tuned / FUSAR-GPT"
 # Scores that are no shares, and of which less is better.
 _ERRORS = ("mae",)
 _WIDTH = 150
@@ -45,9 +46,23 @@ STYLE = """
 .scores .published { white-space: normal; min-width: 10rem;
   color: var(--quiet); }
 .scores svg { display: block; width: 9.5rem; height: 1.3rem; }
+/* On a phone a score is a block, and each of its cells names its column. */
 @media (max-width: 40rem) { body { padding: 1.5rem 1rem 4rem; }
-  .scores { font-size: 0.87rem; }
-  .scores :is(td, thead th + th) { padding-left: 0.8rem; } }
+  .scores, .scores :is(tbody, tr, td, tbody th) { display: block; }
+  .scores thead { display: none; }
+  .scores :is(td, tbody th) { border: 0; padding: 0.1rem 0; }
+  .scores tr { border-bottom: 1px solid var(--line); padding: 0.5rem 0; }
+  .scores tbody th { font-size: 1rem; font-weight: 600; padding-top: 1rem; }
+  .scores th br { display: none; }
+  .scores tbody th .quiet { font-weight: 400; margin-left: 0.5rem; }
+  .scores .name { font-weight: 600; }
+  .scores td:not(.name) { display: flex; flex-wrap: wrap; gap: 0 0.8rem;
+    justify-content: space-between; align-items: baseline; }
+  .scores td:not(.name):empty { display: none; }
+  .scores td:not(.name)::before { content: attr(data-column);
+    color: var(--quiet); font-size: 0.87rem; text-align: left; }
+  .scores .published { min-width: 0; }
+  .scores td:not(.name) > * { margin-left: auto; } }
 .strip { color: var(--accent); }
 .strip .ground { stroke: var(--line); }
 .strip .other { stroke: var(--warning); fill: none; stroke-width: 1.6; }
@@ -112,13 +127,10 @@ def score_table(
     f"<th>{escape(head)}</th>" for head in heads
   )
   if published:
-    cells += (
-      '<th class="published">published, other data:<br>'
-      "Qwen2.5-VL-7B tuned / FUSAR-GPT</th>"
-    )
+    cells += f'<th class="published">{_PUBLISHED}</th>'
   lines = []
   for task, group in itertools.groupby(scores, lambda score: score.task):
-    rows = [_row(score, others, published) for score in group]
+    rows = [_row(score, others, heads, published) for score in group]
     head = _task(task, next(s for s in scores if s.task == task), len(rows))
     lines += [f"<tr>{head}{rows[0]}</tr>"]
     lines += [f"<tr>{row}</tr>" for row in rows[1:]]
@@ -131,24 +143,33 @@ def score_table(
 
 def _task(task: str, score: Score, rows: int) -> str:
   return (
-    f'<th rowspan="{rows}">{escape(task)}<br><span class="quiet">n {score.n},'
+    f'<th rowspan="{rows}">{escape(task)}<br><span class="quiet">n {score.n}, '
     f"<br>{100 * score.unread:.1f} % unread</span></th>"
   )
 
 
-def _row(score: Score, others: Mapping, published: bool) -> str:
+def _row(
+  score: Score, others: Mapping, heads: Sequence[str], published: bool
+) -> str:
   key = (score.task, score.name)
   beside = [given.get(key) for given in others.values()]
   cells = [
     f'<td class="name">{escape(score.name)}</td>',
-    f"<td><b>{interval_text(score)}</b></td>",
-    *(f"<td>{interval_text(other) if other else ''}</td>" for other in beside),
-    f"<td>{_strip(score, [other for other in beside if other])}</td>",
+    _cell(heads[0], f"<b>{interval_text(score)}</b>"),
+    *(
+      _cell(head, interval_text(other) if other else "")
+      for head, other in zip(heads[1:], beside)
+    ),
+    _cell("", _strip(score, [other for other in beside if other])),
   ]
   if published:
     values = " / ".join(PUBLISHED.get(key, ()))
-    cells.append(f'<td class="published">{values}</td>')
+    cells.append(_cell(_PUBLISHED, values, ' class="published"'))
   return "".join(cells)
+
+
+def _cell(column: str, html: str, more: str = "") -> str:
+  return f'<td{more} data-column="{escape(column)}">{html}</td>'
 
 
 def interval_text(score: Score) -> str:

@@ -1,6 +1,7 @@
 """The page of an evaluation: needs nothing else, shows what was scored."""
 
 import base64
+import dataclasses
 import hashlib
 import html.parser
 import io
@@ -13,8 +14,9 @@ from PIL import Image
 
 from fusar_jax import evaluate
 from fusar_jax.data.triplets import write_manifest
-from fusar_jax.report import gallery
+from fusar_jax.report import answer_card, choice, picture_store
 from fusar_jax.report.answers import read_answers
+from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import Score, read_scores, score_table
 from fusar_jax.tasks import captioning, classification, counting, detection
@@ -119,7 +121,7 @@ class Reader(html.parser.HTMLParser):
 
   def handle_starttag(self, tag, attrs):
     self.tags.append((tag, dict(attrs)))
-    if tag not in ("meta", "br"):
+    if tag not in ("meta", "br", "input"):
       self.open.append(tag)
 
   def handle_startendtag(self, tag, attrs):
@@ -169,14 +171,40 @@ def test_what_a_model_says_is_escaped(page):
 
 
 def test_right_and_wrong_as_scored(answers):
-  assert [answer.right for answer in answers] == [asked[-1] for asked in ASKED]
-  assert [answer.id for answer in answers] == [f"r{k}" for k in range(8)]
+  assert [a.right for a in answers[:8]] == [asked[-1] for asked in ASKED]
+  assert [a.id for a in answers] == [*(f"r{k}" for k in range(8)), "lost"]
+  assert [answer.errors for answer in answers] == [
+    (),
+    ("too many",),
+    ("not read",),
+    (),
+    ("other kind",),
+    (),
+    ("target missed",),
+    ("field wrong",),
+    ("not read",),
+  ]
   unread = answers[2]
   assert unread.error
   assert unread.quality == 0
   near, far = answers[7].quality, answers[6].quality
   assert 0.8 < near < 1
   assert far == 0
+
+
+def test_what_is_not_at_hand_is_counted_and_not_shown(answers):
+  lost = answers[8]
+  assert lost.image is None
+  assert lost.image_name.endswith("b.png")
+
+
+def test_boxes_found_and_alarms(answers):
+  """IoU of [10, 4, 30, 24] with [8, 4, 28, 24]: 18 / 22."""
+  found, missed = answers[5], answers[6]
+  np.testing.assert_allclose(found.found, [18 / 22], rtol=1e-6)
+  assert found.hit == [True]
+  assert missed.found == [0.0]
+  assert missed.hit == []
 
 
 def test_an_answer_carries_its_class(answers):
@@ -199,13 +227,27 @@ def test_cards_can_be_filtered(page):
   """Each card has the values that the filter offers."""
   reader = Reader(page)
   cards = reader.named("article", "answer")
-  assert len(cards) == len(ASKED)
+  assert len(cards) == len(ASKED) + 1
   offered = {attrs.get("value") for attrs in reader.named("option")}
-  for name in ("data-task", "data-classes", "data-right", "data-kind"):
+  for name in ("data-task", "data-classes", "data-errors", "data-kind"):
     assert {card[name] for card in cards} <= offered
   names = [attrs["name"] for attrs in reader.named("select")]
   assert {f"data-{name}" for name in names} <= set(cards[0])
-  assert sum(card["data-right"] == "right" for card in cards) == 3
+  assert sum(card["data-errors"] == "nothing" for card in cards) == 3
+
+
+def test_every_control_has_a_name(page):
+  """A label around it; what scrolls can be reached by keys."""
+  labels = re.findall(r"<label.*?</label>", page, re.DOTALL)
+  controls = re.findall(r"<(?:select|input)\b", page)
+  assert len(controls) == sum(
+    bool(re.search("<select|<input", x)) for x in labels
+  )
+  for attrs in Reader(page).named("div", "scroll"):
+    assert attrs["tabindex"] == "0"
+    assert attrs["aria-label"]
+  for attrs in Reader(page).named("svg"):
+    assert attrs.get("role") == "img" or attrs.get("aria-hidden") == "true"
 
 
 def test_an_image_is_embedded_once_and_whole(page, files):
@@ -218,42 +260,31 @@ def test_an_image_is_embedded_once_and_whole(page, files):
 
 
 def test_a_box_stands_where_it_belongs(answers):
-  (item,) = [c for c in gallery.choose(answers) if c.answer.id == "r5"]
-  html = gallery.gallery([item])
+  item = choice.Chosen(answers[5], choice.BEST)
+  (kept,), store = picture_store.fill([item])
+  html = answer_card.card(kept, store.pictures[kept.answer.image_name])
   assert 'viewBox="0 0 60 40"' in html
   assert 'transform="scale(60 40)"' in html
-  assert '<rect x="10.0" y="4.0" width="20.0" height="20.0"/>' in html
+  assert '<path class="said" d="M10.0 4.0H30.0V24.0H10.0Z">' in html
   # Half a pixel outside of the true box, a quarter of its sides each way.
-  (path,) = re.findall(r'<path d="([^"]+)"/>', html)
+  (path,) = re.findall(r'<path class="true" d="([^"]+)"', html)
   assert path.count("M") == 4
   assert "M12.7 3.5H7.5V8.7" in path
 
 
-def test_best_worst_and_random_are_disjoint(answers):
-  """Of 40 counts, 10 right: 4 best, 4 worst, 4 others; always the same."""
-  counts = [answers[0], answers[1]]
-  many = [counts[k % 4 > 0] for k in range(40)]
-  chosen = gallery.choose(many)
-  kinds = [item.kind for item in chosen]
-  assert [kinds.count(k) for k in ("best", "worst", "random")] == [4, 4, 4]
-  assert all(c.answer.right for c in chosen if c.kind == "best")
-  assert not any(c.answer.right for c in chosen if c.kind == "worst")
-  again = gallery.choose(many)
-  assert [c.answer for c in again] == [c.answer for c in chosen]
-  # Nothing is worst where all is right, nor best where nothing is read.
-  assert {c.kind for c in gallery.choose([answers[2]] * 9)} == {
-    "worst",
-    "random",
-  }
-  assert {c.kind for c in gallery.choose([counts[0]] * 9)} == {"best", "random"}
+def test_a_long_answer_is_cut(answers):
+  long = dataclasses.replace(answers[0], said="9" * 50_000_000)
+  html = answer_card.card(choice.Chosen(long, choice.WORST), None)
+  assert len(html) < 10_000
+  assert "49998000 more characters" in html
 
 
 def test_scores_stand_beside_baselines_and_published_ones(page):
   """Counting: 1 of 4 right (one is missing), always "1": 4 of 4."""
   assert "<b>25.0 (4.6-69.9)</b>" in page
-  assert "<td>100.0 (51.0-100.0)</td>" in page
-  assert '<td class="published">34.85 / 52.53</td>' in page
-  assert page.count("published, other data") == 1
+  assert ">100.0 (51.0-100.0)</td>" in page
+  assert ">34.85 / 52.53</td>" in page
+  assert "Published numbers are of other data" in page
 
 
 def test_without_published_scores_there_is_no_column():
@@ -262,7 +293,7 @@ def test_without_published_scores_there_is_no_column():
   assert "published" not in table
   # The strip: 5 to 145 is 0 to 1.
   assert 'd="M40.0 10H110.0"' in table
-  assert "<td></td>" in table
+  assert '<td data-column="other"></td>' in table
 
 
 def test_errors_of_counts_are_no_percent():
@@ -274,14 +305,27 @@ def test_errors_of_counts_are_no_percent():
   assert "0.50 (0.25-0.75)" in score_table(scores, {})
 
 
-def test_no_image_no_page(tmp_path, files):
-  """The scores are written all the same."""
+def test_without_images_there_are_figures_and_words(tmp_path, files):
   rows = [json.loads(line) for line in files[0].read_text().splitlines()]
   write_manifest(tmp_path / "m.jsonl", [r | {"image": "x.png"} for r in rows])
   command = ["--predictions", str(files[1]), "--out", str(tmp_path / "out")]
   assert evaluate.main([*command, "--manifest", f"{tmp_path}/m.jsonl"]) == 0
-  written = sorted(p.name for p in (tmp_path / "out").iterdir())
-  assert written == ["metrics.json", "samples.jsonl"]
+  page = (tmp_path / "out" / "report.html").read_text("utf-8")
+  assert "<image" not in page
+  assert 'id="figures"' in page
+  # Boxes stand on black where it is known what they are pixels of.
+  assert 'class="said" d="M10.0 4.0H30.0V24.0H10.0Z"' in page
+
+
+def test_without_a_manifest_there_is_a_page(tmp_path, files):
+  rows, _ = evaluate.read_rows(files[1])
+  metrics, samples = evaluate.score_rows(rows)
+  path = report_evaluation(
+    tmp_path, files[1], None, metrics, rows, samples, baselines={}
+  )
+  page = path.read_text("utf-8")
+  assert len(Reader(page).named("article", "answer")) == len(ASKED)
+  assert "manifest_sha256" not in page
 
 
 def test_a_page_of_nothing_has_no_sections(tmp_path):

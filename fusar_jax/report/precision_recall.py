@@ -1,0 +1,164 @@
+"""Precision against recall: a point for every class, at both thresholds.
+
+Answers in words carry no confidences, so that a class is a point and not a
+curve; lines of equal F1 tell what a point is worth. Values are those of
+metrics.json: the matching is the scorer's.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from fusar_jax.report import axes as axes_lib
+from fusar_jax.report.answers import Answer
+from fusar_jax.report.axes import Axes
+from fusar_jax.report.breakdowns import Share, share
+from fusar_jax.report.sample_card import escape
+from fusar_jax.tasks import detection
+
+ALL = "all boxes"
+# Classes of most true boxes that are drawn; the table has all.
+_DRAWN = 6
+_EQUAL_F1 = (0.2, 0.4, 0.6, 0.8)
+# Units between two names.
+_LINE = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """Precision and recall of one class; None: nothing predicted, or true."""
+
+  name: str
+  threshold: float
+  precision: Share | None
+  recall: Share | None
+
+
+def points(answers: Sequence[Answer]) -> list[Point]:
+  """Returns the points of all boxes and of every true class, largest first.
+
+  Args:
+    answers: of the detection task.
+  """
+  true, given = [], []
+  for answer in answers:
+    names = detection.fill_labels(answer.predicted.labels, answer.true.labels)
+    partner = dict(zip(answer.pairs.predicted, answer.pairs.iou))
+    for k, name in enumerate(names):
+      given.append((name, answer.image_name, partner.get(k, 0.0)))
+    for name, iou in zip(answer.true.labels, answer.found):
+      true.append((detection.normal(name), answer.image_name, iou))
+  counted = [name for name, _, _ in true]
+  classes = sorted({*counted}, key=lambda name: (-counted.count(name), name))
+  # Of images without a box too: the scorer draws among all of them.
+  nothing = [(answer.image_name, 0, 0) for answer in answers]
+
+  def of(boxes, name, threshold):
+    return share(
+      nothing
+      + [
+        (image, iou >= threshold, 1)
+        for label, image, iou in boxes
+        if name in (ALL, label)
+      ]
+    )
+
+  return [
+    Point(name, t, of(given, name, t), of(true, name, t))
+    for name in [ALL, *classes * (len(classes) > 1)]
+    for t in detection.THRESHOLDS
+  ]
+
+
+def figure(answers: Sequence[Answer]) -> str:
+  """Returns the figure of detection answers; "" of none."""
+  answers = [answer for answer in answers if answer.task == "detection"]
+  found = points(answers)
+  if not any(point.recall or point.precision for point in found):
+    return ""
+  axes = Axes(
+    x=(0, 1),
+    y=(0, 1),
+    x_ticks=axes_lib.percent_ticks(),
+    y_ticks=axes_lib.percent_ticks(),
+    x_name="recall, %",
+    y_name="precision, %",
+  )
+  drawn = axes.frame() + "".join(_equal_f1(axes, f1) for f1 in _EQUAL_F1)
+  names = list(dict.fromkeys(point.name for point in found))[: _DRAWN + 1]
+  for name in names:
+    drawn += _marks(axes, [p for p in found if p.name == name])
+  drawn += _names(axes, [p for p in found if p.name in names])
+  first, second = detection.THRESHOLDS
+  return axes_lib.figure(
+    "Precision and recall",
+    drawn,
+    f"Filled: IoU {first}; rings: IoU {second}; bars: 95 % intervals. Dashed"
+    " lines join equal F1. Without confidences a class is a point, no curve.",
+    ("class", "IoU", "precision, %", "recall, %"),
+    [
+      (p.name, str(p.threshold), _text(p.precision), _text(p.recall))
+      for p in found
+    ],
+  )
+
+
+def _text(part: Share | None) -> str:
+  return f"{part.text()}, n {part.n}" if part else "–"
+
+
+def _equal_f1(axes: Axes, f1: float) -> str:
+  """Precision p of recall r where 2pr / (p + r) is f1."""
+  lowest = f1 / (2 - f1)
+  recalls = [lowest + (1 - lowest) * k / 30 for k in range(31)]
+  d = axes.path([(r, f1 * r / (2 * r - f1)) for r in recalls])
+  x, y = axes.at(1, lowest)
+  return (
+    f'<path class="grid" stroke-dasharray="3 3" d="{d}"/><text class="tick"'
+    f' x="{x - 2:.1f}" y="{y - 3:.1f}" text-anchor="end">F1 {100 * f1:.0f}'
+    "</text>"
+  )
+
+
+def _where(axes: Axes, point: Point) -> tuple[float, float]:
+  return axes.at(
+    point.recall.value if point.recall else 0,
+    point.precision.value if point.precision else 0,
+  )
+
+
+def _marks(axes: Axes, pair: Sequence[Point]) -> str:
+  drawn = ""
+  for point, shape in zip(pair, ("solid", "hollow")):
+    recall = point.recall.value if point.recall else 0
+    precision = point.precision.value if point.precision else 0
+    bars = ""
+    if part := point.recall:
+      bars += axes.path([(part.low, precision), (part.high, precision)])
+    if part := point.precision:
+      bars += axes.path([(recall, part.low), (recall, part.high)])
+    x, y = _where(axes, point)
+    drawn += (
+      f"<g><title>{escape(point.name)}, IoU {point.threshold}: precision"
+      f" {_text(point.precision)}; recall {_text(point.recall)}</title>"
+      f'<path class="bar" d="{bars}"/><circle class="{shape}" r="4.5"'
+      f' cx="{x:.1f}" cy="{y:.1f}"/></g>'
+    )
+  return drawn
+
+
+def _names(axes: Axes, found: Sequence[Point]) -> str:
+  """Names beside the filled points, one above the other where they meet."""
+  places = sorted(
+    ((*_where(axes, p), p.name) for p in found[:: len(detection.THRESHOLDS)]),
+    key=lambda place: -place[1],
+  )
+  drawn, last = "", axes.at(0, 0)[1] + _LINE / 2
+  for x, y, name in places:
+    last = min(y - 7, last - _LINE)
+    side = "end" if x > axes.at(0.6, 0)[0] else "start"
+    x += -7 if side == "end" else 7
+    drawn += (
+      f'<text x="{x:.1f}" y="{last:.1f}" text-anchor="{side}">'
+      f"{escape(name)}</text>"
+    )
+  return drawn

@@ -1,0 +1,51 @@
+"""What is shown of many answers: disjoint kinds, all tasks, always the same."""
+
+import collections
+
+import pytest
+
+from fusar_jax.report import choice
+
+
+@pytest.fixture
+def counts(scored):
+  """Answers to a true count of 1."""
+  return lambda *said: scored("counting", [("a", "1", text) for text in said])[
+    0
+  ]
+
+
+def kinds(chosen):
+  return collections.Counter(item.kind for item in chosen)
+
+
+def test_best_worst_and_random_are_disjoint(counts):
+  """Of 40 counts, 10 right: 4 best, 4 worst, 4 others; always the same."""
+  many = counts(*["1", "2", "3", "4"] * 10)
+  chosen = choice.choose(many, 12)
+  assert kinds(chosen) == {"best": 4, "worst": 4, "random": 4}
+  assert len({item.answer.id for item in chosen}) == 12
+  assert all(c.answer.right for c in chosen if c.kind == "best")
+  assert {c.answer.said for c in chosen if c.kind == "worst"} == {"4"}
+  again = choice.choose(many, 12)
+  assert [c.answer for c in again] == [c.answer for c in chosen]
+
+
+def test_few_answers_are_shared_out(counts):
+  """Seven: three best, then three worst, and one is left."""
+  chosen = choice.choose(counts("1", "1", "2", "3", "4", "5", "6"))
+  assert kinds(chosen) == {"best": 3, "worst": 3, "random": 1}
+
+
+def test_no_worst_where_all_is_right_and_no_best_where_none_is_read(counts):
+  assert set(kinds(choice.choose(counts(*"1" * 9)))) == {"best", "random"}
+  assert set(kinds(choice.choose(counts(*"x" * 9)))) == {"worst", "random"}
+
+
+def test_the_first_cards_are_of_every_kind(counts):
+  chosen = choice.choose(counts(*["1", "2", "3", "4"] * 10), 9)
+  assert [c.kind for c in chosen] == ["best", "worst", "random"] * 3
+
+
+def test_a_page_holds_a_thousand(counts):
+  assert len(choice.choose(counts(*["1", "2"] * 2000))) == 1000

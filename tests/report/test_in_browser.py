@@ -1,0 +1,249 @@
+"""The page as a reader meets it: a real browser, light and dark, wide and not.
+
+Needs Playwright and a Chromium: `make browser` installs the one and finds the
+other (FUSAR_BROWSER names another than those on the PATH). Without them these
+tests skip; with FUSAR_REQUIRE_BROWSER=1 they fail. Pictures of the views go to
+the folder that FUSAR_SCREENSHOTS names, else to pytest's.
+"""
+
+import dataclasses
+import importlib
+import io
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusar_jax.geo.anchors import Anchors, write_anchors
+from fusar_jax.report.curves import Curve
+from fusar_jax.report.page import write_report
+from fusar_jax.report.score_table import read_scores
+
+_REQUIRED = os.environ.get("FUSAR_REQUIRE_BROWSER") == "1"
+if _REQUIRED:
+  importlib.import_module("playwright")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+VIEWS = {
+  f"{device}-{scheme}": (size, scheme)
+  for device, size in (("desk", (1280, 900)), ("phone", (390, 844)))
+  for scheme in ("light", "dark")
+}
+SECTIONS = ("scores", "figures", "samples", "training", "provenance")
+# Elements that a phone's reader would have to pan to.
+_TOO_WIDE = """() => [...document.querySelectorAll("body *")]
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+  .filter(e => !e.closest(".scroll, pre, svg"))
+  .map(e => e.outerHTML.slice(0, 80))"""
+_SAMPLES = 1200
+
+
+def _browser_path():
+  """The browser to start; None: Playwright's own, if it has been installed."""
+  names = ("chromium", "chromium-browser", "google-chrome")
+  found = (shutil.which(name) for name in names)
+  return os.environ.get("FUSAR_BROWSER") or next(filter(None, found), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+  with sync_api.sync_playwright() as playwright:
+    try:
+      started = playwright.chromium.launch(
+        # Containers rarely let a browser build its sandbox.
+        executable_path=_browser_path(),
+        args=["--no-sandbox"],
+        timeout=120_000,
+      )
+    except sync_api.Error as e:
+      if _REQUIRED:
+        raise
+      pytest.skip(f"no browser starts: {str(e).splitlines()[0]}")
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def page_path(scored, tmp_path_factory):
+  """A page of 1200 answers about 60 images, of which it shows 1000."""
+  folder = tmp_path_factory.mktemp("page")
+  rng = np.random.default_rng(0)
+  features = rng.normal(size=(81, 64)).astype(np.float32)
+  features /= np.linalg.norm(features, axis=1, keepdims=True)
+  nodes = np.indices((9, 9)).reshape(2, 81).T.astype(np.float32)
+  write_anchors(folder / "a.npz", Anchors(features, (nodes + 0.5) / 9))
+  for k in range(60):
+    pixels = rng.integers(0, 255, (64, 96), np.uint8)
+    Image.fromarray(pixels).save(folder / f"{k}.png")
+  truths = rng.integers(0, 6, _SAMPLES).tolist()
+  counted, metrics = scored(
+    "counting",
+    [
+      (f"{k % 60}.png", str(n), str(max(0, n + int(rng.integers(-1, 2)))))
+      for k, n in enumerate(truths)
+    ],
+  )
+  boxes = '[{"bbox_2d": [%d, 4, %d, 24], "label": "ship"}]'
+  moved = rng.integers(0, 40, 60).tolist()
+  found, more = scored(
+    "detection",
+    [
+      (f"{k}.png", boxes % (4, 24), boxes % (4 + x, 24 + x))
+      for k, x in enumerate(moved)
+    ],
+  )
+  answers = [
+    dataclasses.replace(
+      answer,
+      image=folder / answer.image_name,
+      anchors=folder / "a.npz",
+      size=(64, 96),
+    )
+    for answer in (counted + found)
+  ]
+  metrics |= more
+  write_report(
+    folder / "report.html",
+    title="A page for the browser",
+    scores=read_scores(metrics),
+    baselines={"the same": read_scores(metrics)},
+    samples=answers,
+    curves=[Curve("stage1", ((1, 4.0), (10, 0.4)), ((10, 0.6),))],
+    provenance={"metrics": metrics},
+  )
+  return folder / "report.html"
+
+
+@pytest.fixture(scope="module", params=VIEWS)
+def view(request, browser, page_path):
+  """The page, opened; at the end nothing may have been complained about."""
+  (width, height), scheme = VIEWS[request.param]
+  context = browser.new_context(
+    viewport={"width": width, "height": height},
+    color_scheme=scheme,
+    has_touch=width < 600,
+  )
+  context.set_default_timeout(120_000)
+  page = context.new_page()
+  said = []
+  page.on("console", lambda message: said.append(message.text))
+  page.on("pageerror", lambda error: said.append(str(error)))
+  page.on("request", lambda request: said.append(request.url[:80]))
+  page.goto(page_path.as_uri())
+  page.name = request.param
+  yield page
+  # The page itself, and pictures inside of it; nothing else.
+  others = [text for text in said if not text.startswith(("file:", "data:"))]
+  context.close()
+  assert others == []
+
+
+@pytest.fixture(scope="module")
+def screenshots(tmp_path_factory):
+  named = os.environ.get("FUSAR_SCREENSHOTS")
+  folder = pathlib.Path(named) if named else tmp_path_factory.mktemp("views")
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
+
+
+def picture(page, path=None):
+  """uint8[H, W, 3] of what the window shows."""
+  data = page.screenshot(path=path)
+  return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def cards(page):
+  return page.locator(".answer:visible").count()
+
+
+def test_every_section_is_drawn(view, screenshots):
+  """Something is seen, on light or on dark, and nothing leaves the window."""
+  for name in SECTIONS:
+    view.evaluate(f'document.getElementById("{name}").scrollIntoView()')
+    pixels = picture(view, screenshots / f"{view.name}-{name}.png")
+    shades = pixels.mean(axis=2)
+    assert shades.std() > 3, name
+    corner = shades[:40, :8].mean()
+    assert (corner > 200) == view.name.endswith("light"), name
+  assert view.evaluate(_TOO_WIDE) == []
+
+
+def test_cards_come_some_at_a_time(view):
+  output, more = view.locator("output"), view.locator(".more")
+  assert output.inner_text() == "24 of 1000 shown"
+  assert cards(view) == 24
+  more.click()
+  assert cards(view) == 48
+  view.select_option("select[name=task]", "detection")
+  assert output.inner_text() == "24 of 60 shown"
+  view.select_option("select[name=errors]", "nothing")
+  right = cards(view)
+  assert 0 < right < 24
+  assert not more.is_visible()
+  assert view.locator(".answer:visible .good").count() == right
+  view.select_option("select[name=errors]", "too few")
+  assert output.inner_text() == "no card is like that"
+  for name in ("task", "errors"):
+    view.select_option(f"select[name={name}]", "")
+
+
+def test_layers_are_switched_on_the_pictures(view):
+  """Anchors come and go; without true boxes no green corner is left."""
+  card = view.locator(".answer").first
+  card.scroll_into_view_if_needed()
+  bare = card.screenshot()
+  view.check("#show-anchors")
+  assert card.screenshot() != bare
+  view.uncheck("#show-anchors")
+  assert card.screenshot() == bare
+  view.select_option("select[name=task]", "detection")
+  assert view.locator(".answer:visible .true").first.is_visible()
+  view.uncheck("#show-true")
+  assert view.locator(".answer .true:visible").count() == 0
+  view.check("#show-true")
+  view.select_option("select[name=task]", "")
+
+
+def test_all_of_it_by_keys(view):
+  """Tab reaches links, tables, filter and cards, and each shows its focus."""
+  view.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+  seen = []
+  for _ in range(60):
+    view.keyboard.press("Tab")
+    seen.append(
+      view.evaluate("""() => {
+        const e = document.activeElement, s = getComputedStyle(e);
+        return [e.tagName + (e.name ? " " + e.name : e.id ? " " + e.id : ""),
+          s.outlineStyle != "none" && parseFloat(s.outlineWidth) >= 2];
+      }""")
+    )
+    if seen[-1][0] == "INPUT show-anchors":
+      break
+  names = [name for name, _ in seen]
+  for name in ("A", "SUMMARY", "SELECT task", "SELECT errors"):
+    assert name in names
+  assert names[-1] == "INPUT show-anchors"
+  assert [name for name, shown in seen if not shown] == []
+  view.keyboard.press("Space")
+  assert view.is_checked("#show-anchors")
+  view.keyboard.press("Space")
+
+
+def test_a_page_of_a_thousand_stays_usable(view, page_path):
+  """In the browser's own time, which no other process takes from it."""
+  assert page_path.stat().st_size < 20_000_000
+  session = view.context.new_cdp_session(view)
+  session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+  def spent():
+    found = session.send("Performance.getMetrics")["metrics"]
+    return {m["name"]: m["value"] for m in found}["TaskDuration"]
+
+  before = spent()
+  view.select_option("select[name=kind]", "worst")
+  view.select_option("select[name=kind]", "")
+  picture(view)
+  assert spent() - before < 2

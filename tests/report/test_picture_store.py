@@ -1,0 +1,87 @@
+"""Pictures within a limit: each image once, its anchors over it."""
+
+import base64
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusar_jax.geo.anchors import Anchors, write_anchors
+from fusar_jax.report import picture_store
+from fusar_jax.report.choice import BEST, Chosen
+
+
+@pytest.fixture
+def chosen(scored, tmp_path):
+  """Four answers: two of one image with anchors, two of others, 60 x 90."""
+  rng = np.random.default_rng(0)
+  for name in "abc":
+    pixels = rng.integers(0, 255, (60, 90), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+  features = rng.normal(size=(400, 64)).astype(np.float32)
+  features /= np.linalg.norm(features, axis=1, keepdims=True)
+  positions = rng.random((400, 2)).astype(np.float32)
+  write_anchors(tmp_path / "a.npz", Anchors(features, positions))
+  answers, _ = scored("counting", [(name, "1", "1") for name in "aabc"])
+  return [
+    Chosen(
+      dataclasses.replace(
+        answer,
+        image=tmp_path / f"{answer.image_name}.png",
+        anchors=tmp_path / "a.npz" if answer.image_name == "a" else None,
+      ),
+      BEST,
+    )
+    for answer in answers
+  ]
+
+
+def test_an_image_is_stored_once(chosen):
+  kept, store = picture_store.fill(chosen)
+  assert kept == chosen
+  assert store.html.count("<image") == 3
+  names = [picture.name for picture in store.pictures.values()]
+  assert sorted(re.findall(r'<image id="(\w+)"', store.html)) == sorted(names)
+  assert store.pictures["a"].shape == (60, 90)
+
+
+def test_beyond_the_limit_only_known_images_are_shown(chosen):
+  """The first one always; its second answer costs nothing."""
+  kept, store = picture_store.fill([*chosen, chosen[0]], most=1)
+  assert [item.answer.image_name for item in kept] == ["a", "a", "a"]
+  assert list(store.pictures) == ["a"]
+
+
+def test_an_answer_without_an_image_needs_no_room(chosen):
+  bare = dataclasses.replace(chosen[3].answer, image=None, image_name="gone")
+  kept, store = picture_store.fill([*chosen, Chosen(bare, BEST)], most=1)
+  assert kept[-1].answer is bare
+  assert "gone" not in store.pictures
+
+
+def test_anchors_are_thinned_out_and_each_has_its_place(chosen):
+  _, store = picture_store.fill(chosen)
+  assert store.pictures["a"].anchors == 400
+  assert store.pictures["b"].dots is None
+  dots = re.findall(r'<path d="M([\d.]+) ([\d.]+)h0" stroke="#', store.html)
+  assert len(dots) == picture_store.MOST_ANCHORS
+  first = np.load(chosen[0].answer.anchors)["positions"][0]
+  np.testing.assert_allclose(np.float64(dots[0])[::-1], first, atol=5e-4)
+  assert picture_store.has_anchors([chosen[0].answer], store)
+  assert not picture_store.has_anchors([chosen[3].answer], store)
+
+
+def test_a_large_image_is_made_smaller(chosen, tmp_path):
+  """600 x 1008 of noise: at most 504 wide, and no PNG of 400 kB."""
+  pixels = np.random.default_rng(1).integers(0, 255, (600, 1008), np.uint8)
+  Image.fromarray(pixels).save(tmp_path / "large.png")
+  answer = dataclasses.replace(
+    chosen[3].answer, image=tmp_path / "large.png", image_name="large"
+  )
+  _, store = picture_store.fill([Chosen(answer, BEST)])
+  assert store.pictures["large"].shape == (300, 504)
+  (data,) = re.findall(r"data:image/jpeg;base64,([^\"]+)", store.html)
+  assert Image.open(io.BytesIO(base64.b64decode(data))).size == (504, 300)
