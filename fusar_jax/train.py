@@ -1,7 +1,8 @@
 """Trains a stage: `python -m fusar_jax.train --config FILE.py --workdir DIR`.
 
 The same command resumes a run that was interrupted. Every field of the config
-can be overridden: `--config.optimizer.learning_rate=3e-4`.
+can be overridden: `--config.optimizer.learning_rate=3e-4`. On several hosts it
+is the same command on each; `launch/` starts it there.
 """
 
 import sys
@@ -9,6 +10,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from fusar_jax.training import processes
 from fusar_jax.training.loop import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -20,6 +22,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run; resumed if it holds this run."
 )
+_PREEMPTED_EXIT = flags.DEFINE_integer(
+  "preempted_exit",
+  0,
+  "Exit code of a run that was told to stop and has saved; a scheduler that"
+  " restarts what fails wants one that is not 0.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -27,7 +35,13 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"unexpected arguments {argv[1:]}.")
   logging.set_verbosity(logging.WARNING)
   try:
-    result = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    if "://" in _WORKDIR.value:
+      raise ValueError(
+        f"--workdir {_WORKDIR.value}: expected a folder; mount the bucket, as"
+        " launch/README.md shows."
+      )
+    with processes.joined():
+      result = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
   except (OSError, ValueError, FloatingPointError) as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)
@@ -36,6 +50,7 @@ def main(argv: list[str]) -> None:
       f"preempted at step {result.step}/{result.total_steps}, saved;"
       " the same command resumes."
     )
+    sys.exit(_PREEMPTED_EXIT.value)
   else:
     print(f"done: {result.step} steps in {_WORKDIR.value}")
 

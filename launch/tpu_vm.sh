@@ -91,13 +91,13 @@ delete() {
 }
 
 setup() {
-  local archive=fusar_jax.tar.gz
+  local archive=fusar_jax.tar
   : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
-  execute git --git-dir="$(dirname "$0")/../.git" archive --format=tar.gz \
+  execute git --git-dir="$(dirname "$0")/../.git" archive --format=tar \
     --prefix=fusar_jax/ --output="$archive" HEAD &&
     tpus tpu-vm scp "$archive" "$NAME:" --worker=all &&
     execute rm "$archive" &&
-    on_all "tar -xzf $archive" &&
+    on_all "tar -xf $archive" &&
     on_all "fusar_jax/launch/worker.sh setup $(bucket "$WORKDIR")"
 }
 
