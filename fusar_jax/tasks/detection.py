@@ -3,16 +3,22 @@
 The question is the published prompt of FUSAR-GPT. Matching is class-aware and
 one-to-one: of all pairs of a predicted and a true box of one class, the pair of
 highest IoU is matched first, and so on down to the threshold. Answers carry no
-confidences, so the score is F1, micro-averaged over all images.
+confidences as a rule, so the score is F1, micro-averaged over all images; where
+every predicted box has a score, COCO's average precision is given too. Where
+true answers hold angles, F1 is also that of rotated boxes.
 """
 
+import collections
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import scores
-from fusar_jax.tasks.predictions import Prediction, read_truths
+from fusar_jax.tasks import rotated, scores
+from fusar_jax.tasks.average_precision import average_precision
+from fusar_jax.tasks.boxes import Parsed
+from fusar_jax.tasks.predictions import Prediction, raise_bad
 
 THRESHOLDS = (0.25, 0.5)
 # Predicted names that no true box has are counted together.
@@ -43,7 +49,7 @@ class Matched:
   Attributes:
     predicted: int[k], indices into the predicted boxes.
     true: int[k], indices into the true boxes.
-    iou: float32[k], falling.
+    iou: float64[k], falling.
   """
 
   predicted: np.ndarray
@@ -51,7 +57,13 @@ class Matched:
   iou: np.ndarray
 
 
-def match(predicted, predicted_labels, true, true_labels) -> Matched:
+def match(
+  predicted,
+  predicted_labels,
+  true,
+  true_labels,
+  iou: Callable[..., np.ndarray] = boxes_lib.iou,
+) -> Matched:
   """Pairs boxes of one class one-to-one, highest IoU first, all IoU > 0.
 
   A threshold keeps a prefix of the pairs: which pairs of higher IoU come first
@@ -62,10 +74,11 @@ def match(predicted, predicted_labels, true, true_labels) -> Matched:
   Args:
     predicted, true: float32[n, 4] and float32[m, 4], xyxy, one space.
     predicted_labels, true_labels: one name per box; case is ignored.
+    iou: float64[n, m] of two such sets; `rotated.iou` for float32[n, 5].
   """
-  overlap = boxes_lib.iou(predicted, true)
+  overlap = iou(predicted, true)
   if not overlap.any():
-    return Matched(*np.zeros((2, 0), int), np.zeros(0, np.float32))
+    return Matched(*np.zeros((2, 0), int), np.zeros(0))
   names = np.array([normal(label) for label in true_labels])
   given = np.array(fill_labels(predicted_labels, true_labels))
   overlap = np.where(given[:, None] == names[None], overlap, 0)
@@ -111,73 +124,134 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
 
   Returns:
     Metrics `f1@0.25`, `precision@0.25`, ... over all boxes, the same for each
-    true class in `per_class`, and one sample per row. Intervals resample
-    images.
+    true class in `per_class`, in `rules` how many answers needed which rule of
+    `fusar_jax.tasks.notations`, and one sample per row. Intervals resample
+    images. If true answers hold angles, `rotated` has the same scores of
+    rotated boxes (one without an angle is upright). If every predicted box has
+    a score, `coco` is what `average_precision` returns.
+
+  Raises:
+    ValueError: true answers that cannot be read, all told together.
   """
-  truths = read_truths(rows, boxes_lib.parse_boxes)
-  answers = [boxes_lib.parse_boxes(row.text) for row in rows]
-  names = sorted({normal(name) for truth in truths for name in truth.labels})
-  index = {name: i for i, name in enumerate(names)}
+  truths = [boxes_lib.parse_boxes(row.gt, row.size) for row in rows]
+  raise_bad(
+    "true answers (gt) that cannot be read",
+    [f"{r.where}: {t.error}" for r, t in zip(rows, truths) if t.error],
+  )
+  truths = [_labelled(truth, truth.labels) for truth in truths]
+  answers = [boxes_lib.parse_boxes(row.text, row.size) for row in rows]
+  answers = [_labelled(a, t.labels) for a, t in zip(answers, truths)]
   images = {row.image or row.id: 0 for row in rows}
   images = {image: i for i, image in enumerate(images)}
-  # Matched at each threshold, predicted, true; per image and class.
-  counts = np.zeros((len(images), len(names) + 1, 4), np.int32)
-  samples = []
-  for row, truth, given in zip(rows, truths, answers):
-    labels = fill_labels(given.labels, truth.labels)
-    pairs = match(given.boxes, labels, truth.boxes, truth.labels)
-    cell = counts[images[row.image or row.id]]
-    for name in labels:
-      cell[index.get(name, -1), 2] += 1
-    for name in truth.labels:
-      cell[index[normal(name)], 3] += 1
-    for k, overlap in zip(pairs.true, pairs.iou):
-      for t, threshold in enumerate(THRESHOLDS):
-        cell[index[normal(truth.labels[k])], t] += overlap >= threshold
-    samples.append(_sample(given, truth, pairs))
-  failed = np.array([given.error is not None for given in answers])
+  images = [images[row.image or row.id] for row in rows]
+  pairs = [
+    match(answer.boxes, answer.labels, truth.boxes, truth.labels)
+    for answer, truth in zip(answers, truths)
+  ]
+  samples = [_sample(*of) for of in zip(answers, truths, pairs)]
+  failed = np.array([answer.error is not None for answer in answers])
   metrics = {
-    **_summary(counts.sum(1)),
+    **_metrics(answers, truths, pairs, images),
     "n": len(rows),
-    "images": len(images),
+    "images": len(set(images)),
     "true_boxes": len_all(truths),
     "predicted_boxes": len_all(answers),
-    "per_class": {},
     "parse_failure_rate": scores.share(failed),
+    "rules": _rules(answers),
   }
+  if any(truth.rotated is not None for truth in truths):
+    turned = [_match_rotated(*of) for of in zip(answers, truths)]
+    metrics["rotated"] = _metrics(answers, truths, turned, images)
+    for sample, of in zip(samples, turned):
+      sample["rotated_iou"] = _rounded(of.iou)
+  # What could not be read has no box, so none without a score.
+  sure = [
+    dataclasses.replace(answer, scores=np.zeros(0))
+    if answer.error is not None
+    else answer
+    for answer in answers
+  ]
+  if metrics["predicted_boxes"] and all(a.scores is not None for a in sure):
+    metrics["coco"] = average_precision(sure, truths, images)
+  return metrics, samples
+
+
+def len_all(parsed: Sequence[Parsed]) -> int:
+  """Returns the number of boxes in all of the parsed answers."""
+  return sum(len(p) for p in parsed)
+
+
+def _labelled(parsed: Parsed, true_labels) -> Parsed:
+  labels = tuple(fill_labels(parsed.labels, true_labels))
+  return dataclasses.replace(parsed, labels=labels)
+
+
+def _match_rotated(answer: Parsed, truth: Parsed) -> Matched:
+  given, true = (
+    rotated.as_rotated(p.boxes if p.rotated is None else p.rotated)
+    for p in (answer, truth)
+  )
+  return match(given, answer.labels, true, truth.labels, rotated.iou)
+
+
+def _rules(answers: Sequence[Parsed]) -> dict[str, int]:
+  """How many answers each notation and each rule was needed for."""
+  needed = collections.Counter()
+  for answer in answers:
+    if answer.error is None:
+      needed.update(answer.rule.split("+"))
+  return dict(sorted(needed.items()))
+
+
+def _metrics(answers, truths, pairs, images) -> dict:
+  """Scores over all boxes and per class; labels are comparable ones."""
+  names = sorted({name for truth in truths for name in truth.labels})
+  index = {name: i for i, name in enumerate(names)}
+  # Matched at each threshold, predicted, true; per image and class.
+  counts = np.zeros((max(images) + 1, len(names) + 1, 4), np.int32)
+  for answer, truth, matched, image in zip(answers, truths, pairs, images):
+    cell = counts[image]
+    for name in answer.labels:
+      cell[index.get(name, -1), 2] += 1
+    for name in truth.labels:
+      cell[index[name], 3] += 1
+    for k, overlap in zip(matched.true, matched.iou):
+      for t, threshold in enumerate(THRESHOLDS):
+        cell[index[truth.labels[k]], t] += overlap >= threshold
+  metrics = {**_summary(counts.sum(1)), "per_class": {}}
   for i, name in enumerate([*names, OTHER]):
     if counts[:, i, 2:].any():
       metrics["per_class"][name] = {
         **_summary(counts[:, i]),
         "n": int(counts[:, i, 3].sum()),
       }
-  return metrics, samples
-
-
-def len_all(parsed) -> int:
-  """Returns the number of boxes in all of the parsed answers."""
-  return sum(len(p) for p in parsed)
+  return metrics
 
 
 def _summary(counts: np.ndarray) -> dict:
   """Ratios and intervals of int[images, 4]."""
   summary, intervals = {}, {}
+  total, drawn = counts.sum(0), scores.resample(counts)
   for t, threshold in enumerate(THRESHOLDS):
-    chosen = counts[:, [t, 2, 3]]
     for name, rule in _RATIOS.items():
-      key = f"{name}@{threshold}"
-      summary[key] = float(rule(chosen.sum(0)))
-      intervals[key] = scores.bootstrap(chosen, rule)
+      key, chosen = f"{name}@{threshold}", [t, 2, 3]
+      summary[key] = float(rule(total[chosen]))
+      low, high = np.percentile(rule(drawn[:, chosen]), [2.5, 97.5])
+      intervals[key] = [float(low), float(high)]
   return {**summary, "ci95": intervals}
 
 
-def _sample(given, truth, pairs: Matched) -> dict:
+def _sample(answer: Parsed, truth: Parsed, pairs: Matched) -> dict:
   hits = {f"matched@{t}": int((pairs.iou >= t).sum()) for t in THRESHOLDS}
   return {
-    "predicted": len(given),
+    "predicted": len(answer),
     "true": len(truth),
     **hits,
-    "iou": [round(float(v), 4) for v in pairs.iou],
-    "rule": given.rule,
-    "parse_error": given.error,
+    "iou": _rounded(pairs.iou),
+    "rule": answer.rule,
+    "parse_error": answer.error,
   }
+
+
+def _rounded(values) -> list[float]:
+  return [round(float(v), 4) for v in values]

@@ -1,9 +1,11 @@
 """Detection: a matcher against brute force, and counts done on paper."""
 
+import json
+
 import numpy as np
 import pytest
 
-from fusar_jax.tasks import boxes, detection
+from fusar_jax.tasks import boxes, detection, rotated
 from fusar_jax.tasks.predictions import Prediction
 
 
@@ -15,10 +17,10 @@ def text(*items):
   return boxes.format_boxes([b for b, _ in items], [n for _, n in items])
 
 
-def brute_force(predicted, names, true, true_names):
+def brute_force(predicted, names, true, true_names, iou):
   """The definition itself: over and over, the best pair that is left."""
   left = {(i, j) for i in range(len(predicted)) for j in range(len(true))}
-  overlap = boxes.iou(predicted, true)
+  overlap = iou(predicted, true)
   pairs = []
   while left:
     i, j = min(left, key=lambda p: (-overlap[p], p))
@@ -30,16 +32,20 @@ def brute_force(predicted, names, true, true_names):
   return pairs
 
 
-def test_matcher_equals_brute_force():
+@pytest.mark.parametrize("iou", [boxes.iou, rotated.iou])
+def test_matcher_equals_brute_force(iou):
+  """1000 random cases; whole numbers, so that many overlaps are equal."""
   rng = np.random.default_rng(3)
-  for _ in range(300):
+  for _ in range(500):
     n, m = rng.integers(0, 7, 2)
     low = rng.integers(0, 20, (n + m, 2))
     both = np.concatenate([low, low + rng.integers(1, 15, (n + m, 2))], 1)
+    if iou is rotated.iou:
+      both = np.column_stack([both, rng.choice([0, 45, 90, 130], n + m)])
     names = rng.choice(["ship", "plane"], n + m).tolist()
-    expected = brute_force(both[:n], names[:n], both[n:], names[n:])
-    got = detection.match(both[:n], names[:n], both[n:], names[n:])
-    assert list(zip(got.predicted, got.true)) == expected
+    cut = both[:n], names[:n], both[n:], names[n:]
+    got = detection.match(*cut, iou)
+    assert list(zip(got.predicted, got.true)) == brute_force(*cut, iou)
     assert (np.diff(got.iou) <= 0).all()
 
 
@@ -106,6 +112,138 @@ def test_unknown_names_count_as_false_alarms():
   )
   assert metrics["precision@0.5"] == pytest.approx(1 / 2)
   assert metrics["per_class"][detection.OTHER]["precision@0.5"] == 0
+
+
+def test_the_same_boxes_in_other_notations_score_alike():
+  """Image of 200 x 100 (h x w): 10 x 20 pixels is a tenth of both sides."""
+  true = text(([10, 20, 20, 40], "ship"))
+  for given in (
+    "{<10><20><20><40>}",
+    "<|box_start|>(100,100),(200,200)<|box_end|>",
+    "{<10><10><20><20>|<0>}",
+    "[[10, 10, 20, 20, 0]]",
+  ):
+    metrics, samples = detection.score([row(1, true, given, size=(200, 100))])
+    assert metrics["f1@0.5"] == 1
+    assert metrics["rules"] == {samples[0]["rule"]: 1}
+
+
+def test_repairs_are_counted():
+  one = text(([1, 2, 3, 4], "ship"))
+  swapped = one.replace("1, 2, 3, 4", "3, 4, 1, 2")
+  answers = [one, f"```{one}```", f"{one}{one}", f"```{swapped}```", "[[1,"]
+  rows = [row(i, one, given) for i, given in enumerate(answers)]
+  metrics, _ = detection.score(rows)
+  assert metrics["rules"] == {"corners": 1, "fenced": 2, "glued": 1, "json": 1}
+  assert metrics["parse_failure_rate"] == pytest.approx(1 / 5)
+  # Right, right, right and one too many, right, none: 4 of 5 said, 5 true.
+  assert metrics["precision@0.5"] == pytest.approx(4 / 5)
+  assert metrics["recall@0.5"] == pytest.approx(4 / 5)
+
+
+def test_rotated_boxes_by_hand():
+  """100 x 100 pixels. Two ships of 40 x 10, at 0 and at 90 degrees.
+
+  Answers: the first at 90 degrees: 10 x 10 of 400 + 400 is shared, IoU 1/7.
+  The second exactly, written on end without an angle.
+  Upright boxes around them: 40 x 10 and 10 x 40 again, so the same.
+  """
+  true = "{<10><20><50><30>|<0>}{<60><60><100><70>|<90>}"
+  given = "{<10><20><50><30>|<90>}{<75><45><85><85>|<0>}"
+  metrics, samples = detection.score([row(1, true, given, size=(100, 100))])
+  assert samples[0]["rotated_iou"] == [1, round(1 / 7, 4)]
+  assert metrics["rotated"]["f1@0.25"] == pytest.approx(1 / 2)
+  assert metrics["rotated"]["recall@0.5"] == pytest.approx(1 / 2)
+  assert metrics["f1@0.25"] == pytest.approx(1 / 2)
+  # Without angles in the answer, its boxes are taken as upright.
+  metrics, _ = detection.score(
+    [row(1, true, "[[10, 20, 50, 30], [75, 45, 85, 85]]", size=(100, 100))]
+  )
+  assert metrics["rotated"]["f1@0.5"] == 1
+
+
+def test_upright_boxes_hide_a_wrong_angle():
+  """Turned the wrong way, the box around it is the same."""
+  true, given = "{<20><45><80><55>|<45>}", "{<20><45><80><55>|<-45>}"
+  metrics, samples = detection.score([row(1, true, given, size=100)])
+  assert metrics["f1@0.5"] == 1
+  assert metrics["rotated"]["f1@0.25"] == 0
+  # 10 x 10 of 600 + 600 is shared.
+  assert samples[0]["rotated_iou"] == [round(100 / 1100, 4)]
+
+
+def test_average_precision_where_every_box_has_a_score():
+  """The surer of two boxes is right: 51 of 101 recalls, of two ships."""
+  a, b, c = [0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 40, 40]
+  true = text((a, "ship"), (b, "ship"))
+
+  def said(*scores):
+    keys = [{"score": s} if s is not None else {} for s in scores]
+    return json.dumps(
+      [
+        {"bbox_2d": box, "label": "SHIP", **key}
+        for box, key in zip((a, c), keys)
+      ]
+    )
+
+  metrics, _ = detection.score([row(1, true, said(0.9, 0.3))])
+  assert metrics["coco"]["ap50"] == pytest.approx(51 / 101)
+  metrics, _ = detection.score([row(1, true, said(0.3, 0.9))])
+  assert metrics["coco"]["ap50"] == pytest.approx(51 / 101 / 2)
+  # An answer that cannot be read holds no box, so none without a score.
+  rows = [row(1, true, said(0.9, 0.3)), row(2, true, "[[1,")]
+  metrics, _ = detection.score(rows)
+  assert metrics["coco"]["ap50"] == pytest.approx(26 / 101)
+  assert metrics["f1@0.5"] == pytest.approx(2 * 1 / (2 + 4))
+  metrics, _ = detection.score([row(1, true, said(0.9, None))])
+  assert "coco" not in metrics
+  metrics, _ = detection.score([row(1, true, "None")])
+  assert "coco" not in metrics
+
+
+@pytest.mark.parametrize(
+  ("given", "told"),
+  [
+    ("[[NaN, 2, 3, 4]]", "finite"),
+    ('[{"bbox_2d": [1, 2, Infinity, 4], "label": "ship"}]', "finite"),
+    ("[[1, 2, 3, 4, 0]]", "coordinate_size"),
+    ("[[1, 2, 3, 4]]" * 100_000, "1400000 characters"),
+    ("\x00\udcff", "no JSON list"),
+  ],
+)
+def test_bad_answers_are_told_and_hold_no_box(given, told):
+  metrics, samples = detection.score(
+    [row(1, text(([1, 2, 3, 4], "ship")), given)]
+  )
+  assert told in samples[0]["parse_error"]
+  assert metrics["parse_failure_rate"] == 1
+  assert (metrics["predicted_boxes"], metrics["recall@0.25"]) == (0, 0)
+
+
+def test_bad_truths_are_told_together():
+  rows = [row(i, true, "None") for i, true in enumerate(["[[1,", "None", "3"])]
+  with pytest.raises(ValueError, match="2 bad rows") as e:
+    detection.score(rows)
+  assert 'row 0 (id "0")' in str(e.value)
+  assert 'row 2 (id "2")' in str(e.value)
+
+
+def test_real_answers_against_their_truths(shared):
+  """What another model said of 411 questions; its boxes are all upright."""
+  path = shared / "data/vlm_outputs_sar"
+  lines = (path / "rs_detection_results_ship_dataset_v0.jsonl").read_text()
+  rows = [
+    row(i, fields["gt_bbox"], fields["answer"], size=(100, 100))
+    for i, fields in enumerate(map(json.loads, lines.splitlines()), start=1)
+  ]
+  metrics, _ = detection.score(rows)
+  assert metrics["rules"] == {"comma": 17, "earthdial": 411, "glued": 23}
+  assert (metrics["true_boxes"], metrics["predicted_boxes"]) == (464, 462)
+  for key in ("f1@0.25", "f1@0.5"):
+    assert metrics["rotated"][key] == metrics[key]
+  # Matches counted apart, in exact fractions: 261 and 94.
+  assert metrics["f1@0.25"] == pytest.approx(2 * 261 / (462 + 464))
+  assert metrics["f1@0.5"] == pytest.approx(2 * 94 / (462 + 464))
 
 
 def test_nothing_there_and_nothing_said():
