@@ -12,11 +12,11 @@ COMMAND:
   python -m fusar_jax.evaluate --controls --model runs/x \\
       --manifest data/test.jsonl --out runs/x/controls
 
-Writes metrics.json (all scores) and samples.jsonl (every row, with what was
-read from its answer); with --manifest, if its images are at hand, report.html,
-too: scores, pictures of answers, training curves and where all came from. An
-answer that cannot be read counts as an empty one, and is counted; a row that is
-no row of predictions is an error, and nothing is written. With --model the
+Writes metrics.json (all scores), samples.jsonl (every row, with what was read
+from its answer) and report.html: scores, figures, answers, training curves and
+where all came from, with pictures if --manifest names images that are at hand.
+An answer that cannot be read counts as an empty one, and is counted; a row that
+is no row of predictions is an error, and nothing is written. With --model the
 answers are given first, as `python -m fusar_jax.predict` does. `--baseline`
 scores answers that look at no image: the most common count, set of cells, class
 and caption of the training manifest, and no box.
@@ -49,7 +49,7 @@ from fusar_jax.report.scoring import (
   score_rows,
   write_scores,
 )
-from fusar_jax.tasks import notations, pairing
+from fusar_jax.tasks import grounding, notations, pairing
 from fusar_jax.tasks.predictions import Prediction
 
 # A file has no width, and a table of tests is wide.
@@ -62,6 +62,8 @@ _ANSWERING = (
   "max_new_tokens",
   "limit",
 )
+# Scores for the terminal besides the HEADLINE.
+_MORE = {"captioning": ("bleu_4", "rouge_l", "cider")}
 # Of answers that could not be read, and of rows without one.
 _TOLD = 5
 
@@ -75,21 +77,29 @@ def table(metrics: dict, title: str) -> Table:
     shown.add_column(
       name, justify="left" if name in ("task", "score") else "right"
     )
-  for task, names in HEADLINE.items():
-    scores = metrics.get(task)
-    for i, name in enumerate(names if scores else ()):
-      low, high = scores["ci95"][name]
-      first = i == 0
+  for task in HEADLINE:
+    if task not in metrics:
+      continue
+    about = (str(metrics[task]["n"]), _percent(metrics[task]))
+    for name, value, (low, high) in _told(task, metrics[task]):
       shown.add_row(
-        task if first else "",
-        name,
-        f"{scores[name]:.4f}",
-        f"{low:.4f} - {high:.4f}",
-        str(scores["n"]) if first else "",
-        f"{scores['parse_failure_rate']:.1%}" if first else "",
-        end_section=i == len(names) - 1,
+        task, name, f"{value:.4f}", f"{low:.4f} - {high:.4f}", *about
       )
+      task, about = "", ("", "")
+    shown.add_section()
   return shown
+
+
+def _told(task: str, scores: dict) -> list[tuple[str, float, list[float]]]:
+  names = (*HEADLINE[task], *_MORE.get(task, ()))
+  told = [(name, scores[name], scores["ci95"][name]) for name in names]
+  # COCO's average precision, where every box says how sure it is.
+  coco = scores.get("coco", {"ci95": {}})
+  return told + [(f"coco {n}", coco[n], ci) for n, ci in coco["ci95"].items()]
+
+
+def _percent(scores: dict) -> str:
+  return f"{scores['parse_failure_rate']:.1%}"
 
 
 def evaluate_against(first, second, out, manifest=None) -> Table:
@@ -164,6 +174,12 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument("--train", help="manifest the baseline learns from")
   p.add_argument("--against", help="other answers to the rows of --predictions")
   p.add_argument(
+    "--acc50",
+    choices=tuple(grounding.READINGS),
+    default="recall",
+    help="how acc@50 of grounding is read (default: %(default)s)",
+  )
+  p.add_argument(
     "--controls",
     action="store_true",
     help="answer --manifest by --model under every condition of the anchors",
@@ -195,6 +211,8 @@ def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     p.error("--against compares answers of --predictions or --model")
   if args.train and not args.baseline:
     p.error("--train goes with --baseline only")
+  if args.acc50 != "recall" and (args.against or args.controls):
+    p.error("--acc50 goes with scores, not with --against and --controls")
   for name in _ANSWERING:
     if not args.model and getattr(args, name) != p.get_default(name):
       p.error(f"--{name.replace('_', '-')} goes with --model only")
@@ -220,16 +238,16 @@ def _score(args: argparse.Namespace, console: Console) -> None:
     rows, missing = baseline_rows(args.manifest, args.train), 0
   else:
     rows, missing = read_rows(args.predictions, args.manifest, limit=args.limit)
-  metrics, samples = score_rows(rows, missing=missing)
+  metrics, samples = score_rows(rows, missing=missing, acc50=args.acc50)
   if args.baseline:
     metrics["baseline"] = f"learned from {args.train or args.manifest}"
   write_scores(args.out, metrics, samples)
   console.print(table(metrics, args.predictions or "baseline"))
   for line in remarks(rows, samples):
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-  if args.baseline or not args.manifest:
+  if args.baseline:
     return
-  blind = score_rows(blind_rows(rows))[0]
+  blind = score_rows(blind_rows(rows), acc50=args.acc50)[0]
   page = report_evaluation(
     args.out,
     args.predictions,
@@ -239,8 +257,7 @@ def _score(args: argparse.Namespace, console: Console) -> None:
     samples,
     baselines={"most common answer of these rows": blind},
   )
-  told = f"pictures in {page}" if page else "no pictures: no image is at hand"
-  console.print(told, markup=False, soft_wrap=True)
+  console.print(f"report in {page}", markup=False, soft_wrap=True)
 
 
 def remarks(rows: list[Prediction], samples: list[dict]) -> list[str]:

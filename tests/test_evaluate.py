@@ -297,6 +297,38 @@ def test_repairs_are_told(tmp_path, capsys):
   assert told in capsys.readouterr().out
 
 
+def test_cells_too_many_count_by_option(tmp_path):
+  """One true cell and two others: all of the true, a third of the union."""
+  row = prediction_row(
+    id="a",
+    question=grounding.question("ship"),
+    gt="top-left",
+    prediction_text="top-left, center, bottom-right",
+    coordinate_size=90,
+  )
+  path, out = predictions(tmp_path / "p.jsonl", [row]), tmp_path / "out"
+  command = ["--predictions", str(path), "--out", str(out)]
+  for option, value in (([], 1), (["--acc50", "jaccard"], 0)):
+    assert evaluate.main([*command, *option]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["grounding"]["acc@50"] == value
+
+
+def test_average_precision_is_told_where_boxes_have_scores(tmp_path, capsys):
+  row = prediction_row(
+    id="a",
+    question=DETECT,
+    gt=BOX,
+    prediction_text=BOX.replace("}", ', "score": 0.9}'),
+    coordinate_size=100,
+  )
+  path, out = predictions(tmp_path / "p.jsonl", [row]), tmp_path / "out"
+  assert evaluate.main(["--predictions", str(path), "--out", str(out)]) == 0
+  metrics = json.loads((out / "metrics.json").read_text())
+  assert metrics["detection"]["coco"]["ap"] == pytest.approx(1)
+  assert "coco ap75" in capsys.readouterr().out
+
+
 def test_metrics_have_their_names(tmp_path):
   """What other people's programs read, task by task."""
   path = predictions(
@@ -396,6 +428,7 @@ def test_answers_that_do_not_pair_write_nothing(
     (["--model", "m"], "need --manifest"),
     (["--baseline", "--data", "d", "--against", "p"], "compares answers"),
     (["--predictions", "p", "--train", "t"], "--train goes with --baseline"),
+    (["--predictions", "p", "--against", "q", "--acc50", "jaccard"], "--acc50"),
     (["--predictions", "p", "--limit", "3"], "--limit goes with --model"),
   ],
 )

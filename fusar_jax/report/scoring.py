@@ -5,6 +5,7 @@ What `evaluate` writes: metrics.json and samples.jsonl.
 
 import collections
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -27,7 +28,7 @@ from fusar_jax.tasks.predictions import (
 )
 
 # Raised whenever the same predictions no longer give the same scores.
-SCORER_VERSION = 1
+SCORER_VERSION = 2
 # Why a row of the manifest that nobody answered was not read.
 MISSING = "no prediction"
 SCORERS = {
@@ -164,9 +165,18 @@ def blind_rows(
 
 
 def score_rows(
-  rows: list[Prediction], *, missing: int = 0
+  rows: list[Prediction], *, missing: int = 0, acc50: str = "recall"
 ) -> tuple[dict, list[dict]]:
-  """Returns (metrics, one sample per row, in the order of the rows)."""
+  """Returns (metrics, one sample per row, in the order of the rows).
+
+  Args:
+    rows: what was asked and answered, of any tasks.
+    missing: how many of them were not answered.
+    acc50: how acc@50 of grounding is read, one of `grounding.READINGS`.
+
+  Raises:
+    ValueError: true answers that cannot be read, of all tasks together.
+  """
   metrics = {
     "version": f"{fusar_jax.__version__}/{SCORER_VERSION}",
     "n": len(rows),
@@ -175,7 +185,10 @@ def score_rows(
     "missing": missing,
   }
   ordered, bad = [None] * len(rows), []
-  for task, scorer in SCORERS.items():
+  scorers = SCORERS | {
+    "grounding": functools.partial(grounding.score, reading=acc50)
+  }
+  for task, scorer in scorers.items():
     places = [i for i, row in enumerate(rows) if row.task == task]
     if not places:
       continue
