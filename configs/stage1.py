@@ -94,4 +94,10 @@ def get_config(arg=None):
   config.eval_every_steps = 0  # 0: at the end, if there is data.eval.
   config.save_every_steps = 200
   config.keep = 2
+  config.keep_best_by = ""  # "eval_loss": its lowest is kept besides.
+  config.patience = 0  # Evaluations without a better one that end the run.
+  config.skip_nonfinite = 0  # Batches that may be skipped; 0: stop at once.
+  config.profile_at_step = 0  # Traced from there into workdir/profile.
+  config.profile_steps = 3
+  config.compile_cache = ""  # Empty: workdir/compiled.
   return config.lock()

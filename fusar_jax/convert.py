@@ -185,12 +185,11 @@ def _load(args: argparse.Namespace) -> Source:
         "--adapter and --legacy-sigma belong to a Hugging Face folder; a run"
         " has its own adapter."
       )
-    from fusar_jax.training.checkpoint import load_run  # brings Orbax
+    from fusar_jax.training.parameters import load_run  # brings Orbax
 
     config, params, tokenizer, info = load_run(folder, args.step)
     base = getattr(info["base"], "path", None) or str(args.source)
-    step = provenance.latest_step(folder) if args.step is None else args.step
-    record = provenance.portable(folder, step)
+    record = provenance.portable(folder, info["step"])
     return Source(config, params, _with_tokenizer(tokenizer), base, record)
   if args.step is not None:
     raise ValueError(f"--step is given, but {folder} is not a run.")

@@ -1,9 +1,17 @@
-"""Fixtures of the whole suite: shared data, golden values, compile cache."""
+"""Fixtures of the whole suite: shared data, golden values, compile cache, and
+runs of `train` in small.
+"""
 
+import importlib.util
+import json
 import os
 import pathlib
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -30,3 +38,110 @@ def shared() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def golden(shared) -> pathlib.Path:
   return shared / "golden"
+
+
+# The tiny model, tinier: every width that a config has can be overridden.
+_SHRUNK = {
+  "model.image_size": (56, 56),
+  "model.vision.depth": 2,
+  "model.vision.width": 32,
+  "model.vision.heads": 2,
+  "model.vision.ff_width": 64,
+  "model.vision.out_width": 64,
+  "model.vision.full_attention": (1,),
+  "model.decoder.layers": 2,
+  "model.decoder.width": 64,
+  "model.decoder.heads": 4,
+  "model.decoder.kv_heads": 2,
+  "model.decoder.head_width": 16,
+  "model.decoder.ff_width": 96,
+  "model.decoder.mrope_section": (2, 3, 3),
+  "batch_size": 8,
+  "steps": 6,
+  "log_every_steps": 2,
+  "save_every_steps": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory) -> pathlib.Path:
+  """20 small pictures of bright squares, with anchors, and their number."""
+  folder = tmp_path_factory.mktemp("squares")
+  rng = np.random.default_rng(0)
+  rows = []
+  for i in range(20):
+    image = rng.integers(0, 60, (56, 56, 3), dtype=np.uint8)
+    count = i % 4
+    for y, x in rng.integers(0, 50, (count, 2)):
+      image[y : y + 6, x : x + 6] = 255
+    Image.fromarray(image).save(folder / f"{i}.png")
+    np.savez(
+      folder / f"{i}.npz",
+      features=rng.normal(size=(5, 64)).astype(np.float32),
+      positions=rng.uniform(size=(5, 2)).astype(np.float32),
+    )
+    rows.append(
+      {
+        "id": f"square-{i}",
+        "image": f"{i}.png",
+        "aef": f"{i}.npz",
+        "coordinate_size": 56,
+        "question": "How many ships are in the image?",
+        "answer": f"There are {count} ships in the image.",
+      }
+    )
+  path = folder / "manifest.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  (folder / "dataset.json").write_text('{"licences": ["CC0"]}')
+  return path
+
+
+@pytest.fixture(scope="session")
+def make_config():
+  """make_config(name, manifest, arg=None, **overrides) -> ConfigDict."""
+  return _make_config
+
+
+@pytest.fixture(scope="session")
+def start_train():
+  """start_train(name, workdir, **flags) -> Popen of `fusar_jax.train`."""
+  return _start_train
+
+
+def _make_config(
+  name: str, manifest: pathlib.Path, arg: str | None = None, **overrides
+):
+  path = ROOT / "configs" / f"{name}.py"
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(arg)
+  config.update_from_flattened_dict(_SHRUNK | {"data.train": str(manifest)})
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
+def _start_train(name: str, workdir: pathlib.Path, **flags) -> subprocess.Popen:
+  """Starts the command, on one simulated device."""
+  values = _SHRUNK | flags
+  environment = dict(os.environ)
+  environment.pop("XLA_FLAGS", None)
+  process = subprocess.Popen(
+    [
+      sys.executable,
+      "-m",
+      "fusar_jax.train",
+      f"--config=configs/{name}.py",
+      f"--workdir={workdir}",
+      *(f"--config.{field}={value}" for field, value in values.items()),
+    ],
+    cwd=ROOT,
+    env=environment,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
+  if hasattr(os, "sched_setaffinity"):
+    # XLA will make one thread per core that it may use. It is not loaded yet.
+    os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+  return process

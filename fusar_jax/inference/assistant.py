@@ -35,7 +35,7 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.training.checkpoint import load_run
+from fusar_jax.training.parameters import load_run
 
 # Lengths are rounded up to this, so that few programs are compiled.
 _LENGTH_STEP = 64

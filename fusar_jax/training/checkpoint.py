@@ -1,15 +1,17 @@
-"""Checkpoints of a run (Orbax), and a run's full parameters from its lineage.
+"""Checkpoints of a run (Orbax): whole, or not used.
 
 A checkpoint holds what training changes and nothing else, in three items:
   trainable  nested dict of parameters
   optimizer  step, random key and optimizer state, flat by name
   host       JSON: data iterator, meters
 Orbax restores partially without a word where names differ, so names, shapes
-and dtypes are compared before anything is read.
+and dtypes are compared before anything is read; and it reads bytes that have
+changed, so they have checksums, see `integrity`.
 """
 
-import dataclasses
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +19,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
-from fusar_jax import config as config_lib
-from fusar_jax.hf.config_json import read_config
-from fusar_jax.hf.load import load_base
-from fusar_jax.hf.peft import read_adapter
-from fusar_jax.model.config import FusarConfig, LoRAConfig
-from fusar_jax.model.fusar_gpt import init_params
-from fusar_jax.model.paths import flatten, unflatten
-from fusar_jax.training import partition, provenance
-from fusar_jax.training.provenance import Source
+from fusar_jax.model.paths import flatten
+from fusar_jax.training import integrity, partition, provenance
 from fusar_jax.training.state import TrainState
 
 _ITEMS = ("trainable", "optimizer")
 
 
 class Checkpoints:
-  """The checkpoints of one run: asynchronous, the last `keep` are kept.
+  """The checkpoints of one run: asynchronous, the last and the best are kept.
 
   Args:
     workdir: the run; checkpoints lie in `workdir/checkpoints/STEP/`.
-    keep: how many are kept; 0 keeps all.
+    keep: how many of the newest are kept; 0 keeps all.
+    reads_only: nothing is written or cleaned up; for those who look at a run
+      that may be going on.
   """
 
-  def __init__(self, workdir: Path | str, keep: int = 0):
-    folder = Path(workdir).absolute() / "checkpoints"
+  def __init__(
+    self, workdir: Path | str, keep: int = 0, *, reads_only: bool = False
+  ):
+    self._folder = Path(workdir).absolute() / "checkpoints"
+    self._policy = _KeepNewestAndBest(keep)
+    self._reads_only = reads_only
+    self._failed = False
+    self._saving: int | None = None
+    logging.getLogger("absl").addFilter(_is_not_told_twice)
     self._manager = ocp.CheckpointManager(
-      folder,
+      self._folder,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep or None,
+        preservation_policy=self._policy,
+        create=not reads_only,
         # What a killed run left half-written.
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not reads_only,
+        async_options=ocp.options.AsyncOptions(
+          post_finalization_callback=self._seal
+        ),
       ),
       item_handlers={
         "trainable": ocp.StandardCheckpointHandler(),
@@ -55,29 +64,83 @@ class Checkpoints:
         "host": ocp.JsonCheckpointHandler(),
       },
     )
-    self._folder = folder
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
 
   def latest_step(self) -> int | None:
     return self._manager.latest_step()
 
-  def save(self, state: TrainState, host: dict[str, Any]) -> None:
+  def newest_whole(self) -> int:
+    """Returns the newest step whose files are what was written.
+
+    Newer ones are told in a warning; a run that writes deletes them, since it
+    will come to these steps again.
+
+    Raises:
+      FileNotFoundError: no checkpoint.
+      ValueError: none is whole; the damage of each is told.
+    """
+    steps = self._manager.all_steps()
+    self._find(None)
+    damaged = integrity.damages(self._folder, steps) if _is_first() else {}
+    if jax.process_count() > 1:
+      # All must go on from the same one; one reads it for all.
+      count = multihost_utils.broadcast_one_to_all(np.int32(len(damaged)))
+      damaged = {
+        step: damaged.get(step, "damaged")
+        for step in sorted(steps, reverse=True)[: int(count)]
+      }
+    told = "\n".join(f"  {problem}" for problem in damaged.values())
+    whole = sorted(set(steps) - set(damaged))
+    if not whole:
+      raise ValueError(
+        f"{self._folder}: no checkpoint is whole:\n{told}\nPut a copy back, or"
+        " begin anew in another --workdir."
+      )
+    if damaged and _is_first():
+      logging.getLogger(__name__).warning(
+        "damaged checkpoints are left out:\n%s\nUsing the one before, of step"
+        " %d.",
+        told,
+        whole[-1],
+      )
+    for step in damaged if not self._reads_only else ():
+      self._manager.delete(step)
+    return whole[-1]
+
+  def save(
+    self, state: TrainState, host: dict[str, Any], best: int | None = None
+  ) -> None:
     """Starts to write; returns when the arrays are copied to the host.
 
     Args:
       state: its step names the checkpoint; a step saved already is skipped.
       host: JSON values.
+      best: step whose checkpoint is kept besides the newest.
+
+    Raises:
+      OSError: this checkpoint or the one before could not be written.
     """
     step = int(state.step)
+    self._policy.best = best
     if step in self._manager.all_steps():
       return
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        trainable=ocp.args.StandardSave(state.trainable),
-        optimizer=ocp.args.StandardSave(_flat_rest(state)),
-        host=ocp.args.JsonSave(host),
-      ),
-    )
+    with self._writing():
+      # The one before may still be on its way, and has yet to be sealed.
+      self._manager.wait_until_finished()
+      self._saving = step
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          trainable=ocp.args.StandardSave(state.trainable),
+          optimizer=ocp.args.StandardSave(_flat_rest(state)),
+          host=ocp.args.JsonSave(host),
+        ),
+      )
 
   def restore(
     self, like: TrainState, step: int | None = None
@@ -88,13 +151,13 @@ class Checkpoints:
       like: a state, or its ShapeDtypeStructs with shardings: the structure
         expected and where arrays are put. The mesh may differ from the one
         that saved.
-      step: default the newest.
+      step: default the newest that is whole.
 
     Raises:
       FileNotFoundError: no such checkpoint.
-      ValueError: a checkpoint of another model.
+      ValueError: a checkpoint that is damaged, or of another model.
     """
-    step = self._find(step)
+    step = self._sound(step)
     wanted = {"trainable": like.trainable, "optimizer": _flat_rest(like)}
     self._check(step, wanted)
     restored = self._manager.restore(
@@ -114,8 +177,12 @@ class Checkpoints:
     return rest.replace(trainable=restored.trainable), restored.host
 
   def restore_trainable(self, step: int | None = None) -> partition.Params:
-    """Returns the trained parameters alone, as numpy arrays."""
-    step = self._find(step)
+    """Returns the trained parameters alone, as numpy arrays.
+
+    Raises:
+      FileNotFoundError, ValueError: as `restore`.
+    """
+    step = self._sound(step)
     saved = self._manager.item_metadata(step)["trainable"].tree
     like = jax.tree.map(
       lambda leaf: np.empty(leaf.shape, leaf.dtype), saved, is_leaf=_is_array
@@ -124,12 +191,53 @@ class Checkpoints:
       step, args=ocp.args.Composite(trainable=ocp.args.StandardRestore(like))
     ).trainable
 
+  def check(self) -> None:
+    """Raises OSError if a write has failed by now; it costs nothing."""
+    with self._writing():
+      self._manager.check_for_errors()
+
   def wait(self) -> None:
-    """Returns when everything is on disk; raises what a write has raised."""
-    self._manager.wait_until_finished()
+    """Returns when everything is on disk; raises OSError if it cannot be."""
+    with self._writing():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    self._manager.close()
+    # After a failure Orbax would raise it once more, as it came.
+    with contextlib.suppress(Exception) if self._failed else self._writing():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # ValueError, even of a full disk.
+      self._failed = True
+      last = str(error).strip().splitlines()[-1]
+      whole = provenance.steps(self._folder.parent)
+      raise OSError(
+        f"{self._folder}: a checkpoint could not be written: {last}\nThose of"
+        f" steps {whole} are untouched. Make room, or mend the disk; the same"
+        " command goes on from there."
+      ) from error
+
+  def _seal(self) -> None:
+    """Called by Orbax when all is written and not yet under its name."""
+    if _is_first():
+      for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+        integrity.seal(folder)
+
+  def _sound(self, step: int | None) -> int:
+    if step is None:
+      return self.newest_whole()
+    step = self._find(step)
+    sealed = (self._folder / str(step) / integrity.CHECKSUMS).is_file()
+    problem = sealed and integrity.damage(self._folder / str(step))
+    if problem:
+      raise ValueError(
+        f"{problem}\nThe checkpoint is damaged; put a copy back, or use"
+        f" another: there are {sorted(self._manager.all_steps())}."
+      )
+    return step
 
   def _find(self, step: int | None) -> int:
     steps = self._manager.all_steps()
@@ -169,193 +277,6 @@ class Checkpoints:
       )
 
 
-def load_run(
-  workdir: Path | str,
-  step: int | None = None,
-  *,
-  dtype: str | None = None,
-  placement: Callable | None = None,
-) -> tuple[FusarConfig, partition.Params, Path, dict[str, Any]]:
-  """Rebuilds a run's whole model: its base, recursively, and what it trained.
-
-  Args:
-    workdir: the run.
-    step: of the checkpoint; default the newest.
-    dtype: of parameters that the run kept frozen; None keeps the file's.
-    placement: (path, shape) -> sharding of what is read from a Hugging Face
-      folder; None: the default device.
-
-  Returns:
-    (config, parameters as nested dict of arrays, tokenizer's folder,
-    {"step", "workdir", "base": Source}).
-
-  Raises:
-    FileNotFoundError: no run, no checkpoint, or a base that is gone.
-    ValueError: a base that has changed, or parameters that do not fit.
-  """
-  workdir = Path(workdir)
-  if not provenance.is_run(workdir):
-    raise FileNotFoundError(
-      f"{workdir}: not a run ({provenance.PROVENANCE_FILE} not found)."
-    )
-  written = provenance.read_json(workdir / provenance.CONFIG_FILE)
-  record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
-  config = config_lib.from_dict(written["model"])
-  checkpoints = Checkpoints(workdir)
-  try:
-    trained = checkpoints.restore_trainable(step)
-    step = checkpoints.latest_step() if step is None else step
-  finally:
-    checkpoints.close()
-  base, adapter = Source(**record["base"]), Source(**record["adapter"])
-  frozen = initial_params(
-    config,
-    base,
-    adapter,
-    workdir,
-    seed=written["config"]["seed"],
-    without=set(flatten(trained)),
-    dtype=dtype,
-    placement=placement,
-  )
-  info = {"step": step, "workdir": str(workdir), "base": base}
-  params = partition.merge(trained, frozen)
-  return config, params, workdir / "tokenizer", info
-
-
-def source_config(source: Source, workdir: Path) -> FusarConfig | None:
-  """Returns the config of a base, None for random."""
-  if source.kind == "random":
-    return None
-  folder = provenance.locate(source, workdir)
-  if source.kind == "folder":
-    return read_config(folder)
-  written = provenance.read_json(folder / provenance.CONFIG_FILE)
-  return config_lib.from_dict(written["model"])
-
-
-def initial_params(
-  config: FusarConfig,
-  base: Source,
-  adapter: Source,
-  workdir: Path,
-  *,
-  seed: int,
-  without: frozenset[str] | set[str] = frozenset(),
-  dtype: str | None = None,
-  placement: Callable | None = None,
-) -> partition.Params:
-  """Returns the parameters that a run starts from.
-
-  Those of the base, over them those of the adapter; LoRA and TLM that neither
-  has are drawn from the seed as PEFT and torch draw them. Only a random base
-  may lack more.
-
-  Args:
-    config: of the run.
-    base, adapter: see `Source`.
-    workdir: the run, from which relative sources are found.
-    seed: of the fresh parameters.
-    without: paths that are not needed (a checkpoint has them).
-    dtype, placement: see `load_run`.
-
-  Raises:
-    ValueError: the base lacks a parameter or has one too many; an adapter
-      whose LoRA or TLM is not the config's.
-  """
-  flat = {}
-  if base.kind == "folder":
-    folder = provenance.locate(base, workdir)
-    _, params = load_base(folder, dtype, placement)
-    flat = flatten(params)
-  elif base.kind == "run":
-    folder = provenance.locate(base, workdir)
-    _, params, _, _ = load_run(
-      folder, base.step, dtype=dtype, placement=placement
-    )
-    flat = flatten(params)
-  if adapter.kind == "folder":
-    folder = provenance.locate(adapter, workdir)
-    flat |= flatten(_read_adapter(folder, config))
-  return complete(flat, config, seed, base, without)
-
-
-def _read_adapter(folder: Path, config: FusarConfig) -> partition.Params:
-  sigma = config.tlm.sigma if config.tlm else None
-  plain = dataclasses.replace(config, lora=LoRAConfig())
-  try:
-    found, leaves = read_adapter(folder, plain)
-  except ValueError as error:
-    # Folders older than tlm_config.json do not say their sigma.
-    if "legacy_sigma" not in str(error):
-      raise
-    found, leaves = read_adapter(folder, plain, legacy_sigma=sigma)
-  expected = config_lib.to_dict(config)
-  theirs = config_lib.to_dict(found)
-  problems = [
-    f"  config.model.{part}.{name} is {expected[part][name]}, the adapter has"
-    f" {value}"
-    for part in ("lora", "tlm")
-    for name, value in (theirs[part] or {}).items()
-    # Dropout is a choice of each stage.
-    if name != "dropout" and (expected[part] or {}).get(name) != value
-  ]
-  if problems:
-    raise ValueError(
-      f"{folder}: the adapter does not fit the model:\n"
-      + "\n".join(problems)
-      + "\nSet these fields to the adapter's values."
-    )
-  return leaves
-
-
-def complete(
-  flat: dict[str, Any],
-  config: FusarConfig,
-  seed: int,
-  base: Source,
-  without: frozenset[str] | set[str] = frozenset(),
-) -> partition.Params:
-  """Adds fresh parameters; checks names and shapes against the config."""
-  key = jax.random.key(seed)
-  shapes = flatten(jax.eval_shape(lambda: init_params(config, key)))
-  missing = sorted(set(shapes) - set(flat) - set(without))
-  lost = [p for p in missing if not is_fresh(p) and base.kind != "random"]
-  problems = [f"  - missing     {p} {list(shapes[p].shape)}" for p in lost]
-  problems += [
-    f"  + unexpected  {p} {list(leaf.shape)}"
-    for p, leaf in flat.items()
-    if p not in shapes
-  ]
-  problems += [
-    f"  ! differs     {p} {list(leaf.shape)}, expected {list(shapes[p].shape)}"
-    for p, leaf in flat.items()
-    if p in shapes and leaf.shape != shapes[p].shape
-  ]
-  if problems:
-    raise ValueError(
-      f"{base.path or 'parameters'}: do not fit config.model"
-      f" ({len(problems)} arrays):\n" + "\n".join(problems[:20])
-    )
-  kept = {p: leaf for p, leaf in flat.items() if p not in without}
-  if missing:
-    # Of the whole tree only what is missing is ever computed.
-    draw = jax.jit(
-      lambda key: {
-        path: leaf
-        for path, leaf in flatten(init_params(config, key)).items()
-        if path in missing
-      }
-    )
-    kept |= draw(key)
-  return unflatten(kept)
-
-
-def is_fresh(path: str) -> bool:
-  """True for parameters that a plain Qwen2.5-VL does not have."""
-  return path.startswith("tlm/") or path.endswith(("/lora_a", "/lora_b"))
-
-
 def _flat_rest(state: TrainState) -> dict[str, Any]:
   """{"opt_state.0.mu.tlm.mlp_0.bias": leaf}: all of a state but trainables."""
   leaves = jax.tree_util.tree_leaves_with_path(state.replace(trainable=None))
@@ -379,3 +300,28 @@ def _shapes(flat: dict[str, Any]) -> dict[str, str]:
 
 def _is_array(leaf) -> bool:
   return hasattr(leaf, "shape")
+
+
+def _is_first() -> bool:
+  return jax.process_index() == 0
+
+
+def _is_not_told_twice(record: logging.LogRecord) -> bool:
+  """False for Orbax's tracebacks of what it raises besides."""
+  return not (record.exc_info and "orbax" in record.pathname)
+
+
+class _KeepNewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+  """The newest `keep` (0: all) and the one of step `best`."""
+
+  def __init__(self, keep: int):
+    self._keep = keep
+    self.best: int | None = None
+
+  def should_preserve(self, checkpoints: Sequence, *, context) -> list[bool]:
+    del context  # Of Orbax's interface.
+    newest = len(checkpoints) - (self._keep or len(checkpoints))
+    return [
+      index >= newest or checkpoint.step == self.best
+      for index, checkpoint in enumerate(checkpoints)
+    ]

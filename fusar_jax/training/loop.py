@@ -25,17 +25,21 @@ from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import fast_options
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import optimizer, partition, sharding
+from fusar_jax.training import optimizer, partition, selection, sharding
 from fusar_jax.training import start as start_lib
 from fusar_jax.training.checkpoint import Checkpoints
+from fusar_jax.training.compile_cache import compile_cache
 from fusar_jax.training.gradient_check import GradientCheck
 from fusar_jax.training.meters import Meters
+from fusar_jax.training.profiler import ProfilerWindow
+from fusar_jax.training.selection import Selection
 from fusar_jax.training.state import create_state
 from fusar_jax.training.step import (
   StepOptions,
   make_loss,
   make_train_step,
 )
+from fusar_jax.training.stopwatch import Stopwatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +50,13 @@ class Result:
     step: steps done.
     total_steps: steps the run has.
     preempted: it was asked to stop, has saved, and can be resumed.
+    best_step: of the checkpoint that config.keep_best_by keeps.
   """
 
   step: int
   total_steps: int
   preempted: bool
+  best_step: int | None = None
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
@@ -63,9 +69,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   Raises:
     FileNotFoundError, FileExistsError, ValueError: an input is missing or does
       not fit; nothing was written.
+    OSError: a checkpoint or the log could not be written; older checkpoints
+      are untouched.
     FloatingPointError: a loss that is not finite; names step and examples.
   """
+  stopwatch = Stopwatch()
   workdir = Path(workdir)
+  selection.check(config)
+  window = ProfilerWindow(
+    workdir / "profile", config.profile_at_step, config.profile_steps
+  )
   mesh = start_lib.make_mesh(config)
   run = start_lib.start(config, workdir)
   try:
@@ -79,7 +92,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     raise
   options = step_options(config, run.model)
   step_fn = jax.jit(
-    make_train_step(run.model, tx, options),
+    make_train_step(
+      run.model, tx, options, skips_nonfinite=config.skip_nonfinite > 0
+    ),
     in_shardings=(*shardings, sharding.batch_sharding(mesh)),
     out_shardings=(shardings[0], None),
     donate_argnums=0,
@@ -91,6 +106,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   if checkpoints.latest_step() is not None:
     state, host = checkpoints.restore(state)
     loader.set_state(host["loader"])
+    stopwatch.resume(host.get("stopwatch", {}))
   elif first:
     _print_parts(state.trainable, frozen)
   step = int(state.step)
@@ -102,6 +118,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     every=config.log_every_steps,
     rate=rate,
     compiles=step_fn._cache_size,
+    stopwatch=stopwatch,
+    may_skip=config.skip_nonfinite,
     writes=first,
     saved=host.get("meters"),
   )
@@ -109,45 +127,68 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     GradientCheck(state.trainable, config.data.anchors) if step == 0 else None
   )
   evaluate = _make_evaluation(run, config, options, mesh, shardings)
+  best = Selection(config.keep_best_by, config.patience, host.get("selection"))
   batches = iter(loader)
 
   def save():
     meters.drain()  # A loss that is not finite must not reach the disk.
-    checkpoints.save(
-      state, {"loader": loader.get_state(), "meters": meters.state()}
-    )
+    with stopwatch.losing("save"):
+      host = {
+        "loader": loader.get_state(),
+        "meters": meters.state(),
+        "selection": best.state(),
+        "stopwatch": stopwatch.state(),
+      }
+      checkpoints.save(state, host, best.best_step)
 
   with contextlib.ExitStack() as stack:
     stack.callback(checkpoints.close)
     stack.callback(meters.close)
+    stack.callback(window.close)
+    folder = Path(config.compile_cache or workdir / "compiled")
+    stack.enter_context(compile_cache(folder))
     stopped = stack.enter_context(_preemption())
-    while step < total and not stopped(step):
+    stopwatch.started()
+    while step < total and not best.exhausted and not stopped(step):
       # Next batch.
-      batch, ids = next(batches)
+      with stopwatch.losing("data"):
+        batch, ids = next(batches)
       # Step.
-      state, metrics = step_fn(state, frozen, sharding.put_batch(batch, mesh))
+      window.before(step + 1)
+      with stopwatch.compiling(step_fn._cache_size):
+        placed = sharding.put_batch(batch, mesh)
+        state, metrics = step_fn(state, frozen, placed)
       step += 1
+      window.after(step, metrics)
       nonzero = metrics.pop("nonzero")
       if check and check.passes(jax.device_get(nonzero), batch):
         check = None
       # Log.
       meters.add(step, metrics, ids)
       # Evaluate.
+      improved = False
       if evaluate and (
         step == total
         or (config.eval_every_steps and step % config.eval_every_steps == 0)
       ):
         meters.drain()
-        meters.evaluated(step, evaluate(state.trainable, frozen))
+        with stopwatch.losing("evaluate"):
+          values = evaluate(state.trainable, frozen)
+        improved = best.improves(step, values)
+        meters.evaluated(step, values)
       # Save.
-      if step == total or step % config.save_every_steps == 0:
+      checkpoints.check()
+      if step == total or step % config.save_every_steps == 0 or improved:
         save()
-    preempted = step < total
-    if preempted:
+    preempted = step < total and not best.exhausted
+    if step < total:
       save()
     meters.drain()
-    checkpoints.wait()
-  return Result(step, total, preempted)
+    with stopwatch.losing("save"):
+      checkpoints.wait()
+  if first:
+    print(*filter(None, (best.line(), stopwatch.line())), sep="\n", flush=True)
+  return Result(step, total, preempted, best.best_step)
 
 
 def step_options(config: ConfigDict, model: FusarConfig) -> StepOptions:

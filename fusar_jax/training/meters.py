@@ -6,11 +6,12 @@ is written; means of means are never taken.
 """
 
 import collections
+import errno
 import json
+import logging
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from fusar_jax.data.triplets import write_text
+from fusar_jax.training.stopwatch import Stopwatch
 
 # Steps that may run ahead of their metrics. It also bounds the batches that
 # wait in the queue of the device.
@@ -55,12 +57,20 @@ class MetricsFile:
       write_text(self._path, kept)
 
   def append(self, values: dict[str, Any]) -> None:
-    """Adds one line by one write, so that a reader sees it whole."""
+    """Adds one line by one write, so that a reader sees it whole.
+
+    Raises:
+      OSError: it could not be written, or not all of it; a resumed run drops
+        what was.
+    """
     line = (json.dumps(values) + "\n").encode()
     flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY
     file = os.open(self._path, flags, 0o644)
     try:
-      os.write(file, line)
+      if os.write(file, line) < len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+      raise OSError(error.errno, error.strerror, str(self._path)) from None
     finally:
       os.close(file)
 
@@ -77,6 +87,9 @@ class Meters:
     rate: step, from 0, -> learning rate.
     compiles: -> how many shapes the step was compiled for; a number that keeps
       growing is a leak of time.
+    stopwatch: of the run; its values are in every line.
+    may_skip: batches whose loss or gradient is not finite that the run may have
+      skipped; the step must be made so. 0: the first one is an error.
     writes: False on all processes but the first: they check, and stay silent.
     saved: `state()` of the checkpoint that the run resumes from.
   """
@@ -91,6 +104,8 @@ class Meters:
     every: int,
     rate: Callable[[int], Any],
     compiles: Callable[[], int],
+    stopwatch: Stopwatch,
+    may_skip: int = 0,
     writes: bool = True,
     saved: dict[str, Any] | None = None,
   ):
@@ -101,10 +116,12 @@ class Meters:
     self._compiles = compiles
     self._pending = collections.deque()
     saved = saved or {}
-    self._elapsed = saved.get("elapsed", 0.0)
+    self._stopwatch = stopwatch
+    self._may_skip = may_skip
+    self._skipped = saved.get("skipped", 0)
     self._sums = collections.Counter(saved.get("sums", {}))
     self._start_step = self._written = start_step
-    self._began = self._mark = time.monotonic()
+    self._mark = self._training_time()
     self._writes = writes
     if writes:
       self._file = MetricsFile(workdir / "metrics.jsonl", start_step)
@@ -120,11 +137,13 @@ class Meters:
 
     Args:
       step: counted from 1.
-      metrics: scalars on the device: loss, grad_norm, weight, tokens.
+      metrics: scalars on the device: loss, grad_norm, weight, tokens, and
+        skipped if batches may be.
       ids: of the batch, for errors.
 
     Raises:
-      FloatingPointError: an earlier step's loss or gradient is not finite.
+      FloatingPointError: an earlier step's loss or gradient is not finite,
+        once more than `may_skip` allows.
     """
     self._pending.append((step, metrics, ids))
     while len(self._pending) > LAG:
@@ -137,8 +156,7 @@ class Meters:
 
   def state(self) -> dict[str, Any]:
     """JSON values that a resumed run goes on from."""
-    elapsed = self._elapsed + time.monotonic() - self._began
-    return {"elapsed": elapsed, "sums": dict(self._sums)}
+    return {"skipped": self._skipped, "sums": dict(self._sums)}
 
   def evaluated(self, step: int, values: dict[str, float]) -> None:
     """Writes what an evaluation found."""
@@ -148,7 +166,6 @@ class Meters:
         self._board.add_scalar(name, value, step)
       text = " ".join(f"{k} {v:.5g}" for k, v in values.items())
       self._display.line(step, f"step {step}/{self._total} {text}")
-    self._mark = time.monotonic()  # Evaluating is no training time.
 
   def close(self) -> None:
     if self._writes:
@@ -158,26 +175,56 @@ class Meters:
   def _read(self) -> None:
     step, metrics, ids = self._pending.popleft()
     values = {name: x.item() for name, x in jax.device_get(metrics).items()}
+    self._sums.update(steps=1, tokens=values["tokens"])
+    if values.pop("skipped", False):
+      self._skip(step, values, ids)
+    else:
+      self._check_finite(step, values, ids)
+      weight = values["weight"]
+      self._sums.update(
+        updates=1,
+        loss=values["loss"] * weight,
+        weight=weight,
+        grad_norm=values["grad_norm"],
+      )
+    if step % self._every == 0 or step == self._total:
+      self._write(step)
+
+  def _check_finite(
+    self, step: int, values: dict[str, float], ids: Sequence[str]
+  ) -> None:
     for name in ("loss", "grad_norm"):
       if not math.isfinite(values[name]):
         raise FloatingPointError(
           f"step {step}: {name} is {values[name]}; the batch holds"
           f" {', '.join(map(str, ids))}. Lower config.optimizer.learning_rate"
           " or look at these examples; the last checkpoint is sound."
+          " config.skip_nonfinite lets a run skip such batches."
         )
-    weight = values["weight"]
-    self._sums.update(
-      steps=1,
-      loss=values["loss"] * weight,
-      weight=weight,
-      grad_norm=values["grad_norm"],
-      tokens=values["tokens"],
+
+  def _skip(
+    self, step: int, values: dict[str, float], ids: Sequence[str]
+  ) -> None:
+    self._skipped += 1
+    told = (
+      f"step {step}: skipped, loss is {values['loss']} and grad_norm"
+      f" {values['grad_norm']}; the batch holds {', '.join(map(str, ids))}."
     )
-    if step % self._every == 0 or step == self._total:
-      self._write(step)
+    if self._skipped > self._may_skip:
+      raise FloatingPointError(
+        f"{told} It is the {self._skipped}. such batch of this run, and"
+        f" config.skip_nonfinite allows {self._may_skip}. Look at these"
+        " examples; the last checkpoint is sound."
+      )
+    if self._writes:
+      logging.getLogger(__name__).warning(told)
+
+  def _training_time(self) -> float:
+    """Seconds so far; evaluating is no training time."""
+    return self._stopwatch.elapsed() - self._stopwatch.lost("evaluate")
 
   def _write(self, step: int) -> None:
-    now = time.monotonic()
+    now = self._training_time()
     # After a resume the sums may be older than this process.
     new_steps = step - self._written
     seconds = max(now - self._mark, 1e-9)
@@ -186,29 +233,38 @@ class Meters:
     if not self._writes:
       return
     share = new_steps / sums["steps"]
+    updates = sums["updates"]
+    means = {}  # Of no update there is none.
+    if updates:
+      means["loss"] = sums["loss"] / max(sums["weight"], 1e-9)
+      means["grad_norm"] = sums["grad_norm"] / updates
     eta = (self._total - step) * seconds / new_steps
     values = {
       "step": step,
-      "loss": sums["loss"] / max(sums["weight"], 1e-9),
-      "grad_norm": sums["grad_norm"] / sums["steps"],
-      "learning_rate": float(self._rate(step - 1)),
+      **means,
+      # A skipped batch does not move the schedule.
+      "learning_rate": float(self._rate(max(step - 1 - self._skipped, 0))),
       "samples_per_s": new_steps * self._batch_size / seconds,
       "tokens_per_s": sums["tokens"] * share / seconds,
-      "elapsed_s": self._elapsed + now - self._began,
       "compiles": self._compiles(),
+      **self._stopwatch.values(),
     }
+    if self._may_skip:
+      values["skipped"] = self._skipped
     self._file.append(values)
     for name, value in values.items():
       if name != "step":
         self._board.add_scalar(name, value, step)
     self._display.line(
       step,
-      f"step {step}/{self._total} loss {values['loss']:.4f}"
-      f" grad_norm {values['grad_norm']:.3f}"
+      f"step {step}/{self._total}"
+      f" loss {values.get('loss', math.nan):.4f}"
+      f" grad_norm {values.get('grad_norm', math.nan):.3f}"
       f" lr {values['learning_rate']:.3g}"
       f" samples/s {values['samples_per_s']:.2f}"
       f" tokens/s {values['tokens_per_s']:.0f}"
-      f" eta {_clock(eta)}",
+      f" eta {_clock(eta)}"
+      + (f" skipped {self._skipped}" if self._skipped else ""),
     )
 
 

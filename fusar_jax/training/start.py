@@ -21,7 +21,9 @@ from fusar_jax.data import prompts
 from fusar_jax.data import tokenizer as tokenizer_lib
 from fusar_jax.data.triplets import Triplet, read_manifests
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.training import checkpoint, partition, provenance, sharding
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import parameters as parameters_lib
+from fusar_jax.training import partition, provenance, sharding
 from fusar_jax.training.provenance import Source
 
 # Fields that may differ when a run goes on: they change how, not what.
@@ -35,6 +37,12 @@ _FREE = (
   "eval_every_steps",
   "save_every_steps",
   "keep",
+  "keep_best_by",
+  "patience",
+  "skip_nonfinite",
+  "profile_at_step",
+  "profile_steps",
+  "compile_cache",
 )
 TOKENIZER = "tokenizer"
 
@@ -105,7 +113,7 @@ def resolve_model(
     ValueError: shapes that differ from the base's, all of them told.
   """
   values = values.to_dict()
-  found = checkpoint.source_config(base, workdir)
+  found = parameters_lib.source_config(base, workdir)
   parts = ("vision", "decoder", "tokens")
   unknown = [name for name in parts if values[name] is None]
   if unknown and found is None:
@@ -152,7 +160,7 @@ def parameters(
     ValueError: weights that do not fit the model, or rules that do not fit
       the parameters.
   """
-  whole = checkpoint.initial_params(
+  whole = parameters_lib.initial_params(
     run.model,
     run.base,
     run.adapter,
@@ -182,9 +190,11 @@ def _same_run(config: ConfigDict, workdir: Path) -> bool:
   """True to resume, False to begin; anything else in the folder is an error."""
   if workdir.exists() and not workdir.is_dir():
     raise FileExistsError(f"--workdir {workdir} is a file.")
-  if not workdir.is_dir() or not any(workdir.iterdir()):
-    return False
   path = workdir / provenance.CONFIG_FILE
+  # Drafts of config.json are all that a run leaves which is killed so early.
+  drafts = f".{path.name}.*"
+  if not workdir.is_dir() or all(p.match(drafts) for p in workdir.iterdir()):
+    return False
   if not path.is_file():
     raise FileExistsError(
       f"--workdir {workdir} is not empty and holds no run. Choose another"
@@ -243,7 +253,7 @@ def _check_trainable(config, base, model, train) -> None:
       " to say nothing. They are for predict; to train, prepare with --labels."
     )
   key = jax.random.key(0)
-  shapes = jax.eval_shape(lambda: checkpoint.init_params(model, key))
+  shapes = jax.eval_shape(lambda: init_params(model, key))
   trainable, _ = partition.partition(shapes, config.trainable)
   anchored = any(path for row in train for path in row.anchors)
   # Without anchors on purpose, the TLM stays as it began.

@@ -126,8 +126,17 @@ def make_train_step(
   config: FusarConfig,
   optimizer: optax.GradientTransformation,
   options: StepOptions,
+  *,
+  skips_nonfinite: bool = False,
 ) -> Callable:
   """Returns `step(state, frozen, batch) -> (state, metrics)`, to be jitted.
+
+  Args:
+    config: of the model.
+    optimizer: of the trainables.
+    options: how it is computed.
+    skips_nonfinite: a batch whose loss or gradient is not finite changes
+      nothing but the step; the device decides, nobody waits.
 
   metrics:
     loss: float32, of the batch before the update.
@@ -135,6 +144,7 @@ def make_train_step(
     weight: float32, the loss's divisor (examples, or answer tokens).
     tokens: int32, non-padding tokens of the batch.
     nonzero: {leaf path: bool}, whether its gradient has any non-zero value.
+    skipped: bool, whether nothing was changed; with `skips_nonfinite` alone.
   """
   gradients = make_gradients(config, options)
 
@@ -144,9 +154,11 @@ def make_train_step(
     updates, opt_state = optimizer.update(
       grads, state.opt_state, state.trainable
     )
+    trainable = optax.apply_updates(state.trainable, updates)
+    norm = optax.global_norm(grads)
     metrics = {
       "loss": value,
-      "grad_norm": optax.global_norm(grads),
+      "grad_norm": norm,
       "weight": jnp.sum(batch.answer_weight),
       "tokens": jnp.sum(batch.segment_ids > 0),
       "nonzero": {
@@ -154,10 +166,16 @@ def make_train_step(
         for path, leaf in jax.tree_util.tree_leaves_with_path(grads)
       },
     }
+    if skips_nonfinite:
+      finite = jnp.isfinite(value) & jnp.isfinite(norm)
+      metrics["skipped"] = ~finite
+      trainable, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (trainable, opt_state),
+        (state.trainable, state.opt_state),
+      )
     state = state.replace(
-      step=state.step + 1,
-      trainable=optax.apply_updates(state.trainable, updates),
-      opt_state=opt_state,
+      step=state.step + 1, trainable=trainable, opt_state=opt_state
     )
     return state, metrics
 

@@ -1,14 +1,17 @@
 """Sums until a line is written; lines of repeated steps are dropped."""
 
 import json
+import logging
+import resource
 
 import jax.numpy as jnp
 import pytest
 
 from fusar_jax.training.meters import Meters, MetricsFile
+from fusar_jax.training.stopwatch import KINDS, Stopwatch
 
 
-def _meters(workdir, start=0, saved=None, every=2):
+def _meters(workdir, start=0, saved=None, every=2, may_skip=0):
   return Meters(
     workdir,
     total_steps=8,
@@ -17,6 +20,8 @@ def _meters(workdir, start=0, saved=None, every=2):
     every=every,
     rate=lambda step: 0.1 * step,
     compiles=lambda: 1,
+    stopwatch=Stopwatch(),
+    may_skip=may_skip,
     saved=saved,
   )
 
@@ -69,6 +74,70 @@ def test_a_loss_that_is_not_finite_names_step_and_examples(tmp_path):
   with pytest.raises(FloatingPointError, match=r"step 1: loss.*ship-7, ship-9"):
     meters.drain()
   meters.close()
+
+
+def _skipped(loss):
+  return _metrics(loss) | {"skipped": jnp.bool_(True)}
+
+
+def test_skipped_batches_are_counted_and_left_out(tmp_path, caplog, capsys):
+  """The loss is of the other step; the schedule waits; a resume counts on."""
+  meters = _meters(tmp_path, may_skip=2)
+  meters.add(1, _skipped(float("nan")), ["ship-7"])
+  meters.add(2, _metrics(5.0), ["b"])
+  with caplog.at_level(logging.WARNING):
+    meters.drain()
+  assert "step 1: skipped, loss is nan" in caplog.text
+  assert "ship-7" in caplog.text
+  (row,) = _rows(tmp_path)
+  assert (row["loss"], row["grad_norm"], row["skipped"]) == (5.0, 2.0, 1)
+  assert row["learning_rate"] == 0  # Of update 1, from 0.
+  assert capsys.readouterr().out.strip().endswith("skipped 1")
+  saved = json.loads(json.dumps(meters.state()))
+  meters.close()
+
+  resumed = _meters(tmp_path, start=2, saved=saved, may_skip=2)
+  for step in (3, 4):
+    resumed.add(step, _skipped(float("inf")), ["c"])
+  with pytest.raises(FloatingPointError, match=r"step 4.*nonfinite allows 2"):
+    resumed.drain()
+  resumed.close()
+
+
+def test_steps_that_were_all_skipped_have_no_loss(tmp_path):
+  meters = _meters(tmp_path, may_skip=2)
+  for step in (1, 2):
+    meters.add(step, _skipped(float("nan")), ["a"])
+  meters.drain()
+  meters.close()
+  (row,) = _rows(tmp_path)
+  assert row["skipped"] == 2
+  assert "loss" not in row
+
+
+def test_every_line_says_where_the_time_went(tmp_path):
+  meters = _meters(tmp_path)
+  for step in (1, 2):
+    meters.add(step, _metrics(1.0), ["a"])
+  meters.drain()
+  meters.close()
+  (row,) = _rows(tmp_path)
+  assert 0 < row["goodput"] <= 1
+  assert {f"{kind}_s" for kind in KINDS} < row.keys()
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+  file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+  try:
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+      file.append({"step": 1, "loss": 0.5})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  # The part that was written is dropped by the run that goes on.
+  MetricsFile(tmp_path / "metrics.jsonl", 0).append({"step": 1})
+  assert _rows(tmp_path) == [{"step": 1}]
 
 
 def test_sums_survive_a_resume(tmp_path):

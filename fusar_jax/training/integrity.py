@@ -1,0 +1,82 @@
+"""Checksums of a checkpoint, so that a damaged one is never trained on.
+
+`seal` writes them into a checkpoint while it still has its temporary name:
+every checkpoint that can be seen has them. Covered are the items, in folders;
+files beside them are Orbax's notes on times and formats, written last.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+CHECKSUMS = "checksums.json"
+
+
+def seal(folder: Path) -> None:
+  """Writes `checksums.json`: {file: {"bytes": size, "sha256": hex}}."""
+  sums = {name: _measure(folder / name) for name in _files(folder)}
+  text = json.dumps(sums, indent=1, sort_keys=True)
+  (folder / CHECKSUMS).write_text(text + "\n", "utf-8")
+
+
+def damage(folder: Path) -> str:
+  """Returns what is wrong with a sealed checkpoint, its file named; "": whole.
+
+  "/run/checkpoints/40/trainable/d/0a1b: truncated, 512 of 4096 bytes"
+  """
+  path = folder / CHECKSUMS
+  if not path.is_file():
+    return f"{path}: missing"
+  try:
+    sums = json.loads(path.read_text("utf-8"))
+  except ValueError:  # Not JSON, or not text.
+    return f"{path}: not JSON"
+  for name, there in sums.items():
+    file = folder / name
+    if not file.is_file():
+      return f"{file}: missing"
+    size = file.stat().st_size
+    if size < there["bytes"]:
+      return f"{file}: truncated, {size} of {there['bytes']} bytes"
+    if _measure(file) != there:
+      return f"{file}: its content has changed (sha256 differs)"
+  return ""
+
+
+def damages(folder: Path, steps: Sequence[int]) -> dict[int, str]:
+  """Returns {step: damage} from the newest down to the first whole one.
+
+  Checkpoints without checksums are older than checksums are, and taken as
+  whole, unless another has them: then they are the rest of a deletion.
+
+  Args:
+    folder: of checkpoints, each in a folder named by its step.
+    steps: of those that are there.
+
+  Returns:
+    All of the steps, if none is whole.
+  """
+  if not any((folder / str(step) / CHECKSUMS).is_file() for step in steps):
+    return {}
+  found = {}
+  for step in sorted(steps, reverse=True):
+    problem = damage(folder / str(step))
+    if not problem:
+      break
+    found[step] = problem
+  return found
+
+
+def _files(folder: Path) -> list[str]:
+  return sorted(
+    path.relative_to(folder).as_posix()
+    for path in folder.rglob("*")
+    if path.is_file() and path.parent != folder
+  )
+
+
+def _measure(path: Path) -> dict[str, int | str]:
+  with path.open("rb") as file:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": file.tell(), "sha256": digest}

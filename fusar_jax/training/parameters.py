@@ -1,0 +1,207 @@
+"""A run's full parameters: its base, recursively, and what it trained itself.
+
+A run keeps what it trained and refers to the rest, see `provenance`. What
+neither the base nor an adapter has (fresh LoRA and TLM) is drawn from the seed.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fusar_jax import config as config_lib
+from fusar_jax.hf.config_json import read_config
+from fusar_jax.hf.load import load_base
+from fusar_jax.hf.peft import read_adapter
+from fusar_jax.model.config import FusarConfig, LoRAConfig
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.paths import flatten, unflatten
+from fusar_jax.training import partition, provenance
+from fusar_jax.training.checkpoint import Checkpoints
+from fusar_jax.training.provenance import Source
+
+
+def load_run(
+  workdir: Path | str,
+  step: int | None = None,
+  *,
+  dtype: str | None = None,
+  placement: Callable | None = None,
+) -> tuple[FusarConfig, partition.Params, Path, dict[str, Any]]:
+  """Rebuilds a run's whole model: its base, recursively, and what it trained.
+
+  Args:
+    workdir: the run.
+    step: of the checkpoint; default the newest that is whole.
+    dtype: of parameters that the run kept frozen; None keeps the file's.
+    placement: (path, shape) -> sharding of what is read from a Hugging Face
+      folder; None: the default device.
+
+  Returns:
+    (config, parameters as nested dict of arrays, tokenizer's folder,
+    {"step", "workdir", "base": Source}).
+
+  Raises:
+    FileNotFoundError: no run, no checkpoint, or a base that is gone.
+    ValueError: a base that has changed, or parameters that do not fit.
+  """
+  workdir = Path(workdir)
+  if not provenance.is_run(workdir):
+    raise FileNotFoundError(
+      f"{workdir}: not a run ({provenance.PROVENANCE_FILE} not found)."
+    )
+  written = provenance.read_json(workdir / provenance.CONFIG_FILE)
+  record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
+  config = config_lib.from_dict(written["model"])
+  with Checkpoints(workdir, reads_only=True) as checkpoints:
+    step = checkpoints.newest_whole() if step is None else step
+    trained = checkpoints.restore_trainable(step)
+  base, adapter = Source(**record["base"]), Source(**record["adapter"])
+  frozen = initial_params(
+    config,
+    base,
+    adapter,
+    workdir,
+    seed=written["config"]["seed"],
+    without=set(flatten(trained)),
+    dtype=dtype,
+    placement=placement,
+  )
+  info = {"step": step, "workdir": str(workdir), "base": base}
+  params = partition.merge(trained, frozen)
+  return config, params, workdir / "tokenizer", info
+
+
+def source_config(source: Source, workdir: Path) -> FusarConfig | None:
+  """Returns the config of a base, None for random."""
+  if source.kind == "random":
+    return None
+  folder = provenance.locate(source, workdir)
+  if source.kind == "folder":
+    return read_config(folder)
+  written = provenance.read_json(folder / provenance.CONFIG_FILE)
+  return config_lib.from_dict(written["model"])
+
+
+def initial_params(
+  config: FusarConfig,
+  base: Source,
+  adapter: Source,
+  workdir: Path,
+  *,
+  seed: int,
+  without: frozenset[str] | set[str] = frozenset(),
+  dtype: str | None = None,
+  placement: Callable | None = None,
+) -> partition.Params:
+  """Returns the parameters that a run starts from.
+
+  Those of the base, over them those of the adapter; LoRA and TLM that neither
+  has are drawn from the seed as PEFT and torch draw them. Only a random base
+  may lack more.
+
+  Args:
+    config: of the run.
+    base, adapter: see `Source`.
+    workdir: the run, from which relative sources are found.
+    seed: of the fresh parameters.
+    without: paths that are not needed (a checkpoint has them).
+    dtype, placement: see `load_run`.
+
+  Raises:
+    ValueError: the base lacks a parameter or has one too many; an adapter
+      whose LoRA or TLM is not the config's.
+  """
+  flat = {}
+  if base.kind == "folder":
+    folder = provenance.locate(base, workdir)
+    _, params = load_base(folder, dtype, placement)
+    flat = flatten(params)
+  elif base.kind == "run":
+    folder = provenance.locate(base, workdir)
+    _, params, _, _ = load_run(
+      folder, base.step, dtype=dtype, placement=placement
+    )
+    flat = flatten(params)
+  if adapter.kind == "folder":
+    folder = provenance.locate(adapter, workdir)
+    flat |= flatten(_read_adapter(folder, config))
+  return complete(flat, config, seed, base, without)
+
+
+def _read_adapter(folder: Path, config: FusarConfig) -> partition.Params:
+  sigma = config.tlm.sigma if config.tlm else None
+  plain = dataclasses.replace(config, lora=LoRAConfig())
+  try:
+    found, leaves = read_adapter(folder, plain)
+  except ValueError as error:
+    # Folders older than tlm_config.json do not say their sigma.
+    if "legacy_sigma" not in str(error):
+      raise
+    found, leaves = read_adapter(folder, plain, legacy_sigma=sigma)
+  expected = config_lib.to_dict(config)
+  theirs = config_lib.to_dict(found)
+  problems = [
+    f"  config.model.{part}.{name} is {expected[part][name]}, the adapter has"
+    f" {value}"
+    for part in ("lora", "tlm")
+    for name, value in (theirs[part] or {}).items()
+    # Dropout is a choice of each stage.
+    if name != "dropout" and (expected[part] or {}).get(name) != value
+  ]
+  if problems:
+    raise ValueError(
+      f"{folder}: the adapter does not fit the model:\n"
+      + "\n".join(problems)
+      + "\nSet these fields to the adapter's values."
+    )
+  return leaves
+
+
+def complete(
+  flat: dict[str, Any],
+  config: FusarConfig,
+  seed: int,
+  base: Source,
+  without: frozenset[str] | set[str] = frozenset(),
+) -> partition.Params:
+  """Adds fresh parameters; checks names and shapes against the config."""
+  key = jax.random.key(seed)
+  shapes = flatten(jax.eval_shape(lambda: init_params(config, key)))
+  missing = sorted(set(shapes) - set(flat) - set(without))
+  lost = [p for p in missing if not is_fresh(p) and base.kind != "random"]
+  problems = [f"  - missing     {p} {list(shapes[p].shape)}" for p in lost]
+  problems += [
+    f"  + unexpected  {p} {list(leaf.shape)}"
+    for p, leaf in flat.items()
+    if p not in shapes
+  ]
+  problems += [
+    f"  ! differs     {p} {list(leaf.shape)}, expected {list(shapes[p].shape)}"
+    for p, leaf in flat.items()
+    if p in shapes and leaf.shape != shapes[p].shape
+  ]
+  if problems:
+    raise ValueError(
+      f"{base.path or 'parameters'}: do not fit config.model"
+      f" ({len(problems)} arrays):\n" + "\n".join(problems[:20])
+    )
+  kept = {p: leaf for p, leaf in flat.items() if p not in without}
+  if missing:
+    # Of the whole tree only what is missing is ever computed.
+    draw = jax.jit(
+      lambda key: {
+        path: leaf
+        for path, leaf in flatten(init_params(config, key)).items()
+        if path in missing
+      }
+    )
+    kept |= draw(key)
+  return unflatten(kept)
+
+
+def is_fresh(path: str) -> bool:
+  """True for parameters that a plain Qwen2.5-VL does not have."""
+  return path.startswith("tlm/") or path.endswith(("/lora_a", "/lora_b"))
