@@ -3,17 +3,19 @@
 `xla` runs everywhere and shards; `blocked` keeps the scores of one block (a
 batch row, or one key/value head of it) in the cache of a CPU and computes them
 again in the backward pass, so that no score ever travels to memory; `cudnn` is
-the fused kernel of NVIDIA GPUs (bf16/f16). Softmax is float32 in all.
+the fused kernel of NVIDIA GPUs (bf16/f16), `splash` that of TPUs
+(`fusar_jax.model.splash`). Softmax is float32 in all.
 
 B batch, G query heads per key/value head, H head width, K key/value heads, L
 length of queries, N query heads, S length of keys.
 """
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-IMPLEMENTATIONS = ("xla", "blocked", "cudnn")
+IMPLEMENTATIONS = ("xla", "blocked", "cudnn", "splash")
 
 # Scores of one block: 4 MiB of float32, about what a core's caches hold.
 _BLOCK_SCORES = 2**20
@@ -21,21 +23,42 @@ _BLOCK_SCORES = 2**20
 _MASKED = -1e30
 
 
-def default_implementation(devices: int = 1) -> str:
-  """The fastest implementation of this process for float32 and bf16.
+def default_implementation(
+  devices: int = 1, platform: str | None = None, dtype=jnp.float32
+) -> str:
+  """The fastest implementation for a platform.
 
   Args:
     devices: how many devices the program is spread over.
+    platform: "cpu", "gpu" or "tpu"; None: this process's.
+    dtype: of the arithmetic; cudnn has none but 16 bits.
   """
-  single_cpu = devices == 1 and jax.default_backend() == "cpu"
-  return "blocked" if single_cpu else "xla"
+  platform = platform or jax.default_backend()
+  if platform == "tpu":
+    return "splash"
+  if platform == "gpu" and jnp.dtype(dtype).itemsize == 2:
+    return "cudnn"
+  return "blocked" if platform == "cpu" and devices == 1 else "xla"
+
+
+@flax.struct.dataclass
+class Segments:
+  """Who sees whom, as a kernel can test it without a mask in memory.
+
+  Attributes:
+    ids: int32[B, L]; a position sees those of its own number.
+    causal: none sees what follows it.
+  """
+
+  ids: jax.Array
+  causal: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 def attend(
   query: jax.Array,
   key: jax.Array,
   value: jax.Array,
-  mask: jax.Array,
+  mask: jax.Array | Segments,
   *,
   impl: str = "xla",
 ) -> jax.Array:
@@ -44,7 +67,8 @@ def attend(
   Args:
     query: [B, L, N, H].
     key, value: [B, S, K, H]; K divides N.
-    mask: bool[B, L or 1, S]; False: the key is not seen.
+    mask: bool[B, L or 1, S]; False: the key is not seen. `splash` takes
+      Segments, and only it.
     impl: one of IMPLEMENTATIONS.
 
   Returns:
@@ -56,11 +80,21 @@ def attend(
       f"attention implementation {impl!r}; known: {', '.join(IMPLEMENTATIONS)}."
     )
   if impl == "cudnn":
+    # The kernel wants a row of the mask for each query.
+    shape = (mask.shape[0], query.shape[1], mask.shape[2])
     return jax.nn.dot_product_attention(
-      query, key, value, mask=mask[:, None], implementation="cudnn"
+      query,
+      key,
+      value,
+      mask=jnp.broadcast_to(mask, shape)[:, None],
+      implementation="cudnn",
     )
   # Scaling the queries touches L x H values, scaling the scores L x S.
   query = query * query.shape[-1] ** -0.5
+  if impl == "splash":
+    from fusar_jax.model.splash import splash  # Pallas takes a second to load.
+
+    return splash(query, key, value, mask.ids, causal=mask.causal)
   return (_blocked if impl == "blocked" else _xla)(query, key, value, mask)
 
 

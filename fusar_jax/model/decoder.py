@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from fusar_jax.model import rope
-from fusar_jax.model.attention import attend, attend_cached
+from fusar_jax.model.activations import place
+from fusar_jax.model.attention import Segments, attend, attend_cached
 from fusar_jax.model.config import DecoderConfig, LoRAConfig
 from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU
 from fusar_jax.model.remat import remat_layer
@@ -64,7 +65,8 @@ class _SelfAttention(nn.Module):
 
     def heads(name, count):
       y = dense(name, count * c.head_width, x, True)
-      return y.reshape(batch, length, count, c.head_width)
+      y = y.reshape(batch, length, count, c.head_width)
+      return place(y, "batch", None, "heads", None)
 
     cos, sin = angles
     query = rope.rotate(heads("q_proj", c.heads), cos, sin)
@@ -99,6 +101,7 @@ class DecoderLayer(nn.Module):
   @nn.compact
   def __call__(self, x, angles, mask, cache=None, column=None):
     c = self.config
+    x = place(x, "batch", None, None)
     y = RMSNorm(c.norm_eps, self.dtype, name="input_layernorm")(x)
     y, new = _SelfAttention(
       c, self.lora, self.dtype, self.impl, name="self_attn"
@@ -150,7 +153,7 @@ class Decoder(nn.Module):
     self,
     x: jax.Array,
     positions: jax.Array,
-    mask: jax.Array,
+    mask: jax.Array | Segments,
     *,
     keep: bool = False,
     deterministic: bool = True,
@@ -160,7 +163,7 @@ class Decoder(nn.Module):
     Args:
       x: [B, L, D], embedded tokens.
       positions: int32[B, 3, L].
-      mask: bool[B, L, L], what each token sees.
+      mask: what each token sees, `causal_view`.
       keep: return the keys and values of x, L long.
       deterministic: no dropout.
     """
@@ -170,7 +173,7 @@ class Decoder(nn.Module):
     self,
     x: jax.Array,
     positions: jax.Array,
-    mask: jax.Array,
+    mask: jax.Array | Segments,
     *,
     deterministic: bool = True,
   ) -> tuple[jax.Array, jax.Array]:
@@ -268,6 +271,13 @@ def step(
     x, cache = jax.lax.scan(one, x, (layers, cache))
   norm = RMSNorm(c.norm_eps, decoder.dtype)
   return norm.apply({"params": params["norm"]}, x), cache
+
+
+def causal_view(segment_ids: jax.Array, impl: str) -> jax.Array | Segments:
+  """What `attend` needs to know of a causal sequence, see `causal_mask`."""
+  if impl == "splash":
+    return Segments(segment_ids, causal=True)
+  return causal_mask(segment_ids)
 
 
 def causal_mask(segment_ids: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FRAMES, FusarConfig
-from fusar_jax.model.decoder import Decoder, KVCache, causal_mask
+from fusar_jax.model.decoder import Decoder, KVCache, causal_view
 from fusar_jax.model.fusion import fusion
 from fusar_jax.model.vision import VisionTower
 
@@ -126,7 +126,7 @@ class FusarGPT(nn.Module):
     hidden, halfway = self.model.halfway(
       self._place(batch, visual),
       batch.positions,
-      causal_mask(batch.segment_ids),
+      causal_view(batch.segment_ids, self.impl),
       deterministic=deterministic,
     )
     # Where each of the first image's visual tokens stands.
@@ -154,7 +154,7 @@ class FusarGPT(nn.Module):
     return self.model(
       self.embed(batch, deterministic=deterministic),
       batch.positions,
-      causal_mask(batch.segment_ids),
+      causal_view(batch.segment_ids, self.impl),
       keep=keep,
       deterministic=deterministic,
     )
@@ -171,8 +171,13 @@ class FusarGPT(nn.Module):
     return self.head(self.hidden(batch))
 
 
-def fast_options(config: FusarConfig, devices: int = 1) -> dict:
-  """`impl` and `unroll` of `FusarGPT` that suit where the process runs.
+def fast_options(
+  config: FusarConfig,
+  devices: int = 1,
+  platform: str | None = None,
+  dtype: jnp.dtype = jnp.float32,
+) -> dict:
+  """`impl` and `unroll` of `FusarGPT` that suit where the program runs.
 
   On one CPU device attention is blocked, and few layers are unrolled: inside a
   loop XLA neither spreads element-wise work over cores nor reads a layer's
@@ -181,8 +186,10 @@ def fast_options(config: FusarConfig, devices: int = 1) -> dict:
   Args:
     config: shapes.
     devices: how many devices the program is spread over.
+    platform: "cpu", "gpu" or "tpu"; None: this process's.
+    dtype: of the arithmetic.
   """
-  impl = default_implementation(devices)
+  impl = default_implementation(devices, platform, dtype)
   layers = max(config.vision.depth, config.decoder.layers)
   unrolled = impl == "blocked" and layers <= 12
   return {"impl": impl, "unroll": layers if unrolled else 1}

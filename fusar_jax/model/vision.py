@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from fusar_jax.model import rope
-from fusar_jax.model.attention import attend
+from fusar_jax.model.activations import place
+from fusar_jax.model.attention import Segments, attend
 from fusar_jax.model.config import LoRAConfig, VisionConfig
 from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU, project
 from fusar_jax.model.remat import remat_layer
@@ -61,13 +62,18 @@ class _Attention(nn.Module):
 
     qkv = dense("qkv", 3 * width, x)
     qkv = qkv.reshape(images, patches, 3, heads, head_width)
+    qkv = place(qkv, "batch", None, None, "heads", None)
     cos, sin = angles
     query = rope.rotate(qkv[:, :, 0], cos, sin)
     key = rope.rotate(qkv[:, :, 1], cos, sin)
     value = qkv[:, :, 2]
 
     def over_image(query, key, value):
-      mixed = attend(query, key, value, valid[:, None], impl=self.impl)
+      if self.impl == "splash":
+        seen = Segments(valid.astype(jnp.int32))
+      else:
+        seen = valid[:, None]
+      mixed = attend(query, key, value, seen, impl=self.impl)
       return mixed.reshape(images, patches, width)
 
     def over_windows(query, key, value):
@@ -80,7 +86,8 @@ class _Attention(nn.Module):
         return x.reshape(images * windows, slots, heads, head_width)
 
       mask = inside.reshape(images * windows, 1, slots)
-      impl = "xla" if self.impl == "cudnn" else self.impl
+      # Windows are too small for the fused kernels.
+      impl = "blocked" if self.impl == "blocked" else "xla"
       mixed = attend(gather(query), gather(key), gather(value), mask, impl=impl)
       mixed = mixed.reshape(images, windows * slots, width)
       return jnp.take_along_axis(mixed, inverse[..., None], axis=1)
@@ -99,6 +106,7 @@ class _Block(nn.Module):
   @nn.compact
   def __call__(self, x, full, angles, valid, window):
     c = self.config
+    x = place(x, "batch", None, None)
     y = RMSNorm(c.norm_eps, self.dtype, name="norm1")(x)
     x = x + _Attention(c, self.lora, self.dtype, self.impl, name="attn")(
       y, angles, valid, window, full, self.deterministic

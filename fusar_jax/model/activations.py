@@ -1,0 +1,79 @@
+"""Where activations live: a small logical map from axis names to mesh axes.
+
+Parameters are placed by a table of paths (`fusar_jax.training.sharding`); what
+flows between them is placed here. Without a mesh in scope (`on_mesh`) nothing
+is said, and the compiler is free.
+"""
+
+import contextlib
+import math
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
+
+# "batch" rows, or the images of rows; "heads" of attention, queries' or keys'.
+LOGICAL = {"batch": (DATA, FSDP), "heads": (TENSOR,)}
+
+_scope: list[Mesh] = []
+
+
+@contextlib.contextmanager
+def on_mesh(mesh: Mesh | None):
+  """While it lasts, models that are traced place their activations on `mesh`.
+
+  None, and a mesh of one device, place nothing.
+  """
+  _scope.append(mesh)
+  try:
+    yield
+  finally:
+    _scope.pop()
+
+
+def current_mesh() -> Mesh | None:
+  """Returns the mesh of the innermost `on_mesh`; None: one device, or free."""
+  mesh = _scope[-1] if _scope else None
+  return None if mesh is None or mesh.size == 1 else mesh
+
+
+def platform() -> str:
+  """Returns what the innermost mesh is made of; without one, this process."""
+  mesh = _scope[-1] if _scope else None
+  return mesh.devices.flat[0].platform if mesh else jax.default_backend()
+
+
+def spec(
+  mesh: Mesh, shape: tuple[int, ...], axes: tuple[str | None, ...]
+) -> PartitionSpec:
+  """Returns the placement of an activation whose axes have these names.
+
+  An axis that its mesh axes do not divide stays whole.
+
+  Example: 8 rows, 28 heads on a mesh of data 2, fsdp 4, tensor 3:
+    >>> spec(mesh, (8, 512, 28, 128), ("batch", None, "heads", None))
+    PartitionSpec(('data', 'fsdp'), None, None, None)
+  """
+  placed = []
+  for size, name in zip(shape, axes, strict=True):
+    names = LOGICAL.get(name, ()) if name else ()
+    ways = math.prod(mesh.shape[n] for n in names)
+    placed.append(names if names and size % ways == 0 else None)
+  return PartitionSpec(*placed)
+
+
+def ways(name: str, size: int) -> int:
+  """Returns in how many parts devices split an axis of this name and size."""
+  mesh = current_mesh()
+  parts = math.prod(mesh.shape[n] for n in LOGICAL[name]) if mesh else 1
+  return parts if size % parts == 0 else 1
+
+
+def place(x: jax.Array, *axes: str | None) -> jax.Array:
+  """Returns x, told where it lives: one name, or None, per axis."""
+  mesh = current_mesh()
+  if mesh is None:
+    return x
+  sharding = NamedSharding(mesh, spec(mesh, x.shape, axes))
+  return jax.lax.with_sharding_constraint(x, sharding)
