@@ -64,6 +64,7 @@ def canonical(name: str) -> str:
   return ALIASES.get(name, name)
 
 
+@functools.lru_cache(maxsize=4096)
 def coarse(name: str) -> str:
   """Returns the kind of a class, mostly the last word; "" of "".
 

@@ -22,9 +22,9 @@ else a record must say so itself ("task").
 Boxes are rewritten as [x1, y1, x2, y2], because the loader rescales that
 notation to the image that the model sees; a box in braces would stay behind.
 Everything else stays as it was said, and the rows' tasks are "sarchat-counting"
-and so on, which `evaluate` does not score. With `scored`, counting and
-identification (which is classification of a given box) are asked in this
-project's words instead, and scored; the other four have no equal here.
+and so on, which `tasks.sarchat` scores as SARChat does. With `scored`, counting
+and identification (which is classification of a given box) are asked in this
+project's words instead, and scored as its own; the other four have no equal.
 """
 
 import os
@@ -51,24 +51,12 @@ from fusar_jax.data.importers.targets import (
 )
 from fusar_jax.data.triplets import raise_together
 from fusar_jax.tasks import counting
+from fusar_jax.tasks.sarchat import CATEGORIES
+from fusar_jax.tasks.sarchat import SUBTASKS as TASKS
+from fusar_jax.tasks.sarchat import TAGS as _TAGS
 
-TASKS = (
-  "classification",
-  "description",
-  "counting",
-  "grounding",
-  "identification",
-  "referring",
-)
 UNTAGGED = ("classification", "description")
-CATEGORIES = ("ship", "aircraft", "car", "tank", "bridge", "harbor")
 
-_TAGS = {
-  "count": "counting",
-  "grounding": "grounding",
-  "identify": "identification",
-  "refer": "referring",
-}
 _TAG = re.compile(r"^\s*\[([a-z]+)\]\s*", re.IGNORECASE)
 # Whatever stands in <> must be a box as published, or nothing at all.
 _BRACES = re.compile(r"\{?(?:<[^<>]*>)+\}?")

@@ -1,5 +1,6 @@
 """SARChat: six tasks, two layouts, boxes in braces; made-up dialogues."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,8 @@ from fusar_jax.data.importers import sarchat
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import classification, counting
+from fusar_jax.tasks import sarchat as scorer
+from fusar_jax.tasks.predictions import Prediction
 
 DIALOGUES = {
   "classification": ("Which of ship, car can be seen?", "A ship."),
@@ -82,6 +85,25 @@ def test_six_tasks_keep_their_words(folder, origin, layout):
   assert refer.extra["boxes"] == [[1, 2, 30, 40]]
   assert refer.extra["labels"] == ["bridge"]
   assert "boxes" not in rows["sarchat-grounding"].extra
+
+
+@pytest.mark.parametrize("subtask", sarchat.TASKS)
+def test_its_rows_are_scored(folder, origin, subtask):
+  """The true answer is all right; an empty one misses all of it."""
+  record = _record(subtask)
+  if subtask in sarchat.UNTAGGED:
+    record["task"] = subtask
+  (row,) = read_manifest(_import(folder, [record], origin))
+  asked = Prediction(
+    row.id, 1, row.task, row.question, row.answer, "", row.coordinate_size
+  )
+  unread, (missed,) = scorer.score([asked])
+  assert unread["parse_failure_rate"] == 1
+  assert unread["exact"] == missed["tp"] == 0
+  right, _ = scorer.score([dataclasses.replace(asked, text=row.answer)])
+  given = {k: v for k, v in right.items() if k.startswith(("acc", "exact"))}
+  assert given
+  assert set(given.values()) == {1.0}
 
 
 def test_boxes_follow_the_image(folder, origin):
