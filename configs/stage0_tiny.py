@@ -50,7 +50,7 @@ def get_config(arg=None):
   config.data.anchor_grid = 0  # g: thinned to g x g nodes; 0: as stored.
   # Visual tokens say what lies in their cells, if a row has boxes; the loss of
   # that, in answers (0: not asked).
-  config.data.cell_weight = 2.0
+  config.data.cell_weight = 1.0
 
   config.batch_size = 16
   config.accumulation = 1

@@ -81,12 +81,13 @@ PRESETS = {
       ff_width=352,
       vocab=1024,
       tied=True,
-      mrope_section=(4, 6, 22),
+      mrope_section=(4, 4, 24),
       # M-RoPE gives columns the lowest frequencies. With Qwen's base of 1e6 the
-      # six there are would look alike; with a small one no frequency would be
-      # left that is low enough to match content over a distance. So columns
-      # get most of them, from 0.17 radians a column down to 0.004.
-      rope_theta=300.0,
+      # six columns there are would look alike, down to the last frequency; with
+      # 300 few would be left that are low enough to match content over the
+      # distance between a text and its image. Here columns begin at 0.14
+      # radians, and 13 frequencies turn by less than half a radian in 50 tokens.
+      rope_theta=3000.0,
     ),
     tlm=TLMConfig(),
     tokens=SpecialTokens(
