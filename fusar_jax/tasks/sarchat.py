@@ -84,6 +84,20 @@ class Statements:
   error: str | None = None
 
 
+def task_of(question: str) -> str | None:
+  """Returns the task that a question's tag tells, one of TASKS, or None.
+
+  Classification and description have no tag: a row must say which it is.
+
+  Example:
+    >>> task_of("[refer] Where is the bridge?"), task_of("What is there?")
+    ('sarchat-referring', None)
+  """
+  tag = _TAG.match(question)
+  subtask = TAGS.get(tag[1].lower()) if tag else None
+  return f"sarchat-{subtask}" if subtask else None
+
+
 def parse(
   text: str, subtask: str, *, question: str = "", size=None
 ) -> Statements:

@@ -74,6 +74,18 @@ def test_answers_that_are_not_read(subtask, text):
   assert not len(found.boxes)
 
 
+def test_tags_tell_the_task():
+  tags = ("count", "grounding", "Identify", "refer", "sing")
+  assert [sarchat.task_of(f" [{tag}] which?") for tag in tags] == [
+    "sarchat-counting",
+    "sarchat-grounding",
+    "sarchat-identification",
+    "sarchat-referring",
+    None,
+  ]
+  assert sarchat.task_of("Describe the image.") is None
+
+
 def test_classification_by_hand():
   """Right; wrong (FP, FN); right and one too many (FP); unread (FN).
 
