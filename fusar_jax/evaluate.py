@@ -15,6 +15,7 @@ COMMAND:
 Writes metrics.json (all scores), samples.jsonl (every row, with what was read
 from its answer) and report.html: scores, figures, answers, training curves and
 where all came from, with pictures if --manifest names images that are at hand.
+SARChat's tasks are scored, too, but have no part in the report.
 An answer that cannot be read counts as an empty one, and is counted; a row that
 is no row of predictions is an error, and nothing is written. With --model the
 answers are given first, as `python -m fusar_jax.predict` does. `--baseline`
@@ -42,6 +43,7 @@ from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.score_table import HEADLINE
 from fusar_jax.report.scoring import (
   MISSING,
+  SCORERS,
   baseline_rows,
   blind_rows,
   evaluate_predictions,
@@ -77,7 +79,7 @@ def table(metrics: dict, title: str) -> Table:
     shown.add_column(
       name, justify="left" if name in ("task", "score") else "right"
     )
-  for task in HEADLINE:
+  for task in SCORERS:
     if task not in metrics:
       continue
     about = (str(metrics[task]["n"]), _percent(metrics[task]))
@@ -91,7 +93,7 @@ def table(metrics: dict, title: str) -> Table:
 
 
 def _told(task: str, scores: dict) -> list[tuple[str, float, list[float]]]:
-  names = (*HEADLINE[task], *_MORE.get(task, ()))
+  names = (*HEADLINE.get(task, scores["ci95"]), *_MORE.get(task, ()))
   told = [(name, scores[name], scores["ci95"][name]) for name in names]
   # COCO's average precision, where every box says how sure it is.
   coco = scores.get("coco", {"ci95": {}})
@@ -245,8 +247,10 @@ def _score(args: argparse.Namespace, console: Console) -> None:
   console.print(table(metrics, args.predictions or "baseline"))
   for line in remarks(rows, samples):
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-  if args.baseline:
+  shown = [i for i, row in enumerate(rows) if row.task in HEADLINE]
+  if args.baseline or not shown:
     return
+  rows = [rows[i] for i in shown]
   blind = score_rows(blind_rows(rows), acc50=args.acc50)[0]
   page = report_evaluation(
     args.out,
@@ -254,7 +258,7 @@ def _score(args: argparse.Namespace, console: Console) -> None:
     args.manifest,
     metrics,
     rows,
-    samples,
+    [samples[i] for i in shown],
     baselines={"most common answer of these rows": blind},
   )
   console.print(f"report in {page}", markup=False, soft_wrap=True)

@@ -285,6 +285,34 @@ def of_every_task(i):
   ]
 
 
+def test_dialogues_are_scored_by_sub_task(tmp_path, capsys):
+  """Of 2 and 3 counted rightly and wrongly: 1 true, 1 false, 1 missed."""
+  asked = [("2", "2"), ("3", "4")]
+  rows = [
+    prediction_row(
+      id=f"s{i}",
+      question="[count] How many ships are there?",
+      gt=gt,
+      prediction_text=said,
+      coordinate_size=100,
+    )
+    for i, (gt, said) in enumerate(asked)
+  ]
+  path, out = predictions(tmp_path / "p.jsonl", rows), tmp_path / "out"
+  command = ["--predictions", str(path), "--out", str(out)]
+  assert evaluate.main(command) == 0
+  assert "sarchat-counting" in capsys.readouterr().out
+  metrics = json.loads((out / "metrics.json").read_text())
+  scores = metrics["sarchat-counting"]
+  assert (scores["n"], scores["exact"]) == (2, 0.5)
+  assert scores["acc"] == pytest.approx(1 / 3)
+  assert not (out / "report.html").exists()
+  assert evaluate.main([*command, "--against", str(path)]) == 0
+  compared = json.loads((out / "comparison.json").read_text())["comparisons"]
+  assert [one["score"] for one in compared] == ["exact", "acc"]
+  assert {one["difference"] for one in compared} == {0}
+
+
 def test_repairs_are_told(tmp_path, capsys):
   """Each by the name of its rule; what needed none is not counted."""
   rows = [of_every_task(i)[-1] for i in range(3)]

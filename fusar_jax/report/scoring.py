@@ -18,9 +18,9 @@ from fusar_jax.tasks import (
   counting,
   detection,
   grounding,
+  sarchat,
 )
 from fusar_jax.tasks.predictions import (
-  TASKS,
   Prediction,
   guess_task,
   raise_bad,
@@ -37,6 +37,7 @@ SCORERS = {
   "classification": classification.score,
   "captioning": captioning.score,
   "detection": detection.score,
+  **dict.fromkeys(sarchat.TASKS, sarchat.score),
 }
 
 
@@ -73,7 +74,7 @@ def read_rows(
     ValueError: rows that cannot be scored; all of a kind are told.
   """
   if manifest is None:
-    return read_predictions(path), 0
+    return read_predictions(path, tasks=tuple(SCORERS)), 0
   rows = read_predictions(path, with_truth=False)
   triplets = read_manifest(manifest)[:limit]
   given = {row.id: row for row in rows}
@@ -113,11 +114,11 @@ def _task_of(triplet: Triplet) -> str:
 
 def _check_tasks(triplets: list[Triplet]) -> None:
   raise_bad(
-    f'tasks that are not known; give one of {", ".join(TASKS)} as "task"',
+    f'tasks that are not known; give one of {", ".join(SCORERS)} as "task"',
     [
       f"{triplet.where}: {triplet.task!r:.60}"
       for triplet in triplets
-      if _task_of(triplet) not in TASKS
+      if _task_of(triplet) not in SCORERS
     ],
   )
 

@@ -16,8 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fusar_jax.tasks import captioning, classification, detection, scores
-from fusar_jax.tasks.predictions import TASKS, raise_bad
+from fusar_jax.tasks import (
+  captioning,
+  classification,
+  detection,
+  sarchat,
+  scores,
+)
+from fusar_jax.tasks.predictions import raise_bad
 
 # Ten times those of an interval: p values lie in the tail.
 RESAMPLES = 10_000
@@ -291,8 +297,8 @@ def _all_counts(runs, groups) -> Iterator[tuple[str, str, _Counts]]:
   if any(of != ids[0] for of in ids):
     raise ValueError("the runs are not all on the same rows.")
   grouped = {name: _fields(names) for name, names in (groups or {}).items()}
-  for task in TASKS:
-    parts = _PARTS[task] | (grouped if task == "captioning" else {})
+  for task, parts in _PARTS.items():
+    parts = parts | (grouped if task == "captioning" else {})
     for name, part in parts.items():
       if (counts := _counts(task, part, runs)) is not None:
         yield task, name, counts
@@ -356,6 +362,17 @@ def _f1(threshold: float) -> Callable:
   )
 
 
+def _acc(part: str) -> Callable:
+  """SARChat's, of the statements ("") or of the boxes at a threshold."""
+
+  def counted(sample):
+    true = sample[f"tp{part}"]
+    everything = true + sample[f"fp{part}"] + sample[f"fn{part}"]
+    return (float(true), float(everything)) if everything else None
+
+  return counted
+
+
 # Every score is a ratio of two sums over rows; what a row adds to them, or None
 # if it has no such score. A mean has a denominator of 1.
 _PARTS = {
@@ -368,6 +385,14 @@ _PARTS = {
     **{name: _fields((name,)) for name in captioning.FIELDS},
   },
   "detection": {f"f1@{t}": _f1(t) for t in detection.THRESHOLDS},
+  **{
+    task: {
+      "exact": _given("correct"),
+      "acc": _acc(""),
+      **{f"acc@{t}": _acc(f"@{t}") for t in detection.THRESHOLDS},
+    }
+    for task in sarchat.TASKS
+  },
 }
 # Of these a row is right or wrong.
 _RIGHT = {
@@ -376,4 +401,5 @@ _RIGHT = {
   "classification": {"accuracy", "coarse_accuracy"},
   "captioning": set(captioning.FIELDS),
   "detection": set(),
+  **{task: {"exact"} for task in sarchat.TASKS},
 }

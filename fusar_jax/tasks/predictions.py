@@ -15,17 +15,22 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from fusar_jax.tasks import boxes as boxes_lib
 
 TASKS = ("counting", "grounding", "classification", "captioning", "detection")
 
-# First match wins. Words of our own questions first, then what others write.
+# First match wins: SARChat's tags, then words of our own questions, then what
+# others write.
 _GUESSES = (
-  ("grounding", r"\b3 ?[x×] ?3\b|\bgrid\b|\[grounding\]"),
+  ("sarchat-counting", r"^\s*\[count\]"),
+  ("sarchat-grounding", r"^\s*\[grounding\]"),
+  ("sarchat-identification", r"^\s*\[identify\]"),
+  ("sarchat-referring", r"^\s*\[refer\]"),
+  ("grounding", r"\b3 ?[x×] ?3\b|\bgrid\b"),
   ("detection", r"bbox_2d|\bdetect(?:ed)?\b|\[detection\]"),
-  ("counting", r"\bcount\b|\bhow many\b|\[count\]|\bnumber of\b"),
+  ("counting", r"\bcount\b|\bhow many\b|\bnumber of\b"),
   ("classification", r"\bchoose from\b|\bclassif|\b(?:class|type|kind) of\b"),
   ("captioning", r"\bdescri(?:be|ption)|\bcaption\b"),
 )
@@ -44,7 +49,7 @@ class Prediction:
   Attributes:
     id: of the triplet that was asked.
     row: line of the file, from 1.
-    task: one of TASKS.
+    task: one of TASKS, or of `sarchat.TASKS`.
     question, gt, text: what was asked, the true answer, the given answer.
     size: (h, w) of the image that boxes are pixels of, or None.
     image: name of the image; rows of one image are resampled together.
@@ -112,9 +117,14 @@ def prediction_row(
     **({"task": task} if task else {}),
     **extra,
   }
+  seen = size if model_size is None else boxes_lib.as_size(model_size)
+  if task and task.startswith("sarchat-"):
+    # Words with boxes among them: the words stay.
+    text = boxes_lib.scale_text(prediction_text, seen, size)
+    if text != prediction_text:
+      row["prediction_text"], row["raw_text"] = text, prediction_text
   if task != "detection":
     return row
-  seen = size if model_size is None else boxes_lib.as_size(model_size)
   parsed = boxes_lib.parse_boxes(prediction_text, seen)
   row["parse_error"] = parsed.error
   found = boxes_lib.scale(parsed.boxes, seen, size)
@@ -134,13 +144,16 @@ def prediction_row(
   return row
 
 
-def read_predictions(path, *, with_truth: bool = True) -> list[Prediction]:
+def read_predictions(
+  path, *, with_truth: bool = True, tasks: Sequence[str] = TASKS
+) -> list[Prediction]:
   """Reads a predictions JSONL; empty lines are passed over.
 
   Args:
     path: the file.
     with_truth: rows bring question and truth themselves. Otherwise "id" and
       "prediction_text" are enough, and the rest is left empty.
+    tasks: those that may occur, if rows bring their truth.
 
   Raises:
     ValueError: nothing in it, or bad rows, all told together by number.
@@ -155,7 +168,7 @@ def read_predictions(path, *, with_truth: bool = True) -> list[Prediction]:
       if not line.strip():
         continue
       try:
-        row = _read_row(_read_object(line), number, with_truth)
+        row = _read_row(_read_object(line), number, with_truth, tasks)
         first = seen.setdefault((row.id, row.question), number)
         if first != number:
           what = f'id "{row.id}"' + (" with this question" * with_truth)
@@ -195,7 +208,9 @@ def _read_object(line: bytes) -> dict:
   return fields
 
 
-def _read_row(fields: dict, number: int, with_truth: bool) -> Prediction:
+def _read_row(
+  fields: dict, number: int, with_truth: bool, tasks: Sequence[str]
+) -> Prediction:
   truth = ("question", "gt") if with_truth else ()
   needed = ("id", *truth, "prediction_text")
   if missing := [name for name in needed if name not in fields]:
@@ -209,10 +224,10 @@ def _read_row(fields: dict, number: int, with_truth: bool) -> Prediction:
   task = texts.get("task") or guess_task(texts["question"]) or ""
   gt = image = None
   if with_truth:
-    if task not in TASKS:
+    if task not in tasks:
       raise ValueError(
         f"task {fields.get('task')!r:.60} is not known; give one of"
-        f' {", ".join(TASKS)} as "task"'
+        f' {", ".join(tasks)} as "task"'
       )
     if fields["gt"] is None:
       raise ValueError(

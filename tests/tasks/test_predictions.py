@@ -10,6 +10,7 @@ from fusar_jax.tasks import (
   counting,
   detection,
   grounding,
+  sarchat,
 )
 from fusar_jax.tasks.predictions import (
   MAX_ANSWER,
@@ -92,6 +93,32 @@ def test_scores_survive_and_shares_become_pixels():
   [found] = json.loads(row["prediction_text"])
   assert found == {"bbox_2d": [0, 0, 50, 50], "label": "ship", "score": 0.5}
   assert row["detections"] == [found]
+
+
+def test_boxes_amid_words_are_inverted_where_they_stand():
+  said = "[count] 2: [5, 5, 10, 10] and [0, 0, 50, 25]"
+  row = prediction_row(
+    id="a",
+    question="[count] How many ships?",
+    gt="2",
+    prediction_text=said,
+    coordinate_size=100,
+    model_size=50,
+  )
+  assert row["task"] == "sarchat-counting"
+  assert row["prediction_text"] == (
+    "[count] 2: [10, 10, 20, 20] and [0, 0, 100, 50]"
+  )
+  assert row["raw_text"] == said
+
+
+@pytest.mark.parametrize("task", sarchat.TASKS)
+def test_the_tag_of_a_dialogue_tells_its_task(task):
+  """Classification and description have none."""
+  tags = {f"sarchat-{name}": tag for tag, name in sarchat.TAGS.items()}
+  if task in tags:
+    question = f" [{tags[task].title()}] Where in the grid are the ships?"
+    assert guess_task(question) == task == sarchat.task_of(question)
 
 
 def write(path, *rows):
