@@ -10,6 +10,7 @@ A answer slots, B batch, L text length.
 
 import dataclasses
 import hashlib
+import math
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -19,6 +20,7 @@ import numpy as np
 from fusar_jax.data import sizes as sizes_lib
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.examples import MAX_LENGTH
+from fusar_jax.data.packing import pack
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.data.survey import survey
@@ -39,8 +41,7 @@ class Loader:
     refused: messages of rows left out (strict=False).
 
   Batches run on across the end of an epoch, so none is short; only the last one
-  of a finite loader is, and it is filled up with copies that weigh nothing and
-  whose ids are left out.
+  of a finite loader is, and its last rows are padding.
 
   Iterating begins where `set_state` put it, or where the last iteration of this
   loader stopped; after the end, at the beginning.
@@ -59,6 +60,9 @@ class Loader:
     max_length: int = MAX_LENGTH,
     buckets: Sequence[int] = (),
     answer_buckets: Sequence[int] = ANSWER_BUCKETS,
+    patch_buckets: Sequence[int] = (),
+    pack_length: int = 0,
+    row_multiple: int = 1,
     loss_weighting: str = "example",
     cell_weight: float = 0.0,
     with_answer: bool = True,
@@ -84,6 +88,12 @@ class Loader:
       max_length: a longer example is an error.
       buckets: values of L; a last one, that holds the longest row, is added.
       answer_buckets: values of A; likewise.
+      patch_buckets: values of P; likewise. For images that are not all squashed
+        to one size.
+      pack_length: tokens of a row that holds as many samples as fit, in place
+        of `buckets`; 0: a row to each sample. See `packing`.
+      row_multiple: the rows of a packed batch, of all processes together, are a
+        multiple of this; some may be empty.
       loss_weighting: see `pad_batch`.
       cell_weight: see `pad_batch`; 0: visual tokens say nothing.
       with_answer, clip_boxes: see `fusar_jax.data.examples.build_example`.
@@ -99,6 +109,11 @@ class Loader:
       ValueError: bad rows, all told together; no row left; sizes that do not
         divide.
     """
+    if pack_length and cell_weight:
+      raise ValueError(
+        "visual tokens cannot be asked in rows of several samples. Set"
+        " config.data.pack_length or config.data.cell_weight to 0."
+      )
     if batch_size < 1 or batch_size % process_count:
       raise ValueError(
         f"batch_size {batch_size} must be a positive multiple of the"
@@ -108,7 +123,7 @@ class Loader:
       tokenizer=tokenizer,
       config=config,
       with_answer=with_answer,
-      max_length=max_length,
+      max_length=min(max_length, pack_length or max_length),
       clip_boxes=clip_boxes,
       cells=cell_weight > 0,
       anchors=anchors,
@@ -132,10 +147,19 @@ class Loader:
     self._cell_weight = cell_weight
     # The last bucket is as large as these data need, not as they might.
     self._buckets = _buckets(buckets, self._whole.length, 64)
-    self._answer_buckets = _buckets(answer_buckets, self._whole.answers, 32)
+    self._answer_buckets = _buckets(
+      answer_buckets, pack_length or self._whole.answers, 32
+    )
+    self._windows = _windows_in(
+      _buckets(patch_buckets, self._whole.patches, 1), self._sizes
+    )
+    self._pack_length, self._row_multiple = pack_length, row_multiple
+    self._process = process_index
     self._batch_size = batch_size
     mine = batch_size // process_count
-    self._slice = slice(process_index * mine, (process_index + 1) * mine)
+    self._slices = [
+      slice(k * mine, (k + 1) * mine) for k in range(process_count)
+    ]
     self.steps_per_epoch = -(-len(good) // batch_size)
     self._settings = {
       "rows": len(good),
@@ -212,10 +236,9 @@ class Loader:
 
   def _batch(self, rows: np.ndarray) -> tuple[Batch, list[str]]:
     """Builds this process's part of a global batch of row numbers."""
-    sizes = self._shape(rows)
-    filler = np.full(self._batch_size - len(rows), rows[0])
-    real = np.arange(self._batch_size)[self._slice] < len(rows)
-    mine = np.concatenate([rows, filler])[self._slice]
+    parts = [rows[part] for part in self._slices]
+    mine = parts[self._process]
+    packed = self._packed(parts)
     triplets = [self._triplets[row] for row in mine]
     if self._workers:
       examples = self._workers.build(triplets)
@@ -224,24 +247,57 @@ class Loader:
     batch = pad_batch(
       examples,
       config=self._config,
+      rows=packed[self._process],
       loss_weighting=self._loss_weighting,
       cell_weight=self._cell_weight,
-      **dataclasses.asdict(sizes),
+      **dataclasses.asdict(self._shape(parts, packed)),
     )
-    batch.answer_weight[~real] = 0
-    return batch, [t.id for t, keep in zip(triplets, real, strict=True) if keep]
+    return batch, [t.id for t in triplets]
 
-  def _shape(self, rows) -> Sizes:
+  def _packed(self, parts) -> list[list[list[int]]]:
+    """The samples of each row of each process, in each the same number."""
+    if not self._pack_length:
+      size = self._batch_size // len(parts)
+      return [
+        [[i] if i < len(part) else [] for i in range(size)] for part in parts
+      ]
+    packed = [
+      pack([self._sizes[row].length for row in part], self._pack_length)
+      for part in parts
+    ]
+    most = max(len(rows) for rows in packed)
+    unit = self._row_multiple // math.gcd(self._row_multiple, len(parts))
+    count = sizes_lib.round_up(most, unit)
+    return [rows + [[]] * (count - len(rows)) for rows in packed]
+
+  def _shape(self, parts, packed) -> Sizes:
     """The static shape of a global batch: the same in every process."""
-    here = Sizes.covering(self._sizes[row] for row in rows)
+    here = Sizes.covering(
+      Sizes.in_one_row(self._sizes[part[i]] for i in row)
+      for part, rows in zip(parts, packed, strict=True)
+      for row in rows
+    )
+    patches = sizes_lib.bucket(here.patches, tuple(self._windows), "patches")
     return dataclasses.replace(
       self._whole,
-      length=sizes_lib.bucket(here.length, self._buckets, "tokens"),
+      length=self._pack_length
+      or sizes_lib.bucket(here.length, self._buckets, "tokens"),
+      images=here.images if self._pack_length else self._whole.images,
+      patches=patches,
+      windows=self._windows[patches],
       answers=sizes_lib.bucket(
         here.answers, self._answer_buckets, "answer tokens"
       ),
       anchors=sizes_lib.round_up(self._whole.anchors, 8),
     )
+
+
+def _windows_in(buckets, sizes) -> dict[int, int]:
+  """{bucket: windows of the images in it that have most}."""
+  return {
+    bucket: max([1, *(s.windows for s in sizes if s.patches <= bucket)])
+    for bucket in buckets
+  }
 
 
 def _buckets(buckets, largest, multiple) -> list[int]:

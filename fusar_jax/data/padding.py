@@ -1,5 +1,7 @@
 """Examples to one batch: arrays of static shape, filled up with padding.
 
+A row holds one example, or several that are packed: segments of their own.
+
 A answer slots, B batch, I images in a sample, L text length, M merged tokens,
 P patches, S anchors, W windows.
 """
@@ -23,6 +25,7 @@ def pad_batch(
   examples: Sequence[Example],
   *,
   config: FusarConfig,
+  rows: Sequence[Sequence[int]] | None = None,
   length: int | None = None,
   images: int | None = None,
   patches: int | None = None,
@@ -35,15 +38,18 @@ def pad_batch(
   """Returns one batch of numpy arrays; None pads to the largest example.
 
   Args:
-    examples: B samples.
+    examples: samples.
     config: shapes of the model.
+    rows: the samples of each of B rows, see `fusar_jax.data.packing`; a row may
+      be empty. None: each has a row of its own.
     length, images, patches, windows, anchors, answers: L, I, P, W, S and A.
     loss_weighting: "example": each example's answer weighs 1 in all (its mean
       loss, as the reference); "token": each answer token weighs 1.
     cell_weight: what the visual tokens say weighs this many times the answer.
 
   Raises:
-    ValueError: an example that does not fit, or an unknown weighting.
+    ValueError: an example that does not fit, an unknown weighting, or visual
+      tokens that are asked in a row of several samples.
   """
   if loss_weighting not in LOSS_WEIGHTINGS:
     raise ValueError(
@@ -58,7 +64,12 @@ def pad_batch(
     "anchors": anchors,
     "answers": answers,
   }
-  needed = Sizes.covering(Sizes.of(e, config.vision) for e in examples)
+  if rows is None:
+    rows = [[i] for i in range(len(examples))]
+  needed = Sizes.covering(
+    Sizes.in_one_row(Sizes.of(examples[i], config.vision) for i in row)
+    for row in rows
+  )
   sizes = dataclasses.replace(
     needed, **{name: n for name, n in asked.items() if n is not None}
   )
@@ -72,14 +83,44 @@ def pad_batch(
       f"examples {[e.id for e in examples]} do not fit their batch:"
       f" {', '.join(small)}."
     )
-  batch = _empty(len(examples), sizes, config)
-  for row, example in enumerate(examples):
-    _fill(batch, row, example, config, loss_weighting)
-    _fill_cells(batch, row, example, config, cell_weight)
+  batch = empty_batch(len(rows), sizes, config)
+  for row, packed in enumerate(rows):
+    at = _At(row)
+    for i in packed:
+      _fill(batch, at, examples[i], config, loss_weighting)
+      if examples[i].cells is not None and cell_weight:
+        if len(packed) > 1:
+          raise ValueError(
+            f"example {examples[i].id}: visual tokens cannot be asked in a row"
+            " of several samples. Set config.data.pack_length or"
+            " config.data.cell_weight to 0."
+          )
+        _fill_cells(batch, row, examples[i], config, cell_weight)
+      at = at.behind(examples[i])
   return batch
 
 
-def _empty(rows: int, sizes: Sizes, config: FusarConfig) -> Batch:
+@dataclasses.dataclass(frozen=True)
+class _At:
+  """Where the next sample of a row begins."""
+
+  row: int
+  segment: int = 1
+  token: int = 0
+  image: int = 0
+  answer: int = 0
+
+  def behind(self, example: Example) -> "_At":
+    return _At(
+      self.row,
+      self.segment + 1,
+      self.token + len(example.input_ids),
+      self.image + len(example.patches),
+      self.answer + int(example.answer_mask.sum()),
+    )
+
+
+def empty_batch(rows: int, sizes: Sizes, config: FusarConfig) -> Batch:
   """A batch of padding alone."""
   i, p = sizes.images, sizes.patches
   merged = p // config.vision.merge**2
@@ -106,18 +147,20 @@ def _empty(rows: int, sizes: Sizes, config: FusarConfig) -> Batch:
   )
 
 
-def _fill(batch, row, example, config, loss_weighting) -> None:
-  n = len(example.input_ids)
-  batch.input_ids[row, :n] = example.input_ids
-  batch.segment_ids[row, :n] = 1
-  batch.positions[row, :, :n] = example.positions
-  batch.visual_index[row, :n] = _in_padded_images(
-    example, batch.anchor_weights.shape[2], config.vision.merge
+def _fill(batch, at, example, config, loss_weighting) -> None:
+  row = at.row
+  text = slice(at.token, at.token + len(example.input_ids))
+  batch.input_ids[row, text] = example.input_ids
+  batch.segment_ids[row, text] = at.segment
+  batch.positions[row, :, text] = example.positions
+  batch.visual_index[row, text] = _in_padded_images(
+    example, at.image, batch.anchor_weights.shape[2], config.vision.merge
   )
   hole = batch.patches.shape[2]
-  for i, (patches, grid) in enumerate(
+  for k, (patches, grid) in enumerate(
     zip(example.patches, example.grids, strict=True)
   ):
+    i = at.image + k
     p = len(patches)
     batch.patches[row, i, :p] = patches
     batch.patch_positions[row, i, :p] = vision.patch_positions(
@@ -126,23 +169,22 @@ def _fill(batch, row, example, config, loss_weighting) -> None:
     batch.patch_valid[row, i, :p] = True
     index = vision.window_index(grid, config.vision)
     batch.window_index[row, i, : len(index)] = np.where(index == p, hole, index)
-    weights = example.anchor_weights[i]
+    weights = example.anchor_weights[k]
     if weights is not None:
       m, s = weights.shape
       batch.anchor_weights[row, i, :m, :s] = weights
-      batch.anchor_features[row, i, :s] = example.anchors[i].features
+      batch.anchor_features[row, i, :s] = example.anchors[k].features
   learned = np.flatnonzero(example.answer_mask)
-  a = len(learned)
-  batch.answer_index[row, :a] = learned - 1
-  batch.answer_ids[row, :a] = example.input_ids[learned]
-  if a:
-    batch.answer_weight[row, :a] = 1 / a if loss_weighting == "example" else 1
+  here = slice(at.answer, at.answer + len(learned))
+  batch.answer_index[row, here] = at.token + learned - 1
+  batch.answer_ids[row, here] = example.input_ids[learned]
+  batch.answer_weight[row, here] = (
+    1 / max(1, len(learned)) if loss_weighting == "example" else 1
+  )
 
 
 def _fill_cells(batch, row, example, config, cell_weight) -> None:
   """What visual tokens say stands behind the words; its index, behind L."""
-  if example.cells is None:
-    return
   begin = int(example.answer_mask.sum())
   here = slice(begin, begin + len(example.cells))
   total = batch.answer_weight[row].sum() * cell_weight
@@ -158,13 +200,13 @@ def _fill_cells(batch, row, example, config, cell_weight) -> None:
   batch.answer_weight[row, here] = example.cells.weights * total
 
 
-def _in_padded_images(example, merged, merge) -> np.ndarray:
-  """int32[L]: ranks among all visual tokens, made indices into I * M."""
+def _in_padded_images(example, image, merged, merge) -> np.ndarray:
+  """int32[L]: ranks among the sample's visual tokens, made indices into I * M,
+  the sample's first image being the row's number `image`."""
   index = example.visual_index
   counts = [hp * wp // merge**2 for hp, wp in example.grids]
-  if all(count == merged for count in counts):
-    return index
   slots = np.concatenate(
-    [i * merged + np.arange(count) for i, count in enumerate(counts)]
+    [(image + k) * merged + np.arange(n) for k, n in enumerate(counts)]
+    or [np.zeros(1, int)]
   )
   return np.where(index < 0, -1, slots[index])

@@ -62,6 +62,19 @@ class Sizes:
     columns = zip(*(dataclasses.astuple(s) for s in sizes), strict=True)
     return cls(*(max(1, *column) for column in columns))
 
+  @classmethod
+  def in_one_row(cls, sizes: Iterable["Sizes"]) -> "Sizes":
+    """What samples need together that are packed in one row."""
+    sizes = tuple(sizes)
+    whole = cls.covering(sizes)
+    return dataclasses.replace(
+      whole,
+      **{
+        name: max(1, sum(getattr(size, name) for size in sizes))
+        for name in ("length", "images", "answers")
+      },
+    )
+
 
 def bucket(size: int, buckets: Sequence[int], name: str) -> int:
   """Returns the smallest bucket that holds `size`.

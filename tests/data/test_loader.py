@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fusar_jax.data.examples import build_example, example_from_ids
 from fusar_jax.data.loader import Loader
@@ -162,16 +163,14 @@ def test_processes_share_each_batch(make):
     make(process_count=3)
 
 
-def test_one_pass_in_file_order_ends_with_copies_that_weigh_nothing(
-  make, triplets
-):
+def test_one_pass_in_file_order_ends_with_rows_of_padding(make, triplets):
   loader = make(shuffle=False, epochs=1)
   batches = list(loader)
   assert loader.steps_per_epoch == len(batches) == 3
   assert [i for _, ids in batches for i in ids] == [t.id for t in triplets]
   last = batches[-1][0]
   assert last.input_ids.shape[0] == 4
-  np.testing.assert_array_equal(last.input_ids[3], last.input_ids[0])
+  assert not last.segment_ids[3].any()
   assert last.answer_weight[:3].any(1).all()
   assert not last.answer_weight[3].any()
   _assert_equal(list(loader), batches)
@@ -315,3 +314,25 @@ def test_a_worker_that_dies_is_told(triplets, tokenizer, config):
   process.wait()
   with pytest.raises(RuntimeError, match="died with exit code -9"):
     pool.build(triplets[:1])
+
+
+def test_grids_of_images_have_buckets(triplets, tokenizer, config, tmp_path):
+  """One picture of 2 x 2 cells among those of 4 x 5."""
+  Image.fromarray(np.zeros((60, 60, 3), np.uint8)).save(tmp_path / "small.png")
+  small = dataclasses.replace(
+    triplets[1], images=(str(tmp_path / "small.png"),)
+  )
+  rows = [triplets[1], small, triplets[2]]
+  free = dataclasses.replace(config, image_size=None, min_pixels=784)
+  options = {"batch_size": 1, "shuffle": False, "epochs": 1}
+  plain = Loader(rows, tokenizer, free, **options)
+  loader = Loader(rows, tokenizer, free, patch_buckets=(16, 4096), **options)
+  for (batch, _), (wide, _), n in zip(loader, plain, (80, 16, 80), strict=True):
+    assert batch.patches.shape[2] == 4 * batch.anchor_weights.shape[2] == n
+    assert wide.patches.shape[2] == 80
+    assert batch.window_index.min() == 0
+    assert batch.window_index[batch.window_index < n].max() == n - 1
+    np.testing.assert_array_equal(
+      batch.patches[batch.patch_valid], wide.patches[wide.patch_valid]
+    )
+  assert batch.window_index.shape == wide.window_index.shape

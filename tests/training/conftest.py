@@ -59,8 +59,8 @@ def params(model):
 
 
 @pytest.fixture(scope="session")
-def batch(model):
-  """Eight examples: one or two images, with and without anchors."""
+def examples(model):
+  """Eight: one or two images, with and without anchors."""
   rng = np.random.default_rng(0)
   tokens = model.tokens
   examples = []
@@ -79,4 +79,9 @@ def batch(model):
     examples.append(
       example_from_ids(ids, images, anchors, model, answer_mask=mask)
     )
+  return examples
+
+
+@pytest.fixture(scope="session")
+def batch(model, examples):
   return pad_batch(examples, config=model)
