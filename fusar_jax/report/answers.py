@@ -30,7 +30,7 @@ class Answer:
 
   Attributes:
     id: of the row.
-    task: one of `fusar_jax.tasks.predictions.TASKS`.
+    task: as of its row: one of `report.scoring.SCORERS`.
     question, truth, said: texts, boxes in pixels of `size`.
     error: why the answer could not be read, or None.
     right: it is all right.
@@ -112,14 +112,14 @@ def _at_hand(file: File | None) -> File | None:
 def _answer(
   row: Prediction, sample: Mapping, triplet: Triplet | None = None
 ) -> Answer:
-  quality, errors = _JUDGES[row.task](sample)
+  quality, errors = _JUDGES.get(row.task, _statements)(sample)
   if sample["parse_error"] is not None:
     quality, errors = 0.0, (NOT_READ,)
   predicted, true, pairs = _NO_BOXES, _NO_BOXES, _NO_PAIRS
   if row.task == "detection":
     if sample["parse_error"] is None:
-      predicted = boxes_lib.parse_boxes(row.text)
-    true = boxes_lib.parse_boxes(row.gt)
+      predicted = boxes_lib.parse_boxes(row.text, row.size)
+    true = boxes_lib.parse_boxes(row.gt, row.size)
     pairs = detection.match(
       predicted.boxes,
       detection.fill_labels(predicted.labels, true.labels),
@@ -211,6 +211,15 @@ def _boxes(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   names = ("target missed",) * (hits < sample["true"])
   names += ("false alarm",) * (hits < sample["predicted"])
   return sum(sample["iou"]) / most if most else 1.0, names
+
+
+def _statements(sample: Mapping) -> tuple[float, tuple[str, ...]]:
+  """Of SARChat's tasks, whose answers are sets of statements."""
+  if sample["correct"]:
+    return 1.0, ()
+  said, true = set(sample["predicted"]), set(sample["true"])
+  both = len(said & true) / len(said | true) if said | true else 0.0
+  return both / 2, ("statement wrong",)
 
 
 # Of a scored sample: (how good is it, what is wrong).

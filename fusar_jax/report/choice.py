@@ -30,7 +30,7 @@ class Chosen:
 def choose(
   answers: Sequence[Answer], most: int = MOST, *, seed: int = 0
 ) -> list[Chosen]:
-  """Returns at most `most` answers, as many of every task and kind.
+  """Returns at most `most` answers, as many of every task and kind if it can.
 
   None is chosen twice; an answer that is all right is never a worst one, and
   one of no worth never a best one. Among equals those with more targets come
@@ -43,25 +43,21 @@ def choose(
     seed: of the random ones; the same answers give the same choice.
   """
   rng = np.random.default_rng(seed)
-  tasks = list(dict.fromkeys(answer.task for answer in answers))
+  tasks = dict.fromkeys(answer.task for answer in answers)
   columns = [
     column
     for task in tasks
-    for column in _of_task(
-      [answer for answer in answers if answer.task == task],
-      math.ceil(most / (len(KINDS) * len(tasks))),
-      rng,
-    )
+    for column in _of_task([a for a in answers if a.task == task], rng)
   ]
   ranks = itertools.zip_longest(*columns)
   return [item for rank in ranks for item in rank if item][:most]
 
 
 def _of_task(
-  left: list[Answer], each: int, rng: np.random.Generator
+  left: list[Answer], rng: np.random.Generator
 ) -> Iterator[list[Chosen]]:
-  # Few answers are shared out, else all of them would be best ones.
-  each = min(each, math.ceil(len(left) / len(KINDS)))
+  """The best third, the worst third, and all others in random order."""
+  each = math.ceil(len(left) / len(KINDS))
   left = sorted(left, key=lambda a: (-a.quality, -len(a.true), a.id))
   best = [a for a in left[:each] if a.quality > 0]
   left = sorted(
@@ -69,6 +65,6 @@ def _of_task(
   )
   worst = [a for a in left[:each] if not a.right]
   left = left[len(worst) :]
-  drawn = [left[k] for k in sorted(rng.permutation(len(left))[:each])]
+  drawn = [left[k] for k in rng.permutation(len(left))]
   for kind, group in zip(KINDS, (best, worst, drawn)):
     yield [Chosen(answer, kind) for answer in group]

@@ -1,24 +1,31 @@
 """Precision against recall: a point for every class, at both thresholds.
 
-Answers in words carry no confidences, so that a class is a point and not a
-curve; lines of equal F1 tell what a point is worth. Values are those of
+Answers in words carry no confidences, so that a class is a point; lines of
+equal F1 tell what it is worth. Where every box has a score there is a curve,
+too: what is left as boxes are asked to be surer. Values of points are those of
 metrics.json: the matching is the scorer's.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+
+import numpy as np
 
 from fusar_jax.report import axes as axes_lib
 from fusar_jax.report.answers import Answer
 from fusar_jax.report.axes import Axes
 from fusar_jax.report.breakdowns import Share, share
 from fusar_jax.report.sample_card import escape
+from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import detection
 
 ALL = "all boxes"
 # Classes of most true boxes that are drawn; the table has all.
 _DRAWN = 6
 _EQUAL_F1 = (0.2, 0.4, 0.6, 0.8)
+# Corners of a drawn curve at most.
+_CORNERS = 200
 # Units between two names.
 _LINE = 12
 
@@ -69,6 +76,43 @@ def points(answers: Sequence[Answer]) -> list[Point]:
   ]
 
 
+def curve(
+  answers: Sequence[Answer], threshold: float
+) -> list[tuple[float, float]]:
+  """Returns (recall, precision) with the first k boxes, for every k.
+
+  All boxes together; of one image the surest box takes the true box of highest
+  IoU that is left, as in COCO's evaluation. Empty where a box has no score, or
+  nothing is to be found.
+
+  Args:
+    answers: of the detection task.
+    threshold: of IoU, from which a box counts as found.
+  """
+  hits, sure = [], []
+  for answer in answers:
+    given, true = answer.predicted, answer.true
+    if len(given) and given.scores is None:
+      return []
+    overlap = boxes_lib.iou(given.boxes, true.boxes)
+    told = np.array(detection.fill_labels(given.labels, true.labels), object)
+    names = np.array([detection.normal(name) for name in true.labels], object)
+    overlap = np.where(told[:, None] == names[None], overlap, 0)
+    order = np.argsort(-given.scores, kind="stable") if len(given) else ()
+    for k in order:
+      best = overlap[k].argmax() if len(true) else 0
+      hits.append(bool(len(true)) and overlap[k, best] >= threshold)
+      sure.append(given.scores[k])
+      if hits[-1]:
+        overlap[:, best] = 0
+  total = sum(len(answer.true) for answer in answers)
+  if not hits or not total:
+    return []
+  right = np.cumsum(np.array(hits)[np.argsort(-np.array(sure), kind="stable")])
+  ranks = np.arange(1, len(right) + 1)
+  return list(zip((right / total).tolist(), (right / ranks).tolist()))
+
+
 def figure(answers: Sequence[Answer]) -> str:
   """Returns the figure of detection answers; "" of none."""
   answers = [answer for answer in answers if answer.task == "detection"]
@@ -84,6 +128,14 @@ def figure(answers: Sequence[Answer]) -> str:
     y_name="precision, %",
   )
   drawn = axes.frame() + "".join(_equal_f1(axes, f1) for f1 in _EQUAL_F1)
+  curves = [curve(answers, t) for t in detection.THRESHOLDS]
+  drawn += "".join(map(functools.partial(_curve, axes), curves, ("", "4 3")))
+  words = "Without confidences a class is a point, no curve."
+  if any(curves):
+    words = (
+      "Curves: all boxes, as they are asked to be surer (dashed: IoU"
+      f" {detection.THRESHOLDS[1]})."
+    )
   names = list(dict.fromkeys(point.name for point in found))[: _DRAWN + 1]
   for name in names:
     drawn += _marks(axes, [p for p in found if p.name == name])
@@ -92,8 +144,8 @@ def figure(answers: Sequence[Answer]) -> str:
   return axes_lib.figure(
     "Precision and recall",
     drawn,
-    f"Filled: IoU {first}; rings: IoU {second}; bars: 95 % intervals. Dashed"
-    " lines join equal F1. Without confidences a class is a point, no curve.",
+    f"Filled: IoU {first}; rings: IoU {second}; bars: 95 % intervals. Pale"
+    f" lines join equal F1. {words}",
     ("class", "IoU", "precision, %", "recall, %"),
     [
       (p.name, str(p.threshold), _text(p.precision), _text(p.recall))
@@ -117,6 +169,15 @@ def _equal_f1(axes: Axes, f1: float) -> str:
     f' x="{x - 2:.1f}" y="{y - 3:.1f}" text-anchor="end">F1 {100 * f1:.0f}'
     "</text>"
   )
+
+
+def _curve(axes: Axes, points: Sequence[tuple[float, float]], dash: str) -> str:
+  if not points:
+    return ""
+  # Equal steps, and always the last one: that is where the points stand.
+  chosen = np.linspace(0, len(points) - 1, min(len(points), _CORNERS))
+  d = axes.path([points[k] for k in chosen.astype(int)])
+  return f'<path class="bar" stroke-dasharray="{dash}" d="{d}"/>'
 
 
 def _where(axes: Axes, point: Point) -> tuple[float, float]:

@@ -21,6 +21,8 @@ HEADLINE = {
   "captioning": ("accuracy", "word_f1"),
   "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
 }
+# Scores that only some scorers give.
+_MORE = {"classification": ("invalid",), "captioning": ("bleu_4", "rouge_l")}
 # Percent: Qwen2.5-VL-7B, tuned, and FUSAR-GPT.
 PUBLISHED = {
   ("counting", "accuracy"): ("34.85", "52.53"),
@@ -91,20 +93,36 @@ class Score:
 
 
 def read_scores(metrics: Mapping) -> tuple[Score, ...]:
-  """Returns the HEADLINE scores of a metrics.json, of the tasks it has."""
+  """Returns the first scores of a metrics.json, of the tasks it has.
+
+  The HEADLINE tasks come first; of others, such as SARChat's, every score that
+  has an interval is taken.
+  """
+  others = [task for task in metrics if task not in HEADLINE]
+  found = {task: metrics.get(task) for task in (*HEADLINE, *others)}
   return tuple(
     Score(
       task,
       name,
-      metrics[task][name],
-      *metrics[task]["ci95"][name],
-      n=metrics[task]["n"],
-      unread=metrics[task]["parse_failure_rate"],
+      value,
+      *interval,
+      n=scores["n"],
+      unread=scores["parse_failure_rate"],
     )
-    for task, names in HEADLINE.items()
-    if task in metrics
-    for name in names
+    for task, scores in found.items()
+    if isinstance(scores, Mapping) and "ci95" in scores
+    for name, value, interval in _told(task, scores)
   )
+
+
+def _told(task: str, scores: Mapping) -> list[tuple[str, float, Sequence]]:
+  intervals = scores["ci95"]
+  names = [*HEADLINE.get(task, intervals)]
+  names += [name for name in _MORE.get(task, ()) if name in intervals]
+  told = [(name, scores[name], intervals[name]) for name in names]
+  # COCO's average precision, where every box says how sure it is.
+  coco = scores.get("coco", {"ci95": {}})
+  return told + [(f"coco {n}", coco[n], ci) for n, ci in coco["ci95"].items()]
 
 
 def score_table(

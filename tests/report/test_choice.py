@@ -47,5 +47,10 @@ def test_the_first_cards_are_of_every_kind(counts):
   assert [c.kind for c in chosen] == ["best", "worst", "random"] * 3
 
 
-def test_a_page_holds_a_thousand(counts):
-  assert len(choice.choose(counts(*["1", "2"] * 2000))) == 1000
+def test_a_page_holds_a_thousand(counts, scored):
+  """A task of few answers is there with all of them, others fill the page."""
+  many = counts(*["1", "2"] * 600)
+  cells = [("a", "center", "center")] * 3
+  chosen = choice.choose(many + scored("grounding", cells)[0])
+  tasks = collections.Counter(item.answer.task for item in chosen)
+  assert tasks == {"counting": 997, "grounding": 3}

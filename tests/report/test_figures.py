@@ -77,6 +77,32 @@ def test_a_wrongly_named_box_is_an_alarm_among_all(scored):
   assert precision_recall.points(answers)[0].precision is None
 
 
+def test_a_curve_where_boxes_have_scores(scored):
+  """Of two ships the surer box finds one, the other none; no score, no curve.
+
+  One true box is found but once: the second box on it is an alarm.
+  """
+  sure = '{"bbox_2d": [%d, 0, %d, 10], "label": "ship", "score": %s}'
+  true = boxes((0, 10, "ship"), (20, 10, "ship"))
+  said = [
+    sure % (50, 60, 0.2) + ", " + sure % (0, 10, 0.9),
+    sure % (0, 10, 0.3) + ", " + sure % (0, 10, 0.8),
+  ]
+  answers, _ = scored(
+    "detection", [(str(k), true, f"[{text}]") for k, text in enumerate(said)]
+  )
+  assert precision_recall.curve(answers, 0.5) == [
+    (0.25, 1.0),
+    (0.5, 1.0),
+    (0.5, 2 / 3),
+    (0.5, 0.5),
+  ]
+  assert "Curves: all boxes" in precision_recall.figure(answers)
+  bare, _ = scored("detection", [("a", true, true)])
+  assert precision_recall.curve(bare, 0.5) == []
+  assert "no curve" in precision_recall.figure(bare)
+
+
 def test_points_stand_where_they_belong(detected):
   """All at IoU 0.25: recall 1/2 is the middle of the plotted width."""
   html = precision_recall.figure(detected[0])

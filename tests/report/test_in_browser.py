@@ -39,6 +39,10 @@ _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .filter(e => !e.closest(".scroll, pre, svg"))
   .map(e => e.outerHTML.slice(0, 80))"""
 _SAMPLES = 1200
+# What is done to the page is done the same way in either scheme.
+_both = pytest.mark.parametrize(
+  "view", ["desk-light", "phone-dark"], indirect=True
+)
 
 
 def _browser_path():
@@ -171,6 +175,7 @@ def test_every_section_is_drawn(view, screenshots):
   assert view.evaluate(_TOO_WIDE) == []
 
 
+@_both
 def test_cards_come_some_at_a_time(view):
   output, more = view.locator("output"), view.locator(".more")
   assert output.inner_text() == "24 of 1000 shown"
@@ -190,6 +195,7 @@ def test_cards_come_some_at_a_time(view):
     view.select_option(f"select[name={name}]", "")
 
 
+@_both
 def test_layers_are_switched_on_the_pictures(view):
   """Anchors come and go; without true boxes no green corner is left."""
   card = view.locator(".answer").first
@@ -207,9 +213,11 @@ def test_layers_are_switched_on_the_pictures(view):
   view.select_option("select[name=task]", "")
 
 
+@_both
 def test_all_of_it_by_keys(view):
   """Tab reaches links, tables, filter and cards, and each shows its focus."""
-  view.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+  # Tab goes on from where the last click was, unless it is told otherwise.
+  view.evaluate("document.body.tabIndex = -1; document.body.focus()")
   seen = []
   for _ in range(60):
     view.keyboard.press("Tab")
@@ -232,6 +240,7 @@ def test_all_of_it_by_keys(view):
   view.keyboard.press("Space")
 
 
+@pytest.mark.parametrize("view", ["phone-dark"], indirect=True)
 def test_a_page_of_a_thousand_stays_usable(view, page_path):
   """In the browser's own time, which no other process takes from it."""
   assert page_path.stat().st_size < 20_000_000

@@ -287,6 +287,17 @@ def test_scores_stand_beside_baselines_and_published_ones(page):
   assert "Published numbers are of other data" in page
 
 
+def test_other_tasks_show_every_score_with_an_interval():
+  given = {"exact": 0.5, "acc": 0.25, "acc@0.5": 0.1, "n": 8}
+  given |= {"ci95": {"exact": [0.2, 0.8], "acc": [0.1, 0.4]}}
+  given["parse_failure_rate"] = 0.0
+  scores = read_scores({"sarchat-counting": given, "n": 8, "version": "x"})
+  assert [(s.task, s.name, s.value, s.low) for s in scores] == [
+    ("sarchat-counting", "exact", 0.5, 0.2),
+    ("sarchat-counting", "acc", 0.25, 0.1),
+  ]
+
+
 def test_without_published_scores_there_is_no_column():
   score = Score("captioning", "accuracy", 0.5, 0.25, 0.75, 12)
   table = score_table([score], {"other": []})
