@@ -25,7 +25,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
 
-MOUNT=bucket # By worker.sh, in the home folder.
+MOUNT=bucket # In the checkout of each worker, where the command runs.
 PREEMPTED=75
 
 if [[ "${1:-}" == --dry-run ]]; then
@@ -117,7 +117,7 @@ stop() {
 }
 
 logs() {
-  tpus tpu-vm ssh "$NAME" --worker="${1:-0}" --command='tail -n +1 -F run/log'
+  tpus tpu-vm ssh "$NAME" --worker="${1:-0}" --command='tail -n +1 -F fusar_jax/run/log'
 }
 
 # Exit codes of all workers, one a line, or "running".

@@ -2,20 +2,21 @@
 # What one host of a slice does; tpu_vm.sh calls it on all of them over ssh.
 #
 #   worker.sh setup BUCKET   installs the checkout it lies in, mounts the bucket
-#   worker.sh run COMMAND... starts it, detached, in the home folder
+#   worker.sh run COMMAND... starts it, detached, in the checkout
 #   worker.sh stop           SIGTERM: it saves, and stops
 #   worker.sh code           its exit code, or "running"
 set -euo pipefail
 
-here="$(cd "$(dirname "$0")/.." && pwd)"
-cd "$HOME"
+# Everything is in the checkout: venv/, bucket/, and of the command run/.
+cd "$(dirname "$0")/.."
 
 setup() {
   # The machines' own Python may be older than ours.
   python3 -m pip install --quiet --user uv
-  [[ -e venv ]] || .local/bin/uv venv --quiet --python 3.12 venv
-  .local/bin/uv pip install --quiet --python venv/bin/python \
-    -c "$here/constraints.txt" -e "${here}[tpu]"
+  local uv="$HOME/.local/bin/uv"
+  [[ -e venv ]] || "$uv" venv --quiet --python 3.12 venv
+  "$uv" pip install --quiet --python venv/bin/python \
+    -c constraints.txt -e '.[tpu]'
   # https://cloud.google.com/storage/docs/cloud-storage-fuse/install
   if ! command -v gcsfuse >/dev/null; then
     local key=/usr/share/keyrings/cloud.google.asc

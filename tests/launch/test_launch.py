@@ -152,12 +152,13 @@ def test_a_workdir_that_is_no_bucket_is_refused():
 def test_a_worker_keeps_log_and_exit_code(tmp_path):
   """It outlives who started it, is stopped by SIGTERM, and refuses a second."""
 
+  launch = tmp_path / "launch"
+  launch.mkdir()
+  shutil.copy(ROOT / "launch" / "worker.sh", launch)
+
   def worker(*arguments):
     return subprocess.run(
-      [ROOT / "launch" / "worker.sh", *arguments],
-      env=os.environ | {"HOME": str(tmp_path)},
-      capture_output=True,
-      text=True,
+      [launch / "worker.sh", *arguments], capture_output=True, text=True
     )
 
   worker("run", "bash", "-c", 'echo "saved it"; exit 75')
