@@ -75,8 +75,8 @@ def figure(answers: Sequence[Answer]) -> str:
     '<div class="scroll" tabindex="0" role="region"'
     ' aria-label="confusion of classes"><table class="confusion"><thead>'
     f"<tr><th>true ↓ answered →</th>{head}</tr></thead><tbody>{rows}</tbody>"
-    "</table></div><figcaption>Answers; framed: right. The darker, the larger"
-    " the share of its row."
+    "</table></div><figcaption>Answers; framed: right. The stronger the shade,"
+    " the larger the share of its row."
     f"</figcaption></figure>"
   )
 

@@ -65,7 +65,8 @@ def figure(answers: Sequence[Answer]) -> str:
     "Counts, true and told",
     drawn,
     f"Of {n} answers {right} right (framed), {more} too many, {less} too"
-    f" few, {n - right - more - less} not read. The darker, the more answers.",
+    f" few, {n - right - more - less} not read. The stronger the shade,"
+    " the more answers.",
     ("true", "told", "answers"),
     [
       (str(true), "not read" if told is None else str(told), str(n))

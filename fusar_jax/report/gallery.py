@@ -42,9 +42,9 @@ STYLE = (
 :has(#show-said:not(:checked)) .answers .said { display: none; }
 @media (max-width: 40rem) {
   .filter { position: static; gap: 0.5rem 1rem; }
-  .filter label.choice { display: flex; flex: 1 1 9rem; align-items: center;
+  .filter label.choice { display: flex; flex: 1 1 100%; align-items: center;
     gap: 0.4rem; justify-content: space-between; }
-  .filter select { flex: 0 1 8rem; min-width: 0; min-height: 2.5rem; }
+  .filter select { flex: 0 1 11rem; min-width: 0; min-height: 2.5rem; }
   .filter label { min-height: 2rem; display: flex; align-items: center;
     gap: 0.4rem; }
 }

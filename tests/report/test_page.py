@@ -298,6 +298,13 @@ def test_other_tasks_show_every_score_with_an_interval():
   ]
 
 
+def test_sarchat_answers_are_judged_too(scored):
+  given = [("a", "2", "2"), ("b", "2", "3")]
+  answers, metrics = scored("sarchat-counting", given)
+  assert [a.errors for a in answers] == [(), ("statement wrong",)]
+  assert {s.task for s in read_scores(metrics)} == {"sarchat-counting"}
+
+
 def test_without_published_scores_there_is_no_column():
   score = Score("captioning", "accuracy", 0.5, 0.25, 0.75, 12)
   table = score_table([score], {"other": []})
