@@ -118,6 +118,39 @@ def test_conditions_reach_the_model(controls):
   assert all(control != aligned for control in given.values())
 
 
+def test_a_model_is_asked_and_scored_in_one(
+  controls, model, manifest, tmp_path, capsys
+):
+  """`--model` gives the answers and the scores of the two commands."""
+  arguments = [
+    a for a in command(model, manifest, tmp_path) if a != "--controls"
+  ]
+  assert evaluate.main(arguments) == 0
+  assert answers(tmp_path) == answers(controls / "aligned")
+  metrics = json.loads((tmp_path / "metrics.json").read_text())
+  expected = json.loads((controls / "aligned" / "metrics.json").read_text())
+  assert metrics == expected
+  assert (tmp_path / "report.html").is_file()
+  assert evaluate.main(arguments) == 1
+  assert "is there already" in capsys.readouterr().err
+
+
+def test_a_truth_that_cannot_be_scored_is_told_before_any_answer(
+  model, manifest, tmp_path, capsys
+):
+  rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+  rows = [
+    row | {key: str(manifest.parent / row[key]) for key in ("image", "aef")}
+    for row in rows
+  ]
+  rows[2]["answer"] = "many"
+  write_manifest(tmp_path / "bad.jsonl", rows)
+  arguments = ["--model", str(model), "--data", str(tmp_path / "bad.jsonl")]
+  assert evaluate.main([*arguments, "--out", str(tmp_path / "out")]) == 1
+  assert 'row 3 (id "r2")' in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()
+
+
 def test_predict_shows_anchors_as_it_is_told(
   controls, model, manifest, tmp_path
 ):

@@ -14,6 +14,8 @@ RESAMPLES = 1000
 _Z95 = 1.959963984540054
 # Weights held at once by the bootstrap: 80 MB.
 _CELLS_AT_ONCE = 10_000_000
+# How often one distinct row occurs takes as long to draw as so many images.
+_DRAW_COST = 6
 
 
 def share(hits) -> float:
@@ -102,7 +104,8 @@ def resample(
 
   Images with equal counts are exchangeable, so a resample is drawn as how
   often each distinct row of counts occurs: the same distribution as drawing
-  images one by one, at the cost of the distinct rows only.
+  images one by one, at the cost of the distinct rows only. Where nearly all
+  rows are distinct, images are drawn one by one.
 
   Args:
     counts: [n, c], one row per image.
@@ -117,13 +120,21 @@ def resample(
     raise ValueError(
       f"expected counts [images, c] of at least one image, got {counts.shape}."
     )
-  n = len(counts)
   distinct, repeats = np.unique(counts, axis=0, return_counts=True)
   rng = np.random.default_rng(seed)
   step = max(1, _CELLS_AT_ONCE // len(distinct))
   sums = [
-    rng.multinomial(n, repeats / n, size=min(step, resamples - start))
-    @ distinct
+    _draw(rng, repeats, min(step, resamples - start)) @ distinct
     for start in range(0, resamples, step)
   ]
   return np.concatenate(sums)
+
+
+def _draw(rng: np.random.Generator, repeats, times: int) -> np.ndarray:
+  """Returns int[times, distinct], how often each row occurs in a resample."""
+  n = repeats.sum()
+  if _DRAW_COST * len(repeats) < n:
+    return rng.multinomial(n, repeats / n, size=times)
+  kind = np.repeat(np.arange(len(repeats)), repeats)
+  drawn = (kind[rng.integers(0, n, n)] for _ in range(times))
+  return np.stack([np.bincount(of, minlength=len(repeats)) for of in drawn])
