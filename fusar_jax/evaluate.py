@@ -15,7 +15,6 @@ COMMAND:
 Writes metrics.json (all scores), samples.jsonl (every row, with what was read
 from its answer) and report.html: scores, figures, answers, training curves and
 where all came from, with pictures if --manifest names images that are at hand.
-SARChat's tasks are scored, too, but have no part in the report.
 An answer that cannot be read counts as an empty one, and is counted; a row that
 is no row of predictions is an error, and nothing is written. With --model the
 answers are given first, as `python -m fusar_jax.predict` does. `--baseline`
@@ -247,10 +246,8 @@ def _score(args: argparse.Namespace, console: Console) -> None:
   console.print(table(metrics, args.predictions or "baseline"))
   for line in remarks(rows, samples):
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-  shown = [i for i, row in enumerate(rows) if row.task in HEADLINE]
-  if args.baseline or not shown:
+  if args.baseline:
     return
-  rows = [rows[i] for i in shown]
   blind = score_rows(blind_rows(rows), acc50=args.acc50)[0]
   page = report_evaluation(
     args.out,
@@ -258,7 +255,7 @@ def _score(args: argparse.Namespace, console: Console) -> None:
     args.manifest,
     metrics,
     rows,
-    [samples[i] for i in shown],
+    samples,
     baselines={"most common answer of these rows": blind},
   )
   console.print(f"report in {page}", markup=False, soft_wrap=True)
