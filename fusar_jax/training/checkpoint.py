@@ -212,7 +212,7 @@ class Checkpoints:
       yield
     except Exception as error:  # ValueError, even of a full disk.
       self._failed = True
-      last = str(error).strip().splitlines()[-1]
+      last = f"{type(error).__name__}: {error}".strip().splitlines()[-1]
       whole = provenance.steps(self._folder.parent)
       raise OSError(
         f"{self._folder}: a checkpoint could not be written: {last}\nThose of"
