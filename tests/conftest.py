@@ -145,3 +145,13 @@ def _start_train(name: str, workdir: pathlib.Path, **flags) -> subprocess.Popen:
     # XLA will make one thread per core that it may use. It is not loaded yet.
     os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
   return process
+
+
+@pytest.fixture(scope="session")
+def libtpu() -> None:
+  """The compiler of TPUs, from pip (FUSAR_REQUIRE_LIBTPU=1: must be there)."""
+  if importlib.util.find_spec("libtpu") is None:
+    reason = "libtpu is not installed (pip install libtpu)"
+    if os.environ.get("FUSAR_REQUIRE_LIBTPU") == "1":
+      pytest.fail(reason)
+    pytest.skip(reason)

@@ -21,11 +21,8 @@ from rich.table import Table
 
 from fusar_jax.data.anchor_conditions import AnchorCondition
 from fusar_jax.data.loader import Loader
-from fusar_jax.model.compiling import compiler_options
-from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import fast_options
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import optimizer, partition, selection, sharding
+from fusar_jax.training import partition, program, selection, sharding
 from fusar_jax.training import start as start_lib
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.compile_cache import compile_cache
@@ -34,11 +31,7 @@ from fusar_jax.training.meters import Meters
 from fusar_jax.training.profiler import ProfilerWindow
 from fusar_jax.training.selection import Selection
 from fusar_jax.training.state import create_state
-from fusar_jax.training.step import (
-  StepOptions,
-  make_loss,
-  make_train_step,
-)
+from fusar_jax.training.step import make_loss
 from fusar_jax.training.stopwatch import Stopwatch
 
 
@@ -79,27 +72,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   window = ProfilerWindow(
     workdir / "profile", config.profile_at_step, config.profile_steps
   )
-  mesh = start_lib.make_mesh(config)
   run = start_lib.start(config, workdir)
   try:
+    mesh = start_lib.make_mesh(config, run.model)
     loader = _loader(run, config, run.train, train=True)
     total = config.steps or config.epochs * loader.steps_per_epoch
-    rate = _rate(config, total)
-    tx = _optimizer(config, rate)
+    rate = program.make_rate(config, total)
+    tx = program.make_optimizer(config, rate)
     state, frozen, shardings = _place(run, config, workdir, mesh, tx)
   except (OSError, ValueError):
     start_lib.undo(run, workdir)
     raise
-  options = step_options(config, run.model)
-  step_fn = jax.jit(
-    make_train_step(
-      run.model, tx, options, skips_nonfinite=config.skip_nonfinite > 0
-    ),
-    in_shardings=(*shardings, sharding.batch_sharding(mesh)),
-    out_shardings=(shardings[0], None),
-    donate_argnums=0,
-    compiler_options=compiler_options(),
-  )
+  step_fn = program.jit_train_step(config, run.model, tx, mesh, shardings)
   first = jax.process_index() == 0
   checkpoints = Checkpoints(workdir, config.keep)
   host = {}
@@ -126,7 +110,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   check = (
     GradientCheck(state.trainable, config.data.anchors) if step == 0 else None
   )
-  evaluate = _make_evaluation(run, config, options, mesh, shardings)
+  evaluate = _make_evaluation(run, config, mesh, shardings)
   best = Selection(config.keep_best_by, config.patience, host.get("selection"))
   batches = iter(loader)
 
@@ -191,22 +175,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   return Result(step, total, preempted, best.best_step)
 
 
-def step_options(config: ConfigDict, model: FusarConfig) -> StepOptions:
-  """Returns how the config wants a step to be computed."""
-  options = fast_options(model, jax.device_count())
-  if config.attention != "auto":
-    options["impl"] = config.attention
-  return StepOptions(
-    accumulation=config.accumulation,
-    dtype=jnp.dtype(config.dtype.compute),
-    remat=config.remat,
-    head_chunk=config.head_chunk,
-    dropout=model.lora.dropout > 0,
-    spoken=config.data.cell_weight > 0,
-    **options,
-  )
-
-
 def _loader(run, config, triplets, *, train: bool) -> Loader:
   return Loader(
     triplets,
@@ -229,25 +197,6 @@ def _loader(run, config, triplets, *, train: bool) -> Loader:
   )
 
 
-def _rate(config: ConfigDict, total: int) -> Callable:
-  o = config.optimizer
-  warmup = optimizer.warmup_steps(total, o.warmup_steps, o.warmup_ratio)
-  return optimizer.linear_schedule(o.learning_rate, total, warmup)
-
-
-def _optimizer(config: ConfigDict, rate: Callable):
-  o = config.optimizer
-  return optimizer.make_optimizer(
-    rate,
-    b1=o.b1,
-    b2=o.b2,
-    eps=o.eps,
-    weight_decay=o.weight_decay,
-    clip_norm=o.clip_norm,
-    rates=o.rates,
-  )
-
-
 def _place(run, config, workdir, mesh, tx):
   """Parameters to their devices; returns (state, frozen, their shardings)."""
   trainable, frozen = start_lib.parameters(run, config, workdir, mesh)
@@ -263,11 +212,15 @@ def _place(run, config, workdir, mesh, tx):
   return state, frozen, (state_shardings, frozen_shardings)
 
 
-def _make_evaluation(run, config, options, mesh, shardings):
+def _make_evaluation(run, config, mesh, shardings):
   """Returns evaluate(trainable, frozen) -> {"eval_loss": ...}, or None."""
   if not run.evaluation:
     return None
-  options = dataclasses.replace(options, dropout=False, accumulation=1)
+  options = dataclasses.replace(
+    program.step_options(config, run.model, mesh),
+    dropout=False,
+    accumulation=1,
+  )
   loss = jax.jit(
     make_loss(run.model, options),
     in_shardings=(

@@ -9,7 +9,8 @@ state is (softmax - onehot) W^T, known in the forward pass: it is computed there
 while the logits exist, and the backward pass is a scaling. That saves the
 second head product of a rematerialised chunk.
 
-A answer slots, B batch, D model width, V vocabulary; `rows` = B * A.
+A answer slots, B batch, D model width, V vocabulary; `rows` are slots of all
+samples.
 """
 
 import functools
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fusar_jax.model import activations
 from fusar_jax.model.fusar_gpt import project_to_vocabulary
 
 
@@ -38,28 +40,36 @@ def answer_losses(
     answer_index: int32[B, A]; position that predicts the token.
     answer_ids: int32[B, A].
     frozen_head: the head gets no gradient; see the module's text.
-    chunk: rows whose logits exist at one time.
+    chunk: answer slots whose logits exist at one time, on one device; at least
+      one of each of its rows.
 
   Returns:
     float32[B, A].
   """
   batch, slots = answer_ids.shape
   states = jnp.take_along_axis(hidden, answer_index[..., None], axis=1)
-  states = states.reshape(batch * slots, -1)
-  targets = answer_ids.reshape(-1)
-  # Equal chunks, so that the last one is not mostly padding.
-  chunks = -(-states.shape[0] // chunk)
-  size = -(-states.shape[0] // chunks)
-  padding = chunks * size - states.shape[0]
-  states = jnp.pad(states, ((0, padding), (0, 0))).reshape(chunks, size, -1)
-  targets = jnp.pad(targets, (0, padding)).reshape(chunks, size)
+  # Equal chunks, so that the last one is not mostly padding. Slots are cut and
+  # rows are not: each device goes through the chunks of its own rows.
+  rows = batch * slots // activations.ways("batch", batch)
+  chunks = min(slots, -(-rows // chunk))
+  size = -(-slots // chunks)
   losses = _frozen_losses if frozen_head else jax.checkpoint(_losses)
 
-  def one(_, rows):
-    return None, losses(*rows, kernel)
+  def cut(x):
+    rest = [(0, 0)] * (x.ndim - 2)
+    x = jnp.pad(x, [(0, 0), (0, chunks * size - slots), *rest])
+    return x.reshape(batch, chunks, size, *x.shape[2:]).swapaxes(0, 1)
 
-  _, values = jax.lax.scan(one, None, (states, targets))
-  return values.reshape(-1)[: batch * slots].reshape(batch, slots)
+  def one(_, part):
+    states, targets = part
+    states = activations.place(states, "batch", None, None)
+    values = losses(
+      states.reshape(batch * size, -1), targets.reshape(-1), kernel
+    )
+    return None, values.reshape(batch, size)
+
+  _, values = jax.lax.scan(one, None, (cut(states), cut(answer_ids)))
+  return values.swapaxes(0, 1).reshape(batch, -1)[:, :slots]
 
 
 def _losses(states, targets, kernel):

@@ -17,11 +17,16 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from fusar_jax.model import activations
+from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training import partition
 
-AXES = ("data", "fsdp", "tensor")
-BATCH_SPEC = PartitionSpec(("data", "fsdp"))
+AXES = (activations.DATA, activations.FSDP, activations.TENSOR)
+BATCH_SPEC = PartitionSpec(activations.LOGICAL["batch"])
+# Of a device's memory, what weights may take when a mesh is chosen; the rest is
+# for activations.
+_WEIGHTS_SHARE = 0.6
 
 _COLUMNS = "(q_proj|k_proj|v_proj|gate_proj|up_proj)"
 _ROWS = "(o_proj|down_proj|proj)"
@@ -45,7 +50,9 @@ PARAMETER_RULES: partition.Rules = (
   (_STACK + _ROWS + "/lora_b", PartitionSpec(None, None, "fsdp")),
   (_STACK + _ROWS + "/bias", PartitionSpec()),
   (r"visual/patch_embed/kernel", PartitionSpec(None, None, "fsdp")),
-  (r"(visual/merger|tlm)/mlp_0/kernel", PartitionSpec("fsdp", "tensor")),
+  # The 64 bands of an anchor are fewer than the chips of a pod.
+  (r"tlm/mlp_0/kernel", PartitionSpec(None, ("fsdp", "tensor"))),
+  (r"visual/merger/mlp_0/kernel", PartitionSpec("fsdp", "tensor")),
   (r"(visual/merger|tlm)/mlp_0/bias", PartitionSpec("tensor")),
   (r"(visual/merger|tlm)/mlp_2/kernel", PartitionSpec("tensor", "fsdp")),
   (r"(visual/merger|tlm)/mlp_2/bias", PartitionSpec()),
@@ -81,6 +88,62 @@ def make_mesh(
   return jax.make_mesh(
     filled, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
   )
+
+
+def mesh_choices(
+  devices: int, rows: int, model: FusarConfig
+) -> list[tuple[int, int, int]]:
+  """Returns the meshes (data, fsdp, tensor) worth trying, cheapest first.
+
+  Whole heads must go to each of "tensor", and whole rows to each of "data" and
+  "fsdp". "tensor" costs traffic at every layer and row, "fsdp" at every layer,
+  "data" once a step: so it is used least that is used first here.
+
+  Args:
+    devices: their number.
+    rows: of a micro-batch.
+    model: shapes.
+  """
+  heads = math.gcd(model.decoder.kv_heads, model.vision.heads)
+  return [
+    (devices // (fsdp * tensor), fsdp, tensor)
+    for tensor in _divisors(math.gcd(devices, heads))
+    if rows % (devices // tensor) == 0
+    for fsdp in _divisors(devices // tensor)
+  ]
+
+
+def choose_mesh(
+  devices: int, rows: int, model: FusarConfig, weights: int, memory: int | None
+) -> tuple[int, int, int]:
+  """Returns the cheapest mesh on which the weights leave room for the rest.
+
+  What `config.mesh.auto` takes; `python -m fusar_jax.plan` compiles, and knows
+  better.
+
+  Args:
+    devices, rows, model: see `mesh_choices`.
+    weights: bytes of parameters and optimizer state, all together.
+    memory: bytes of one device; None: enough.
+
+  Raises:
+    ValueError: no mesh splits these rows.
+  """
+  choices = mesh_choices(devices, rows, model)
+  if not choices:
+    raise ValueError(
+      f"mesh: no choice of sizes splits {rows} rows over {devices} devices;"
+      " set config.batch_size or config.accumulation."
+    )
+  limit = math.inf if memory is None else memory * _WEIGHTS_SHARE
+  for data, fsdp, tensor in choices:
+    if weights <= limit * fsdp * tensor:
+      return data, fsdp, tensor
+  return max(choices, key=lambda sizes: sizes[1] * sizes[2])
+
+
+def _divisors(number: int) -> list[int]:
+  return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def parameter_shardings(abstract: partition.Params, mesh: Mesh):
@@ -158,12 +221,15 @@ def check_batch(
 def put(tree: Any, shardings: Any) -> Any:
   """Places host or device arrays; each process holds the whole of them.
 
-  Unlike `jax.device_put` this works when a sharding spans processes.
+  Unlike `jax.device_put` this works when a sharding spans processes. Arrays
+  that span processes already are only moved.
   """
 
   def place(leaf, sharding):
     if sharding.is_fully_addressable:
       return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+      return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
     host = np.asarray(leaf)
     return jax.make_array_from_callback(
       host.shape, sharding, lambda index: host[index]

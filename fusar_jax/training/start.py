@@ -23,7 +23,7 @@ from fusar_jax.data.triplets import Triplet, read_manifests
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import parameters as parameters_lib
-from fusar_jax.training import partition, provenance, sharding
+from fusar_jax.training import partition, program, provenance, sharding
 from fusar_jax.training.provenance import Source
 
 # Fields that may differ when a run goes on: they change how, not what.
@@ -96,6 +96,8 @@ def start(config: ConfigDict, workdir: Path) -> Start:
   _check_trainable(config, base, model, train)
   if not resumes:
     tokenizer = _ready_tokenizer(config, base, model, workdir)
+    # Who looked later would take it for another run's.
+    multihost_utils.sync_global_devices("all have seen the empty folder")
     if jax.process_index() == 0:
       records = (base, adapter, data)
       _write(config, workdir, model, tokenizer, train, records)
@@ -177,9 +179,21 @@ def parameters(
   return cast(trainable, "float32"), cast(frozen, config.dtype.frozen)
 
 
-def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
-  """Returns the mesh of the config, checked against the batch."""
-  mesh = sharding.make_mesh(**config.mesh.to_dict())
+def make_mesh(config: ConfigDict, model: FusarConfig) -> jax.sharding.Mesh:
+  """Returns the mesh of the config, checked against the batch.
+
+  Raises:
+    ValueError: sizes that do not fit the devices or the batch.
+  """
+  sizes = config.mesh.to_dict()
+  if sizes.pop("auto", False):
+    told = jax.local_devices()[0].memory_stats() or {}
+    rows = config.batch_size // config.accumulation
+    chosen = program.choose_mesh(
+      config, model, jax.device_count(), rows, told.get("bytes_limit")
+    )
+    sizes = dict(zip(sharding.AXES, chosen))
+  mesh = sharding.make_mesh(**sizes)
   sharding.check_batch(
     config.batch_size, config.accumulation, mesh, jax.process_count()
   )

@@ -15,7 +15,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from fusar_jax.model.activations import on_mesh
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, head_kernel
@@ -37,6 +39,7 @@ class StepOptions:
     head_chunk: answer positions whose logits exist at one time.
     dropout: whether LoRA's dropout is on.
     spoken: whether batches ask visual tokens too, see `fusar_jax.data.cells`.
+    mesh: where activations live; None: wherever the compiler puts them.
   """
 
   accumulation: int = 1
@@ -47,6 +50,7 @@ class StepOptions:
   head_chunk: int = 256
   dropout: bool = True
   spoken: bool = False
+  mesh: Mesh | None = None
 
 
 def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
@@ -59,6 +63,7 @@ def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
     unroll=options.unroll,
   )
 
+  @on_mesh(options.mesh)
   def loss(trainable: dict, frozen: dict, batch: Batch, key: jax.Array):
     params = merge(trainable, frozen)
     hidden = model.apply(

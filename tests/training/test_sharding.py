@@ -6,7 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from fusar_jax.config import PRESETS
 from fusar_jax.model.config import LoRAConfig, TLMConfig
@@ -99,6 +99,49 @@ def test_big_kernels_of_7b_split_eight_ways():
     shard = placed[path].shard_shape(leaf.shape)
     if leaf.size > 10_000_000:
       assert np.prod(shard) * 8 == leaf.size, path
+
+
+@pytest.mark.parametrize("chips", [16, 8, 256])  # v5e-16, v5p-16, v6e-256
+@pytest.mark.parametrize("name", ["3b", "7b", "32b", "72b"])
+def test_every_parameter_divides_on_every_mesh_of_a_slice(name, chips):
+  """Whatever mesh is chosen, no axis is left whole for want of a divisor."""
+  model = dataclasses.replace(
+    PRESETS[f"qwen2_5_vl_{name}"],
+    lora=LoRAConfig(rank=8, vision=("qkv", "proj", "gate_proj", "down_proj")),
+  )
+  shapes = flatten(
+    jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  )
+  choices = sharding.mesh_choices(chips, chips, model)
+  assert (1, chips, 1) in choices
+  for sizes in choices:
+    mesh = AbstractMesh(sizes, sharding.AXES)
+    place = sharding.placement(mesh)
+    rules = [
+      (re.compile(regex), spec) for regex, spec in sharding.PARAMETER_RULES
+    ]
+    for path, leaf in shapes.items():
+      wanted = next(spec for regex, spec in rules if regex.fullmatch(path))
+      spec = place(path, leaf.shape).spec
+      missing = [a for a in wanted if a is not None and a not in tuple(spec)]
+      assert not missing, (sizes, path, leaf.shape)
+
+
+def test_the_cheapest_mesh_that_holds_the_weights_is_chosen():
+  """17 GB of 7B: one chip of v6e and v5p holds them all, two of v5e half."""
+  model, weights = PRESETS["qwen2_5_vl_7b"], 17 * 10**9
+
+  def choose(chips, gib, rows=64):
+    memory = gib * 2**30
+    return sharding.choose_mesh(chips, rows, model, weights, memory)
+
+  assert choose(8, 95) == (8, 1, 1)
+  assert choose(16, 32) == (16, 1, 1)
+  assert choose(16, 16) == (8, 2, 1)
+  # 8 rows cannot be split 16 ways: each is split in two.
+  assert choose(16, 16, rows=8) == (8, 1, 2)
+  with pytest.raises(ValueError, match="no choice of sizes splits 3 rows"):
+    choose(16, 16, rows=3)
 
 
 def test_an_axis_that_does_not_divide_stays_whole(caplog):

@@ -1,0 +1,141 @@
+"""Published rates of TPU chips, and slices by the name they are rented under.
+
+Peak, memory and memory bandwidth: Cloud TPU documentation, "TPU v4", "TPU v5e",
+"TPU v5p", "TPU v6e" (cloud.google.com/tpu/docs). Links: "How to Scale Your
+Model", chapter "How to Think About TPUs" (jax-ml.github.io/scaling-book), which
+tells one direction of one link; the documentation tells both of all, rounded up
+(v5e: 4 ports, 400 GB/s).
+
+A slice is a torus cut open: an axis closes to a ring only where it is as long
+as the pod (16 chips of v5e and v6e) or made of whole cubes (v4 and v5p, 4).
+"""
+
+import dataclasses
+import math
+import re
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What one chip can do at most.
+
+  Attributes:
+    name: "v5e".
+    peak: bf16 FLOP/s.
+    memory: bytes of HBM.
+    bandwidth: bytes/s of HBM.
+    link: bytes/s of one interconnect link, one way.
+    axes: of the torus; two links an axis.
+    ring: an axis whose length is a multiple of this closes to a ring.
+    cores: TensorCores, which slices of v4 and v5p are named for.
+  """
+
+  name: str
+  peak: float
+  memory: int
+  bandwidth: float
+  link: float
+  axes: int
+  ring: int
+  cores: int
+
+
+CHIPS = {
+  chip.name: chip
+  for chip in (
+    Chip("v4", 275e12, 32 * GIB, 1228e9, 45e9, axes=3, ring=4, cores=2),
+    Chip("v5e", 197e12, 16 * GIB, 819e9, 45e9, axes=2, ring=16, cores=1),
+    Chip("v5p", 459e12, 95 * GIB, 2765e9, 90e9, axes=3, ring=4, cores=2),
+    Chip("v6e", 918e12, 32 * GIB, 1640e9, 90e9, axes=2, ring=16, cores=1),
+  )
+}
+
+# Chips along each axis, by their number.
+_SHAPES = {
+  2: {
+    1: (1, 1),
+    4: (2, 2),
+    8: (2, 4),
+    16: (4, 4),
+    32: (4, 8),
+    64: (8, 8),
+    128: (8, 16),
+    256: (16, 16),
+  },
+  3: {
+    4: (2, 2, 1),
+    8: (2, 2, 2),
+    16: (2, 2, 4),
+    32: (2, 4, 4),
+    64: (4, 4, 4),
+    128: (4, 4, 8),
+    256: (4, 8, 8),
+  },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+  """Chips that are rented together.
+
+  Attributes:
+    name: as asked for, "v5e-16".
+    chip: what it is made of.
+    shape: chips along each axis of the torus.
+  """
+
+  name: str
+  chip: Chip
+  shape: tuple[int, ...]
+
+  @property
+  def chips(self) -> int:
+    return math.prod(self.shape)
+
+  @property
+  def topology(self) -> str:
+    """Its name for `jax.experimental.topologies`, "v5e:4x4"."""
+    return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
+
+  def links(self, axis: int) -> int:
+    """Links by which any chip hears its neighbours along an axis."""
+    length = self.shape[axis]
+    return 0 if length == 1 else 2 if length % self.chip.ring == 0 else 1
+
+
+def find_slice(name: str) -> Slice:
+  """Returns the slice of a name: "v5e-16", or its shape, "v5e:4x4".
+
+  As Google names them, the number counts TensorCores for v4 and v5p (v5p-16 has
+  8 chips) and chips for v5e and v6e.
+
+  Raises:
+    ValueError: an unknown chip or size; the message lists the known ones.
+
+  Example:
+    >>> find_slice("v5p-16").topology, find_slice("v5e-16").topology
+    ('v5p:2x2x2', 'v5e:4x4')
+  """
+  match = re.fullmatch(r"(v\w+?)(?:-(\d+)|:(\d+(?:x\d+)+))", name)
+  if not match or match[1] not in CHIPS:
+    raise ValueError(
+      f"topology {name!r}: expected a slice such as v5e-16 or v5e:4x4, of"
+      f" {', '.join(CHIPS)}."
+    )
+  chip = CHIPS[match[1]]
+  shapes = _SHAPES[chip.axes]
+  if match[3]:
+    shape = tuple(map(int, match[3].split("x")))
+    if len(shape) != chip.axes or not 1 <= math.prod(shape) <= max(shapes):
+      raise ValueError(
+        f"topology {name!r}: {chip.name} has {chip.axes} axes, and at most"
+        f" {max(shapes)} chips can be planned for."
+      )
+    return Slice(name, chip, shape)
+  chips, rest = divmod(int(match[2]), chip.cores)
+  if rest or chips not in shapes:
+    known = ", ".join(f"{chip.name}-{n * chip.cores}" for n in shapes)
+    raise ValueError(f"topology {name!r}: known slices are {known}.")
+  return Slice(name, chip, shapes[chips])

@@ -1,0 +1,252 @@
+"""FLOPs of one sample, by arithmetic: what must be computed, and what is.
+
+Useful is what the mathematics asks for: products with weights, scores of
+visible pairs, gradients that something trainable needs. Executed adds what the
+program computes besides: layers again (rematerialisation), masked scores,
+padding. A product of [m, k] and [k, n] is 2 m k n; element-wise work is left
+out. For LoRA that makes 4 N a token, not 6 N: a frozen weight has no gradient.
+
+A answer slots, C visual token width, D model width, F feed-forward width, H
+head width, K key/value heads, L text length, M merged tokens, N query heads, P
+patches, R LoRA rank, S anchors, T patches of a window, V vocabulary, W windows.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from fusar_jax.data.vision import window_index
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.splash import block_of
+
+# Products of a softmax attention, each L x S x H a head: forward 2, backward 4;
+# splash computes the scores again in both of its backward kernels.
+_FORWARD, _BACKWARD, _SPLASH_BACKWARD = 2, 4, 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """FLOPs of one part of the model for one sample.
+
+  Attributes:
+    part: "tower", "projector", "decoder" or "head".
+    forward, backward: useful ones.
+    again: of the forward pass, computed a second time.
+    wasted: on masked scores and padding.
+  """
+
+  part: str
+  forward: float
+  backward: float = 0.0
+  again: float = 0.0
+  wasted: float = 0.0
+
+  @property
+  def useful(self) -> float:
+    return self.forward + self.backward
+
+  @property
+  def executed(self) -> float:
+    return self.useful + self.again + self.wasted
+
+
+def train_flops(
+  model: FusarConfig,
+  batch: Batch,
+  trainable: set[str],
+  *,
+  remat: str,
+  impl: str,
+) -> list[Work]:
+  """Returns the work of one sample of a train step, part by part.
+
+  Args:
+    model: shapes.
+    batch: shapes; one image a sample.
+    trainable: paths of parameters that train.
+    remat, impl: of the step, see `StepOptions`.
+  """
+  below = False  # Whether something before this part trains.
+  work = []
+  for part, make in (
+    ("visual", _tower),
+    ("tlm", _projector),
+    ("model", _decoder),
+    ("head", _head),
+  ):
+    paths = {path for path in trainable if part in _parts(path, model)}
+    made = make(model, batch, paths, below, remat, impl)
+    work.append(made)
+    below = below or bool(paths)
+  return work
+
+
+def _parts(path: str, model: FusarConfig) -> set[str]:
+  """The parts in whose products a parameter takes part."""
+  if path == "model/embed_tokens/embedding":
+    return {"head"} if model.decoder.tied else set()
+  top = path.split("/")[0]
+  return {"head" if top == "lm_head" else top}
+
+
+@dataclasses.dataclass
+class _Products:
+  """Sums products with weights and of attention.
+
+  Attributes:
+    trains: a product's own weights train.
+    below: what enters it depends on something trainable.
+    repeated: what a rematerialised layer computes again: "all", "attention"
+      or "" for nothing.
+  """
+
+  below: bool
+  remat: str
+  impl: str
+  forward: float = 0.0
+  backward: float = 0.0
+  again: float = 0.0
+  wasted: float = 0.0
+
+  def weight(self, rows, width, features, trains, times=1) -> None:
+    """rows x [width, features], `times` over."""
+    flops = 2.0 * rows * width * features * times
+    self.forward += flops
+    self.backward += flops * (self.below + trains)
+    self.again += flops * (self.below and self.remat == "full")
+
+  def attention(self, useful, computed, heads, width, times, *, splash) -> None:
+    """Pairs (query, key) that see each other, and that are computed."""
+    one = 2.0 * heads * width * times
+    backward = _SPLASH_BACKWARD if splash else _BACKWARD
+    repeated = self.below and self.remat in ("full", "dots")
+    self.forward += _FORWARD * one * useful
+    self.wasted += _FORWARD * one * (computed - useful)
+    self.again += _FORWARD * one * computed * repeated
+    if self.below:
+      self.backward += _BACKWARD * one * useful
+      self.wasted += one * (backward * computed - _BACKWARD * useful)
+
+  def work(self, part: str) -> Work:
+    return Work(part, self.forward, self.backward, self.again, self.wasted)
+
+
+def _tower(model, batch, paths, below, remat, impl) -> Work:
+  v = model.vision
+  patches = batch.patches.shape[2]
+  windows, slots = batch.window_index.shape[2:]
+  # Gradients are cut in front of the first block that holds something.
+  trains = any(path.startswith("visual/blocks") for path in paths)
+  everything = any(path.endswith("/kernel") for path in paths)
+  p = _Products(trains, remat, impl)
+  p.weight(patches, v.patch_values, v.width, everything)
+  adapters = _adapters(paths)
+  for name, width, features in (
+    ("qkv", v.width, 3 * v.width),
+    ("proj", v.width, v.width),
+    ("gate_proj", v.width, v.ff_width),
+    ("up_proj", v.width, v.ff_width),
+    ("down_proj", v.ff_width, v.width),
+  ):
+    p.weight(patches, width, features, everything, v.depth)
+    if name in adapters:
+      p.weight(patches, width, model.lora.rank, True, v.depth)
+      p.weight(patches, model.lora.rank, features, True, v.depth)
+  full = len(v.full_attention)
+  side = block_of(patches)[1] if impl == "splash" else patches
+  args = (v.heads, v.head_width)
+  p.attention(patches**2, side**2, *args, full, splash=impl == "splash")
+  inside = np.sum(window_index(_grid(model), v) < patches, axis=1)
+  p.attention(
+    float(np.sum(inside**2)),
+    windows * slots**2,
+    *args,
+    v.depth - full,
+    splash=False,
+  )
+  p.remat = "none"  # The merger stands behind the blocks.
+  wide = v.width * v.merge**2
+  merged = patches // v.merge**2
+  p.weight(merged, wide, wide, everything)
+  p.weight(merged, wide, v.out_width, everything)
+  return p.work("tower")
+
+
+def _grid(model: FusarConfig) -> tuple[int, int]:
+  height, width = model.image_size
+  return height // model.vision.patch, width // model.vision.patch
+
+
+def _projector(model, batch, paths, below, remat, impl) -> Work:
+  p = _Products(below, "none", impl)
+  if model.tlm is None:
+    return p.work("projector")
+  merged, anchors = batch.anchor_weights.shape[2:]
+  channels = model.vision.out_width
+  hidden = model.tlm.hidden(channels)
+  both = channels * (2 if model.tlm.fusion == "tlm" else 1)
+  trains = bool(paths)
+  # Anchors are data: no gradient goes on behind the first product.
+  p.below = False
+  p.weight(anchors, model.tlm.bands, hidden, trains)
+  p.below = trains
+  p.weight(anchors, hidden, both, trains)
+  p.weight(merged, anchors, both, False)
+  if model.tlm.fusion == "concatenation":
+    p.below = below or trains
+    p.weight(merged, channels, channels, trains, 2)
+  return p.work("projector")
+
+
+def _decoder(model, batch, paths, below, remat, impl) -> Work:
+  d = model.decoder
+  length = batch.input_ids.shape[1]
+  adapters = _adapters(paths)
+  everything = any(path.endswith("/kernel") for path in paths)
+  p = _Products(below or bool(paths), remat, impl)
+  heads, kv = d.heads * d.head_width, d.kv_heads * d.head_width
+  for name, width, features in (
+    ("q_proj", d.width, heads),
+    ("k_proj", d.width, kv),
+    ("v_proj", d.width, kv),
+    ("o_proj", heads, d.width),
+    ("gate_proj", d.width, d.ff_width),
+    ("up_proj", d.width, d.ff_width),
+    ("down_proj", d.ff_width, d.width),
+  ):
+    p.weight(length, width, features, everything, d.layers)
+    if name in model.lora.language and model.lora.rank:
+      trains = name in adapters
+      p.weight(length, width, model.lora.rank, trains, d.layers)
+      p.weight(length, model.lora.rank, features, trains, d.layers)
+  visible = length * (length + 1) / 2
+  computed = float(length**2)
+  if impl == "splash":
+    block, padded = block_of(length)
+    blocks = padded // block
+    computed = block**2 * blocks * (blocks + 1) / 2
+  p.attention(
+    visible,
+    computed,
+    d.heads,
+    d.head_width,
+    d.layers,
+    splash=impl == "splash",
+  )
+  return p.work("decoder")
+
+
+def _head(model, batch, paths, below, remat, impl) -> Work:
+  answers = batch.answer_ids.shape[1]
+  trains = bool(paths)
+  p = _Products(below or trains, "full" if trains else "none", impl)
+  p.weight(answers, model.decoder.width, model.decoder.vocab, trains)
+  return p.work("head")
+
+
+def _adapters(paths) -> set[str]:
+  """Names of the projections whose LoRA trains."""
+  found = (re.search(r"(\w+)/lora_[ab]$", path) for path in paths)
+  return {match[1] for match in found if match}

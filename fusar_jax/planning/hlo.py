@@ -1,0 +1,499 @@
+"""What a compiled program does, read from its text (optimized HLO).
+
+XLA's own `cost_analysis` counts the body of a loop once; a scanned model is
+nearly all body. Here every computation counts as often as it runs: loops by
+their trip count, of the branches of a condition the dearest.
+
+Bytes of HBM are those of operands and results, once each, of what stands
+between fusions; of an operand that is only sliced, its slices. Buffers in other
+memories (layouts with S(1), vector memory) cost none. It is a lower bound: what
+the compiler moves for itself inside an instruction is not seen.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+_BITS = {
+  "pred": 8,
+  **{f"{kind}{bits}": bits for kind in "su" for bits in (2, 4, 8, 16, 32, 64)},
+  **{"f16": 16, "bf16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128},
+}
+_COLLECTIVES = (
+  "all-gather",
+  "all-reduce",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+)
+# Nothing is read or written where these stand, or elsewhere already.
+_FREE = {
+  "parameter",
+  "constant",
+  "tuple",
+  "get-tuple-element",
+  "bitcast",
+  "while",
+  "conditional",
+  "call",
+  "after-all",
+  "opt-barrier",
+  "optimization-barrier",
+  "partition-id",
+  "replica-id",
+  "iota",
+}
+# Inside a fusion.
+_HANDED = {"parameter", *_COLLECTIVES}
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+  """An array in the text: bits of an element, sizes, whether HBM holds it."""
+
+  bits: int
+  shape: tuple[int, ...]
+  in_hbm: bool
+
+  @property
+  def size(self) -> int:
+    return math.prod(self.shape)
+
+  @property
+  def bytes(self) -> int:
+    return self.size * self.bits // 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """A line: `%name = type opcode(operands), attributes`."""
+
+  name: str
+  arrays: tuple[Array, ...]
+  opcode: str
+  operands: tuple[str, ...]
+  rest: str
+  root: bool
+
+  def attribute(self, name: str) -> str | None:
+    """The value of `name=%value`."""
+    found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
+    return found[1] if found else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One kind of exchange, among groups of one shape.
+
+  Attributes:
+    kind: "all-gather", ...
+    groups: of partition numbers; for a permutation the pairs.
+    times: how often it runs.
+    bytes: that one chip receives, each time, if nothing is sent twice.
+    channel: names it: the compiler spreads one exchange over several fusions
+      that compute beside it.
+  """
+
+  kind: str
+  groups: tuple[tuple[int, ...], ...]
+  times: int
+  bytes: float
+  channel: str | None = None
+
+  @property
+  def total(self) -> float:
+    return self.times * self.bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+  """What one chip does in one run of the program.
+
+  Attributes:
+    collectives: one entry per instruction.
+    hbm: bytes read and written.
+    flops: of products outside of custom kernels.
+    unknown_loops: loops whose trip count the text does not tell; counted once.
+  """
+
+  collectives: tuple[Collective, ...] = ()
+  hbm: float = 0.0
+  flops: float = 0.0
+  unknown_loops: tuple[str, ...] = ()
+
+  def __add__(self, other: "Traffic") -> "Traffic":
+    return Traffic(
+      self.collectives + other.collectives,
+      self.hbm + other.hbm,
+      self.flops + other.flops,
+      self.unknown_loops + other.unknown_loops,
+    )
+
+  def repeated(self, times: int) -> "Traffic":
+    return Traffic(
+      tuple(
+        dataclasses.replace(c, times=c.times * times) for c in self.collectives
+      ),
+      self.hbm * times,
+      self.flops * times,
+      self.unknown_loops,
+    )
+
+
+def read(text: str) -> Traffic:
+  """Returns the traffic of a program.
+
+  Args:
+    text: `compiled.as_text()`.
+
+  Raises:
+    ValueError: the text has no entry computation.
+  """
+  program = _Program(text)
+  return program.traffic(program.entry)
+
+
+def read_endless(text: str) -> Traffic:
+  """Returns one turn of the dearest loop that only its data ends.
+
+  Args:
+    text: `compiled.as_text()`.
+
+  Raises:
+    ValueError: there is no such loop.
+  """
+  program = _Program(text)
+  turns = program.endless()
+  if not turns:
+    raise ValueError("every loop of the program has a trip count.")
+  return max(turns, key=lambda t: (t.flops, t.hbm))
+
+
+class _Program:
+  def __init__(self, text: str):
+    self._computations: dict[str, dict[str, Instruction]] = {}
+    self._known: dict[str, Traffic] = {}
+    self.entry = ""
+    current = None
+    partitions = re.search(r"num_partitions=(\d+)", text)
+    self._partitions = int(partitions[1]) if partitions else 1
+    for line in text.splitlines():
+      if line[:1] in ("%", "E") and line.endswith("{"):
+        name = line.removeprefix("ENTRY ").split(" ", 1)[0].lstrip("%")
+        current = self._computations.setdefault(name, {})
+        if line.startswith("ENTRY "):
+          self.entry = name
+      elif line.startswith("}"):
+        current = None
+      elif current is not None and " = " in line:
+        instruction = _instruction(line.strip())
+        current[instruction.name] = instruction
+    if not self.entry:
+      raise ValueError("the text holds no ENTRY computation; is it HLO?")
+
+  def traffic(self, name: str) -> Traffic:
+    """All that happens in a computation and what it calls."""
+    if name not in self._known:
+      total = Traffic()
+      for instruction in self._computations[name].values():
+        total += self._one(instruction, name)
+      exchanges = {
+        (c.channel or n, c.times): c for n, c in enumerate(total.collectives)
+      }
+      self._known[name] = dataclasses.replace(
+        total, collectives=tuple(exchanges.values())
+      )
+    return self._known[name]
+
+  def endless(self) -> list[Traffic]:
+    """One turn of each loop of the entry whose trip count is not told."""
+    return [
+      self.traffic(i.attribute("body"))
+      for i in self._computations[self.entry].values()
+      if i.opcode == "while" and self._trips(i) is None
+    ]
+
+  def _one(self, i: Instruction, where: str) -> Traffic:
+    if i.opcode == "while":
+      trips = self._trips(i)
+      body = self.traffic(i.attribute("body")).repeated(trips or 1)
+      if trips is None:
+        body += Traffic(unknown_loops=(i.name,))
+      return body
+    if i.opcode == "conditional":
+      branches = [self.traffic(name) for name in _branches(i)]
+      return max(branches, key=lambda t: (t.flops, t.hbm))
+    if i.opcode == "call":
+      return self.traffic(i.attribute("to_apply"))
+    total = Traffic(hbm=self._hbm(i, where), flops=self._flops(i, where))
+    called = i.attribute("calls")
+    if called:
+      # Inside a fusion only products and exchanges count: the rest is there.
+      inner = self.traffic(called)
+      total += dataclasses.replace(inner, hbm=0.0)
+    collective = self._collective(i, where)
+    if collective:
+      total += Traffic(collectives=(collective,))
+    return total
+
+  def _trips(self, i: Instruction) -> int | None:
+    known = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', i.rest)
+    if known:
+      return int(known[1])
+    # A counted loop from 0 ends at the constant of its condition.
+    found = [
+      int(c.rest.split(")")[0])
+      for c in self._computations[i.attribute("condition")].values()
+      if c.opcode == "constant"
+      and c.arrays
+      and c.arrays[0].shape == ()
+      and re.match(r"\d+\)", c.rest)
+    ]
+    return found[0] if len(found) == 1 else None
+
+  def _arrays(self, where: str, name: str) -> tuple[Array, ...]:
+    found = self._computations[where].get(name)
+    return found.arrays if found else ()
+
+  def _hbm(self, i: Instruction, where: str) -> float:
+    if i.opcode in _FREE or i.opcode.endswith(("-done", "-update")):
+      return 0.0
+    written = _written(i)
+    if i.opcode == "fusion":
+      fused = self._computations[i.attribute("calls")]
+      return self._fusion(i, fused, where)
+    read = [a for name in i.operands for a in self._arrays(where, name)]
+    if i.opcode in ("dynamic-slice", "slice", "gather"):
+      read = list(written)
+    if i.opcode in ("dynamic-update-slice", "scatter"):
+      changed = self._arrays(where, i.operands[-1 if "sc" in i.opcode else 1])
+      read, written = list(changed), changed
+    return _hbm_bytes(read) + _hbm_bytes(written)
+
+  def _fusion(self, i: Instruction, fused, where) -> float:
+    root = next(u for u in fused.values() if u.root)
+    if "AsyncCollectiveDone" in root.rest:
+      return 0.0
+    if "AsyncCollectiveStart" in root.rest:
+      read = [a for name in i.operands for a in self._arrays(where, name)]
+      return _hbm_bytes(read) + _hbm_bytes(i.arrays[1:2])
+    # What is only handed on, an exchange under way with it, costs nothing.
+    handed = {n for n, u in fused.items() if u.opcode in _HANDED}
+    parameters = {
+      int(p.rest.split(")")[0]): p
+      for p in fused.values()
+      if p.opcode == "parameter"
+    }
+    total = 0.0
+    for number, name in enumerate(i.operands):
+      outer = self._arrays(where, name)
+      if not _hbm_bytes(outer):
+        continue
+      parameter = parameters[number].name
+      users = [u for u in fused.values() if parameter in u.operands]
+      if all(u.root or u.name in handed for u in users):
+        continue
+      sliced = [
+        u
+        for u in users
+        if u.opcode in ("dynamic-slice", "slice", "gather")
+        and u.operands[0] == parameter
+      ]
+      updated = [
+        u
+        for u in users
+        if u.opcode == "dynamic-update-slice" and u.operands[0] == parameter
+      ]
+      if users and len(sliced) + len(updated) == len(users):
+        total += sum(a.bytes for u in sliced for a in u.arrays)
+      else:
+        total += _hbm_bytes(outer)
+    results = (
+      [fused.get(name, root) for name in root.operands]
+      if root.opcode == "tuple"
+      else [root]
+    )
+    for array, result in zip(i.arrays, results, strict=False):
+      if not array.in_hbm or result.name in handed:
+        continue
+      if result.opcode == "dynamic-update-slice":
+        changed = fused.get(result.operands[1])
+        array = changed.arrays[0] if changed else array
+      total += array.bytes
+    return total
+
+  def _flops(self, i: Instruction, where: str) -> float:
+    if i.opcode == "dot":
+      left = self._arrays(where, i.operands[0])[0].shape
+      axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)[1]
+      inner = math.prod(left[int(a)] for a in axes.split(",") if a)
+      return 2.0 * i.arrays[0].size * inner
+    if i.opcode == "convolution":
+      kernel = self._arrays(where, i.operands[1])[0].shape
+      labels = re.search(r"dim_labels=\w+_(\w+)->", i.rest)[1]
+      inner = kernel[labels.index("i")] * _taps(i.rest)
+      return 2.0 * i.arrays[0].size * inner
+    return 0.0
+
+  def _collective(self, i: Instruction, where: str) -> Collective | None:
+    kind = i.opcode.removesuffix("-start")
+    if kind not in _COLLECTIVES:
+      return None
+    operands = [a for n in i.operands for a in self._arrays(where, n)]
+    given = sum(a.bytes for a in operands)
+    channel = i.attribute("channel_id")
+    if kind == "collective-permute":
+      pairs = re.search(r"source_target_pairs=\{(.*?\})\}", i.rest)
+      groups = _braced(pairs[1]) if pairs else ()
+      return Collective(kind, groups, 1, float(given), channel)
+    groups = _groups(i.rest, self._partitions)
+    size = len(groups[0])
+    share = {
+      "all-gather": size - 1,  # of every other's piece
+      "all-reduce": 2 * (size - 1) / size,  # scattered, then gathered
+      "reduce-scatter": (size - 1) / size,
+      "all-to-all": (size - 1) / size,
+    }[kind]
+    return Collective(kind, groups, 1, given * share, channel)
+
+
+def _instruction(line: str) -> Instruction:
+  root = line.startswith("ROOT ")
+  name, _, line = line.removeprefix("ROOT ").partition(" = ")
+  kind, line = _until_space(line)
+  opcode, _, rest = line.partition("(")
+  inner = _closed(rest)
+  operands = tuple(re.findall(r"%([\w.\-]+)", inner))
+  after = rest if opcode in ("parameter", "constant") else rest[len(inner) :]
+  return Instruction(
+    name.lstrip("%"), _arrays(kind), opcode.strip(), operands, after, root
+  )
+
+
+def _until_space(line: str) -> tuple[str, str]:
+  """Splits a type from what follows; tuples hold spaces."""
+  depth = 0
+  for place, letter in enumerate(line):
+    depth += (letter in "([{") - (letter in ")]}")
+    if letter == " " and not depth:
+      return line[:place], line[place + 1 :]
+  return line, ""
+
+
+def _closed(text: str) -> str:
+  """What stands before the bracket that closes an open one."""
+  depth = 1
+  for place, letter in enumerate(text):
+    depth += (letter == "(") - (letter == ")")
+    if not depth:
+      return text[:place]
+  return text
+
+
+def _arrays(kind: str) -> tuple[Array, ...]:
+  return tuple(
+    Array(
+      _BITS.get(dtype, 8),
+      tuple(int(n) for n in sizes.split(",") if n),
+      not re.search(r"S\([1-9]", layout),
+    )
+    for dtype, sizes, layout in _ARRAY.findall(kind)
+    if dtype != "token"
+  )
+
+
+def _written(i: Instruction) -> tuple[Array, ...]:
+  # What starts a transfer returns its operand and flags, too.
+  if i.opcode == "copy-start":
+    return i.arrays[:1]
+  if i.opcode.endswith("-start") and len(i.arrays) > 1:
+    return i.arrays[1:2]
+  return i.arrays
+
+
+def _hbm_bytes(arrays) -> float:
+  return float(sum(a.bytes for a in arrays if a.in_hbm))
+
+
+def _branches(i: Instruction) -> Iterator[str]:
+  listed = re.search(r"branch_computations=\{([^}]*)\}", i.rest)
+  if listed:
+    return (name.strip().lstrip("%") for name in listed[1].split(","))
+  return iter(
+    (i.attribute("true_computation"), i.attribute("false_computation"))
+  )
+
+
+def _taps(rest: str) -> int:
+  """Values of the window that meet an element.
+
+  A batched product is written as a dilated convolution, of which only one value
+  of a window's axis meets something.
+  """
+  window = re.search(r"window=\{([^}]*)\}", rest)
+  if not window:
+    return 1
+  fields = dict(
+    item.split("=") for item in window[1].split() if item.count("=") == 1
+  )
+  sizes = [int(n) for n in fields["size"].split("x")]
+  dilated = fields.get("lhs_dilate", "x".join("1" * len(sizes))).split("x")
+  return math.prod(
+    1 if int(d) == n and n > 1 else n for n, d in zip(sizes, dilated)
+  )
+
+
+def _braced(text: str) -> tuple[tuple[int, ...], ...]:
+  return tuple(
+    tuple(map(int, group.split(",")))
+    for group in re.findall(r"\{([\d,]+)\}", text)
+  )
+
+
+def _groups(rest: str, partitions: int) -> tuple[tuple[int, ...], ...]:
+  """Groups of partitions: written out, a turned range, or axes of a mesh.
+
+  Examples: replica_groups={{0,2},{1,3}}, [2,2]<=[2,2]T(1,0) and
+  mesh['a'=2,'b'=2] {'a'} are the same.
+  """
+  listed = re.search(r"replica_groups=\{(\{.*?\})\}", rest)
+  if listed:
+    return _braced(listed[1])
+  named = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", rest)
+  if named:
+    return _of_mesh(*named.groups())
+  ranged = re.search(
+    r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest
+  )
+  if not ranged:
+    return (tuple(range(partitions)),)
+  shape, source, turned = (
+    tuple(map(int, part.split(","))) if part else None
+    for part in ranged.groups()
+  )
+  return _cut(_turned(source, turned or range(len(source))), shape[-1])
+
+
+def _of_mesh(axes: str, taken: str) -> tuple[tuple[int, ...], ...]:
+  """Groups along some axes of a mesh, whose partitions count row by row."""
+  sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
+  names = re.findall(r"'(\w+)'", taken)
+  order = [list(sizes).index(n) for n in sizes if n not in names]
+  order += [list(sizes).index(n) for n in names]
+  flat = _turned(tuple(sizes.values()), order)
+  return _cut(flat, math.prod(sizes[n] for n in names))
+
+
+def _cut(flat: list[int], size: int) -> tuple[tuple[int, ...], ...]:
+  return tuple(tuple(flat[k : k + size]) for k in range(0, len(flat), size))
+
+
+def _turned(source: tuple[int, ...], order: Sequence[int]) -> list[int]:
+  """range(...) of this shape, transposed, flat."""
+  strides = [math.prod(source[k + 1 :]) for k in range(len(source))]
+  flat = [0]
+  for axis in order:
+    flat = [n + k * strides[axis] for n in flat for k in range(source[axis])]
+  return flat

@@ -1,0 +1,269 @@
+"""A config on a slice: resolved, compiled, predicted.
+
+A micro-batch is what is in memory at one time: batch_size / accumulation.
+"""
+
+import dataclasses
+import math
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from fusar_jax import config as config_lib
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.paths import flatten
+from fusar_jax.planning import compile as compile_lib
+from fusar_jax.planning import flops, hlo, search
+from fusar_jax.planning.chips import Slice
+from fusar_jax.planning.compile import DoesNotFit, Memory
+from fusar_jax.planning.flops import Work
+from fusar_jax.planning.prediction import Prediction, predict
+from fusar_jax.training import partition, program, sharding
+
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """Sizes of a sample.
+
+  Attributes:
+    length: L, tokens with answer and visual tokens.
+    answers: A, answer slots.
+    anchors: S, of its image.
+  """
+
+  length: int = 512
+  answers: int = 32
+  anchors: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class StepPlan:
+  """A train step that fits.
+
+  Attributes:
+    choice: mesh, samples of a micro-batch on a chip, rematerialisation.
+    accumulation: micro-batches of a step.
+    memory: of a chip.
+    work: of one sample.
+    prediction: of one step.
+  """
+
+  choice: search.Choice
+  accumulation: int
+  memory: Memory
+  work: list[Work]
+  prediction: Prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingPlan:
+  """Answering, on the same slice and mesh.
+
+  Attributes:
+    memory: of a chip, prompts and answers in the cache.
+    prediction: of one turn, a token of each answer.
+  """
+
+  memory: Memory
+  prediction: Prediction
+
+
+class Planner:
+  """Plans for one config on one slice.
+
+  Attributes:
+    model: shapes, resolved.
+  """
+
+  def __init__(self, config: ConfigDict, where: Slice, shape: Shape):
+    """Resolves the model and finds the chips.
+
+    Raises:
+      ValueError: shapes that the config leaves to a base.
+      MissingCompiler: no libtpu.
+    """
+    if config.model.vision is None or config.model.decoder is None:
+      raise ValueError(
+        "plan: model=init leaves the shapes to a base; name a preset, such as"
+        " --config configs/stage2.py:model=qwen2_5_vl_7b."
+      )
+    self._config, self._where, self._shape = config, where, shape
+    self.model = config_lib.from_dict(config.model.to_dict())
+    self._devices = compile_lib.devices_of(where)
+    shapes = jax.eval_shape(lambda: init_params(self.model, jax.random.key(0)))
+    trainable, _ = partition.partition(shapes, config.trainable)
+    self._trainable = set(flatten(trainable))
+
+  def choice(
+    self, mesh: str | tuple[int, int, int], samples: int | None
+  ) -> tuple[search.Choice, int]:
+    """Returns the config's choice, and its accumulation.
+
+    Args:
+      mesh: (data, fsdp, tensor), or AUTO.
+      samples: of a micro-batch, on each chip. None: the config's batch; it is
+        accumulated less often where the chips treat more of it at one time.
+
+    Raises:
+      ValueError: a batch that does not split over the chips.
+    """
+    chips, config = self._where.chips, self._config
+    accumulation = config.accumulation
+    if samples is None:
+      while accumulation > 1 and config.batch_size % (chips * accumulation):
+        accumulation -= 1
+      samples, rest = divmod(config.batch_size, chips * accumulation)
+      if rest:
+        raise ValueError(
+          f"plan: config.batch_size {config.batch_size} does not split over"
+          f" {chips} chips of {self._where.name}; give --samples-per-chip 4,"
+          f" say (--config.batch_size={4 * chips * accumulation})."
+        )
+    if mesh == AUTO:
+      mesh = program.choose_mesh(
+        config, self.model, chips, samples * chips, self._where.chip.memory
+      )
+    data, fsdp, tensor = self._mesh(mesh).devices.shape
+    choice = search.Choice((data, fsdp, tensor), samples, config.remat)
+    return choice, accumulation
+
+  def step(self, choice: search.Choice, accumulation: int = 1) -> StepPlan:
+    """Compiles a train step.
+
+    Raises:
+      DoesNotFit: too large for a chip.
+      ValueError: sizes that do not divide.
+    """
+    config = self._config.copy_and_resolve_references().unlock()
+    config.remat = choice.remat
+    config.accumulation = accumulation
+    config.batch_size = choice.samples * self._where.chips * accumulation
+    mesh = self._mesh(choice.mesh)
+    sharding.check_batch(config.batch_size, accumulation, mesh)
+    batch = self._batch(config.batch_size)
+    compiled = compile_lib.compile_train_step(config, self.model, mesh, batch)
+    work = self.work(choice.remat)
+    prediction = predict(
+      self._where, mesh, config.batch_size, work, hlo.read(compiled.text)
+    )
+    return StepPlan(choice, accumulation, compiled.memory, work, prediction)
+
+  def decoding(self, choice: search.Choice, new_tokens: int) -> DecodingPlan:
+    """Compiles the program that answers, with a micro-batch of prompts.
+
+    Raises:
+      DoesNotFit: too large for a chip.
+    """
+    mesh = self._mesh(choice.mesh)
+    rows = choice.samples * self._where.chips
+    compiled = compile_lib.compile_generation(
+      self._config, self.model, mesh, self._batch(rows), new_tokens
+    )
+    turn = hlo.read_endless(compiled.text)
+    work = [Work("all", turn.flops * self._where.chips / rows)]
+    prediction = predict(self._where, mesh, rows, work, turn)
+    return DecodingPlan(compiled.memory, prediction)
+
+  def work(self, remat: str) -> list[Work]:
+    """Returns the FLOPs of one sample."""
+    mesh = self._mesh((self._where.chips, 1, 1))
+    options = program.step_options(self._config, self.model, mesh)
+    return flops.train_flops(
+      self.model,
+      self._batch(1),
+      self._trainable,
+      remat=remat,
+      impl=options.impl,
+    )
+
+  def search(self, tries: int, measured) -> tuple[StepPlan | None, bool]:
+    """Returns the best of all choices, and whether the others are excluded.
+
+    Args:
+      tries: compilations at most.
+      measured: called with (choice, StepPlan or DoesNotFit) after each.
+    """
+    weights, found, plans = program.weights(self._config, self.model), [], {}
+    for choice in search.choices(self._where.chips, self.model):
+      bound = search.optimistic(
+        choice,
+        self._where,
+        self.model,
+        weights,
+        self.work(choice.remat),
+        self._shape.length,
+      )
+      found.append((choice, bound))
+
+    def measure(choice):
+      try:
+        plans[choice] = self.step(choice)
+      except DoesNotFit as error:
+        measured(choice, error)
+        return 0.0
+      measured(choice, plans[choice])
+      return plans[choice].prediction.samples_per_second
+
+    winner, _, proven = search.best(found, measure, tries)
+    return plans.get(winner), proven
+
+  def knobs(self, choice: search.Choice) -> list[str]:
+    """What makes a step smaller, the cheapest first."""
+    chips, (_, fsdp, tensor) = self._where.chips, choice.mesh
+    knobs = []
+    if fsdp * tensor < chips:
+      knobs.append(
+        f"--mesh 1,{chips // tensor},{tensor}: weights over all chips, now over"
+        f" {fsdp * tensor}"
+      )
+    if choice.remat != "full":
+      knobs.append("--config.remat=full: only the layers' inputs are kept")
+    if choice.samples > 1:
+      knobs.append(
+        f"--samples-per-chip {choice.samples // 2}: now {choice.samples}"
+      )
+    if self._config.head_chunk > 64:
+      knobs.append(
+        "--config.head_chunk=64: fewer logits at one time, now"
+        f" {self._config.head_chunk}"
+      )
+    if self._config.dtype.frozen == "float32":
+      knobs.append("--config.dtype.frozen=bfloat16: half the frozen weights")
+    heads = math.gcd(self.model.decoder.kv_heads, chips)
+    if tensor < heads:
+      knobs.append(
+        f"--mesh 1,{chips // heads},{heads}: a layer's work split over"
+        f" {heads} chips"
+      )
+    return [*knobs, "a larger slice; --search tries meshes, batches and remat"]
+
+  def _mesh(self, sizes: tuple[int, int, int]) -> Mesh:
+    return sharding.make_mesh(*sizes, devices=self._devices)
+
+  def _batch(self, rows: int) -> Batch:
+    s = self._shape
+    return compile_lib.abstract_batch(
+      self.model, rows, s.length, s.answers, s.anchors
+    )
+
+
+def parse_mesh(text: str) -> str | tuple[int, int, int]:
+  """Reads "auto" or "data,fsdp,tensor", such as "1,-1,2".
+
+  Raises:
+    ValueError: neither.
+  """
+  if text == AUTO:
+    return AUTO
+  try:
+    data, fsdp, tensor = map(int, text.split(","))
+  except ValueError:
+    raise ValueError(
+      f'--mesh {text}: expected "auto" or three sizes data,fsdp,tensor, such'
+      " as 1,16,1; one may be -1."
+    ) from None
+  return data, fsdp, tensor

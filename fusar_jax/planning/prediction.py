@@ -1,0 +1,159 @@
+"""How fast a program can be at most, from published rates.
+
+Three clocks run beside each other: products at the peak, bytes of HBM at its
+bandwidth, exchanges at the rate of the links they use. The slowest bounds the
+step, as if the others hid behind it completely. A real step is slower.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from jax.sharding import Mesh
+
+from fusar_jax.planning.chips import Slice
+from fusar_jax.planning.flops import Work
+from fusar_jax.planning.hlo import Collective, Traffic
+
+COMPUTE, HBM, LINKS = "compute", "HBM", "interconnect"
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+  """All collectives of one kind over the same axes of the torus.
+
+  Attributes:
+    kind: "all-gather", ...
+    axes: of the torus, numbers.
+    times: runs in a step.
+    bytes: received by one chip in a step.
+    seconds: of a step.
+  """
+
+  kind: str
+  axes: tuple[int, ...]
+  times: int
+  bytes: float
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """A bound on a program's speed.
+
+  Attributes:
+    where: the chips.
+    samples: that one run of the program treats, on all chips.
+    useful, executed: FLOPs of one chip in one run.
+    hbm: bytes of HBM that one chip reads and writes.
+    exchanges: what the chips send each other.
+  """
+
+  where: Slice
+  samples: int
+  useful: float
+  executed: float
+  hbm: float
+  exchanges: tuple[Exchange, ...]
+
+  @property
+  def seconds(self) -> dict[str, float]:
+    """Seconds that each clock needs for one run."""
+    chip = self.where.chip
+    return {
+      COMPUTE: self.executed / chip.peak,
+      HBM: self.hbm / chip.bandwidth,
+      LINKS: sum(e.seconds for e in self.exchanges),
+    }
+
+  @property
+  def bound(self) -> str:
+    """The clock that the others wait for."""
+    seconds = self.seconds
+    return max(seconds, key=seconds.get)
+
+  @property
+  def step_seconds(self) -> float:
+    return max(self.seconds.values())
+
+  @property
+  def samples_per_second(self) -> float:
+    return self.samples / self.step_seconds
+
+  @property
+  def mfu(self) -> float:
+    """Useful FLOPs a second over the peak, at the bound."""
+    return self.useful / self.step_seconds / self.where.chip.peak
+
+
+def predict(
+  where: Slice,
+  mesh: Mesh,
+  samples: int,
+  work: Sequence[Work],
+  traffic: Traffic,
+) -> Prediction:
+  """Returns the bound of a compiled program.
+
+  Args:
+    where, mesh: the chips, and the order in which the program numbers them.
+    samples: that one run treats, on all chips.
+    work: of one sample.
+    traffic: of one chip in one run.
+  """
+  share = samples / where.chips
+  return Prediction(
+    where,
+    samples,
+    useful=share * sum(w.useful for w in work),
+    executed=share * sum(w.executed for w in work),
+    hbm=traffic.hbm,
+    exchanges=_exchanges(where, mesh, traffic.collectives),
+  )
+
+
+def _exchanges(where, mesh, collectives) -> tuple[Exchange, ...]:
+  coordinates = [device.coords for device in mesh.devices.flat]
+  sums: dict[tuple, list[float]] = {}
+  for c in collectives:
+    if not c.bytes:
+      continue
+    axes, links = route(where, coordinates, c)
+    row = sums.setdefault((c.kind, axes), [0, 0.0, 0.0])
+    row[0] += c.times
+    row[1] += c.total
+    row[2] += c.total / (links * where.chip.link)
+  return tuple(
+    Exchange(kind, axes, *row)
+    for (kind, axes), row in sorted(sums.items(), key=lambda i: -i[1][2])
+  )
+
+
+def route(
+  where: Slice, coordinates: Sequence[Sequence[int]], collective: Collective
+) -> tuple[tuple[int, ...], int]:
+  """Returns (axes of the torus, links) by which a chip hears its group.
+
+  The chip with the fewest links holds the others up: on an axis that is cut
+  open, those at its ends have one.
+
+  Example: all 16 chips of v5e-16 exchange over both axes, 4 chips long each and
+  open: 2 links.
+  """
+  groups = collective.groups
+  if collective.kind == "collective-permute":
+    spanned = {
+      axis
+      for pair in groups
+      for axis in range(len(where.shape))
+      if len({coordinates[p][axis] for p in pair}) > 1
+    }
+    whole = dict.fromkeys(spanned, True)
+  else:
+    whole = {}
+    for axis, length in enumerate(where.shape):
+      seen = len({coordinates[p][axis] for p in groups[0]})
+      if seen > 1:
+        whole[axis] = seen == length
+  # Part of a ring is a line.
+  links = sum(where.links(a) if full else 1 for a, full in whole.items())
+  return tuple(sorted(whole)), max(links, 1)

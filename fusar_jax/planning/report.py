@@ -1,0 +1,112 @@
+"""Plans as tables: memory, work, exchanges, clocks; and what to turn.
+
+All numbers are of one chip unless a row says otherwise.
+"""
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+
+from fusar_jax.planning.chips import GIB, Slice
+from fusar_jax.planning.compile import DoesNotFit, Memory
+from fusar_jax.planning.flops import Work
+from fusar_jax.planning.prediction import Prediction
+
+
+def memory_table(title: str, memory: Memory, where: Slice) -> Table:
+  """Bytes of a program against the memory of a chip."""
+  table = _table(title, "memory of a chip", "GiB", "share")
+  for name, count in (
+    ("arguments", memory.arguments),
+    ("temporaries", memory.temporaries),
+    ("peak", memory.peak),
+    (f"HBM of {where.chip.name}", where.chip.memory),
+  ):
+    share = f"{count / where.chip.memory:.0%}"
+    table.add_row(name, f"{count / GIB:.2f}", share)
+  return table
+
+
+def work_table(work: Sequence[Work]) -> Table:
+  """FLOPs of one sample, part by part."""
+  columns = ("useful", "forward", "backward", "again", "wasted", "executed")
+  table = _table("Work of one sample, TFLOP", "part", *columns)
+  total = [0.0] * len(columns)
+  for w in work:
+    values = [getattr(w, column) / 1e12 for column in columns]
+    total = [a + b for a, b in zip(total, values, strict=True)]
+    table.add_row(w.part, *(f"{v:.2f}" for v in values))
+  table.add_row("all", *(f"{v:.2f}" for v in total))
+  return table
+
+
+def exchange_table(prediction: Prediction) -> Table:
+  """Bytes that chips receive from each other in one run."""
+  table = _table("Collectives of one step", "kind", "axes", "times", "GB", "ms")
+  for e in prediction.exchanges:
+    axes = "x".join("xyz"[axis] for axis in e.axes) or "-"
+    values = f"{e.bytes / 1e9:.3f}", f"{e.seconds * 1e3:.1f}"
+    table.add_row(e.kind, axes, str(e.times), *values)
+  if not prediction.exchanges:
+    table.add_row("none", "-", "0", "0", "0")
+  return table
+
+
+def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
+  """Seconds of each clock, the bound, speed and MFU."""
+  table = _table("At most, from published rates", "clock", "ms", "")
+  for name, seconds in prediction.seconds.items():
+    mark = "bounds the step" if name == prediction.bound else ""
+    table.add_row(name, f"{seconds * 1e3:.1f}", mark)
+  table.add_section()
+  speed = prediction.samples_per_second
+  table.add_row(f"{unit}/s, all chips", f"{speed:.1f}", "upper bound")
+  if unit == "samples":
+    table.add_row("MFU, useful FLOPs", f"{prediction.mfu:.1%}", "upper bound")
+  return table
+
+
+def does_not_fit(error: DoesNotFit, where: Slice, knobs: Sequence[str]) -> str:
+  """What the compiler said, and what to turn."""
+  if error.used:
+    told = (
+      f"needs {error.used / GIB:.2f} GiB a chip; the compiler may use"
+      f" {error.limit / GIB:.2f} of the {where.chip.memory / GIB:.0f} GiB of"
+      f" {where.chip.name}"
+    )
+  else:
+    told = str(error)
+  lines = [f"Does not fit {where.name}: {told}."]
+  if error.largest:
+    lines += ["Largest buffers, as the compiler tells them:"]
+    lines += [f"  {line}" for line in error.largest[:5]]
+  lines += ["Knobs to turn:", *(f"  {knob}" for knob in knobs)]
+  return "\n".join(lines)
+
+
+def plan_of_step(
+  memory: Memory, work: Sequence[Work], prediction: Prediction
+) -> Group:
+  """All tables of a train step that fits."""
+  return Group(
+    memory_table("Train step", memory, prediction.where),
+    work_table(work),
+    exchange_table(prediction),
+    clock_table(prediction),
+  )
+
+
+def plan_of_decoding(memory: Memory, prediction: Prediction) -> Group:
+  """Tables of answering: one turn makes a token of each answer."""
+  return Group(
+    memory_table("Answering", memory, prediction.where),
+    clock_table(prediction, unit="tokens"),
+  )
+
+
+def _table(title: str, *columns: str) -> Table:
+  table = Table(title=title, title_justify="left")
+  for number, column in enumerate(columns):
+    table.add_column(column, justify="right" if number else "left")
+  return table

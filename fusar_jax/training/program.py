@@ -1,0 +1,149 @@
+"""The train step as one jitted program: what the loop runs, `plan` compiles.
+
+Shardings in and out are explicit, and the state is donated: its memory is the
+new state's.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from fusar_jax.model.compiling import compiler_options
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import fast_options, init_params
+from fusar_jax.training import optimizer, partition, sharding
+from fusar_jax.training.step import StepOptions, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """Bytes of all parameters as training holds them, on all devices together.
+
+  Attributes:
+    frozen: in config.dtype.frozen.
+    state: trainable ones, their gradients and both moments, float32.
+  """
+
+  frozen: int
+  state: int
+
+  @property
+  def all(self) -> int:
+    return self.frozen + self.state
+
+
+def weights(config: ConfigDict, model: FusarConfig) -> Weights:
+  """Returns what the config's parameters weigh."""
+  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  trainable, frozen = (
+    sum(leaf.size for leaf in jax.tree.leaves(part))
+    for part in partition.partition(shapes, config.trainable)
+  )
+  width = jnp.dtype(config.dtype.frozen).itemsize
+  return Weights(frozen * width, trainable * 4 * 4)
+
+
+def choose_mesh(
+  config: ConfigDict,
+  model: FusarConfig,
+  devices: int,
+  rows: int,
+  memory: int | None,
+) -> tuple[int, int, int]:
+  """Returns (data, fsdp, tensor) that `auto` stands for.
+
+  Args:
+    config, model: of the run.
+    devices: their number.
+    rows: of a micro-batch, on all devices.
+    memory: bytes of one device; None: enough.
+
+  Raises:
+    ValueError: no mesh splits these rows.
+  """
+  held = weights(config, model).all
+  return sharding.choose_mesh(devices, rows, model, held, memory)
+
+
+def step_options(
+  config: ConfigDict, model: FusarConfig, mesh: Mesh
+) -> StepOptions:
+  """Returns how the config wants a step to be computed on these devices."""
+  dtype = jnp.dtype(config.dtype.compute)
+  options = fast_options(model, mesh.size, _platform(mesh), dtype)
+  if config.attention != "auto":
+    options["impl"] = config.attention
+  return StepOptions(
+    accumulation=config.accumulation,
+    dtype=dtype,
+    remat=config.remat,
+    head_chunk=config.head_chunk,
+    dropout=model.lora.dropout > 0,
+    spoken=config.data.cell_weight > 0,
+    mesh=mesh,
+    **options,
+  )
+
+
+def make_rate(config: ConfigDict, total_steps: int) -> Callable:
+  """Returns step -> learning rate, as the config wants it."""
+  o = config.optimizer
+  warmup = optimizer.warmup_steps(total_steps, o.warmup_steps, o.warmup_ratio)
+  return optimizer.linear_schedule(o.learning_rate, total_steps, warmup)
+
+
+def make_optimizer(
+  config: ConfigDict, rate: Callable
+) -> optax.GradientTransformation:
+  """Returns the config's optimizer, at this learning rate."""
+  o = config.optimizer
+  return optimizer.make_optimizer(
+    rate,
+    b1=o.b1,
+    b2=o.b2,
+    eps=o.eps,
+    weight_decay=o.weight_decay,
+    clip_norm=o.clip_norm,
+    rates=o.rates,
+  )
+
+
+def jit_train_step(
+  config: ConfigDict,
+  model: FusarConfig,
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  shardings: tuple,
+) -> Callable:
+  """Returns the jitted `step(state, frozen, batch) -> (state, metrics)`.
+
+  Args:
+    config: of the run.
+    model: shapes.
+    tx: from `make_optimizer`.
+    mesh: where it runs; its devices need not be here (`plan`).
+    shardings: of (state, frozen).
+  """
+  return jax.jit(
+    make_train_step(
+      model,
+      tx,
+      step_options(config, model, mesh),
+      skips_nonfinite=config.skip_nonfinite > 0,
+    ),
+    in_shardings=(*shardings, sharding.batch_sharding(mesh)),
+    out_shardings=(shardings[0], None),
+    donate_argnums=0,
+    compiler_options=compiler_options() if _platform(mesh) == "cpu" else None,
+  )
+
+
+def _platform(mesh: Mesh) -> str:
+  platform = mesh.devices.flat[0].platform
+  # JAX names GPUs by their maker too.
+  return "gpu" if platform in ("cuda", "rocm") else platform

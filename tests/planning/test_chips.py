@@ -1,0 +1,51 @@
+"""Slices by the names they are rented under, and the links of their chips."""
+
+import pytest
+
+from fusar_jax.planning.chips import CHIPS, find_slice
+
+
+@pytest.mark.parametrize(
+  ("name", "topology", "chips"),
+  [
+    ("v5e-8", "v5e:2x4", 8),
+    ("v6e-256", "v6e:16x16", 256),
+    ("v5p-16", "v5p:2x2x2", 8),  # Named for TensorCores, two a chip.
+    ("v4-512", "v4:4x8x8", 256),
+    ("v5p:2x2x4", "v5p:2x2x4", 16),
+  ],
+)
+def test_names(name, topology, chips):
+  found = find_slice(name)
+  assert (found.topology, found.chips) == (topology, chips)
+
+
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("h100-8", "expected a slice such as v5e-16"),
+    ("v5e-12", "known slices are v5e-1, v5e-4"),
+    ("v5p-9", "known slices are v5p-8, v5p-16"),
+    ("v5e:2x2x2", "v5e has 2 axes"),
+    ("v5p:8x8x8", "at most 256 chips"),
+  ],
+)
+def test_unknown_slices_are_refused(name, message):
+  with pytest.raises(ValueError, match=message):
+    find_slice(name)
+
+
+def test_links_of_open_and_closed_axes():
+  """v5e closes where the pod ends, v5p with whole cubes."""
+  assert [find_slice("v5e-16").links(a) for a in (0, 1)] == [1, 1]
+  assert [find_slice("v5e-128").links(a) for a in (0, 1)] == [1, 2]
+  assert [find_slice("v5p-128").links(a) for a in (0, 1, 2)] == [2, 2, 2]
+  assert [find_slice("v5p-8").links(a) for a in (0, 1, 2)] == [1, 1, 0]
+
+
+def test_links_do_not_exceed_what_the_maker_tells():
+  """Both directions of all links, GB/s: Cloud TPU documentation."""
+  told = {"v4": 600, "v5e": 400, "v5p": 1200, "v6e": 800}
+  for name, chip in CHIPS.items():
+    ours = 2 * (2 * chip.axes) * chip.link / 1e9
+    assert 0.85 * told[name] <= ours <= told[name]

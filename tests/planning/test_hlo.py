@@ -1,0 +1,59 @@
+"""A small program, counted by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from fusar_jax.planning import hlo
+
+FOLDER = Path(__file__).parent
+
+# 4 partitions. A loop of 5 turns gathers a layer of 8 x 16 bf16 (256 B, 64 B of
+# them its own), multiplies, and adds up; of two branches one multiplies.
+PROGRAM = (FOLDER / "loop.hlo").read_text()
+
+
+def test_loops_count_as_often_as_they_run():
+  traffic = hlo.read(PROGRAM)
+  gather, reduce, permute = traffic.collectives
+  # Three others' pieces of 8 x 4 bf16.
+  assert (gather.kind, gather.times, gather.bytes) == ("all-gather", 5, 192)
+  assert gather.groups == ((0, 1, 2, 3),)
+  # 2 x 16 bf16 among 2: half is scattered, half gathered.
+  assert (reduce.kind, reduce.times, reduce.bytes) == ("all-reduce", 5, 64)
+  assert reduce.groups == ((0, 2), (1, 3))
+  assert (permute.times, permute.bytes) == (1, 32)
+  # Five products of 2 x 8 x 16, and the dearer branch: 2 x 8 x 2.
+  assert traffic.flops == 5 * 2 * 2 * 8 * 16 + 2 * 2 * 8 * 2
+  assert not traffic.unknown_loops
+
+
+def test_memory_is_counted_between_fusions():
+  # A turn: the slice and its number are read (68 B), it stays in vector memory;
+  # the gathered layer is written and read again, x is read, y written, read and
+  # written by the reduction. Behind: the permutation, and the branch.
+  turn = 68 + 256 + (32 + 256 + 64) + (64 + 64)
+  assert hlo.read(PROGRAM).hbm == 5 * turn + (32 + 32) + (32 + 32 + 8)
+
+
+def test_a_loop_without_a_limit_counts_once_and_is_told():
+  text = PROGRAM.replace("s32[] constant(5)", "s32[] add(%i.1, %i.1)")
+  traffic = hlo.read(text)
+  assert traffic.unknown_loops == ("loop",)
+  assert traffic.collectives[0].times == 1
+
+
+def test_groups_as_turned_ranges():
+  text = PROGRAM.replace("{{0,2},{1,3}}", "[2,2]<=[2,2]T(1,0)")
+  assert hlo.read(text).collectives[1].groups == ((0, 2), (1, 3))
+
+
+def test_a_batched_product_written_as_a_convolution():
+  """[3, 4, 8] x [3, 8, 16]: each of the 3 meets one kernel, not three."""
+  text = (FOLDER / "batched.hlo").read_text()
+  assert hlo.read(text).flops == 2 * 3 * 4 * 8 * 16
+
+
+def test_text_that_is_no_program_is_refused():
+  with pytest.raises(ValueError, match="no ENTRY computation"):
+    hlo.read("nothing")

@@ -1,0 +1,66 @@
+"""The command: what it prints, and what it returns."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def _run(*args, **environment):
+  return subprocess.run(
+    [sys.executable, "-m", "fusar_jax.plan", *args],
+    env=os.environ | environment,
+    capture_output=True,
+    text=True,
+  )
+
+
+TINY = (
+  *("--config", "configs/stage2.py:model=tiny", "--topology", "v5e-4"),
+  "--config.dtype.compute=bfloat16",
+  "--length=96",
+)
+
+
+def test_a_plan_that_fits(libtpu):
+  done = _run(*TINY, "--mesh", "auto", "--samples-per-chip", "2")
+  assert done.returncode == 0, done.stderr
+  for word in ("peak", "all-reduce", "bounds the step", "MFU", "Answering"):
+    assert word in done.stdout
+  assert "--config.mesh.data=4 --config.mesh.fsdp=1" in done.stdout
+
+
+def test_a_plan_that_does_not_fit(libtpu):
+  done = _run(*TINY, "--mesh=auto", "--samples-per-chip=20000")
+  assert done.returncode == 1
+  assert "Does not fit v5e-4: needs" in done.stdout
+  assert "--samples-per-chip 10000: now 20000" in done.stdout
+
+
+@pytest.mark.parametrize(
+  ("args", "message"),
+  [
+    (["--topology", "h100-8"], "expected a slice such as v5e-16"),
+    (["--mesh", "1,2"], 'expected "auto" or three sizes'),
+    (["--config.batch_sise=3"], 'Did you mean "batch_size"'),
+  ],
+)
+def test_mistakes_are_one_line(args, message):
+  done = _run(*TINY, *args)
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+def test_without_the_compiler_the_command_says_how_to_get_it(tmp_path):
+  """A path without site-packages' libtpu: an empty finder stands before it."""
+  (tmp_path / "sitecustomize.py").write_text(
+    "import importlib.util as u\n"
+    "find = u.find_spec\n"
+    "u.find_spec = lambda n, *a: None if n == 'libtpu' else find(n, *a)\n"
+  )
+  path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+  done = _run(*TINY, "--mesh=auto", "--samples-per-chip=2", PYTHONPATH=path)
+  assert done.returncode == 1
+  assert "pip install 'fusar-jax[tpu]'" in done.stderr
