@@ -181,6 +181,11 @@ def parser() -> argparse.ArgumentParser:
     help="how acc@50 of grounding is read (default: %(default)s)",
   )
   p.add_argument(
+    "--no-report",
+    action="store_true",
+    help="no report.html, for very many rows: it takes longer than the scores",
+  )
+  p.add_argument(
     "--controls",
     action="store_true",
     help="answer --manifest by --model under every condition of the anchors",
@@ -214,6 +219,8 @@ def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     p.error("--train goes with --baseline only")
   if args.acc50 != "recall" and (args.against or args.controls):
     p.error("--acc50 goes with scores, not with --against and --controls")
+  if args.no_report and (args.against or args.controls or args.baseline):
+    p.error("--no-report goes with --predictions or --model alone")
   for name in _ANSWERING:
     if not args.model and getattr(args, name) != p.get_default(name):
       p.error(f"--{name.replace('_', '-')} goes with --model only")
@@ -246,7 +253,7 @@ def _score(args: argparse.Namespace, console: Console) -> None:
   console.print(table(metrics, args.predictions or "baseline"))
   for line in remarks(rows, samples):
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-  if args.baseline:
+  if args.baseline or args.no_report:
     return
   blind = score_rows(blind_rows(rows), acc50=args.acc50)[0]
   page = report_evaluation(

@@ -335,11 +335,12 @@ def test_cells_too_many_count_by_option(tmp_path):
     coordinate_size=90,
   )
   path, out = predictions(tmp_path / "p.jsonl", [row]), tmp_path / "out"
-  command = ["--predictions", str(path), "--out", str(out)]
+  command = ["--predictions", str(path), "--out", str(out), "--no-report"]
   for option, value in (([], 1), (["--acc50", "jaccard"], 0)):
     assert evaluate.main([*command, *option]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["grounding"]["acc@50"] == value
+  assert not (out / "report.html").exists()
 
 
 def test_average_precision_is_told_where_boxes_have_scores(tmp_path, capsys):
@@ -457,6 +458,7 @@ def test_answers_that_do_not_pair_write_nothing(
     (["--baseline", "--data", "d", "--against", "p"], "compares answers"),
     (["--predictions", "p", "--train", "t"], "--train goes with --baseline"),
     (["--predictions", "p", "--against", "q", "--acc50", "jaccard"], "--acc50"),
+    (["--baseline", "--data", "d", "--no-report"], "--no-report goes with"),
     (["--predictions", "p", "--limit", "3"], "--limit goes with --model"),
   ],
 )
