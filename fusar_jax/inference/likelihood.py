@@ -1,0 +1,97 @@
+"""How likely a model holds given answers: one prompt, several candidates.
+
+Image and question are read once. The candidates are then read one after the
+other behind them, in the same columns of the cache: a mask hides what the
+candidate before left there, so no cache is ever copied.
+
+B batch, C candidates of a row, T tokens of a candidate.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fusar_jax.data.sizes import round_up
+from fusar_jax.inference.prefix import Prefix
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.compiling import compiler_options
+from fusar_jax.model.fusar_gpt import FusarGPT
+
+# Shapes go up to multiples of this, so that few programs are compiled.
+_STEP = 4
+
+
+def log_likelihoods(
+  model: FusarGPT,
+  params: dict,
+  batch: Batch,
+  candidates: Sequence[Sequence[Sequence[int]]],
+) -> list[np.ndarray]:
+  """Returns float32[C] per row, natural logarithms, in the candidates' order.
+
+  A candidate's is the sum over all of its tokens. With the end token as its
+  last, it is that of saying this and nothing more, and "ship" and "ship yard"
+  can be compared.
+
+  Args:
+    model, params: as `generate`.
+    batch: prompts, right-padded, one sample a row (no packing).
+    candidates: per row, the token ids of each candidate, at least one each.
+
+  Raises:
+    ValueError: another number of rows, or a candidate without tokens.
+  """
+  rows = len(batch.input_ids)
+  if len(candidates) != rows or any(not c for row in candidates for c in row):
+    raise ValueError(
+      f"expected candidates for {rows} rows, each of at least one token; got"
+      f" {[[len(c) for c in row] for row in candidates]} tokens."
+    )
+  most = max(map(len, candidates))
+  longest = max((len(c) for row in candidates for c in row), default=1)
+  shape = (rows, round_up(most, _STEP), round_up(longest, _STEP))
+  ids, held = np.zeros(shape, np.int32), np.zeros(shape, bool)
+  for i, row in enumerate(candidates):
+    for j, tokens in enumerate(row):
+      ids[i, j, : len(tokens)] = tokens
+      held[i, j, : len(tokens)] = True
+  # (candidate, token) to be read: those that some row has a successor to.
+  turns = np.argwhere(held[:, :, 1:].any(axis=0)).astype(np.int32)
+  spare = np.zeros((-len(turns) % (2 * _STEP), 2), np.int32)
+  gains = _compiled()(
+    model, params, batch, ids, held, np.concatenate([spare, turns])
+  )
+  sums = np.asarray(gains, np.float32)
+  return [sums[i, : len(row)] for i, row in enumerate(candidates)]
+
+
+@functools.cache
+def _compiled():
+  return jax.jit(_sums, static_argnums=0, compiler_options=compiler_options())
+
+
+def _sums(model, params, batch, ids, held, turns):
+  """float32[B, C]."""
+  prefix = Prefix(model, params, batch, ids.shape[2] - 1)
+  first = jax.nn.log_softmax(prefix.logits)
+  gains = jnp.where(
+    held[:, :, 0], jnp.take_along_axis(first, ids[:, :, 0], axis=1), 0.0
+  )
+  gains = jnp.zeros(ids.shape).at[:, :, 0].set(gains)
+
+  def one(carry, turn):
+    gains, cache = carry
+    which, place = turn
+    token = ids[:, which, place][:, None]
+    logits, cache = prefix.step(token, place, cache)
+    gain = jnp.take_along_axis(
+      jax.nn.log_softmax(logits), ids[:, which, place + 1][:, None], axis=1
+    )[:, 0]
+    gain = jnp.where(held[:, which, place + 1], gain, 0.0)
+    return (gains.at[:, which, place + 1].set(gain), cache), None
+
+  (gains, _), _ = jax.lax.scan(one, (gains, prefix.cache), turns)
+  return gains.sum(axis=-1)

@@ -1,0 +1,89 @@
+"""Prompts, read once: the cache from which answers are generated and scored.
+
+New tokens of all rows stand in the same column of the cache, behind the longest
+prompt, so a step writes one slice; what a row may see is a mask, and where it
+stands is its own M-RoPE position.
+
+B batch, L length of the padded prompts, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.decoder import Decoder, KVCache, unstack
+from fusar_jax.model.decoder import step as decoder_step
+from fusar_jax.model.fusar_gpt import FusarGPT
+
+Cache = KVCache | tuple[KVCache, ...]
+
+
+class Prefix:
+  """A batch of prompts inside a traced function.
+
+  Attributes:
+    logits: float32[B, V], of the first new token.
+    cache: keys and values of the prompts, with room behind them.
+  """
+
+  def __init__(self, model: FusarGPT, params: dict, batch: Batch, room: int):
+    """Reads the prompts.
+
+    Args:
+      model: `config`, `dtype` and attention of the model.
+      params: as `init_params`.
+      batch: prompts, right-padded, one sample a row (no packing).
+      room: new columns of the cache.
+    """
+    self._model, self._variables = model, {"params": params}
+    self._rows, self._length = batch.input_ids.shape
+    seen = batch.segment_ids > 0
+    hidden, cache = self._apply(batch, method=model.prefill)
+    last = jnp.sum(seen, axis=1) - 1
+    hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
+    self.logits = self._apply(hidden, method=model.head)[:, 0]
+    # M-RoPE goes on from the largest coordinate of the prompt.
+    self._start = jnp.max(
+      jnp.where(seen[:, None], batch.positions, 0), axis=(1, 2), keepdims=True
+    )
+    self.cache = cache.with_room(room)
+    self._seen = jnp.pad(seen, ((0, 0), (0, room)))
+    self._columns = jnp.arange(self._length + room)
+    self._decoder = Decoder(
+      model.config.decoder, model.config.lora, model.dtype
+    )
+    self._weights = params["model"]
+    if model.unroll > 1:
+      layers = model.config.decoder.layers
+      apart = unstack(self._weights["layers"], layers)
+      self._weights = self._weights | {"layers": apart}
+      self.cache = unstack(self.cache, layers)
+
+  def step(
+    self, token: jax.Array, place: jax.Array, cache: Cache
+  ) -> tuple[jax.Array, Cache]:
+    """Reads one more token of each row.
+
+    Args:
+      token: int32[B, 1].
+      place: int32, how many new tokens stand before it; those are seen.
+      cache: as the step before left it.
+
+    Returns:
+      float32[B, V], the logits of the next token, and the cache.
+    """
+    column = self._length + place
+    new = (self._columns >= self._length) & (self._columns <= column)
+    hidden, cache = decoder_step(
+      self._decoder,
+      self._weights,
+      self._apply(token, method=self._model.embed_text),
+      jnp.broadcast_to(self._start + place + 1, (self._rows, 3, 1)),
+      self._seen | new,
+      cache,
+      column,
+    )
+    return self._apply(hidden, method=self._model.head)[:, 0], cache
+
+  def _apply(self, *args, method):
+    return self._model.apply(self._variables, *args, method=method)

@@ -1,0 +1,53 @@
+"""A model of two narrow layers, and prompts of different lengths."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from fusar_jax.config import preset
+from fusar_jax.data.examples import example_from_ids
+from fusar_jax.model.fusar_gpt import init_params
+
+
+@pytest.fixture(scope="module")
+def model():
+  tiny = preset("tiny")
+  config = dataclasses.replace(
+    tiny,
+    image_size=(56, 56),
+    tlm=None,
+    vision=dataclasses.replace(
+      tiny.vision,
+      depth=1,
+      width=32,
+      heads=2,
+      ff_width=32,
+      out_width=32,
+      full_attention=(),
+    ),
+    decoder=dataclasses.replace(
+      tiny.decoder, layers=2, width=32, heads=4, ff_width=48, vocab=64
+    ),
+  )
+  # Compiled as one: by itself, each operation would be a program of its own.
+  init = jax.jit(init_params, static_argnums=0)
+  return config, init(config, jax.random.key(3))
+
+
+@pytest.fixture(scope="module")
+def prompts(model):
+  """Three prompts of different lengths, one image each."""
+  config, _ = model
+  rng = np.random.default_rng(0)
+  image = config.tokens.image
+  return [
+    example_from_ids(
+      [9, image, image, image, image, *range(10, 10 + words)],
+      [rng.integers(0, 255, (56, 56, 3), np.uint8)],
+      None,
+      config,
+    )
+    for words in (2, 7, 4)
+  ]
