@@ -81,12 +81,13 @@ PRESETS = {
       ff_width=352,
       vocab=1024,
       tied=True,
-      mrope_section=(4, 4, 24),
-      # M-RoPE gives columns the lowest frequencies. With Qwen's base of 1e6 the
-      # six columns there are would look alike, down to the last frequency; with
-      # 300 few would be left that are low enough to match content over the
-      # distance between a text and its image. Here columns begin at 0.14
-      # radians, and 13 frequencies turn by less than half a radian in 50 tokens.
+      # Text turns by all frequencies, whichever section they are in. Time, which
+      # is the same for a whole image, needs one; rows get 0.78 to 0.47 radians,
+      # columns 0.37 and less, since with Qwen's sections and base of 1e6 the
+      # six columns there are would look alike. A lower base would leave few
+      # frequencies that are low enough to match content over the distance
+      # between a text and its image.
+      mrope_section=(1, 3, 28),
       rope_theta=3000.0,
     ),
     tlm=TLMConfig(),
