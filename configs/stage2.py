@@ -51,6 +51,9 @@ def get_config(arg=None):
   config.data.max_length = 2048  # A longer example is an error.
   config.data.buckets = (512, 640, 768, 1024, 2048)
   config.data.answer_buckets = (32, 128, 512)
+  config.data.patch_buckets = ()  # Of images of several sizes; patches.
+  # Tokens of a row that holds as many samples as fit; 0: a row to each.
+  config.data.pack_length = 0
   # Batches drawn at a time and dealt out by length; 1: as drawn.
   config.data.pool_batches = 8 if small else 1
   config.data.num_workers = 0 if small else 8

@@ -128,6 +128,33 @@ def test_data_that_changed_are_refused_on_resume(
     train_and_evaluate(make_config("stage0_tiny", manifest), workdir)
 
 
+def test_packed_the_run_is_the_same(manifest, tmp_path, make_config):
+  """16 samples a step in 8 rows, one on each device."""
+  told = {}
+  for name, length in (("plain", 0), ("packed", 192)):
+    config = make_config(
+      "stage0_tiny",
+      manifest,
+      **{
+        "batch_size": 16,
+        "steps": 2,
+        "log_every_steps": 1,
+        "data.pack_length": length,
+        "data.cell_weight": 0.0,
+        "data.eval": str(manifest),
+      },
+    )
+    train_and_evaluate(config, tmp_path / name)
+    lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+    told[name] = [json.loads(line) for line in lines]
+  for plain, packed in zip(*told.values(), strict=True):
+    assert packed.keys() == plain.keys()
+    for value in ("loss", "grad_norm", "eval_loss"):
+      if value in plain:
+        np.testing.assert_allclose(packed[value], plain[value], rtol=1e-5)
+  assert told["packed"][0]["padding"] != told["plain"][0]["padding"]
+
+
 def test_the_evaluation_is_written(manifest, tmp_path, make_config):
   config = make_config("stage0_tiny", manifest, steps=2)
   config.data.eval = str(manifest)

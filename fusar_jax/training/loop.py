@@ -75,7 +75,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   run = start_lib.start(config, workdir)
   try:
     mesh = start_lib.make_mesh(config, run.model)
-    loader = _loader(run, config, run.train, train=True)
+    loader = _loader(run, config, mesh, run.train, train=True)
     total = config.steps or config.epochs * loader.steps_per_epoch
     rate = program.make_rate(config, total)
     tx = program.make_optimizer(config, rate)
@@ -175,7 +175,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   return Result(step, total, preempted, best.best_step)
 
 
-def _loader(run, config, triplets, *, train: bool) -> Loader:
+def _loader(run, config, mesh, triplets, *, train: bool) -> Loader:
+  parts = config.accumulation if train else 1
   return Loader(
     triplets,
     run.tokenizer,
@@ -187,6 +188,9 @@ def _loader(run, config, triplets, *, train: bool) -> Loader:
     max_length=config.data.max_length,
     buckets=config.data.buckets,
     answer_buckets=config.data.answer_buckets,
+    patch_buckets=config.data.patch_buckets,
+    pack_length=config.data.pack_length,
+    row_multiple=sharding.row_unit(parts, mesh, jax.process_count()),
     num_workers=config.data.num_workers if train else 0,
     loss_weighting=config.data.loss_weighting,
     cell_weight=config.data.cell_weight if train else 0.0,
@@ -234,7 +238,7 @@ def _make_evaluation(run, config, mesh, shardings):
   def evaluate(trainable, frozen) -> dict[str, float]:
     total = weight = 0.0
     key = jax.random.key(0)  # Without dropout nobody draws from it.
-    for batch, _ in _loader(run, config, run.evaluation, train=False):
+    for batch, _ in _loader(run, config, mesh, run.evaluation, train=False):
       batch = sharding.put_batch(batch, mesh)
       total += float(loss(trainable, frozen, batch, key))
       weight += float(jnp.sum(batch.answer_weight))

@@ -137,8 +137,8 @@ class Meters:
 
     Args:
       step: counted from 1.
-      metrics: scalars on the device: loss, grad_norm, weight, tokens, and
-        skipped if batches may be.
+      metrics: scalars on the device: loss, grad_norm, weight, tokens, slots,
+        and skipped if batches may be.
       ids: of the batch, for errors.
 
     Raises:
@@ -175,7 +175,7 @@ class Meters:
   def _read(self) -> None:
     step, metrics, ids = self._pending.popleft()
     values = {name: x.item() for name, x in jax.device_get(metrics).items()}
-    self._sums.update(steps=1, tokens=values["tokens"])
+    self._sums.update(steps=1, tokens=values["tokens"], slots=values["slots"])
     if values.pop("skipped", False):
       self._skip(step, values, ids)
     else:
@@ -246,6 +246,7 @@ class Meters:
       "learning_rate": float(self._rate(max(step - 1 - self._skipped, 0))),
       "samples_per_s": new_steps * self._batch_size / seconds,
       "tokens_per_s": sums["tokens"] * share / seconds,
+      "padding": 1 - sums["tokens"] / sums["slots"],
       "compiles": self._compiles(),
       **self._stopwatch.values(),
     }
@@ -263,6 +264,7 @@ class Meters:
       f" lr {values['learning_rate']:.3g}"
       f" samples/s {values['samples_per_s']:.2f}"
       f" tokens/s {values['tokens_per_s']:.0f}"
+      f" padding {values['padding']:.0%}"
       f" eta {_clock(eta)}"
       + (f" skipped {self._skipped}" if self._skipped else ""),
     )

@@ -199,6 +199,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, BATCH_SPEC)
 
 
+def row_unit(accumulation: int, mesh: Mesh, processes: int = 1) -> int:
+  """Returns the number that the rows of a batch must be a multiple of."""
+  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  return accumulation * math.lcm(ways, processes)
+
+
 def check_batch(
   batch_size: int, accumulation: int, mesh: Mesh, processes: int = 1
 ) -> None:
@@ -208,7 +214,7 @@ def check_batch(
     ValueError: it does not; the message names a size that would.
   """
   ways = mesh.shape["data"] * mesh.shape["fsdp"]
-  unit = accumulation * math.lcm(ways, processes)
+  unit = row_unit(accumulation, mesh, processes)
   if batch_size < 1 or accumulation < 1 or batch_size % unit:
     raise ValueError(
       f"batch_size {batch_size} must be a multiple of {unit}: accumulation"

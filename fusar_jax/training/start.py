@@ -194,9 +194,11 @@ def make_mesh(config: ConfigDict, model: FusarConfig) -> jax.sharding.Mesh:
     )
     sizes = dict(zip(sharding.AXES, chosen))
   mesh = sharding.make_mesh(**sizes)
-  sharding.check_batch(
-    config.batch_size, config.accumulation, mesh, jax.process_count()
-  )
+  # The rows of a packed batch are fewer; the loader makes them divide.
+  if not config.data.pack_length:
+    sharding.check_batch(
+      config.batch_size, config.accumulation, mesh, jax.process_count()
+    )
   return mesh
 
 

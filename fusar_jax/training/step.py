@@ -148,6 +148,7 @@ def make_train_step(
     grad_norm: float32, before clipping.
     weight: float32, the loss's divisor (examples, or answer tokens).
     tokens: int32, non-padding tokens of the batch.
+    slots: int32, all of them.
     nonzero: {leaf path: bool}, whether its gradient has any non-zero value.
     skipped: bool, whether nothing was changed; with `skips_nonfinite` alone.
   """
@@ -166,6 +167,7 @@ def make_train_step(
       "grad_norm": norm,
       "weight": jnp.sum(batch.answer_weight),
       "tokens": jnp.sum(batch.segment_ids > 0),
+      "slots": jnp.int32(batch.segment_ids.size),
       "nonzero": {
         "/".join(k.key for k in path): jnp.any(leaf != 0)
         for path, leaf in jax.tree_util.tree_leaves_with_path(grads)

@@ -32,6 +32,7 @@ def _metrics(loss, weight=1.0):
     "grad_norm": jnp.float32(2.0),
     "weight": jnp.float32(weight),
     "tokens": jnp.int32(100),
+    "slots": jnp.int32(125),
   }
 
 
