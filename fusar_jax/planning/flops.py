@@ -96,10 +96,8 @@ class _Products:
   """Sums products with weights and of attention.
 
   Attributes:
-    trains: a product's own weights train.
-    below: what enters it depends on something trainable.
-    repeated: what a rematerialised layer computes again: "all", "attention"
-      or "" for nothing.
+    below: what enters depends on something trainable: it needs a gradient.
+    remat, impl: of the step.
   """
 
   below: bool
@@ -110,12 +108,31 @@ class _Products:
   again: float = 0.0
   wasted: float = 0.0
 
-  def weight(self, rows, width, features, trains, times=1) -> None:
-    """rows x [width, features], `times` over."""
+  def weight(
+    self, rows, width, features, trains, times=1, *, needed=True
+  ) -> None:
+    """rows x [width, features], `times` over.
+
+    A product whose result no gradient needs is not computed again.
+    """
     flops = 2.0 * rows * width * features * times
     self.forward += flops
     self.backward += flops * (self.below + trains)
-    self.again += flops * (self.below and self.remat == "full")
+    self.again += flops * (self.below and self.remat == "full" and needed)
+
+  def layer(self, rows, lora, projections, trains, adapters, times) -> None:
+    """Projections (name, width, features) of a layer, adapters beside them.
+
+    The last one's result is only added to what comes in.
+    """
+    for name, width, features in projections:
+      needed = name != "down_proj"
+      self.weight(rows, width, features, trains, times, needed=needed)
+      if name in lora:
+        learns = name in adapters
+        rank = lora[name]
+        self.weight(rows, width, rank, learns, times)
+        self.weight(rows, rank, features, learns, times, needed=needed)
 
   def attention(self, useful, computed, heads, width, times, *, splash) -> None:
     """Pairs (query, key) that see each other, and that are computed."""
@@ -143,17 +160,15 @@ def _tower(model, batch, paths, below, remat, impl) -> Work:
   p = _Products(trains, remat, impl)
   p.weight(patches, v.patch_values, v.width, everything)
   adapters = _adapters(paths)
-  for name, width, features in (
+  projections = (
     ("qkv", v.width, 3 * v.width),
     ("proj", v.width, v.width),
     ("gate_proj", v.width, v.ff_width),
     ("up_proj", v.width, v.ff_width),
     ("down_proj", v.ff_width, v.width),
-  ):
-    p.weight(patches, width, features, everything, v.depth)
-    if name in adapters:
-      p.weight(patches, width, model.lora.rank, True, v.depth)
-      p.weight(patches, model.lora.rank, features, True, v.depth)
+  )
+  lora = _lora(model, model.lora.vision)
+  p.layer(patches, lora, projections, everything, adapters, v.depth)
   full = len(v.full_attention)
   side = block_of(patches)[1] if impl == "splash" else patches
   args = (v.heads, v.head_width)
@@ -207,7 +222,7 @@ def _decoder(model, batch, paths, below, remat, impl) -> Work:
   everything = any(path.endswith("/kernel") for path in paths)
   p = _Products(below or bool(paths), remat, impl)
   heads, kv = d.heads * d.head_width, d.kv_heads * d.head_width
-  for name, width, features in (
+  projections = (
     ("q_proj", d.width, heads),
     ("k_proj", d.width, kv),
     ("v_proj", d.width, kv),
@@ -215,12 +230,9 @@ def _decoder(model, batch, paths, below, remat, impl) -> Work:
     ("gate_proj", d.width, d.ff_width),
     ("up_proj", d.width, d.ff_width),
     ("down_proj", d.ff_width, d.width),
-  ):
-    p.weight(length, width, features, everything, d.layers)
-    if name in model.lora.language and model.lora.rank:
-      trains = name in adapters
-      p.weight(length, width, model.lora.rank, trains, d.layers)
-      p.weight(length, model.lora.rank, features, trains, d.layers)
+  )
+  lora = _lora(model, model.lora.language)
+  p.layer(length, lora, projections, everything, adapters, d.layers)
   visible = length * (length + 1) / 2
   computed = float(length**2)
   if impl == "splash":
@@ -244,6 +256,11 @@ def _head(model, batch, paths, below, remat, impl) -> Work:
   p = _Products(below or trains, "full" if trains else "none", impl)
   p.weight(answers, model.decoder.width, model.decoder.vocab, trains)
   return p.work("head")
+
+
+def _lora(model: FusarConfig, names: tuple[str, ...]) -> dict[str, int]:
+  """Rank of each adapted projection."""
+  return dict.fromkeys(names, model.lora.rank) if model.lora.rank else {}
 
 
 def _adapters(paths) -> set[str]:

@@ -13,13 +13,10 @@ the compiler moves for itself inside an instruction is not seen.
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-_BITS = {
-  "pred": 8,
-  **{f"{kind}{bits}": bits for kind in "su" for bits in (2, 4, 8, 16, 32, 64)},
-  **{"f16": 16, "bf16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128},
-}
+from fusar_jax.planning.hlo_text import Array, Instruction, groups, pairs, parse
+
 _COLLECTIVES = (
   "all-gather",
   "all-reduce",
@@ -46,41 +43,6 @@ _FREE = {
 }
 # Inside a fusion.
 _HANDED = {"parameter", *_COLLECTIVES}
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
-
-
-@dataclasses.dataclass(frozen=True)
-class Array:
-  """An array in the text: bits of an element, sizes, whether HBM holds it."""
-
-  bits: int
-  shape: tuple[int, ...]
-  in_hbm: bool
-
-  @property
-  def size(self) -> int:
-    return math.prod(self.shape)
-
-  @property
-  def bytes(self) -> int:
-    return self.size * self.bits // 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-  """A line: `%name = type opcode(operands), attributes`."""
-
-  name: str
-  arrays: tuple[Array, ...]
-  opcode: str
-  operands: tuple[str, ...]
-  rest: str
-  root: bool
-
-  def attribute(self, name: str) -> str | None:
-    """The value of `name=%value`."""
-    found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
-    return found[1] if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,25 +135,10 @@ def read_endless(text: str) -> Traffic:
 
 class _Program:
   def __init__(self, text: str):
-    self._computations: dict[str, dict[str, Instruction]] = {}
+    parsed = parse(text)
+    self._computations, self.entry = parsed.computations, parsed.entry
+    self._partitions = parsed.partitions
     self._known: dict[str, Traffic] = {}
-    self.entry = ""
-    current = None
-    partitions = re.search(r"num_partitions=(\d+)", text)
-    self._partitions = int(partitions[1]) if partitions else 1
-    for line in text.splitlines():
-      if line[:1] in ("%", "E") and line.endswith("{"):
-        name = line.removeprefix("ENTRY ").split(" ", 1)[0].lstrip("%")
-        current = self._computations.setdefault(name, {})
-        if line.startswith("ENTRY "):
-          self.entry = name
-      elif line.startswith("}"):
-        current = None
-      elif current is not None and " = " in line:
-        instruction = _instruction(line.strip())
-        current[instruction.name] = instruction
-    if not self.entry:
-      raise ValueError("the text holds no ENTRY computation; is it HLO?")
 
   def traffic(self, name: str) -> Traffic:
     """All that happens in a computation and what it calls."""
@@ -293,7 +240,7 @@ class _Program:
         continue
       parameter = parameters[number].name
       users = [u for u in fused.values() if parameter in u.operands]
-      if all(u.root or u.name in handed for u in users):
+      if all(u.opcode == "tuple" or u.name in handed for u in users):
         continue
       sliced = [
         u
@@ -331,10 +278,9 @@ class _Program:
       inner = math.prod(left[int(a)] for a in axes.split(",") if a)
       return 2.0 * i.arrays[0].size * inner
     if i.opcode == "convolution":
-      kernel = self._arrays(where, i.operands[1])[0].shape
-      labels = re.search(r"dim_labels=\w+_(\w+)->", i.rest)[1]
-      inner = kernel[labels.index("i")] * _taps(i.rest)
-      return 2.0 * i.arrays[0].size * inner
+      return _convolution(
+        i, *(self._arrays(where, name)[0].shape for name in i.operands)
+      )
     return 0.0
 
   def _collective(self, i: Instruction, where: str) -> Collective | None:
@@ -345,63 +291,18 @@ class _Program:
     given = sum(a.bytes for a in operands)
     channel = i.attribute("channel_id")
     if kind == "collective-permute":
-      pairs = re.search(r"source_target_pairs=\{(.*?\})\}", i.rest)
-      groups = _braced(pairs[1]) if pairs else ()
-      return Collective(kind, groups, 1, float(given), channel)
-    groups = _groups(i.rest, self._partitions)
-    size = len(groups[0])
+      listed = re.search(r"source_target_pairs=\{(.*?\})\}", i.rest)
+      members = pairs(listed[1]) if listed else ()
+      return Collective(kind, members, 1, float(given), channel)
+    members = groups(i.rest, self._partitions)
+    size = len(members[0])
     share = {
       "all-gather": size - 1,  # of every other's piece
       "all-reduce": 2 * (size - 1) / size,  # scattered, then gathered
       "reduce-scatter": (size - 1) / size,
       "all-to-all": (size - 1) / size,
     }[kind]
-    return Collective(kind, groups, 1, given * share, channel)
-
-
-def _instruction(line: str) -> Instruction:
-  root = line.startswith("ROOT ")
-  name, _, line = line.removeprefix("ROOT ").partition(" = ")
-  kind, line = _until_space(line)
-  opcode, _, rest = line.partition("(")
-  inner = _closed(rest)
-  operands = tuple(re.findall(r"%([\w.\-]+)", inner))
-  after = rest if opcode in ("parameter", "constant") else rest[len(inner) :]
-  return Instruction(
-    name.lstrip("%"), _arrays(kind), opcode.strip(), operands, after, root
-  )
-
-
-def _until_space(line: str) -> tuple[str, str]:
-  """Splits a type from what follows; tuples hold spaces."""
-  depth = 0
-  for place, letter in enumerate(line):
-    depth += (letter in "([{") - (letter in ")]}")
-    if letter == " " and not depth:
-      return line[:place], line[place + 1 :]
-  return line, ""
-
-
-def _closed(text: str) -> str:
-  """What stands before the bracket that closes an open one."""
-  depth = 1
-  for place, letter in enumerate(text):
-    depth += (letter == "(") - (letter == ")")
-    if not depth:
-      return text[:place]
-  return text
-
-
-def _arrays(kind: str) -> tuple[Array, ...]:
-  return tuple(
-    Array(
-      _BITS.get(dtype, 8),
-      tuple(int(n) for n in sizes.split(",") if n),
-      not re.search(r"S\([1-9]", layout),
-    )
-    for dtype, sizes, layout in _ARRAY.findall(kind)
-    if dtype != "token"
-  )
+    return Collective(kind, members, 1, given * share, channel)
 
 
 def _written(i: Instruction) -> tuple[Array, ...]:
@@ -426,74 +327,54 @@ def _branches(i: Instruction) -> Iterator[str]:
   )
 
 
-def _taps(rest: str) -> int:
-  """Values of the window that meet an element.
+def _convolution(i: Instruction, left: tuple, right: tuple) -> float:
+  """FLOPs of products that meet a value: padding and dilation meet none.
 
-  A batched product is written as a dilated convolution, of which only one value
-  of a window's axis meets something.
+  A TPU's compiler writes every product of matrices as a convolution, a batch of
+  them with windows of which one value at a time meets something.
   """
-  window = re.search(r"window=\{([^}]*)\}", rest)
-  if not window:
-    return 1
-  fields = dict(
-    item.split("=") for item in window[1].split() if item.count("=") == 1
+  inputs, kernel, result = re.search(
+    r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest
+  ).groups()
+  found = re.search(r"window=\{([^}]*)\}", i.rest)
+  window = dict(part.split("=") for part in found[1].split()) if found else {}
+  flops = 2.0 * right[kernel.index("i")]
+  for name, size in zip(result, i.arrays[0].shape, strict=True):
+    if name in "bf":
+      flops *= size
+      continue
+
+    def field(what, default, axis=int(name)):
+      values = window.get(what)
+      return values.split("x")[axis] if values else default
+
+    flops *= _meetings(
+      size,
+      left[inputs.index(name)],
+      taps=int(field("size", "1")),
+      stride=int(field("stride", "1")),
+      before=int(field("pad", "0_0").split("_")[0]),
+      spread=int(field("lhs_dilate", "1")),
+      reach=int(field("rhs_dilate", "1")),
+    )
+  return flops
+
+
+def _meetings(
+  results: int,
+  values: int,
+  *,
+  taps: int,
+  stride: int,
+  before: int,
+  spread: int,
+  reach: int,
+) -> int:
+  """Pairs (result, tap) along one axis that meet a value, not padding."""
+  last = (values - 1) * spread
+  places = (
+    result * stride + tap * reach - before
+    for result in range(results)
+    for tap in range(taps)
   )
-  sizes = [int(n) for n in fields["size"].split("x")]
-  dilated = fields.get("lhs_dilate", "x".join("1" * len(sizes))).split("x")
-  return math.prod(
-    1 if int(d) == n and n > 1 else n for n, d in zip(sizes, dilated)
-  )
-
-
-def _braced(text: str) -> tuple[tuple[int, ...], ...]:
-  return tuple(
-    tuple(map(int, group.split(",")))
-    for group in re.findall(r"\{([\d,]+)\}", text)
-  )
-
-
-def _groups(rest: str, partitions: int) -> tuple[tuple[int, ...], ...]:
-  """Groups of partitions: written out, a turned range, or axes of a mesh.
-
-  Examples: replica_groups={{0,2},{1,3}}, [2,2]<=[2,2]T(1,0) and
-  mesh['a'=2,'b'=2] {'a'} are the same.
-  """
-  listed = re.search(r"replica_groups=\{(\{.*?\})\}", rest)
-  if listed:
-    return _braced(listed[1])
-  named = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", rest)
-  if named:
-    return _of_mesh(*named.groups())
-  ranged = re.search(
-    r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest
-  )
-  if not ranged:
-    return (tuple(range(partitions)),)
-  shape, source, turned = (
-    tuple(map(int, part.split(","))) if part else None
-    for part in ranged.groups()
-  )
-  return _cut(_turned(source, turned or range(len(source))), shape[-1])
-
-
-def _of_mesh(axes: str, taken: str) -> tuple[tuple[int, ...], ...]:
-  """Groups along some axes of a mesh, whose partitions count row by row."""
-  sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
-  names = re.findall(r"'(\w+)'", taken)
-  order = [list(sizes).index(n) for n in sizes if n not in names]
-  order += [list(sizes).index(n) for n in names]
-  flat = _turned(tuple(sizes.values()), order)
-  return _cut(flat, math.prod(sizes[n] for n in names))
-
-
-def _cut(flat: list[int], size: int) -> tuple[tuple[int, ...], ...]:
-  return tuple(tuple(flat[k : k + size]) for k in range(0, len(flat), size))
-
-
-def _turned(source: tuple[int, ...], order: Sequence[int]) -> list[int]:
-  """range(...) of this shape, transposed, flat."""
-  strides = [math.prod(source[k + 1 :]) for k in range(len(source))]
-  flat = [0]
-  for axis in order:
-    flat = [n + k * strides[axis] for n in flat for k in range(source[axis])]
-  return flat
+  return sum(0 <= place <= last and place % spread == 0 for place in places)

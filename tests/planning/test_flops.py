@@ -30,7 +30,8 @@ def _lora(path):
 
 def test_the_budget_of_a_sample_of_600_tokens():
   """Tower 1.6 TFLOP, decoder 8.5 and 8.5 backward; the tower has no backward
-  pass; rematerialisation adds 8.5."""
+  pass. Rematerialisation adds what a gradient needs, all but the products of
+  down_proj: 8.5 less 2.0."""
   parts = _parts(_lora, remat="full")
   tower, decoder = parts["tower"], parts["decoder"]
   assert tower.forward == pytest.approx(1.6e12, rel=0.15)
@@ -38,7 +39,8 @@ def test_the_budget_of_a_sample_of_600_tokens():
   # The budget counts the head at every position, 0.65 TFLOP of its 8.5.
   assert decoder.forward == pytest.approx(7.9e12, rel=0.03)
   assert decoder.backward == pytest.approx(7.9e12, rel=0.04)
-  assert decoder.again == pytest.approx(decoder.forward, rel=0.02)
+  down = 28 * 2 * 600 * 18944 * 3584
+  assert decoder.again == pytest.approx(decoder.forward - down, rel=0.02)
   assert parts["head"].forward == 2 * 64 * 3584 * 152064
   total = sum(w.useful for w in parts.values())
   assert total == pytest.approx(18.6e12 - 1.3e12, rel=0.05)
@@ -58,7 +60,7 @@ def test_vision_lora_makes_the_tower_differentiable():
   parts = _parts(_lora, remat="full", vision=("qkv", "proj"))
   tower = parts["tower"]
   assert tower.backward == pytest.approx(tower.forward, rel=0.1)
-  assert tower.again > 0.9 * tower.forward
+  assert 0.7 * tower.forward < tower.again < tower.forward
 
 
 def test_splash_skips_what_lies_above_the_diagonal():

@@ -43,9 +43,23 @@ def test_a_loop_without_a_limit_counts_once_and_is_told():
   assert traffic.collectives[0].times == 1
 
 
-def test_groups_as_turned_ranges():
-  text = PROGRAM.replace("{{0,2},{1,3}}", "[2,2]<=[2,2]T(1,0)")
+@pytest.mark.parametrize(
+  "groups", ["[2,2]<=[2,2]T(1,0)", "mesh['a'=2,'b'=2] {'a'}"]
+)
+def test_groups_as_turned_ranges_and_as_axes_of_a_mesh(groups):
+  text = PROGRAM.replace("{{0,2},{1,3}}", groups)
   assert hlo.read(text).collectives[1].groups == ((0, 2), (1, 3))
+
+
+def test_an_exchange_that_is_spread_over_fusions_counts_once():
+  """The parts carry one channel."""
+  part = "  %again = bf16[8,16]{1,0} all-gather(%slice), channel_id=1,"
+  gather = "  %y = bf16[2,16]{1,0} dot"
+  text = PROGRAM.replace(
+    gather, f"{part} replica_groups=[1,4]<=[4], dimensions={{1}}\n{gather}"
+  )
+  kinds = [c.kind for c in hlo.read(text).collectives]
+  assert kinds.count("all-gather") == 1
 
 
 def test_a_batched_product_written_as_a_convolution():
