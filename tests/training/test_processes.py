@@ -140,7 +140,8 @@ def test_a_death_ends_the_other_process_by_name(port, dies):
   processes = _start(port)
   processes[dies].kill()
   _, told = processes[1 - dies].communicate(timeout=60)
-  assert processes[1 - dies].returncode == 1
+  # Ours, or that of JAX's client, which may notice before the grace is over.
+  assert processes[1 - dies].returncode in (1, -signal.SIGABRT)
   who = f"process {dies} of 2 on {socket.gethostname()} pid"
   assert f"{who} {processes[dies].pid} died" in told
   assert processes[dies].wait() == -signal.SIGKILL
