@@ -10,6 +10,10 @@ then score predictions.jsonl with `python -m fusar_jax.evaluate`.
 Greedy; an interrupted run goes on by the same command, see
 `fusar_jax.inference.answering`. The anchors are shown as they were while the
 model was trained; `--anchors` shows them otherwise.
+
+`--constrain json` lets answers to detection questions be well-formed lists of
+boxes only, or "None". `--choices` answers classification questions by the
+likeliest of the names that they offer, and keeps all log-likelihoods.
 """
 
 import argparse
@@ -18,7 +22,7 @@ import sys
 from rich.console import Console
 
 from fusar_jax.data.anchor_conditions import CONDITIONS
-from fusar_jax.inference.answering import FINISHED, predict
+from fusar_jax.inference.answering import CONSTRAINTS, FINISHED, predict
 
 __all__ = ["FINISHED", "main", "parser", "predict"]
 
@@ -27,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
   """Returns the command line."""
   p = argparse.ArgumentParser(
     prog="python -m fusar_jax.predict",
-    description=__doc__.split("\n")[0],
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   p.add_argument(
     "--model",
@@ -47,7 +52,25 @@ def parser() -> argparse.ArgumentParser:
     choices=CONDITIONS,
     help="a control of the anchors (default: as the run was trained)",
   )
-  p.add_argument("--batch-size", type=int, default=16)
+  p.add_argument(
+    "--constrain",
+    choices=CONSTRAINTS,
+    help="json: answers to detection questions are lists of boxes in whole"
+    " pixels of the image, or None, and nothing else; other tasks' answers"
+    " stay free",
+  )
+  p.add_argument(
+    "--choices",
+    action="store_true",
+    help="answer classification questions by the likeliest of the names that"
+    ' they offer ("Choose from: ..."); log-likelihoods go to "scores"',
+  )
+  p.add_argument(
+    "--batch-size",
+    type=int,
+    default=16,
+    help="rows answered at once (default: %(default)s)",
+  )
   p.add_argument(
     "--max-new-tokens",
     type=int,
@@ -72,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
       batch_size=args.batch_size,
       max_new_tokens=args.max_new_tokens,
       limit=args.limit,
+      constrain=args.constrain,
+      choices=args.choices,
     )
   except (ValueError, OSError) as error:
     Console(stderr=True).print(

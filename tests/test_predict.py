@@ -15,8 +15,10 @@ from fusar_jax.config import preset
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.hf.export import export_merged
+from fusar_jax.inference.box_grammar import box_list
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.simulation.dataset import Plan, simulate
+from fusar_jax.tasks import classification
 
 OFFICIAL = {
   "id",
@@ -51,7 +53,7 @@ def model(tmp_path_factory, manifest):
     decoder=dataclasses.replace(tiny.decoder, layers=2, tied=False),
     image_size=(56, 56),
   )
-  params = init_params(config, jax.random.key(0))
+  params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
   # Large weights: what a prompt says and shows must change the answer.
   params = jax.tree.map(lambda leaf: 4 * leaf, params)
   export_merged(folder / "hf", config, params, tokenizer=folder / "words")
@@ -119,6 +121,62 @@ def test_a_killed_run_ends_with_the_same_file(
   assert not partial.exists()
 
 
+def test_boxes_are_held_to_their_grammar_and_names_are_chosen(
+  finished, model, manifest, tmp_path
+):
+  """A random model babbles; held to it, it answers in good form."""
+  out = tmp_path / "held"
+  arguments = [*command(model, manifest, out), "--constrain", "json"]
+  assert predict.main([*arguments, "--choices"]) == 0
+  rows, free = (
+    [json.loads(line) for line in (folder / "predictions.jsonl").open()]
+    for folder in (out, finished)
+  )
+  assert [row["id"] for row in rows] == [row["id"] for row in free]
+  seen = set()
+  for row, loose in zip(rows, free, strict=True):
+    seen.add(row["task"])
+    if row["task"] == "detection":
+      assert loose["parse_error"] is not None
+      assert row["parse_error"] is None
+      # Of an image of 56 pixels, written in the row's coordinates.
+      assert box_list((112, 112)).accepts(row["prediction_text"])
+      said = row.get("raw_text", row["prediction_text"])
+      assert box_list((56, 56)).accepts(said)
+    elif row["task"] == "classification":
+      names = classification.choices(row["question"])
+      assert tuple(row["scores"]) == names
+      assert row["prediction_text"] == max(names, key=row["scores"].get)
+      assert all(value < 0 for value in row["scores"].values())
+    else:
+      assert row == loose
+      assert "scores" not in row
+  assert {"detection", "classification", "counting"} <= seen
+  metrics = evaluate.evaluate_predictions(out / "predictions.jsonl")
+  for task in ("detection", "classification"):
+    assert metrics[task]["parse_failure_rate"] == 0
+
+
+@pytest.mark.parametrize(
+  ("arguments", "told"),
+  [
+    (["--constrain", "json"], "no detection question"),
+    (["--choices"], "no classification question"),
+  ],
+)
+def test_options_that_no_row_heeds_are_refused(
+  model, manifest, tmp_path, capsys, arguments, told
+):
+  rows = [json.loads(line) for line in manifest.open()]
+  counting = [row for row in rows if row["task"] == "counting"]
+  only = manifest.parent / "counting.jsonl"
+  only.write_text("".join(json.dumps(row) + "\n" for row in counting))
+  out = tmp_path / "out"
+  assert predict.main([*command(model, only, out), *arguments]) == 1
+  assert told in capsys.readouterr().err
+  assert not out.exists()
+
+
 def test_another_models_partial_file_is_refused(
   model, manifest, tmp_path, capsys
 ):
@@ -170,6 +228,7 @@ def test_bad_rows_are_told_together_and_nothing_is_written(
   ("arguments", "told"),
   [
     (["--limit", "0"], "limit 0"),
+    (["--constrain", "json", "--max-new-tokens", "1"], "shortest list"),
     (["--model", "nowhere"], "nowhere"),
     (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
     (["--legacy-sigma", "2"], "--adapter"),

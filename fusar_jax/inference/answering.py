@@ -1,26 +1,26 @@
 """Answers every row of a manifest: batches, a file that survives a kill.
 
-Greedy, in batches of one static shape per length of prompt. What is answered
-stands in predictions.partial.jsonl; after an interruption the same call goes on
-from there. Batches do not depend on where a run was interrupted, so that the
-file in the end is the same.
+Greedy, in batches of a few static shapes. What is answered stands in
+predictions.partial.jsonl; after an interruption the same call goes on from
+there. Batches do not depend on where a run was interrupted, so that the file in
+the end is the same.
+
+Two kinds of answers may be had otherwise. Box lists can be held to their
+grammar (`constrain`). And a class can be chosen by likelihood among the names
+that the question offers (`choices`), which no answer can then fall out of.
 """
 
 import dataclasses
-import itertools
-import json
 import os
-import sys
-import time
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
+from fusar_jax.data import vision
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
+from fusar_jax.data.examples import Example, model_size
 from fusar_jax.data.padding import pad_batch
-from fusar_jax.data.sizes import Sizes, round_up
+from fusar_jax.data.records import PackedFile
 from fusar_jax.data.survey import survey
 from fusar_jax.data.triplets import (
   Triplet,
@@ -30,22 +30,21 @@ from fusar_jax.data.triplets import (
 )
 from fusar_jax.data.workers import Recipe
 from fusar_jax.inference.assistant import Assistant, load
-from fusar_jax.tasks.predictions import prediction_row
+from fusar_jax.inference.batching import Work, batches
+from fusar_jax.inference.box_grammar import box_list
+from fusar_jax.inference.generation import Constraint
+from fusar_jax.inference.progress import Display, Progress
+from fusar_jax.inference.token_table import TokenTable
+from fusar_jax.model.batch import Batch
+from fusar_jax.tasks import classification
+from fusar_jax.tasks.predictions import guess_task, prediction_row
 from fusar_jax.training import provenance
 
 FINISHED = "predictions.jsonl"
 PARTIAL = "predictions.partial.jsonl"
 
-# Prompts are padded up to multiples of this, so that few programs are compiled.
-_LENGTH_STEP = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class _Work:
-  """Rows that are answered together, and the shape that they are padded to."""
-
-  rows: tuple[int, ...]
-  sizes: Sizes
+# Grammars that answers can be held to.
+CONSTRAINTS = ("json",)
 
 
 def predict(
@@ -59,6 +58,8 @@ def predict(
   batch_size: int = 16,
   max_new_tokens: int = 256,
   limit: int | None = None,
+  constrain: str | None = None,
+  choices: bool = False,
   assistant: Assistant | None = None,
 ) -> Path:
   """Answers the rows of a manifest; returns the path of predictions.jsonl.
@@ -72,6 +73,12 @@ def predict(
     batch_size: rows answered at once.
     max_new_tokens: cap on an answer.
     limit: answers only this many rows, the first ones.
+    constrain: "json": an answer to a detection question is a well-formed list
+      of boxes within the image, or "None", and ends within the cap. Other
+      tasks' answers are not held to it.
+    choices: a classification question that offers names is answered by the
+      likeliest of them; all log-likelihoods stand in the row as "scores".
+      Other questions, and those that offer none, are answered in words.
     assistant: the model, if it is loaded already.
 
   Raises:
@@ -86,6 +93,10 @@ def predict(
   ):
     if value is not None and value < 1:
       raise ValueError(f"{name} {value}: expected at least 1.")
+  if constrain not in (None, *CONSTRAINTS):
+    raise ValueError(
+      f"constraint {constrain!r}; known: {', '.join(CONSTRAINTS)}."
+    )
   if legacy_sigma is not None and adapter is None:
     raise ValueError("--legacy-sigma belongs to an --adapter.")
   if out.exists() and not out.is_dir():
@@ -98,7 +109,18 @@ def predict(
   if anchors is not None:
     condition = dataclasses.replace(condition, name=anchors)
   triplets = condition.arrange(read_manifest(data))[:limit]
-  progress = _Progress(
+  offered = _offered(triplets) if choices else {}
+  if choices and not offered:
+    raise ValueError(
+      f"{data}: no classification question offers names to choose from"
+      ' ("... Choose from: ship, plane."); leave choices out.'
+    )
+  if constrain and not any(map(_asks_boxes, triplets)):
+    raise ValueError(
+      f"{data}: no detection question, whose answer would be boxes; leave the"
+      " constraint out."
+    )
+  progress = Progress(
     out / PARTIAL,
     {
       **identity(model, data, adapter=adapter, legacy_sigma=legacy_sigma),
@@ -107,6 +129,9 @@ def predict(
       "batch_size": batch_size,
       "max_new_tokens": max_new_tokens,
       "limit": limit,
+      "constrain": constrain,
+      # None: as in files from before there were any.
+      "choices": choices or None,
     },
   )
   if assistant is None:
@@ -124,19 +149,20 @@ def predict(
   )
   sizes, refused = survey(triplets, recipe)
   raise_together(refused, f"{data}: bad rows")
+  table = _box_table(assistant, triplets, max_new_tokens) if constrain else None
+  answers = _Answers(
+    assistant, recipe.builder(), triplets, offered, table, max_new_tokens
+  )
   done = progress.open()
   work = [
     batch
-    for batch in _batches(triplets, sizes, batch_size)
+    for batch in batches(triplets, sizes, batch_size, offered)
     if not done.issuperset(batch.rows)
   ]
   left = sum(len(batch.rows) for batch in work)
-  build = recipe.builder()
-  with progress, _Display(len(triplets), len(triplets) - left) as display:
+  with progress, Display(len(triplets), len(triplets) - left) as display:
     for batch in work:
-      rows = _answer(
-        assistant, build, triplets, batch, batch_size, max_new_tokens
-      )
+      rows = answers.of(batch, batch_size)
       progress.append(rows)
       display.advance(len(rows))
   predictions = progress.rows()
@@ -172,54 +198,132 @@ def identity(model, data, *, adapter=None, legacy_sigma=None) -> dict:
   }
 
 
-def _batches(
-  triplets: Sequence[Triplet], sizes: Sequence[Sizes], batch_size: int
-) -> Iterator[_Work]:
-  """Groups rows by length; within it by task, whose answers are as long."""
+def _asks_boxes(triplet: Triplet) -> bool:
+  return (triplet.task or guess_task(triplet.question)) == "detection"
 
-  def shelf(row):
-    return round_up(sizes[row].length, _LENGTH_STEP)
 
-  order = sorted(
-    range(len(sizes)), key=lambda row: (shelf(row), triplets[row].task or "")
-  )
-  for length, group in itertools.groupby(order, shelf):
-    group = list(group)
-    whole = Sizes.covering(sizes[row] for row in group)
-    shape = dataclasses.replace(
-      whole, length=length, anchors=round_up(whole.anchors, 8)
+def _offered(triplets: Sequence[Triplet]) -> dict[int, tuple[str, ...]]:
+  """Returns row -> names to choose from, as the question spells them."""
+  offered = {}
+  for row, triplet in enumerate(triplets):
+    question = triplet.question
+    if (triplet.task or guess_task(question)) != "classification":
+      continue
+    if names := classification.choices(question):
+      offered[row] = tuple(_as_spelt(name, question) for name in names)
+  return offered
+
+
+def _as_spelt(name: str, question: str) -> str:
+  """What is compared is lower case; what was learned may be "T-72"."""
+  words = r"[\W_]+".join(map(re.escape, name.split()))
+  found = re.findall(rf"(?<!\w){words}(?!\w)", question, re.IGNORECASE)
+  return found[-1] if found else name
+
+
+def _box_table(
+  assistant: Assistant, triplets: Sequence[Triplet], max_new_tokens: int
+) -> TokenTable:
+  """The grammar of boxes, for each size at which the model sees an image."""
+  config = assistant.config
+  seen = {
+    _seen_size(triplet, config) for triplet in triplets if _asks_boxes(triplet)
+  }
+  grammars = {size: box_list(size) for size in sorted(seen)}
+  table = assistant.token_table(grammars)
+  needed = max(int(table.distance[table.starts[size]]) for size in seen)
+  if needed > max_new_tokens:
+    raise ValueError(
+      f"max new tokens {max_new_tokens}: the shortest list of boxes or None"
+      f" takes {needed}."
     )
-    for start in range(0, len(group), batch_size):
-      yield _Work(tuple(group[start : start + batch_size]), shape)
+  return table
 
 
-def _answer(
-  assistant: Assistant, build, triplets, work, batch_size, max_new_tokens
-) -> dict[int, dict]:
-  """Returns row number -> prediction row."""
-  examples = [build(triplets[row]) for row in work.rows]
-  # Copies fill a short batch up: no other shape is compiled for it.
-  filler = [examples[0]] * (batch_size - len(examples))
-  batch = pad_batch(
-    examples + filler,
-    config=assistant.config,
-    **dataclasses.asdict(work.sizes),
-  )
-  answers = assistant.generate_batch(batch, max_new_tokens)
-  rows = {}
-  for row, example, ids in zip(work.rows, examples, answers):
-    triplet = triplets[row]
-    rows[row] = prediction_row(
+def _seen_size(triplet: Triplet, config) -> tuple[int, int]:
+  image = triplet.images[0]
+  packed = isinstance(image, PackedFile)
+  return model_size(image.size if packed else vision.image_size(image), config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answers:
+  """Answers batches of one manifest.
+
+  Attributes:
+    assistant: the model.
+    build: triplet -> example.
+    triplets: rows of the manifest.
+    offered: row -> names, of those that are scored.
+    table: grammar of boxes, or None: no answer is held to any.
+    max_new_tokens: cap on an answer.
+  """
+
+  assistant: Assistant
+  build: Callable[[Triplet], Example]
+  triplets: Sequence[Triplet]
+  offered: Mapping[int, tuple[str, ...]]
+  table: TokenTable | None
+  max_new_tokens: int
+
+  def of(self, work: Work, batch_size: int) -> dict[int, dict]:
+    """Returns row number -> prediction row."""
+    examples = [self.build(self.triplets[row]) for row in work.rows]
+    # Copies fill a short batch up: no other shape is compiled for it.
+    spare = batch_size - len(examples)
+    batch = pad_batch(
+      examples + [examples[0]] * spare,
+      config=self.assistant.config,
+      **dataclasses.asdict(work.sizes),
+    )
+    rows = work.rows + work.rows[:1] * spare
+    answer = self._chosen if work.scored else self._generated
+    return {
+      row: self._row(self.triplets[row], example, text, extra)
+      for row, example, (text, extra) in zip(
+        work.rows, examples, answer(batch, rows)
+      )
+    }
+
+  def _generated(self, batch: Batch, rows) -> Iterator[tuple[str, dict]]:
+    constraint = None
+    if self.table is not None:
+      config = self.assistant.config
+      constraint = Constraint.of(
+        self.table,
+        [
+          _seen_size(triplet, config) if _asks_boxes(triplet) else None
+          for triplet in (self.triplets[row] for row in rows)
+        ],
+      )
+    for ids in self.assistant.generate_batch(
+      batch, self.max_new_tokens, constraint=constraint
+    ):
+      yield self.assistant.tokenizer.decode(ids, skip_special=True), {}
+
+  def _chosen(self, batch: Batch, rows) -> Iterator[tuple[str, dict]]:
+    names = [self.offered[row] for row in rows]
+    for offered, likelihoods in zip(
+      names, self.assistant.log_likelihoods(batch, names)
+    ):
+      scores = {
+        name: round(float(value), 5)
+        for name, value in zip(offered, likelihoods)
+      }
+      yield offered[int(likelihoods.argmax())], {"scores": scores}
+
+  def _row(self, triplet, example, text, extra) -> dict:
+    return prediction_row(
       id=triplet.id,
       question=triplet.question,
       gt=triplet.answer,
-      prediction_text=assistant.tokenizer.decode(ids, skip_special=True),
+      prediction_text=text,
       coordinate_size=example.coordinate_size,
       model_size=example.model_size,
       task=triplet.task,
       image=_image_name(triplet),
+      **extra,
     )
-  return rows
 
 
 def _image_name(triplet: Triplet) -> str:
@@ -227,101 +331,3 @@ def _image_name(triplet: Triplet) -> str:
   image, folder = triplet.images[0], triplet.source.parent
   below = isinstance(image, Path) and image.is_relative_to(folder)
   return (image.relative_to(folder) if below else image).as_posix()
-
-
-class _Progress:
-  """The partial file: a line of settings, then one line per answered row."""
-
-  def __init__(self, path: Path, settings: dict):
-    self._path = path
-    self._settings = settings
-    self._rows = {}
-    self._file = None
-    self._whole = 0
-    if path.is_file():
-      self._read()
-
-  def _read(self) -> None:
-    """Keeps whole lines; a kill may have cut the last one."""
-    lines = self._path.read_bytes().splitlines(keepends=True)
-    lines = [line for line in lines if line.endswith(b"\n")]
-    if not lines:
-      return
-    try:
-      head, *rows = map(json.loads, lines)
-      before = head["settings"]
-      self._rows = {row["row"]: row["prediction"] for row in rows}
-    except (ValueError, TypeError, KeyError) as error:
-      raise ValueError(
-        f"{self._path} is damaged ({error}); delete it to begin anew."
-      ) from None
-    changed = [
-      name for name, now in self._settings.items() if before.get(name) != now
-    ]
-    if changed:
-      raise FileExistsError(
-        f"{self._path} belongs to a run with another {', '.join(changed)}."
-        " Give another folder, or delete it to begin anew."
-      )
-    self._whole = sum(map(len, lines))
-
-  def open(self) -> set[int]:
-    """Makes ready to append; returns the rows that are answered already."""
-    self._path.parent.mkdir(parents=True, exist_ok=True)
-    self._file = self._path.open("ab")
-    self._file.truncate(self._whole)
-    if not self._whole:
-      self._write([{"settings": self._settings}])
-    return set(self._rows)
-
-  def append(self, rows: dict[int, dict]) -> None:
-    """Adds answered rows, and hands them to the system at once."""
-    self._rows |= rows
-    self._write({"row": i, "prediction": row} for i, row in rows.items())
-
-  def _write(self, lines) -> None:
-    text = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in lines)
-    self._file.write(text.encode())
-    self._file.flush()
-
-  def rows(self) -> dict[int, dict]:
-    return self._rows
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self._file.close()
-
-
-class _Display:
-  """A live bar on a terminal; one greppable line per batch elsewhere."""
-
-  def __init__(self, total: int, done: int):
-    self._total, self._done, self._first = total, done, done
-    self._began = time.monotonic()
-    console = Console(file=sys.stdout)
-    self._bar = Progress(console=console) if console.is_terminal else None
-
-  def __enter__(self):
-    if self._bar:
-      self._bar.start()
-      self._bar.add_task("rows", total=self._total, completed=self._done)
-    return self
-
-  def advance(self, rows: int) -> None:
-    self._done += rows
-    if self._bar:
-      self._bar.advance(self._bar.task_ids[0], rows)
-      return
-    seconds = max(time.monotonic() - self._began, 1e-9)
-    rate = (self._done - self._first) / seconds
-    print(
-      f"predict {self._done}/{self._total} rows/s {rate:.2f}"
-      f" eta {(self._total - self._done) / rate:.0f} s",
-      flush=True,
-    )
-
-  def __exit__(self, *_):
-    if self._bar:
-      self._bar.stop()

@@ -8,7 +8,7 @@ L text length, V vocabulary.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -30,7 +30,10 @@ from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.hf.folders import resolve
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.peft import attach, read_adapter
-from fusar_jax.inference.generation import Decoding, generate
+from fusar_jax.inference.automaton import Automaton
+from fusar_jax.inference.generation import Constraint, Decoding, generate
+from fusar_jax.inference.likelihood import log_likelihoods
+from fusar_jax.inference.token_table import TokenTable, build_table
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
@@ -199,13 +202,48 @@ class Assistant:
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     seed: int = 0,
+    constraint: Constraint | None = None,
   ) -> list[list[int]]:
-    """As `generate`, for a padded batch of prompts (`pad_batch`)."""
-    tokens = self.config.tokens
-    decoding = Decoding(
-      max_new_tokens, temperature, seed, (tokens.end_of_turn, tokens.pad)
+    """As `generate`, for a padded batch of prompts (`pad_batch`).
+
+    Args:
+      constraint: what the rows may say (`token_table`); None: anything.
+    """
+    decoding = Decoding(max_new_tokens, temperature, seed, self._stop)
+    return generate(self.model, self.params, batch, decoding, constraint)
+
+  def token_table(self, grammars: Mapping[Hashable, Automaton]) -> TokenTable:
+    """Returns the table of a grammar's versions over the model's tokens.
+
+    Raises:
+      ValueError: see `build_table`; or there is no tokenizer.
+    """
+    return build_table(
+      grammars, self._need_tokenizer(), self.config.decoder.vocab, self._stop
     )
-    return generate(self.model, self.params, batch, decoding)
+
+  def log_likelihoods(
+    self, batch: Batch, answers: Sequence[Sequence[str]]
+  ) -> list[np.ndarray]:
+    """Returns float32[C] per row: how likely each of its C answers is.
+
+    Natural logarithms of the probability of saying just this: the end token is
+    counted. Prompts are read once, however many answers there are.
+
+    Args:
+      batch: padded prompts (`pad_batch`).
+      answers: texts, per row of the batch.
+    """
+    tokenizer = self._need_tokenizer()
+    end = self.config.tokens.end_of_turn
+    candidates = [
+      [[*tokenizer.encode(text), end] for text in row] for row in answers
+    ]
+    return log_likelihoods(self.model, self.params, batch, candidates)
+
+  @property
+  def _stop(self) -> tuple[int, ...]:
+    return (self.config.tokens.end_of_turn, self.config.tokens.pad)
 
   def _example(self, input_ids, images, anchors) -> Example:
     pixels = [_pixels(image) for image in images]

@@ -25,14 +25,16 @@ from fusar_jax.inference.automaton import (
 # Of a JSON string, what needs no escape.
 _PLAIN = set(string.printable) - set('"\\' + string.whitespace) | {" "}
 _INDENT = 4
+# Characters; without a bound, an unsure model fills its cap with one label.
+_LABEL = 40
 
 
 @functools.cache
 def box_list(size: tuple[int, int]) -> Automaton:
   """Returns the automaton of the answers about an image of (height, width).
 
-  x is a whole number in 0..width, y in 0..height. A label has one character at
-  least. That x1 <= x2 is not enforced: it would take a state for every x1;
+  x is a whole number in 0..width, y in 0..height. A label has 1 to 40
+  characters. That x1 <= x2 is not enforced: it would take a state for every x1;
   `parse_boxes` puts swapped corners right and says so.
 
   Example:
@@ -54,7 +56,7 @@ def box_list(size: tuple[int, int]) -> Automaton:
   numbers = spaced(blank, x, comma, y, comma, x, comma, y)
   corners = spaced(blank, text("["), numbers, text("]"))
   letter = one_of(_PLAIN, other=True)
-  label = chain(text('"'), letter, repeated(letter), text('"'))
+  label = chain(text('"'), letter, up_to(_LABEL - 1, letter), text('"'))
   where = spaced(blank, text('"bbox_2d"'), text(":"), corners)
   what = spaced(blank, text('"label"'), text(":"), label)
   box = spaced(gap, text("{"), where, comma, what, text("}"))

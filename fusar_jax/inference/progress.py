@@ -1,0 +1,123 @@
+"""What is answered so far: a file that survives a kill, and a bar to look at.
+
+A line is handed to the system as soon as its row is answered; a kill may cut
+the last one, which is then answered again.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+
+class Progress:
+  """The partial file: a line of settings, then one line per answered row."""
+
+  def __init__(self, path: Path, settings: dict):
+    """Reads what is there.
+
+    Args:
+      path: of the partial file.
+      settings: what a resumed run must share with the one that it goes on from.
+
+    Raises:
+      FileExistsError: the file belongs to a run with other settings.
+      ValueError: the file is damaged.
+    """
+    self._path = path
+    self._settings = settings
+    self._rows = {}
+    self._file = None
+    self._whole = 0
+    if path.is_file():
+      self._read()
+
+  def _read(self) -> None:
+    """Keeps whole lines; a kill may have cut the last one."""
+    lines = self._path.read_bytes().splitlines(keepends=True)
+    lines = [line for line in lines if line.endswith(b"\n")]
+    if not lines:
+      return
+    try:
+      head, *rows = map(json.loads, lines)
+      before = head["settings"]
+      self._rows = {row["row"]: row["prediction"] for row in rows}
+    except (ValueError, TypeError, KeyError) as error:
+      raise ValueError(
+        f"{self._path} is damaged ({error}); delete it to begin anew."
+      ) from None
+    changed = [
+      name for name, now in self._settings.items() if before.get(name) != now
+    ]
+    if changed:
+      raise FileExistsError(
+        f"{self._path} belongs to a run with another {', '.join(changed)}."
+        " Give another folder, or delete it to begin anew."
+      )
+    self._whole = sum(map(len, lines))
+
+  def open(self) -> set[int]:
+    """Makes ready to append; returns the rows that are answered already."""
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    self._file = self._path.open("ab")
+    self._file.truncate(self._whole)
+    if not self._whole:
+      self._write([{"settings": self._settings}])
+    return set(self._rows)
+
+  def append(self, rows: dict[int, dict]) -> None:
+    """Adds answered rows, and hands them to the system at once."""
+    self._rows |= rows
+    self._write({"row": i, "prediction": row} for i, row in rows.items())
+
+  def _write(self, lines) -> None:
+    text = "".join(json.dumps(v, ensure_ascii=False) + "\n" for v in lines)
+    self._file.write(text.encode())
+    self._file.flush()
+
+  def rows(self) -> dict[int, dict]:
+    """Returns row number -> prediction, of all that is answered."""
+    return self._rows
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._file.close()
+
+
+class Display:
+  """A live bar on a terminal; one greppable line per batch elsewhere."""
+
+  def __init__(self, total: int, done: int):
+    self._total, self._done, self._first = total, done, done
+    self._began = time.monotonic()
+    console = Console(file=sys.stdout)
+    self._bar = Bar(console=console) if console.is_terminal else None
+
+  def __enter__(self):
+    if self._bar:
+      self._bar.start()
+      self._bar.add_task("rows", total=self._total, completed=self._done)
+    return self
+
+  def advance(self, rows: int) -> None:
+    """Counts so many more rows as answered."""
+    self._done += rows
+    if self._bar:
+      self._bar.advance(self._bar.task_ids[0], rows)
+      return
+    seconds = max(time.monotonic() - self._began, 1e-9)
+    rate = (self._done - self._first) / seconds
+    print(
+      f"predict {self._done}/{self._total} rows/s {rate:.2f}"
+      f" eta {(self._total - self._done) / rate:.0f} s",
+      flush=True,
+    )
+
+  def __exit__(self, *_):
+    if self._bar:
+      self._bar.stop()

@@ -1,0 +1,50 @@
+"""Few shapes, and no row lost."""
+
+import dataclasses
+
+from fusar_jax.data.sizes import Sizes
+from fusar_jax.inference.batching import batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  task: str | None = None
+
+
+def shapes(lengths, batch_size=16, scored=()):
+  rows = [Row("counting")] * len(lengths)
+  sizes = [Sizes(length=n, anchors=9) for n in lengths]
+  work = list(batches(rows, sizes, batch_size, scored))
+  answered = sorted(row for batch in work for row in batch.rows)
+  assert answered == list(range(len(lengths)))
+  for batch in work:
+    assert len(batch.rows) <= batch_size
+    assert all(lengths[row] <= batch.sizes.length for row in batch.rows)
+  return [batch.sizes.length for batch in work]
+
+
+def test_few_short_rows_share_the_shape_of_longer_ones():
+  assert set(shapes([60] * 200 + [120] * 600)) == {128}
+  assert set(shapes([60] * 300 + [120] * 600)) == {64, 128}
+
+
+def test_a_long_row_does_not_make_all_others_long():
+  assert shapes([60] * 320 + [1000]) == [64] * 20 + [1024]
+
+
+def test_padding_adds_up_over_shelves():
+  """Each alone would join; together they would waste too much."""
+  lengths = [512] * 16 + [448] * 512 + [384] * 320
+  assert set(shapes(lengths)) == {384, 512}
+
+
+def test_chosen_answers_stand_in_batches_of_their_own():
+  rows = [Row()] * 5
+  sizes = [Sizes(length=60)] * 5
+  work = list(batches(rows, sizes, 2, {1, 3, 4}))
+  assert [(batch.rows, batch.scored) for batch in work] == [
+    ((1, 3), True),
+    ((4,), True),
+    ((0, 2), False),
+  ]
+  assert all(batch.sizes.anchors % 8 == 0 for batch in work)
