@@ -5,6 +5,7 @@
 #   make test     the tests that need no torch
 #   make parity   the comparisons with transformers and peft (installs torch)
 #   make beam     builds a TFDS data set with Apache Beam
+#   make browser  looks at the report in Chromium (has to be there)
 #   make lint     ruff and the floors of the package
 #   make base     makes the tiny base that comes with the package anew
 
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test parity beam lint base
+.PHONY: demo test parity beam browser lint base
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -33,6 +34,9 @@ parity: $(VENV)/installed-parity
 
 beam: $(VENV)-beam/installed
 	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py
+
+browser: $(VENV)/installed-browser
+	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/report/test_in_browser.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -64,6 +68,10 @@ $(VENV)/installed: $(VENV)/made pyproject.toml constraints.txt
 $(VENV)/installed-parity: $(VENV)/installed
 	$(PIP) $(TORCH)
 	$(PIP) -e '.[parity]'
+	@touch $@
+
+$(VENV)/installed-browser: $(VENV)/installed
+	$(PIP) -e '.[browser]'
 	@touch $@
 
 # Of its own, and without constraints.txt: Beam wants an older protobuf.

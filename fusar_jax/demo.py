@@ -36,6 +36,7 @@ from fusar_jax.training.provenance import read_json, write_json
 from fusar_jax.training.recipes import Recipe
 
 _STEPS = 8
+_LENGTHS, _ANSWERS = (128, 256), (128,)
 # Of the model, who answers what; names of manifests and of scores.
 _STAGES = {"captions": "stage1", "tasks": "stage2"}
 _BASE, _BLIND = "base", "baseline"
@@ -59,6 +60,7 @@ class Plan:
     stage1_steps, stage2_steps: of `batch_size` examples each.
     batch_size: examples a step.
     max_new_tokens: cap on an answer.
+    answered_at_once: rows whose answers are written together.
   """
 
   scenes: int = 600
@@ -68,6 +70,7 @@ class Plan:
   stage2_steps: int = 60
   batch_size: int = 16
   max_new_tokens: int = 192
+  answered_at_once: int = 64
 
 
 LONG = Plan(scenes=3000, stage1_steps=350, stage2_steps=900)
@@ -242,6 +245,9 @@ class _Demo:
       "init": str(init),
       "model.image_size": (self.plan.side, self.plan.side),
       "data.train": str(self._manifest("train", rows)),
+      # Each shape is compiled, which takes as long as some twenty steps.
+      "data.buckets": _LENGTHS,
+      "data.answer_buckets": _ANSWERS,
       "batch_size": self.plan.batch_size,
       "steps": steps,
       "log_every_steps": 5,
@@ -258,6 +264,7 @@ class _Demo:
         *("--model", model, "--data", self._manifest("unseen", rows)),
         *("--out", self._predictions(name).parent),
         *("--max-new-tokens", self.plan.max_new_tokens),
+        *("--batch-size", self.plan.answered_at_once),
       )
 
   def _answers(self, rows: str) -> list[Answer]:
