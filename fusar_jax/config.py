@@ -83,9 +83,9 @@ PRESETS = {
       tied=True,
       # Text turns by all frequencies, whichever section they are in. Time,
       # which is the same for a whole image, needs one; rows get 0.78 to 0.47
-      # radians, columns 0.37 and less, since with Qwen's sections and base of 1e6 the
-      # six columns there are would look alike. A lower base would leave few
-      # frequencies that are low enough to match content over the distance
+      # radians, columns 0.37 and less, since with Qwen's sections and base of
+      # 1e6 the six columns there are would look alike. A lower base would leave
+      # few frequencies that are low enough to match content over the distance
       # between a text and its image.
       mrope_section=(1, 3, 28),
       rope_theta=3000.0,

@@ -129,7 +129,7 @@ def prediction_row(
   row["parse_error"] = parsed.error
   found = boxes_lib.scale(parsed.boxes, seen, size)
   sure = [{}] * len(parsed)
-  if parsed.scores is not None:
+  if parsed.scores is not None and len(parsed):
     sure = [{"score": round(v, 4)} for v in parsed.scores.tolist()]
   row["detections"] = [
     {"bbox_2d": [round(v, 2) for v in box], "label": label, **score}
@@ -137,7 +137,7 @@ def prediction_row(
   ]
   if seen != size and parsed.error is None:
     text = boxes_lib.format_boxes(found, parsed.labels)
-    if parsed.scores is not None:
+    if parsed.scores is not None and len(parsed):
       items = [item | score for item, score in zip(json.loads(text), sure)]
       text = json.dumps(items, ensure_ascii=False)
     row["prediction_text"], row["raw_text"] = text, prediction_text
