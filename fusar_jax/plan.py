@@ -76,6 +76,8 @@ def run() -> bool:
     _ANSWERS.value or config.data.answer_buckets[0],
     _ANCHORS.value,
   )
+  sizes = tuple(config.mesh[axis] for axis in ("data", "fsdp", "tensor"))
+  mesh = sizes if _MESH.value is None else parse_mesh(_MESH.value)
   console = Console()
   console.print(
     f"{where.name}: {where.chips} chips {where.topology};"
@@ -85,8 +87,6 @@ def run() -> bool:
   planner = Planner(config, where, shape)
   if _SEARCH.value:
     return _search(planner, console, where)
-  sizes = tuple(config.mesh[axis] for axis in ("data", "fsdp", "tensor"))
-  mesh = sizes if _MESH.value is None else parse_mesh(_MESH.value)
   choice, accumulation = planner.choice(mesh, _SAMPLES.value)
   console.print(
     f"train {choice.flags(where.chips, accumulation)}", soft_wrap=True

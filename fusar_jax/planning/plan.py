@@ -20,6 +20,7 @@ from fusar_jax.planning.chips import Slice
 from fusar_jax.planning.compile import DoesNotFit, Memory
 from fusar_jax.planning.flops import Work
 from fusar_jax.planning.prediction import Prediction, predict
+from fusar_jax.planning.search import Choice
 from fusar_jax.training import partition, program, sharding
 
 AUTO = "auto"
@@ -52,7 +53,7 @@ class StepPlan:
     prediction: of one step.
   """
 
-  choice: search.Choice
+  choice: Choice
   accumulation: int
   memory: Memory
   work: list[Work]
@@ -100,7 +101,7 @@ class Planner:
 
   def choice(
     self, mesh: str | tuple[int, int, int], samples: int | None
-  ) -> tuple[search.Choice, int]:
+  ) -> tuple[Choice, int]:
     """Returns the config's choice, and its accumulation.
 
     Args:
@@ -128,10 +129,10 @@ class Planner:
         config, self.model, chips, samples * chips, self._where.chip.memory
       )
     data, fsdp, tensor = self._mesh(mesh).devices.shape
-    choice = search.Choice((data, fsdp, tensor), samples, config.remat)
+    choice = Choice((data, fsdp, tensor), samples, config.remat)
     return choice, accumulation
 
-  def step(self, choice: search.Choice, accumulation: int = 1) -> StepPlan:
+  def step(self, choice: Choice, accumulation: int = 1) -> StepPlan:
     """Compiles a train step.
 
     Raises:
@@ -152,7 +153,7 @@ class Planner:
     )
     return StepPlan(choice, accumulation, compiled.memory, work, prediction)
 
-  def decoding(self, choice: search.Choice, new_tokens: int) -> DecodingPlan:
+  def decoding(self, choice: Choice, new_tokens: int) -> DecodingPlan:
     """Compiles the program that answers, with a micro-batch of prompts.
 
     Raises:
@@ -211,7 +212,7 @@ class Planner:
     winner, _, proven = search.best(found, measure, tries)
     return plans.get(winner), proven
 
-  def knobs(self, choice: search.Choice) -> list[str]:
+  def knobs(self, choice: Choice) -> list[str]:
     """What makes a step smaller, the cheapest first."""
     chips, (_, fsdp, tensor) = self._where.chips, choice.mesh
     knobs = []
