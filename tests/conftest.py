@@ -97,6 +97,12 @@ def manifest(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def shrunk() -> dict:
+  """Fields of a config that make the tiny model tinier, and its run short."""
+  return dict(_SHRUNK)
+
+
+@pytest.fixture(scope="session")
 def make_config():
   """make_config(name, manifest, arg=None, **overrides) -> ConfigDict."""
   return _make_config

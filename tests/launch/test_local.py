@@ -1,6 +1,5 @@
 """A pod on one machine: the real command in two processes of two devices."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,33 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
 
 
-@pytest.fixture(scope="module")
-def arguments(tmp_path_factory) -> list[str]:
-  """Of stage 0, on the smallest model, with as many rows as two batches."""
-  folder = tmp_path_factory.mktemp("pictures")
-  rng = np.random.default_rng(0)
-  rows = []
-  for i in range(16):
-    picture = rng.integers(0, 255, (56, 56, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(folder / f"{i}.png")
-    answer = f"There are {i % 4} ships."
-    rows.append(
-      {"id": f"row-{i}", "image": f"{i}.png", "question": "How many ships?"}
-      | {"answer": answer, "coordinate_size": 56}
-    )
-  manifest = folder / "manifest.jsonl"
-  manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  path = ROOT / "tests" / "test_train_command.py"
-  spec = importlib.util.spec_from_file_location("train_command", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  values = module.SHRUNK | {
+@pytest.fixture
+def arguments(manifest, shrunk) -> list[str]:
+  """Of stage 0, on the smallest model."""
+  values = shrunk | {
     "steps": STEPS,
     "log_every_steps": 1,
     "data.train": manifest,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusar_jax.config import preset
+from fusar_jax.model.config import FRAMES
 from fusar_jax.model.fusar_gpt import FusarGPT, _smallest_batch, init_params
 
 
@@ -40,20 +41,20 @@ def test_frames_are_rolled_normalised_visual_tokens():
   visual = np.asarray(apply(params, model.visual_tokens))[:, 0]
   length, width = hidden.shape[1:]
   np.testing.assert_array_equal(both[:, :length], hidden)
-  assert both.shape == (1, length + 10, width)
+  assert both.shape == (1, length + 2 * FRAMES, width)
   spoken = visual / np.sqrt((visual**2).mean(-1, keepdims=True) + 1e-6)
-  for frame in range(5):
+  for frame in range(FRAMES):
     rolled = np.roll(spoken, frame * width // 8, axis=-1)
     np.testing.assert_allclose(both[:, length + frame], rolled[:, 0], rtol=1e-5)
     # The batch's visual token stands first.
     rolled = np.roll(halfway[:, 0], frame * width // 8, axis=-1)
     np.testing.assert_allclose(
-      both[:, length + 5 + frame], rolled, rtol=1e-4, atol=1e-5
+      both[:, length + FRAMES + frame], rolled, rtol=1e-4, atol=1e-5
     )
 
   def loss(params):
     return jnp.sum(
-      apply(params, model.hidden_and_spoken)[:, length : length + 5] ** 3
+      apply(params, model.hidden_and_spoken)[:, length : length + FRAMES] ** 3
     )
 
   tower = jax.grad(loss)(params)["visual"]

@@ -64,7 +64,8 @@ def test_boxes_lie_inside_and_apart(scenes):
 
 def test_targets_come_in_reading_order(scenes):
   for _, found in scenes:
-    middles = [target.box[1] + target.box[3] for target in found]
+    boxes = [target.box for target in found]
+    middles = [((y0 + y1) / 2 // 28, x0 + x1) for x0, y0, x1, y1 in boxes]
     assert middles == sorted(middles)
 
 
