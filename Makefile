@@ -47,7 +47,7 @@ lint: $(VENV)/installed
 BASE := runs/base
 base: $(VENV)/installed
 	test -e $(BASE)/data || $(BIN)/python -m fusar_jax.simulate \
-	  --out $(BASE)/data --scenes 5000 --seed 1000 --looking
+	  --out $(BASE)/data --scenes 16000 --seed 1000 --looking
 	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
 	  --config.data.train=$(BASE)/data/looking.jsonl --config.steps=6000 \
 	  --workdir $(BASE)/stage0

@@ -10,7 +10,7 @@ they are called, of images alone. Real images can be added (manifests with
 commas); what was so made carries their terms.
 
 COMMAND (a laptop; `make base` makes the shipped one so, in all its steps):
-  python -m fusar_jax.simulate --out data/base --scenes 5000 --looking
+  python -m fusar_jax.simulate --out data/base --scenes 16000 --looking
   python -m fusar_jax.train --config configs/stage0_tiny.py \
       --config.data.train=data/base/looking.jsonl --config.steps=6000 \
       --workdir runs/stage0

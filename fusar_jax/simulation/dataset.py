@@ -38,7 +38,7 @@ from fusar_jax.simulation.scene_files import write_pair, write_rasters
 from fusar_jax.tasks.predictions import TASKS
 
 # Raised whenever the same seed no longer gives the same bytes.
-VERSION = 3
+VERSION = 4
 _QUESTIONS, _LOOKING = 1, 2
 # OpenBLAS and MKL both listen to it.
 _THREADS = "OMP_NUM_THREADS"

@@ -11,7 +11,7 @@ from fusar_jax.simulation.dataset import Plan, simulate
 from fusar_jax.simulation.looking import LIST, held, listing, rows
 from fusar_jax.simulation.scenes import draw_scene
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import captioning
+from fusar_jax.tasks import captioning, grounding
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,31 @@ def test_a_list_worked_out():
   assert told == "2: a ship [1, 2, 3, 4]; a plane [5, 6, 7, 8]."
 
 
-def test_counts_are_of_what_was_asked(asked):
-  kinds = set()
-  for scene, row in asked["count"]:
-    kind = re.fullmatch(r"How many (.*)s stand out\?", row["question"])[1]
-    kinds.add(kind)
-    names = [
-      label for label in scene.labels if kind in (label.split()[-1], "target")
-    ]
-    assert row["answer"] == str(len(names))
-  assert kinds == {"ship", "plane", "target"}
+def test_counts_parts_and_boxes_are_of_the_kind_that_was_asked(asked):
+  words = {
+    "count": r"How many (.*)s are there\?",
+    "parts": r"In which parts are (.*)s\?",
+    "boxes": r"Box all (.*)s\.",
+  }
+  for name, pattern in words.items():
+    kinds = set()
+    for scene, row in asked[name]:
+      kind = re.fullmatch(pattern, row["question"])[1]
+      kinds.add(kind)
+      boxes = [
+        box
+        for box, label in zip(scene.boxes, scene.labels)
+        if label.endswith(kind)
+      ]
+      if name == "count":
+        assert row["answer"] == str(len(boxes))
+      elif name == "parts":
+        assert row["answer"] == grounding.answer(boxes, scene.image.shape)
+      else:
+        told = boxes_lib.parse_boxes(row["answer"])
+        assert told.boxes.reshape(-1, 4).tolist() == boxes
+        assert set(told.labels) <= {kind}
+    assert kinds == {"ship", "plane"}
 
 
 def test_what_is_pointed_at_is_named(asked):
@@ -85,25 +100,34 @@ def test_where_names_a_target_that_is_alone_of_its_class(asked):
     assert ast.literal_eval(row["answer"]) == box
 
 
-def test_json_and_fields_are_read_as_answers_are(asked):
-  for scene, row in asked["json"]:
-    parsed = boxes_lib.parse_boxes(row["answer"])
-    assert parsed.boxes.tolist() == scene.boxes
-    assert parsed.labels == tuple(scene.labels)
+def test_fields_are_those_of_the_caption(asked):
+  numbers = set()
   for scene, row in asked["fields"]:
     told = captioning.parse(row["answer"]).fields
-    assert len(told) == 2
-    assert "Distribution" in told
+    numbers.add(len(told))
     assert all(text == scene.caption[name] for name, text in told.items())
+  assert numbers == {1, 2, 3, 4}
 
 
-def test_questions_of_stage_2_are_repeated_and_not_answered(asked):
-  tasks = set()
-  for _, row in asked["repeat"]:
-    assert row["question"] == f"Repeat: {row['answer']}"
-    words = ("count the", "3 x 3", "detect the", "bounding box")
-    tasks.add(next(w for w in words if w in row["answer"]))
-  assert len(tasks) == 4
+def test_questions_of_stage_2_are_shortened_and_not_answered(asked):
+  """What is asked in short is the same kind of thing as what is asked."""
+  short = {
+    "count the": "How many",
+    "3 x 3": "In which parts",
+    "detect the": "Box all",
+    "bounding box": "What is in",
+  }
+  seen = set()
+  for _, row in asked["short"]:
+    words = next(w for w in short if w in row["question"])
+    seen.add(words)
+    assert row["answer"].startswith(short[words])
+    if words == "bounding box":
+      assert re.search(r"\[.*?\]", row["question"])[0] in row["answer"]
+    else:
+      kind = re.search(r"(ship|plane)s", row["answer"])[1]
+      assert f": {kind}." in row["question"]
+  assert len(seen) > 2
 
 
 def test_no_row_has_anchors_and_all_have_all_boxes(asked):
