@@ -13,8 +13,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
 
-# "batch" rows, or the images of rows; "heads" of attention, queries' or keys'.
-LOGICAL = {"batch": (DATA, FSDP), "heads": (TENSOR,)}
+# "batch" rows, or the images of rows; "heads" of attention, queries' or keys';
+# "split": columns or rows of a kernel that is about to be used.
+LOGICAL = {"batch": (DATA, FSDP), "heads": (TENSOR,), "split": (TENSOR,)}
 
 _scope: list[Mesh] = []
 

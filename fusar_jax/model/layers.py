@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fusar_jax.model.activations import place
 from fusar_jax.model.config import LoRAConfig
 
 # Preserves the size of its input at any width; models that are loaded never see
@@ -18,6 +19,12 @@ def _uniform_fan_in(key, shape, dtype=jnp.float32):
   """U(-1/sqrt(in), 1/sqrt(in)): torch's Linear, and PEFT's lora_A."""
   bound = shape[-2] ** -0.5
   return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+# How "tensor" cuts a kernel: rows of some, no part of the tower's fused qkv
+# (a cut would fall within q, k or v), columns of all others.
+_ROWS = ("o_proj", "down_proj", "proj", "mlp_2")
+_SPLITS = dict.fromkeys(_ROWS, ("split", None)) | {"qkv": (None, None)}
 
 
 def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -50,7 +57,10 @@ class Dense(nn.Module):
     width = x.shape[-1]
     x = x.astype(self.dtype)
     kernel = self.param("kernel", _kernel_init, (width, self.features))
-    y = project(x, kernel.astype(self.dtype))
+    # Gathered in one piece: else the compiler may turn every product into a
+    # loop over the pieces, dozens a layer, and takes minutes more.
+    split = _SPLITS.get(self.name, (None, "split"))
+    y = project(x, place(kernel.astype(self.dtype), *split))
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       y = y + bias.astype(self.dtype)
@@ -60,8 +70,8 @@ class Dense(nn.Module):
       b = self.param("lora_b", nn.initializers.zeros, (rank, self.features))
       if self.lora.dropout and not deterministic:
         x = dropout(x, self.lora.dropout, self.make_rng("dropout"))
-      low = project(x, a.astype(self.dtype)) * self.lora.scale
-      y = y + project(low, b.astype(self.dtype))
+      a, b = (place(w.astype(self.dtype), None, None) for w in (a, b))
+      y = y + project(project(x, a) * self.lora.scale, b)
     return y
 
 

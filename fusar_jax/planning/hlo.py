@@ -54,15 +54,12 @@ class Collective:
     groups: of partition numbers; for a permutation the pairs.
     times: how often it runs.
     bytes: that one chip receives, each time, if nothing is sent twice.
-    channel: names it: the compiler spreads one exchange over several fusions
-      that compute beside it.
   """
 
   kind: str
   groups: tuple[tuple[int, ...], ...]
   times: int
   bytes: float
-  channel: str | None = None
 
   @property
   def total(self) -> float:
@@ -139,6 +136,20 @@ class _Program:
     self._computations, self.entry = parsed.computations, parsed.entry
     self._partitions = parsed.partitions
     self._known: dict[str, Traffic] = {}
+    # The compiler spreads an exchange over several fusions that compute beside
+    # it, also over those of a loop that runs meanwhile.
+    self._starts = {
+      name
+      for name, lines in self._computations.items()
+      if any(
+        i.root and "AsyncCollectiveStart" in i.rest for i in lines.values()
+      )
+    }
+    self._started = {
+      i.attribute("channel_id")
+      for name in self._starts
+      for i in self._computations[name].values()
+    } - {None}
 
   def traffic(self, name: str) -> Traffic:
     """All that happens in a computation and what it calls."""
@@ -146,12 +157,7 @@ class _Program:
       total = Traffic()
       for instruction in self._computations[name].values():
         total += self._one(instruction, name)
-      exchanges = {
-        (c.channel or n, c.times): c for n, c in enumerate(total.collectives)
-      }
-      self._known[name] = dataclasses.replace(
-        total, collectives=tuple(exchanges.values())
-      )
+      self._known[name] = total
     return self._known[name]
 
   def endless(self) -> list[Traffic]:
@@ -186,19 +192,36 @@ class _Program:
     return total
 
   def _trips(self, i: Instruction) -> int | None:
-    known = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', i.rest)
-    if known:
-      return int(known[1])
-    # A counted loop from 0 ends at the constant of its condition.
-    found = [
+    """Turns of a loop that counts up from 0 to a constant; None: not told."""
+    condition = self._computations[i.attribute("condition")]
+    limits = [
       int(c.rest.split(")")[0])
-      for c in self._computations[i.attribute("condition")].values()
-      if c.opcode == "constant"
-      and c.arrays
-      and c.arrays[0].shape == ()
-      and re.match(r"\d+\)", c.rest)
+      for c in condition.values()
+      if c.opcode == "constant" and re.match(r"\d+\)", c.rest)
     ]
-    return found[0] if len(found) == 1 else None
+    if len(limits) != 1:
+      return None
+    return -(-limits[0] // self._step(i, condition))
+
+  def _step(self, i: Instruction, condition) -> int:
+    """What a loop's counter grows by in a turn: bodies may hold two."""
+    root = next(c for c in condition.values() if c.root)
+    counters = [
+      int(condition[name].attribute("index"))
+      for name in root.operands
+      if name in condition and condition[name].opcode == "get-tuple-element"
+    ]
+    body = self._computations[i.attribute("body")]
+    end = next(c for c in body.values() if c.root)
+    if len(counters) != 1 or end.opcode != "tuple":
+      return 1
+    grown = body.get(end.operands[counters[0]])
+    steps = [
+      int(body[name].rest.split(")")[0])
+      for name in (grown.operands if grown and grown.opcode == "add" else ())
+      if name in body and body[name].opcode == "constant"
+    ]
+    return steps[0] if len(steps) == 1 else 1
 
   def _arrays(self, where: str, name: str) -> tuple[Array, ...]:
     found = self._computations[where].get(name)
@@ -287,13 +310,14 @@ class _Program:
     kind = i.opcode.removesuffix("-start")
     if kind not in _COLLECTIVES:
       return None
+    if i.attribute("channel_id") in self._started and where not in self._starts:
+      return None  # A later part of an exchange that was counted at its start.
     operands = [a for n in i.operands for a in self._arrays(where, n)]
     given = sum(a.bytes for a in operands)
-    channel = i.attribute("channel_id")
     if kind == "collective-permute":
       listed = re.search(r"source_target_pairs=\{(.*?\})\}", i.rest)
       members = pairs(listed[1]) if listed else ()
-      return Collective(kind, members, 1, float(given), channel)
+      return Collective(kind, members, 1, float(given))
     members = groups(i.rest, self._partitions)
     size = len(members[0])
     share = {
@@ -302,7 +326,7 @@ class _Program:
       "reduce-scatter": (size - 1) / size,
       "all-to-all": (size - 1) / size,
     }[kind]
-    return Collective(kind, members, 1, given * share, channel)
+    return Collective(kind, members, 1, given * share)
 
 
 def _written(i: Instruction) -> tuple[Array, ...]:

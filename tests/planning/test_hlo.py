@@ -51,15 +51,34 @@ def test_groups_as_turned_ranges_and_as_axes_of_a_mesh(groups):
   assert hlo.read(text).collectives[1].groups == ((0, 2), (1, 3))
 
 
-def test_an_exchange_that_is_spread_over_fusions_counts_once():
-  """The parts carry one channel."""
-  part = "  %again = bf16[8,16]{1,0} all-gather(%slice), channel_id=1,"
-  gather = "  %y = bf16[2,16]{1,0} dot"
+def test_an_exchange_that_is_spread_over_fusions_counts_where_it_starts():
+  """It starts before the loop, goes on beside the loop's work, and ends
+  behind it: 3 pieces of 256 B arrive once, not five times more."""
   text = PROGRAM.replace(
-    gather, f"{part} replica_groups=[1,4]<=[4], dimensions={{1}}\n{gather}"
+    "%body (state", (FOLDER / "spread.hlo").read_text() + "\n%body (state"
   )
-  kinds = [c.kind for c in hlo.read(text).collectives]
-  assert kinds.count("all-gather") == 1
+  text = text.replace(
+    "  %start = s32[]",
+    "  %begun = (bf16[8,16]{1,0}, bf16[32,16]{1,0}) fusion(%x.3), calls=%begin\n"
+    "  %start = s32[]",
+  )
+  text = text.replace(
+    "  %y = bf16[2,16]{1,0} dot(%x, %gathered)",
+    "  %going = bf16[32,16]{1,0} fusion(%gathered), calls=%go_on\n"
+    "  %y = bf16[2,16]{1,0} dot(%x, %gathered)",
+  )
+  spread = [c for c in hlo.read(text).collectives if c.bytes == 3 * 256]
+  assert [(c.kind, c.times) for c in spread] == [("all-gather", 1)]
+
+
+def test_a_loop_whose_body_holds_two_turns():
+  """Counts to 5 by 2: three turns."""
+  end = "tuple(%i, %x, %w)\n}\n\n%condition"
+  text = PROGRAM.replace(end, end.replace("%i", "%more")).replace(
+    "  ROOT %next",
+    "  %two = s32[] constant(2)\n  %more = s32[] add(%i, %two)\n  ROOT %next",
+  )
+  assert hlo.read(text).collectives[0].times == 3
 
 
 def test_a_batched_product_written_as_a_convolution():
