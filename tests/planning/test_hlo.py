@@ -59,7 +59,8 @@ def test_an_exchange_that_is_spread_over_fusions_counts_where_it_starts():
   )
   text = text.replace(
     "  %start = s32[]",
-    "  %begun = (bf16[8,16]{1,0}, bf16[32,16]{1,0}) fusion(%x.3), calls=%begin\n"
+    "  %begun = (bf16[8,16]{1,0}, bf16[32,16]{1,0}) fusion(%x.3),"
+    " calls=%begin\n"
     "  %start = s32[]",
   )
   text = text.replace(
