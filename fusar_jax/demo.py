@@ -25,16 +25,20 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax import convert, evaluate, predict, simulate
-from fusar_jax.hf.folders import TINY_BASE, resolve
+from fusar_jax.hf.folders import TINY_BASE
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import Answer, read_answers
 from fusar_jax.report.curves import read_curves
 from fusar_jax.report.evaluation import REPORT
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import Score, read_scores
-from fusar_jax.training.provenance import read_json, write_json
+from fusar_jax.training import provenance
+from fusar_jax.training.compile_cache import compile_cache
+from fusar_jax.training.provenance import read_json
 from fusar_jax.training.recipes import Recipe
+from fusar_jax.training.settings import settle
 
+_SETTINGS = "demo.json"
 _STEPS = 8
 _LENGTHS, _ANSWERS = (128, 256), (128,)
 # Of the model, who answers what; names of manifests and of scores.
@@ -91,17 +95,19 @@ def run(
       the repository and are not installed with it.
     RuntimeError: a step failed; it has told why.
     ValueError, OSError: as `train_and_evaluate`; or `out` holds a demo of
-      another plan.
+      other settings.
   """
   demo = _Demo(Path(out), plan, str(base))
   demo.begin()
-  demo.simulate()
-  demo.train()
-  demo.predict()
-  metrics = demo.score()
-  demo.export()
-  demo.report(metrics)
-  demo.summarise(metrics)
+  # Its models answer by the same programs, each compiled once.
+  with compile_cache(demo.out / "compiled"):
+    demo.simulate()
+    demo.train()
+    demo.predict()
+    metrics = demo.score()
+    demo.export()
+    demo.report(metrics)
+    demo.summarise(metrics)
   return metrics
 
 
@@ -116,16 +122,15 @@ class _Demo:
 
   def begin(self) -> None:
     """Refuses what would fail minutes later."""
-    resolve(self.base)
-    now = {"plan": dataclasses.asdict(self.plan), "base": self.base}
-    path = self.out / "demo.json"
-    if path.is_file() and (before := read_json(path)) != now:
-      raise ValueError(
-        f"{self.out} holds a demo of another plan: {before} there, {now} now."
-        " Give another --out, or the same plan to go on."
-      )
-    self.out.mkdir(parents=True, exist_ok=True)
-    write_json(path, now)
+    source = provenance.describe(self.base, self.out)
+    settle(
+      self.out / _SETTINGS,
+      {
+        **dataclasses.asdict(self.plan),
+        "base": self.base,
+        "base_sha256": source.sha256,
+      },
+    )
 
   def simulate(self) -> None:
     self._tell("simulate scenes with radar, AlphaEarth-like anchors and words")
@@ -202,7 +207,7 @@ class _Demo:
       samples=[answer for rows in _STAGES for answer in self._answers(rows)],
       curves=read_curves(runs),
       provenance={
-        "demo": read_json(self.out / "demo.json"),
+        "demo": read_json(self.out / _SETTINGS),
         "unseen scenes": lineage.shortened(
           read_json(self.out / "data" / "unseen" / "dataset.json")
         ),

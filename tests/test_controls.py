@@ -118,17 +118,20 @@ def test_conditions_reach_the_model(controls):
   assert all(control != aligned for control in given.values())
 
 
+@pytest.mark.parametrize("condition", ["aligned", "zeros"])
 def test_a_model_is_asked_and_scored_in_one(
-  controls, model, manifest, tmp_path, capsys
+  controls, model, manifest, tmp_path, capsys, condition
 ):
   """`--model` gives the answers and the scores of the two commands."""
   arguments = [
     a for a in command(model, manifest, tmp_path) if a != "--controls"
   ]
+  if condition != "aligned":
+    arguments += ["--anchors", condition]
   assert evaluate.main(arguments) == 0
-  assert answers(tmp_path) == answers(controls / "aligned")
+  assert answers(tmp_path) == answers(controls / condition)
   metrics = json.loads((tmp_path / "metrics.json").read_text())
-  expected = json.loads((controls / "aligned" / "metrics.json").read_text())
+  expected = json.loads((controls / condition / "metrics.json").read_text())
   assert metrics == expected
   assert (tmp_path / "report.html").is_file()
   assert evaluate.main(arguments) == 1
@@ -176,7 +179,7 @@ def test_an_interrupted_call_goes_on_and_another_is_refused(
   assert (controls / "none" / predict.FINISHED).stat().st_mtime_ns == kept
   other = [*command(model, manifest, controls), "--limit", "3"]
   assert evaluate.main(other) == 1
-  assert "another limit" in capsys.readouterr().err
+  assert "limit None there, 3 now" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_data_set_of_one_image_is_refused_before_any_answer(

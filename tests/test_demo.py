@@ -144,7 +144,7 @@ def test_a_second_run_repeats_nothing(told, base):
 
 
 def test_another_plan_needs_another_folder(told, base):
-  with pytest.raises(ValueError, match="another plan"):
+  with pytest.raises(FileExistsError, match=r"scenes .* there, 9 now"):
     demo.run(told[0], dataclasses.replace(SMALL, scenes=9), base)
 
 

@@ -180,7 +180,7 @@ def test_answers_reach_the_tables(told, plan):
 
 
 def test_another_plan_needs_another_folder(told, plan):
-  with pytest.raises(ValueError, match="scenes 8 there, 9 now"):
+  with pytest.raises(FileExistsError, match="scenes 8 there, 9 now"):
     study.run(told[0], dataclasses.replace(plan, scenes=9), SEEDS)
 
 

@@ -43,6 +43,7 @@ from fusar_jax.report.scoring import (
 from fusar_jax.simulation import dataset
 from fusar_jax.training import provenance
 from fusar_jax.training.recipes import Recipe
+from fusar_jax.training.settings import settle
 
 _ROWS = ("captions", "tasks")
 # What is written last of a folder of answers.
@@ -112,7 +113,7 @@ class Study:
       FileNotFoundError: no base, or no configs beside the package.
       RuntimeError: a run was asked to stop; the same call goes on.
       ValueError, OSError: as `train_and_evaluate` and `predict`; or the folder
-        holds a study of another plan.
+        holds a study of other settings.
     """
     self._begin()
     self._simulate()
@@ -163,19 +164,7 @@ class Study:
     """Refuses what would fail, or mix, hours later."""
     source = provenance.describe(self._plan.init, self._out)
     now = dataclasses.asdict(self._plan) | {"init_sha256": source.sha256}
-    path = self._out / "plan.json"
-    before = provenance.read_json(path) if path.is_file() else now
-    changed = [name for name in now if before.get(name) != now[name]]
-    if changed:
-      told = ", ".join(
-        f"{name} {before.get(name)} there, {now[name]} now" for name in changed
-      )
-      raise ValueError(
-        f"{self._out} holds a study of another plan: {told}. Give another"
-        " --out, or the same plan to go on."
-      )
-    self._out.mkdir(parents=True, exist_ok=True)
-    provenance.write_json(path, now)
+    settle(self._out / "plan.json", now)
     if not jax.config.jax_compilation_cache_dir:
       # Dozens of runs, few programs: each is compiled once.
       compiled = str(self._out / "compiled")

@@ -11,7 +11,7 @@ from fusar_jax.data.anchor_conditions import CONDITIONS, AnchorCondition
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.inference.answering import FINISHED, identity, predict
 from fusar_jax.inference.assistant import load
-from fusar_jax.training import provenance
+from fusar_jax.training.settings import settle
 
 _SETTINGS = "settings.json"
 
@@ -26,13 +26,15 @@ def predict_controls(
   batch_size: int = 16,
   max_new_tokens: int = 256,
   limit: int | None = None,
+  constrain: str | None = None,
+  choices: bool = False,
 ) -> dict[str, Path]:
   """Returns condition -> predictions.jsonl, in the order of CONDITIONS.
 
   Args:
     out: folder; it gets one folder per condition.
-    model, data, adapter, legacy_sigma, batch_size, max_new_tokens, limit: see
-      `fusar_jax.inference.answering.predict`.
+    model, data, adapter, legacy_sigma, batch_size, max_new_tokens, limit,
+    constrain, choices: see `fusar_jax.inference.answering.predict`.
 
   Raises:
     FileExistsError: the folder holds answers of another model, other rows or
@@ -49,18 +51,12 @@ def predict_controls(
     "batch_size": batch_size,
     "max_new_tokens": max_new_tokens,
     "limit": limit,
+    "constrain": constrain,
+    # None: as in files from before there were any.
+    "choices": choices or None,
   }
-  path = out / _SETTINGS
-  before = provenance.read_json(path) if path.is_file() else settings
-  changed = [name for name in settings if before.get(name) != settings[name]]
-  if changed:
-    raise FileExistsError(
-      f"{out} holds controls of another {', '.join(changed)}; give another"
-      " folder, or delete it."
-    )
   assistant = load(model, adapter=adapter, legacy_sigma=legacy_sigma)
-  out.mkdir(parents=True, exist_ok=True)
-  provenance.write_json(path, settings)
+  settle(out / _SETTINGS, settings)
   answers = {}
   for name in CONDITIONS:
     answers[name] = out / name / FINISHED
@@ -76,6 +72,8 @@ def predict_controls(
       batch_size=batch_size,
       max_new_tokens=max_new_tokens,
       limit=limit,
+      constrain=constrain,
+      choices=choices,
       assistant=assistant,
     )
   return answers

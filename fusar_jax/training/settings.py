@@ -1,0 +1,40 @@
+"""What a folder of work was begun with: the same call goes on, another is told.
+
+Demos, studies and controls take minutes to hours and go on after an
+interruption. Parts made with other settings must not mix in one folder.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fusar_jax.training.provenance import read_json, write_json
+
+
+def settle(path: str | os.PathLike, settings: Mapping[str, Any]) -> None:
+  """Writes the settings to a file, or finds the same ones there.
+
+  Args:
+    path: JSON file in the folder of the work; the folder is made.
+    settings: name -> value that JSON can hold.
+
+  Raises:
+    FileExistsError: the file holds other settings; each is named.
+  """
+  path = Path(path)
+  if not path.is_file():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+    return
+  before = read_json(path)
+  changed = [
+    f"{name} {before.get(name)} there, {settings.get(name)} now"
+    for name in {**before, **settings}
+    if before.get(name) != settings.get(name)
+  ]
+  if changed:
+    raise FileExistsError(
+      f"{path.parent} was begun with other settings: {'; '.join(changed)}."
+      " Give another folder, or the same settings to go on."
+    )
