@@ -17,9 +17,9 @@ from its answer) and report.html: scores, figures, answers, training curves and
 where all came from, with pictures if --manifest names images that are at hand.
 An answer that cannot be read counts as an empty one, and is counted; a row that
 is no row of predictions is an error, and nothing is written. With --model the
-answers are given first, as `python -m fusar_jax.predict` does. `--baseline`
-scores answers that look at no image: the most common count, set of cells, class
-and caption of the training manifest, and no box.
+answers are given first, as `python -m fusar_jax.predict` does, with its
+options. `--baseline` scores answers that look at no image: the most common
+count, set of cells, class and caption of the training manifest, and no box.
 
 `--against` tests two models on the same rows (McNemar, paired bootstrap) and
 writes comparison.json; either may be a predictions file or a folder of scores,
@@ -37,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fusar_jax.inference.options import OPTIONS, add_options, flag
 from fusar_jax.report import comparisons
 from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.score_table import HEADLINE
@@ -55,14 +56,6 @@ from fusar_jax.tasks.predictions import Prediction
 
 # A file has no width, and a table of tests is wide.
 _FILE_WIDTH = 110
-# Options of `predict`, which only a model has a use for.
-_ANSWERING = (
-  "adapter",
-  "legacy_sigma",
-  "batch_size",
-  "max_new_tokens",
-  "limit",
-)
 # Scores for the terminal besides the HEADLINE.
 _MORE = {"captioning": ("bleu_4", "rouge_l", "cider")}
 # Of answers that could not be read, and of rows without one.
@@ -194,12 +187,7 @@ def parser() -> argparse.ArgumentParser:
     "--model",
     help="answer --manifest by this run folder, Hugging Face folder or hub id",
   )
-  answering = p.add_argument_group("with --model", "as of predict")
-  answering.add_argument("--adapter")
-  answering.add_argument("--legacy-sigma", type=float)
-  answering.add_argument("--batch-size", type=int, default=16)
-  answering.add_argument("--max-new-tokens", type=int, default=256)
-  answering.add_argument("--limit", type=int)
+  add_options(p.add_argument_group("with --model", "as of predict"))
   return p
 
 
@@ -221,9 +209,11 @@ def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     p.error("--acc50 goes with scores, not with --against and --controls")
   if args.no_report and (args.against or args.controls or args.baseline):
     p.error("--no-report goes with --predictions or --model alone")
-  for name in _ANSWERING:
+  if args.controls and args.anchors:
+    p.error("--controls shows anchors in every way: leave --anchors out")
+  for name in OPTIONS:
     if not args.model and getattr(args, name) != p.get_default(name):
-      p.error(f"--{name.replace('_', '-')} goes with --model only")
+      p.error(f"{flag(name)} goes with --model only")
 
 
 def _answer(args: argparse.Namespace) -> str:
@@ -237,7 +227,7 @@ def _answer(args: argparse.Namespace) -> str:
 
 
 def _options(args: argparse.Namespace) -> dict:
-  return {name: getattr(args, name) for name in _ANSWERING}
+  return {name: getattr(args, name) for name in OPTIONS}
 
 
 def _score(args: argparse.Namespace, console: Console) -> None:
@@ -314,8 +304,10 @@ def main(argv: list[str] | None = None) -> int:
   wide = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
   try:
     if args.controls:
+      options = _options(args)
+      del options["anchors"]  # Every condition is shown.
       wide.print(
-        evaluate_controls(args.model, args.manifest, args.out, **_options(args))
+        evaluate_controls(args.model, args.manifest, args.out, **options)
       )
       return 0
     if args.model:

@@ -21,8 +21,8 @@ import sys
 
 from rich.console import Console
 
-from fusar_jax.data.anchor_conditions import CONDITIONS
-from fusar_jax.inference.answering import CONSTRAINTS, FINISHED, predict
+from fusar_jax.inference.answering import FINISHED, predict
+from fusar_jax.inference.options import add_options
 
 __all__ = ["FINISHED", "main", "parser", "predict"]
 
@@ -39,45 +39,9 @@ def parser() -> argparse.ArgumentParser:
     required=True,
     help="run folder, Hugging Face folder, or hub id (owner/name)",
   )
-  p.add_argument("--adapter", help="PEFT or official adapter to put on it")
-  p.add_argument(
-    "--legacy-sigma",
-    type=float,
-    help="for official adapters without tlm_config.json: 2",
-  )
   p.add_argument("--data", required=True, help="manifest to answer")
   p.add_argument("--out", required=True, help="folder for the predictions")
-  p.add_argument(
-    "--anchors",
-    choices=CONDITIONS,
-    help="a control of the anchors (default: as the run was trained)",
-  )
-  p.add_argument(
-    "--constrain",
-    choices=CONSTRAINTS,
-    help="json: answers to detection questions are lists of boxes in whole"
-    " pixels of the image, or None, and nothing else; other tasks' answers"
-    " stay free",
-  )
-  p.add_argument(
-    "--choices",
-    action="store_true",
-    help="answer classification questions by the likeliest of the names that"
-    ' they offer ("Choose from: ..."); log-likelihoods go to "scores"',
-  )
-  p.add_argument(
-    "--batch-size",
-    type=int,
-    default=16,
-    help="rows answered at once (default: %(default)s)",
-  )
-  p.add_argument(
-    "--max-new-tokens",
-    type=int,
-    default=256,
-    help="cap on an answer (default: %(default)s)",
-  )
-  p.add_argument("--limit", type=int, help="only the first so many rows")
+  add_options(p)
   return p
 
 
@@ -85,19 +49,7 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   args = parser().parse_args(argv)
   try:
-    path = predict(
-      args.model,
-      args.data,
-      args.out,
-      adapter=args.adapter,
-      legacy_sigma=args.legacy_sigma,
-      anchors=args.anchors,
-      batch_size=args.batch_size,
-      max_new_tokens=args.max_new_tokens,
-      limit=args.limit,
-      constrain=args.constrain,
-      choices=args.choices,
-    )
+    path = predict(**vars(args))
   except (ValueError, OSError) as error:
     Console(stderr=True).print(
       f"predict: {error}", style="red", markup=False, soft_wrap=True

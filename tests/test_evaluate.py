@@ -460,6 +460,15 @@ def test_answers_that_do_not_pair_write_nothing(
     (["--predictions", "p", "--against", "q", "--acc50", "jaccard"], "--acc50"),
     (["--baseline", "--data", "d", "--no-report"], "--no-report goes with"),
     (["--predictions", "p", "--limit", "3"], "--limit goes with --model"),
+    (["--predictions", "p", "--choices"], "--choices goes with --model"),
+    (
+      ["--baseline", "--data", "d", "--max-new-tokens", "9"],
+      "--max-new-tokens",
+    ),
+    (
+      ["--controls", "--model", "m", "--data", "d", "--anchors", "none"],
+      "leave --anchors out",
+    ),
   ],
 )
 def test_options_that_do_not_go_together(tmp_path, capsys, arguments, told):

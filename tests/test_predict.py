@@ -121,16 +121,21 @@ def test_a_killed_run_ends_with_the_same_file(
   assert not partial.exists()
 
 
-def test_boxes_are_held_to_their_grammar_and_names_are_chosen(
-  finished, model, manifest, tmp_path
-):
+HELD = ("--constrain", "json", "--choices")
+
+
+@pytest.fixture(scope="module")
+def held(model, manifest, tmp_path_factory):
+  out = tmp_path_factory.mktemp("held")
+  assert predict.main([*command(model, manifest, out), *HELD]) == 0
+  return out
+
+
+def test_boxes_are_held_to_their_grammar_and_names_are_chosen(finished, held):
   """A random model babbles; held to it, it answers in good form."""
-  out = tmp_path / "held"
-  arguments = [*command(model, manifest, out), "--constrain", "json"]
-  assert predict.main([*arguments, "--choices"]) == 0
   rows, free = (
     [json.loads(line) for line in (folder / "predictions.jsonl").open()]
-    for folder in (out, finished)
+    for folder in (held, finished)
   )
   assert [row["id"] for row in rows] == [row["id"] for row in free]
   seen = set()
@@ -152,9 +157,20 @@ def test_boxes_are_held_to_their_grammar_and_names_are_chosen(
       assert row == loose
       assert "scores" not in row
   assert {"detection", "classification", "counting"} <= seen
-  metrics = evaluate.evaluate_predictions(out / "predictions.jsonl")
+  metrics = evaluate.evaluate_predictions(held / "predictions.jsonl")
   for task in ("detection", "classification"):
     assert metrics[task]["parse_failure_rate"] == 0
+
+
+def test_evaluate_asks_a_model_with_the_same_options(
+  held, model, manifest, tmp_path
+):
+  arguments = [*command(model, manifest, tmp_path), *HELD, "--no-report"]
+  assert evaluate.main(arguments) == 0
+  name = "predictions.jsonl"
+  assert (tmp_path / name).read_bytes() == (held / name).read_bytes()
+  metrics = json.loads((tmp_path / "metrics.json").read_text())
+  assert metrics == evaluate.evaluate_predictions(held / name, manifest)
 
 
 @pytest.mark.parametrize(

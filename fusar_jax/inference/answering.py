@@ -33,6 +33,7 @@ from fusar_jax.inference.assistant import Assistant, load
 from fusar_jax.inference.batching import Work, batches
 from fusar_jax.inference.box_grammar import box_list
 from fusar_jax.inference.generation import Constraint
+from fusar_jax.inference.options import CONSTRAINTS
 from fusar_jax.inference.progress import Display, Progress
 from fusar_jax.inference.token_table import TokenTable
 from fusar_jax.model.batch import Batch
@@ -42,9 +43,6 @@ from fusar_jax.training import provenance
 
 FINISHED = "predictions.jsonl"
 PARTIAL = "predictions.partial.jsonl"
-
-# Grammars that answers can be held to.
-CONSTRAINTS = ("json",)
 
 
 def predict(

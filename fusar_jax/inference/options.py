@@ -1,0 +1,58 @@
+"""How a model is to answer, as options of a command line.
+
+The same for `predict`, which does nothing else, and for `evaluate --model`,
+which scores the answers. Brings no JAX: `--help` is quick.
+"""
+
+import argparse
+
+from fusar_jax.data.anchor_conditions import CONDITIONS
+
+# Grammars that answers can be held to.
+CONSTRAINTS = ("json",)
+
+# By keyword of `fusar_jax.inference.answering.predict`: what argparse is told.
+OPTIONS = {
+  "adapter": {"help": "PEFT or official adapter to put on it"},
+  "legacy_sigma": {
+    "type": float,
+    "help": "for official adapters without tlm_config.json: 2",
+  },
+  "anchors": {
+    "choices": CONDITIONS,
+    "help": "a control of the anchors (default: as the run was trained)",
+  },
+  "constrain": {
+    "choices": CONSTRAINTS,
+    "help": "json: answers to detection questions are lists of boxes in whole"
+    " pixels of the image, or None, and nothing else; other tasks' answers"
+    " stay free",
+  },
+  "choices": {
+    "action": "store_true",
+    "help": "answer classification questions by the likeliest of the names that"
+    ' they offer ("Choose from: ..."); log-likelihoods go to "scores"',
+  },
+  "batch_size": {
+    "type": int,
+    "default": 16,
+    "help": "rows answered at once (default: %(default)s)",
+  },
+  "max_new_tokens": {
+    "type": int,
+    "default": 256,
+    "help": "cap on an answer (default: %(default)s)",
+  },
+  "limit": {"type": int, "help": "only the first so many rows"},
+}
+
+
+def add_options(parser: argparse._ActionsContainer) -> None:
+  """Adds OPTIONS to a parser, or to a group of one."""
+  for name, about in OPTIONS.items():
+    parser.add_argument(flag(name), **about)
+
+
+def flag(name: str) -> str:
+  """Returns an option as it is typed: "batch_size" is "--batch-size"."""
+  return f"--{name.replace('_', '-')}"
