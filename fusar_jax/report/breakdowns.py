@@ -71,12 +71,8 @@ def share(counts: Iterable[tuple[str, float, float]]) -> Share | None:
   elif sums[:, 1].max() == 1:
     low, high = scores.wilson(int(part), int(whole))
   else:
-    low, high = scores.bootstrap(sums, _ratio)
+    low, high = scores.bootstrap(sums, scores.ratio_of_sums)
   return Share(float(part / whole), low, high, int(whole), taking_part)
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-  return detection.ratio(sums[..., 0], sums[..., 1])
 
 
 def figures(answers: Sequence[Answer]) -> list[str]:

@@ -105,17 +105,11 @@ def fill_labels(labels, true_labels) -> list[str]:
   return [normal(label) or only for label in labels]
 
 
-def ratio(part, whole) -> np.ndarray:
-  """Returns part / whole, 0 where there is nothing at all."""
-  part, whole = np.broadcast_arrays(np.asarray(part, float), whole)
-  return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
 # Of sums [..., 3] = (matched, predicted, true).
 _RATIOS = {
-  "f1": lambda s: ratio(2 * s[..., 0], s[..., 1] + s[..., 2]),
-  "precision": lambda s: ratio(s[..., 0], s[..., 1]),
-  "recall": lambda s: ratio(s[..., 0], s[..., 2]),
+  "f1": lambda s: scores.ratio(2 * s[..., 0], s[..., 1] + s[..., 2]),
+  "precision": lambda s: scores.ratio(s[..., 0], s[..., 1]),
+  "recall": lambda s: scores.ratio(s[..., 0], s[..., 2]),
 }
 
 

@@ -1,46 +1,21 @@
-"""Two models on the same questions: is one better, or was it chance?
+"""Two models on the same questions: scores, and tests of their difference.
 
 `measure` scores one model, over several seeds at once; `compare` tests two.
 Answers are paired by the id of their row, so that a hard image is hard for
-both. Right or wrong answers get McNemar's exact test; every score gets a paired
-bootstrap over images, which also holds where an image has several rows, and
-where runs of several seeds answer the same rows. Both test one pair of models:
-of how far another training run would lie they know only what the seeds show.
-
-References: Q. McNemar, Psychometrika 12 (1947), in its exact, binomial form;
-B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993).
+both; rows of one image, and of runs of several seeds, are resampled together.
+The tests are of one pair of models: of how far another training run would lie
+they know only what the seeds show.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fusar_jax.tasks import (
-  captioning,
-  classification,
-  detection,
-  sarchat,
-  scores,
-)
+from fusar_jax.tasks import row_scores, scores
+from fusar_jax.tasks.paired_tests import McNemar, mcnemar, paired_bootstrap
 from fusar_jax.tasks.predictions import raise_bad
-
-# Ten times those of an interval: p values lie in the tail.
-RESAMPLES = 10_000
-
-
-@dataclasses.dataclass(frozen=True)
-class McNemar:
-  """Rows on which two models disagree.
-
-  Attributes:
-    only_first, only_second: rows that one got right and the other did not.
-    p: two-sided; of the null hypothesis that either is as likely.
-  """
-
-  only_first: int
-  only_second: int
-  p: float
+from fusar_jax.tasks.scores import ratio_of_sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,74 +67,6 @@ class Comparison:
   each: tuple[float, ...]
   n: int
   images: int
-
-
-def mcnemar(first, second) -> McNemar:
-  """Returns McNemar's exact test of bool[n] and bool[n].
-
-  Rows on which both are right, or both wrong, say nothing. Of the others, which
-  model was right is a fair coin under the null hypothesis.
-
-  Raises:
-    ValueError: not one value each per row.
-
-  Example: 9 rows for the first alone, 1 for the second: 2 (1 + 10) / 2^10.
-    >>> round(mcnemar([1] * 9 + [0] + [1] * 5, [0] * 9 + [1] + [1] * 5).p, 4)
-    0.0215
-  """
-  first, second = np.asarray(first, bool), np.asarray(second, bool)
-  if first.shape != second.shape or first.ndim != 1:
-    raise ValueError(
-      f"expected right or wrong of the same rows, got {list(first.shape)} and"
-      f" {list(second.shape)} values."
-    )
-  a, b = int((first & ~second).sum()), int((second & ~first).sum())
-  # Whole numbers: exact, however many rows.
-  tail = ways = 1
-  for k in range(min(a, b)):
-    ways = ways * (a + b - k) // (k + 1)
-    tail += ways
-  return McNemar(a, b, min(1.0, 2 * tail / 2 ** (a + b)))
-
-
-def paired_bootstrap(
-  first,
-  second,
-  *,
-  resamples: int = RESAMPLES,
-  seed: int = scores.BOOTSTRAP_SEED,
-) -> tuple[float, tuple[float, float], float]:
-  """Returns (difference, (low, high), p) of a ratio of sums over images.
-
-  The 95 % interval is the percentile one. p is twice the smaller share of
-  resamples in which the difference is on one side of zero, or zero; one more is
-  counted on each side, so that p is never 0.
-
-  Args:
-    first, second: [images, 2], numerator and denominator of each image, of the
-      same images in the same order.
-    resamples: how many times the images are drawn.
-    seed: of the draws.
-
-  Raises:
-    ValueError: other images, or none.
-  """
-  first, second = np.asarray(first, float), np.asarray(second, float)
-  if first.shape != second.shape:
-    raise ValueError(
-      f"expected counts of the same images, got {list(first.shape)} and"
-      f" {list(second.shape)}."
-    )
-
-  def difference(sums):
-    return _ratio(sums[..., :2]) - _ratio(sums[..., 2:])
-
-  counts = np.concatenate([first, second], axis=1)
-  values = difference(scores.resample(counts, resamples=resamples, seed=seed))
-  low, high = np.percentile(values, [2.5, 97.5])
-  side = min((values <= 0).sum(), (values >= 0).sum())
-  p = min(1.0, float(2 * (side + 1) / (resamples + 1)))
-  return float(difference(counts.sum(0))), (float(low), float(high)), p
 
 
 def pair(
@@ -217,9 +124,9 @@ def measure(
     Measure(
       task=task,
       score=name,
-      value=float(_ratio(counts.images.sum(0))),
-      ci95=tuple(scores.bootstrap(counts.images, _ratio)),
-      each=tuple(float(_ratio(sums)) for sums in counts.of_runs()),
+      value=float(ratio_of_sums(counts.images.sum(0))),
+      ci95=tuple(scores.bootstrap(counts.images, ratio_of_sums)),
+      each=tuple(float(ratio_of_sums(sums)) for sums in counts.of_runs()),
       n=len(counts.rows) // len(runs),
       images=len(counts.images),
     )
@@ -252,18 +159,19 @@ def compare(
 def _compare(task, name, counts, runs: int) -> Comparison:
   summed, values = counts.images, counts.rows
   difference, interval, p = paired_bootstrap(summed[:, :2], summed[:, 2:])
-  right = name in _RIGHT[task] and runs == 1
+  right = name in row_scores.RIGHT[task] and runs == 1
   return Comparison(
     task=task,
     score=name,
-    first=float(_ratio(summed[:, :2].sum(0))),
-    second=float(_ratio(summed[:, 2:].sum(0))),
+    first=float(ratio_of_sums(summed[:, :2].sum(0))),
+    second=float(ratio_of_sums(summed[:, 2:].sum(0))),
     difference=difference,
     ci95=interval,
     p=p,
     mcnemar=mcnemar(values[:, 0] > 0, values[:, 2] > 0) if right else None,
     each=tuple(
-      float(_ratio(sums[:2]) - _ratio(sums[2:])) for sums in counts.of_runs()
+      float(ratio_of_sums(sums[:2]) - ratio_of_sums(sums[2:]))
+      for sums in counts.of_runs()
     ),
     n=len(values) // runs,
     images=len(summed),
@@ -296,8 +204,11 @@ def _all_counts(runs, groups) -> Iterator[tuple[str, str, _Counts]]:
   ids = [{row[0]["id"] for row in rows} for rows in runs]
   if any(of != ids[0] for of in ids):
     raise ValueError("the runs are not all on the same rows.")
-  grouped = {name: _fields(names) for name, names in (groups or {}).items()}
-  for task, parts in _PARTS.items():
+  grouped = {
+    name: row_scores.share_of_fields(names)
+    for name, names in (groups or {}).items()
+  }
+  for task, parts in row_scores.PARTS.items():
     parts = parts | (grouped if task == "captioning" else {})
     for name, part in parts.items():
       if (counts := _counts(task, part, runs)) is not None:
@@ -322,84 +233,3 @@ def _counts(task, part, runs) -> _Counts | None:
   summed = np.zeros((len(images), values.shape[1]))
   np.add.at(summed, image, values)
   return _Counts(values, summed, run)
-
-
-def _ratio(sums) -> np.ndarray:
-  return detection.ratio(sums[..., 0], sums[..., 1])
-
-
-def _given(name: str) -> Callable:
-  return lambda sample: (float(sample[name]), 1.0)
-
-
-def _miss(sample) -> tuple[float, float]:
-  return float(abs((sample["predicted"] or 0) - sample["true"])), 1.0
-
-
-def _coarse(sample) -> tuple[float, float]:
-  names = (classification.coarse(sample[key]) for key in ("predicted", "true"))
-  return float(len(set(names)) == 1), 1.0
-
-
-def _words(sample) -> tuple[float, float]:
-  return sample["word_f1"] * sample["fields"], float(sample["fields"])
-
-
-def _fields(names: Sequence[str]) -> Callable:
-  """The share of these fields that is right, of those that the truth has."""
-
-  def part(sample):
-    told = [r for n, r in sample.get("right", {}).items() if n in names]
-    return (float(sum(told)), float(len(told))) if told else None
-
-  return part
-
-
-def _f1(threshold: float) -> Callable:
-  return lambda sample: (
-    2.0 * sample[f"matched@{threshold}"],
-    float(sample["predicted"] + sample["true"]),
-  )
-
-
-def _acc(part: str) -> Callable:
-  """SARChat's, of the statements ("") or of the boxes at a threshold."""
-
-  def counted(sample):
-    true = sample[f"tp{part}"]
-    everything = true + sample[f"fp{part}"] + sample[f"fn{part}"]
-    return (float(true), float(everything)) if everything else None
-
-  return counted
-
-
-# Every score is a ratio of two sums over rows; what a row adds to them, or None
-# if it has no such score. A mean has a denominator of 1.
-_PARTS = {
-  "counting": {"accuracy": _given("correct"), "mae": _miss},
-  "grounding": {name: _given(name) for name in ("acc@100", "acc@50", "top1")},
-  "classification": {"accuracy": _given("correct"), "coarse_accuracy": _coarse},
-  "captioning": {
-    "accuracy": lambda s: (float(s["fields_right"]), float(s["fields"])),
-    "word_f1": _words,
-    **{name: _fields((name,)) for name in captioning.FIELDS},
-  },
-  "detection": {f"f1@{t}": _f1(t) for t in detection.THRESHOLDS},
-  **{
-    task: {
-      "exact": _given("correct"),
-      "acc": _acc(""),
-      **{f"acc@{t}": _acc(f"@{t}") for t in detection.THRESHOLDS},
-    }
-    for task in sarchat.TASKS
-  },
-}
-# Of these a row is right or wrong.
-_RIGHT = {
-  "counting": {"accuracy"},
-  "grounding": {"acc@100", "acc@50", "top1"},
-  "classification": {"accuracy", "coarse_accuracy"},
-  "captioning": set(captioning.FIELDS),
-  "detection": set(),
-  **{task: {"exact"} for task in sarchat.TASKS},
-}

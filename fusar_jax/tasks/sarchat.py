@@ -273,9 +273,7 @@ def _summary(samples, images, parts: Sequence[str]) -> dict:
     hits = np.array([s[f"tp{part}"] for s in samples])
     misses = np.array([s[f"fp{part}"] + s[f"fn{part}"] for s in samples])
     columns += [hits, hits + misses]
-    rules[f"acc{part}"] = lambda s, k=k: detection.ratio(
-      s[..., k], s[..., k + 1]
-    )
+    rules[f"acc{part}"] = lambda s, k=k: scores.ratio(s[..., k], s[..., k + 1])
   right = np.array([s["correct"] for s in samples])
   metrics, intervals = {}, {}
   if parts:

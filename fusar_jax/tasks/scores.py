@@ -24,6 +24,17 @@ def share(hits) -> float:
   return float(hits.mean()) if hits.size else 0.0
 
 
+def ratio(part, whole) -> np.ndarray:
+  """Returns part / whole, 0 where there is nothing at all."""
+  part, whole = np.broadcast_arrays(np.asarray(part, float), whole)
+  return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def ratio_of_sums(sums) -> np.ndarray:
+  """Returns the `ratio` [...] of sums [..., 2]: numerator and denominator."""
+  return ratio(sums[..., 0], sums[..., 1])
+
+
 def wilson(k: int, n: int) -> list[float]:
   """Returns [low, high], Wilson's 95 % interval of k successes in n trials.
 

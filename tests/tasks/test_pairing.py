@@ -1,13 +1,10 @@
 """Paired tests by hand, and what they refuse to pair."""
 
-import doctest
-import itertools
-
-import numpy as np
 import pytest
 
 from fusar_jax.report.scoring import score_rows
-from fusar_jax.tasks import pairing
+from fusar_jax.tasks import pairing, text_scores
+from fusar_jax.tasks.paired_tests import McNemar
 from fusar_jax.tasks.predictions import Prediction
 
 
@@ -33,65 +30,6 @@ def only(comparisons, score):
   return found
 
 
-@pytest.mark.parametrize(
-  ("a", "b", "p"),
-  [
-    (0, 0, 1),
-    (1, 0, 1),  # 2 / 2: one coin says nothing.
-    (5, 0, 2 / 2**5),
-    (8, 2, 2 * (1 + 10 + 45) / 2**10),
-    (3, 3, 1),
-    (2, 8, 2 * (1 + 10 + 45) / 2**10),
-  ],
-)
-def test_mcnemar_by_hand(a, b, p):
-  """a rows are right in the first alone, b in the second; 7 in both."""
-  first = [1] * a + [0] * b + [1] * 7
-  second = [0] * a + [1] * b + [1] * 7
-  found = pairing.mcnemar(first, second)
-  assert (found.only_first, found.only_second) == (a, b)
-  assert found.p == pytest.approx(p, abs=1e-12)
-
-
-def test_mcnemar_is_exact_where_floats_overflow():
-  """5000 coins, 2400 heads: z = 2.81 with continuity, p = 0.005."""
-  first = np.arange(5000) < 2400
-  p = pairing.mcnemar(first, ~first).p
-  assert 0.0045 < p < 0.0052
-
-
-def test_mcnemar_needs_the_same_rows():
-  with pytest.raises(ValueError, match=r"\[3\] and \[2\]"):
-    pairing.mcnemar([1, 0, 1], [1, 0])
-
-
-def test_paired_bootstrap_by_all_resamples():
-  """Of 3 images all 27 resamples are known; drawn ones agree with them."""
-  first = np.array([[1, 1], [0, 1], [2, 3]])
-  second = np.array([[0, 1], [0, 2], [3, 3]])
-  every = []
-  for draw in itertools.product(range(3), repeat=3):
-    a, b = first[list(draw)].sum(0), second[list(draw)].sum(0)
-    every.append(a[0] / a[1] - b[0] / b[1])
-  every = np.array(every)
-  difference, (low, high), p = pairing.paired_bootstrap(first, second)
-  assert difference == pytest.approx(3 / 5 - 3 / 6)
-  exact = np.percentile(every, [2.5, 97.5], method="inverted_cdf")
-  np.testing.assert_allclose([low, high], exact)
-  side = min(np.mean(every <= 0), np.mean(every >= 0))
-  assert p == pytest.approx(2 * side, abs=0.02)
-
-
-def test_equal_answers_do_not_differ():
-  difference, interval, p = pairing.paired_bootstrap([[1, 2]] * 4, [[1, 2]] * 4)
-  assert (difference, interval, p) == (0, (0, 0), 1)
-
-
-def test_what_always_differs_is_as_rare_as_the_resamples_can_tell():
-  found = pairing.paired_bootstrap([[1, 1]] * 9, [[0, 1]] * 9, resamples=999)
-  assert found == (1, (1, 1), 2 / 1000)
-
-
 def test_counting_by_hand():
   """Right in 3 and 1 of 4 rows; off by 2 in all, and by 1 + 1 + 5.
 
@@ -103,7 +41,7 @@ def test_counting_by_hand():
   found = pairing.compare([pairing.pair(ours, theirs)])
   accuracy, mae = only(found, "accuracy"), only(found, "mae")
   assert (accuracy.first, accuracy.second) == (0.75, 0.25)
-  assert accuracy.mcnemar == pairing.McNemar(2, 0, 0.5)
+  assert accuracy.mcnemar == McNemar(2, 0, 0.5)
   assert (mae.first, mae.second, mae.mcnemar) == (0.5, 1.75, None)
   assert (mae.n, mae.images, mae.each) == (4, 4, (-1.25,))
 
@@ -148,10 +86,31 @@ def test_every_field_of_a_caption_is_tested():
     "Describe",
   )
   found = pairing.compare([pairing.pair(ours, theirs)])
-  assert [c.score for c in found] == ["accuracy", "word_f1", "Roads", "Water"]
+  assert [c.score for c in found] == [
+    *("accuracy", "word_f1", "rouge_l", "cider"),
+    *("Roads", "Water"),
+  ]
   assert only(found, "accuracy").second == 0.25
-  assert only(found, "Roads").mcnemar == pairing.McNemar(2, 0, 0.5)
-  assert only(found, "Water").mcnemar == pairing.McNemar(1, 0, 1.0)
+  assert only(found, "Roads").mcnemar == McNemar(2, 0, 0.5)
+  assert only(found, "Water").mcnemar == McNemar(1, 0, 1.0)
+
+
+def test_texts_of_captions_are_tested():
+  """Mean ROUGE-L of a whole text and of one with 5 of 6 words in order.
+
+  P = R = F = 5/6. CIDEr is that of `text_scores`, of the same references.
+  """
+  gts = ["Water presence: a wide lake .", "Water presence: no water at all"]
+  said = [gts[0], gts[1].replace(" at ", " in ")]
+  ours = answered(gts, gts, "captioning", "Describe")
+  theirs = answered(said, gts, "captioning", "Describe")
+  found = pairing.compare([pairing.pair(ours, theirs)])
+  rouge, cider = only(found, "rouge_l"), only(found, "cider")
+  assert (rouge.first, rouge.second) == (1, pytest.approx((1 + 5 / 6) / 2))
+  expected = text_scores.compare(said, [[gt] for gt in gts]).cider
+  assert cider.second == pytest.approx(expected.mean())
+  assert cider.difference == pytest.approx((10 - expected[1]) / 2)
+  assert (cider.n, cider.mcnemar) == (2, None)
 
 
 BOX = '[{"bbox_2d": [10, 10, 30, 30], "label": "ship"}]'
@@ -189,9 +148,3 @@ def test_seeds_must_answer_the_same_rows():
   rows = answered(["1", "2"], ["1", "2"])
   with pytest.raises(ValueError, match="not all on the same rows"):
     pairing.compare([pairing.pair(r, r) for r in (rows, rows[:1])])
-
-
-def test_examples():
-  found = doctest.testmod(pairing)
-  assert found.attempted
-  assert not found.failed
