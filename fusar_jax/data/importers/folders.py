@@ -9,6 +9,9 @@ one data set folder per split. The target fills its chip, so the question is
 that of classification with the whole chip as the box. Spellings of one class
 ("zsu_23_4", "ZSU_23_4") become the most frequent one; the card tells which.
 
+Where there are no splits, `--hold-out 0.2` makes train and test by the chips'
+digests: copies stay together, and a chip on its side when others are added.
+
 Chips of the same bytes that lie in several splits or bear several labels stop
 the import, and all are told. "keep" imports them nevertheless; "drop" leaves
 out every copy, because no one knows which label is right, and lists it in
@@ -37,6 +40,8 @@ from fusar_jax.data.triplets import raise_together
 from fusar_jax.tasks.detection import normal
 
 COPIES = ("stop", "keep", "drop")
+# The splits that `hold_out` makes.
+HELD_OUT = ("train", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,7 @@ def import_folders(
   *,
   origin: Origin,
   splits: Sequence[str] = (),
+  hold_out: float = 0.0,
   copies: str = "stop",
   copy: bool = False,
   drop_refused: bool = False,
@@ -75,6 +81,8 @@ def import_folders(
     out: folder to make; absent or empty.
     origin: recorded in dataset.json.
     splits: folders between the root and the classes; default: none.
+    hold_out: without splits, the share of chips that go to "test", the others
+      to "train"; in [0, 1), 0: not split.
     copies: what to do with byte-identical chips across splits or with
       conflicting labels: "stop", "keep" or "drop".
     copy: copy the images too.
@@ -91,10 +99,21 @@ def import_folders(
     raise ValueError(f"copies must be one of {COPIES}, got {copies!r}.")
   if len(set(splits)) < len(splits):
     raise ValueError(f"splits must differ, got {list(splits)}.")
+  if not 0 <= hold_out < 1 or (hold_out and splits):
+    raise ValueError(
+      f"hold_out {hold_out}: expected a share below 1, and no splits beside it;"
+      f" got splits {list(splits)}."
+    )
   chips, spellings, bad = _read(Path(images), splits)
   if not drop_refused:
     raise_together([*bad.values()], f"{images}: bad images")
   digests = image_files.digests(chip.file for chip in chips)
+  if hold_out:
+    splits = HELD_OUT
+    chips = [
+      dataclasses.replace(c, split=splits[_drawn(digests[c.file]) < hold_out])
+      for c in chips
+    ]
   found = find_copies(
     {chip.name: digests[chip.file] for chip in chips},
     splits={chip.name: chip.split for chip in chips},
@@ -115,9 +134,18 @@ def import_folders(
     "importer": "folders",
     "classes": sorted({chip.label for chip in chips}),
     "spellings": spellings,
+    **({"hold_out": hold_out} if hold_out else {}),
     "copies": copies,
     "copies_found": [_told(group) for group in found],
   }
+  of_chip = {chip.name: chip.split for chip in chips}
+
+  def side(name: str) -> str:
+    """What could not be read has no digest: told with train, if held out."""
+    return of_chip.get(name) or (
+      splits[0] if hold_out else _split(name, splits)
+    )
+
   with staged(out) as stage:
     for split in splits or [""]:
       kept = [c for c in chips if c.split == split and c.name not in bad]
@@ -127,7 +155,7 @@ def import_folders(
         origin,
         {**card, "split": split or None, "targets": len(kept)},
         copy=copy,
-        refused=[v for k, v in bad.items() if _split(k, splits) == split],
+        refused=[told for name, told in bad.items() if side(name) == split],
         digests=digests,
       )
   return [Path(out, split, "manifest.jsonl") for split in splits or [""]]
@@ -180,6 +208,11 @@ def _spellings(labels: Sequence[str]) -> tuple[dict[str, str], dict]:
   return chosen, others
 
 
+def _drawn(digest: str) -> float:
+  """Returns a number in [0, 1) that the digest alone decides."""
+  return int(digest[:13], 16) / 16**13
+
+
 def _split(name: str | PurePosixPath, splits: Sequence[str]) -> str:
   return PurePosixPath(name).parts[0] if splits else ""
 
@@ -218,6 +251,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     "--splits", nargs="+", default=(), help="folders above the classes"
   )
   parser.add_argument(
+    "--hold-out",
+    type=float,
+    default=0.0,
+    help="without splits: the share of chips for a test split",
+  )
+  parser.add_argument(
     "--copies",
     default="stop",
     choices=COPIES,
@@ -230,6 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       args.out,
       origin=command_line.origin(args),
       splits=args.splits,
+      hold_out=args.hold_out,
       copies=args.copies,
       copy=args.copy,
       drop_refused=args.drop_refused,

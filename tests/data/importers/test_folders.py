@@ -166,3 +166,38 @@ def test_sar_acd(shared, tmp_path, origin):
   conflicts = [g["conflicting_labels"] for g in card["copies_found"]]
   assert (sum(conflicts), len(conflicts)) == (20, 22)
   assert len(card["identical_images"]) == 2
+
+
+def test_chips_without_splits_are_held_out_by_their_digests(
+  tmp_path, save, origin
+):
+  root = tmp_path / "in"
+  for value in range(40):
+    save(root / ("T_72", "BMP2")[value % 2] / f"{value}.png", value=value)
+  save(root / "BMP2" / "copy.png", value=1)
+  held = {"splits": (), "hold_out": 0.3, "drop_refused": True}
+  (root / "T_72" / "bad.png").write_bytes(b"no image")
+  train, test = _import(root, origin, **held)
+  assert [m.parent.name for m in (train, test)] == list(folders.HELD_OUT)
+  first = {t.id for t in read_manifest(test)}
+  assert 4 <= len(first) <= 20
+  assert len(first) + len(read_manifest(train)) == 41
+  # Copies stay together, and every chip where it was, if others are added.
+  assert ("BMP2/copy-classification" in first) == (
+    "BMP2/1-classification" in first
+  )
+  for value in range(40, 60):
+    save(root / "T_72" / f"{value}.png", value=value)
+  _, more = _import(root, origin, out="more", **held)
+  assert first < {t.id for t in read_manifest(more)}
+  assert _card(train)["hold_out"] == 0.3
+  assert "bad.png" in (train.parent / "refused.txt").read_text()
+  assert not (test.parent / "refused.txt").exists()
+
+
+@pytest.mark.parametrize(
+  "options", [{"hold_out": 0.2}, {"hold_out": 1.0, "splits": ()}]
+)
+def test_a_share_is_held_out_of_what_is_not_split_yet(root, origin, options):
+  with pytest.raises(ValueError, match="expected a share below 1"):
+    _import(root, origin, **options)
