@@ -105,6 +105,11 @@ class Slice:
     return 0 if length == 1 else 2 if length % self.chip.ring == 0 else 1
 
 
+def slices(chip: Chip) -> list[str]:
+  """Returns the names of all slices of a chip that can be planned for."""
+  return [f"{chip.name}-{n * chip.cores}" for n in _SHAPES[chip.axes]]
+
+
 def find_slice(name: str) -> Slice:
   """Returns the slice of a name: "v5e-16", or its shape, "v5e:4x4".
 
@@ -136,6 +141,7 @@ def find_slice(name: str) -> Slice:
     return Slice(name, chip, shape)
   chips, rest = divmod(int(match[2]), chip.cores)
   if rest or chips not in shapes:
-    known = ", ".join(f"{chip.name}-{n * chip.cores}" for n in shapes)
-    raise ValueError(f"topology {name!r}: known slices are {known}.")
+    raise ValueError(
+      f"topology {name!r}: known slices are {', '.join(slices(chip))}."
+    )
   return Slice(name, chip, shapes[chips])

@@ -33,6 +33,12 @@ from fusar_jax.training.state import create_state
 
 # Only shapes of the optimizer depend on nothing; its schedule needs a number.
 _STEPS = 1000
+# How the compiler says that memory ran out: after it had tried to place all, or
+# before, of arguments or temporaries alone.
+_TOLD = (
+  r"Used ([\d.]+)(\w?) of ([\d.]+)(\w?) hbm",
+  r"\(([\d.]+)(\w?)\) exceeds available HBM \(([\d.]+)(\w?)\)",
+)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
 
@@ -90,8 +96,14 @@ def devices_of(where: Slice) -> list:
       "planning needs the TPU compiler, libtpu, and no TPU. Install it:"
       " pip install 'fusar-jax[tpu]' (or: pip install libtpu)."
     )
-  # There is no TPU machine around to ask what it is.
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  # There is no TPU machine around to ask what it is; unasked, it would warn of
+  # what it does not know.
+  for name, value in (
+    ("TPU_SKIP_MDS_QUERY", "1"),
+    ("TPU_ACCELERATOR_TYPE", "v5litepod-16"),
+    ("TPU_WORKER_HOSTNAMES", "localhost"),
+  ):
+    os.environ.setdefault(name, value)
   options = {}
   if where.chip.name == "v4":
     options["chip_config_name"] = "megacore"  # One device a chip.
@@ -254,15 +266,16 @@ def _zeros(tree):
 
 
 def _told(message: str) -> tuple[int, int]:
-  """ "Used 21.61G of 15.75G hbm" -> bytes."""
-  found = re.search(r"Used ([\d.]+)(\w?) of ([\d.]+)(\w?) hbm", message)
-  if not found:
-    return 0, 0
-  used, used_unit, limit, limit_unit = found.groups()
-  return (
-    round(float(used) * _UNITS[used_unit]),
-    round(float(limit) * _UNITS[limit_unit]),
-  )
+  """(used, limit), bytes of one chip."""
+  for pattern in _TOLD:
+    found = re.search(pattern, message)
+    if found:
+      used, used_unit, limit, limit_unit = found.groups()
+      return (
+        round(float(used) * _UNITS[used_unit]),
+        round(float(limit) * _UNITS[limit_unit]),
+      )
+  return 0, 0
 
 
 def _largest(message: str) -> list[str]:

@@ -11,15 +11,21 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fusar_jax import config as config_lib
+from fusar_jax.model.activations import FSDP
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
+from fusar_jax.model.remat import POLICIES
 from fusar_jax.planning import compile as compile_lib
 from fusar_jax.planning import flops, hlo, search
 from fusar_jax.planning.chips import Slice
 from fusar_jax.planning.compile import DoesNotFit, Memory
 from fusar_jax.planning.flops import Work
-from fusar_jax.planning.prediction import Prediction, predict
+from fusar_jax.planning.prediction import (
+  Prediction,
+  gathering_rate,
+  predict,
+)
 from fusar_jax.planning.search import Choice
 from fusar_jax.training import partition, program, sharding
 
@@ -188,15 +194,21 @@ class Planner:
       tries: compilations at most.
       measured: called with (choice, StepPlan or DoesNotFit) after each.
     """
-    weights, found, plans = program.weights(self._config, self.model), [], {}
+    weights = program.weights(self._config, self.model)
+    work = {policy: self.work(policy) for policy in POLICIES}
+    rates, found, plans = {}, [], {}
     for choice in search.choices(self._where.chips, self.model):
+      if choice.mesh not in rates:
+        mesh = self._mesh(choice.mesh)
+        rates[choice.mesh] = gathering_rate(self._where, mesh, FSDP)
       bound = search.optimistic(
         choice,
         self._where,
         self.model,
         weights,
-        self.work(choice.remat),
+        work[choice.remat],
         self._shape.length,
+        rates[choice.mesh],
       )
       found.append((choice, bound))
 

@@ -2,12 +2,14 @@
 
 Three clocks run beside each other: products at the peak, bytes of HBM at its
 bandwidth, exchanges at the rate of the links they use. The slowest bounds the
-step, as if the others hid behind it completely. A real step is slower.
+step, as if the others hid behind it completely; told beside it is the step that
+hides no exchange. Both are bounds: no product runs at the peak all the time.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 from jax.sharding import Mesh
 
 from fusar_jax.planning.chips import Slice
@@ -76,6 +78,12 @@ class Prediction:
     return max(self.seconds.values())
 
   @property
+  def unhidden_seconds(self) -> float:
+    """Of a step whose exchanges nothing hides behind."""
+    seconds = self.seconds
+    return max(seconds[COMPUTE], seconds[HBM]) + seconds[LINKS]
+
+  @property
   def samples_per_second(self) -> float:
     return self.samples / self.step_seconds
 
@@ -126,6 +134,16 @@ def _exchanges(where, mesh, collectives) -> tuple[Exchange, ...]:
     Exchange(kind, axes, *row)
     for (kind, axes), row in sorted(sums.items(), key=lambda i: -i[1][2])
   )
+
+
+def gathering_rate(where: Slice, mesh: Mesh, axis: str) -> float:
+  """Returns bytes/s at which a chip can hear its group along a mesh's axis."""
+  numbers = np.arange(mesh.size).reshape(mesh.devices.shape)
+  groups = np.moveaxis(numbers, mesh.axis_names.index(axis), -1)
+  groups = groups.reshape(-1, mesh.shape[axis])
+  coordinates = [device.coords for device in mesh.devices.flat]
+  gather = Collective("all-gather", tuple(map(tuple, groups)), 1, 0.0)
+  return route(where, coordinates, gather)[1] * where.chip.link
 
 
 def route(

@@ -64,6 +64,10 @@ def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
   table.add_row(f"{unit}/s, all chips", f"{speed:.1f}", "upper bound")
   if unit == "samples":
     table.add_row("MFU, useful FLOPs", f"{prediction.mfu:.1%}", "upper bound")
+    if prediction.exchanges:
+      hidden = prediction.step_seconds / prediction.unhidden_seconds
+      exposed = f"{prediction.mfu * hidden:.1%}"
+      table.add_row("MFU, no exchange hidden", exposed, "upper bound, too")
   return table
 
 

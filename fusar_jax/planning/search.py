@@ -65,6 +65,7 @@ def optimistic(
   weights: Weights,
   work: Sequence[Work],
   length: int,
+  rate: float,
 ) -> float:
   """Returns samples/s that the choice cannot exceed; 0: it cannot fit.
 
@@ -75,6 +76,7 @@ def optimistic(
     weights: bytes of parameters.
     work: of one sample under the choice's rematerialisation.
     length: tokens of a sample.
+    rate: bytes/s at which a chip gathers weights, `gathering_rate`.
   """
   _, fsdp, tensor = choice.mesh
   d = model.decoder
@@ -85,10 +87,9 @@ def optimistic(
   if held > where.chip.memory:
     return 0.0
   compute = choice.samples * sum(w.executed for w in work) / where.chip.peak
-  links = 2 * where.chip.axes * where.chip.link
   # Gathered for the forward pass at least; backward too if it has one.
   gathered = weights.frozen / tensor * (1 - 1 / fsdp) * (1 + bool(kept))
-  return choice.samples * where.chips / max(compute, gathered / links)
+  return choice.samples * where.chips / max(compute, gathered / rate)
 
 
 def best(

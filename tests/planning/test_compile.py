@@ -16,9 +16,14 @@ from fusar_jax.training.recipes import get_config
 
 TINY = Shape(length=96, answers=16, anchors=9)
 
-MESSAGE = (
+PLACED = (
   "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.61G of"
   " 15.75G hbm. Exceeded hbm capacity by 5.86G."
+)
+BEFORE = (
+  "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the"
+  " total memory required for HLO temporaries (21.61G) exceeds available HBM"
+  " (15.75G). HLO module: jit_step.."
 )
 
 
@@ -87,8 +92,9 @@ def test_what_is_too_large_is_told_with_its_numbers(planner):
   assert error.value.largest
 
 
-def test_the_compiler_s_message_is_read():
-  error = DoesNotFit(MESSAGE)
+@pytest.mark.parametrize("message", [PLACED, BEFORE])
+def test_the_compiler_s_message_is_read(message):
+  error = DoesNotFit(message)
   assert (error.used, error.limit) == (
     round(21.61 * 2**30),
     round(15.75 * 2**30),

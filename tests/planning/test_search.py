@@ -59,13 +59,15 @@ def test_optimistic_bounds():
 
   def bound(mesh, samples=4):
     choice = search.Choice(mesh, samples, "full")
-    return search.optimistic(choice, where, MODEL, weights, work, 512)
+    return search.optimistic(
+      choice, where, MODEL, weights, work, 512, rate=2 * 45e9
+    )
 
   # 16.9 GB do not fit 16 GiB; split they do, and products bound.
   assert bound((16, 1, 1)) == 0
   assert bound((1, 16, 1)) == 16 * 197e12 / 24e12
-  # One sample a chip: gathering 15.6 GB twice over four links takes longer.
-  seconds = 2 * 16.6e9 * 15 / 16 / (4 * 45e9)
+  # One sample a chip: gathering 15.6 GB twice over two links takes longer.
+  seconds = 2 * 16.6e9 * 15 / 16 / (2 * 45e9)
   assert round(bound((1, 16, 1), samples=1), 6) == round(16 / seconds, 6)
 
 

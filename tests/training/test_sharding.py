@@ -128,7 +128,8 @@ def test_every_parameter_divides_on_every_mesh_of_a_slice(name, chips):
 
 
 def test_the_cheapest_mesh_that_holds_the_weights_is_chosen():
-  """17 GB of 7B: one chip of v6e and v5p holds them all, two of v5e half."""
+  """17 GB of 7B: one chip of v6e and v5p holds them all; of v5e two would, and
+  all share them."""
   model, weights = PRESETS["qwen2_5_vl_7b"], 17 * 10**9
 
   def choose(chips, gib, rows=64):
