@@ -13,6 +13,7 @@ Letters of this file: T thresholds, n detections, m true boxes.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,8 @@ MAX_DETECTIONS = 100
 # from fewer resamples, but never from fewer than this.
 _CELLS = 300_000_000
 _MIN_RESAMPLES = 100
+# Pairs of boxes that are compared at once: 300 MB.
+_PAIRS_AT_ONCE = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,18 +56,32 @@ class _Found:
   image: np.ndarray
   true: np.ndarray
 
+  @functools.cached_property
+  def _steps(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per threshold: images of detections that count, and which are right."""
+    steps = []
+    for right, wrong in zip(self.right, self.wrong):
+      counted = right | wrong
+      steps.append((self.image[counted], np.flatnonzero(right[counted])))
+    return steps
+
   def curve(self, weights) -> np.ndarray:
     """Returns float64[T, R], the precision at each recall; images weighted."""
-    weight = weights[self.image]
-    right = np.cumsum(self.right * weight, axis=1, dtype=float)
-    wrong = np.cumsum(self.wrong * weight, axis=1, dtype=float)
-    recall = right / (self.true @ weights)
-    precision = right / (right + wrong + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # Recalls that are never reached have a precision of 0.
-    precision = np.pad(precision, ((0, 0), (0, 1)))
-    places = [np.searchsorted(of, RECALLS, side="left") for of in recall]
-    return np.take_along_axis(precision, np.array(places), axis=1)
+    curves, true = (
+      np.zeros((len(THRESHOLDS), len(RECALLS))),
+      self.true @ weights,
+    )
+    for curve, (image, right) in zip(curves, self._steps):
+      # Only a right detection raises recall, and precision peaks there.
+      weight = weights[image]
+      hits = np.cumsum(weight[right])
+      precision = hits / (np.cumsum(weight)[right] + np.spacing(1))
+      precision = np.maximum.accumulate(precision[::-1])[::-1]
+      places = np.searchsorted(hits / true, RECALLS, side="left")
+      # Recalls that are never reached have a precision of 0.
+      reached = places < len(right)
+      curve[reached] = precision[places[reached]]
+    return curves
 
 
 def average_precision(
@@ -162,88 +179,120 @@ def _intervals(found: list[_Found], images: int) -> dict:
 
 def _found(answers, truths, images) -> dict[tuple[str, str], _Found]:
   """Matches every question; keys are (class, area) with true boxes."""
-  parts = collections.defaultdict(list)
-  true = collections.defaultdict(
-    lambda: np.zeros(images.max(initial=-1) + 1, int)
-  )
-  known = {name for truth in truths for name in truth.labels}
-  for answer, truth, image in zip(answers, truths, images, strict=True):
-    given = np.array(answer.labels, object)
-    there = np.array(truth.labels, object)
-    for name in sorted(known & {*answer.labels, *truth.labels}):
-      at = np.flatnonzero(given == name)
-      order = np.argsort(-answer.scores[at], kind="stable")[:MAX_DETECTIONS]
-      at = at[order]
-      overlap = boxes_lib.iou(answer.boxes[at], truth.boxes[there == name])
-      areas, true_areas = (
-        _area(answer.boxes[at]),
-        _area(truth.boxes[there == name]),
+  codes = {name: k for k, name in enumerate(sorted(_names(truths)))}
+  given, there = _Boxes.of(answers, codes), _Boxes.of(truths, codes)
+  score = np.concatenate([np.zeros(0), *(a.scores for a in answers)])
+  surest = np.lexsort((-score, given.question))
+  found = {}
+  for name, code in codes.items():
+    mine = surest[given.code[surest] == code]
+    question = given.question[mine]
+    rank = np.arange(len(mine)) - np.searchsorted(question, question)
+    mine = mine[rank < MAX_DETECTIONS]
+    # Stable: of equal scores, those of earlier questions come first.
+    order = np.argsort(-score[mine], kind="stable")
+    detections, true = given.at(mine), there.at(there.code == code)
+    near = _near(detections, true)
+    for area, (low, high) in AREAS.items():
+      outside, ignored = (
+        (of.area < low) | (of.area > high) for of in (detections, true)
       )
-      for area, (low, high) in AREAS.items():
-        outside = (areas < low) | (areas > high)
-        ignored = (true_areas < low) | (true_areas > high)
-        true[name, area][image] += (~ignored).sum()
-        taken = _take(overlap, ignored)
-        if ignored.size:
-          spared = np.where(taken >= 0, ignored[taken], outside)
-        else:
-          spared = np.broadcast_to(outside, taken.shape)
-        right, wrong = (taken >= 0) & ~spared, (taken < 0) & ~spared
-        parts[name, area].append(
-          (answer.scores[at], right, wrong, np.full(len(at), image))
-        )
-  return {
-    key: _ordered(parts[key], counts)
-    for key, counts in true.items()
-    if counts.any()
-  }
+      if ignored.all():
+        continue
+      taken = _take(*near, len(mine), ignored)
+      spared = np.where(taken >= 0, ignored[taken], outside)
+      found[name, area] = _Found(
+        ((taken >= 0) & ~spared)[:, order],
+        ((taken < 0) & ~spared)[:, order],
+        images[detections.question[order]],
+        np.bincount(
+          images[true.question[~ignored]], minlength=images.max() + 1
+        ),
+      )
+  return found
 
 
-def _ordered(parts, true) -> _Found:
-  score, right, wrong, image = zip(*parts)
-  # Stable: of equal scores, those of earlier questions come first.
-  order = np.argsort(-np.concatenate(score), kind="stable")
-  return _Found(
-    np.concatenate(right, axis=1)[:, order],
-    np.concatenate(wrong, axis=1)[:, order],
-    np.concatenate(image)[order],
-    true,
+def _names(truths) -> set[str]:
+  return {name for truth in truths for name in truth.labels}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Boxes:
+  """Boxes of many questions.
+
+  Attributes:
+    boxes: float32[n, 4].
+    question: int[n].
+    code: int[n], the class; -1 for one that no true box has.
+  """
+
+  boxes: np.ndarray
+  question: np.ndarray
+  code: np.ndarray
+
+  @classmethod
+  def of(cls, parsed: Sequence[Parsed], codes: dict[str, int]) -> "_Boxes":
+    return cls(
+      np.concatenate([boxes_lib.as_boxes([]), *(p.boxes for p in parsed)]),
+      np.repeat(np.arange(len(parsed)), [len(p) for p in parsed]),
+      np.array([codes.get(n, -1) for p in parsed for n in p.labels], int),
+    )
+
+  def at(self, places) -> "_Boxes":
+    return _Boxes(self.boxes[places], self.question[places], self.code[places])
+
+  @property
+  def area(self) -> np.ndarray:
+    return (self.boxes[:, 2:].astype(float) - self.boxes[:, :2]).prod(1)
+
+
+def _near(given: _Boxes, true: _Boxes) -> tuple[np.ndarray, ...]:
+  """Returns (detection, true box, IoU) of pairs that a threshold may match.
+
+  Args:
+    given, true: of one class, by rising question.
+  """
+  first, last = (
+    np.searchsorted(true.question, given.question, side=side)
+    for side in ("left", "right")
   )
+  options = last - first
+  # In pieces: crowded images have very many pairs.
+  cuts = np.flatnonzero(np.diff(np.cumsum(options) // _PAIRS_AT_ONCE)) + 1
+  pieces = []
+  for some in np.split(np.arange(len(options)), cuts):
+    i = np.repeat(some, options[some])
+    before = np.cumsum(options[some]) - options[some]
+    j = np.arange(len(i)) - np.repeat(before - first[some], options[some])
+    overlap = boxes_lib.iou_of_pairs(given.boxes[i], true.boxes[j])
+    near = overlap >= THRESHOLDS[0]
+    pieces.append((i[near], j[near], overlap[near]))
+  return tuple(np.concatenate(of) for of in zip(*pieces))
 
 
-def _area(boxes) -> np.ndarray:
-  return (boxes[:, 2:].astype(float) - boxes[:, :2]).prod(1)
-
-
-def _take(overlap, ignored) -> np.ndarray:
+def _take(given, true, overlap, n: int, ignored) -> np.ndarray:
   """Returns int[T, n], the true box that each detection takes, or -1.
 
   Args:
-    overlap: float64[n, m], detections in falling order of score.
+    given, true, overlap: pairs, see `_near`; detections in the order in which
+      they choose.
+    n: how many detections there are.
     ignored: bool[m], true boxes that are taken only if no other one is left.
   """
-  taken = np.full((len(THRESHOLDS), len(overlap)), -1)
-  near = overlap >= THRESHOLDS[0]
-  if not near.any():
-    return taken
-  if near.sum(0).max() == near.sum(1).max() == 1:
-    # Nobody competes, so the order does not matter.
-    rows, columns = np.nonzero(near)
-    reached = overlap[rows, columns] >= THRESHOLDS[:, None]
-    taken[:, rows] = np.where(reached, columns, -1)
-    return taken
-  options = collections.defaultdict(list)
-  for i, j in np.argwhere(near).tolist():
-    # Of equals the last, as pycocotools does.
-    options[i].append((ignored[j], -overlap[i, j], -j))
-  for of in options.values():
-    of.sort()
-  for t, threshold in enumerate(THRESHOLDS):
-    used = set()
-    for i, of in options.items():
-      for _, value, j in of:
-        if -value >= threshold and j not in used:
-          taken[t, i] = -j
-          used.add(j)
-          break
+  taken = np.full((len(THRESHOLDS), n), -1)
+  # Where nobody competes, the order does not matter.
+  alone = (np.bincount(given)[given] == 1) & (np.bincount(true)[true] == 1)
+  reached = overlap[alone] >= THRESHOLDS[:, None]
+  taken[:, given[alone]] = np.where(reached, true[alone], -1)
+  # Of equals the last, as pycocotools does.
+  order = np.lexsort((-true, -overlap, ignored[true], given))
+  order = order[~alone[order]]
+  pairs = [of[order].tolist() for of in (given, true, overlap)]
+  for of, threshold in zip(taken, THRESHOLDS):
+    used, served = set(), None
+    for i, j, value in zip(*pairs):
+      if value >= threshold and i != served and j not in used:
+        of[i] = j
+        used.add(j)
+        served = i
   return taken

@@ -199,8 +199,7 @@ def clip(boxes, size) -> np.ndarray:
 def area(boxes) -> np.ndarray:
   """Returns float32[n], square pixels; 0 where the corners are swapped."""
   boxes = as_boxes(boxes)
-  sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-  return sides[:, 0] * sides[:, 1]
+  return _area(boxes[:, :2], boxes[:, 2:])
 
 
 def iou(a, b) -> np.ndarray:
@@ -212,10 +211,20 @@ def iou(a, b) -> np.ndarray:
   Two boxes without area have an IoU of 0, even with themselves. In float64, so
   that 3/5 reaches a threshold of 0.6.
   """
-  a, b = as_boxes(a).astype(float), as_boxes(b).astype(float)
-  low = np.maximum(a[:, None, :2], b[None, :, :2])
-  high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-  both = np.maximum(high - low, 0).prod(-1)
-  areas = [np.maximum(x[:, 2:] - x[:, :2], 0).prod(-1) for x in (a, b)]
-  union = areas[0][:, None] + areas[1][None] - both
+  return iou_of_pairs(as_boxes(a)[:, None], as_boxes(b)[None])
+
+
+def iou_of_pairs(a, b) -> np.ndarray:
+  """Returns float64[...], the IoU of boxes [..., 4] with boxes [..., 4].
+
+  As `iou`, of arrays that broadcast.
+  """
+  a, b = a.astype(float), b.astype(float)
+  both = _area(np.maximum(a, b)[..., :2], np.minimum(a, b)[..., 2:])
+  union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - both
   return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+
+
+def _area(low, high) -> np.ndarray:
+  sides = np.maximum(high - low, 0)
+  return sides[..., 0] * sides[..., 1]

@@ -30,8 +30,9 @@ FIELDS = {
 }
 # At the start of a sentence only: "mixed spatial layout: ..." occurs amid one.
 # The space before it ends at a new line, so that long gaps take linear time.
+# "^" would be another way to begin, and each character be tried for it.
 _BEGINNING = re.compile(
-  rf"(?:^|[.;\n])[^\S\n]*({'|'.join(FIELDS.values())})", re.IGNORECASE
+  rf"[.;\n][^\S\n]*({'|'.join(FIELDS.values())})", re.IGNORECASE
 )
 _FIELD = {text.lower(): name for name, text in FIELDS.items()}
 
@@ -90,6 +91,7 @@ def answer(fields: dict[str, str], asked: Sequence[str] = tuple(FIELDS)) -> str:
 
 def parse(text: str) -> Caption:
   """Reads the fields of a caption; the first of each name counts."""
+  text = f"\n{text}"
   marks = list(_BEGINNING.finditer(text))
   fields = {}
   for mark, after in zip(marks, [*marks[1:], None]):
@@ -101,11 +103,21 @@ def parse(text: str) -> Caption:
   return Caption(fields)
 
 
-def overlap(predicted: str, true: str) -> float:
-  """Returns the F1 of the two texts' words, as bags; two empty texts agree."""
-  a, b = (Counter(text_scores.words(text)) for text in (predicted, true))
-  total = a.total() + b.total()
-  return 2 * (a & b).total() / total if total else 1.0
+def overlap(predicted: Sequence[str], true: Sequence[str]) -> float:
+  """Returns the F1 of two bags of words; two empty ones agree.
+
+  Example: one of three words, and of two.
+    >>> overlap(["a", "wide", "lake"], ["lake", "shore"])
+    0.4
+  """
+  if predicted == true:
+    return 1.0
+  left, common = Counter(true), 0
+  for word in predicted:
+    if left[word] > 0:
+      left[word] -= 1
+      common += 1
+  return 2 * common / (len(predicted) + len(true))
 
 
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
@@ -124,10 +136,11 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   for i, (caption, truth) in enumerate(zip(captions, truths)):
     for j, name in enumerate(FIELDS):
       if name in truth.fields:
-        given = caption.fields.get(name)
-        want = truth.fields[name]
-        exact[i, j] = given is not None and _same(given, want)
-        near[i, j] = 0.0 if given is None else overlap(given, want)
+        exact[i, j] = near[i, j] = 0.0
+        if name in caption.fields:
+          given = text_scores.words(caption.fields[name])
+          want = text_scores.words(truth.fields[name])
+          exact[i, j], near[i, j] = given == want, overlap(given, want)
   known = ~np.isnan(exact)
   failed = np.array([caption.error is not None for caption in captions])
   images = [row.image or row.id for row in rows]
@@ -153,11 +166,13 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     "per_field": _by_field(exact, near, known),
     "parse_failure_rate": scores.share(failed),
   }
+  right, told = sums[:, 0].astype(int).tolist(), known.sum(1).tolist()
+  word_f1 = np.nanmean(near, axis=1).tolist()
   samples = [
     {
-      "fields_right": int(np.nansum(exact[i])),
-      "fields": int(known[i].sum()),
-      "word_f1": float(np.nanmean(near[i])),
+      "fields_right": right[i],
+      "fields": told[i],
+      "word_f1": word_f1[i],
       "rouge_l": float(texts.rouge_l[i]),
       "cider": float(texts.cider[i]),
       "right": {
@@ -168,10 +183,6 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     for i, caption in enumerate(captions)
   ]
   return metrics, samples
-
-
-def _same(given: str, want: str) -> bool:
-  return text_scores.words(given) == text_scores.words(want)
 
 
 def _by_field(exact, near, known) -> dict:

@@ -10,6 +10,7 @@ true answers hold angles, F1 is also that of rotated boxes.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -83,16 +84,17 @@ def match(
   given = np.array(fill_labels(predicted_labels, true_labels))
   overlap = np.where(given[:, None] == names[None], overlap, 0)
   rows, columns = np.nonzero(overlap)
-  values = overlap[rows, columns]
-  pairs, used_rows, used_columns = [], set(), set()
-  for k in np.argsort(-values, kind="stable"):
-    if rows[k] not in used_rows and columns[k] not in used_columns:
-      used_rows.add(rows[k])
-      used_columns.add(columns[k])
-      pairs.append(k)
-  return Matched(rows[pairs], columns[pairs], values[pairs])
+  best = np.argsort(-overlap[rows, columns], kind="stable")
+  used_rows, used_columns = {}, {}
+  for row, column in zip(rows[best].tolist(), columns[best].tolist()):
+    if row not in used_rows and column not in used_columns:
+      used_rows[row] = column
+      used_columns[column] = row
+  rows, columns = (np.array([*of], int) for of in (used_rows, used_columns))
+  return Matched(rows, columns, overlap[rows, columns])
 
 
+@functools.lru_cache(maxsize=1024)
 def normal(label: str) -> str:
   """Returns a label as it is compared: lower case, single spaces."""
   return " ".join(label.lower().replace("_", " ").split())

@@ -16,7 +16,9 @@ needs Java to split words. Here words are what `words` finds: lower case, no
 punctuation.
 """
 
+import collections
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -28,6 +30,10 @@ ORDERS = 4
 BETA = 1.2
 SIGMA = 6.0
 NAMES = (*(f"bleu_{n}" for n in range(1, ORDERS + 1)), "rouge_l", "cider")
+
+# Keys are ranked by a table of all that may be, if it is at most so many times
+# as long as they are: sorting takes several times as long.
+_TABLE_SIZE = 4
 
 _WORD = re.compile(r"\w+(?:-\w+)*")
 
@@ -84,10 +90,12 @@ def compare(
     )
   if not texts:
     raise ValueError("expected at least one text.")
-  vocabulary: dict[str, int] = {}
+  # A word that is looked up for the first time gets the next number.
+  vocabulary: dict[str, int] = collections.defaultdict()
+  vocabulary.default_factory = vocabulary.__len__
 
   def numbers(text):
-    return [vocabulary.setdefault(w, len(vocabulary)) for w in words(text)]
+    return list(map(vocabulary.__getitem__, words(text)))
 
   given = [numbers(text) for text in texts]
   true = [[numbers(text) for text in of] for of in references]
@@ -206,28 +214,54 @@ def _tables(columns, vocabulary: int):
   All words of all texts stand in one row, so that an n-gram is numbered by the
   n-1 words before and one more.
   """
-  flat = [np.array([w for text in c for w in text], np.int64) for c in columns]
+  flat = [
+    np.fromiter(itertools.chain.from_iterable(texts), np.int64)
+    for texts in columns
+  ]
   number = np.concatenate(flat)
-  column = np.repeat(np.arange(len(columns)), [len(words) for words in flat])
+  ends = np.cumsum([len(numbers) for numbers in flat]).tolist()
   text = np.concatenate(
     [np.repeat(np.arange(len(c)), [len(t) for t in c]) for c in columns]
   )
-  gram = number
+  gram, grams = number, vocabulary
   for order in range(ORDERS):
     if order:
       pairs = gram[:-1] * vocabulary + number[order:]
-      _, gram = np.unique(pairs, return_inverse=True)
-    first, last = slice(len(gram)), slice(order, None)
-    within = (text[first] == text[last]) & (column[first] == column[last])
-    grams = int(gram.max(initial=0)) + 1
+      gram, grams = _ranks(pairs, grams * vocabulary)
     tables = []
-    for k in range(len(columns)):
-      chosen = within & (column[first] == k)
-      key, count = np.unique(
-        text[first][chosen] * grams + gram[chosen], return_counts=True
-      )
+    for start, end in itertools.pairwise([0, *ends]):
+      last = max(start, end - order)
+      of = text[start:last]
+      within = of == text[start + order : end]
+      key, count = _counted((of * grams + gram[start:last])[within])
       tables.append(_Table(key, key // grams, key % grams, count))
     yield tables, grams
+
+
+def _ranks(keys: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
+  """Returns the rank of each key among the distinct ones, and their number.
+
+  Args:
+    keys: int64[n], all below `limit`.
+  """
+  if limit >= _TABLE_SIZE * len(keys):
+    distinct, ranks = np.unique(keys, return_inverse=True)
+    return ranks, len(distinct)
+  occurs = np.zeros(limit, np.int64)
+  occurs[keys] = 1
+  ranks = np.cumsum(occurs) - 1
+  return ranks[keys], int(ranks[-1]) + 1
+
+
+def _counted(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the distinct keys, rising, and how often each occurs.
+
+  As np.unique does; that one hashes, which takes millions of keys far longer
+  than to sort them.
+  """
+  keys = np.sort(keys)
+  first = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+  return keys[first], np.diff(first, append=len(keys))
 
 
 def _ngrams(given, true, vocabulary: int):
@@ -261,8 +295,8 @@ def _cosines(tables, same, grams: int, n: int) -> list[np.ndarray]:
   """Returns the tf-idf cosine of each text with each reference, clipped."""
   mine, *others = tables
   # A text counts once, however many of its references hold the n-gram.
-  holding = np.unique(np.concatenate([table.key for table in others])) % grams
-  frequency = np.bincount(holding, minlength=grams)
+  holding, _ = _counted(np.concatenate([table.key for table in others]))
+  frequency = np.bincount(holding % grams, minlength=grams)
   weight = np.log(n) - np.log(np.maximum(frequency, 1))
   norm, *norms = (
     np.sqrt(np.bincount(t.text, (t.count * weight[t.gram]) ** 2, n))

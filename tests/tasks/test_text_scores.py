@@ -167,3 +167,24 @@ def test_texts_of_one_image_are_resampled_together():
   together = text_scores.summary(found, ["1", "1"])
   assert together[1]["rouge_l"] == [0.5, 0.5] == [together[0]["rouge_l"]] * 2
   assert text_scores.summary(found, ["1", "2"])[1]["rouge_l"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("texts", [["", "a b"], ["", ""]])
+def test_texts_without_words_match_nothing(texts):
+  found = text_scores.compare(texts, [["a b"], [""]])
+  assert not found.matched.any()
+  assert not found.rouge_l.any()
+  assert not found.cider.any()
+
+
+def test_a_table_ranks_as_sorting_does(monkeypatch):
+  """Few words or many for their number: the same scores, to the last bit."""
+  rng = np.random.default_rng(0)
+  drawn = [" ".join(map(str, rng.integers(0, 9, 20))) for _ in range(40)]
+  texts, references = drawn[:20], [[a, b] for a, b in zip(drawn, drawn[20:])]
+  scores = []
+  for size in (0, 4, 10_000):
+    monkeypatch.setattr(text_scores, "_TABLE_SIZE", size)
+    found = text_scores.compare(texts, references)
+    scores.append((found.cider.tolist(), found.matched.tolist()))
+  assert scores[0] == scores[1] == scores[2]
