@@ -238,6 +238,8 @@ def _describe_record(folder: Path) -> list[str]:
   origin = base["path"] or f"random weights, seed {record['config']['seed']}"
   if base["sha256"]:
     origin += f" (sha256 {base['sha256'][:12]})"
+  if record["config"]["dtype"]["frozen"] == "int8":
+    origin += ", held in int8 meanwhile"
   lines = [f"trained      {record['step']} steps from {origin}"]
   for use, manifests in record["data"].items():
     for manifest in manifests:

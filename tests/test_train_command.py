@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from fusar_jax.convert import describe
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import provenance
@@ -59,6 +60,30 @@ def test_stages_build_on_each_other(
     np.testing.assert_array_equal(leaf, newest[path], err_msg=path)
   moved = [p for p in trained[2] if (trained[2][p] != trained[1][p]).any()]
   assert len(moved) == len(trained[2])
+
+
+def test_on_a_base_in_int8_it_learns_and_the_base_stays(
+  stage0, manifest, tmp_path, make_config
+):
+  """Rounded kernels are what training sees, never what a run consists of."""
+  config = make_config(
+    "stage1",
+    manifest,
+    "model=tiny",
+    init=str(stage0),
+    steps=20,
+    log_every_steps=1,
+  )
+  config.dtype.frozen = "int8"
+  train_and_evaluate(config, tmp_path / "int8")
+  losses = [row["loss"] for row in _metrics(tmp_path / "int8")]
+  assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2
+  ours, theirs = (
+    flatten(load_run(run)[1]) for run in (tmp_path / "int8", stage0)
+  )
+  for path, leaf in theirs.items():
+    np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
+  assert "held in int8" in describe(tmp_path / "int8")
 
 
 def test_a_run_says_what_it_is_made_of(stage1, stage0, manifest):

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+# How the other name ends; who is killed leaves it behind.
+DRAFT = ".part"
+
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
   """Makes or replaces a file, and its folder if need be.
@@ -19,7 +22,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     write: writes its bytes; if it raises, what was there before stays.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
+  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=DRAFT)
   try:
     with os.fdopen(handle, "wb") as file:
       write(file)

@@ -40,6 +40,8 @@ def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
 class Dense(nn.Module):
   """y = x W + b, plus `scale * dropout(x) A B` where an adapter is asked for.
 
+  A frozen W may be int8, with a `kernel_scale` beside it: `model.int8`.
+
   Attributes:
     features: output width.
     use_bias: whether there is a b.
@@ -60,7 +62,12 @@ class Dense(nn.Module):
     # Gathered in one piece: else the compiler may turn every product into a
     # loop over the pieces, dozens a layer, and takes minutes more.
     split = _SPLITS.get(self.name, (None, "split"))
-    y = project(x, place(kernel.astype(self.dtype), *split))
+    if self.has_variable("params", "kernel_scale"):  # In 8 bits, also gathered.
+      y = project(x, place(kernel, *split).astype(self.dtype))
+      scale = self.get_variable("params", "kernel_scale")
+      y = (y * scale).astype(self.dtype)
+    else:
+      y = project(x, place(kernel.astype(self.dtype), *split))
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       y = y + bias.astype(self.dtype)

@@ -29,6 +29,7 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, init_params
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.training import partition, program, sharding
+from fusar_jax.training.frozen import hold, read_dtype
 from fusar_jax.training.state import create_state
 
 # Only shapes of the optimizer depend on nothing; its schedule needs a number.
@@ -162,11 +163,11 @@ def train_arguments(config: ConfigDict, model: FusarConfig, mesh: Mesh):
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   trainable, frozen = partition.partition(shapes, config.trainable)
   trainable = _cast(trainable, "float32")
-  frozen = _cast(frozen, config.dtype.frozen)
+  frozen = jax.eval_shape(lambda tree: hold(tree, config.dtype), frozen)
   tx = program.make_optimizer(config, program.make_rate(config, _STEPS))
   state = jax.eval_shape(lambda: create_state(_zeros(trainable), tx, 0))
   shardings = (
-    sharding.state_shardings(state, mesh),
+    program.state_shardings(state, config, mesh),
     sharding.parameter_shardings(frozen, mesh),
   )
   return state, frozen, shardings, tx
@@ -201,7 +202,8 @@ def compile_generation(
   """Compiles what answers: prompts are read, then a loop makes a token a turn.
 
   Args:
-    config: of the run; weights are as its frozen ones, adapters beside them.
+    config: of the run; weights are in the dtype of its frozen ones (int8: of
+      its arithmetic), adapters beside them.
     model: shapes.
     mesh: of the devices of a slice.
     prompts: shapes, `abstract_batch`.
@@ -213,7 +215,7 @@ def compile_generation(
   options = program.step_options(config, model, mesh)
   network = FusarGPT(model, dtype=options.dtype, impl=options.impl)
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-  params = _cast(shapes, config.dtype.frozen)
+  params = _cast(shapes, read_dtype(config.dtype))
   generate = jax.jit(
     generation._generate,
     static_argnums=(0, 1),

@@ -246,6 +246,8 @@ class Planner:
       )
     if self._config.dtype.frozen == "float32":
       knobs.append("--config.dtype.frozen=bfloat16: half the frozen weights")
+    if self._config.dtype.frozen == "bfloat16":
+      knobs.append("--config.dtype.frozen=int8: half the layers' kernels")
     heads = math.gcd(self.model.decoder.kv_heads, chips)
     if tensor < heads:
       knobs.append(

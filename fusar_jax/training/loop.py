@@ -207,8 +207,8 @@ def _place(run, config, workdir, mesh, tx):
   frozen_shardings = sharding.parameter_shardings(frozen, mesh)
   frozen = sharding.put(frozen, frozen_shardings)
   create = functools.partial(create_state, tx=tx, seed=config.seed)
-  state_shardings = sharding.state_shardings(
-    jax.eval_shape(create, trainable), mesh
+  state_shardings = program.state_shardings(
+    jax.eval_shape(create, trainable), config, mesh
   )
   trainable = sharding.put(trainable, state_shardings.trainable)
   # Moments are made where they lie, never whole on one device.

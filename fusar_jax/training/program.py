@@ -17,6 +17,8 @@ from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import fast_options, init_params
 from fusar_jax.training import optimizer, partition, sharding
+from fusar_jax.training.frozen import hold
+from fusar_jax.training.state import TrainState
 from fusar_jax.training.step import StepOptions, make_train_step
 
 
@@ -25,7 +27,7 @@ class Weights:
   """Bytes of all parameters as training holds them, on all devices together.
 
   Attributes:
-    frozen: in config.dtype.frozen.
+    frozen: as config.dtype.frozen wants them.
     state: trainable ones, their gradients and both moments, float32.
   """
 
@@ -40,12 +42,12 @@ class Weights:
 def weights(config: ConfigDict, model: FusarConfig) -> Weights:
   """Returns what the config's parameters weigh."""
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-  trainable, frozen = (
-    sum(leaf.size for leaf in jax.tree.leaves(part))
-    for part in partition.partition(shapes, config.trainable)
+  trainable, frozen = partition.partition(shapes, config.trainable)
+  frozen = jax.eval_shape(lambda tree: hold(tree, config.dtype), frozen)
+  return Weights(
+    sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(frozen)),
+    sum(leaf.size * 4 * 4 for leaf in jax.tree.leaves(trainable)),
   )
-  width = jnp.dtype(config.dtype.frozen).itemsize
-  return Weights(frozen * width, trainable * 4 * 4)
 
 
 def choose_mesh(
@@ -113,6 +115,14 @@ def make_optimizer(
   )
 
 
+def state_shardings(abstract: TrainState, config: ConfigDict, mesh: Mesh):
+  """Returns where the config wants the state: a tree of NamedSharding."""
+  placed = sharding.state_shardings(abstract, mesh)
+  if not _offloads(config):
+    return placed
+  return placed.replace(opt_state=_in(placed.opt_state, "pinned_host"))
+
+
 def jit_train_step(
   config: ConfigDict,
   model: FusarConfig,
@@ -129,17 +139,42 @@ def jit_train_step(
     mesh: where it runs; its devices need not be here (`plan`).
     shardings: of (state, frozen).
   """
+  step = make_train_step(
+    model,
+    tx,
+    step_options(config, model, mesh),
+    skips_nonfinite=config.skip_nonfinite > 0,
+  )
+  if _offloads(config):
+    step = _with_state_at_hand(step, shardings[0])
   return jax.jit(
-    make_train_step(
-      model,
-      tx,
-      step_options(config, model, mesh),
-      skips_nonfinite=config.skip_nonfinite > 0,
-    ),
+    step,
     in_shardings=(*shardings, sharding.batch_sharding(mesh)),
     out_shardings=(shardings[0], None),
     donate_argnums=0,
     compiler_options=compiler_options() if _platform(mesh) == "cpu" else None,
+  )
+
+
+def _offloads(config: ConfigDict) -> bool:
+  return config.get("offload_optimizer", False)
+
+
+def _with_state_at_hand(step: Callable, shardings: TrainState) -> Callable:
+  """Brings the optimizer's state from the host; out_shardings take it back."""
+  near = _in(shardings.opt_state, "device")
+
+  def at_hand(state, frozen, batch):
+    opt_state = jax.device_put(state.opt_state, near)
+    return step(state.replace(opt_state=opt_state), frozen, batch)
+
+  return at_hand
+
+
+def _in(shardings, memory: str):
+  """In that kind of memory; what is not split is too small to be moved."""
+  return jax.tree.map(
+    lambda s: s.with_memory_kind(memory) if any(s.spec) else s, shardings
   )
 
 

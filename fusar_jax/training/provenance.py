@@ -20,6 +20,7 @@ from fusar_jax.data.triplets import (
   manifest_bytes,
   manifest_files,
   split_paths,
+  write_text,
 )
 from fusar_jax.hf.folders import resolve
 
@@ -232,8 +233,5 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
   """Writes a whole file or none of it."""
-  path = Path(path)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}")
   text = json.dumps(value, indent=2, ensure_ascii=False)
-  temporary.write_text(text + "\n", "utf-8")
-  temporary.replace(path)
+  write_text(Path(path), text + "\n")

@@ -32,6 +32,8 @@ _WEIGHTS_SHARE = 0.6
 _COLUMNS = "(q_proj|k_proj|v_proj|gate_proj|up_proj)"
 _ROWS = "(o_proj|down_proj|proj)"
 _STACK = r"(visual/blocks|model/layers)/(attn|self_attn|mlp)/"
+# One value a column: what is added, and by what a kernel in int8 is scaled.
+_VECTOR = "(bias|kernel_scale)"
 
 # First match wins; every parameter of every preset is covered.
 PARAMETER_RULES: partition.Rules = (
@@ -41,15 +43,15 @@ PARAMETER_RULES: partition.Rules = (
   (_STACK + "qkv/kernel", PartitionSpec(None, ("fsdp", "tensor"), None)),
   (_STACK + "qkv/lora_a", PartitionSpec(None, ("fsdp", "tensor"), None)),
   (_STACK + "qkv/lora_b", PartitionSpec(None, None, "fsdp")),
-  (_STACK + "qkv/bias", PartitionSpec()),
+  (_STACK + f"qkv/{_VECTOR}", PartitionSpec()),
   (_STACK + _COLUMNS + "/kernel", PartitionSpec(None, "fsdp", "tensor")),
   (_STACK + _COLUMNS + "/lora_a", PartitionSpec(None, "fsdp", None)),
   (_STACK + _COLUMNS + "/lora_b", PartitionSpec(None, None, "tensor")),
-  (_STACK + _COLUMNS + "/bias", PartitionSpec(None, "tensor")),
+  (_STACK + f"{_COLUMNS}/{_VECTOR}", PartitionSpec(None, "tensor")),
   (_STACK + _ROWS + "/kernel", PartitionSpec(None, "tensor", "fsdp")),
   (_STACK + _ROWS + "/lora_a", PartitionSpec(None, "tensor", None)),
   (_STACK + _ROWS + "/lora_b", PartitionSpec(None, None, "fsdp")),
-  (_STACK + _ROWS + "/bias", PartitionSpec()),
+  (_STACK + f"{_ROWS}/{_VECTOR}", PartitionSpec()),
   (r"visual/patch_embed/kernel", PartitionSpec(None, None, "fsdp")),
   # The 64 bands of an anchor are fewer than the chips of a pod.
   (r"tlm/mlp_0/kernel", PartitionSpec(None, ("fsdp", "tensor"))),

@@ -20,8 +20,10 @@ from fusar_jax import config as config_lib
 from fusar_jax.data import prompts
 from fusar_jax.data import tokenizer as tokenizer_lib
 from fusar_jax.data.triplets import Triplet, read_manifests
+from fusar_jax.geo import whole_file
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import frozen as frozen_lib
 from fusar_jax.training import parameters as parameters_lib
 from fusar_jax.training import partition, program, provenance, sharding
 from fusar_jax.training.provenance import Source
@@ -156,7 +158,7 @@ def undo(run: Start, workdir: Path) -> None:
 def parameters(
   run: Start, config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh
 ) -> tuple[partition.Params, partition.Params]:
-  """Returns (trainable float32, frozen in config.dtype.frozen).
+  """Returns (trainable float32, frozen as config.dtype.frozen wants).
 
   Raises:
     ValueError: weights that do not fit the model, or rules that do not fit
@@ -168,15 +170,12 @@ def parameters(
     run.adapter,
     workdir,
     seed=config.seed,
-    dtype=config.dtype.frozen,
-    placement=sharding.placement(mesh),
+    dtype=frozen_lib.read_dtype(config.dtype),
+    placement=frozen_lib.read_placement(config.dtype, mesh),
   )
   trainable, frozen = partition.partition(whole, config.trainable)
-
-  def cast(tree, dtype):
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
-
-  return cast(trainable, "float32"), cast(frozen, config.dtype.frozen)
+  trainable = jax.tree.map(lambda leaf: leaf.astype("float32"), trainable)
+  return trainable, frozen_lib.hold(frozen, config.dtype)
 
 
 def make_mesh(config: ConfigDict, model: FusarConfig) -> jax.sharding.Mesh:
@@ -208,8 +207,9 @@ def _same_run(config: ConfigDict, workdir: Path) -> bool:
     raise FileExistsError(f"--workdir {workdir} is a file.")
   path = workdir / provenance.CONFIG_FILE
   # Drafts of config.json are all that a run leaves which is killed so early.
-  drafts = f".{path.name}.*"
-  if not workdir.is_dir() or all(p.match(drafts) for p in workdir.iterdir()):
+  if not workdir.is_dir() or all(
+    p.suffix == whole_file.DRAFT for p in workdir.iterdir()
+  ):
     return False
   if not path.is_file():
     raise FileExistsError(
