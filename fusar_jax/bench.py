@@ -2,9 +2,13 @@
 
 Same weights, same inputs, float32, one process each, in turn; losses must agree
 to 1e-3 before anything is timed. Needs the `parity` extra.
+
+`--knobs` measures something else, and needs no PyTorch: what each memory knob
+of a training config saves and costs.
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -15,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fusar_jax.benchmark import turns, workload
+from fusar_jax.benchmark import knobs, turns, workload
 from fusar_jax.config import PRESETS
 
 
@@ -24,6 +28,9 @@ def main(argv: list[str] | None = None) -> None:
     prog="python -m fusar_jax.bench", description=__doc__
   )
   parser.add_argument("--against", choices=("torch",), default="torch")
+  parser.add_argument(
+    "--knobs", action="store_true", help="the memory knobs of training instead"
+  )
   parser.add_argument("--preset", choices=sorted(PRESETS), default="bench")
   parser.add_argument("--rounds", type=int, default=5, help="pairs per work")
   parser.add_argument("--tokens", type=int, default=64, help="tokens decoded")
@@ -33,11 +40,14 @@ def main(argv: list[str] | None = None) -> None:
   args = parser.parse_args(argv)
   try:
     shape = workload.Shape(length=args.length, answer=args.answer)
-    result = run(args.preset, shape, args.rounds, args.tokens)
-  except (ValueError, RuntimeError) as error:
+    if args.knobs:
+      result = run_knobs(args.preset, shape, args.rounds)
+    else:
+      result = run(args.preset, shape, args.rounds, args.tokens)
+  except (OSError, ValueError, RuntimeError) as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)
-  show(result)
+  (show_knobs if args.knobs else show)(result)
   if args.out:
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -54,13 +64,26 @@ def run(preset: str, shape: workload.Shape, rounds: int, tokens: int) -> dict:
         for work in turns.works(tokens)
       ]
   packages = ("jax", "flax", "torch", "transformers", "peft")
+  return _about(preset, rounds, packages) | {
+    "agreement": agreement,
+    "rows": rows,
+  }
+
+
+def run_knobs(preset: str, shape: workload.Shape, rounds: int) -> dict:
+  """Returns memory and time of each knob's step; see `knobs`."""
+  rows = knobs.measure(preset, shape, rounds)
+  return _about(preset, rounds, ("jax", "flax")) | {
+    "rows": [dataclasses.asdict(row) for row in rows]
+  }
+
+
+def _about(preset: str, rounds: int, packages: tuple[str, ...]) -> dict:
   return {
     "preset": preset,
     "rounds": rounds,
     "cores": os.cpu_count(),
     "versions": {p: importlib.metadata.version(p) for p in packages},
-    "agreement": agreement,
-    "rows": rows,
   }
 
 
@@ -82,6 +105,16 @@ def show(result: dict) -> None:
   console = Console()
   console.print(table)
   console.print(f"agreement: {result['agreement']}")
+
+
+def show_knobs(result: dict) -> None:
+  """Prints the table of `run_knobs`, as Markdown: it goes into the README."""
+  print("| knob | arguments, GB | temporaries, GB | together, GB | s a step |")
+  print("|---|---|---|---|---|")
+  for row in result["rows"]:
+    parts = row["arguments"], row["temporaries"]
+    sizes = (f"{size / 1e9:.3f}" for size in (*parts, sum(parts)))
+    print("|", row["knob"], "|", " | ".join(sizes), f"| {row['seconds']:.2f} |")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from fusar_jax.hf.peft import attach, read_adapter
 from fusar_jax.inference.generation import Decoding, generate
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.compiling import compiler_options
+from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
 from fusar_jax.training.optimizer import make_optimizer
 from fusar_jax.training.partition import partition
@@ -52,7 +53,7 @@ class Ours:
       self._stages[stage] = [step, state, frozen]
     step, state, frozen = self._stages[stage]
     # Padding, patches and anchor weights are part of the measured work.
-    batch = self._batch(self._samples[: workload.BATCH], answers=True)
+    batch = self._batch(workload.BATCH, answers=True)
     state, metrics = step(state, frozen, batch)
     self._stages[stage][1] = state
     return float(metrics["loss"])
@@ -60,21 +61,38 @@ class Ours:
   def decode(self, count: int, tokens: int) -> list[list[int]]:
     """Greedy answers of `count` samples at once, `tokens` long each."""
     self._stages = {}
-    batch = self._batch(self._samples[:count], answers=False)
+    batch = self._batch(count, answers=False)
     return generate(self._model, self._params, batch, Decoding(tokens))
 
-  def _batch(self, samples: list[workload.Sample], answers: bool) -> Batch:
-    examples = [self._example(sample, answers) for sample in samples]
-    return pad_batch(examples, config=self._config)
+  def _batch(self, count: int, answers: bool) -> Batch:
+    samples = self._samples[:count]
+    return make_batch(self._config, samples, self._shape.answer, answers)
 
-  def _example(self, sample: workload.Sample, answers: bool) -> Example:
+
+def make_batch(
+  config: FusarConfig,
+  samples: list[workload.Sample],
+  answer: int,
+  answers: bool = True,
+) -> Batch:
+  """Returns samples as one batch.
+
+  Args:
+    config: of the model.
+    samples: of equal shape.
+    answer: tokens at the end of each that answer.
+    answers: False cuts them off, for the model to say.
+  """
+
+  def example(sample: workload.Sample) -> Example:
     ids = sample.input_ids
-    prompt = len(ids) - self._shape.answer
-    mask = np.arange(len(ids)) >= prompt
+    prompt = len(ids) - answer
     return example_from_ids(
       ids if answers else ids[:prompt],
       [sample.image],
       [Anchors(sample.features, sample.positions)],
-      self._config,
-      answer_mask=mask if answers else None,
+      config,
+      answer_mask=np.arange(len(ids)) >= prompt if answers else None,
     )
+
+  return pad_batch([example(sample) for sample in samples], config=config)

@@ -84,8 +84,19 @@ def read(folder: Path) -> tuple[FusarConfig, Shape, list[Sample]]:
   settings = json.loads((folder / "workload.json").read_text())
   shape = Shape(**settings["shape"])
   config = bench_config(settings["preset"], shape)
-  rng = np.random.default_rng(settings["seed"] + 1)
-  return config, shape, [_sample(config, shape, rng) for _ in range(SAMPLES)]
+  return config, shape, samples(config, shape, SAMPLES, settings["seed"])
+
+
+def samples(
+  config: FusarConfig, shape: Shape, count: int, seed: int = 0
+) -> list[Sample]:
+  """Returns so many samples of random images, words and anchors.
+
+  Raises:
+    ValueError: the shape's length does not hold an image and an answer.
+  """
+  rng = np.random.default_rng(seed + 1)
+  return [_sample(config, shape, rng) for _ in range(count)]
 
 
 def _sample(config: FusarConfig, shape: Shape, rng) -> Sample:

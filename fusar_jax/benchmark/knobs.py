@@ -1,0 +1,141 @@
+"""What each memory knob of a config saves and costs, on this machine.
+
+The train step of stage 2 as `train` runs it, on one device: first with all
+knobs off, then with one of them turned at a time, then with all. Bytes are
+XLA's own account of the compiled step. On a CPU the arithmetic stays float32,
+and host memory is the device's, so that `offload_optimizer` saves nothing here.
+
+A answer slots, L text length.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from fusar_jax import config as config_lib
+from fusar_jax.benchmark import workload
+from fusar_jax.benchmark.ours import make_batch
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import partition, program, recipes, sharding
+from fusar_jax.training.frozen import hold
+from fusar_jax.training.state import create_state
+
+# Fields of configs/stage2.py. The head's chunk: as large as a batch's answers.
+OFF = {
+  "remat": "none",
+  "head_chunk": 4096,
+  "dtype.frozen": "float32",
+  "accumulation": 1,
+}
+KNOBS = {
+  "none": {},
+  "remat dots": {"remat": "dots"},
+  "remat full": {"remat": "full"},
+  "head_chunk 32": {"head_chunk": 32},
+  "dtype.frozen bfloat16": {"dtype.frozen": "bfloat16"},
+  "dtype.frozen int8": {"dtype.frozen": "int8"},
+  "accumulation 4": {"accumulation": 4},
+  "all of them": {
+    "remat": "full",
+    "head_chunk": 32,
+    "dtype.frozen": "int8",
+    "accumulation": 4,
+  },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A knob's step.
+
+  Attributes:
+    knob: its name.
+    arguments: bytes of parameters, optimizer state and batch.
+    temporaries: bytes that live during the step besides.
+    seconds: of the fastest step.
+  """
+
+  knob: str
+  arguments: int
+  temporaries: int
+  seconds: float
+
+
+def measure(
+  preset: str, shape: workload.Shape, rounds: int, knobs: dict = KNOBS
+) -> list[Row]:
+  """Returns a row for each knob.
+
+  Args:
+    preset: model, of random weights.
+    shape: of the samples, 4 a batch.
+    rounds: steps that are timed.
+    knobs: {name: {field of the config: value}}.
+  """
+  base = _config(preset, shape, {})
+  model = config_lib.from_dict(base.model.to_dict())
+  params = init_params(model, jax.random.key(0))
+  samples = workload.samples(model, shape, workload.BATCH)
+  batch = make_batch(model, samples, shape.answer)
+  return [
+    _row(name, _config(preset, shape, values), model, params, batch, rounds)
+    for name, values in knobs.items()
+  ]
+
+
+def _config(
+  preset: str, shape: workload.Shape, values: dict[str, Any]
+) -> ConfigDict:
+  config = recipes.get_config("stage2", f"model={preset}")
+  config.update_from_flattened_dict(
+    {"batch_size": workload.BATCH, "model.lora.rank": shape.rank} | OFF | values
+  )
+  return config
+
+
+def _row(
+  name: str,
+  config: ConfigDict,
+  model: FusarConfig,
+  params: partition.Params,
+  batch: Batch,
+  rounds: int,
+) -> Row:
+  mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+  trainable, frozen = partition.partition(params, config.trainable)
+  frozen = hold(frozen, config.dtype)
+  tx = program.make_optimizer(config, program.make_rate(config, 1000))
+  # A copy: the step takes its state's memory.
+  state = create_state(jax.tree.map(jnp.copy, trainable), tx, config.seed)
+  shardings = (
+    program.state_shardings(state, config, mesh),
+    sharding.parameter_shardings(frozen, mesh),
+  )
+  arguments = [
+    *map(sharding.put, (state, frozen), shardings),
+    sharding.put_batch(batch, mesh),
+  ]
+  del state, frozen
+  step = program.jit_train_step(config, model, tx, mesh, shardings)
+  compiled = step.lower(*arguments).compile()
+  told = compiled.memory_analysis()
+  seconds = []
+  for _ in range(rounds + 1):  # The first warms up.
+    begin = time.perf_counter()
+    arguments[0], _ = jax.block_until_ready(compiled(*arguments))
+    seconds.append(time.perf_counter() - begin)
+  return Row(
+    name,
+    told.argument_size_in_bytes,
+    # What is given back lies in the arguments' memory.
+    told.temp_size_in_bytes
+    + told.output_size_in_bytes
+    - told.alias_size_in_bytes,
+    min(seconds[1:]),
+  )
