@@ -1,4 +1,8 @@
-"""A pod on one machine: the real command in two processes of two devices."""
+"""A pod on one machine: the real command in two processes of four devices.
+
+`FUSAR_PODS=1 python -m pytest tests/launch/test_local.py` takes all three
+stages through four pods each, of up to four processes; it takes minutes.
+"""
 
 import json
 import os
@@ -11,57 +15,80 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 6
+# Configs, and the pods that a run goes through: (processes, devices of each).
+if os.environ.get("FUSAR_PODS") == "1":
+  STAGES = ("stage0_tiny", "stage1", "stage2")
+  PODS = ((2, 4), (4, 1), (2, 1), (1, 1))
+else:
+  STAGES = ("stage0_tiny",)
+  PODS = ((2, 4), (1, 1))
+STEPS = 4 * len(PODS)
 
 
-@pytest.fixture
-def arguments(manifest, shrunk) -> list[str]:
-  """Of stage 0, on the smallest model."""
+@pytest.mark.slow
+def test_pods_learn_as_one_process_does_and_stop_together(
+  manifest, shrunk, tmp_path
+):
+  """SIGTERM stops all processes of a pod at one step; the next pod goes on
+  there, and the last one to the end. Losses step by step are those of a run in
+  one process: no sample is lost or repeated."""
+  base = ""
+  for stage in STAGES:
+    arguments = _arguments(stage, base, manifest, shrunk)
+    alone, moved = tmp_path / stage / "alone", tmp_path / stage / "moved"
+    _finish(_start(1, 1, arguments, alone))
+    for pod in PODS[:-1]:
+      _stop(*pod, arguments, moved)
+    _finish(_start(*PODS[-1], arguments, moved))
+    ours, theirs = _metrics(moved), _metrics(alone)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for name in ("loss", "eval_loss"):
+      np.testing.assert_allclose(
+        [row[name] for row in ours if name in row],
+        [row[name] for row in theirs if name in row],
+        rtol=1e-5,
+        err_msg=f"{stage}, {name}",
+      )
+    base = alone
+
+
+def _arguments(stage: str, base, manifest: Path, shrunk: dict) -> list[str]:
+  """Of a stage upon a base, on the smallest model."""
   values = shrunk | {
     "steps": STEPS,
     "log_every_steps": 1,
     "data.train": manifest,
     "data.eval": manifest,
   }
+  if base:
+    values["init"] = base
   return [
-    "--config=configs/stage0_tiny.py",
+    f"--config=configs/{stage}.py:model=tiny",
     *(f"--config.{name}={value}" for name, value in values.items()),
   ]
 
 
-@pytest.mark.slow
-def test_two_processes_learn_as_one_does_and_stop_together(arguments, tmp_path):
-  """SIGTERM stops them at one step; one process goes on where they were."""
-  alone = _start(1, 1, arguments, tmp_path / "alone")
-  out, _ = alone.communicate(timeout=600)
-  assert alone.returncode == 0, out
-
-  pod = _start(2, 2, arguments, tmp_path / "pod")
+def _stop(processes, devices, arguments, workdir) -> None:
+  """Runs a pod until it has done a step, and SIGTERM has ended it."""
+  pod = _start(processes, devices, arguments, workdir)
   lines = []
   for line in pod.stdout:
     lines.append(line)
-    if line.startswith("[0] step 2/"):
+    if line.startswith("[0] step "):
       pod.send_signal(signal.SIGTERM)
       break
   out = "".join(lines) + pod.communicate(timeout=600)[0]
   assert pod.returncode == 75, out
-  stopped = {
+  stopped = [
     line.split("] ")[1] for line in out.splitlines() if "preempted at" in line
-  }
-  assert len(stopped) == 1, out
-  assert out.count("preempted at step") == 2
+  ]
+  assert len(stopped) == processes, out
+  assert len(set(stopped)) == 1, out
 
-  rest = _start(1, 1, arguments, tmp_path / "pod")
-  out, _ = rest.communicate(timeout=600)
-  assert rest.returncode == 0, out
-  ours, theirs = _metrics(tmp_path / "pod"), _metrics(tmp_path / "alone")
-  assert [row["step"] for row in ours] == [row["step"] for row in theirs]
-  for name in ("loss", "eval_loss"):
-    np.testing.assert_allclose(
-      [row[name] for row in ours if name in row],
-      [row[name] for row in theirs if name in row],
-      rtol=1e-5,
-    )
+
+def _finish(pod: subprocess.Popen) -> None:
+  out, _ = pod.communicate(timeout=600)
+  assert pod.returncode == 0, out
 
 
 def _start(processes, devices, arguments, workdir) -> subprocess.Popen:
