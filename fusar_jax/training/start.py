@@ -35,6 +35,7 @@ _FREE = (
   "remat",
   "attention",
   "head_chunk",
+  "offload_optimizer",
   "log_every_steps",
   "eval_every_steps",
   "save_every_steps",
