@@ -58,8 +58,10 @@ from fusar_jax.tasks.predictions import Prediction
 _FILE_WIDTH = 110
 # Scores for the terminal besides the HEADLINE.
 _MORE = {"captioning": ("bleu_4", "rouge_l", "cider")}
-# Of answers that could not be read, and of rows without one.
+# Of rows without an answer, of answers that were repaired or not read at all.
 _TOLD = 5
+# "None" is read by a rule, but needs no repair.
+_REPAIRS = {*notations.RULES} - {"none"}
 
 __all__ = ["evaluate_predictions", "main", "parser"]
 
@@ -254,6 +256,7 @@ def _score(args: argparse.Namespace, console: Console) -> None:
     rows,
     samples,
     baselines={"most common answer of these rows": blind},
+    model=args.model,
   )
   console.print(f"report in {page}", markup=False, soft_wrap=True)
 
@@ -264,22 +267,22 @@ def remarks(rows: list[Prediction], samples: list[dict]) -> list[str]:
   if guesses := collections.Counter(row.task for row in rows if row.guessed):
     told = ", ".join(f"{n} {task}" for task, n in guesses.most_common())
     lines.append(f"tasks told from the question: {told}")
-  repairs = collections.Counter(
-    rule
-    for sample in samples
-    if sample["parse_error"] is None
-    for rule in sample.get("rule", "").split("+")
-    if rule in notations.RULES and rule != "none"
-  )
-  if repairs:
-    told = ", ".join(f"{n} {rule}" for rule, n in repairs.most_common())
-    lines.append(f"answers read by a rule of repair: {told}")
+  for whose, key in (("answers", "rule"), ("true answers", "true_rule")):
+    repaired = collections.defaultdict(list)
+    for row, sample in zip(rows, samples, strict=True):
+      if key == "rule" and sample["parse_error"] is not None:
+        continue  # It was of no use.
+      for rule in _REPAIRS.intersection(sample.get(key, "").split("+")):
+        repaired[rule].append(row.where)
+    if repaired:
+      told = ", ".join(f"{len(repaired[r])} {r}" for r in sorted(repaired))
+      lines.append(f"{whose} read by a rule of repair: {told}")
+      lines += [f"  {r}: {_first(repaired[r])}" for r in sorted(repaired)]
   absent = [row.id for row in rows if row.unread == MISSING]
   if absent:
-    told = ", ".join(absent[:_TOLD]) + ", ..." * (len(absent) > _TOLD)
     lines.append(
       f"{len(absent)} rows of the manifest have no prediction, as if answered"
-      f" by nothing: {told}"
+      f" by nothing: {_first(absent)}"
     )
   unread = [
     f"  {row.where}: {sample['parse_error']}"
@@ -294,6 +297,10 @@ def remarks(rows: list[Prediction], samples: list[dict]) -> list[str]:
       *([more] if len(unread) > _TOLD else []),
     ]
   return lines
+
+
+def _first(rows: list[str]) -> str:
+  return ", ".join(rows[:_TOLD]) + ", ..." * (len(rows) > _TOLD)
 
 
 def main(argv: list[str] | None = None) -> int:

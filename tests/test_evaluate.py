@@ -1,5 +1,6 @@
 """The command `evaluate`: files in, scores out, errors with row numbers."""
 
+import dataclasses
 import json
 import time
 
@@ -198,8 +199,8 @@ def test_no_answer_is_an_error(tmp_path, capsys, said, question):
   assert 'row 2 (id "bad")' in printed
 
 
-def test_swapped_corners_are_repaired_and_counted(tmp_path):
-  """A true box from right to left is the same box."""
+def test_swapped_corners_are_repaired_counted_and_told(tmp_path):
+  """A box from right to left is the same box, also a true one."""
   swapped = BOX.replace("[10, 10, 30, 30]", "[30, 10, 10, 30]")
   row = prediction_row(
     id="a",
@@ -213,6 +214,16 @@ def test_swapped_corners_are_repaired_and_counted(tmp_path):
   assert metrics["detection"]["f1@0.5"] == 1
   assert metrics["parse_failures"] == 0
   assert "corners" in sample["rule"]
+  assert "true_rule" not in sample
+  swapped_truth = dataclasses.replace(read_rows(path)[0][0], gt=swapped)
+  metrics, [sample] = score_rows([swapped_truth])
+  assert metrics["detection"]["f1@0.5"] == 1
+  assert evaluate.remarks([swapped_truth], [sample]) == [
+    "answers read by a rule of repair: 1 corners",
+    '  corners: row 1 (id "a")',
+    "true answers read by a rule of repair: 1 corners",
+    '  corners: row 1 (id "a")',
+  ]
 
 
 def test_scores_are_whole_or_absent(tmp_path):
@@ -321,8 +332,9 @@ def test_repairs_are_told(tmp_path, capsys):
   path = predictions(tmp_path / "p.jsonl", rows)
   out = str(tmp_path / "out")
   assert evaluate.main(["--predictions", str(path), "--out", out]) == 0
-  told = "answers read by a rule of repair: 1 fenced, 1 embedded"
-  assert told in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert "answers read by a rule of repair: 1 embedded, 1 fenced" in printed
+  assert 'embedded: row 2 (id "detection1")' in printed
 
 
 def test_cells_too_many_count_by_option(tmp_path):

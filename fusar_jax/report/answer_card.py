@@ -19,7 +19,7 @@ _MOST_TEXT, _LONG_TEXT = 2000, 300
 
 STYLE = f"""
 .answer {{ background: var(--panel); border-radius: 6px; overflow: hidden;
-  content-visibility: auto; contain-intrinsic-size: auto 26rem; }}
+  content-visibility: auto; contain-intrinsic-size: auto 34rem; }}
 .answer > svg {{ display: block; width: 100%; background: #000; }}
 .answer > div {{ padding: 0.7rem 0.9rem 0.9rem; }}
 .answer details {{ border: 0; padding: 0; font-size: 0.87rem; }}

@@ -34,8 +34,9 @@ def choose(
 
   None is chosen twice; an answer that is all right is never a worst one, and
   one of no worth never a best one. Among equals those with more targets come
-  first: they say more. The order is for reading from the top: the best, the
-  worst and a random answer of every task, then the second of each, and so on.
+  first: they say more, and one that rightly finds nothing says least. The order
+  is for reading from the top: the best, the worst and a random answer of every
+  task, then the second of each, and so on.
 
   Args:
     answers: all there are.
@@ -58,7 +59,13 @@ def _of_task(
 ) -> Iterator[list[Chosen]]:
   """The best third, the worst third, and all others in random order."""
   each = math.ceil(len(left) / len(KINDS))
-  left = sorted(left, key=lambda a: (-a.quality, -len(a.true), a.id))
+  left = sorted(
+    left,
+    key=lambda a: (
+      *(not a.right, not len(a.true)),
+      *(-a.quality, -len(a.true), a.id),
+    ),
+  )
   best = [a for a in left[:each] if a.quality > 0]
   left = sorted(
     left[len(best) :], key=lambda a: (a.quality, -len(a.true), a.id)

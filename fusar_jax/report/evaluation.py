@@ -1,8 +1,8 @@
 """The page of one scored predictions file, as `evaluate` writes it.
 
 What it shows beside the scores is found, not asked for: images through the
-manifest, training curves and origin through the run that the predictions lie
-in, if they do.
+manifest, training curves and origin through the run that answered or that the
+predictions lie in, if there is one.
 """
 
 import os
@@ -29,6 +29,7 @@ def report_evaluation(
   samples: Sequence[Mapping],
   *,
   baselines: Mapping[str, Mapping],
+  model: str | None = None,
 ) -> Path:
   """Writes report.html and returns its path.
 
@@ -38,10 +39,11 @@ def report_evaluation(
       are no images.
     metrics, rows, samples: see `fusar_jax.evaluate.score_rows`.
     baselines: metrics by name, to stand beside.
+    model: what answered, as a path or hub id, if that is known.
   """
   predictions = Path(predictions).absolute()
   asked = predictions if manifest is None else Path(manifest).absolute()
-  run = lineage.find_run(predictions)
+  run = (model and lineage.find_run(model)) or lineage.find_run(predictions)
   runs = lineage.lineage(run) if run else []
   path = Path(out) / REPORT
   write_report(
@@ -55,6 +57,7 @@ def report_evaluation(
     provenance={
       "evaluation": {
         "predictions": str(predictions),
+        **({"model": model} if model else {}),
         **_of_manifest(manifest),
         "metrics": metrics,
       },

@@ -23,8 +23,9 @@ _FIRST = 3
 
 
 def find_run(path: str | os.PathLike) -> Path | None:
-  """Returns the run that a file lies in, or None: it may lie anywhere."""
-  return next((p for p in Path(path).absolute().parents if is_run(p)), None)
+  """Returns the run that a path is or lies in; None: it may lie anywhere."""
+  path = Path(path).absolute()
+  return next((p for p in (path, *path.parents) if is_run(p)), None)
 
 
 def lineage(run: str | os.PathLike) -> list[Path]:

@@ -99,7 +99,8 @@ def _scores(
   beside = " Rings on the strips are the baselines." if baselines else ""
   return (
     '<p class="quiet">Percent with 95 % intervals; mae, the mean error of'
-    " counts, in targets. An answer that cannot be read counts as empty."
+    " counts, in targets, and cider from 0 to 10. An answer that cannot be read"
+    " counts as empty."
     f"{beside}</p><p><strong>Published numbers are of other data and cannot be"
     " compared with these:</strong> the authors scored about 198 images of"
     " their own, so that each of their numbers lies within about ± 7 points."

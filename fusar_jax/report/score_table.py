@@ -22,7 +22,10 @@ HEADLINE = {
   "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
 }
 # Scores that only some scorers give.
-_MORE = {"classification": ("invalid",), "captioning": ("bleu_4", "rouge_l")}
+_MORE = {
+  "classification": ("invalid",),
+  "captioning": ("bleu_4", "rouge_l", "cider"),
+}
 # Percent: Qwen2.5-VL-7B, tuned, and FUSAR-GPT.
 PUBLISHED = {
   ("counting", "accuracy"): ("34.85", "52.53"),
@@ -37,8 +40,8 @@ PUBLISHED = {
   ("detection", "f1@0.5"): ("27.7", "58.7"),
 }
 _PUBLISHED = "published, other data: Qwen2.5-VL-7B tuned / FUSAR-GPT"
-# Scores that are no shares, and of which less is better.
-_ERRORS = ("mae",)
+# Scores that are no shares.
+_PLAIN = ("mae", "cider")
 _WIDTH = 150
 
 STYLE = """
@@ -77,7 +80,7 @@ class Score:
 
   Attributes:
     task, name: as in metrics.json, e.g. "detection" and "f1@0.25".
-    value: a share in [0, 1]; "mae" is in targets.
+    value: a share in [0, 1]; "mae" is in targets, "cider" up to 10.
     low, high: the 95 % interval.
     n: rows that it was computed over.
     unread: share of these rows whose answer could not be read.
@@ -175,13 +178,14 @@ def _row(
     f'<td class="name">{escape(score.name)}</td>',
     _cell(heads[0], f"<b>{interval_text(score)}</b>"),
     *(
-      _cell(head, interval_text(other) if other else "")
+      _cell(head, f"<span>{interval_text(other)}</span>" if other else "")
       for head, other in zip(heads[1:], beside)
     ),
     _cell("", _strip(score, [other for other in beside if other])),
   ]
   if published:
     values = " / ".join(PUBLISHED.get(key, ()))
+    values = f"<span>{values}</span>" if values else ""
     cells.append(_cell(_PUBLISHED, values, ' class="published"'))
   return "".join(cells)
 
@@ -191,8 +195,8 @@ def _cell(column: str, html: str, more: str = "") -> str:
 
 
 def interval_text(score: Score) -> str:
-  """Returns value and interval: "53.3 (40.9-65.4)", percent or targets."""
-  if score.name in _ERRORS:
+  """Returns value and interval: "53.3 (40.9-65.4)", percent but for _PLAIN."""
+  if score.name in _PLAIN:
     return f"{score.value:.2f} ({score.low:.2f}-{score.high:.2f})"
   return (
     f"{100 * score.value:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"
@@ -202,7 +206,7 @@ def interval_text(score: Score) -> str:
 def _strip(score: Score, others: Sequence[Score]) -> str:
   """The score as a dot, baselines as rings, intervals as lines."""
   top = 1.0
-  if score.name in _ERRORS:
+  if score.name in _PLAIN:
     top = max(s.high for s in (score, *others)) or 1.0
 
   def place(value):
@@ -229,4 +233,4 @@ def _strip(score: Score, others: Sequence[Score]) -> str:
 
 
 def _end(score: Score, top: float) -> str:
-  return f"{top:.2f}" if score.name in _ERRORS else "100"
+  return f"{top:.2f}" if score.name in _PLAIN else "100"

@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import rotated, scores
+from fusar_jax.tasks import notations, rotated, scores
 from fusar_jax.tasks.average_precision import average_precision
 from fusar_jax.tasks.boxes import Parsed
 from fusar_jax.tasks.predictions import Prediction, raise_bad
 
 THRESHOLDS = (0.25, 0.5)
+# How true answers are read that need no word about it.
+_CLEAN = ("none", *notations.NOTATIONS)
 # Predicted names that no true box has are counted together.
 OTHER = "(other)"
 
@@ -245,6 +247,7 @@ def _sample(answer: Parsed, truth: Parsed, pairs: Matched) -> dict:
     **hits,
     "iou": _rounded(pairs.iou),
     "rule": answer.rule,
+    **({"true_rule": truth.rule} if truth.rule not in _CLEAN else {}),
     "parse_error": answer.error,
   }
 

@@ -31,6 +31,19 @@ def test_best_worst_and_random_are_disjoint(counts):
   assert [c.answer for c in again] == [c.answer for c in chosen]
 
 
+def test_the_best_find_something(scored):
+  """Rightly nothing comes after what was found, and before what was missed."""
+  box = '[{"bbox_2d": [0, 0, 10, 10], "label": "ship"}]'
+  near = box.replace("10, 10]", "10, 8]")
+  given = [("a", "None", "None"), ("b", box, near), ("c", box, "None")]
+  answers = scored("detection", given * 3)[0]
+  chosen = choice.choose(answers, 9)
+  best = [c.answer.id for c in chosen if c.kind == "best"]
+  assert best == ["r1", "r4", "r7"]
+  worst = [c.answer.id for c in chosen if c.kind == "worst"]
+  assert worst == ["r2", "r5", "r8"]
+
+
 def test_few_answers_are_shared_out(counts):
   """Seven: three best, then three worst, and one is left."""
   chosen = choice.choose(counts("1", "1", "2", "3", "4", "5", "6"))

@@ -47,7 +47,12 @@ _both = pytest.mark.parametrize(
 
 def _browser_path():
   """The browser to start; None: Playwright's own, if it has been installed."""
-  names = ("chromium", "chromium-browser", "google-chrome")
+  names = (
+    "chromium",
+    "chromium-browser",
+    "chromium-headless-shell",
+    "google-chrome",
+  )
   found = (shutil.which(name) for name in names)
   return os.environ.get("FUSAR_BROWSER") or next(filter(None, found), None)
 

@@ -22,6 +22,7 @@ def test_stages_in_their_order(tmp_path):
   assert lineage.lineage(second) == [first.resolve(), second]
   assert lineage.lineage(tmp_path) == []
   assert lineage.find_run(second / "predictions" / "p.jsonl") == second
+  assert lineage.find_run(second) == second
   assert lineage.find_run(tmp_path / "p.jsonl") is None
   found = lineage.records([first, second])
   assert list(found) == ["stage1", "stage2"]

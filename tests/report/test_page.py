@@ -282,8 +282,8 @@ def test_a_long_answer_is_cut(answers):
 def test_scores_stand_beside_baselines_and_published_ones(page):
   """Counting: 1 of 4 right (one is missing), always "1": 4 of 4."""
   assert "<b>25.0 (4.6-69.9)</b>" in page
-  assert ">100.0 (51.0-100.0)</td>" in page
-  assert ">34.85 / 52.53</td>" in page
+  assert "<span>100.0 (51.0-100.0)</span></td>" in page
+  assert "<span>34.85 / 52.53</span></td>" in page
   assert "Published numbers are of other data" in page
 
 
@@ -323,6 +323,12 @@ def test_errors_of_counts_are_no_percent():
   assert "0.50 (0.25-0.75)" in score_table(scores, {})
 
 
+def test_cider_runs_up_to_ten():
+  score = Score("captioning", "cider", 4.0, 2.5, 5.0, 12)
+  table = score_table([score], {})
+  assert "4.00 (2.50-5.00) on 0 to 5.00" in table
+
+
 def test_without_images_there_are_figures_and_words(tmp_path, files):
   rows = [json.loads(line) for line in files[0].read_text().splitlines()]
   write_manifest(tmp_path / "m.jsonl", [r | {"image": "x.png"} for r in rows])
@@ -344,6 +350,24 @@ def test_without_a_manifest_there_is_a_page(tmp_path, files):
   page = path.read_text("utf-8")
   assert len(Reader(page).named("article", "answer")) == len(ASKED)
   assert "manifest_sha256" not in page
+
+
+def test_the_run_that_answered_is_named_wherever_its_answers_lie(
+  tmp_path, files
+):
+  run = tmp_path / "stage7"
+  run.mkdir()
+  config = {"config": {"learning_rate": 0.125}}
+  (run / "config.json").write_text(json.dumps(config))
+  record = {"base": {"kind": "random"}, "data": {"train": []}}
+  (run / "provenance.json").write_text(json.dumps(record))
+  rows, _ = evaluate.read_rows(files[1])
+  metrics, samples = evaluate.score_rows(rows)
+  about = (files[1], None, metrics, rows, samples)
+  path = report_evaluation(tmp_path, *about, baselines={}, model=str(run))
+  page = path.read_text("utf-8")
+  assert "answered by stage7</h1>" in page
+  assert "0.125" in page
 
 
 def test_a_page_of_nothing_has_no_sections(tmp_path):
