@@ -40,7 +40,9 @@ from fusar_jax.training.settings import settle
 
 _SETTINGS = "demo.json"
 _STEPS = 8
-_LENGTHS, _ANSWERS = (128, 256), (128,)
+# Each shape is compiled, which takes as long as some fifteen steps; prompts and
+# answers of simulated scenes all fit these.
+_LENGTHS, _ANSWERS = {"stage1": (160,), "stage2": (224,)}, (128,)
 # Of the model, who answers what; names of manifests and of scores.
 _STAGES = {"captions": "stage1", "tasks": "stage2"}
 _BASE, _BLIND = "base", "baseline"
@@ -62,22 +64,25 @@ class Plan:
     scenes, unseen: simulated scenes to learn from, and to be scored on.
     side: pixels per side of an image, 28 to the visual token.
     stage1_steps, stage2_steps: of `batch_size` examples each.
+    learning_rate: of both stages; three times that of the configs, which are
+      meant for more steps.
     batch_size: examples a step.
     max_new_tokens: cap on an answer.
     answered_at_once: rows whose answers are written together.
   """
 
-  scenes: int = 600
+  scenes: int = 420
   unseen: int = 300
   side: int = 168
   stage1_steps: int = 40
   stage2_steps: int = 60
+  learning_rate: float = 3e-3
   batch_size: int = 16
-  max_new_tokens: int = 192
+  max_new_tokens: int = 96
   answered_at_once: int = 64
 
 
-LONG = Plan(scenes=3000, stage1_steps=350, stage2_steps=900)
+LONG = Plan(scenes=4000, stage1_steps=400, stage2_steps=1000)
 
 
 def run(
@@ -250,11 +255,11 @@ class _Demo:
       "init": str(init),
       "model.image_size": (self.plan.side, self.plan.side),
       "data.train": str(self._manifest("train", rows)),
-      # Each shape is compiled, which takes as long as some twenty steps.
-      "data.buckets": _LENGTHS,
+      "data.buckets": _LENGTHS[stage],
       "data.answer_buckets": _ANSWERS,
       "batch_size": self.plan.batch_size,
       "steps": steps,
+      "optimizer.learning_rate": self.plan.learning_rate,
       "log_every_steps": 5,
     }
     recipe = Recipe(stage, values, self.out / stage)

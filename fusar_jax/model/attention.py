@@ -105,7 +105,8 @@ def attend_cached(
 
   Args:
     query: [B, 1, N, H].
-    key, value: [B, K, S, H], the cache, the new position's own included.
+    key: [B, K, H, S], of the cache, the new position's own included.
+    value: [B, K, S, H], likewise.
     mask: bool[B, S]; False: the key is not seen.
 
   Returns:
@@ -114,7 +115,7 @@ def attend_cached(
   batch, _, heads, width = query.shape
   grouped = query.reshape(batch, key.shape[1], -1, width) * width**-0.5
   scores = jnp.einsum(
-    "bkgh,bksh->bkgs", grouped, key, preferred_element_type=jnp.float32
+    "bkgh,bkhs->bkgs", grouped, key, preferred_element_type=jnp.float32
   )
   scores = jnp.where(mask[:, None, None], scores, jnp.float32(_MASKED))
   shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
