@@ -179,7 +179,8 @@ def _intervals(found: list[_Found], images: int) -> dict:
 
 def _found(answers, truths, images) -> dict[tuple[str, str], _Found]:
   """Matches every question; keys are (class, area) with true boxes."""
-  codes = {name: k for k, name in enumerate(sorted(_names(truths)))}
+  names = {name for truth in truths for name in truth.labels}
+  codes = {name: k for k, name in enumerate(sorted(names))}
   given, there = _Boxes.of(answers, codes), _Boxes.of(truths, codes)
   score = np.concatenate([np.zeros(0), *(a.scores for a in answers)])
   surest = np.lexsort((-score, given.question))
@@ -210,10 +211,6 @@ def _found(answers, truths, images) -> dict[tuple[str, str], _Found]:
         ),
       )
   return found
-
-
-def _names(truths) -> set[str]:
-  return {name for truth in truths for name in truth.labels}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -131,6 +131,13 @@ def test_equal_to_pycocotools(seed):
   np.testing.assert_allclose(ours(pairs), coco_stats(pairs), atol=1e-6)
 
 
+def test_pairs_in_pieces_are_the_same_pairs(monkeypatch):
+  pairs = random_set(1, 4, crowded=True)
+  whole = ours(pairs)
+  monkeypatch.setattr(module, "_PAIRS_AT_ONCE", 7)
+  assert ours(pairs) == whole
+
+
 def test_by_hand():
   """Two images, two ships each of 10 x 10 (small); by falling score:
 
