@@ -14,6 +14,8 @@ import sys
 
 # Before JAX looks for devices: a plan needs none.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# What is compiled for TPUs can be kept, but not read again without one.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 from absl import app, flags, logging
 from ml_collections import config_flags

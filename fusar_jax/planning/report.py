@@ -45,7 +45,7 @@ def exchange_table(prediction: Prediction) -> Table:
   """Bytes that chips receive from each other in one run."""
   table = _table("Collectives of one step", "kind", "axes", "times", "GB", "ms")
   for e in prediction.exchanges:
-    axes = "x".join("xyz"[axis] for axis in e.axes) or "-"
+    axes = "+".join("xyz"[axis] for axis in e.axes) or "-"
     values = f"{e.bytes / 1e9:.3f}", f"{e.seconds * 1e3:.1f}"
     table.add_row(e.kind, axes, str(e.times), *values)
   if not prediction.exchanges:
