@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -44,10 +45,10 @@ def main(argv: list[str] | None = None) -> None:
       result = run_knobs(args.preset, shape, args.rounds)
     else:
       result = run(args.preset, shape, args.rounds, args.tokens)
+      show(result)
   except (OSError, ValueError, RuntimeError) as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)
-  (show_knobs if args.knobs else show)(result)
   if args.out:
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -70,12 +71,25 @@ def run(preset: str, shape: workload.Shape, rounds: int, tokens: int) -> dict:
   }
 
 
-def run_knobs(preset: str, shape: workload.Shape, rounds: int) -> dict:
-  """Returns memory and time of each knob's step; see `knobs`."""
-  rows = knobs.measure(preset, shape, rounds)
-  return _about(preset, rounds, ("jax", "flax")) | {
-    "rows": [dataclasses.asdict(row) for row in rows]
-  }
+def run_knobs(
+  preset: str,
+  shape: workload.Shape,
+  rounds: int,
+  chosen: Mapping[str, dict] = knobs.KNOBS,
+) -> dict:
+  """Returns memory and time of each knob's step; see `knobs`.
+
+  Prints them as they come: Markdown, for it goes into the README.
+  """
+  print("| knob | arguments, GB | temporaries, GB | together, GB | s a step |")
+  print("|---|---|---|---|---|")
+  rows = []
+  for row in knobs.measure(preset, shape, rounds, chosen):
+    parts = row.arguments, row.temporaries
+    sizes = " | ".join(f"{size / 1e9:.3f}" for size in (*parts, sum(parts)))
+    print(f"| {row.knob} | {sizes} | {row.seconds:.2f} |", flush=True)
+    rows.append(dataclasses.asdict(row))
+  return _about(preset, rounds, ("jax", "flax")) | {"rows": rows}
 
 
 def _about(preset: str, rounds: int, packages: tuple[str, ...]) -> dict:
@@ -105,16 +119,6 @@ def show(result: dict) -> None:
   console = Console()
   console.print(table)
   console.print(f"agreement: {result['agreement']}")
-
-
-def show_knobs(result: dict) -> None:
-  """Prints the table of `run_knobs`, as Markdown: it goes into the README."""
-  print("| knob | arguments, GB | temporaries, GB | together, GB | s a step |")
-  print("|---|---|---|---|---|")
-  for row in result["rows"]:
-    parts = row["arguments"], row["temporaries"]
-    sizes = (f"{size / 1e9:.3f}" for size in (*parts, sum(parts)))
-    print("|", row["knob"], "|", " | ".join(sizes), f"| {row['seconds']:.2f} |")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ A answer slots, L text length.
 
 import dataclasses
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -68,9 +69,12 @@ class Row:
 
 
 def measure(
-  preset: str, shape: workload.Shape, rounds: int, knobs: dict = KNOBS
-) -> list[Row]:
-  """Returns a row for each knob.
+  preset: str,
+  shape: workload.Shape,
+  rounds: int,
+  knobs: Mapping[str, dict] = KNOBS,
+) -> Iterator[Row]:
+  """Yields a row for each knob.
 
   Args:
     preset: model, of random weights.
@@ -83,10 +87,9 @@ def measure(
   params = init_params(model, jax.random.key(0))
   samples = workload.samples(model, shape, workload.BATCH)
   batch = make_batch(model, samples, shape.answer)
-  return [
-    _row(name, _config(preset, shape, values), model, params, batch, rounds)
-    for name, values in knobs.items()
-  ]
+  for name, values in knobs.items():
+    config = _config(preset, shape, values)
+    yield _row(name, config, model, params, batch, rounds)
 
 
 def _config(

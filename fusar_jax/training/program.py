@@ -80,6 +80,9 @@ def step_options(
   options = fast_options(model, mesh.size, _platform(mesh), dtype)
   if config.attention != "auto":
     options["impl"] = config.attention
+  if config.remat != "none":
+    # Side by side, a layer and its recomputation would become one again.
+    options["unroll"] = 1
   return StepOptions(
     accumulation=config.accumulation,
     dtype=dtype,

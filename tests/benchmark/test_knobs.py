@@ -13,15 +13,13 @@ SHAPE = workload.Shape(length=80, answer=8, side=3, rank=4)
 def test_int8_nearly_halves_the_tiny_models_arguments(capsys):
   """Two thirds of its parameters are in kernels of layers: 1 byte for 4."""
   chosen = {"int8": knobs.KNOBS["dtype.frozen int8"]}
-  (row,) = knobs.measure("tiny", SHAPE, rounds=1, knobs=chosen)
+  (row,) = bench.run_knobs("tiny", SHAPE, 1, chosen)["rows"]
   shapes = jax.eval_shape(
     lambda: init_params(preset("tiny"), jax.random.key(0))
   )
   whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes))
-  assert 0.4 * whole < row.arguments < 0.65 * whole
-  assert row.temporaries > 0
-  assert row.seconds > 0
-
-  bench.show_knobs({"rows": [vars(row)]})
-  last = capsys.readouterr().out.splitlines()[-1]
-  assert last.startswith(f"| int8 | {row.arguments / 1e9:.3f} |")
+  assert 0.4 * whole < row["arguments"] < 0.65 * whole
+  assert row["temporaries"] > 0
+  assert row["seconds"] > 0
+  *_, last = capsys.readouterr().out.splitlines()
+  assert last.startswith(f"| int8 | {row['arguments'] / 1e9:.3f} |")

@@ -23,6 +23,16 @@ def config(model) -> ConfigDict:
   return config.lock()
 
 
+def test_layers_that_are_computed_again_stay_in_their_loop(config, model):
+  """On one CPU device few layers are unrolled, and XLA would merge the second
+  computation with the first: nothing would be saved."""
+  mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+  config.remat = "none"
+  assert program.step_options(config, model, mesh).unroll == 2
+  config.remat = "full"
+  assert program.step_options(config, model, mesh).unroll == 1
+
+
 def test_moments_in_host_memory_change_nothing(
   config, model, params, batch, tmp_path
 ):
