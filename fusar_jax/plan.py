@@ -23,8 +23,8 @@ from rich.console import Console
 
 from fusar_jax.planning import report
 from fusar_jax.planning.chips import find_slice
-from fusar_jax.planning.compile import DoesNotFit, MissingCompiler
 from fusar_jax.planning.plan import Planner, Shape, parse_mesh
+from fusar_jax.planning.settled import DoesNotFit
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config of a stage, e.g. configs/stage2.py.", lock_config=True
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   try:
     fits = run()
-  except (OSError, ValueError, MissingCompiler) as error:
+  except (OSError, ValueError, RuntimeError) as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)
   sys.exit(0 if fits else 1)

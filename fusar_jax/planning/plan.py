@@ -16,10 +16,8 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.model.remat import POLICIES
-from fusar_jax.planning import compile as compile_lib
-from fusar_jax.planning import flops, hlo, search
+from fusar_jax.planning import flops, hlo, lowering, search
 from fusar_jax.planning.chips import Slice
-from fusar_jax.planning.compile import DoesNotFit, Memory
 from fusar_jax.planning.flops import Work
 from fusar_jax.planning.prediction import (
   Prediction,
@@ -27,6 +25,8 @@ from fusar_jax.planning.prediction import (
   predict,
 )
 from fusar_jax.planning.search import Choice
+from fusar_jax.planning.settled import DoesNotFit, Memory, settle
+from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import partition, program, sharding
 
 AUTO = "auto"
@@ -100,7 +100,7 @@ class Planner:
       )
     self._config, self._where, self._shape = config, where, shape
     self.model = config_lib.from_dict(config.model.to_dict())
-    self._devices = compile_lib.devices_of(where)
+    self._devices = devices_of(where)
     shapes = jax.eval_shape(lambda: init_params(self.model, jax.random.key(0)))
     trainable, _ = partition.partition(shapes, config.trainable)
     self._trainable = set(flatten(trainable))
@@ -152,12 +152,19 @@ class Planner:
     mesh = self._mesh(choice.mesh)
     sharding.check_batch(config.batch_size, accumulation, mesh)
     batch = self._batch(config.batch_size)
-    compiled = compile_lib.compile_train_step(config, self.model, mesh, batch)
+    settled = settle(
+      lowering.lower_train_step,
+      self._where,
+      choice.mesh,
+      config,
+      self.model,
+      batch,
+    )
     work = self.work(choice.remat)
     prediction = predict(
-      self._where, mesh, config.batch_size, work, hlo.read(compiled.text)
+      self._where, mesh, config.batch_size, work, hlo.read(settled.text)
     )
-    return StepPlan(choice, accumulation, compiled.memory, work, prediction)
+    return StepPlan(choice, accumulation, settled.memory, work, prediction)
 
   def decoding(self, choice: Choice, new_tokens: int) -> DecodingPlan:
     """Compiles the program that answers, with a micro-batch of prompts.
@@ -167,13 +174,19 @@ class Planner:
     """
     mesh = self._mesh(choice.mesh)
     rows = choice.samples * self._where.chips
-    compiled = compile_lib.compile_generation(
-      self._config, self.model, mesh, self._batch(rows), new_tokens
+    settled = settle(
+      lowering.lower_generation,
+      self._where,
+      choice.mesh,
+      self._config,
+      self.model,
+      self._batch(rows),
+      new_tokens,
     )
-    turn = hlo.read_endless(compiled.text)
+    turn = hlo.read_endless(settled.text)
     work = [Work("all", turn.flops * self._where.chips / rows)]
     prediction = predict(self._where, mesh, rows, work, turn)
-    return DecodingPlan(compiled.memory, prediction)
+    return DecodingPlan(settled.memory, prediction)
 
   def work(self, remat: str) -> list[Work]:
     """Returns the FLOPs of one sample."""
@@ -261,7 +274,7 @@ class Planner:
 
   def _batch(self, rows: int) -> Batch:
     s = self._shape
-    return compile_lib.abstract_batch(
+    return lowering.abstract_batch(
       self.model, rows, s.length, s.answers, s.anchors
     )
 

@@ -9,9 +9,9 @@ from rich.console import Group
 from rich.table import Table
 
 from fusar_jax.planning.chips import GIB, Slice
-from fusar_jax.planning.compile import DoesNotFit, Memory
 from fusar_jax.planning.flops import Work
 from fusar_jax.planning.prediction import Prediction
+from fusar_jax.planning.settled import DoesNotFit, Memory
 
 
 def memory_table(title: str, memory: Memory, where: Slice) -> Table:

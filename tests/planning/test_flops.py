@@ -10,7 +10,7 @@ from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.planning import flops
-from fusar_jax.planning.compile import abstract_batch
+from fusar_jax.planning.lowering import abstract_batch
 
 
 def _parts(trains, remat="none", impl="xla", length=600, **lora):

@@ -4,8 +4,8 @@ import pytest
 
 from fusar_jax.config import preset
 from fusar_jax.planning.chips import CHIPS, find_slice, slices
-from fusar_jax.planning.compile import devices_of
 from fusar_jax.planning.plan import AUTO, Planner, Shape
+from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import sharding
 from fusar_jax.training.recipes import get_config
 

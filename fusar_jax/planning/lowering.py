@@ -1,0 +1,140 @@
+"""The real programs, from shapes alone: nothing of a 72B model is in memory.
+
+They are the jitted step that training runs (`fusar_jax.training.program`) and
+the decoding of `fusar_jax.inference.generation`.
+
+A answer slots, B batch, L text length.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.stages import Lowered
+from ml_collections import ConfigDict
+
+from fusar_jax.data import vision
+from fusar_jax.data.padding import empty_batch
+from fusar_jax.data.sizes import Sizes
+from fusar_jax.inference import generation
+from fusar_jax.inference.generation import Decoding
+from fusar_jax.model.activations import on_mesh
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import FusarGPT, init_params
+from fusar_jax.training import partition, program, sharding
+from fusar_jax.training.frozen import hold, read_dtype
+from fusar_jax.training.state import create_state
+
+# Only shapes of the optimizer depend on nothing; its schedule needs a number.
+_STEPS = 1000
+
+
+def abstract_batch(
+  model: FusarConfig, rows: int, length: int, answers: int, anchors: int
+) -> Batch:
+  """Returns the shapes of a batch of one image a sample.
+
+  Raises:
+    ValueError: images of no fixed size, or samples too short for theirs.
+  """
+  if model.image_size is None:
+    raise ValueError(
+      "plan: config.model.image_size is None, so that an image can have any"
+      ' size; give the largest, --config.model.image_size="(504, 504)".'
+    )
+  grid = tuple(side // model.vision.patch for side in model.image_size)
+  merged = grid[0] * grid[1] // model.vision.merge**2
+  if length <= merged + answers:
+    raise ValueError(
+      f"plan: {length} tokens do not hold the {merged} visual tokens of an"
+      f" image of {model.image_size} and {answers} of an answer; give a larger"
+      " --length."
+    )
+  sizes = Sizes(
+    length=length,
+    images=1,
+    patches=grid[0] * grid[1],
+    windows=len(vision.window_index(grid, model.vision)),
+    anchors=anchors,
+    answers=answers,
+  )
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype),
+    empty_batch(1, sizes, model),
+  )
+
+
+def train_arguments(config: ConfigDict, model: FusarConfig, mesh: Mesh):
+  """Returns (abstract state, abstract frozen, their shardings, optimizer)."""
+  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  trainable, frozen = partition.partition(shapes, config.trainable)
+  trainable = _cast(trainable, "float32")
+  frozen = jax.eval_shape(lambda tree: hold(tree, config.dtype), frozen)
+  tx = program.make_optimizer(config, program.make_rate(config, _STEPS))
+  state = jax.eval_shape(lambda: create_state(_zeros(trainable), tx, 0))
+  shardings = (
+    program.state_shardings(state, config, mesh),
+    sharding.parameter_shardings(frozen, mesh),
+  )
+  return state, frozen, shardings, tx
+
+
+def lower_train_step(
+  mesh: Mesh, config: ConfigDict, model: FusarConfig, batch: Batch
+) -> Lowered:
+  """Returns the step that training jits.
+
+  Args:
+    mesh: of the devices of a slice.
+    config: of the run; its batch size is that of `batch`.
+    model: shapes.
+    batch: shapes, `abstract_batch`.
+  """
+  state, frozen, shardings, tx = train_arguments(config, model, mesh)
+  step = program.jit_train_step(config, model, tx, mesh, shardings)
+  return step.lower(state, frozen, batch)
+
+
+def lower_generation(
+  mesh: Mesh,
+  config: ConfigDict,
+  model: FusarConfig,
+  prompts: Batch,
+  new_tokens: int,
+) -> Lowered:
+  """Returns what answers: prompts are read, then a loop makes a token a turn.
+
+  Args:
+    mesh: of the devices of a slice.
+    config: of the run; weights are in the dtype of its frozen ones (int8: of
+      its arithmetic), adapters beside them.
+    model: shapes.
+    prompts: shapes, `abstract_batch`.
+    new_tokens: room for each answer.
+  """
+  options = program.step_options(config, model, mesh)
+  network = FusarGPT(model, dtype=options.dtype, impl=options.impl)
+  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  params = _cast(shapes, read_dtype(config.dtype))
+  generate = jax.jit(
+    generation._generate,
+    static_argnums=(0, 1),
+    in_shardings=(
+      sharding.parameter_shardings(params, mesh),
+      sharding.batch_sharding(mesh),
+      None,
+    ),
+  )
+  decoding = Decoding(new_tokens, stop=(model.tokens.end_of_turn,))
+  with on_mesh(mesh):
+    return generate.lower(network, decoding, params, prompts, None)
+
+
+def _cast(tree, dtype):
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype)), tree
+  )
+
+
+def _zeros(tree):
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
