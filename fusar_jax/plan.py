@@ -104,6 +104,9 @@ def run() -> bool:
   except DoesNotFit as error:
     print("Answering: " + report.does_not_fit(error, where, []))
     return True  # Training does.
+  except ValueError as error:
+    print(f"Answering: not planned, {error}")
+    return True
   console.print(report.plan_of_decoding(answering.memory, answering.prediction))
   return True
 
