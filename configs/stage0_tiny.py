@@ -71,6 +71,7 @@ def get_config(arg=None):
   config.optimizer.clip_norm = 1.0
   # Factor on the learning rate, by trainable parameter.
   config.optimizer.rates = [(r".*", 1.0)]
+  config.offload_optimizer = False  # Moments in the host's memory.
 
   config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
   config.dtype = ConfigDict()

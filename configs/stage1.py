@@ -84,11 +84,12 @@ def get_config(arg=None):
   config.optimizer.clip_norm = 1.0
   # Factor on the learning rate, by trainable parameter.
   config.optimizer.rates = [(r".*", 1.0)]
+  config.offload_optimizer = False  # Moments in the host's memory.
 
   config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
   config.dtype = ConfigDict()
   config.dtype.compute = "float32" if small else "bfloat16"
-  config.dtype.frozen = "float32" if small else "bfloat16"
+  config.dtype.frozen = "float32" if small else "bfloat16"  # Or int8.
   config.remat = "none" if small else "full"
   config.attention = "auto"  # blocked on one CPU device, else xla.
   config.head_chunk = 256

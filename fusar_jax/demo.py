@@ -74,15 +74,15 @@ class Plan:
   scenes: int = 420
   unseen: int = 300
   side: int = 168
-  stage1_steps: int = 40
-  stage2_steps: int = 60
+  stage1_steps: int = 25
+  stage2_steps: int = 110
   learning_rate: float = 3e-3
   batch_size: int = 16
   max_new_tokens: int = 96
   answered_at_once: int = 64
 
 
-LONG = Plan(scenes=4000, stage1_steps=400, stage2_steps=1000)
+LONG = Plan(scenes=4000, stage1_steps=300, stage2_steps=1000)
 
 
 def run(
