@@ -6,6 +6,7 @@
 #   make parity   the comparisons with transformers and peft (installs torch)
 #   make beam     builds a TFDS data set with Apache Beam
 #   make browser  looks at the report in Chromium (has to be there)
+#   make plan     compiles train steps for TPUs that are not there
 #   make lint     ruff and the floors of the package
 #   make base     makes the tiny base that comes with the package anew
 
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test parity beam browser lint base
+.PHONY: demo test parity beam browser plan lint base
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -37,6 +38,11 @@ beam: $(VENV)-beam/installed
 
 browser: $(VENV)/installed-browser
 	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/report/test_in_browser.py
+
+# The compiles of 7B and 72B, minutes: pytest -m slow tests/planning.
+plan: $(VENV)-plan/installed
+	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \
+	  tests/planning tests/test_plan.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -72,6 +78,13 @@ $(VENV)/installed-parity: $(VENV)/installed
 
 $(VENV)/installed-browser: $(VENV)/installed
 	$(PIP) -e '.[browser]'
+	@touch $@
+
+# Of its own: where libtpu is, JAX looks for a TPU in all other tests.
+$(VENV)-plan/installed: $(VENV)/made pyproject.toml constraints.txt
+	$(VENV)/bin/python -m venv $(VENV)-plan
+	$(VENV)-plan/bin/python -m pip install --quiet \
+	  --disable-pip-version-check -c constraints.txt -e '.[test,plan]'
 	@touch $@
 
 # Of its own, and without constraints.txt: Beam wants an older protobuf.

@@ -6,7 +6,7 @@ per chip its memory, its work, its traffic, and how fast it can be at most:
       --mesh auto --samples-per-chip 4
 
 Exit code 1 if it does not fit. Every field of the config can be overridden, as
-for `train`. Needs libtpu (`pip install 'fusar-jax[tpu]'`), but no TPU.
+for `train`. Needs libtpu (`pip install 'fusar-jax[plan]'`), but no TPU.
 """
 
 import os
@@ -104,9 +104,6 @@ def run() -> bool:
   except DoesNotFit as error:
     print("Answering: " + report.does_not_fit(error, where, []))
     return True  # Training does.
-  except ValueError as error:
-    print(f"Answering: not planned, {error}")
-    return True
   console.print(report.plan_of_decoding(answering.memory, answering.prediction))
   return True
 

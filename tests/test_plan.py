@@ -63,4 +63,4 @@ def test_without_the_compiler_the_command_says_how_to_get_it(tmp_path):
   path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
   done = _run(*TINY, "--mesh=auto", "--samples-per-chip=2", PYTHONPATH=path)
   assert done.returncode == 1
-  assert "pip install 'fusar-jax[tpu]'" in done.stderr
+  assert "pip install 'fusar-jax[plan]'" in done.stderr

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Iterator
 
+from fusar_jax.planning.convolutions import convolution_flops
 from fusar_jax.planning.hlo_text import Array, Instruction, groups, pairs, parse
 
 _COLLECTIVES = (
@@ -192,8 +193,17 @@ class _Program:
     return total
 
   def _trips(self, i: Instruction) -> int | None:
-    """Turns of a loop that counts up from 0 to a constant; None: not told."""
+    """Turns of a loop that counts up from 0 to a constant; None: not told.
+
+    A condition that is more than one comparison may end the loop before.
+    """
     condition = self._computations[i.attribute("condition")]
+    root = next(c for c in condition.values() if c.root)
+    if root.opcode == "fusion":
+      fused = self._computations[root.attribute("calls")]
+      root = next(c for c in fused.values() if c.root)
+    if root.opcode != "compare":
+      return None
     limits = [
       int(c.rest.split(")")[0])
       for c in condition.values()
@@ -251,35 +261,16 @@ class _Program:
       return _hbm_bytes(read) + _hbm_bytes(i.arrays[1:2])
     # What is only handed on, an exchange under way with it, costs nothing.
     handed = {n for n, u in fused.items() if u.opcode in _HANDED}
-    parameters = {
-      int(p.rest.split(")")[0]): p
-      for p in fused.values()
-      if p.opcode == "parameter"
-    }
+    inside = _parameters(fused)
     total = 0.0
     for number, name in enumerate(i.operands):
-      outer = self._arrays(where, name)
-      if not _hbm_bytes(outer):
+      whole = _hbm_bytes(self._arrays(where, name))
+      if not whole:
         continue
-      parameter = parameters[number].name
-      users = [u for u in fused.values() if parameter in u.operands]
+      users = [u for u in fused.values() if inside[number] in u.operands]
       if all(u.opcode == "tuple" or u.name in handed for u in users):
         continue
-      sliced = [
-        u
-        for u in users
-        if u.opcode in ("dynamic-slice", "slice", "gather")
-        and u.operands[0] == parameter
-      ]
-      updated = [
-        u
-        for u in users
-        if u.opcode == "dynamic-update-slice" and u.operands[0] == parameter
-      ]
-      if users and len(sliced) + len(updated) == len(users):
-        total += sum(a.bytes for u in sliced for a in u.arrays)
-      else:
-        total += _hbm_bytes(outer)
+      total += self._read(fused, inside[number], whole)
     results = (
       [fused.get(name, root) for name in root.operands]
       if root.opcode == "tuple"
@@ -294,6 +285,33 @@ class _Program:
       total += array.bytes
     return total
 
+  def _read(self, fused, name: str, whole: float) -> float:
+    """Bytes that a fusion reads of a value: its slices, or the whole of it."""
+    if fused[name].root:
+      return whole  # Whoever calls uses it as it is.
+    read = 0.0
+    for u in fused.values():
+      if name not in u.operands:
+        continue
+      first = u.operands[0] == name
+      if u.opcode in ("dynamic-slice", "slice", "gather") and first:
+        read += sum(a.bytes for a in u.arrays)
+      elif u.opcode == "dynamic-update-slice" and first:
+        pass  # What is not written stays where it is.
+      elif u.opcode == "bitcast":
+        read += self._read(fused, u.name, whole)
+      elif u.opcode == "fusion":
+        inner = self._computations[u.attribute("calls")]
+        names = _parameters(inner)
+        read += sum(
+          self._read(inner, names[number], whole)
+          for number, operand in enumerate(u.operands)
+          if operand == name
+        )
+      else:
+        return whole
+    return min(read, whole)
+
   def _flops(self, i: Instruction, where: str) -> float:
     if i.opcode == "dot":
       left = self._arrays(where, i.operands[0])[0].shape
@@ -301,7 +319,7 @@ class _Program:
       inner = math.prod(left[int(a)] for a in axes.split(",") if a)
       return 2.0 * i.arrays[0].size * inner
     if i.opcode == "convolution":
-      return _convolution(
+      return convolution_flops(
         i, *(self._arrays(where, name)[0].shape for name in i.operands)
       )
     return 0.0
@@ -329,6 +347,15 @@ class _Program:
     return Collective(kind, members, 1, given * share)
 
 
+def _parameters(fused: dict[str, Instruction]) -> dict[int, str]:
+  """Number of a parameter -> its name within a fusion."""
+  return {
+    int(i.rest.split(")")[0]): i.name
+    for i in fused.values()
+    if i.opcode == "parameter"
+  }
+
+
 def _written(i: Instruction) -> tuple[Array, ...]:
   # What starts a transfer returns its operand and flags, too.
   if i.opcode == "copy-start":
@@ -349,56 +376,3 @@ def _branches(i: Instruction) -> Iterator[str]:
   return iter(
     (i.attribute("true_computation"), i.attribute("false_computation"))
   )
-
-
-def _convolution(i: Instruction, left: tuple, right: tuple) -> float:
-  """FLOPs of products that meet a value: padding and dilation meet none.
-
-  A TPU's compiler writes every product of matrices as a convolution, a batch of
-  them with windows of which one value at a time meets something.
-  """
-  inputs, kernel, result = re.search(
-    r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest
-  ).groups()
-  found = re.search(r"window=\{([^}]*)\}", i.rest)
-  window = dict(part.split("=") for part in found[1].split()) if found else {}
-  flops = 2.0 * right[kernel.index("i")]
-  for name, size in zip(result, i.arrays[0].shape, strict=True):
-    if name in "bf":
-      flops *= size
-      continue
-
-    def field(what, default, axis=int(name)):
-      values = window.get(what)
-      return values.split("x")[axis] if values else default
-
-    flops *= _meetings(
-      size,
-      left[inputs.index(name)],
-      taps=int(field("size", "1")),
-      stride=int(field("stride", "1")),
-      before=int(field("pad", "0_0").split("_")[0]),
-      spread=int(field("lhs_dilate", "1")),
-      reach=int(field("rhs_dilate", "1")),
-    )
-  return flops
-
-
-def _meetings(
-  results: int,
-  values: int,
-  *,
-  taps: int,
-  stride: int,
-  before: int,
-  spread: int,
-  reach: int,
-) -> int:
-  """Pairs (result, tap) along one axis that meet a value, not padding."""
-  last = (values - 1) * spread
-  places = (
-    result * stride + tap * reach - before
-    for result in range(results)
-    for tap in range(taps)
-  )
-  return sum(0 <= place <= last and place % spread == 0 for place in places)

@@ -25,7 +25,7 @@ def devices_of(where: Slice) -> list:
   if importlib.util.find_spec("libtpu") is None:
     raise MissingCompiler(
       "planning needs the TPU compiler, libtpu, and no TPU. Install it:"
-      " pip install 'fusar-jax[tpu]' (or: pip install libtpu)."
+      " pip install 'fusar-jax[plan]' (or: pip install libtpu)."
     )
   # There is no TPU machine around to ask what it is; unasked, it would warn of
   # what it does not know.

@@ -91,3 +91,22 @@ def test_a_batched_product_written_as_a_convolution():
 def test_text_that_is_no_program_is_refused():
   with pytest.raises(ValueError, match="no ENTRY computation"):
     hlo.read("nothing")
+
+
+def test_slices_within_a_fusion_within_a_fusion():
+  """A row of 80 and its place are read, a row written; then all, both ways."""
+  row = 512 * 4
+  text = (FOLDER / "nested.hlo").read_text()
+  assert hlo.read(text).hbm == row + 4 + row + 2 * 80 * row
+
+
+def test_a_loop_that_its_data_may_end_has_no_trip_count():
+  """As decoding: at most 5 turns, and none once all rows have ended."""
+  text = PROGRAM.replace(
+    "  ROOT %less = pred[] compare(%i.1, %limit), direction=LT",
+    "  %less = pred[] compare(%i.1, %limit), direction=LT\n"
+    "  %some = pred[] constant(true)\n"
+    "  ROOT %both = pred[] and(%less, %some)",
+  )
+  assert hlo.read(text).unknown_loops == ("loop",)
+  assert hlo.read_endless(text).collectives[0].times == 1

@@ -6,7 +6,9 @@ from fusar_jax.planning.settled import DoesNotFit, Memory, read_memory
 
 PLACED = (
   "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.61G of"
-  " 15.75G hbm. Exceeded hbm capacity by 5.86G."
+  " 15.75G hbm. Exceeded hbm capacity by 5.86G.\n\n"
+  "Largest program allocations in hbm:\n\n"
+  "  1. Size: 7.00G\n     Operator: op_name=jit(step)/dot\n     Shape: ...\n"
 )
 BEFORE = (
   "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the"
@@ -33,10 +35,14 @@ def test_memory_of_the_chip_is_summed_by_kind():
   assert memory.peak == 13632
 
 
-@pytest.mark.parametrize("message", [PLACED, BEFORE])
-def test_the_compiler_s_message_is_read(message):
+@pytest.mark.parametrize(
+  ("message", "largest"),
+  [(PLACED, ["7.00G Operator: op_name=jit(step)/dot"]), (BEFORE, [])],
+)
+def test_the_compiler_s_message_is_read(message, largest):
   error = DoesNotFit(message)
   assert (error.used, error.limit) == (
     round(21.61 * 2**30),
     round(15.75 * 2**30),
   )
+  assert error.largest == largest

@@ -1,0 +1,64 @@
+"""FLOPs of convolutions in a compiled program: of products that meet a value.
+
+A TPU's compiler writes every product of matrices as a convolution, a batch of
+them with windows of which one value at a time meets something: padding and
+dilation meet none.
+"""
+
+import re
+
+from fusar_jax.planning.hlo_text import Instruction
+
+
+def convolution_flops(i: Instruction, left: tuple, right: tuple) -> float:
+  """Returns the FLOPs of a convolution.
+
+  Args:
+    i: the instruction.
+    left, right: shapes of its operands.
+  """
+  inputs, kernel, result = re.search(
+    r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest
+  ).groups()
+  found = re.search(r"window=\{([^}]*)\}", i.rest)
+  window = dict(part.split("=") for part in found[1].split()) if found else {}
+  flops = 2.0 * right[kernel.index("i")]
+  for name, size in zip(result, i.arrays[0].shape, strict=True):
+    if name in "bf":
+      flops *= size
+      continue
+
+    def field(what, default, axis=int(name)):
+      values = window.get(what)
+      return values.split("x")[axis] if values else default
+
+    flops *= _meetings(
+      size,
+      left[inputs.index(name)],
+      taps=int(field("size", "1")),
+      stride=int(field("stride", "1")),
+      before=int(field("pad", "0_0").split("_")[0]),
+      spread=int(field("lhs_dilate", "1")),
+      reach=int(field("rhs_dilate", "1")),
+    )
+  return flops
+
+
+def _meetings(
+  results: int,
+  values: int,
+  *,
+  taps: int,
+  stride: int,
+  before: int,
+  spread: int,
+  reach: int,
+) -> int:
+  """Pairs (result, tap) along one axis that meet a value, not padding."""
+  last = (values - 1) * spread
+  places = (
+    result * stride + tap * reach - before
+    for result in range(results)
+    for tap in range(taps)
+  )
+  return sum(0 <= place <= last and place % spread == 0 for place in places)
