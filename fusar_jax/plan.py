@@ -2,7 +2,7 @@
 
 Compiles the very train step of a config for TPUs that are not here, and tells
 per chip its memory, its work, its traffic, and how fast it can be at most:
-  python -m fusar_jax.plan --config configs/stage2.py --topology v5e-16 \
+  python -m fusar_jax.plan --config configs/stage2.py --topology v5e-16 \\
       --mesh auto --samples-per-chip 4
 
 Exit code 1 if it does not fit. Every field of the config can be overridden, as
@@ -10,6 +10,7 @@ for `train`. Needs libtpu (`pip install 'fusar-jax[plan]'`), but no TPU.
 """
 
 import os
+import re
 import sys
 
 # Before JAX looks for devices: a plan needs none.
@@ -137,6 +138,11 @@ def _search(planner, console, where) -> bool:
 
 def _parse(argv: list[str]) -> list[str]:
   """Parses flags; dashes may join words, as in --samples-per-chip."""
+  if {"--help", "-h"} & set(argv):
+    told = flags.FLAGS.main_module_help()
+    dashed = re.sub(r"--[\w\[\]]+", lambda m: m[0].replace("_", "-"), told)
+    print(__doc__, dashed, sep="\n")
+    sys.exit(0)
   argv = [
     "--"
     + arg[2:].partition("=")[0].replace("-", "_")
