@@ -8,8 +8,10 @@ when that is there the child is ended.
 
 import dataclasses
 import multiprocessing
+import os
 import re
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +125,7 @@ def _written(folder: Path) -> str | None:
 
 
 def _compile(pipe, folder, lower, where, sizes, args) -> None:
+  threading.Thread(target=_end_with_parent, daemon=True).start()
   mesh = sharding.make_mesh(*sizes, devices=devices_of(where))
   lowered = lower(mesh, *args)
   try:
@@ -131,6 +134,12 @@ def _compile(pipe, folder, lower, where, sizes, args) -> None:
     )
   except jax.errors.JaxRuntimeError as error:
     pipe.send(str(error))
+
+
+def _end_with_parent() -> None:
+  """Else the compiler would go on for minutes when a plan is killed."""
+  multiprocessing.parent_process().join()
+  os._exit(1)
 
 
 def _raise(pipe, child) -> None:
