@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jax
 from rich.console import Console
 from rich.progress import Progress
 
@@ -42,6 +41,7 @@ from fusar_jax.report.scoring import (
 )
 from fusar_jax.simulation import dataset
 from fusar_jax.training import provenance
+from fusar_jax.training.compile_cache import compile_cache
 from fusar_jax.training.recipes import Recipe
 from fusar_jax.training.settings import settle
 
@@ -116,6 +116,11 @@ class Study:
         holds a study of other settings.
     """
     self._begin()
+    # Dozens of runs, few programs: each is compiled once.
+    with compile_cache(self._out / "compiled"):
+      self._work()
+
+  def _work(self) -> None:
     self._simulate()
     jobs = list(self._jobs())
     waiting = [job for job in jobs if not job.finished()]
@@ -165,10 +170,6 @@ class Study:
     source = provenance.describe(self._plan.init, self._out)
     now = dataclasses.asdict(self._plan) | {"init_sha256": source.sha256}
     settle(self._out / "plan.json", now)
-    if not jax.config.jax_compilation_cache_dir:
-      # Dozens of runs, few programs: each is compiled once.
-      compiled = str(self._out / "compiled")
-      jax.config.update("jax_compilation_cache_dir", compiled)
 
   def _simulate(self) -> None:
     for seed, (part, scenes) in enumerate(

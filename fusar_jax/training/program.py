@@ -121,7 +121,7 @@ def make_optimizer(
 def state_shardings(abstract: TrainState, config: ConfigDict, mesh: Mesh):
   """Returns where the config wants the state: a tree of NamedSharding."""
   placed = sharding.state_shardings(abstract, mesh)
-  if not _offloads(config):
+  if not config.offload_optimizer:
     return placed
   return placed.replace(opt_state=_in(placed.opt_state, "pinned_host"))
 
@@ -148,7 +148,7 @@ def jit_train_step(
     step_options(config, model, mesh),
     skips_nonfinite=config.skip_nonfinite > 0,
   )
-  if _offloads(config):
+  if config.offload_optimizer:
     step = _with_state_at_hand(step, shardings[0])
   return jax.jit(
     step,
@@ -157,10 +157,6 @@ def jit_train_step(
     donate_argnums=0,
     compiler_options=compiler_options() if _platform(mesh) == "cpu" else None,
   )
-
-
-def _offloads(config: ConfigDict) -> bool:
-  return config.get("offload_optimizer", False)
 
 
 def _with_state_at_hand(step: Callable, shardings: TrainState) -> Callable:
