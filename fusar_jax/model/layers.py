@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fusar_jax.model.activations import place
 from fusar_jax.model.config import LoRAConfig
+from fusar_jax.model.dropout import dropout
 
 # Preserves the size of its input at any width; models that are loaded never see
 # it.
@@ -80,17 +81,6 @@ class Dense(nn.Module):
       a, b = (place(w.astype(self.dtype), None, None) for w in (a, b))
       y = y + project(project(x, a) * self.lora.scale, b)
     return y
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-  """Zeroes a share `rate` of x and scales the rest, as torch does.
-
-  16 random bits a value: half the draws of a 32-bit mask, and the share is
-  exact to 1/65536.
-  """
-  threshold = round(rate * 65536)
-  keep = jax.random.bits(key, x.shape, jnp.uint16) >= threshold
-  return jnp.where(keep, x * (65536 / (65536 - threshold)), 0).astype(x.dtype)
 
 
 class RMSNorm(nn.Module):

@@ -1,0 +1,90 @@
+"""Dropout's bits are threefry's, wherever they are computed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.random import threefry_2x32 as library
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fusar_jax.model.dropout import dropout, random_bits16, threefry_2x32
+
+
+@pytest.mark.parametrize(
+  ("key", "counter", "expected"),
+  [  # Known answers that come with Random123.
+    ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+    ((2**32 - 1,) * 2, (2**32 - 1,) * 2, (0x1CB996FC, 0xBB002BE7)),
+    (
+      (0x13198A2E, 0x03707344),
+      (0x243F6A88, 0x85A308D3),
+      (0xC4923A9C, 0x483DF7A0),
+    ),
+  ],
+)
+def test_threefry_gives_the_known_answers(key, counter, expected):
+  words = threefry_2x32(jnp.uint32(key), *jnp.uint32(counter))
+  assert tuple(map(int, words)) == expected
+
+
+def test_threefry_is_the_library_s():
+  rng = np.random.default_rng(0)
+  key, high, low = (
+    jnp.asarray(rng.integers(2**32, size=size, dtype=np.uint32))
+    for size in (2, 50, 50)
+  )
+  ours = jnp.concatenate(threefry_2x32(key, high, low))
+  theirs = library(key, jnp.concatenate([high, low]))
+  np.testing.assert_array_equal(ours, theirs)
+
+
+def test_typed_and_raw_keys_draw_the_same():
+  key = jax.random.key(3)
+  np.testing.assert_array_equal(
+    random_bits16(key, (5, 12)),
+    random_bits16(jax.random.key_data(key), (5, 12)),
+  )
+
+
+def test_bits_are_uniform_and_values_differ():
+  bits = np.asarray(random_bits16(jax.random.key(1), (64, 33, 65)))
+  assert bits.dtype == np.uint16
+  assert bits.shape == (64, 33, 65)
+  shares = [(bits >> k & 1).mean() for k in range(16)]
+  # Standard deviation of a share: 0.5 / sqrt(137 280) = 0.0013.
+  np.testing.assert_allclose(shares, 0.5, atol=0.006)
+  for axis in range(3):
+    neighbours = np.diff(bits.astype(int), axis=axis)
+    assert (neighbours == 0).mean() < 1e-3
+  other = random_bits16(jax.random.key(2), bits.shape)
+  assert (np.asarray(other) == bits).mean() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dropout_keeps_the_mean(dtype):
+  x = jnp.ones((200, 500), dtype)
+  y = dropout(x, 0.05, jax.random.key(0))
+  assert y.dtype == dtype
+  kept = np.asarray(y, np.float32)
+  # Of 100 000 values the share has a standard deviation of 0.0007.
+  assert abs((kept == 0).mean() - 0.05) < 0.003
+  np.testing.assert_allclose(kept[kept != 0], 1 / 0.95, rtol=4e-3)
+
+
+def test_the_mask_is_the_same_on_any_mesh():
+  x = jnp.ones((8, 6, 16))
+  key = jax.random.key(7)
+  here = dropout(x, 0.3, key)
+  mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "tensor"))
+  spread = jax.device_put(
+    x, NamedSharding(mesh, PartitionSpec("data", None, "tensor"))
+  )
+  there = jax.jit(dropout, static_argnums=1)(spread, 0.3, key)
+  np.testing.assert_array_equal(here, there)
+
+
+def test_more_values_than_counters_are_refused():
+  with pytest.raises(ValueError, match="more than 2\\^34 values"):
+    jax.eval_shape(
+      lambda key: random_bits16(key, (2**20, 2**15)), jax.random.key(0)
+    )
