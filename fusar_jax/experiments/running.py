@@ -46,6 +46,9 @@ from fusar_jax.training.recipes import Recipe
 from fusar_jax.training.settings import settle
 
 _ROWS = ("captions", "tasks")
+# Prompts and answers of simulated scenes, in tokens: few shapes, each compiled
+# once for all runs.
+_LENGTHS, _ANSWERS = (96, 160, 224), (128,)
 # What is written last of a folder of answers.
 _SCORED = "metrics.json"
 
@@ -58,18 +61,23 @@ class Plan:
     scenes, unseen: simulated scenes to learn from, and to be scored on.
     side: pixels per side of an image, a multiple of 28.
     stage1_steps, stage2_steps: of `batch_size` examples each.
+    learning_rate: of all stages; three times that of the configs, which are
+      meant for more steps.
     batch_size: examples a step.
     max_new_tokens: cap on an answer.
+    answered_at_once: rows whose answers are written together.
     init: a Hugging Face folder or a run, without LoRA and TLM.
   """
 
   scenes: int = 2000
   unseen: int = 300
   side: int = 168
-  stage1_steps: int = 120
-  stage2_steps: int = 180
+  stage1_steps: int = 80
+  stage2_steps: int = 120
+  learning_rate: float = 3e-3
   batch_size: int = 16
-  max_new_tokens: int = 192
+  max_new_tokens: int = 96
+  answered_at_once: int = 64
   init: str = "tiny-base"
 
 
@@ -226,7 +234,7 @@ class Study:
       folder = self._answers(variant, seed, rows) / variant.condition
       arguments = (
         *("--model", model, "--data", self._data("unseen") / f"{rows}.jsonl"),
-        *("--out", folder, "--max-new-tokens", self._plan.max_new_tokens),
+        *("--out", folder, *self._limits()),
       )
       yield _Job(
         f"{title}: answers, {rows}",
@@ -243,7 +251,7 @@ class Study:
     arguments = (
       *("--controls", "--model", model),
       *("--manifest", self._data("unseen") / f"{rows}.jsonl"),
-      *("--out", folder, "--max-new-tokens", self._plan.max_new_tokens),
+      *("--out", folder, *self._limits()),
     )
     files = [folder / name / _SCORED for name in CONDITIONS]
     return _Job(
@@ -274,8 +282,11 @@ class Study:
           "seed": seed,
           "model.image_size": (plan.side, plan.side),
           "data.train": str(self._data("train") / f"{rows}.jsonl"),
+          "data.buckets": _LENGTHS,
+          "data.answer_buckets": _ANSWERS,
           "batch_size": plan.batch_size,
           "steps": steps,
+          "optimizer.learning_rate": plan.learning_rate,
           **variant.values,
         },
         folder / stage,
@@ -289,6 +300,7 @@ class Study:
         model,
         self._data("unseen") / f"{rows}.jsonl",
         folder,
+        batch_size=self._plan.answered_at_once,
         max_new_tokens=self._plan.max_new_tokens,
       )
     _score(folder)
@@ -298,10 +310,18 @@ class Study:
       model,
       self._data("unseen") / f"{rows}.jsonl",
       folder,
+      batch_size=self._plan.answered_at_once,
       max_new_tokens=self._plan.max_new_tokens,
     )
     for path in answers.values():
       _score(path.parent)
+
+  def _limits(self) -> tuple:
+    """Arguments of `predict` and `evaluate`."""
+    return (
+      *("--max-new-tokens", self._plan.max_new_tokens),
+      *("--batch-size", self._plan.answered_at_once),
+    )
 
   def _data(self, part: str) -> Path:
     return self._out / "data" / part
