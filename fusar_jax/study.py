@@ -93,8 +93,8 @@ def _preface(plan: Plan) -> str:
     f" {plan.side} x {plan.side} pixels, stage 1 of {plan.stage1_steps} and"
     f" stage 2 of {plan.stage2_steps} steps of {plan.batch_size} examples at a"
     f" learning rate of {plan.learning_rate:g}; {plan.unseen} unseen scenes."
-    " Captions are answered by stage 1, tasks by stage 2. Intervals and tests draw images; how far runs differ from each"
-    " other only the seeds show."
+    " Captions are answered by stage 1, tasks by stage 2. Intervals and tests"
+    " draw images; how far runs differ from each other only the seeds show."
   )
 
 
