@@ -40,9 +40,10 @@ from fusar_jax.training.settings import settle
 
 _SETTINGS = "demo.json"
 _STEPS = 8
-# Each shape is compiled, which takes as long as some fifteen steps; prompts and
-# answers of simulated scenes all fit these.
+# Prompts and answers of simulated scenes all fit these. Each shape is compiled,
+# which takes as long as some fifteen steps: several pay in long stages alone.
 _LENGTHS, _ANSWERS = {"stage1": (160,), "stage2": (224,)}, (128,)
+_MORE_LENGTHS, _MANY_STEPS = (96, 160, 224), 200
 # Of the model, who answers what; names of manifests and of scores.
 _STAGES = {"captions": "stage1", "tasks": "stage2"}
 _BASE, _BLIND = "base", "baseline"
@@ -82,7 +83,7 @@ class Plan:
   answered_at_once: int = 64
 
 
-LONG = Plan(scenes=4000, stage1_steps=300, stage2_steps=1000)
+LONG = Plan(scenes=4000, stage1_steps=300, stage2_steps=1600)
 
 
 def run(
@@ -251,11 +252,12 @@ class _Demo:
     print(f"demo: done in {time.monotonic() - self.began:.0f} s")
 
   def _train(self, stage: str, init: str | Path, rows: str, steps: int) -> None:
+    many = steps >= _MANY_STEPS
     values = {
       "init": str(init),
       "model.image_size": (self.plan.side, self.plan.side),
       "data.train": str(self._manifest("train", rows)),
-      "data.buckets": _LENGTHS[stage],
+      "data.buckets": _MORE_LENGTHS if many else _LENGTHS[stage],
       "data.answer_buckets": _ANSWERS,
       "batch_size": self.plan.batch_size,
       "steps": steps,

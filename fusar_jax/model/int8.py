@@ -38,11 +38,6 @@ def quantize(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.round(kernel / scale[..., None, :]).astype(jnp.int8), scale
 
 
-def dequantize(values: jax.Array, scale: jax.Array) -> jax.Array:
-  """Returns the float32[..., in, out] kernel that `quantize` stands for."""
-  return values * scale[..., None, :]
-
-
 def quantize_layers(params: dict) -> dict:
   """Returns the tree with the layers' kernels in 8 bits.
 
