@@ -29,6 +29,7 @@ from fusar_jax.data.triplets import (
   write_manifest,
 )
 from fusar_jax.data.workers import Recipe
+from fusar_jax.inference.ahead import one_ahead
 from fusar_jax.inference.assistant import Assistant, load
 from fusar_jax.inference.batching import Work, batches
 from fusar_jax.inference.box_grammar import box_list
@@ -159,8 +160,8 @@ def predict(
   ]
   left = sum(len(batch.rows) for batch in work)
   with progress, Display(len(triplets), len(triplets) - left) as display:
-    for batch in work:
-      rows = answers.of(batch, batch_size)
+    for batch, examples in one_ahead(answers.examples, work):
+      rows = answers.of(batch, examples, batch_size)
       progress.append(rows)
       display.advance(len(rows))
   predictions = progress.rows()
@@ -264,9 +265,14 @@ class _Answers:
   table: TokenTable | None
   max_new_tokens: int
 
-  def of(self, work: Work, batch_size: int) -> dict[int, dict]:
+  def examples(self, work: Work) -> list[Example]:
+    """Reads a batch's images, anchors and words."""
+    return [self.build(self.triplets[row]) for row in work.rows]
+
+  def of(
+    self, work: Work, examples: list[Example], batch_size: int
+  ) -> dict[int, dict]:
     """Returns row number -> prediction row."""
-    examples = [self.build(self.triplets[row]) for row in work.rows]
     # Copies fill a short batch up: no other shape is compiled for it.
     spare = batch_size - len(examples)
     batch = pad_batch(
