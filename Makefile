@@ -16,6 +16,8 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
   $(shell $(p) -c "import sys; \
     (3, 11) <= sys.version_info < (3, 14) and print('$(p)')" 2>/dev/null)))
 BIN := $(VENV)/bin
+# Processes that test: what takes longest, XLA's compiler, keeps one core busy.
+JOBS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
   -c constraints.txt
 # This exact version takes a build for CPUs.
@@ -28,7 +30,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m fusar_jax.demo --out runs/demo
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --ignore=tests/parity
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/parity
 
 parity: $(VENV)/installed-parity
 	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest tests/parity
