@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax import convert, evaluate, predict, simulate
-from fusar_jax.experiments.beside import Beside
 from fusar_jax.hf.folders import TINY_BASE
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import Answer, read_answers
@@ -40,7 +39,7 @@ from fusar_jax.training.recipes import Recipe
 from fusar_jax.training.settings import settle
 
 _SETTINGS = "demo.json"
-_STEPS = 7
+_STEPS = 8
 # Prompts and answers of simulated scenes all fit these. Each shape is compiled,
 # which takes as long as some fifteen steps: several pay in long stages alone.
 _LENGTHS, _ANSWERS = {"stage1": (160,), "stage2": (224,)}, (128,)
@@ -107,7 +106,7 @@ def run(
   demo = _Demo(Path(out), plan, str(base))
   demo.begin()
   # Its models answer by the same programs, each compiled once.
-  with compile_cache(demo.out / "compiled"), demo:
+  with compile_cache(demo.out / "compiled"):
     demo.simulate()
     demo.train()
     demo.predict()
@@ -126,14 +125,6 @@ class _Demo:
     self.console = Console()
     self.began = time.monotonic()
     self.step = 0
-    self.beside: list[Beside] = []
-
-  def __enter__(self) -> None:
-    pass
-
-  def __exit__(self, *_) -> None:
-    for command in self.beside:
-      command.stop()
 
   def begin(self) -> None:
     """Refuses what would fail minutes later."""
@@ -164,18 +155,16 @@ class _Demo:
 
   def train(self) -> None:
     self._tell("stage 1: what the anchors know; TLM and LoRA learn captions")
-    # Nobody waits yet for what the base, which has seen neither stage, answers.
-    self._predict(_BASE, self.base, "manifest", beside=True)
     self._train("stage1", self.base, "captions", self.plan.stage1_steps)
     self._tell("stage 2: four tasks; LoRA learns to answer")
-    self._predict("captions", self.out / "stage1", "captions", beside=True)
     self._train("stage2", self.out / "stage1", "tasks", self.plan.stage2_steps)
 
   def predict(self) -> None:
     self._tell("answers on scenes that were never seen")
-    self._predict("tasks", self.out / "stage2", "tasks")
-    for command in self.beside:
-      command.wait()
+    for rows, stage in _STAGES.items():
+      self._predict(rows, self.out / stage, rows)
+    self._tell("answers of the base, which has seen neither stage")
+    self._predict(_BASE, self.base, "manifest")
 
   def score(self) -> dict[str, dict]:
     """Returns metrics by the name of their folder."""
@@ -279,26 +268,16 @@ class _Demo:
     self._show("train", *recipe.arguments())
     recipe.train()
 
-  def _predict(
-    self, name: str, model: str | Path, rows: str, beside: bool = False
-  ) -> None:
-    if self._predictions(name).is_file():
-      return
-    arguments = (
-      *("--model", model, "--data", self._manifest("unseen", rows)),
-      *("--out", self._predictions(name).parent),
-      *("--max-new-tokens", self.plan.max_new_tokens),
-      *("--batch-size", self.plan.answered_at_once),
-    )
-    if not beside:
-      self._command(predict.main, "predict", *arguments)
-      return
-    arguments = self._show("predict", *arguments)
-    log = self.out / "logs" / f"{name}.log"
-    print(f"(beside what follows; what it prints stands in {log})", flush=True)
-    self.beside.append(
-      Beside("predict", predict.main, arguments, log, self.out / "compiled")
-    )
+  def _predict(self, name: str, model: str | Path, rows: str) -> None:
+    if not self._predictions(name).is_file():
+      self._command(
+        predict.main,
+        "predict",
+        *("--model", model, "--data", self._manifest("unseen", rows)),
+        *("--out", self._predictions(name).parent),
+        *("--max-new-tokens", self.plan.max_new_tokens),
+        *("--batch-size", self.plan.answered_at_once),
+      )
 
   def _answers(self, rows: str) -> list[Answer]:
     """What was predicted and scored, with its pictures."""
