@@ -19,8 +19,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Eight simulated devices, so that sharding is tested as it will run.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Eight simulated devices, so that sharding is tested as it will run. Where eight
+# threads share two cores with other tests, one may come late to an exchange;
+# after 40 s, the default, XLA would end the process.
+os.environ.setdefault(
+  "XLA_FLAGS",
+  "--xla_force_host_platform_device_count=8"
+  " --xla_cpu_collective_call_terminate_timeout_seconds=600",
+)
 
 
 @pytest.fixture(scope="session")
