@@ -19,9 +19,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Eight simulated devices, so that sharding is tested as it will run. Where their
-# threads share two cores with other tests, one may come late to an exchange;
-# after 40 s, the default, XLA would end the process.
+# Eight simulated devices, so that sharding is tested as it will run. On two
+# cores that others use too, one may come late to an exchange; after 40 s, the
+# default, XLA would end the process.
 os.environ.setdefault(
   "XLA_FLAGS",
   "--xla_force_host_platform_device_count=8"
