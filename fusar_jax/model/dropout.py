@@ -5,6 +5,9 @@ hashes two words for each value of 16 bits and keeps a quarter of them; on a CPU
 it walks memory once for each of five groups of rounds besides. Together that
 was a quarter of a training step of the tiny model. Here every word is used, and
 the rounds are one expression that the compiler fuses.
+
+Accelerators have arithmetic to spare, and keep JAX's way: there the whole mask
+is fused into what it masks, and never lies in memory.
 """
 
 import math
@@ -23,7 +26,8 @@ def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
   """Zeroes a share `rate` of x and scales the rest, as torch does.
 
   The share is exact to 1/65536. A value's fate depends on the key and on its
-  place in x alone, not on how x is spread over devices.
+  place in x alone, not on how x is spread over devices; but on a CPU it is
+  another than on accelerators.
 
   Args:
     x: float[...].
@@ -31,7 +35,12 @@ def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     key: of JAX's threefry, typed or uint32[2].
   """
   threshold = round(rate * 65536)
-  keep = random_bits16(key, x.shape) >= threshold
+  bits = jax.lax.platform_dependent(
+    key,
+    cpu=lambda key: random_bits16(key, x.shape),
+    default=lambda key: jax.random.bits(key, x.shape, jnp.uint16),
+  )
+  keep = bits >= threshold
   return jnp.where(keep, x * (65536 / (65536 - threshold)), 0).astype(x.dtype)
 
 
