@@ -41,7 +41,7 @@ beam: $(VENV)-beam/installed
 browser: $(VENV)/installed-browser
 	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/report/test_in_browser.py
 
-# The compiles of 7B and 72B, minutes: pytest -m slow tests/planning.
+# More compiles of 7B and 72B, minutes: pytest -m slow tests/planning.
 plan: $(VENV)-plan/installed
 	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \
 	  tests/planning tests/test_plan.py

@@ -13,6 +13,7 @@ an interruption the same command goes on.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -25,6 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax import convert, evaluate, predict, simulate
+from fusar_jax.experiments import buckets
+from fusar_jax.experiments.beside import Beside
 from fusar_jax.hf.folders import TINY_BASE
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import Answer, read_answers
@@ -39,11 +42,9 @@ from fusar_jax.training.recipes import Recipe
 from fusar_jax.training.settings import settle
 
 _SETTINGS = "demo.json"
-_STEPS = 8
-# Prompts and answers of simulated scenes all fit these. Each shape is compiled,
-# which takes as long as some fifteen steps: several pay in long stages alone.
-_LENGTHS, _ANSWERS = {"stage1": (160,), "stage2": (224,)}, (128,)
-_MORE_LENGTHS, _MANY_STEPS = (96, 160, 224), 200
+_STEPS = 7
+# From so many on, steps of several lengths are worth compiling.
+_MANY_STEPS = 200
 # Of the model, who answers what; names of manifests and of scores.
 _STAGES = {"captions": "stage1", "tasks": "stage2"}
 _BASE, _BLIND = "base", "baseline"
@@ -160,11 +161,11 @@ class _Demo:
     self._train("stage2", self.out / "stage1", "tasks", self.plan.stage2_steps)
 
   def predict(self) -> None:
-    self._tell("answers on scenes that were never seen")
-    for rows, stage in _STAGES.items():
-      self._predict(rows, self.out / stage, rows)
-    self._tell("answers of the base, which has seen neither stage")
-    self._predict(_BASE, self.base, "manifest")
+    """The base answers beside the model: the same rows, in the same time."""
+    self._tell("answers on scenes that were never seen; the base's beside them")
+    with self._beside(_BASE, self.base, "manifest"):
+      for rows, stage in _STAGES.items():
+        self._predict(rows, self.out / stage, rows)
 
   def score(self) -> dict[str, dict]:
     """Returns metrics by the name of their folder."""
@@ -257,8 +258,8 @@ class _Demo:
       "init": str(init),
       "model.image_size": (self.plan.side, self.plan.side),
       "data.train": str(self._manifest("train", rows)),
-      "data.buckets": _MORE_LENGTHS if many else _LENGTHS[stage],
-      "data.answer_buckets": _ANSWERS,
+      "data.buckets": buckets.LENGTHS if many else buckets.LONGEST[rows],
+      "data.answer_buckets": buckets.ANSWERS,
       "batch_size": self.plan.batch_size,
       "steps": steps,
       "optimizer.learning_rate": self.plan.learning_rate,
@@ -270,14 +271,29 @@ class _Demo:
 
   def _predict(self, name: str, model: str | Path, rows: str) -> None:
     if not self._predictions(name).is_file():
-      self._command(
-        predict.main,
-        "predict",
-        *("--model", model, "--data", self._manifest("unseen", rows)),
-        *("--out", self._predictions(name).parent),
-        *("--max-new-tokens", self.plan.max_new_tokens),
-        *("--batch-size", self.plan.answered_at_once),
-      )
+      arguments = self._answering(name, model, rows)
+      self._command(predict.main, "predict", *arguments)
+
+  def _beside(
+    self, name: str, model: str | Path, rows: str
+  ) -> contextlib.AbstractContextManager:
+    """The same in another process, while the `with` lasts or longer."""
+    if self._predictions(name).is_file():
+      return contextlib.nullcontext()
+    arguments = self._show("predict", *self._answering(name, model, rows))
+    log = self._predictions(name).parent / "predict.log"
+    print(f"(beside what follows; what it prints is in {log})", flush=True)
+    return Beside(
+      "predict", predict.main, arguments, log, self.out / "compiled"
+    )
+
+  def _answering(self, name: str, model: str | Path, rows: str) -> tuple:
+    return (
+      *("--model", model, "--data", self._manifest("unseen", rows)),
+      *("--out", self._predictions(name).parent),
+      *("--max-new-tokens", self.plan.max_new_tokens),
+      *("--batch-size", self.plan.answered_at_once),
+    )
 
   def _answers(self, rows: str) -> list[Answer]:
     """What was predicted and scored, with its pictures."""

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fusar_jax.data.anchor_conditions import CONDITIONS
+from fusar_jax.experiments import buckets
 from fusar_jax.experiments.pace import Pace
 from fusar_jax.experiments.variants import (
   GROUPS,
@@ -46,9 +47,6 @@ from fusar_jax.training.recipes import Recipe
 from fusar_jax.training.settings import settle
 
 _ROWS = ("captions", "tasks")
-# Prompts and answers of simulated scenes, in tokens: few shapes, each compiled
-# once for all runs.
-_LENGTHS, _ANSWERS = (96, 160, 224), (128,)
 # What is written last of a folder of answers.
 _SCORED = "metrics.json"
 
@@ -282,8 +280,8 @@ class Study:
           "seed": seed,
           "model.image_size": (plan.side, plan.side),
           "data.train": str(self._data("train") / f"{rows}.jsonl"),
-          "data.buckets": _LENGTHS,
-          "data.answer_buckets": _ANSWERS,
+          "data.buckets": buckets.LENGTHS,
+          "data.answer_buckets": buckets.ANSWERS,
           "batch_size": plan.batch_size,
           "steps": steps,
           "optimizer.learning_rate": plan.learning_rate,
