@@ -25,7 +25,6 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import partition, program, recipes, sharding
 from fusar_jax.training.frozen import hold
-from fusar_jax.training.state import create_state
 
 # Fields of configs/stage2.py. The head's chunk: as large as a batch's answers.
 OFF = {
@@ -112,18 +111,13 @@ def _row(
 ) -> Row:
   mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
   trainable, frozen = partition.partition(params, config.trainable)
-  frozen = hold(frozen, config.dtype)
-  tx = program.make_optimizer(config, program.make_rate(config, 1000))
   # A copy: the step takes its state's memory.
-  state = create_state(jax.tree.map(jnp.copy, trainable), tx, config.seed)
-  shardings = (
-    program.state_shardings(state, config, mesh),
-    sharding.parameter_shardings(frozen, mesh),
+  trainable = jax.tree.map(jnp.copy, trainable)
+  tx = program.make_optimizer(config, program.make_rate(config, 1000))
+  state, frozen, shardings = program.place(
+    trainable, hold(frozen, config.dtype), config, mesh, tx
   )
-  arguments = [
-    *map(sharding.put, (state, frozen), shardings),
-    sharding.put_batch(batch, mesh),
-  ]
+  arguments = [state, frozen, sharding.put_batch(batch, mesh)]
   del state, frozen
   step = program.jit_train_step(config, model, tx, mesh, shardings)
   compiled = step.lower(*arguments).compile()

@@ -6,7 +6,6 @@ loop waits for a result of the step just dispatched.
 
 import contextlib
 import dataclasses
-import functools
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -30,7 +29,6 @@ from fusar_jax.training.gradient_check import GradientCheck
 from fusar_jax.training.meters import Meters
 from fusar_jax.training.profiler import ProfilerWindow
 from fusar_jax.training.selection import Selection
-from fusar_jax.training.state import create_state
 from fusar_jax.training.step import make_loss
 from fusar_jax.training.stopwatch import Stopwatch
 
@@ -79,7 +77,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     total = config.steps or config.epochs * loader.steps_per_epoch
     rate = program.make_rate(config, total)
     tx = program.make_optimizer(config, rate)
-    state, frozen, shardings = _place(run, config, workdir, mesh, tx)
+    # No name for what is placed: it would stay in memory for the whole run.
+    state, frozen, shardings = program.place(
+      *start_lib.parameters(run, config, workdir, mesh), config, mesh, tx
+    )
   except (OSError, ValueError):
     start_lib.undo(run, workdir)
     raise
@@ -199,21 +200,6 @@ def _loader(run, config, mesh, triplets, *, train: bool) -> Loader:
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-
-
-def _place(run, config, workdir, mesh, tx):
-  """Parameters to their devices; returns (state, frozen, their shardings)."""
-  trainable, frozen = start_lib.parameters(run, config, workdir, mesh)
-  frozen_shardings = sharding.parameter_shardings(frozen, mesh)
-  frozen = sharding.put(frozen, frozen_shardings)
-  create = functools.partial(create_state, tx=tx, seed=config.seed)
-  state_shardings = program.state_shardings(
-    jax.eval_shape(create, trainable), config, mesh
-  )
-  trainable = sharding.put(trainable, state_shardings.trainable)
-  # Moments are made where they lie, never whole on one device.
-  state = jax.jit(create, out_shardings=state_shardings)(trainable)
-  return state, frozen, (state_shardings, frozen_shardings)
 
 
 def _make_evaluation(run, config, mesh, shardings):

@@ -5,6 +5,7 @@ new state's.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -18,7 +19,7 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import fast_options, init_params
 from fusar_jax.training import optimizer, partition, sharding
 from fusar_jax.training.frozen import hold
-from fusar_jax.training.state import TrainState
+from fusar_jax.training.state import TrainState, create_state
 from fusar_jax.training.step import StepOptions, make_train_step
 
 
@@ -124,6 +125,32 @@ def state_shardings(abstract: TrainState, config: ConfigDict, mesh: Mesh):
   if not config.offload_optimizer:
     return placed
   return placed.replace(opt_state=_in(placed.opt_state, "pinned_host"))
+
+
+def place(
+  trainable: partition.Params,
+  frozen: partition.Params,
+  config: ConfigDict,
+  mesh: Mesh,
+  tx: optax.GradientTransformation,
+) -> tuple[TrainState, partition.Params, tuple]:
+  """Returns (state, frozen, their shardings), each where it belongs.
+
+  Args:
+    trainable: float32, to begin with; may be given away to the state.
+    frozen: as `frozen.hold` returns them.
+    config: of the run.
+    mesh: of its devices.
+    tx: from `make_optimizer`.
+  """
+  frozen_shardings = sharding.parameter_shardings(frozen, mesh)
+  frozen = sharding.put(frozen, frozen_shardings)
+  create = functools.partial(create_state, tx=tx, seed=config.seed)
+  shardings = state_shardings(jax.eval_shape(create, trainable), config, mesh)
+  trainable = sharding.put(trainable, shardings.trainable)
+  # Moments are made where they lie, never whole on one device.
+  state = jax.jit(create, out_shardings=shardings)(trainable)
+  return state, frozen, (shardings, frozen_shardings)
 
 
 def jit_train_step(
