@@ -33,7 +33,8 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/parity
 
 parity: $(VENV)/installed-parity
-	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest tests/parity
+	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+	  tests/parity
 
 beam: $(VENV)-beam/installed
 	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py

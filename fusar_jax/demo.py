@@ -84,7 +84,7 @@ class Plan:
   answered_at_once: int = 64
 
 
-LONG = Plan(scenes=4000, stage1_steps=300, stage2_steps=1000)
+LONG = Plan(scenes=4000, stage1_steps=300, stage2_steps=1600)
 
 
 def run(
