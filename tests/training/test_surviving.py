@@ -25,6 +25,8 @@ from fusar_jax.training.loop import train_and_evaluate
 resource = pytest.importorskip("resource")
 
 KILLS = int(os.environ.get("FUSAR_KILLS", "2"))
+# For a run that is left alone, longer with the number of kills.
+LIMIT_SECONDS = 300 + 30 * KILLS
 # Of a preemptible machine, between the signal and the end.
 GRACE_SECONDS = 30
 
@@ -45,7 +47,7 @@ def test_kills_change_nothing(manifest, tmp_path, start_train):
     "data.train": manifest,
   }
   whole = start_train("stage0_tiny", tmp_path / "whole", **flags)
-  out, err = whole.communicate(timeout=300)
+  out, err = whole.communicate(timeout=LIMIT_SECONDS)
   assert whole.returncode == 0, err
   *_, last, _ = out.splitlines()
   assert last.startswith("goodput 0.")
@@ -82,7 +84,7 @@ def test_kills_change_nothing(manifest, tmp_path, start_train):
   assert "command goes on from there." in " ".join(err.split()), err
 
   rest = start()
-  _, err = rest.communicate(timeout=300)
+  _, err = rest.communicate(timeout=LIMIT_SECONDS)
   assert rest.returncode == 0, err
 
   ours, theirs = (_trainable(tmp_path / name) for name in ("cut", "whole"))
