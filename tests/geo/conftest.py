@@ -66,6 +66,19 @@ def random_values():
   return _random_values
 
 
+def _random_places(archive, count, seed=0):
+  """Random (lons, lats) over the archive's first tile."""
+  west, south, east, north = archive.table.lonlat_bounds(np.array([0]))[0]
+  rng = np.random.default_rng(seed)
+  return rng.uniform(west, east, count), rng.uniform(south, north, count)
+
+
+@pytest.fixture(scope="session")
+def random_places():
+  """Function: (archive, count) -> (lons, lats) over its first tile."""
+  return _random_places
+
+
 def _speckle(*shape, seed=0):
   """float32[...], amplitudes from 1 up, median about 85."""
   rng = np.random.default_rng(seed)

@@ -1,11 +1,8 @@
-"""AlphaEarth vectors at places: row orders, zones, nodata, memory, remotes."""
+"""AlphaEarth vectors at places: row orders, zones, nodata, memory."""
 
-import functools
-import http.server
 import pickle
 import subprocess
 import sys
-import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -18,13 +15,6 @@ from PIL import Image
 from fusar_jax.geo import alphaearth, georeference
 from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.alphaearth_tiles import dequantise
-
-
-def _places(archive, count, seed=0):
-  """Random (lons, lats) over the first tile."""
-  west, south, east, north = archive.table.lonlat_bounds(np.array([0]))[0]
-  rng = np.random.default_rng(seed)
-  return rng.uniform(west, east, count), rng.uniform(south, north, count)
 
 
 def _at(crs, x, y):
@@ -63,7 +53,7 @@ def test_real_wisconsin_agrees_exactly(shared):
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear"])
 def test_both_row_orders_give_identical_vectors(
-  tmp_path, method, write_tile, random_values
+  tmp_path, method, write_tile, random_values, random_places
 ):
   """Also where blocks cut the two files at different places."""
   values = random_values(300, 290)
@@ -74,7 +64,7 @@ def test_both_row_orders_give_identical_vectors(
     )
     for up, b in ((False, 128), (True, 256))
   ]
-  lons, lats = _places(archives[0], 4000)
+  lons, lats = random_places(archives[0], 4000)
   one, other = (a.sample(lons, lats, 2024, method) for a in archives)
   np.testing.assert_array_equal(one[0], other[0])
   np.testing.assert_array_equal(one[1], other[1])
@@ -124,7 +114,9 @@ def test_nodata_is_masked(tmp_path, write_tile, random_values):
   assert found.tolist() == [True, False, False, False, False]
 
 
-def test_float_tiles_are_taken_as_they_are(tmp_path, write_tile, random_values):
+def test_float_tiles_are_taken_as_they_are(
+  tmp_path, write_tile, random_values, random_places
+):
   values = random_values(40, 50)
   tiles = [
     write_tile(tmp_path / "i" / "2024.tif", values),
@@ -135,7 +127,7 @@ def test_float_tiles_are_taken_as_they_are(tmp_path, write_tile, random_values):
       nodata=np.nan,
     ),
   ]
-  lons, lats = _places(open_archive(tiles[0]), 500)
+  lons, lats = random_places(open_archive(tiles[0]), 500)
   whole, *others = (open_archive(t).sample(lons, lats, 2024) for t in tiles)
   for other in others:
     np.testing.assert_array_equal(other[0], whole[0])
@@ -146,14 +138,14 @@ def test_float_tiles_are_taken_as_they_are(tmp_path, write_tile, random_values):
 
 
 def test_names_of_bands_win_over_their_order(
-  tmp_path, write_tile, random_values
+  tmp_path, write_tile, random_values, random_places
 ):
   values = random_values(20, 20)
   order = np.random.default_rng(1).permutation(64)
   names = [f"A{band:02d}" for band in order]
   path = write_tile(tmp_path / "2024.tif", values[order], names=names)
   plain = open_archive(write_tile(tmp_path / "p" / "2024.tif", values))
-  lons, lats = _places(plain, 100)
+  lons, lats = random_places(plain, 100)
   np.testing.assert_array_equal(
     open_archive(path).sample(lons, lats, 2024)[0],
     plain.sample(lons, lats, 2024)[0],
@@ -260,11 +252,11 @@ def test_unknown_years_list_those_there_are(tmp_path, write_tile):
 
 
 def test_chunks_change_nothing(
-  tmp_path, monkeypatch, write_tile, random_values
+  tmp_path, monkeypatch, write_tile, random_values, random_places
 ):
   values = random_values(150, 270)
   archive = open_archive(write_tile(tmp_path / "2024.tif", values, block=128))
-  lons, lats = _places(archive, 600)
+  lons, lats = random_places(archive, 600)
   whole = archive.sample(lons, lats, 2024)
   monkeypatch.setattr(alphaearth, "_CHUNK", 77)
   monkeypatch.setattr(alphaearth, "_GATHER", 5)
@@ -274,16 +266,18 @@ def test_chunks_change_nothing(
   np.testing.assert_array_equal(parts[1], whole[1])
 
 
-def test_an_archive_can_be_pickled(tmp_path, write_tile, random_values):
+def test_an_archive_can_be_pickled(
+  tmp_path, write_tile, random_values, random_places
+):
   archive = open_archive(write_tile(tmp_path / "2024.tif", random_values(9, 9)))
-  places = _places(archive, 9)
+  places = random_places(archive, 9)
   expected = archive.sample(*places, 2024)
   again = pickle.loads(pickle.dumps(archive)).sample(*places, 2024)
   np.testing.assert_array_equal(again[0], expected[0])
 
 
 def test_memory_beside_the_output_does_not_grow(
-  tmp_path, monkeypatch, write_tile, random_values
+  tmp_path, monkeypatch, write_tile, random_values, random_places
 ):
   monkeypatch.setattr(alphaearth, "_CHUNK", 4096)
   monkeypatch.setattr(alphaearth, "_GATHER", 1024)
@@ -292,7 +286,7 @@ def test_memory_beside_the_output_does_not_grow(
   archive = open_archive(write_tile(tmp_path / "2024.tif", values, block=128))
   beside = []
   for count in (8192, 8192, 32768):  # The first one warms caches up.
-    lons, lats = _places(archive, count)
+    lons, lats = random_places(archive, count)
     tracemalloc.start()
     vectors, found = archive.sample(lons, lats, 2024)
     peak = tracemalloc.get_traced_memory()[1]
@@ -301,155 +295,34 @@ def test_memory_beside_the_output_does_not_grow(
   assert beside[2] < 1.1 * beside[1]
 
 
-def _timed(tmp_path, side, count, write_tile, random_values):
+def _timed(tmp_path, side, count, write_tile, random_values, random_places):
   values = np.tile(random_values(128, 128), (1, side // 128, side // 128))
   tile = write_tile(tmp_path / "2024.tif", values, block=256)
   archive = open_archive(tile)
-  lons, lats = _places(archive, count)
+  lons, lats = random_places(archive, count)
   start = time.process_time()
   _, found = archive.sample(lons, lats, 2024)
   assert found.mean() > 0.8
   return time.process_time() - start
 
 
-def test_many_places_are_quick(tmp_path, write_tile, random_values):
+def test_many_places_are_quick(
+  tmp_path, write_tile, random_values, random_places
+):
   """A tenth of the million, on a small tile, in a tenth of its 20 seconds."""
-  assert _timed(tmp_path, 512, 100_000, write_tile, random_values) < 2
+  assert (
+    _timed(tmp_path, 512, 100_000, write_tile, random_values, random_places) < 2
+  )
 
 
 @pytest.mark.slow
 def test_a_million_places_within_20_seconds(
-  tmp_path, write_tile, random_values
+  tmp_path, write_tile, random_values, random_places
 ):
-  assert _timed(tmp_path, 2048, 1_000_000, write_tile, random_values) < 20
-
-
-class _Ranges(http.server.SimpleHTTPRequestHandler):
-  """Serves files by ranges, as the archives of the world do."""
-
-  def do_HEAD(self):
-    self._answer(body=False)
-
-  def do_GET(self):
-    self.server.requests.append(self.headers.get("Range"))
-    self._answer(body=True)
-
-  def _answer(self, body):
-    path = self.translate_path(self.path)
-    try:
-      with open(path, "rb") as file:
-        data = file.read()
-    except OSError:
-      self.send_error(404)
-      return
-    first, last, status = 0, len(data) - 1, 200
-    wanted = self.headers.get("Range")
-    if wanted:
-      low, high = wanted.removeprefix("bytes=").split("-")
-      first, last, status = int(low), min(int(high or last), last), 206
-    self.send_response(status)
-    self.send_header("Accept-Ranges", "bytes")
-    self.send_header("Content-Length", str(last - first + 1))
-    if status == 206:
-      self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-    self.end_headers()
-    if body:
-      self.wfile.write(data[first : last + 1])
-
-  def log_message(self, *_):
-    pass
-
-
-@pytest.fixture
-def server(tmp_path):
-  """A server of tmp_path/served on the loopback, with its list of requests."""
-  (tmp_path / "served").mkdir()
-  handler = functools.partial(_Ranges, directory=str(tmp_path / "served"))
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-    server.requests = []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-
-
-def _url(server, name):
-  return f"http://127.0.0.1:{server.server_address[1]}/{name}"
-
-
-def test_remote_tiles_are_read_by_ranges_and_kept(
-  tmp_path, server, write_tile, random_values
-):
-  """The second process reads with the server gone: all comes from the disk."""
-  values = random_values(300, 300)
-  local = write_tile(
-    tmp_path / "served" / "aef_2024.tif", values, block=256, bottom_up=True
+  assert (
+    _timed(tmp_path, 2048, 1_000_000, write_tile, random_values, random_places)
+    < 20
   )
-  url, cache = _url(server, "aef_2024.tif"), tmp_path / "cache"
-  near = open_archive(local)
-  lons, lats = _places(near, 2000)
-  expected = near.sample(lons, lats, 2024, "bilinear")
-  far = open_archive(url, cache=cache)
-  for _ in range(2):
-    got = far.sample(lons, lats, 2024, "bilinear")
-    np.testing.assert_array_equal(got[0], expected[0])
-  assert server.requests
-  assert all(server.requests), "a whole file was fetched"
-  assert len(list(cache.glob("*.npy"))) == 4
-  server.shutdown()
-  server.server_close()
-  np.save(tmp_path / "places.npy", [lons, lats])
-  code = (
-    "import sys, numpy as np\n"
-    "from fusar_jax.geo.alphaearth import open_archive\n"
-    "url, cache, places, out = sys.argv[1:]\n"
-    "archive = open_archive(url, cache=cache)\n"
-    "np.save(out, archive.sample(*np.load(places), 2024, 'bilinear')[0])\n"
-  )
-  arguments = [url, cache, tmp_path / "places.npy", tmp_path / "out.npy"]
-  subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
-  np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected[0])
-
-
-@pytest.mark.parametrize("limit", [0, 5_000_000])
-def test_the_cache_is_bounded(
-  tmp_path, server, limit, write_tile, random_values
-):
-  """Not all four windows (4 MiB the largest) fit; all are right."""
-  tile = write_tile(
-    tmp_path / "served" / f"t{limit}_2024.tif",
-    random_values(300, 300),
-    block=256,
-  )
-  lons, lats = _places(open_archive(tile), 500)
-  far = open_archive(
-    _url(server, tile.name), cache=tmp_path / "cache", cache_bytes=limit
-  )
-  expected = open_archive(tile).sample(lons, lats, 2024)[0]
-  np.testing.assert_array_equal(far.sample(lons, lats, 2024)[0], expected)
-  kept = list((tmp_path / "cache").glob("*"))
-  assert sum(file.stat().st_size for file in kept) <= limit
-  assert bool(kept) == bool(limit)
-
-
-def test_a_cut_window_in_the_cache_is_read_anew(
-  tmp_path, server, write_tile, random_values
-):
-  tile = write_tile(
-    tmp_path / "served" / "cut_2024.tif", random_values(64, 64), block=64
-  )
-  far = open_archive(_url(server, tile.name), cache=tmp_path / "cache")
-  lons, lats = _places(far, 50)
-  expected = far.sample(lons, lats, 2024)[0]
-  (kept,) = (tmp_path / "cache").glob("*.npy")
-  kept.write_bytes(kept.read_bytes()[:1000])
-  np.testing.assert_array_equal(far.sample(lons, lats, 2024)[0], expected)
-
-
-def test_a_missing_url_is_told(server, tmp_path):
-  with pytest.raises(ValueError, match=r"nowhere_2024\.tif: cannot be opened"):
-    open_archive(_url(server, "nowhere_2024.tif"), cache=tmp_path)
 
 
 def test_the_figure_of_the_readme_can_be_drawn_again(shared, tmp_path):
