@@ -1,9 +1,10 @@
 """Which mesh, batch and rematerialisation are best: branch and bound.
 
 For every choice an optimistic bound is known without compiling: the arithmetic,
-the gathered weights, and the bytes that must be in memory in any case. Choices
-are compiled in the order of their bounds, until none can beat the best that was
-found. So the answer is the best of all choices, not of those tried.
+the decoder's gathered weights, and the bytes that must be in memory in any
+case. Choices are compiled in the order of their bounds, until none can beat the
+best that was found by 1 %. So the answer is the best of all choices, not of
+those tried.
 """
 
 import dataclasses
@@ -18,6 +19,11 @@ from fusar_jax.training import sharding
 from fusar_jax.training.program import Weights
 
 _BF16 = 2
+# Policies of rematerialisation, from what keeps least.
+_KEEPS = ("full", "dots", "none")
+# A compilation pays for choices that may be so much faster, and bounds within
+# this factor are about equal.
+_WORTH, _ABOUT = 1.01, 1.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +93,9 @@ def optimistic(
   if held > where.chip.memory:
     return 0.0
   compute = choice.samples * sum(w.executed for w in work) / where.chip.peak
-  # Gathered for the forward pass at least; backward too if it has one.
-  gathered = weights.frozen / tensor * (1 - 1 / fsdp) * (1 + bool(kept))
+  # The decoder's layers are gathered for the forward pass at least, and for the
+  # backward one if there is one; what lies before them has none.
+  gathered = weights.layers / tensor * (1 - 1 / fsdp) * (1 + bool(kept))
   return choice.samples * where.chips / max(compute, gathered / rate)
 
 
@@ -97,19 +104,19 @@ def best(
   measure: Callable[[Choice], float],
   tries: int,
 ) -> tuple[Choice | None, float, bool]:
-  """Returns (best choice, its samples/s, whether all others are excluded).
+  """Returns (best choice, its samples/s, whether none is 1 % faster).
 
   Args:
     found: choices with their optimistic samples/s.
     measure: compiles one: samples/s at its bound, 0 if it does not fit.
     tries: compilations at most.
   """
-  order = sorted(found, key=lambda item: (-item[1], item[0].samples))
+  order = sorted(found, key=lambda item: _promise(*item))
   winner, speed = None, 0.0
   too_big: list[Choice] = []
   for choice, bound in order:
-    if bound <= speed or not bound:
-      return winner, speed, True
+    if bound <= _WORTH * speed:
+      continue
     if any(_harder(choice, other) for other in too_big):
       continue
     if not tries:
@@ -123,11 +130,22 @@ def best(
   return winner, speed, True
 
 
+def _promise(choice: Choice, bound: float) -> tuple:
+  """What is compiled first: least.
+
+  Of bounds that are about equal, those first that rather fit: little is kept
+  and weights are split, but not by "tensor", whose exchanges the bound does not
+  know.
+  """
+  about = -round(math.log(bound, _ABOUT)) if bound else math.inf
+  _, fsdp, tensor = choice.mesh
+  return about, _KEEPS.index(choice.remat), tensor, -fsdp, choice.samples
+
+
 def _harder(choice: Choice, other: Choice) -> bool:
   """True if `choice` needs no less memory than `other`."""
-  keeps = ("full", "dots", "none")
   return (
     math.prod(choice.mesh[1:]) <= math.prod(other.mesh[1:])
     and choice.samples >= other.samples
-    and keeps.index(choice.remat) >= keeps.index(other.remat)
+    and _KEEPS.index(choice.remat) >= _KEEPS.index(other.remat)
   )

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import fast_options, init_params
+from fusar_jax.model.paths import flatten
 from fusar_jax.training import optimizer, partition, sharding
 from fusar_jax.training.frozen import hold
 from fusar_jax.training.state import TrainState, create_state
@@ -30,10 +31,12 @@ class Weights:
   Attributes:
     frozen: as config.dtype.frozen wants them.
     state: trainable ones, their gradients and both moments, float32.
+    layers: the part of `frozen` that lies in the decoder's layers.
   """
 
   frozen: int
   state: int
+  layers: int
 
   @property
   def all(self) -> int:
@@ -45,9 +48,16 @@ def weights(config: ConfigDict, model: FusarConfig) -> Weights:
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   trainable, frozen = partition.partition(shapes, config.trainable)
   frozen = jax.eval_shape(lambda tree: hold(tree, config.dtype), frozen)
+  held = {
+    path: leaf.size * leaf.dtype.itemsize
+    for path, leaf in flatten(frozen).items()
+  }
   return Weights(
-    sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(frozen)),
-    sum(leaf.size * 4 * 4 for leaf in jax.tree.leaves(trainable)),
+    frozen=sum(held.values()),
+    state=sum(leaf.size * 4 * 4 for leaf in jax.tree.leaves(trainable)),
+    layers=sum(
+      size for path, size in held.items() if path.startswith("model/layers/")
+    ),
   )
 
 

@@ -33,7 +33,8 @@ def test_the_best_is_found_with_few_compilations():
       return speed[choice]
 
     winner, fastest, proven = search.best(found, measure, tries=1000)
-    assert fastest == max(speed.values())
+    # A hundredth is not worth a compilation.
+    assert fastest >= max(speed.values()) / 1.01
     assert proven
     assert fastest == 0 or speed[winner] == fastest
     assert len(tried) == len(set(tried)) <= len(found)
@@ -45,6 +46,18 @@ def _needed(choice):
   return choice.samples * keeps + 40 / (choice.mesh[1] * choice.mesh[2])
 
 
+def test_of_equal_bounds_the_one_that_rather_fits_comes_first():
+  tried = []
+  everything = [(choice, 10.0) for choice in _all()]
+  # It does not fit: nor does what splits less, or keeps more.
+  assert search.best(everything, lambda c: tried.append(c) or 0.0, tries=9) == (
+    None,
+    0.0,
+    True,
+  )
+  assert tried == [search.Choice((1, 16, 1), 1, "full")]
+
+
 def test_too_few_tries_are_told():
   found = [(choice, 10.0) for choice in _all()]
   _, speed, proven = search.best(found, lambda choice: 1.0, tries=2)
@@ -54,7 +67,9 @@ def test_too_few_tries_are_told():
 
 def test_optimistic_bounds():
   where = find_slice("v5e-16")
-  weights = Weights(frozen=16_600_000_000, state=320_000_000)
+  weights = Weights(
+    frozen=16_600_000_000, state=320_000_000, layers=13_000_000_000
+  )
   work = [Work("decoder", 8e12, 8e12, again=8e12)]
 
   def bound(mesh, samples=4):
@@ -66,8 +81,8 @@ def test_optimistic_bounds():
   # 16.9 GB do not fit 16 GiB; split they do, and products bound.
   assert bound((16, 1, 1)) == 0
   assert bound((1, 16, 1)) == 16 * 197e12 / 24e12
-  # One sample a chip: gathering 15.6 GB twice over two links takes longer.
-  seconds = 2 * 16.6e9 * 15 / 16 / (2 * 45e9)
+  # One sample a chip: gathering 12.2 GB twice over two links takes longer.
+  seconds = 2 * 13e9 * 15 / 16 / (2 * 45e9)
   assert round(bound((1, 16, 1), samples=1), 6) == round(16 / seconds, 6)
 
 
