@@ -30,8 +30,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m fusar_jax.demo --out runs/demo
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
-	  --no-loadscope-reorder --ignore=tests/parity
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/parity
 
 parity: $(VENV)/installed-parity
 	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \

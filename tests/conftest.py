@@ -29,12 +29,6 @@ os.environ.setdefault(
 )
 
 
-def pytest_collection_modifyitems(items) -> None:
-  """Files of slow tests first: in the end none is left to one process."""
-  slow = {item.path for item in items if item.get_closest_marker("slow")}
-  items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
   """Folder of reference values and real data (environment: FUSAR_SHARED)."""

@@ -1,7 +1,6 @@
 """The knobs' table: what is held in fewer bytes takes fewer."""
 
 import jax
-import pytest
 
 from fusar_jax import bench
 from fusar_jax.benchmark import knobs, workload
@@ -11,7 +10,6 @@ from fusar_jax.model.fusar_gpt import init_params
 SHAPE = workload.Shape(length=80, answer=8, side=3, rank=4)
 
 
-@pytest.mark.slow
 def test_int8_nearly_halves_the_tiny_models_arguments(capsys):
   """Two thirds of its parameters are in kernels of layers: 1 byte for 4."""
   chosen = {"int8": knobs.KNOBS["dtype.frozen int8"]}

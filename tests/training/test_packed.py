@@ -19,7 +19,6 @@ def packed(model, examples):
   return pad_batch(examples, config=model, rows=[*rows, []], length=64)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["xla", "blocked"])
 def test_loss_and_gradients_are_those_unpacked(
   model, params, batch, packed, impl
