@@ -9,10 +9,10 @@ nothing from it.
 import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fusar_jax.training.child import end_with_parent
 from fusar_jax.training.compile_cache import compile_cache
 
 # Lines of a log that are told when its command failed.
@@ -85,15 +85,9 @@ class Beside:
 
 
 def _run(main: Callable, arguments: list[str], log: Path, compiled: Path):
-  threading.Thread(target=_end_with_parent, daemon=True).start()
+  end_with_parent()
   with open(log, "wb") as file:
     for stream in (1, 2):
       os.dup2(file.fileno(), stream)
   with compile_cache(compiled):
     sys.exit(main(arguments))
-
-
-def _end_with_parent() -> None:
-  """Nobody waits for what an ended demo would have shown."""
-  multiprocessing.parent_process().join()
-  os._exit(1)

@@ -8,10 +8,8 @@ when that is there the child is ended.
 
 import dataclasses
 import multiprocessing
-import os
 import re
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ import jax
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import sharding
+from fusar_jax.training.child import end_with_parent
 
 _POLL_SECONDS = 0.2
 # What the compiler writes, the program last.
@@ -125,7 +124,7 @@ def _written(folder: Path) -> str | None:
 
 
 def _compile(pipe, folder, lower, where, sizes, args) -> None:
-  threading.Thread(target=_end_with_parent, daemon=True).start()
+  end_with_parent()
   mesh = sharding.make_mesh(*sizes, devices=devices_of(where))
   lowered = lower(mesh, *args)
   try:
@@ -134,12 +133,6 @@ def _compile(pipe, folder, lower, where, sizes, args) -> None:
     )
   except jax.errors.JaxRuntimeError as error:
     pipe.send(str(error))
-
-
-def _end_with_parent() -> None:
-  """Else the compiler would go on for minutes when a plan is killed."""
-  multiprocessing.parent_process().join()
-  os._exit(1)
 
 
 def _raise(pipe, child) -> None:
