@@ -1,4 +1,4 @@
-"""The README's commands exist, and so does every flag that they give."""
+"""Commands of the README and of docs/ exist, and so does every flag of theirs."""
 
 import ast
 import re
@@ -12,11 +12,14 @@ from absl import flags
 from ml_collections import config_flags
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "\n".join(
+  path.read_text(encoding="utf-8")
+  for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+)
 
 
 def blocks(language: str) -> list[str]:
-  return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+  return re.findall(rf"^```{language}\n(.*?)^```", PAGES, re.M | re.S)
 
 
 def commands() -> list[list[str]]:
@@ -99,7 +102,7 @@ def test_python_can_be_read(code):
 
 
 @pytest.mark.parametrize(
-  "path", sorted(set(re.findall(r"configs/\w+\.py", README)))
+  "path", sorted(set(re.findall(r"configs/\w+\.py", PAGES)))
 )
 def test_configs_exist(path):
   assert (ROOT / path).is_file()
