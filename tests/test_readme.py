@@ -1,4 +1,4 @@
-"""Commands of the README and of docs/ exist, and so does every flag of theirs."""
+"""Commands of README and docs/ exist, and so does every flag that they give."""
 
 import ast
 import re
