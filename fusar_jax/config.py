@@ -1,4 +1,4 @@
-"""Model presets by name, and the string after `--config file.py:...`.
+"""Model presets by name, and what config files are read with.
 
 `qwen2_5_vl_*` are the published sizes (their `config.json` on the hub).
 `tiny` is a stand-in small enough for a laptop; `bench` is the size that speed
@@ -6,7 +6,10 @@ is compared with PyTorch at. A run's `config.json` holds one as plain values.
 """
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -97,6 +100,8 @@ PRESETS = {
     image_size=(168, 168),
   ),
 }
+# Presets that `:recipe=tiny` suits.
+SMALL_PRESETS = ("tiny", "bench")
 
 
 def preset(name: str) -> FusarConfig:
@@ -142,6 +147,33 @@ def parse_arg(arg: str | None, **defaults):
         f"config argument {item!r}: {key} must be {kind.__name__}."
       ) from None
   return dataclasses.make_dataclass("Arg", list(values))(**values)
+
+
+def load_module(path: str | Path) -> ModuleType:
+  """Loads a config file from its path; configs belong to no package."""
+  spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def sibling(file: str, name: str) -> ModuleType:
+  """Loads `name.py` from the folder of a config file.
+
+  An import would search the working directory, which can be any.
+
+  Args:
+    file: the config's `__file__`.
+
+  Raises:
+    FileNotFoundError: the config was copied without `name.py`.
+  """
+  path = Path(file).with_name(f"{name}.py")
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"{file}: {path} not found; copy configs/{name}.py there too."
+    )
+  return load_module(path)
 
 
 def model_values(name: str):

@@ -24,8 +24,9 @@ from rich.console import Console
 
 from fusar_jax.planning import report
 from fusar_jax.planning.chips import find_slice
-from fusar_jax.planning.plan import Planner, Shape, parse_mesh
+from fusar_jax.planning.plan import Planner, Shape
 from fusar_jax.planning.settled import DoesNotFit
+from fusar_jax.training.sharding import read_mesh
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config of a stage, e.g. configs/stage2.py.", lock_config=True
@@ -79,8 +80,7 @@ def run() -> bool:
     _ANSWERS.value or config.data.answer_buckets[0],
     _ANCHORS.value,
   )
-  sizes = tuple(config.mesh[axis] for axis in ("data", "fsdp", "tensor"))
-  mesh = sizes if _MESH.value is None else parse_mesh(_MESH.value)
+  mesh = read_mesh(config.mesh if _MESH.value is None else _MESH.value)
   console = Console()
   console.print(
     f"{where.name}: {where.chips} chips {where.topology};"

@@ -28,7 +28,7 @@ def test_a_plan_that_fits(libtpu):
   assert done.returncode == 0, done.stderr
   for word in ("peak", "all-reduce", "bounds the step", "MFU", "Answering"):
     assert word in done.stdout
-  assert "--config.mesh.data=4 --config.mesh.fsdp=1" in done.stdout
+  assert "--config.mesh=4,1,1" in done.stdout
 
 
 def test_a_plan_that_does_not_fit(libtpu):

@@ -196,7 +196,7 @@ def test_every_variant_differs_from_the_standard_in_one_field():
 @pytest.mark.parametrize("name", ["stage1", "stage2"])
 def test_the_standard_is_that_of_the_configs(name):
   """But for the grid, which is thinned from what is simulated for all."""
-  config = get_config(name, "model=init")
+  config = get_config(name, "recipe=tiny,model=init")
   group = GROUPS["controls"]
   values = dict(group.variants[group.standard].values)
   assert values.pop("data.anchor_grid") == 9

@@ -5,6 +5,7 @@ A micro-batch is what is in memory at one time: batch_size / accumulation.
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import jax
 from jax.sharding import Mesh
@@ -28,8 +29,7 @@ from fusar_jax.planning.search import Choice
 from fusar_jax.planning.settled import DoesNotFit, Memory, settle
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import partition, program, sharding
-
-AUTO = "auto"
+from fusar_jax.training.sharding import AUTO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,25 +118,19 @@ class Planner:
     Raises:
       ValueError: a batch that does not split over the chips.
     """
-    chips, config = self._where.chips, self._config
-    accumulation = config.accumulation
-    if samples is None:
-      while accumulation > 1 and config.batch_size % (chips * accumulation):
-        accumulation -= 1
-      samples, rest = divmod(config.batch_size, chips * accumulation)
-      if rest:
-        raise ValueError(
-          f"plan: config.batch_size {config.batch_size} does not split over"
-          f" {chips} chips of {self._where.name}; give --samples-per-chip 4,"
-          f" say (--config.batch_size={4 * chips * accumulation})."
-        )
-    if mesh == AUTO:
-      mesh = program.choose_mesh(
-        config, self.model, chips, samples * chips, self._where.chip.memory
-      )
-    data, fsdp, tensor = self._mesh(mesh).devices.shape
-    choice = Choice((data, fsdp, tensor), samples, config.remat)
-    return choice, accumulation
+    chips = self._where.chips
+    config = self._config.copy_and_resolve_references().unlock()
+    with config.ignore_type():
+      config.mesh = mesh if mesh == AUTO else ",".join(map(str, mesh))
+    if samples is not None:
+      config.batch_size = samples * chips * config.accumulation
+    sizes, accumulation = program.layout(
+      config, self.model, chips, self._where.chip.memory
+    )
+    samples = Fraction(config.batch_size, accumulation * chips)
+    if samples.denominator == 1:
+      samples = int(samples)
+    return Choice(sizes, samples, config.remat), accumulation
 
   def step(self, choice: Choice, accumulation: int = 1) -> StepPlan:
     """Compiles a train step.
@@ -148,9 +142,8 @@ class Planner:
     config = self._config.copy_and_resolve_references().unlock()
     config.remat = choice.remat
     config.accumulation = accumulation
-    config.batch_size = choice.samples * self._where.chips * accumulation
+    config.batch_size = int(choice.samples * self._where.chips * accumulation)
     mesh = self._mesh(choice.mesh)
-    sharding.check_batch(config.batch_size, accumulation, mesh)
     batch = self._batch(config.batch_size)
     settled = settle(
       lowering.lower_train_step,
@@ -173,7 +166,7 @@ class Planner:
       DoesNotFit: too large for a chip.
     """
     mesh = self._mesh(choice.mesh)
-    rows = choice.samples * self._where.chips
+    rows = int(choice.samples * self._where.chips)
     settled = settle(
       lowering.lower_generation,
       self._where,
@@ -277,21 +270,3 @@ class Planner:
     return lowering.abstract_batch(
       self.model, rows, s.length, s.answers, s.anchors
     )
-
-
-def parse_mesh(text: str) -> str | tuple[int, int, int]:
-  """Reads "auto" or "data,fsdp,tensor", such as "1,-1,2".
-
-  Raises:
-    ValueError: neither.
-  """
-  if text == AUTO:
-    return AUTO
-  try:
-    data, fsdp, tensor = map(int, text.split(","))
-  except ValueError:
-    raise ValueError(
-      f'--mesh {text}: expected "auto" or three sizes data,fsdp,tensor, such'
-      " as 1,16,1; one may be -1."
-    ) from None
-  return data, fsdp, tensor

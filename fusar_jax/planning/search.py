@@ -10,6 +10,7 @@ those tried.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.remat import POLICIES
@@ -32,20 +33,20 @@ class Choice:
 
   Attributes:
     mesh: (data, fsdp, tensor).
-    samples: of a micro-batch, on each chip.
+    samples: of a micro-batch, on each chip; a fraction where "tensor" splits
+      a sample.
     remat: policy.
   """
 
   mesh: tuple[int, int, int]
-  samples: int
+  samples: int | Fraction
   remat: str
 
   def flags(self, chips: int, accumulation: int) -> str:
     """The arguments of `train` that make this choice."""
-    data, fsdp, tensor = self.mesh
+    mesh = ",".join(map(str, self.mesh))
     return (
-      f"--config.mesh.data={data} --config.mesh.fsdp={fsdp}"
-      f" --config.mesh.tensor={tensor} --config.remat={self.remat}"
+      f"--config.mesh={mesh} --config.remat={self.remat}"
       f" --config.batch_size={self.samples * chips * accumulation}"
       f" --config.accumulation={accumulation}"
     )

@@ -72,7 +72,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   )
   run = start_lib.start(config, workdir)
   try:
-    mesh = start_lib.make_mesh(config, run.model)
+    mesh, config = start_lib.make_mesh(config, run.model)
     loader = _loader(run, config, mesh, run.train, train=True)
     total = config.steps or config.epochs * loader.steps_per_epoch
     rate = program.make_rate(config, total)

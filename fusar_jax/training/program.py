@@ -61,26 +61,45 @@ def weights(config: ConfigDict, model: FusarConfig) -> Weights:
   )
 
 
-def choose_mesh(
+def layout(
   config: ConfigDict,
   model: FusarConfig,
   devices: int,
-  rows: int,
   memory: int | None,
-) -> tuple[int, int, int]:
-  """Returns (data, fsdp, tensor) that `auto` stands for.
+  processes: int = 1,
+) -> tuple[tuple[int, int, int], int]:
+  """Returns the mesh (data, fsdp, tensor) and the accumulation of a run.
+
+  `config.mesh` may be "auto", and `config.accumulation` is lowered to what
+  divides over the devices: an update stays that of `config.batch_size` rows.
+  A packed batch keeps it, since the loader adds rows until they divide.
 
   Args:
     config, model: of the run.
     devices: their number.
-    rows: of a micro-batch, on all devices.
     memory: bytes of one device; None: enough.
+    processes: that load rows.
 
   Raises:
-    ValueError: no mesh splits these rows.
+    ValueError: sizes that do not fit the devices or the batch.
   """
-  held = weights(config, model).all
-  return sharding.choose_mesh(devices, rows, model, held, memory)
+  sizes = sharding.read_mesh(config.mesh)
+  if sizes == sharding.AUTO:
+    # Most parts first: "tensor" costs more than a smaller accumulation.
+    ways = [devices // n for n in sharding.tensor_sizes(devices, model)]
+  else:
+    sizes = sharding.fill_sizes(sizes, devices)
+    ways = [sizes[0] * sizes[1]]
+  accumulation, rows = config.accumulation, devices
+  if not config.data.pack_length:
+    accumulation = sharding.split_batch(
+      config.batch_size, accumulation, ways, processes
+    )
+    rows = config.batch_size // accumulation
+  if sizes == sharding.AUTO:
+    held = weights(config, model).all if memory else 0
+    sizes = sharding.choose_mesh(devices, rows, model, held, memory)
+  return sizes, accumulation
 
 
 def step_options(

@@ -2,24 +2,24 @@
 
 For commands that train several runs in one process and tell, of each, the
 command that does the same:
-  python -m fusar_jax.train --config configs/NAME.py:model=init \\
+  python -m fusar_jax.train --config configs/NAME.py:recipe=tiny,model=init \\
       --config.KEY=VALUE ... --workdir DIR
 """
 
 import dataclasses
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from fusar_jax.config import load_module
 from fusar_jax.training import provenance
 from fusar_jax.training.loop import train_and_evaluate
 
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-# Shapes from config.init, whatever they are.
-_ARG = "model=init"
+# The recipe of a small model; its shapes from config.init.
+_ARG = "recipe=tiny,model=init"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +86,4 @@ def get_config(name: str, arg: str = "") -> ConfigDict:
       " not installed with the package. Run it from a checkout (pip install -e"
       " .)."
     )
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(arg)
+  return load_module(path).get_config(arg)

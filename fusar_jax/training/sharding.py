@@ -10,7 +10,7 @@ Shardings are only placement: any mesh computes the same numbers.
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training import partition
 
 AXES = (activations.DATA, activations.FSDP, activations.TENSOR)
+AUTO = "auto"
 BATCH_SPEC = PartitionSpec(activations.LOGICAL["batch"])
 # Of a device's memory, what weights may take when a mesh is chosen; the rest is
 # for activations.
@@ -67,6 +68,30 @@ PARAMETER_RULES: partition.Rules = (
 )
 
 
+def read_mesh(value: str | Mapping) -> str | tuple[int, int, int]:
+  """Reads `config.mesh`: AUTO, or sizes (data, fsdp, tensor).
+
+  Args:
+    value: "auto", "1,8,1" or "(1, 8, 1)". Of older configs, a mapping with the
+      names of the axes, and perhaps `auto`.
+
+  Raises:
+    ValueError: neither.
+  """
+  if isinstance(value, Mapping):
+    return AUTO if value.get(AUTO) else tuple(value[axis] for axis in AXES)
+  if value == AUTO:
+    return AUTO
+  try:
+    data, fsdp, tensor = map(int, value.strip("()[]").split(","))
+  except ValueError:
+    raise ValueError(
+      f'mesh {value!r}: expected "auto" or three sizes data,fsdp,tensor, such'
+      " as 1,8,1; one may be -1."
+    ) from None
+  return data, fsdp, tensor
+
+
 def make_mesh(
   data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None
 ) -> Mesh:
@@ -76,24 +101,41 @@ def make_mesh(
     ValueError: the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else list(devices)
-  sizes = [data, fsdp, tensor]
-  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-    raise ValueError(
-      f"mesh: sizes {dict(zip(AXES, sizes))} must be positive, one may be -1."
-    )
-  given = math.prod(s for s in sizes if s != -1)
-  filled = [len(devices) // given if s == -1 else s for s in sizes]
-  if math.prod(filled) != len(devices):
-    raise ValueError(
-      f"mesh: sizes {dict(zip(AXES, sizes))} do not multiply to the"
-      f" {len(devices)} devices that JAX sees; change config.mesh."
-    )
+  filled = fill_sizes((data, fsdp, tensor), len(devices))
   # `jax.make_mesh` refuses sizes that cut through an axis of the chips' torus
   # (fsdp 8 on the 4 x 4 of v6e-16).
   placed = mesh_utils.create_device_mesh(
     filled, devices, allow_split_physical_axes=True
   )
   return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def fill_sizes(
+  sizes: tuple[int, int, int], devices: int
+) -> tuple[int, int, int]:
+  """Returns the sizes with what the others leave in place of -1.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+  """
+  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+    raise ValueError(
+      f"mesh: sizes {dict(zip(AXES, sizes))} must be positive, one may be -1."
+    )
+  given = math.prod(s for s in sizes if s != -1)
+  data, fsdp, tensor = (devices // given if s == -1 else s for s in sizes)
+  if data * fsdp * tensor != devices:
+    raise ValueError(
+      f"mesh: sizes {dict(zip(AXES, sizes))} do not multiply to the"
+      f" {devices} devices that JAX sees; change config.mesh."
+    )
+  return data, fsdp, tensor
+
+
+def tensor_sizes(devices: int, model: FusarConfig) -> list[int]:
+  """Returns the sizes of "tensor" that give each of them whole heads."""
+  heads = math.gcd(model.decoder.kv_heads, model.vision.heads)
+  return _divisors(math.gcd(devices, heads))
 
 
 def mesh_choices(
@@ -110,10 +152,9 @@ def mesh_choices(
     rows: of a micro-batch.
     model: shapes.
   """
-  heads = math.gcd(model.decoder.kv_heads, model.vision.heads)
   return [
     (devices // (fsdp * tensor), fsdp, tensor)
-    for tensor in _divisors(math.gcd(devices, heads))
+    for tensor in tensor_sizes(devices, model)
     if rows % (devices // tensor) == 0
     for fsdp in _divisors(devices // tensor)
   ]
@@ -127,8 +168,8 @@ def choose_mesh(
   Weights that one device cannot hold are split over all: two halves are half
   the bytes to gather, but come over one link of a torus, and not over all.
 
-  What `config.mesh.auto` takes; `python -m fusar_jax.plan` compiles, and knows
-  better.
+  What `config.mesh=auto` stands for; `python -m fusar_jax.plan` compiles the
+  step, and reports what really fits.
 
   Args:
     devices, rows, model: see `mesh_choices`.
@@ -215,23 +256,36 @@ def row_unit(accumulation: int, mesh: Mesh, processes: int = 1) -> int:
   return accumulation * math.lcm(ways, processes)
 
 
-def check_batch(
-  batch_size: int, accumulation: int, mesh: Mesh, processes: int = 1
-) -> None:
-  """Checks that a batch splits evenly into micro-batches and over devices.
+def split_batch(
+  batch_size: int, accumulation: int, ways: Sequence[int], processes: int = 1
+) -> int:
+  """Returns the largest accumulation whose micro-batches divide over devices.
+
+  Args:
+    batch_size: rows of an update.
+    accumulation: micro-batches at most.
+    ways: numbers of parts that the devices can split a batch into, the
+      preferred first: data x fsdp of a mesh.
+    processes: that load rows, the same number each.
 
   Raises:
-    ValueError: it does not; the message names a size that would.
+    ValueError: not even one micro-batch divides.
+
+  Example: 16 rows on 8 devices are two micro-batches of one row each.
+    >>> split_batch(16, 4, [8])
+    2
   """
-  ways = mesh.shape["data"] * mesh.shape["fsdp"]
-  unit = row_unit(accumulation, mesh, processes)
-  if batch_size < 1 or accumulation < 1 or batch_size % unit:
-    raise ValueError(
-      f"batch_size {batch_size} must be a multiple of {unit}: accumulation"
-      f" {accumulation} x {ways} ways to split a batch (mesh data"
-      f" {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}, {processes}"
-      " processes). Set config.batch_size, config.accumulation or config.mesh."
-    )
+  units = [math.lcm(count, processes) for count in ways]
+  for unit in units:
+    for parts in range(accumulation, 0, -1):
+      if batch_size > 0 and batch_size % (parts * unit) == 0:
+        return parts
+  raise ValueError(
+    f"batch_size {batch_size} must be a multiple of {units[0]}, so that it"
+    f" divides over the devices (data x fsdp of the mesh: {ways[0]}) and"
+    f" {processes} processes; accumulation {accumulation} must be at least 1."
+    " Set config.batch_size or config.mesh."
+  )
 
 
 def put(tree: Any, shardings: Any) -> Any:

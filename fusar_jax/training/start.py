@@ -179,27 +179,37 @@ def parameters(
   return trainable, frozen_lib.hold(frozen, config.dtype)
 
 
-def make_mesh(config: ConfigDict, model: FusarConfig) -> jax.sharding.Mesh:
-  """Returns the mesh of the config, checked against the batch.
+def make_mesh(
+  config: ConfigDict, model: FusarConfig
+) -> tuple[jax.sharding.Mesh, ConfigDict]:
+  """Returns (mesh, config with the accumulation that divides over it).
 
   Raises:
     ValueError: sizes that do not fit the devices or the batch.
   """
-  sizes = config.mesh.to_dict()
-  if sizes.pop("auto", False):
-    told = jax.local_devices()[0].memory_stats() or {}
-    rows = config.batch_size // config.accumulation
-    chosen = program.choose_mesh(
-      config, model, jax.device_count(), rows, told.get("bytes_limit")
+  memory = jax.local_devices()[0].memory_stats() or {}
+  sizes, accumulation = program.layout(
+    config,
+    model,
+    jax.device_count(),
+    memory.get("bytes_limit"),
+    jax.process_count(),
+  )
+  first = jax.process_index() == 0
+  if first and config.mesh == sharding.AUTO and jax.device_count() > 1:
+    chosen = ", ".join(f"{a} {n}" for a, n in zip(sharding.AXES, sizes))
+    print(f"mesh auto: {chosen}", flush=True)
+  if first and accumulation != config.accumulation:
+    rows = config.batch_size // accumulation
+    print(
+      f"accumulation {config.accumulation} -> {accumulation}: micro-batches of"
+      f" {rows} rows divide over {sizes[0] * sizes[1]} devices; an update stays"
+      f" that of {config.batch_size} rows",
+      flush=True,
     )
-    sizes = dict(zip(sharding.AXES, chosen))
-  mesh = sharding.make_mesh(**sizes)
-  # The rows of a packed batch are fewer; the loader makes them divide.
-  if not config.data.pack_length:
-    sharding.check_batch(
-      config.batch_size, config.accumulation, mesh, jax.process_count()
-    )
-  return mesh
+  config = config.copy_and_resolve_references()
+  config.accumulation = accumulation
+  return sharding.make_mesh(*sizes), config
 
 
 def _same_run(config: ConfigDict, workdir: Path) -> bool:

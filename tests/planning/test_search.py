@@ -88,5 +88,5 @@ def test_optimistic_bounds():
 
 def test_a_choice_is_told_as_arguments_of_train():
   flags = search.Choice((2, 4, 2), 3, "dots").flags(16, 2)
-  assert "--config.mesh.fsdp=4" in flags
+  assert "--config.mesh=2,4,2" in flags
   assert "--config.batch_size=96 --config.accumulation=2" in flags

@@ -194,11 +194,33 @@ def test_mesh_sizes_must_fit_the_devices():
     sharding.make_mesh(-1, -1, 1)
 
 
+def test_accumulation_is_lowered_to_what_divides():
+  assert sharding.split_batch(32, 4, [8]) == 4
+  assert sharding.split_batch(16, 4, [8]) == 2
+  assert sharding.split_batch(16, 4, [16]) == 1
+  assert sharding.split_batch(24, 4, [8]) == 3
+  # Each of 4 processes loads as many rows as the others.
+  assert sharding.split_batch(8, 4, [2], processes=4) == 2
+  # The first number of parts that any accumulation divides.
+  assert sharding.split_batch(16, 4, [32, 16, 8]) == 1
+
+
 def test_a_batch_that_does_not_split_names_a_size_that_does():
-  mesh = sharding.make_mesh(4, 2, 1)
-  sharding.check_batch(32, 4, mesh)
-  with pytest.raises(ValueError, match="must be a multiple of 32"):
-    sharding.check_batch(16, 4, mesh)
+  with pytest.raises(ValueError, match="16 must be a multiple of 32"):
+    sharding.split_batch(16, 4, [32])
+  with pytest.raises(ValueError, match="accumulation 0 must be at least 1"):
+    sharding.split_batch(16, 0, [8])
+
+
+def test_a_mesh_is_read_from_text_and_from_older_configs():
+  assert sharding.read_mesh("auto") == "auto"
+  assert sharding.read_mesh("1,-1,2") == (1, -1, 2)
+  assert sharding.read_mesh("(1, 8, 1)") == (1, 8, 1)
+  older = {"data": -1, "fsdp": 2, "tensor": 1}
+  assert sharding.read_mesh(older) == (-1, 2, 1)
+  assert sharding.read_mesh(older | {"auto": True}) == "auto"
+  with pytest.raises(ValueError, match='expected "auto" or three sizes'):
+    sharding.read_mesh("1,2")
 
 
 def _gradients(model, params, batch, rules, mesh=None, accumulation=1):

@@ -1,0 +1,170 @@
+"""What the stages share; not a stage itself.
+
+Each stage starts from `get_config`, assigns what differs, and ends with
+`finish`. The comment on a field is its meaning: `python -m fusar_jax.train
+--help` and docs/config.md show it.
+"""
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from fusar_jax.config import SMALL_PRESETS, model_values
+
+# `:recipe=tiny`: what suits a model small enough for a laptop.
+TINY = {
+  "accumulation": 1,
+  "data.buckets": (96, 128, 192, 384),
+  "data.pool_batches": 8,
+  "data.num_workers": 0,
+  "optimizer.learning_rate": 1e-3,
+  "dtype.compute": "float32",
+  "dtype.frozen": "float32",
+  "remat": "none",
+}
+RECIPES = {"official": {}, "tiny": TINY}
+
+
+def get_config(arg) -> ConfigDict:
+  """Returns the fields of every stage, unlocked.
+
+  Args:
+    arg: the stage's switches, from `parse_arg`: `model` and `data` at least.
+  """
+  config = ConfigDict()
+
+  # Weights to start from: a Hugging Face folder, a run, or "tiny-base", the
+  # base that comes with the package. Empty: random weights.
+  config.init = ""
+  # Adapter folder in the official layout, loaded over `init`.
+  config.adapter = ""
+  # Tokenizer folder or file. Empty: that of `init`; trained from the data if
+  # `init` is empty too.
+  config.tokenizer = ""
+  # Seed of random weights, data order and dropout.
+  config.seed = 42
+
+  config.model = model_values(arg.model)
+
+  # Rules (regex, trains or not) over parameter names. The first match wins;
+  # every parameter must match one rule, and every rule a parameter.
+  config.trainable = []
+
+  config.data = ConfigDict()
+  # Manifests (JSONL) to train on, separated by commas.
+  config.data.train = arg.data
+  # Manifests to evaluate on. Empty: no evaluation.
+  config.data.eval = ""
+  # Most tokens of an example; a longer one is an error.
+  config.data.max_length = 2048
+  # Lengths in tokens that a batch is padded to, the smallest that holds it.
+  config.data.buckets = (512, 640, 768, 1024, 2048)
+  # The same for the number of supervised tokens.
+  config.data.answer_buckets = (32, 128, 512)
+  # The same for the number of patches, where images have several sizes.
+  config.data.patch_buckets = ()
+  # Tokens of a row that holds as many examples as fit. 0: one example a row.
+  config.data.pack_length = 0
+  # Batches that are drawn at a time and grouped by length. 1: as drawn.
+  config.data.pool_batches = 1
+  # Processes that prepare examples. 0: the training process does.
+  config.data.num_workers = 8
+  # Mean of the loss over "example"s (official) or over "token"s.
+  config.data.loss_weighting = "example"
+  # "aligned", or a control condition of data/anchor_conditions.py.
+  config.data.anchors = "aligned"
+  # g: anchors are thinned to g x g grid points. 0: as stored.
+  config.data.anchor_grid = 0
+  # Weight of the auxiliary loss that has visual tokens name what lies in their
+  # cells, for rows with boxes; the unit is one answer. 0: off.
+  config.data.cell_weight = 0.0
+
+  # Examples of one update, on all devices together.
+  config.batch_size = 16
+  # Micro-batches of one update. Lowered, with a log line, to what divides over
+  # the devices; the update is the same.
+  config.accumulation = 4
+  # Passes over data.train.
+  config.epochs = 1
+  # Updates. 0: as many as `epochs` takes.
+  config.steps = 0
+
+  config.optimizer = ConfigDict()
+  # Peak learning rate; it decays linearly to 0.
+  config.optimizer.learning_rate = 1e-4
+  # Updates of linear warm-up; at most one of the two is set.
+  config.optimizer.warmup_steps = 0
+  # Warm-up as a share of all updates.
+  config.optimizer.warmup_ratio = 0.05
+  # Decay of AdamW's first moment.
+  config.optimizer.b1 = 0.9
+  # Decay of AdamW's second moment.
+  config.optimizer.b2 = 0.999
+  # Epsilon of AdamW.
+  config.optimizer.eps = 1e-8
+  # Decoupled weight decay of AdamW.
+  config.optimizer.weight_decay = 0.0
+  # Largest global norm of the gradient.
+  config.optimizer.clip_norm = 1.0
+  # Rules (regex, factor on the learning rate) over trainable parameters.
+  config.optimizer.rates = [(r".*", 1.0)]
+  # Keep AdamW's moments in the host's memory.
+  config.offload_optimizer = False
+
+  # Devices along the axes data, fsdp, tensor: "2,4,1"; one may be -1. "auto":
+  # weights are sharded where they do not fit one device.
+  config.mesh = "auto"
+  config.dtype = ConfigDict()
+  # Dtype of activations: "bfloat16" or "float32".
+  config.dtype.compute = "bfloat16"
+  # Dtype of frozen weights: "bfloat16", "float32" or "int8".
+  config.dtype.frozen = "bfloat16"
+  # What the backward pass recomputes: "full" layers, all but "dots", "none".
+  config.remat = "full"
+  # "xla", "blocked", "cudnn", "splash", or "auto": the fastest here.
+  config.attention = "auto"
+  # Supervised tokens whose logits are in memory at a time.
+  config.head_chunk = 256
+
+  # Steps between lines of the log and of metrics.jsonl.
+  config.log_every_steps = 10
+  # Steps between evaluations. 0: at the end only.
+  config.eval_every_steps = 0
+  # Steps between checkpoints.
+  config.save_every_steps = 200
+  # Checkpoints that are kept, the latest.
+  config.keep = 2
+  # "eval_loss": the checkpoint of the lowest one is kept besides.
+  config.keep_best_by = ""
+  # Evaluations without a better one that end the run. 0: never.
+  config.patience = 0
+  # Batches with a loss that is not finite that may be skipped. 0: the first
+  # stops the run.
+  config.skip_nonfinite = 0
+  # First step of a profiler trace in WORKDIR/profile. 0: none.
+  config.profile_at_step = 0
+  # Steps of the trace.
+  config.profile_steps = 3
+  # Folder of compiled programs. Empty: WORKDIR/compiled.
+  config.compile_cache = ""
+  return config
+
+
+def finish(config: ConfigDict, arg) -> ConfigDict:
+  """Returns the config, locked, with the values of `:recipe=`.
+
+  Without the switch, small presets take the recipe `tiny` and say so.
+
+  Raises:
+    ValueError: a recipe that is not in RECIPES.
+  """
+  recipe = arg.recipe or "official"
+  if recipe not in RECIPES:
+    raise ValueError(
+      f"recipe={recipe!r}: expected one of {', '.join(RECIPES)}."
+    )
+  if not arg.recipe and arg.model in SMALL_PRESETS:
+    recipe = "tiny"
+    values = ", ".join(f"{key}={value}" for key, value in TINY.items())
+    logging.warning("model=%s implies recipe=tiny: %s", arg.model, values)
+  config.update_from_flattened_dict(RECIPES[recipe])
+  return config.lock()
