@@ -6,8 +6,12 @@ Model", chapter "How to Think About TPUs" (jax-ml.github.io/scaling-book), which
 tells one direction of one link; the documentation tells both of all, rounded up
 (v5e: 4 ports, 400 GB/s).
 
-A slice is a torus cut open: an axis closes to a ring only where it is as long
-as the pod (16 chips of v5e and v6e) or made of whole cubes (v4 and v5p, 4).
+A slice is part of a torus, and most slices are plain meshes. v4 and v5p close
+through switches between cubes of 4x4x4 chips: a slice made of full cubes closes
+along all three axes, a smaller one along none, even where an axis is 4 long
+(v5p-64 is 2x4x4). Source: the page "TPU v5p" above, which grants the 3D torus
+to slices of one cube and more, and the same chapter. v5e and v6e close only
+along an axis of the full pod's 16 chips.
 """
 
 import dataclasses
@@ -28,7 +32,8 @@ class Chip:
     bandwidth: bytes/s of HBM.
     link: bytes/s of one interconnect link, one way.
     axes: of the torus; two links an axis.
-    ring: an axis whose length is a multiple of this closes to a ring.
+    ring: wrap-around links come in this length: along all axes or none in three
+      dimensions (a slice of full cubes), along each axis by itself in two.
     cores: TensorCores, which slices of v4 and v5p are named for.
   """
 
@@ -102,7 +107,11 @@ class Slice:
   def links(self, axis: int) -> int:
     """Links by which any chip hears its neighbours along an axis."""
     length = self.shape[axis]
-    return 0 if length == 1 else 2 if length % self.chip.ring == 0 else 1
+    if length == 1:
+      return 0
+    # Cubes close together, an axis of a flat pod by itself.
+    lengths = self.shape if self.chip.axes == 3 else (length,)
+    return 2 if all(n % self.chip.ring == 0 for n in lengths) else 1
 
 
 def slices(chip: Chip) -> list[str]:

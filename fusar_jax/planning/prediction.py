@@ -1,9 +1,14 @@
 """How fast a program can be at most, from published rates.
 
-Three clocks run beside each other: products at the peak, bytes of HBM at its
-bandwidth, exchanges at the rate of the links they use. The slowest bounds the
-step, as if the others hid behind it completely; told beside it is the step that
-hides no exchange. Both are bounds: no product runs at the peak all the time.
+A roofline with three limits: products at the peak, bytes of HBM at its
+bandwidth, collectives at the rate of the links they use. The roofline step
+takes as long as the slowest of them, as if the others overlapped with it
+completely. The serial step overlaps no collective: max(compute, HBM) + links.
+Both are lower bounds of time, so both MFUs are upper bounds: no product runs at
+the peak all the time.
+
+Useful FLOPs over executed FLOPs is neither: it is a constant of the remat
+policy and the model, and the MFU of a step that compute bounds.
 """
 
 import dataclasses
@@ -78,8 +83,8 @@ class Prediction:
     return max(self.seconds.values())
 
   @property
-  def unhidden_seconds(self) -> float:
-    """Of a step whose exchanges nothing hides behind."""
+  def serial_seconds(self) -> float:
+    """Seconds of a step that overlaps no collective."""
     seconds = self.seconds
     return max(seconds[COMPUTE], seconds[HBM]) + seconds[LINKS]
 
@@ -88,9 +93,19 @@ class Prediction:
     return self.samples / self.step_seconds
 
   @property
+  def useful_share(self) -> float:
+    """Useful FLOPs over executed FLOPs; the rest is recomputed or padding."""
+    return self.useful / self.executed
+
+  @property
   def mfu(self) -> float:
-    """Useful FLOPs a second over the peak, at the bound."""
+    """Model FLOPs utilisation of the roofline step: an upper bound."""
     return self.useful / self.step_seconds / self.where.chip.peak
+
+  @property
+  def serial_mfu(self) -> float:
+    """Model FLOPs utilisation of the serial step: an upper bound, too."""
+    return self.useful / self.serial_seconds / self.where.chip.peak
 
 
 def predict(

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.planning.flops import Work
-from fusar_jax.planning.prediction import Prediction
+from fusar_jax.planning.prediction import COMPUTE, HBM, LINKS, Prediction
 from fusar_jax.planning.settled import DoesNotFit, Memory
 
 
@@ -54,20 +54,26 @@ def exchange_table(prediction: Prediction) -> Table:
 
 
 def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
-  """Seconds of each clock, the bound, speed and MFU."""
+  """Seconds of each clock, the bound, speed and MFU.
+
+  MFU stands for the roofline step and for the serial one; see `prediction`.
+  """
   table = _table("At most, from published rates", "clock", "ms", "")
   for name, seconds in prediction.seconds.items():
     mark = "bounds the step" if name == prediction.bound else ""
     table.add_row(name, f"{seconds * 1e3:.1f}", mark)
   table.add_section()
   speed = prediction.samples_per_second
-  table.add_row(f"{unit}/s, all chips", f"{speed:.1f}", "upper bound")
+  limit = f"upper bound: {prediction.bound}"
+  table.add_row(f"{unit}/s, all chips", f"{speed:.1f}", limit)
   if unit == "samples":
-    table.add_row("MFU, useful FLOPs", f"{prediction.mfu:.1%}", "upper bound")
+    share = f"{prediction.useful_share:.1%}"
+    table.add_row("useful / executed FLOPs", share, "set by the remat policy")
+    table.add_row("MFU, roofline", f"{prediction.mfu:.1%}", limit)
     if prediction.exchanges:
-      hidden = prediction.step_seconds / prediction.unhidden_seconds
-      exposed = f"{prediction.mfu * hidden:.1%}"
-      table.add_row("MFU, no exchange hidden", exposed, "upper bound, too")
+      serial = f"{prediction.serial_mfu:.1%}"
+      sum_of = f"max({COMPUTE}, {HBM}) + {LINKS}"
+      table.add_row("MFU, serial", serial, sum_of)
   return table
 
 

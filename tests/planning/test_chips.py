@@ -35,12 +35,28 @@ def test_unknown_slices_are_refused(name, message):
     find_slice(name)
 
 
-def test_links_of_open_and_closed_axes():
-  """v5e closes where the pod ends, v5p with whole cubes."""
-  assert [find_slice("v5e-16").links(a) for a in (0, 1)] == [1, 1]
-  assert [find_slice("v5e-128").links(a) for a in (0, 1)] == [1, 2]
-  assert [find_slice("v5p-128").links(a) for a in (0, 1, 2)] == [2, 2, 2]
-  assert [find_slice("v5p-8").links(a) for a in (0, 1, 2)] == [1, 1, 0]
+@pytest.mark.parametrize(
+  ("name", "links"),
+  [
+    # Flat pods: an axis of 16 has wrap-around links, a shorter one has none.
+    ("v5e-16", [1, 1]),
+    ("v5e-128", [1, 2]),
+    ("v5e-256", [2, 2]),
+    ("v6e-64", [1, 1]),
+    ("v6e-256", [2, 2]),
+    # Full cubes of 4x4x4 close along all axes, anything smaller along none.
+    ("v5p-8", [1, 1, 0]),
+    ("v5p-32", [1, 1, 1]),  # 2x2x4
+    ("v5p-64", [1, 1, 1]),  # 2x4x4
+    ("v4-64", [1, 1, 1]),
+    ("v5p-128", [2, 2, 2]),
+    ("v4-256", [2, 2, 2]),  # 4x4x8
+    ("v5p:4x4x6", [1, 1, 1]),
+  ],
+)
+def test_wrap_around_links(name, links):
+  where = find_slice(name)
+  assert [where.links(axis) for axis in range(len(where.shape))] == links
 
 
 def test_links_do_not_exceed_what_the_maker_tells():

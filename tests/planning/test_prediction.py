@@ -1,12 +1,15 @@
 """Bounds, against arithmetic on paper."""
 
+import io
 import itertools
 
 import pytest
+from rich.console import Console
 
 from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.hlo import Collective
 from fusar_jax.planning.prediction import Exchange, Prediction, route
+from fusar_jax.planning.report import clock_table
 
 
 def _coordinates(where):
@@ -26,6 +29,8 @@ def _coordinates(where):
     ("v5e-128", range(0, 128, 8), (1,), 2),
     # Half of that ring is a line.
     ("v5e-128", range(0, 64, 8), (1,), 1),
+    # All chips of 2 x 4 x 4: less than a cube, one link along each axis.
+    ("v5p-64", range(32), (0, 1, 2), 3),
     # A cube of v5p, closed along each axis.
     ("v5p-128", range(64), (0, 1, 2), 6),
   ],
@@ -43,21 +48,44 @@ def test_a_permutation_takes_the_axes_that_its_pairs_cross():
   assert route(where, _coordinates(where), permute) == ((0,), 1)
 
 
-def test_the_slowest_clock_bounds():
+def _prediction(seconds):
   """v5e: 197 TFLOP/s, 819 GB/s; 1.97 TFLOP take 10 ms, 4.095 GB 5 ms."""
+  exchange = Exchange("all-gather", (0, 1), 1, 1e9, seconds)
   where = find_slice("v5e-16")
+  return Prediction(where, 64, 1.576e12, 1.97e12, 4.095e9, (exchange,))
 
-  def prediction(seconds):
-    exchange = Exchange("all-gather", (0, 1), 1, 1e9, seconds)
-    return Prediction(where, 64, 1.576e12, 1.97e12, 4.095e9, (exchange,))
 
-  compute = prediction(0.004)
+def test_the_slowest_clock_bounds():
+  compute = _prediction(0.004)
   assert compute.bound == "compute"
   assert compute.samples_per_second == pytest.approx(6400)
   assert compute.mfu == pytest.approx(0.8)
-  # Nothing hides 4 ms of exchanges: 14 ms.
-  assert compute.unhidden_seconds == pytest.approx(0.014)
-  links = prediction(0.02)
+  # 4 ms of collectives that overlap nothing: 14 ms.
+  assert compute.serial_seconds == pytest.approx(0.014)
+  assert compute.serial_mfu == pytest.approx(0.8 * 10 / 14)
+  links = _prediction(0.02)
   assert links.bound == "interconnect"
   assert links.samples_per_second == pytest.approx(3200)
   assert links.mfu == pytest.approx(0.4)
+  assert links.serial_mfu == pytest.approx(0.8 * 10 / 30)
+
+
+@pytest.mark.parametrize("seconds", [0.004, 0.02])
+def test_useful_over_executed_knows_no_bound(seconds):
+  assert _prediction(seconds).useful_share == pytest.approx(0.8)
+
+
+def test_the_report_names_each_figure_and_its_bound():
+  console = Console(width=80, record=True, file=io.StringIO())
+  console.print(clock_table(_prediction(0.02)))
+  rows = [
+    [cell.strip() for cell in line.strip("│").split("│")]
+    for line in console.export_text().splitlines()
+    if line.startswith("│")
+  ]
+  assert rows[-4:] == [
+    ["samples/s, all chips", "3200.0", "upper bound: interconnect"],
+    ["useful / executed FLOPs", "80.0%", "set by the remat policy"],
+    ["MFU, roofline", "40.0%", "upper bound: interconnect"],
+    ["MFU, serial", "26.7%", "max(compute, HBM) + interconnect"],
+  ]
