@@ -1,125 +1,243 @@
 """Compares speed and memory with PyTorch: `python -m fusar_jax.bench`.
 
 Same weights, same inputs, float32, one process each, in turn; losses must agree
-to 1e-3 before anything is timed. Needs the `parity` extra.
+to 1e-3 before anything is timed. Needs the `parity` extra. `--knobs` measures
+something else, and needs no PyTorch: what each memory option of a training
+config saves and costs.
 
-`--knobs` measures something else, and needs no PyTorch: what each memory knob
-of a training config saves and costs.
+Each measurement is appended to --out (JSON lines) as soon as it is made. After
+an interruption the same command continues, without repeating one:
+  python -m fusar_jax.bench --against torch --out bench.jsonl
 """
 
 import argparse
 import dataclasses
 import importlib.metadata
-import json
 import os
+import platform
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from fusar_jax.benchmark import knobs, turns, workload
+from fusar_jax.benchmark.progress import Progress
+from fusar_jax.benchmark.results import Results
 from fusar_jax.config import PRESETS
+
+_INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> None:
+  args = _parse(argv)
+  shape = workload.Shape(length=args.length, answer=args.answer)
+  code = 0
+  try:
+    with Results(args.out, about(args, shape)) as results:
+      try:
+        if args.knobs:
+          run_knobs(results, args.preset, shape, args.rounds, args.only)
+        else:
+          run(results, args.preset, shape, args.rounds, args.tokens, args.only)
+      except KeyboardInterrupt:
+        code = _INTERRUPTED
+        again = f"; the same command continues {args.out}" if args.out else ""
+        print(f"interrupted{again}.", file=sys.stderr)
+      finally:
+        # What was measured is shown, whatever happened after it.
+        if not args.knobs:
+          show(collect(results, args.tokens))
+  except (OSError, ValueError, RuntimeError) as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    code = 1
+  if code:
+    sys.exit(code)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog="python -m fusar_jax.bench", description=__doc__
+    prog="python -m fusar_jax.bench",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--against", choices=("torch",), default="torch")
   parser.add_argument(
-    "--knobs", action="store_true", help="the memory knobs of training instead"
+    "--knobs", action="store_true", help="measure memory options instead"
   )
   parser.add_argument("--preset", choices=sorted(PRESETS), default="bench")
-  parser.add_argument("--rounds", type=int, default=5, help="pairs per work")
-  parser.add_argument("--tokens", type=int, default=64, help="tokens decoded")
-  parser.add_argument("--length", type=int, default=509)
-  parser.add_argument("--answer", type=int, default=60)
-  parser.add_argument("--out", type=Path, help="JSON file of the result")
+  parser.add_argument(
+    "--only",
+    action="append",
+    default=[],
+    metavar="WORK",
+    help=f"measure this alone (repeatable): {', '.join(turns.KEYS)}; with"
+    f" --knobs: {', '.join(map(_key, knobs.KNOBS))}",
+  )
+  parser.add_argument(
+    "--rounds", type=int, default=5, help="pairs per work (default: 5)"
+  )
+  parser.add_argument(
+    "--tokens", type=int, default=64, help="tokens decoded (default: 64)"
+  )
+  parser.add_argument(
+    "--length", type=int, default=509, help="tokens of a sample (default: 509)"
+  )
+  parser.add_argument(
+    "--answer", type=int, default=60, help="answer tokens of it (default: 60)"
+  )
+  parser.add_argument(
+    "--out", type=Path, help="JSON lines, appended to; resumed if present"
+  )
   args = parser.parse_args(argv)
-  try:
-    shape = workload.Shape(length=args.length, answer=args.answer)
-    if args.knobs:
-      result = run_knobs(args.preset, shape, args.rounds)
-    else:
-      result = run(args.preset, shape, args.rounds, args.tokens)
-      show(result)
-  except (OSError, ValueError, RuntimeError) as error:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(1)
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+  known = list(map(_key, knobs.KNOBS)) if args.knobs else turns.KEYS
+  if unknown := set(args.only) - set(known):
+    parser.error(
+      f"--only {', '.join(sorted(unknown))}: expected one of"
+      f" {', '.join(known)}."
+    )
+  if args.rounds < 1:
+    parser.error(f"--rounds {args.rounds}: expected at least 1.")
+  if args.tokens < 2:
+    parser.error(f"--tokens {args.tokens}: expected at least 2.")
+  return args
 
 
-def run(preset: str, shape: workload.Shape, rounds: int, tokens: int) -> dict:
-  """Returns agreement, speeds, ratios and peak memories; see `turns`."""
-  with tempfile.TemporaryDirectory() as name:
-    folder = Path(name)
-    workload.write(folder, preset, shape)
-    with turns.sides(folder) as (ours, theirs):
-      agreement = turns.agree(ours, theirs, tokens)
-      rows = [
-        turns.measure(ours, theirs, work, rounds)
-        for work in turns.works(tokens)
-      ]
-  packages = ("jax", "flax", "torch", "transformers", "peft")
-  return _about(preset, rounds, packages) | {
-    "agreement": agreement,
-    "rows": rows,
-  }
+def _key(knob: str) -> str:
+  """A memory option's name for --only: "remat dots" is remat-dots."""
+  return knob.replace(" ", "-")
 
 
-def run_knobs(
-  preset: str,
-  shape: workload.Shape,
-  rounds: int,
-  chosen: Mapping[str, dict] = knobs.KNOBS,
-) -> dict:
-  """Returns memory and time of each knob's step; see `knobs`.
-
-  Prints them as they come: Markdown, for it goes into the README.
-  """
-  print("| knob | arguments, GB | temporaries, GB | together, GB | s a step |")
-  print("|---|---|---|---|---|")
-  rows = []
-  for row in knobs.measure(preset, shape, rounds, chosen):
-    parts = row.arguments, row.temporaries
-    sizes = " | ".join(f"{size / 1e9:.3f}" for size in (*parts, sum(parts)))
-    print(f"| {row.knob} | {sizes} | {row.seconds:.2f} |", flush=True)
-    rows.append(dataclasses.asdict(row))
-  return _about(preset, rounds, ("jax", "flax")) | {"rows": rows}
-
-
-def _about(preset: str, rounds: int, packages: tuple[str, ...]) -> dict:
-  return {
-    "preset": preset,
-    "rounds": rounds,
+def about(args: argparse.Namespace, shape: workload.Shape) -> dict:
+  """Returns settings, machine and versions: what results have in common."""
+  packages = ["jax", "flax"]
+  settings = {"benchmark": "knobs" if args.knobs else "torch"}
+  if not args.knobs:
+    packages += ["torch", "transformers", "peft"]
+    settings["tokens"] = args.tokens
+  return settings | {
+    "preset": args.preset,
+    "shape": dataclasses.asdict(shape),
+    "rounds": args.rounds,
     "cores": os.cpu_count(),
+    "processor": _processor(),
     "versions": {p: importlib.metadata.version(p) for p in packages},
   }
 
 
+def _processor() -> str:
+  path = Path("/proc/cpuinfo")
+  if path.exists():
+    for line in path.read_text().splitlines():
+      if line.startswith("model name"):
+        return line.partition(":")[2].strip()
+  return platform.processor() or platform.machine()
+
+
+def run(
+  results: Results,
+  preset: str,
+  shape: workload.Shape,
+  rounds: int,
+  tokens: int,
+  only: Sequence[str] = (),
+) -> None:
+  """Measures what `results` lack, and records it; see `turns`."""
+  chosen = [w for w in turns.works(tokens) if not only or w.key in only]
+  todo = {}
+  for work in chosen:
+    done = len(results.of("pair", work=work.key))
+    if done < rounds:
+      todo[work.key] = rounds - done + 1  # One more warms up.
+  if not todo:
+    return
+  chosen = [work for work in chosen if work.key in todo]
+  progress = Progress(todo)
+  with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    progress.note(f"writing the weights of {preset}")
+    workload.write(folder, preset, shape)
+    with turns.sides(folder) as (ours, theirs):
+      progress.note("comparing losses and answers")
+      turns.agree(ours, theirs, chosen, tokens, results)
+      progress.note("they agree")
+      for work in chosen:
+        turns.measure(ours, theirs, work, rounds, results, progress)
+
+
+def collect(results: Results, tokens: int) -> dict:
+  """Returns agreement, and speeds, ratios and peak memories of each work."""
+  pairs = [(w, results.of("pair", work=w.key)) for w in turns.works(tokens)]
+  return results.about | {
+    "agreement": {r["what"]: r["value"] for r in results.of("agreement")},
+    "rows": [turns.summary(work, found) for work, found in pairs if found],
+  }
+
+
+def run_knobs(
+  results: Results,
+  preset: str,
+  shape: workload.Shape,
+  rounds: int,
+  only: Sequence[str] = (),
+) -> None:
+  """Measures and records memory and time of each memory option; see `knobs`.
+
+  Prints the rows as they come: Markdown, for they go into the README.
+  """
+  print("| knob | arguments, GB | temporaries, GB | together, GB | s a step |")
+  print("|---|---|---|---|---|")
+  todo = {}
+  for knob, values in knobs.KNOBS.items():
+    if only and _key(knob) not in only:
+      continue
+    if done := results.of("knob", knob=knob, rounds=rounds):
+      _print_knob(done[0])
+    else:
+      todo[knob] = values
+  progress = Progress(dict.fromkeys(todo, 1))
+  for row in knobs.measure(preset, shape, rounds, todo) if todo else ():
+    results.add("knob", rounds=rounds, **dataclasses.asdict(row))
+    _print_knob(dataclasses.asdict(row))
+    progress.turn(row.knob, f"{row.seconds:.2f} s a step")
+
+
+def _print_knob(row: dict) -> None:
+  parts = row["arguments"], row["temporaries"]
+  sizes = " | ".join(f"{size / 1e9:.3f}" for size in (*parts, sum(parts)))
+  print(f"| {row['knob']} | {sizes} | {row['seconds']:.2f} |", flush=True)
+
+
 def show(result: dict) -> None:
   """Prints the table of a result."""
+  if not result["rows"]:
+    return
   table = Table(
-    title=f"preset {result['preset']}, {result['cores']} cores, median of"
-    f" {result['rounds']} pairs (min to max)"
+    title=f"preset {result['preset']}, {result['cores']} cores"
+    f" ({result['processor']}), median of pairs (min to max)"
   )
-  for column in ("work", "unit", "ours", "reference", "ratio", "peak GB"):
+  columns = ("work", "unit", "pairs", "ours", "reference", "ratio", "peak GB")
+  for column in columns:
     table.add_column(column, justify="left" if column == "work" else "right")
   for row in result["rows"]:
     spreads = [
       f"{s['median']:.2f} ({s['min']:.2f} to {s['max']:.2f})"
       for s in (row["ours"], row["reference"], row["ratio"])
     ]
+    pairs = str(row["pairs"])
+    if row["pairs_left_out"]:
+      pairs += f" of {row['pairs'] + row['pairs_left_out']}"
     peaks = " / ".join(f"{b / 1e9:.2f}" for b in row["peak_bytes"])
-    table.add_row(row["work"], row["unit"], *spreads, peaks)
+    table.add_row(row["work"], row["unit"], pairs, *spreads, peaks)
   console = Console()
   console.print(table)
   console.print(f"agreement: {result['agreement']}")
 
 
 if __name__ == "__main__":
+  # A kill ends the workers and removes the weights, as Ctrl-C does.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
   main()

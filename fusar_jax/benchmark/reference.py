@@ -56,10 +56,7 @@ class Reference:
   def train(self, stage: int) -> float:
     """One optimizer step on 4 samples, one at a time; returns its loss."""
     if self._optimizer is None or self._optimizer[0] != stage:
-      # Each stage begins with the weights of the folder.
-      with torch.no_grad():
-        for parameter, value in self._start:
-          parameter.copy_(value)
+      self._restart()
       self._film.requires_grad_(stage == 1)
       trained = [p for p in self._model.parameters() if p.requires_grad]
       if stage == 1:
@@ -83,6 +80,7 @@ class Reference:
 
   def decode(self, count: int, tokens: int) -> list[list[int]]:
     """Greedy answers of `count` samples, one after another (its only way)."""
+    self._restart()
     self._model.eval()
     answers = []
     for sample in self._samples[:count]:
@@ -96,6 +94,14 @@ class Reference:
         )
       answers.append(out[0, prompt:].tolist())
     return answers
+
+  def _restart(self) -> None:
+    """Takes the weights of the folder again, if training changed them."""
+    if self._optimizer is not None:
+      self._optimizer = None
+      with torch.no_grad():
+        for parameter, value in self._start:
+          parameter.copy_(value)
 
   def _inputs(self, sample: workload.Sample, length: int) -> dict:
     self._anchors = (

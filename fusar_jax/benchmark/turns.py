@@ -1,19 +1,29 @@
 """Both sides in turn (A B A B ...), after they have agreed on the numbers.
 
 On a shared machine speed drifts from minute to minute; what is compared is each
-pair of neighbours, and the median of the pairs is quoted.
+pair of neighbours, and the median of the pairs is quoted. Raw times are
+recorded, speeds computed from them.
 """
 
 import contextlib
 import dataclasses
 import json
+import operator
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fusar_jax.benchmark import workload
+from fusar_jax.benchmark.progress import Progress
+from fusar_jax.benchmark.results import Results
+
+SIDES = ("ours", "reference")
+TOKENS = "equal greedy tokens"
+# The part of a request's time that decoding must take to be told from its
+# prompt, and how many times the tokens are decoded at most to get there.
+_CLEAR, _MORE = 0.1, 4
 
 
 class Side:
@@ -55,26 +65,29 @@ class Work:
   """A piece of measured work.
 
   Attributes:
+    key: its name in commands and files.
     name: in the table.
-    ours, theirs: requests; both do `units` of work.
-    units: samples or tokens, of each side.
+    ours, theirs: requests.
+    units: samples or tokens that a step of each side makes.
     unit: their name.
-    less: what to change in both requests to do everything but the measured
-      work; its time is taken off.
+    decodes: True if a request makes `tokens` - 1 steps after the prompt, whose
+      time is measured by itself (a request of one token) and taken off.
   """
 
+  key: str
   name: str
   ours: dict
   theirs: dict
   units: tuple[int, int]
   unit: str
-  less: dict = dataclasses.field(default_factory=dict)
+  decodes: bool = False
 
 
 def works(tokens: int) -> list[Work]:
   """What is measured: both stages, decoding of one sample and of 16."""
   train = [
     Work(
+      f"train-stage{stage}",
       f"train, stage {stage}",
       {"do": "train", "stage": stage},
       {"do": "train", "stage": stage},
@@ -86,21 +99,16 @@ def works(tokens: int) -> list[Work]:
   one = {"do": "decode", "count": 1, "tokens": 1}
   alone = one | {"tokens": tokens}
   many = alone | {"count": 16}
-  # The first token comes from the prompt: that is the prefill's work.
-  more = tokens - 1
+  rate = "tokens/s"
   return [
     *train,
-    Work("prompt of one", one, one, (1, 1), "samples/s"),
-    Work("decode one", alone, alone, (more, more), "tokens/s", {"tokens": 1}),
-    Work(
-      "decode 16 at once",
-      many,
-      alone,
-      (16 * more, more),
-      "tokens/s",
-      {"tokens": 1},
-    ),
+    Work("prompt", "prompt of one", one, one, (1, 1), "samples/s"),
+    Work("decode-one", "decode one", alone, alone, (1, 1), rate, True),
+    Work("decode-16", "decode 16 at once", many, alone, (16, 1), rate, True),
   ]
+
+
+KEYS = tuple(work.key for work in works(2))
 
 
 @contextlib.contextmanager
@@ -116,67 +124,162 @@ def sides(folder: Path) -> Iterator[tuple[Side, Side]]:
       side.close()
 
 
-def agree(ours: Side, theirs: Side, tokens: int) -> dict:
-  """Compares what both compute, and warms them up.
+def agree(
+  ours: Side,
+  theirs: Side,
+  chosen: Sequence[Work],
+  tokens: int,
+  results: Results,
+) -> None:
+  """Compares what both compute, and records it once.
 
-  Returns:
-    losses of both stages' first step on both sides, and greedy tokens that
-    agree before the first difference.
+  Of the chosen works: losses of a stage's first step on both sides, and the
+  greedy tokens that agree before the first difference.
 
   Raises:
     ValueError: losses differ by more than 1e-3: timings would mean nothing.
   """
-  found = {}
-  for stage in (1, 2):
+  # The reference trains in place: its answers are compared before.
+  if any(work.ours["do"] == "decode" for work in chosen) and not results.of(
+    "agreement", what=TOKENS
+  ):
+    pair = [
+      s.ask(do="decode", count=1, tokens=tokens)["value"][0]
+      for s in (ours, theirs)
+    ]
+    same = [a == b for a, b in zip(*pair, strict=True)]
+    equal = same.index(False) if False in same else tokens
+    results.add("agreement", what=TOKENS, value=equal)
+  for work in chosen:
+    stage = work.ours.get("stage")
+    if stage is None or results.of("agreement", what=f"stage {stage}"):
+      continue
     pair = [s.ask(do="train", stage=stage)["value"] for s in (ours, theirs)]
-    found[f"stage {stage}"] = pair
     if abs(pair[0] - pair[1]) > 1e-3 * abs(pair[1]):
       raise ValueError(
         f"stage {stage}: our loss is {pair[0]}, the reference's {pair[1]}; they"
         " differ by more than 1e-3, so nothing is timed."
       )
-  pair = [
-    s.ask(do="decode", count=1, tokens=tokens)["value"][0]
-    for s in (ours, theirs)
-  ]
-  same = [a == b for a, b in zip(*pair, strict=True)]
-  found["equal greedy tokens"] = same.index(False) if False in same else tokens
-  return found
+    results.add("agreement", what=f"stage {stage}", value=pair)
 
 
-def measure(ours: Side, theirs: Side, work: Work, rounds: int) -> dict:
-  """Times one piece of work in turn; the first round warms up."""
-  rows = []
-  for turn in range(rounds + 1):
-    pair = [
-      _ask(side, request, work.less)
-      for side, request in ((ours, work.ours), (theirs, work.theirs))
+def measure(
+  ours: Side,
+  theirs: Side,
+  work: Work,
+  rounds: int,
+  results: Results,
+  progress: Progress,
+) -> None:
+  """Times one piece of work in turn, and records each pair as it comes.
+
+  Pairs that the results already hold count; a turn that warms up goes before
+  the others, and is recorded but not counted.
+  """
+  requests = dict(zip(SIDES, (work.ours, work.theirs), strict=True))
+  done = len(results.of("pair", work=work.key))
+  for number in range(done, rounds + 1):
+    warm_up = number == done
+    before = results.of("warm-up", work=work.key)
+    before += results.of("pair", work=work.key)
+    pair = {}
+    for side, (name, request) in zip(
+      (ours, theirs), requests.items(), strict=True
+    ):
+      most = _MORE * request["tokens"] if work.decodes else 0
+      if most and before:  # As many tokens as it took last time.
+        request = request | {"tokens": before[-1][name][-1]["tokens"]}
+      pair[name] = clock(side, request, most)
+    results.add("warm-up" if warm_up else "pair", work=work.key, **pair)
+    times = ", ".join(f"{n} {_raw(times)}" for n, times in pair.items())
+    turn = "warm-up" if warm_up else f"pair {number} of {rounds}"
+    progress.turn(work.key, f"{turn}: {times}")
+
+
+def clock(side: Side, request: dict, most: int) -> list[dict]:
+  """Returns the raw times of a request, of all tries; the last one counts.
+
+  Where a request takes hardly longer than its prompt, noise would pass for
+  decoding: it is repeated with twice the tokens, up to `most`. 0: the request
+  has no prompt to be told from.
+  """
+  if not most:
+    answer = side.ask(**request)
+    return [{k: answer[k] for k in ("seconds", "peak_bytes")}]
+  tries = []
+  while True:
+    full, prompt = side.ask(**request), side.ask(**request | {"tokens": 1})
+    tries.append(
+      {
+        "tokens": request["tokens"],
+        "seconds": full["seconds"],
+        "prompt_seconds": prompt["seconds"],
+        "peak_bytes": full["peak_bytes"],
+      }
+    )
+    more = 2 * request["tokens"]
+    if _decoding(tries[-1]) or more > most:
+      return tries
+    request = request | {"tokens": more}
+    side.ask(**request)  # Compiles.
+
+
+def summary(work: Work, pairs: Sequence[dict]) -> dict:
+  """Returns the speeds of both sides from the raw times of recorded pairs.
+
+  Pairs in which decoding could not be told from the prompt are left out. Where
+  that is all of them, the row gives tokens per second of the requests, prompt
+  included, and its name says so: less than the speed of decoding.
+  """
+  pairs = [{side: pair[side][-1] for side in SIDES} for pair in pairs]
+  name, used = work.name, pairs
+  seconds = operator.itemgetter("seconds")
+  if work.decodes:
+    told = [p for p in pairs if all(_decoding(p[side]) for side in SIDES)]
+    if told:
+      used, seconds = told, _decoding
+    else:
+      name += ", prompt included"
+  speeds = [
+    [
+      units
+      * (pair[side]["tokens"] - 1 if work.decodes else 1)
+      / seconds(pair[side])
+      for pair in used
     ]
-    if turn:
-      rows.append(pair)
-  speeds = [[work.units[i] / row[i]["seconds"] for row in rows] for i in (0, 1)]
+    for side, units in zip(SIDES, work.units, strict=True)
+  ]
   ratios = [a / b for a, b in zip(*speeds, strict=True)]
   return {
-    "work": work.name,
+    "work": name,
     "unit": work.unit,
+    "pairs": len(used),
+    "pairs_left_out": len(pairs) - len(used),
     "ours": _spread(speeds[0]),
     "reference": _spread(speeds[1]),
     "ratio": _spread(ratios),
-    "peak_bytes": [rows[-1][i]["peak_bytes"] for i in (0, 1)],
+    "peak_bytes": [
+      max(pair[side]["peak_bytes"] for pair in pairs) for side in SIDES
+    ],
   }
 
 
-def _ask(side: Side, request: dict, less: dict) -> dict:
-  answer = side.ask(**request)
-  if less:
-    begin = side.ask(**request | less)
-    answer["seconds"] -= begin["seconds"]
-    if answer["seconds"] <= 0:
-      raise RuntimeError(
-        f"{side.name}: {request} took no longer than its beginning; more"
-        " --tokens tell them apart."
-      )
-  return answer
+def _decoding(times: dict) -> float | None:
+  """Seconds without the prompt; None where noise may be as large."""
+  seconds = times["seconds"] - times["prompt_seconds"]
+  return seconds if seconds >= _CLEAR * times["seconds"] else None
+
+
+def _raw(tries: list[dict]) -> str:
+  """Seconds of the last try, for a line of progress."""
+  times = tries[-1]
+  text = f"{times['seconds']:.2f} s"
+  if "tokens" in times:
+    text += (
+      f" ({times['tokens']} tokens, of it {times['prompt_seconds']:.2f} s for"
+      " the prompt)"
+    )
+  return text
 
 
 def _spread(values: list[float]) -> dict:

@@ -4,16 +4,21 @@ import jax
 
 from fusar_jax import bench
 from fusar_jax.benchmark import knobs, workload
+from fusar_jax.benchmark.results import Results
 from fusar_jax.config import preset
 from fusar_jax.model.fusar_gpt import init_params
 
 SHAPE = workload.Shape(length=80, answer=8, side=3, rank=4)
 
 
-def test_int8_nearly_halves_the_tiny_models_arguments(capsys):
+def test_int8_nearly_halves_the_tiny_models_arguments(
+  capsys, tmp_path, monkeypatch
+):
   """Two thirds of its parameters are in kernels of layers: 1 byte for 4."""
-  chosen = {"int8": knobs.KNOBS["dtype.frozen int8"]}
-  (row,) = bench.run_knobs("tiny", SHAPE, 1, chosen)["rows"]
+  name, path = "dtype.frozen-int8", tmp_path / "knobs.jsonl"
+  with Results(path, {}) as results:
+    bench.run_knobs(results, "tiny", SHAPE, 1, [name])
+    (row,) = results.of("knob")
   shapes = jax.eval_shape(
     lambda: init_params(preset("tiny"), jax.random.key(0))
   )
@@ -22,4 +27,10 @@ def test_int8_nearly_halves_the_tiny_models_arguments(capsys):
   assert row["temporaries"] > 0
   assert row["seconds"] > 0
   *_, last = capsys.readouterr().out.splitlines()
-  assert last.startswith(f"| int8 | {row['arguments'] / 1e9:.3f} |")
+  start = f"| dtype.frozen int8 | {row['arguments'] / 1e9:.3f} |"
+  assert last.startswith(start)
+  # It is there, and not measured again.
+  monkeypatch.setattr(knobs, "measure", None)
+  with Results(path, {}) as results:
+    bench.run_knobs(results, "tiny", SHAPE, 1, [name])
+  assert capsys.readouterr().out.splitlines()[-1] == last

@@ -1,0 +1,106 @@
+"""Results of a benchmark as JSON lines: written as they come, read to resume.
+
+One line per record: first `about` (settings, machine, versions), then whatever
+was measured. Measurements of a large model take minutes each, so an
+interruption costs the one that was running and no other.
+"""
+
+import json
+from pathlib import Path
+
+# May differ between calls that share a file.
+_FREE = {"rounds"}
+
+
+class Results:
+  """Records of one benchmark, on disk if a path is given.
+
+  Args:
+    path: JSON lines, appended to. None: records are kept in memory alone.
+    about: settings that all records of the file share.
+
+  Raises:
+    ValueError: the file holds a benchmark of other settings, or no records.
+    OSError: the file cannot be read or written.
+  """
+
+  def __init__(self, path: Path | None, about: dict):
+    self.path = path
+    self._records: list[dict] = []
+    self._file = None
+    about = {"record": "about"} | json.loads(json.dumps(about))
+    if path:
+      self._records, end = _read(path)
+      if self._records:
+        _check(path, self._records[0], about)
+      self._file = path.open("a+", encoding="utf-8")
+      self._file.truncate(end)  # A line that was cut off by a kill.
+    if not self._records:
+      self._write(about)
+
+  def __enter__(self) -> "Results":
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._file:
+      self._file.close()
+
+  def add(self, record: str, **values) -> None:
+    """Appends a record, to the file as well, at once."""
+    self._write({"record": record} | values)
+
+  def of(self, record: str, **match) -> list[dict]:
+    """Returns the records of a kind whose fields have these values."""
+    match["record"] = record
+    return [r for r in self._records if match.items() <= _flat(r).items()]
+
+  @property
+  def about(self) -> dict:
+    return {k: v for k, v in self._records[0].items() if k != "record"}
+
+  def _write(self, record: dict) -> None:
+    self._records.append(record)
+    if self._file:
+      self._file.write(json.dumps(record) + "\n")
+      self._file.flush()
+
+
+def _flat(record: dict) -> dict:
+  """The fields that can be compared by hash."""
+  return {k: v for k, v in record.items() if not isinstance(v, dict | list)}
+
+
+def _read(path: Path) -> tuple[list[dict], int]:
+  """Returns (records, bytes of complete lines)."""
+  if not path.exists():
+    return [], 0
+  content = path.read_bytes()
+  end = content.rfind(b"\n") + 1
+  try:
+    records = [json.loads(line) for line in content[:end].splitlines()]
+    if any("record" not in record for record in records):
+      raise ValueError("a line without a record")
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f"{path}: expected JSON lines of this command ({error}); give another"
+      " --out."
+    ) from None
+  if content and not records:
+    raise ValueError(
+      f"{path}: expected JSON lines of this command, found no complete line;"
+      " give another --out."
+    )
+  return records, end
+
+
+def _check(path: Path, there: dict, now: dict) -> None:
+  differ = [
+    f"{name} {there.get(name)} there, {now.get(name)} now"
+    for name in sorted((there.keys() | now.keys()) - _FREE)
+    if there.get(name) != now.get(name)
+  ]
+  if differ:
+    raise ValueError(
+      f"{path} holds a benchmark of other settings: {'; '.join(differ)}. Give"
+      " another --out, or the settings of the file to continue it."
+    )
