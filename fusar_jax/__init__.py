@@ -7,8 +7,16 @@ package imports no JAX: loader workers and `geo` stay light.
 __version__ = "0.1.0"
 
 
-def load(path, adapter=None, legacy_sigma=None):
+def load(
+  path, adapter=None, legacy_sigma=None, *, use_tlm=True, image_size=None
+):
   """Loads a model to ask: see `fusar_jax.inference.assistant.load`."""
   from fusar_jax.inference import assistant  # JAX only where it is needed
 
-  return assistant.load(path, adapter=adapter, legacy_sigma=legacy_sigma)
+  return assistant.load(
+    path,
+    adapter=adapter,
+    legacy_sigma=legacy_sigma,
+    use_tlm=use_tlm,
+    image_size=image_size,
+  )

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import jax
 
-from fusar_jax.hf import mapping, peft, tlm_file
+from fusar_jax.hf import image_text_file, mapping, peft, tlm_file
 from fusar_jax.hf.config_json import read_config, read_json
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.folders import RECORD, TOKENIZER_FILES, resolve
-from fusar_jax.hf.load import load_base
+from fusar_jax.hf.load import load_adapted, restrict
 from fusar_jax.hf.weights import open_weights, weight_files
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
@@ -88,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     type=float,
     metavar="SIGMA",
     help="for official adapters without tlm_config.json: 2",
+  )
+  parser.add_argument(
+    "--no-tlm",
+    dest="use_tlm",
+    action="store_false",
+    help="leave the TLM out: base and LoRA only",
   )
   parser.add_argument("--to", metavar="OUT", help="folder to make")
   mode = parser.add_mutually_exclusive_group()
@@ -188,17 +194,17 @@ def _load(args: argparse.Namespace) -> Source:
     from fusar_jax.training.parameters import load_run  # brings Orbax
 
     config, params, tokenizer, info = load_run(folder, args.step)
+    config, params = restrict(config, params, use_tlm=args.use_tlm)
     base = getattr(info["base"], "path", None) or str(args.source)
     record = provenance.portable(folder, info["step"])
     return Source(config, params, _with_tokenizer(tokenizer), base, record)
   if args.step is not None:
     raise ValueError(f"--step is given, but {folder} is not a run.")
-  config, params = load_base(folder)
-  if args.adapter:
-    config, adapter = peft.read_adapter(args.adapter, config, args.legacy_sigma)
-    params = peft.attach(params, adapter)
-  elif args.legacy_sigma is not None:
+  if args.legacy_sigma is not None and args.adapter is None:
     raise ValueError("--legacy-sigma belongs to an --adapter.")
+  config, params = load_adapted(
+    folder, args.adapter, args.legacy_sigma, use_tlm=args.use_tlm
+  )
   return Source(config, params, _with_tokenizer(folder), str(args.source))
 
 
@@ -270,6 +276,8 @@ def _describe_model(folder: Path) -> list[str]:
   config = read_config(folder)
   if tlm_file.has_tlm(folder):
     config, _ = tlm_file.read_tlm(folder, config)
+  elif size := image_text_file.read_image_text(folder):
+    config = dataclasses.replace(config, image_size=size)
   files = weight_files(folder)
   with open_weights(files) as weights:
     found = list(weights.found())
@@ -286,14 +294,13 @@ def _describe_model(folder: Path) -> list[str]:
 
 def _describe_config(config: FusarConfig) -> list[str]:
   v, d, lora = config.vision, config.decoder, config.lora
-  size = config.image_size
   counts = parameter_counts(config)
   lines = [
     f"tower        {v.depth} blocks of {v.width}, full attention in"
     f" {list(v.full_attention)}",
     f"decoder      {d.layers} layers of {d.width}, {d.heads} heads"
     f" ({d.kv_heads} kv), {d.vocab} words, {'tied' if d.tied else 'own'} head",
-    f"image        {f'{size[0]} x {size[1]}' if size else 'own size'}",
+    _describe_size(config.image_size),
   ]
   if config.tlm:
     lines.append(
@@ -304,6 +311,10 @@ def _describe_config(config: FusarConfig) -> list[str]:
     lines += _describe_lora(lora)
   named = ", ".join(f"{part} {n:,}" for part, n in counts.items() if n)
   return [*lines, f"parameters   {sum(counts.values()):,} ({named})"]
+
+
+def _describe_size(size: tuple[int, int] | None) -> str:
+  return f"image        {f'{size[0]} x {size[1]}' if size else 'own size'}"
 
 
 def _describe_lora(lora) -> list[str]:
@@ -333,6 +344,8 @@ def _describe_adapter(folder: Path) -> list[str]:
     lines.append(f"TLM          {about}")
   elif tlm_file.has_tlm(folder):
     lines.append("TLM          legacy: needs --legacy-sigma 2")
+  elif size := image_text_file.read_image_text(folder):
+    lines += ["TLM          none", _describe_size(size)]
   return lines
 
 

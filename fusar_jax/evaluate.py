@@ -213,6 +213,8 @@ def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     p.error("--no-report goes with --predictions or --model alone")
   if args.controls and args.anchors:
     p.error("--controls shows anchors in every way: leave --anchors out")
+  if args.controls and not args.use_tlm:
+    p.error("--controls tests the anchors, which need the TLM: no --no-tlm")
   for name in OPTIONS:
     if not args.model and getattr(args, name) != p.get_default(name):
       p.error(f"{flag(name)} goes with --model only")
@@ -221,11 +223,12 @@ def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def _answer(args: argparse.Namespace) -> str:
   """Has the model answer; returns the path of its predictions."""
   # Only here: it brings JAX.
-  from fusar_jax.inference.answering import predict
+  from fusar_jax.inference.answering import FINISHED, predict
 
   # A truth that cannot be read is told before hours of answers.
   score_rows(baseline_rows(args.manifest)[: args.limit])
-  return str(predict(args.model, args.manifest, args.out, **_options(args)))
+  file = pathlib.Path(args.out, FINISHED)
+  return str(predict(args.model, args.manifest, file, **_options(args)))
 
 
 def _options(args: argparse.Namespace) -> dict:
@@ -312,7 +315,8 @@ def main(argv: list[str] | None = None) -> int:
   try:
     if args.controls:
       options = _options(args)
-      del options["anchors"]  # Every condition is shown.
+      # Every condition of the anchors is shown, to a model that takes them.
+      del options["anchors"], options["use_tlm"]
       wide.print(
         evaluate_controls(args.model, args.manifest, args.out, **options)
       )

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from fusar_jax.inference.answering import FINISHED, predict
 from fusar_jax.inference.options import add_options
+from fusar_jax.report.overlays import Overlays
 
 __all__ = ["FINISHED", "main", "parser", "predict"]
 
@@ -40,22 +41,37 @@ def parser() -> argparse.ArgumentParser:
     help="run folder, Hugging Face folder, or hub id (owner/name)",
   )
   p.add_argument("--data", required=True, help="manifest to answer")
-  p.add_argument("--out", required=True, help="folder for the predictions")
+  p.add_argument(
+    "--out",
+    required=True,
+    help="folder for predictions.jsonl, or the name of the file, X.jsonl",
+  )
+  p.add_argument(
+    "--overlays",
+    metavar="DIR",
+    help="new folder for pictures of the detections, prediction_000.png for the"
+    " first row: the image as the model sees it, boxes and labels; rows whose"
+    " answer cannot be read have none",
+  )
   add_options(p)
   return p
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  args = parser().parse_args(argv)
+  args = vars(parser().parse_args(argv))
+  folder = args.pop("overlays")
   try:
-    path = predict(**vars(args))
+    overlays = Overlays(folder) if folder else None
+    path = predict(**args, on_complete=overlays)
   except (ValueError, OSError) as error:
     Console(stderr=True).print(
       f"predict: {error}", style="red", markup=False, soft_wrap=True
     )
     return 1
   print(f"predictions in {path}")
+  if folder:
+    print(f"pictures in {folder}")
   return 0
 
 

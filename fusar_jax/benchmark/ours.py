@@ -9,8 +9,7 @@ from fusar_jax.benchmark import workload
 from fusar_jax.data.examples import Example, example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
-from fusar_jax.hf.load import load_base
-from fusar_jax.hf.peft import attach, read_adapter
+from fusar_jax.hf.load import load_adapted
 from fusar_jax.inference.generation import Decoding, generate
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.compiling import compiler_options
@@ -27,9 +26,9 @@ class Ours:
 
   def __init__(self, folder: Path):
     _, self._shape, self._samples = workload.read(folder)
-    config, params = load_base(folder / "base")
-    self._config, extra = read_adapter(folder / "adapter", config)
-    self._params = attach(params, extra)
+    self._config, self._params = load_adapted(
+      folder / "base", folder / "adapter"
+    )
     self._fast = fast_options(self._config)
     self._model = FusarGPT(self._config, **self._fast)
     self._stages = {}

@@ -1,7 +1,8 @@
 """Parameters -> a Hugging Face folder of the whole model, LoRA merged.
 
 transformers loads it as a plain Qwen2.5-VL. It knows no TLM, so that one lies
-beside the weights in its own files, and `load_base` brings both back.
+beside the weights in its own files, and `load_base` brings both back. A model
+without TLM has `image_text_config.json` there instead.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fusar_jax.hf import mapping, tlm_file
+from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import write_config
 from fusar_jax.hf.folders import copy_tokenizer, new_folder, write_record
 from fusar_jax.hf.weights import SINGLE, save, write_index
@@ -86,6 +87,8 @@ def export_merged(
       write_index(made, placed, total)
     if config.tlm is not None:
       tlm_file.write_tlm(made, config, params["tlm"])
+    else:
+      image_text_file.write_image_text(made, config)
     copy_tokenizer(tokenizer, made)
     write_record(made, record)
   count = sum(int(np.prod(t.shape)) for t in mapping.tensors(config))

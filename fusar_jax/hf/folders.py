@@ -92,6 +92,17 @@ def write_record(folder: Path, record: Mapping[str, Any] | None) -> None:
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
+def check_new(path: str | Path, *, overwrite: bool = False) -> None:
+  """Raises FileExistsError unless `new_folder` can make this folder."""
+  path = Path(path)
+  if path.exists() and not path.is_dir():
+    raise FileExistsError(f"{path} is a file; give a folder to write to.")
+  if path.is_dir() and any(path.iterdir()) and not overwrite:
+    raise FileExistsError(
+      f"{path} is not empty; give a new folder, or ask to overwrite it."
+    )
+
+
 @contextlib.contextmanager
 def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
   """Yields a temporary sibling that becomes `path` when the block succeeds.
@@ -102,12 +113,7 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     FileExistsError: `path` holds something, and `overwrite` is False.
   """
   path = Path(path)
-  if path.exists() and not path.is_dir():
-    raise FileExistsError(f"{path} is a file; give a folder to write to.")
-  if path.is_dir() and any(path.iterdir()) and not overwrite:
-    raise FileExistsError(
-      f"{path} is not empty; give a new folder, or ask to overwrite it."
-    )
+  check_new(path, overwrite=overwrite)
   path.parent.mkdir(parents=True, exist_ok=True)
   work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusar_jax.hf import mapping, tlm_file
+from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.coverage import Found, match
 from fusar_jax.hf.folders import resolve
 from fusar_jax.hf.mapping import Tensor
+from fusar_jax.hf.peft import attach, read_adapter
 from fusar_jax.hf.weights import Weights, open_weights, weight_files
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.paths import flatten, unflatten
@@ -32,6 +33,64 @@ _EMBEDDING = "model.language_model.embed_tokens.weight"
 _ROWS = 4096  # of the vocabulary, compared at a time
 
 
+def load_adapted(
+  folder: str | Path,
+  adapter: str | Path | None = None,
+  legacy_sigma: float | None = None,
+  *,
+  use_tlm: bool = True,
+  image_size: int | None = None,
+) -> tuple[FusarConfig, dict]:
+  """Reads a base and the adapter on it.
+
+  Args:
+    folder: see `load_base`.
+    adapter, legacy_sigma: see `read_adapter`; None: the base alone.
+    use_tlm, image_size: see `restrict`.
+
+  Raises:
+    FileNotFoundError, ValueError: as `load_base`, `read_adapter`, `restrict`.
+  """
+  if adapter is None and legacy_sigma is not None:
+    raise ValueError("legacy_sigma belongs to an adapter; none is given.")
+  config, params = load_base(folder)
+  if adapter is not None:
+    config, leaves = read_adapter(
+      adapter, config, legacy_sigma, use_tlm=use_tlm
+    )
+    params = attach(config, params, leaves)
+  return restrict(config, params, use_tlm=use_tlm, image_size=image_size)
+
+
+def restrict(
+  config: FusarConfig,
+  params: dict,
+  *,
+  use_tlm: bool = True,
+  image_size: int | None = None,
+) -> tuple[FusarConfig, dict]:
+  """Returns a model as it is to be used.
+
+  Args:
+    config, params: of the model.
+    use_tlm: False leaves the TLM out; the model then takes no anchors.
+    image_size: side in pixels, a multiple of 28, of the square to which every
+      image is resized, for a model whose files record no size (a plain
+      Qwen2.5-VL); None: as recorded.
+
+  Raises:
+    ValueError: the files record another size, or it is no multiple of 28.
+  """
+  if not use_tlm:
+    config = dataclasses.replace(config, tlm=None)
+    params = {name: part for name, part in params.items() if name != "tlm"}
+  if image_size is not None:
+    config = image_text_file.at_image_size(
+      config, (image_size, image_size), "image size"
+    )
+  return config, params
+
+
 def load_base(
   folder: str | Path, dtype=None, sharding: ShardingRule = None
 ) -> tuple[FusarConfig, dict]:
@@ -39,7 +98,8 @@ def load_base(
 
   A folder that `export_merged` wrote carries its TLM beside the weights; it
   comes back as `config.tlm` and `params["tlm"]`. Of a plain Qwen2.5-VL
-  `config.tlm` is None.
+  `config.tlm` is None. The image size of `image_text_config.json`, where it is
+  there, is the model's.
 
   Args:
     folder: with config.json and safetensors, in any of the published layouts.
@@ -84,6 +144,10 @@ def load_base(
   if tlm_file.has_tlm(folder):
     config, tlm = tlm_file.read_tlm(folder, config)
     params["tlm"] = _place_tree("tlm", tlm, dtype, sharding)
+  elif size := image_text_file.read_image_text(folder):
+    config = image_text_file.at_image_size(
+      config, size, str(folder / image_text_file.FILE)
+    )
   return config, params
 
 

@@ -1,7 +1,8 @@
 """PEFT's LoRA folders and the official FUSAR-GPT adapter folders.
 
 A folder holds `adapter_config.json`, `adapter_model.safetensors`, and for
-FUSAR-GPT the TLM's two files (see `tlm_file`). Which projections carry an
+FUSAR-GPT the TLM's two files (see `tlm_file`), or, of a model without TLM, the
+file with its image size (see `image_text_file`). Which projections carry an
 adapter is read off the tensors and must be what `target_modules` selects.
 
 R LoRA rank.
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fusar_jax.hf import mapping, tlm_file
+from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import read_json, write_json
 from fusar_jax.hf.coverage import match
 from fusar_jax.hf.folders import (
@@ -69,17 +70,26 @@ def read_adapter(
   folder: str | Path,
   base_config: FusarConfig,
   legacy_sigma: float | None = None,
+  *,
+  use_tlm: bool = True,
 ) -> tuple[FusarConfig, dict]:
   """Reads a PEFT adapter, with its TLM where there is one.
+
+  A folder with `image_text_config.json` and without the TLM's files belongs to
+  a model without TLM, whatever the base has. A plain PEFT folder has neither,
+  and keeps the base's TLM and image size.
 
   Args:
     folder: PEFT or official FUSAR-GPT folder, or a hub id.
     base_config: of the model that it adapts.
     legacy_sigma: for official folders without `tlm_config.json`: 2.
+    use_tlm: False reads the LoRA only, as the official script without anchors
+      does; its image size is that of `image_text_config.json`, else that of the
+      TLM, else the base's.
 
   Returns:
-    `base_config` with the adapter's LoRA (and TLM and image size), and the
-    leaves to add to the base's parameters (see `attach`), as numpy arrays.
+    `base_config` with the adapter's LoRA, TLM (or None) and image size, and the
+    leaves to put over the base's parameters (see `attach`), as numpy arrays.
 
   Raises:
     FileNotFoundError: no such folder, or a file of it is missing.
@@ -117,21 +127,38 @@ def read_adapter(
         array, tensor.turn
       )
   params = unflatten(leaves)
-  if tlm_file.has_tlm(folder):
-    config, params["tlm"] = tlm_file.read_tlm(folder, config, legacy_sigma)
-  elif legacy_sigma is not None:
-    raise ValueError(
-      f"{folder}: legacy_sigma is given, but there is no {tlm_file.WEIGHTS}."
+  has_tlm = tlm_file.has_tlm(folder)
+  if legacy_sigma is not None and not (has_tlm and use_tlm):
+    reason = (
+      "the TLM is not used" if has_tlm else f"there is no {tlm_file.WEIGHTS}"
     )
-  return config, params
+    raise ValueError(f"{folder}: legacy_sigma is given, but {reason}.")
+  if has_tlm and use_tlm:
+    config, params["tlm"] = tlm_file.read_tlm(folder, config, legacy_sigma)
+    return config, params
+  size = image_text_file.read_image_text(folder)
+  if size is None and has_tlm:
+    size = tlm_file.tlm_image_size(folder)
+  elif size is not None:
+    use_tlm = False
+  if size is not None:
+    config = dataclasses.replace(config, image_size=size)
+  return config if use_tlm else dataclasses.replace(config, tlm=None), params
 
 
-def attach(params: dict, adapter: dict) -> dict:
-  """Returns the base's parameters with the adapter's leaves beside them.
+def attach(config: FusarConfig, params: dict, adapter: dict) -> dict:
+  """Returns the base's parameters with the adapter's leaves over them.
 
-  An adapter's TLM replaces the base's.
+  Args:
+    config: of the adapted model, see `read_adapter`; without TLM the base's is
+      left out.
+    params: of the base.
+    adapter: the adapter's leaves; its TLM replaces the base's.
   """
-  return unflatten(flatten(params) | flatten(adapter))
+  both = unflatten(flatten(params) | flatten(adapter))
+  if config.tlm is None:
+    both.pop("tlm", None)
+  return both
 
 
 def lora_config(path: Path, settings: dict, found) -> LoRAConfig:
@@ -253,6 +280,8 @@ def write_adapter(
 ) -> Path:
   """Writes LoRA and TLM as a folder that peft and the official code load.
 
+  Without TLM, `image_text_config.json` takes the place of the TLM's files.
+
   Args:
     folder: to make.
     config: with `lora` (rank at least 1), and `tlm` or None.
@@ -282,6 +311,8 @@ def write_adapter(
     write_json(made / SETTINGS, _settings(config, str(base)))
     if config.tlm is not None:
       tlm_file.write_tlm(made, config, params["tlm"])
+    else:
+      image_text_file.write_image_text(made, config)
     copy_tokenizer(tokenizer, made)
     write_record(made, record)
   return Path(folder)

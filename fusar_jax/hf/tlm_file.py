@@ -61,6 +61,19 @@ def has_tlm(folder: Path) -> bool:
   ).is_file()
 
 
+def tlm_image_size(folder: Path) -> tuple[int, int] | None:
+  """Returns the image size of a folder's TLM, without reading its weights.
+
+  Args:
+    folder: one where `has_tlm` is True.
+
+  Raises:
+    ValueError: a malformed `tlm_config.json`.
+  """
+  settings = Path(folder) / SETTINGS
+  return _read_settings(settings)[1] if settings.is_file() else _LEGACY_SIZE
+
+
 def read_tlm(
   folder: Path, config: FusarConfig, legacy_sigma: float | None = None
 ) -> tuple[FusarConfig, dict]:

@@ -11,10 +11,12 @@ that the question offers (`choices`), which no answer can then fall out of.
 """
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fusar_jax.data import vision
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
@@ -38,12 +40,28 @@ from fusar_jax.inference.options import CONSTRAINTS
 from fusar_jax.inference.progress import Display, Progress
 from fusar_jax.inference.token_table import TokenTable
 from fusar_jax.model.batch import Batch
+from fusar_jax.model.config import FusarConfig
 from fusar_jax.tasks import classification
 from fusar_jax.tasks.predictions import guess_task, prediction_row
 from fusar_jax.training import provenance
 
 FINISHED = "predictions.jsonl"
-PARTIAL = "predictions.partial.jsonl"
+# Instead of ".jsonl", while rows are missing.
+PARTIAL = ".partial.jsonl"
+
+
+class Answer(NamedTuple):
+  """One answered row.
+
+  Attributes:
+    row: its number, from 0.
+    triplet: as it was asked.
+    prediction: as it is written.
+  """
+
+  row: int
+  triplet: Triplet
+  prediction: dict
 
 
 def predict(
@@ -53,6 +71,8 @@ def predict(
   *,
   adapter: str | os.PathLike | None = None,
   legacy_sigma: float | None = None,
+  use_tlm: bool = True,
+  image_size: int | None = None,
   anchors: str | None = None,
   batch_size: int = 16,
   max_new_tokens: int = 256,
@@ -60,15 +80,16 @@ def predict(
   constrain: str | None = None,
   choices: bool = False,
   assistant: Assistant | None = None,
+  on_complete: Callable[[FusarConfig, list[Answer]], None] | None = None,
 ) -> Path:
-  """Answers the rows of a manifest; returns the path of predictions.jsonl.
+  """Answers the rows of a manifest; returns the path of the predictions.
 
   Args:
-    model, adapter, legacy_sigma: see `fusar_jax.load`.
+    model, adapter, legacy_sigma, use_tlm, image_size: see `fusar_jax.load`.
     data: manifest.
-    out: folder for the predictions.
+    out: folder for predictions.jsonl, or the name of a file, X.jsonl.
     anchors: condition of the anchors, see `data.anchor_conditions`; default:
-      the one that the run was trained with.
+      the one that the run was trained with. A model without TLM takes none.
     batch_size: rows answered at once.
     max_new_tokens: cap on an answer.
     limit: answers only this many rows, the first ones.
@@ -79,6 +100,9 @@ def predict(
       likeliest of them; all log-likelihoods stand in the row as "scores".
       Other questions, and those that offer none, are answered in words.
     assistant: the model, if it is loaded already.
+    on_complete: called with the model's config and all answers in the order of
+      the rows, before the file appears under its name. If it raises, the same
+      call repeats it and answers nothing again.
 
   Raises:
     FileNotFoundError, FileExistsError, ValueError: what is wrong, where, and
@@ -98,11 +122,15 @@ def predict(
     )
   if legacy_sigma is not None and adapter is None:
     raise ValueError("--legacy-sigma belongs to an --adapter.")
-  if out.exists() and not out.is_dir():
-    raise FileExistsError(f"{out} is a file; give a folder to write to.")
-  if (out / FINISHED).exists():
+  finished = out
+  if out.suffix != ".jsonl" or out.is_dir():
+    finished = out / FINISHED
+  folder = finished.parent
+  if folder.exists() and not folder.is_dir():
+    raise FileExistsError(f"{folder} is a file; give a folder to write to.")
+  if finished.exists():
     raise FileExistsError(
-      f"{out / FINISHED} is there already; give another folder, or delete it."
+      f"{finished} is there already; give another name, or delete it."
     )
   condition = recorded_condition(model)
   if anchors is not None:
@@ -120,9 +148,12 @@ def predict(
       " constraint out."
     )
   progress = Progress(
-    out / PARTIAL,
+    finished.with_suffix(PARTIAL),
     {
       **identity(model, data, adapter=adapter, legacy_sigma=legacy_sigma),
+      # None: as in files from before there were any.
+      "use_tlm": None if use_tlm else False,
+      "image_size": image_size,
       "anchors": condition.name,
       "anchor_grid": condition.grid,
       "batch_size": batch_size,
@@ -134,7 +165,15 @@ def predict(
     },
   )
   if assistant is None:
-    assistant = load(model, adapter=adapter, legacy_sigma=legacy_sigma)
+    assistant = load(
+      model,
+      adapter=adapter,
+      legacy_sigma=legacy_sigma,
+      use_tlm=use_tlm,
+      image_size=image_size,
+    )
+  if assistant.config.tlm is None:
+    triplets = _without_anchors(triplets, anchors)
   if assistant.tokenizer is None:
     raise ValueError(
       f"{adapter or model} holds no tokenizer.json or tokenizer.model, and"
@@ -165,9 +204,35 @@ def predict(
       progress.append(rows)
       display.advance(len(rows))
   predictions = progress.rows()
-  write_manifest(out / FINISHED, [predictions[i] for i in sorted(predictions)])
-  (out / PARTIAL).unlink()
-  return out / FINISHED
+  if on_complete is not None:
+    answered = [
+      Answer(i, triplet, predictions[i]) for i, triplet in enumerate(triplets)
+    ]
+    on_complete(assistant.config, answered)
+  write_manifest(finished, [predictions[i] for i in sorted(predictions)])
+  progress.path.unlink()
+  return finished
+
+
+def _without_anchors(
+  triplets: Sequence[Triplet], anchors: str | None
+) -> list[Triplet]:
+  """Returns the rows as a model without TLM is asked them.
+
+  Raises:
+    ValueError: a condition that shows anchors was requested.
+  """
+  if anchors not in (None, "none"):
+    raise ValueError(
+      f"--anchors {anchors}: the model has no TLM, so it takes no anchors;"
+      " leave the option out, or load a model or adapter with TLM."
+    )
+  dropped = sum(any(triplet.anchors) for triplet in triplets)
+  if dropped:
+    logging.getLogger(__name__).warning(
+      "the model has no TLM: the anchors of %d rows are not used", dropped
+    )
+  return AnchorCondition("none").arrange(triplets)
 
 
 def recorded_condition(model: str | os.PathLike) -> AnchorCondition:

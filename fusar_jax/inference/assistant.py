@@ -28,8 +28,7 @@ from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import round_up
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.hf.folders import resolve
-from fusar_jax.hf.load import load_base
-from fusar_jax.hf.peft import attach, read_adapter
+from fusar_jax.hf.load import load_adapted, restrict
 from fusar_jax.inference.automaton import Automaton
 from fusar_jax.inference.generation import Constraint, Decoding, generate
 from fusar_jax.inference.likelihood import log_likelihoods
@@ -48,6 +47,9 @@ def load(
   path: str | os.PathLike,
   adapter: str | os.PathLike | None = None,
   legacy_sigma: float | None = None,
+  *,
+  use_tlm: bool = True,
+  image_size: int | None = None,
 ) -> "Assistant":
   """Loads a run folder, a Hugging Face folder or a hub id.
 
@@ -55,9 +57,14 @@ def load(
     path: folder of `fusar_jax.train`, folder with `config.json` and
       safetensors, or a hub id (needs a network).
     adapter: folder of the official format (PEFT LoRA, `vec64_film.pt`,
-      `tlm_config.json`), put on the base of `path`.
+      `tlm_config.json`, or `image_text_config.json` without TLM), put on the
+      base of `path`.
     legacy_sigma: sigma of an adapter folder without `tlm_config.json`; 2 for
       the weights released before it.
+    use_tlm: False loads base and LoRA only, as the official script without
+      anchors does.
+    image_size: side in pixels, a multiple of 28, to which images are resized
+      (squared, as officially), for a model whose files record no size.
 
   Raises:
     ValueError, FileNotFoundError: what is wrong, where, and the fix.
@@ -69,12 +76,14 @@ def load(
         f" folder as the base of {adapter}."
       )
     config, params, tokenizer, _ = load_run(path)
+    config, params = restrict(
+      config, params, use_tlm=use_tlm, image_size=image_size
+    )
     return Assistant(config, params, load_tokenizer(tokenizer))
   folder = resolve(path)
-  config, params = load_base(folder)
-  if adapter is not None:
-    config, extra = read_adapter(adapter, config, legacy_sigma=legacy_sigma)
-    params = attach(params, extra)
+  config, params = load_adapted(
+    folder, adapter, legacy_sigma, use_tlm=use_tlm, image_size=image_size
+  )
   places = [p for p in (adapter, folder) if p is not None]
   return Assistant(config, params, _find_tokenizer(places))
 

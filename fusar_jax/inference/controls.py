@@ -23,6 +23,7 @@ def predict_controls(
   *,
   adapter: str | os.PathLike | None = None,
   legacy_sigma: float | None = None,
+  image_size: int | None = None,
   batch_size: int = 16,
   max_new_tokens: int = 256,
   limit: int | None = None,
@@ -33,13 +34,14 @@ def predict_controls(
 
   Args:
     out: folder; it gets one folder per condition.
-    model, data, adapter, legacy_sigma, batch_size, max_new_tokens, limit,
-    constrain, choices: see `fusar_jax.inference.answering.predict`.
+    model, data, adapter, legacy_sigma, image_size, batch_size,
+    max_new_tokens, limit, constrain, choices: see
+    `fusar_jax.inference.answering.predict`.
 
   Raises:
     FileExistsError: the folder holds answers of another model, other rows or
       other settings.
-    FileNotFoundError, ValueError: as `predict`.
+    FileNotFoundError, ValueError: as `predict`; or the model has no TLM.
   """
   out = Path(out)
   triplets = read_manifest(data)
@@ -54,8 +56,16 @@ def predict_controls(
     "constrain": constrain,
     # None: as in files from before there were any.
     "choices": choices or None,
+    "image_size": image_size,
   }
-  assistant = load(model, adapter=adapter, legacy_sigma=legacy_sigma)
+  assistant = load(
+    model, adapter=adapter, legacy_sigma=legacy_sigma, image_size=image_size
+  )
+  if assistant.config.tlm is None:
+    raise ValueError(
+      f"{adapter or model}: the model has no TLM, so its answers do not depend"
+      " on anchors and there is nothing to compare."
+    )
   settle(out / _SETTINGS, settings)
   answers = {}
   for name in CONDITIONS:
@@ -68,6 +78,7 @@ def predict_controls(
       out / name,
       adapter=adapter,
       legacy_sigma=legacy_sigma,
+      image_size=image_size,
       anchors=name,
       batch_size=batch_size,
       max_new_tokens=max_new_tokens,

@@ -18,6 +18,17 @@ OPTIONS = {
     "type": float,
     "help": "for official adapters without tlm_config.json: 2",
   },
+  "use_tlm": {
+    "flag": "--no-tlm",
+    "action": "store_false",
+    "help": "base and LoRA only: no anchors, as the official infer_no_aef",
+  },
+  "image_size": {
+    "type": int,
+    "metavar": "PIXELS",
+    "help": "side to which images are resized, a multiple of 28, for a model"
+    " whose files record none (officially 504)",
+  },
   "anchors": {
     "choices": CONDITIONS,
     "help": "a control of the anchors (default: as the run was trained)",
@@ -50,9 +61,10 @@ OPTIONS = {
 def add_options(parser: argparse._ActionsContainer) -> None:
   """Adds OPTIONS to a parser, or to a group of one."""
   for name, about in OPTIONS.items():
-    parser.add_argument(flag(name), **about)
+    about = {key: value for key, value in about.items() if key != "flag"}
+    parser.add_argument(flag(name), dest=name, **about)
 
 
 def flag(name: str) -> str:
   """Returns an option as it is typed: "batch_size" is "--batch-size"."""
-  return f"--{name.replace('_', '-')}"
+  return OPTIONS[name].get("flag", f"--{name.replace('_', '-')}")

@@ -27,7 +27,7 @@ class Progress:
       FileExistsError: the file belongs to a run with other settings.
       ValueError: the file is damaged.
     """
-    self._path = path
+    self.path = path
     self._settings = settings
     self._rows = {}
     self._file = None
@@ -37,7 +37,7 @@ class Progress:
 
   def _read(self) -> None:
     """Keeps whole lines; a kill may have cut the last one."""
-    lines = self._path.read_bytes().splitlines(keepends=True)
+    lines = self.path.read_bytes().splitlines(keepends=True)
     lines = [line for line in lines if line.endswith(b"\n")]
     if not lines:
       return
@@ -47,22 +47,22 @@ class Progress:
       self._rows = {row["row"]: row["prediction"] for row in rows}
     except (ValueError, TypeError, KeyError) as error:
       raise ValueError(
-        f"{self._path} is damaged ({error}); delete it to begin anew."
+        f"{self.path} is damaged ({error}); delete it to begin anew."
       ) from None
     changed = [
       name for name, now in self._settings.items() if before.get(name) != now
     ]
     if changed:
       raise FileExistsError(
-        f"{self._path} belongs to a run with another {', '.join(changed)}."
+        f"{self.path} belongs to a run with another {', '.join(changed)}."
         " Give another folder, or delete it to begin anew."
       )
     self._whole = sum(map(len, lines))
 
   def open(self) -> set[int]:
     """Makes ready to append; returns the rows that are answered already."""
-    self._path.parent.mkdir(parents=True, exist_ok=True)
-    self._file = self._path.open("ab")
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    self._file = self.path.open("ab")
     self._file.truncate(self._whole)
     if not self._whole:
       self._write([{"settings": self._settings}])

@@ -31,7 +31,9 @@ def test_merge(folders, config, plain, same, capsys):
   assert (out / "tokenizer.json").is_file()
   _, params = load_base(base)
   read_config, leaves = peft.read_adapter(adapter, plain)
-  want = merge_lora(peft.attach(params, leaves), read_config.lora.scale)
+  want = merge_lora(
+    peft.attach(read_config, params, leaves), read_config.lora.scale
+  )
   got_config, got = load_base(out)
   same(got, want)
   assert got_config.tlm == config.tlm

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fusar_jax.hf import peft, tlm_file
+from fusar_jax.hf import image_text_file, peft, tlm_file
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.torch_file import read_torch, write_torch
 from fusar_jax.model.config import (
@@ -70,8 +70,8 @@ def test_round_trip(tmp_path, config, plain, rand, same, language, vision):
 def test_attach_puts_leaves_beside_their_kernels(adapter, plain, rand, same):
   folder, params = adapter
   base = rand(plain)
-  _, read = peft.read_adapter(folder, plain)
-  whole = flatten(peft.attach(base, read))
+  config, read = peft.read_adapter(folder, plain)
+  whole = flatten(peft.attach(config, base, read))
   assert whole.keys() == flatten(params).keys()
   same(
     unflatten(whole),
@@ -79,11 +79,13 @@ def test_attach_puts_leaves_beside_their_kernels(adapter, plain, rand, same):
   )
 
 
-def test_without_tlm_the_base_keeps_its_own(tmp_path, config, rand):
-  plain_lora = dataclasses.replace(config, tlm=None)
+def test_a_plain_peft_folder_keeps_the_tlm_of_its_base(tmp_path, config, rand):
+  plain_lora = dataclasses.replace(config, tlm=None, image_size=None)
   peft.write_adapter(tmp_path / "a", plain_lora, rand(plain_lora))
   assert not tlm_file.has_tlm(tmp_path / "a")
+  assert not (tmp_path / "a" / image_text_file.FILE).exists()
   read_config, read = peft.read_adapter(tmp_path / "a", config)
+  assert read_config.image_size == config.image_size
   assert read_config.tlm == config.tlm
   assert "tlm" not in read
 

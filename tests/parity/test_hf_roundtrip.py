@@ -148,7 +148,7 @@ def test_we_load_what_peft_saves(
   )
   one = sample(config, SIZES)
   agree(
-    ours(read_config, peft.attach(params, adapter), one),
+    ours(read_config, peft.attach(read_config, params, adapter), one),
     theirs(model, tmp_path / "base", one),
   )
 

@@ -1,0 +1,161 @@
+"""Adapters without TLM, and adapters whose TLM is left out."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fusar_jax import convert
+from fusar_jax.hf import image_text_file, peft, tlm_file
+from fusar_jax.hf.export import export_merged
+from fusar_jax.hf.load import load_adapted, load_base
+from fusar_jax.model.paths import flatten
+
+FILE = image_text_file.FILE
+
+
+@pytest.fixture
+def without(config):
+  """A model without TLM, of square images."""
+  return dataclasses.replace(config, tlm=None, image_size=(56, 56))
+
+
+@pytest.fixture
+def folder(tmp_path, without, rand):
+  """An adapter without TLM."""
+  return peft.write_adapter(tmp_path / "a", without, rand(without))
+
+
+def _lora(params):
+  return {p: leaf for p, leaf in flatten(params).items() if "lora_" in p}
+
+
+def test_an_adapter_without_tlm_is_written_as_the_official_one(folder):
+  assert json.loads((folder / FILE).read_text()) == {
+    "image_size": 56,
+    "use_tlm": False,
+  }
+  assert not tlm_file.has_tlm(folder)
+
+
+def test_it_takes_tlm_and_size_from_its_file(folder, without, config, rand):
+  """Also on a base with a TLM, as a merged export of ours is."""
+  read_config, leaves = peft.read_adapter(folder, config)
+  assert read_config == without
+  params = peft.attach(read_config, rand(config), leaves)
+  assert "tlm" not in params
+  assert flatten(params).keys() == flatten(rand(without)).keys()
+
+
+def test_a_merged_export_without_tlm(tmp_path, without, rand):
+  export_merged(tmp_path / "out", without, rand(without))
+  names = {path.name for path in (tmp_path / "out").iterdir()}
+  assert FILE in names
+  assert not names & {tlm_file.WEIGHTS, tlm_file.SETTINGS}
+  config, params = load_base(tmp_path / "out")
+  assert config.tlm is None
+  assert "tlm" not in params
+  assert config.image_size == (56, 56)
+
+
+def test_a_merged_export_whose_files_disagree(tmp_path, without, rand):
+  export_merged(tmp_path / "out", without, rand(without))
+  (tmp_path / "out" / FILE).write_text('{"image_size": 84, "use_tlm": false}')
+  with pytest.raises(ValueError, match=f"{FILE} 84 contradicts .* size 56"):
+    load_base(tmp_path / "out")
+
+
+def test_a_model_of_any_image_size_has_no_file(tmp_path, plain, rand):
+  plain = dataclasses.replace(plain, image_size=None)
+  export_merged(tmp_path / "out", plain, rand(plain))
+  assert not (tmp_path / "out" / FILE).exists()
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ('{"image_size": 504, "use_tlm": true}', "use_tlm True, expected false"),
+    ('{"image_size": 504}', "use_tlm None, expected false"),
+    ('{"use_tlm": false}', "image_size None, expected a positive number"),
+    ('{"image_size": 0, "use_tlm": false}', "image_size 0, expected"),
+    ('{"image_size": "504", "use_tlm": false}', "image_size '504', expected"),
+    ('{"image_size": [56], "use_tlm": false}', r"image_size \[56\], expected"),
+    ('{"image_size": 500, "use_tlm": false}', "multiples of 28"),
+    ("[]", "expected a JSON object"),
+  ],
+)
+def test_files_that_cannot_be_honoured(folder, plain, text, message):
+  (folder / FILE).write_text(text)
+  with pytest.raises(ValueError, match=message):
+    peft.read_adapter(folder, plain)
+
+
+@pytest.mark.parametrize(
+  ("extra", "size"),
+  [(None, (504, 504)), ('{"image_size": 56, "use_tlm": false}', (56, 56))],
+)
+def test_lora_only_of_a_legacy_folder(
+  tmp_path, config, plain, rand, extra, size
+):
+  """No sigma is needed; the image size is the one of all legacy folders."""
+  folder = peft.write_adapter(tmp_path / "a", config, rand(config))
+  (folder / tlm_file.SETTINGS).unlink()
+  if extra:
+    (folder / FILE).write_text(extra)
+  read_config, leaves = peft.read_adapter(folder, plain, use_tlm=False)
+  assert read_config.tlm is None
+  assert read_config.image_size == size
+  assert flatten(leaves).keys() == _lora(rand(config)).keys()
+  with pytest.raises(ValueError, match="the TLM is not used"):
+    peft.read_adapter(folder, plain, legacy_sigma=2, use_tlm=False)
+
+
+def test_with_both_files_the_tlm_counts(tmp_path, config, plain, rand):
+  """As in the official scripts: the one with anchors reads its own files."""
+  folder = peft.write_adapter(tmp_path / "a", config, rand(config))
+  (folder / FILE).write_text('{"image_size": 28, "use_tlm": false}')
+  assert peft.read_adapter(folder, plain)[0] == config
+
+
+@pytest.fixture
+def models(tmp_path, config, plain, rand):
+  """A base of any image size, an adapter with TLM, an export with TLM."""
+  plain = dataclasses.replace(plain, image_size=None)
+  export_merged(tmp_path / "base", plain, rand(plain))
+  peft.write_adapter(tmp_path / "adapter", config, rand(config, seed=1))
+  export_merged(tmp_path / "merged", config, rand(config))
+  return tmp_path
+
+
+def test_models_are_loaded_without_their_tlm(models, config):
+  for paths in (["base", "adapter"], ["merged"]):
+    read_config, params = load_adapted(
+      *(models / name for name in paths), use_tlm=False
+    )
+    assert read_config.tlm is None
+    assert "tlm" not in params
+    assert read_config.image_size == config.image_size
+
+
+def test_an_image_size_is_given_where_none_is_recorded(models):
+  config, _ = load_adapted(models / "base", image_size=84)
+  assert config.image_size == (84, 84)
+  with pytest.raises(ValueError, match="multiples of 28"):
+    load_adapted(models / "base", image_size=80)
+  with pytest.raises(ValueError, match="84 contradicts .* size 56 x 84"):
+    load_adapted(models / "base", models / "adapter", image_size=84)
+  with pytest.raises(ValueError, match="belongs to an adapter"):
+    load_adapted(models / "base", legacy_sigma=2)
+
+
+def test_convert_writes_and_shows_an_adapter_without_tlm(models, capsys):
+  base, adapter, out = (models / n for n in ("base", "adapter", "out"))
+  words = ["--from", base, "--adapter", adapter, "--no-tlm", "--to", out]
+  assert convert.main([*map(str, words), "--adapter-only"]) == 0
+  assert json.loads((out / FILE).read_text())["image_size"] == [56, 84]
+  assert not tlm_file.has_tlm(out)
+  capsys.readouterr()
+  assert convert.main(["--inspect", str(out)]) == 0
+  shown = capsys.readouterr().out
+  assert "TLM          none" in shown
+  assert "image        56 x 84" in shown
