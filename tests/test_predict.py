@@ -9,6 +9,7 @@ import sys
 
 import jax
 import pytest
+from PIL import Image
 
 from fusar_jax import evaluate, predict
 from fusar_jax.config import preset
@@ -162,6 +163,72 @@ def test_boxes_are_held_to_their_grammar_and_names_are_chosen(finished, held):
     assert metrics[task]["parse_failure_rate"] == 0
 
 
+@pytest.fixture(scope="module")
+def without_tlm(model, manifest, tmp_path_factory):
+  """A folder with answers.jsonl and overlays/, of the model without its TLM."""
+  out = tmp_path_factory.mktemp("without")
+  words = command(model, manifest, out / "answers.jsonl")
+  words += ["--no-tlm", "--overlays", str(out / "overlays"), *HELD]
+  assert predict.main(words) == 0
+  return out
+
+
+def test_a_file_is_named_and_the_tlm_left_out(without_tlm, held):
+  """As the official script without anchors; these differ, as anchors count."""
+  assert {path.name for path in without_tlm.iterdir()} == {
+    "answers.jsonl",
+    "overlays",
+  }
+  rows, others = (
+    [json.loads(line) for line in path.open()]
+    for path in (without_tlm / "answers.jsonl", held / "predictions.jsonl")
+  )
+  assert [row["id"] for row in rows] == [row["id"] for row in others]
+  assert [row["prediction_text"] for row in rows] != [
+    row["prediction_text"] for row in others
+  ]
+
+
+def test_detections_are_drawn_at_the_size_of_the_model(without_tlm):
+  rows = [json.loads(line) for line in (without_tlm / "answers.jsonl").open()]
+  drawn = {
+    f"prediction_{i:03d}.png"
+    for i, row in enumerate(rows)
+    if row["task"] == "detection"
+  }
+  pictures = list((without_tlm / "overlays").iterdir())
+  assert {path.name for path in pictures} == drawn != set()
+  for path in pictures:
+    with Image.open(path) as picture:
+      assert (picture.size, picture.mode) == ((56, 56), "RGB")
+
+
+def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
+  options = {"batch_size": 2, "max_new_tokens": 12, "limit": 2}
+  seen = []
+
+  def fails(config, answers):
+    seen.extend(answers)
+    raise OSError("disk full")
+
+  with pytest.raises(OSError, match="disk full"):
+    predict.predict(model, manifest, tmp_path, on_complete=fails, **options)
+  assert [p.name for p in tmp_path.iterdir()] == ["predictions.partial.jsonl"]
+  again = []
+  path = predict.predict(
+    model,
+    manifest,
+    tmp_path,
+    on_complete=lambda config, answers: again.extend(answers),
+    **options,
+  )
+  assert [answer.row for answer in again] == [0, 1]
+  rows = [json.loads(line) for line in path.open()]
+  for answers in (seen, again):
+    predictions = [answer.prediction for answer in answers]
+    assert json.loads(json.dumps(predictions)) == rows
+
+
 def test_evaluate_asks_a_model_with_the_same_options(
   held, model, manifest, tmp_path
 ):
@@ -248,6 +315,9 @@ def test_bad_rows_are_told_together_and_nothing_is_written(
     (["--model", "nowhere"], "nowhere"),
     (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
     (["--legacy-sigma", "2"], "--adapter"),
+    (["--no-tlm", "--anchors", "aligned"], "the model has no TLM"),
+    (["--image-size", "84"], "84 contradicts the model's recorded size 56"),
+    (["--overlays", "."], "not empty"),
   ],
 )
 def test_user_errors(model, manifest, tmp_path, capsys, arguments, told):

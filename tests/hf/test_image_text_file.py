@@ -142,7 +142,7 @@ def test_an_image_size_is_given_where_none_is_recorded(models):
   assert config.image_size == (84, 84)
   with pytest.raises(ValueError, match="multiples of 28"):
     load_adapted(models / "base", image_size=80)
-  with pytest.raises(ValueError, match="84 contradicts .* size 56 x 84"):
+  with pytest.raises(ValueError, match=r"84 contradicts .* size 56 x 84"):
     load_adapted(models / "base", models / "adapter", image_size=84)
   with pytest.raises(ValueError, match="belongs to an adapter"):
     load_adapted(models / "base", legacy_sigma=2)
