@@ -39,6 +39,7 @@ class Source:
     tokenizer: folder with its files, or None.
     base: what its base is called.
     record: of the run that it comes from, see `provenance.portable`, or None.
+    generation: content of the base's generation_config.json, or None.
   """
 
   config: FusarConfig
@@ -46,6 +47,7 @@ class Source:
   tokenizer: Path | None
   base: str
   record: dict | None = None
+  generation: dict | None = None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -165,6 +167,7 @@ def _convert(args: argparse.Namespace) -> None:
     dtype=args.dtype,
     max_shard_bytes=int(args.max_shard_gb * 1e9),
     tokenizer=tokenizer,
+    generation=source.generation,
     overwrite=args.overwrite,
     record=source.record,
   )
@@ -197,7 +200,14 @@ def _load(args: argparse.Namespace) -> Source:
     config, params = restrict(config, params, use_tlm=args.use_tlm)
     base = getattr(info["base"], "path", None) or str(args.source)
     record = provenance.portable(folder, info["step"])
-    return Source(config, params, _with_tokenizer(tokenizer), base, record)
+    return Source(
+      config,
+      params,
+      _with_tokenizer(tokenizer),
+      base,
+      record,
+      _generation_of_base(info["base"], folder),
+    )
   if args.step is not None:
     raise ValueError(f"--step is given, but {folder} is not a run.")
   if args.legacy_sigma is not None and args.adapter is None:
@@ -205,7 +215,31 @@ def _load(args: argparse.Namespace) -> Source:
   config, params = load_adapted(
     folder, args.adapter, args.legacy_sigma, use_tlm=args.use_tlm
   )
-  return Source(config, params, _with_tokenizer(folder), str(args.source))
+  return Source(
+    config,
+    params,
+    _with_tokenizer(folder),
+    str(args.source),
+    generation=_generation(folder),
+  )
+
+
+def _generation(folder: Path) -> dict | None:
+  path = folder / "generation_config.json"
+  return read_json(path) if path.is_file() else None
+
+
+def _generation_of_base(base: provenance.Source, workdir: Path) -> dict | None:
+  """That of the Hugging Face folder that a run, or its base run, started from.
+
+  Loading the run has checked that folder's weights already.
+  """
+  places = (Path(base.path), workdir / base.relative)
+  folder = next((p for p in places if base.path and p.is_dir()), None)
+  if folder is None or base.kind != "run":
+    return folder and _generation(folder)
+  record = provenance.read_json(folder / provenance.PROVENANCE_FILE)
+  return _generation_of_base(provenance.Source(**record["base"]), folder)
 
 
 def _with_tokenizer(folder: Path | None) -> Path | None:

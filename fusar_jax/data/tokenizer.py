@@ -29,6 +29,8 @@ SPECIAL_PIECES = (
   "<|vision_end|>",
   "<|image_pad|>",
 )
+# Those that a text may set; <unk> is no mark.
+TEXT_MARKS = tuple(piece for piece in SPECIAL_PIECES if piece != "<unk>")
 _SENTENCEPIECE_FILE = "tokenizer.model"
 _HUGGING_FACE_FILE = "tokenizer.json"
 
@@ -138,9 +140,7 @@ class SentencePieceTokenizer(Tokenizer):
         f" {first}; train one with train_sentencepiece."
       )
     self._ids = {piece: i for i, piece in enumerate(SPECIAL_PIECES)}
-    # <unk> is no mark that a text may set.
-    marks = [p for p in SPECIAL_PIECES if p != "<unk>"]
-    self._split = re.compile(f"({'|'.join(map(re.escape, marks))})")
+    self._split = re.compile(f"({'|'.join(map(re.escape, TEXT_MARKS))})")
 
   def __getstate__(self):
     return {"path": self._path}
@@ -151,7 +151,7 @@ class SentencePieceTokenizer(Tokenizer):
   def encode(self, text: str) -> list[int]:
     ids = []
     for piece in self._split.split(text):
-      if piece in self._ids and piece != "<unk>":
+      if piece in TEXT_MARKS:
         ids.append(self._ids[piece])
       elif piece:
         ids.extend(self._inner.EncodeAsIds(piece))

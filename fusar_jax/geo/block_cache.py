@@ -9,12 +9,13 @@ published tiles do not change either, so entries do not age.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fusar_jax.geo.whole_file import write_whole
 
 
 class BlockCache:
@@ -69,15 +70,7 @@ class BlockCache:
     # Counted before writing: the bound also holds for a moment in between.
     if not self._make_room(size + 128):
       return
-    self.folder.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=self.folder, suffix=".part")
-    try:
-      with os.fdopen(handle, "wb") as out:
-        write(out)
-      os.replace(draft, file)
-    except BaseException:
-      Path(draft).unlink(missing_ok=True)
-      raise
+    write_whole(file, write)
 
   def _make_room(self, size):
     if size > self.limit_bytes:

@@ -5,7 +5,7 @@ stands: whoever reads it meets the old content or the new, never a part.
 """
 
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -22,12 +22,22 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     write: writes its bytes; if it raises, what was there before stays.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, draft = tempfile.mkstemp(dir=path.parent, suffix=DRAFT)
+  draft = new_draft(path.parent)
   try:
-    with os.fdopen(handle, "wb") as file:
+    with draft.open("wb") as file:
       write(file)
-    os.chmod(draft, 0o644)
     os.replace(draft, path)
   except BaseException:
-    Path(draft).unlink(missing_ok=True)
+    draft.unlink(missing_ok=True)
     raise
+
+
+def new_draft(folder: Path) -> Path:
+  """Creates an empty file of a new name; its mode follows the umask.
+
+  `tempfile.mkstemp` would make it readable by its owner alone, and the mode
+  stays with the file when it is renamed.
+  """
+  draft = folder / f"{uuid.uuid4().hex}{DRAFT}"
+  draft.touch(exist_ok=False)
+  return draft

@@ -7,7 +7,9 @@ Read are also `preprocessor_config.json` (pixel bounds, normalisation) and
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fusar_jax.model.config import (
   DecoderConfig,
@@ -17,9 +19,13 @@ from fusar_jax.model.config import (
 )
 
 MODEL_TYPE = "qwen2_5_vl"
+PROCESSOR = "Qwen2_5_VLProcessor"
 # transformers fixes these in code, so a config.json cannot carry others.
 _VISION_EPS = 1e-6
 _QWEN_VIDEO = 151656
+# Pixels around the area of a fixed image size, so that rounding in the square
+# roots of transformers' processor does not move a side by 28.
+_AREA_SLACK = 28
 
 
 def read_json(path: Path) -> dict:
@@ -153,6 +159,8 @@ def _first(sources, key, default):
 
 def _pixel_bounds(processor: dict) -> tuple[int, int]:
   # Old files name the bounds plainly, and repeat stale ones in `size`.
+  if own := processor.get("fusar_pixel_bounds"):
+    return tuple(own)
   size = processor.get("size") or {}
   like = FusarConfig()
   low = processor.get("min_pixels") or size.get("shortest_edge")
@@ -254,11 +262,27 @@ def config_json(config: FusarConfig, dtype: str) -> dict:
 def preprocessor_json(config: FusarConfig) -> dict:
   """Returns `preprocessor_config.json`.
 
-  `fusar_image_size` is ours (other readers skip it): the size to squash to.
+  transformers' processor keeps the aspect of an image within bounds on its
+  area; it cannot squash. With a fixed image size both bounds are that area, so
+  an image of that aspect gets that size. Any other has to be resized first
+  (see `handoff.resize_images`).
+
+  Two fields are ours, and other readers skip them: `fusar_image_size`, the
+  size to squash to, and `fusar_pixel_bounds`, the bounds without it.
   """
   v = config.vision
-  value = {
+  low, high = config.min_pixels, config.max_pixels
+  own = {}
+  if config.image_size:
+    own = {
+      "fusar_image_size": list(config.image_size),
+      "fusar_pixel_bounds": [low, high],
+    }
+    area = config.image_size[0] * config.image_size[1]
+    low, high = area - _AREA_SLACK, area + _AREA_SLACK
+  return {
     "image_processor_type": "Qwen2VLImageProcessor",
+    "processor_class": PROCESSOR,
     "do_convert_rgb": True,
     "do_resize": True,
     "do_rescale": True,
@@ -267,35 +291,44 @@ def preprocessor_json(config: FusarConfig) -> dict:
     "rescale_factor": 1 / 255,
     "image_mean": list(v.mean),
     "image_std": list(v.std),
-    "size": {
-      "shortest_edge": config.min_pixels,
-      "longest_edge": config.max_pixels,
-    },
+    "size": {"shortest_edge": low, "longest_edge": high},
     "patch_size": v.patch,
     "merge_size": v.merge,
     "temporal_patch_size": v.temporal,
+    **own,
   }
-  if config.image_size:
-    value["fusar_image_size"] = list(config.image_size)
-  return value
 
 
 def generation_json(config: FusarConfig) -> dict:
-  """Returns `generation_config.json`: greedy, ends as the tokenizer does."""
+  """Returns `generation_config.json` for a base without one: greedy, with the
+  ends at which we stop.
+  """
   t = config.tokens
   return {
     "do_sample": False,
     "bos_token_id": t.pad,
-    "eos_token_id": t.end_of_turn,
+    "eos_token_id": list(dict.fromkeys((t.end_of_turn, t.pad))),
     "pad_token_id": t.pad,
   }
 
 
-def write_config(folder: Path, config: FusarConfig, dtype: str) -> None:
-  """Writes the three files into a folder that exists."""
-  for name, value in (
-    ("config.json", config_json(config, dtype)),
-    ("preprocessor_config.json", preprocessor_json(config)),
-    ("generation_config.json", generation_json(config)),
-  ):
-    write_json(Path(folder) / name, value)
+def write_config(
+  folder: Path,
+  config: FusarConfig,
+  dtype: str,
+  generation: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes the three files into a folder that exists.
+
+  Args:
+    folder: to write to.
+    config: of the model.
+    dtype: of the weights, e.g. "bfloat16".
+    generation: content of the base's generation_config.json; None: it has none.
+  """
+  folder = Path(folder)
+  write_json(folder / "config.json", config_json(config, dtype))
+  write_json(folder / "preprocessor_config.json", preprocessor_json(config))
+  if generation is None:
+    generation = generation_json(config)
+  write_json(folder / "generation_config.json", dict(generation))

@@ -14,7 +14,9 @@ import numpy as np
 
 from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import write_config
-from fusar_jax.hf.folders import copy_tokenizer, new_folder, write_record
+from fusar_jax.hf.folders import new_folder, write_record
+from fusar_jax.hf.model_card import write_model_card
+from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import SINGLE, save, write_index
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.lora import merged_kernel
@@ -48,6 +50,7 @@ def export_merged(
   dtype=None,
   max_shard_bytes: int = 4_000_000_000,
   tokenizer: str | Path | None = None,
+  generation: Mapping[str, Any] | None = None,
   overwrite: bool = False,
   record: Mapping[str, Any] | None = None,
 ) -> Export:
@@ -61,7 +64,8 @@ def export_merged(
     params: nested dict, on host or devices.
     dtype: of the weights; None keeps each one's own.
     max_shard_bytes: largest file; a model above it is written in shards.
-    tokenizer: a folder whose tokenizer files are copied along.
+    tokenizer: a folder whose tokenizer is written along, as `tokenizer.json`.
+    generation: content of the base's generation_config.json; None: it has none.
     overwrite: replaces what the folder holds.
     record: of the run that the weights come from, see `folders.RECORD`.
 
@@ -76,7 +80,7 @@ def export_merged(
   shards = _plan(config, writer, max_shard_bytes)
   stored = str(writer.dtype("model/embed_tokens/embedding"))
   with new_folder(folder, overwrite=overwrite) as made:
-    write_config(made, config, stored)
+    write_config(made, config, stored, generation)
     placed, total = {}, 0
     for name, part in shards.items():
       arrays = {mapping.hub_name(t.name): writer.array(t) for t in part}
@@ -89,7 +93,8 @@ def export_merged(
       tlm_file.write_tlm(made, config, params["tlm"])
     else:
       image_text_file.write_image_text(made, config)
-    copy_tokenizer(tokenizer, made)
+    write_tokenizer(made, tokenizer)
+    write_model_card(made, config, record)
     write_record(made, record)
   count = sum(int(np.prod(t.shape)) for t in mapping.tensors(config))
   return Export(Path(folder), tuple(shards), count, writer.rounding)

@@ -121,10 +121,14 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
   """Writes one safetensors file that transformers and peft accept.
 
   safetensors writes the memory of an array as it lies and would store a
-  transposed view in the wrong order: contiguous copies are made here.
+  transposed view in the wrong order: contiguous copies are made here. It also
+  writes with mode 0600; the file gets the mode that the umask asks for.
   """
   arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+  path.touch()
+  mode = path.stat().st_mode
   save_file(arrays, path, metadata={"format": "pt"})
+  path.chmod(mode)
 
 
 def write_index(folder: Path, files: dict[str, str], total: int) -> None:

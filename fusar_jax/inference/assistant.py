@@ -3,7 +3,7 @@
   m = fusar_jax.load("runs/stage2")
   m.ask("scene.png", "How many ships are there?", anchors="scene.npz")
 
-L text length, V vocabulary.
+C visual token width, L text length, M merged visual tokens, V vocabulary.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import round_up
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.hf.folders import resolve
+from fusar_jax.hf.handoff import resize_images
 from fusar_jax.hf.load import load_adapted, restrict
 from fusar_jax.inference.automaton import Automaton
 from fusar_jax.inference.generation import Constraint, Decoding, generate
@@ -127,6 +128,11 @@ class Assistant:
     self._logits = jax.jit(
       lambda params, batch: self.model.apply({"params": params}, batch)
     )
+    self._visual_tokens = jax.jit(
+      lambda params, batch: self.model.apply(
+        {"params": params}, batch, method=FusarGPT.visual_tokens
+      )
+    )
 
   def ask(
     self,
@@ -182,6 +188,40 @@ class Assistant:
     example = self._example(input_ids, images, anchors)
     logits = self._logits(self.params, self._batch([example]))
     return np.asarray(logits[0, : len(example.input_ids)], np.float32)
+
+  def visual_tokens(
+    self,
+    images: Sequence[ImageLike],
+    anchors: Sequence[AnchorsLike] | None = None,
+  ) -> list[np.ndarray]:
+    """Returns per image float32[M, C], the tokens that enter the decoder.
+
+    After the TLM, in raster order of merged cells: an image of H x W pixels at
+    its model size has M = (H / 28) * (W / 28). transformers and vLLM take them
+    in place of pixels, see `fusar_jax.hf.handoff`.
+
+    Args:
+      images: one entry per image, resized to its model size.
+      anchors: one entry per image, or None: no image has any. An image without
+        anchors gives its unmodulated tokens.
+    """
+    if not images:
+      return []
+    seen = resize_images(images, self.config)
+    tokens, cell = self.config.tokens, self.config.vision.cell
+    counts = [h * w // cell**2 for h, w, _ in (i.shape for i in seen)]
+    ids = [
+      token
+      for count in counts
+      for token in (
+        tokens.vision_start,
+        *[tokens.image] * count,
+        tokens.vision_end,
+      )
+    ]
+    batch = self._batch([self._example(ids, seen, anchors)])
+    found = np.asarray(self._visual_tokens(self.params, batch)[0], np.float32)
+    return [rows[:count] for rows, count in zip(found, counts, strict=True)]
 
   def generate(
     self,

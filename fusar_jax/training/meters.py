@@ -65,7 +65,7 @@ class MetricsFile:
     """
     line = (json.dumps(values) + "\n").encode()
     flags = os.O_APPEND | os.O_CREAT | os.O_WRONLY
-    file = os.open(self._path, flags, 0o644)
+    file = os.open(self._path, flags, 0o666)
     try:
       if os.write(file, line) < len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

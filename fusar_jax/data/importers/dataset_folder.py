@@ -13,7 +13,7 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -87,12 +87,11 @@ def staged(out: str | os.PathLike) -> Iterator[Path]:
   """
   out = require_new(out)
   out.parent.mkdir(parents=True, exist_ok=True)
-  stage = tempfile.mkdtemp(
-    dir=out.parent, prefix=f"{out.name}.", suffix=".part"
-  )
+  # Not by tempfile.mkdtemp, whose mode 0700 would stay with the folder.
+  stage = out.with_name(f"{out.name}.{uuid.uuid4().hex}.part")
+  stage.mkdir()
   try:
-    yield Path(stage)
-    os.chmod(stage, 0o755)
+    yield stage
     if out.is_dir():
       out.rmdir()
     os.rename(stage, out)

@@ -1,0 +1,196 @@
+"""Inputs for transformers and vLLM, whose vision side we replace.
+
+Both take visual tokens that were computed elsewhere, so the TLM runs here and
+the decoder there, without remote code:
+
+  transformers (5 and later): `mm_encoder_outputs`, with `image_grid_thw` and
+    `mm_token_type_ids`. Without the latter transformers places all tokens on
+    one line, silently.
+  vLLM: `multi_modal_data={"image": {"image_embeds", "image_grid_thw"}}` of an
+    engine with `enable_mm_embeds=True`.
+
+Everything here is numpy; docs/export.md has the calls.
+
+C visual token width, I images, L text length, M merged visual tokens of an
+image, P patches.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fusar_jax.data import prompts, vision
+from fusar_jax.data.examples import ImageLike, model_size
+from fusar_jax.data.positions import check_image_tokens
+from fusar_jax.data.tokenizer import Tokenizer
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.tasks import boxes
+
+
+def resize_images(
+  images: Sequence[ImageLike], config: FusarConfig
+) -> list[np.ndarray]:
+  """Returns uint8[H, W, 3] per image, at the size at which the model sees it.
+
+  transformers' processor leaves these as they are. Of a model with a fixed
+  image size it cannot make them itself: it keeps the aspect.
+
+  Args:
+    images: paths, PIL images or uint8[h, w, 3].
+    config: of the model.
+  """
+  return _resized([_pixels(image) for image in images], config)
+
+
+def pixel_values(
+  images: Sequence[ImageLike], config: FusarConfig
+) -> dict[str, np.ndarray]:
+  """Returns what transformers' image processor gives.
+
+  Args:
+    images: paths, PIL images or uint8[h, w, 3].
+    config: of the model.
+
+  Returns:
+    `pixel_values`, float32[sum P, 3 * 2 * 14 * 14], normalised, every patch
+    repeated over the two frames; `image_grid_thw`, int64[I, 3].
+  """
+  v = config.vision
+  seen = resize_images(images, config)
+  rows = [
+    vision.normalise(vision.to_patches(image, v.patch, v.merge), v)
+    for image in seen
+  ]
+  frames = [
+    np.repeat(row.reshape(len(row), 3, 1, -1), v.temporal, axis=2)
+    for row in rows
+  ]
+  return {
+    "pixel_values": np.concatenate([f.reshape(len(f), -1) for f in frames]),
+    "image_grid_thw": _grids(seen, v.patch),
+  }
+
+
+def decoder_inputs(
+  question: str,
+  images: Sequence[ImageLike],
+  config: FusarConfig,
+  tokenizer: Tokenizer,
+) -> dict[str, np.ndarray]:
+  """Returns the inputs of transformers' model, all but the visual tokens.
+
+  Args:
+    question: text. Its boxes are pixels of the first image as given, as in
+      `Assistant.ask`; they are rescaled to the size that the model sees.
+    images: paths, PIL images or uint8[h, w, 3].
+    config: of the model.
+    tokenizer: of the model.
+
+  Returns:
+    `input_ids`, `attention_mask` and `mm_token_type_ids` (1 at visual tokens),
+    int64[1, L]; `image_grid_thw`, int64[I, 3], in patches.
+  """
+  pixels = [_pixels(image) for image in images]
+  seen = _resized(pixels, config)
+  text = _rescaled(question, pixels, seen)
+  ids = prompts.encode_prompt(tokenizer, text, _cells(seen, config))
+  return inputs_of_ids(ids, seen, config)
+
+
+def inputs_of_ids(
+  input_ids: Sequence[int] | np.ndarray,
+  images: Sequence[np.ndarray],
+  config: FusarConfig,
+) -> dict[str, np.ndarray]:
+  """As `decoder_inputs`, for ids that already hold their image tokens.
+
+  Args:
+    input_ids: int[L], one image token per visual token.
+    images: uint8[H, W, 3], of their model size.
+    config: of the model.
+
+  Raises:
+    ValueError: image tokens that do not match the images.
+  """
+  grids = _grids(images, config.vision.patch)
+  ids = np.asarray(input_ids, np.int64)
+  check_image_tokens(
+    ids, [tuple(grid[1:]) for grid in grids], config.tokens, config.vision.merge
+  )
+  return {
+    "input_ids": ids[None],
+    "attention_mask": np.ones_like(ids)[None],
+    "mm_token_type_ids": (ids == config.tokens.image).astype(np.int64)[None],
+    "image_grid_thw": grids,
+  }
+
+
+def vllm_inputs(
+  question: str,
+  images: Sequence[ImageLike],
+  visual_tokens: Sequence[np.ndarray],
+  config: FusarConfig,
+) -> tuple[str, dict[str, np.ndarray]]:
+  """Returns the prompt, and what goes under "image" in `multi_modal_data`.
+
+  vLLM repeats the one <|image_pad|> of each image itself.
+
+  Args:
+    question, images, config: as `decoder_inputs`.
+    visual_tokens: float32[M, C] per image, as `Assistant.visual_tokens` gives.
+
+  Returns:
+    The text, and {"image_embeds": float32[sum M, C], "image_grid_thw":
+    int64[I, 3]}; vLLM wants both as torch tensors.
+
+  Raises:
+    ValueError: another number of tokens than the images have cells: vLLM
+      itself may crash on that.
+  """
+  pixels = [_pixels(image) for image in images]
+  seen = _resized(pixels, config)
+  wanted = _cells(seen, config)
+  given = [len(tokens) for tokens in visual_tokens]
+  if given != wanted:
+    raise ValueError(
+      f"visual tokens per image {given}, but the images have {wanted} cells."
+    )
+  text = prompts.chat(_rescaled(question, pixels, seen), [1] * len(seen))
+  return text, {
+    "image_embeds": np.concatenate(visual_tokens),
+    "image_grid_thw": _grids(seen, config.vision.patch),
+  }
+
+
+def _pixels(image: ImageLike) -> np.ndarray:
+  """uint8[h, w, 3]."""
+  if isinstance(image, (str, os.PathLike)):
+    return vision.load_image(Path(image))
+  if isinstance(image, Image.Image):
+    return np.asarray(image.convert("RGB"))
+  return np.asarray(image)
+
+
+def _resized(pixels, config: FusarConfig) -> list[np.ndarray]:
+  return [vision.resize(p, model_size(p.shape[:2], config)) for p in pixels]
+
+
+def _cells(images, config: FusarConfig) -> list[int]:
+  return [h * w // config.vision.cell**2 for h, w, _ in _shapes(images)]
+
+
+def _grids(images, patch: int) -> np.ndarray:
+  sides = [(1, h // patch, w // patch) for h, w, _ in _shapes(images)]
+  return np.array(sides, np.int64).reshape(-1, 3)
+
+
+def _shapes(images):
+  return [image.shape for image in images]
+
+
+def _rescaled(question: str, pixels, seen) -> str:
+  """As `Assistant.ask`: boxes of the question are pixels of the image given."""
+  return boxes.scale_text(question, pixels[0].shape[:2], seen[0].shape[:2])
