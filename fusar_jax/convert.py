@@ -22,8 +22,9 @@ import jax
 from fusar_jax.hf import image_text_file, mapping, peft, tlm_file
 from fusar_jax.hf.config_json import read_config, read_json
 from fusar_jax.hf.export import export_merged
-from fusar_jax.hf.folders import RECORD, TOKENIZER_FILES, resolve
+from fusar_jax.hf.folders import RECORD, resolve
 from fusar_jax.hf.load import load_adapted, restrict
+from fusar_jax.hf.tokenizer_files import has_tokenizer
 from fusar_jax.hf.weights import open_weights, weight_files
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--tokenizer",
     metavar="FOLDER",
-    help="tokenizer files to copy along; default: those of BASE",
+    help="tokenizer to write along; default: that of BASE",
   )
   parser.add_argument(
     "--overwrite", action="store_true", help="replace what OUT holds"
@@ -243,8 +244,7 @@ def _generation_of_base(base: provenance.Source, workdir: Path) -> dict | None:
 
 
 def _with_tokenizer(folder: Path | None) -> Path | None:
-  there = folder and any((folder / name).is_file() for name in TOKENIZER_FILES)
-  return folder if there else None
+  return folder if folder and has_tokenizer(folder) else None
 
 
 def describe(path: str | Path) -> str:

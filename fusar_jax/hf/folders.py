@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -11,20 +10,6 @@ from pathlib import Path
 from typing import Any
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
-
-# What a tokenizer may consist of; copied beside exported weights.
-TOKENIZER_FILES = (
-  "tokenizer.json",
-  "tokenizer.model",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "chat_template.json",
-  "chat_template.jinja",
-)
-
 
 # In an exported folder: the run that it comes from.
 RECORD = "fusar_provenance.json"
@@ -125,20 +110,3 @@ def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     made.rename(path)
   finally:
     shutil.rmtree(work, ignore_errors=True)
-
-
-def copy_tokenizer(source: str | Path | None, folder: Path) -> None:
-  """Copies the tokenizer's files, if a folder with them is given.
-
-  Raises:
-    FileNotFoundError: that folder holds no tokenizer.
-  """
-  if source is None:
-    return
-  there = [n for n in TOKENIZER_FILES if Path(source, n).is_file()]
-  if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(there):
-    raise FileNotFoundError(
-      f"{source}: no tokenizer here (tokenizer.json or tokenizer.model)."
-    )
-  for name in there:
-    shutil.copyfile(Path(source, name), os.path.join(folder, name))

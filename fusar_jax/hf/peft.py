@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from fusar_jax.hf import image_text_file, mapping, tlm_file
-from fusar_jax.hf.config_json import read_json, write_json
-from fusar_jax.hf.coverage import match
-from fusar_jax.hf.folders import (
-  copy_tokenizer,
-  new_folder,
-  resolve,
-  write_record,
+from fusar_jax.hf.config_json import (
+  preprocessor_json,
+  read_json,
+  write_json,
 )
+from fusar_jax.hf.coverage import match
+from fusar_jax.hf.folders import new_folder, resolve, write_record
+from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import open_weights, save
 from fusar_jax.model.config import (
   LANGUAGE_PROJECTIONS,
@@ -287,7 +287,8 @@ def write_adapter(
     config: with `lora` (rank at least 1), and `tlm` or None.
     params: the whole tree, or only its LoRA and TLM leaves.
     base: name or path of the base model, as peft records it.
-    tokenizer: a folder whose tokenizer files are copied along.
+    tokenizer: a folder whose tokenizer is written along, as `tokenizer.json`,
+      with the rest of the processor.
     overwrite: replaces what the folder holds.
     record: of the run that the weights come from, see `folders.RECORD`.
 
@@ -313,7 +314,10 @@ def write_adapter(
       tlm_file.write_tlm(made, config, params["tlm"])
     else:
       image_text_file.write_image_text(made, config)
-    copy_tokenizer(tokenizer, made)
+    if tokenizer is not None:
+      # The official folders carry the whole processor.
+      write_json(made / "preprocessor_config.json", preprocessor_json(config))
+    write_tokenizer(made, tokenizer)
     write_record(made, record)
   return Path(folder)
 

@@ -19,14 +19,15 @@ from fusar_jax.hf.config_json import PROCESSOR, read_json, write_json
 _TOKENIZER = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
 _SENTENCEPIECE = "tokenizer.model"
+_QWEN = "vocab.json"  # with merges.txt; tokenizer.json holds both
 _TEMPLATE = "chat_template.jinja"
 
-# Copied as they are where the tokenizer is a tokenizer.json already.
+# Copied as they are where transformers reads the tokenizer already.
 _COPIED = (
   _TOKENIZER,
   "special_tokens_map.json",
   "added_tokens.json",
-  "vocab.json",
+  _QWEN,
   "merges.txt",
 )
 
@@ -59,6 +60,11 @@ CHAT_TEMPLATE = """\
 """.replace("SYSTEM", SYSTEM)
 
 
+def has_tokenizer(folder: Path) -> bool:
+  names = (_TOKENIZER, _SENTENCEPIECE, _QWEN)
+  return any((Path(folder) / name).is_file() for name in names)
+
+
 def write_tokenizer(folder: Path, tokenizer: str | Path | None) -> None:
   """Writes the tokenizer's files into a folder that exists.
 
@@ -74,26 +80,26 @@ def write_tokenizer(folder: Path, tokenizer: str | Path | None) -> None:
   """
   if tokenizer is None:
     return
-  folder = Path(folder)
-  source = Path(tokenizer)
-  if (source / _TOKENIZER).is_file():
-    for name in _COPIED:
-      if (source / name).is_file():
-        shutil.copyfile(source / name, folder / name)
-    settings = {}
+  folder, source = Path(folder), Path(tokenizer)
+  if not has_tokenizer(source):
+    raise FileNotFoundError(
+      f"{source}: no tokenizer here ({_TOKENIZER} or {_SENTENCEPIECE})."
+    )
+  settings = {}
+  there = [name for name in _COPIED if (source / name).is_file()]
+  if _TOKENIZER in there or _QWEN in there:
+    for name in there:
+      shutil.copyfile(source / name, folder / name)
+    if _TOKENIZER not in there:
+      settings["tokenizer_class"] = "Qwen2Tokenizer"
     if (source / _SETTINGS).is_file():
-      settings = read_json(source / _SETTINGS)
-  elif (source / _SENTENCEPIECE).is_file():
+      settings |= read_json(source / _SETTINGS)
+  else:
     made = tokenizer_json.convert_sentencepiece(
       source / _SENTENCEPIECE, TEXT_MARKS
     )
     text = tokenizer_json.to_text(made)
     (folder / _TOKENIZER).write_text(text, encoding="utf-8")
-    settings = {}
-  else:
-    raise FileNotFoundError(
-      f"{source}: no tokenizer here ({_TOKENIZER} or {_SENTENCEPIECE})."
-    )
   write_json(folder / _SETTINGS, _tokenizer_settings(settings))
   (folder / _TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 
 import pytest
 
@@ -12,6 +11,7 @@ from fusar_jax.data.tokenizer import (
   load_tokenizer,
   train_sentencepiece,
 )
+from fusar_jax.hf import peft
 from fusar_jax.hf.config_json import preprocessor_json, read_config, read_json
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.model_card import CARD, write_model_card
@@ -153,11 +153,32 @@ def test_the_card_names_base_data_and_terms(tmp_path, config, plain):
   compile(card.split("```python\n")[1].split("```")[0], CARD, "exec")
 
 
-def test_a_folder_without_tokenizer_is_named(tmp_path, sentencepiece):
-  empty = tmp_path / "empty"
-  empty.mkdir()
+def test_a_folder_without_tokenizer_is_named(tmp_path):
+  (tmp_path / "merges.txt").write_text("a b")
   with pytest.raises(FileNotFoundError, match="no tokenizer here"):
-    write_tokenizer(tmp_path, empty)
-  shutil.copy(sentencepiece / "tokenizer.model", empty / "vocab.json")
-  with pytest.raises(FileNotFoundError, match="no tokenizer here"):
-    write_tokenizer(tmp_path, empty)
+    write_tokenizer(tmp_path, tmp_path)
+
+
+def test_files_that_only_transformers_reads_are_carried_along(tmp_path):
+  source, out = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  out.mkdir()
+  for name in ("vocab.json", "merges.txt"):
+    (source / name).write_text("{}")
+  write_tokenizer(out, source)
+  assert (out / "merges.txt").read_text() == "{}"
+  settings = read_json(out / "tokenizer_config.json")
+  assert settings["tokenizer_class"] == "Qwen2Tokenizer"
+
+
+def test_an_adapter_folder_holds_the_processor(
+  tmp_path, config, rand, sentencepiece
+):
+  peft.write_adapter(
+    tmp_path / "out", config, rand(config), tokenizer=sentencepiece
+  )
+  assert {
+    "tokenizer.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+  } < {file.name for file in (tmp_path / "out").iterdir()}
