@@ -14,7 +14,7 @@ from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-NAMES = ("stage0_tiny", "stage1", "stage2")
+NAMES = ("stage0_tiny", "stage1", "stage2", "no_aef")
 
 
 def _get(name: str, arg: str | None = None):
@@ -26,7 +26,8 @@ def _get(name: str, arg: str | None = None):
 
 
 @pytest.mark.parametrize(
-  ("name", "epochs", "rate"), [("stage1", 30, 1e-4), ("stage2", 5, 1e-5)]
+  ("name", "epochs", "rate"),
+  [("stage1", 30, 1e-4), ("stage2", 5, 1e-5), ("no_aef", 5, 1e-5)],
 )
 def test_the_official_recipe(name, epochs, rate):
   config = _get(name)
@@ -54,6 +55,7 @@ def test_the_official_recipe(name, epochs, rate):
     ("stage1", None, {"tlm", "lora"}),
     ("stage1", "train=tlm", {"tlm"}),
     ("stage2", None, {"lora"}),
+    ("no_aef", None, {"lora"}),
   ],
 )
 def test_what_each_stage_trains(name, arg, parts):
@@ -66,6 +68,14 @@ def test_what_each_stage_trains(name, arg, parts):
     for path in flatten(trainable)
   }
   assert found == parts
+
+
+def test_without_anchors_the_model_has_no_tlm():
+  config = _get("no_aef")
+  model = config_lib.from_dict(config.model.to_dict())
+  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  assert "tlm" not in shapes
+  assert config.data.anchors == "none"
 
 
 def test_official_counts_of_7b():

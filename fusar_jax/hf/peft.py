@@ -146,6 +146,23 @@ def read_adapter(
   return config if use_tlm else dataclasses.replace(config, tlm=None), params
 
 
+def read_lora(folder: str | Path) -> LoRAConfig | None:
+  """Returns the LoRA of a PEFT folder without reading its weights.
+
+  Returns:
+    Rank, alpha, dropout and projections; None for a folder that is no adapter.
+
+  Raises:
+    ValueError: malformed settings or weights.
+  """
+  folder = Path(folder)
+  if not all((folder / name).is_file() for name in (SETTINGS, WEIGHTS)):
+    return None
+  with open_weights([folder / WEIGHTS]) as weights:
+    found = list(weights.found())
+  return lora_config(folder / SETTINGS, read_json(folder / SETTINGS), found)
+
+
 def attach(config: FusarConfig, params: dict, adapter: dict) -> dict:
   """Returns the base's parameters with the adapter's leaves over them.
 

@@ -61,6 +61,11 @@ def has_tlm(folder: Path) -> bool:
   ).is_file()
 
 
+def is_legacy(folder: Path) -> bool:
+  """True for a folder whose TLM does not record its sigma."""
+  return has_tlm(folder) and not (Path(folder) / SETTINGS).is_file()
+
+
 def tlm_image_size(folder: Path) -> tuple[int, int] | None:
   """Returns the image size of a folder's TLM, without reading its weights.
 

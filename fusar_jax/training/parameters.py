@@ -4,7 +4,6 @@ A run keeps what it trained and refers to the rest, see `provenance`. What
 neither the base nor an adapter has (fresh LoRA and TLM) is drawn from the seed.
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ import jax
 from fusar_jax import config as config_lib
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.load import load_base
-from fusar_jax.hf.peft import read_adapter
-from fusar_jax.model.config import FusarConfig, LoRAConfig
+from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten, unflatten
-from fusar_jax.training import partition, provenance
+from fusar_jax.training import continuation, partition, provenance
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.provenance import Source
 
@@ -100,7 +98,7 @@ def initial_params(
 
   Those of the base, over them those of the adapter; LoRA and TLM that neither
   has are drawn from the seed as PEFT and torch draw them. Only a random base
-  may lack more.
+  may lack more. A run without TLM leaves out theirs.
 
   Args:
     config: of the run.
@@ -127,37 +125,10 @@ def initial_params(
     flat = flatten(params)
   if adapter.kind == "folder":
     folder = provenance.locate(adapter, workdir)
-    flat |= flatten(_read_adapter(folder, config))
+    flat |= flatten(continuation.read_adapter_leaves(folder, config))
+  if config.tlm is None:
+    flat = {p: leaf for p, leaf in flat.items() if not p.startswith("tlm/")}
   return complete(flat, config, seed, base, without)
-
-
-def _read_adapter(folder: Path, config: FusarConfig) -> partition.Params:
-  sigma = config.tlm.sigma if config.tlm else None
-  plain = dataclasses.replace(config, lora=LoRAConfig())
-  try:
-    found, leaves = read_adapter(folder, plain)
-  except ValueError as error:
-    # Folders older than tlm_config.json do not say their sigma.
-    if "legacy_sigma" not in str(error):
-      raise
-    found, leaves = read_adapter(folder, plain, legacy_sigma=sigma)
-  expected = config_lib.to_dict(config)
-  theirs = config_lib.to_dict(found)
-  problems = [
-    f"  config.model.{part}.{name} is {expected[part][name]}, the adapter has"
-    f" {value}"
-    for part in ("lora", "tlm")
-    for name, value in (theirs[part] or {}).items()
-    # Dropout is a choice of each stage.
-    if name != "dropout" and (expected[part] or {}).get(name) != value
-  ]
-  if problems:
-    raise ValueError(
-      f"{folder}: the adapter does not fit the model:\n"
-      + "\n".join(problems)
-      + "\nSet these fields to the adapter's values."
-    )
-  return leaves
 
 
 def complete(

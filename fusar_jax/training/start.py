@@ -23,9 +23,15 @@ from fusar_jax.data.triplets import Triplet, read_manifests
 from fusar_jax.geo import whole_file
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import (
+  continuation,
+  partition,
+  program,
+  provenance,
+  sharding,
+)
 from fusar_jax.training import frozen as frozen_lib
 from fusar_jax.training import parameters as parameters_lib
-from fusar_jax.training import partition, program, provenance, sharding
 from fusar_jax.training.provenance import Source
 
 # Fields that may differ when a run goes on: they change how, not what.
@@ -96,6 +102,7 @@ def start(config: ConfigDict, workdir: Path) -> Start:
         f"config.adapter {config.adapter} is a run; give it as config.init."
       )
   model = resolve_model(config.model, base, workdir)
+  model = continuation.continued(model, base, adapter, config, workdir)
   _check_trainable(config, base, model, train)
   if not resumes:
     tokenizer = _ready_tokenizer(config, base, model, workdir)

@@ -1,0 +1,163 @@
+"""The LoRA and TLM that a run continues from its base or adapter.
+
+Which projections carry LoRA is a property of the weights: released stage-1
+adapters have vision LoRA, too, and it is trained on, as the official code does.
+Rank and alpha must be those of the config. A run without TLM takes the LoRA
+only.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from fusar_jax import config as config_lib
+from fusar_jax.hf import tlm_file
+from fusar_jax.hf.peft import read_adapter, read_lora
+from fusar_jax.model.config import FusarConfig, LoRAConfig
+from fusar_jax.training import partition, provenance
+from fusar_jax.training.provenance import Source
+
+
+def continued(
+  model: FusarConfig,
+  base: Source,
+  adapter: Source,
+  config: ConfigDict,
+  workdir: Path,
+) -> FusarConfig:
+  """Returns the run's model with the LoRA projections of what it continues.
+
+  Args:
+    model: of the config, shapes resolved.
+    base, adapter: sources of the weights; the adapter's LoRA and TLM count, if
+      both have them.
+    config: of the run.
+    workdir: the run, from which relative sources are found.
+
+  Raises:
+    ValueError: another rank or alpha, projections unlike the config's own
+      choice, or a TLM that would stay random.
+  """
+  sources = [
+    _Existing.of(source, workdir)
+    for source in (base, adapter)
+    if source.kind != "random"
+  ]
+  for found in sources:
+    if found.lora is not None:
+      model = dataclasses.replace(model, lora=_continued_lora(model, found))
+    if found.has_tlm and model.tlm is None:
+      logging.warning(
+        "%s: its TLM is not used, config.model.tlm is None", found.name
+      )
+  if model.tlm is not None and sources:
+    _check_tlm(config, [found for found in sources if found.has_tlm])
+  return model
+
+
+@dataclasses.dataclass(frozen=True)
+class _Existing:
+  """What a source has beyond a plain Qwen2.5-VL."""
+
+  name: str
+  lora: LoRAConfig | None
+  has_tlm: bool
+
+  @classmethod
+  def of(cls, source: Source, workdir: Path):
+    folder = provenance.locate(source, workdir)
+    if source.kind == "run":
+      written = provenance.read_json(folder / provenance.CONFIG_FILE)
+      model = config_lib.from_dict(written["model"])
+      lora = model.lora if model.lora.rank else None
+      return cls(source.path, lora, model.tlm is not None)
+    lora = read_lora(folder)
+    return cls(source.path, lora, tlm_file.has_tlm(folder))
+
+
+def _continued_lora(model: FusarConfig, found: _Existing) -> LoRAConfig:
+  ours, theirs, default = model.lora, found.lora, LoRAConfig()
+  fields = [name for name in ("rank", "alpha") if _differs(ours, theirs, name)]
+  # Left at its default, the choice of projections is open.
+  fields += [
+    name
+    for name in ("language", "vision")
+    if _differs(ours, theirs, name) and _differs(ours, default, name)
+  ]
+  if fields:
+    lines = [
+      f"  config.model.lora.{name} is {getattr(ours, name)}, there it is"
+      f" {getattr(theirs, name)}"
+      for name in fields
+    ]
+    raise ValueError(
+      f"{found.name}: the LoRA to continue is another one:\n"
+      + "\n".join(lines)
+      + "\nSet these fields to its values."
+    )
+  if theirs.vision and not ours.vision:
+    logging.warning("%s: its vision LoRA is continued, too", found.name)
+  return dataclasses.replace(
+    ours, language=theirs.language, vision=theirs.vision
+  )
+
+
+def _differs(one: LoRAConfig, other: LoRAConfig, name: str) -> bool:
+  return getattr(one, name) != getattr(other, name)
+
+
+def _check_tlm(config: ConfigDict, with_tlm: list[_Existing]) -> None:
+  """A frozen TLM of random weights would distort every visual token."""
+  paths = ("tlm/mlp_0/kernel", "tlm/mlp_2/kernel")
+  rules = [
+    (partition.compiled(regex, "config.trainable"), trains)
+    for regex, trains in config.trainable
+  ]
+  trained = any(
+    next((trains for rule, trains in rules if rule.fullmatch(path)), True)
+    for path in paths
+  )
+  if not with_tlm and not trained and config.data.anchors != "none":
+    raise ValueError(
+      "neither config.init nor config.adapter has a TLM, and config.trainable"
+      " freezes it: it would stay random. Start from a stage-1 run or adapter;"
+      " to train without anchors and TLM, use configs/no_aef.py."
+    )
+
+
+def read_adapter_leaves(folder: Path, config: FusarConfig) -> partition.Params:
+  """Returns an adapter's leaves for a run: LoRA, and TLM if the config has one.
+
+  Raises:
+    ValueError: LoRA, TLM or image size are not the config's; all are listed.
+  """
+  plain = dataclasses.replace(config, lora=LoRAConfig())
+  use_tlm = config.tlm is not None
+  sigma = None
+  if use_tlm and tlm_file.is_legacy(folder):
+    sigma = config.tlm.sigma  # The folder does not record its own.
+  found, leaves = read_adapter(folder, plain, sigma, use_tlm=use_tlm)
+  expected = config_lib.to_dict(config)
+  theirs = config_lib.to_dict(found)
+  problems = [
+    f"  config.model.{part}.{name} is {expected[part][name]}, the adapter has"
+    f" {value}"
+    for part in ("lora", "tlm")
+    for name, value in (theirs[part] or {}).items()
+    # Dropout is a choice of each stage.
+    if name != "dropout" and (expected[part] or {}).get(name) != value
+  ]
+  if found.image_size != config.image_size:
+    problems.append(
+      f"  config.model.image_size is {config.image_size}, the adapter has"
+      f" {found.image_size}"
+    )
+  if problems:
+    raise ValueError(
+      f"{folder}: the adapter does not fit the model:\n"
+      + "\n".join(problems)
+      + "\nSet these fields to the adapter's values."
+    )
+  return leaves
