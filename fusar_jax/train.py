@@ -42,6 +42,10 @@ def main(argv: list[str]) -> None:
       )
     with processes.joined():
       result = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+  except TimeoutError as error:
+    # Processes that did not come may come to the next attempt.
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(processes.PEER_LOST)
   except (OSError, ValueError, FloatingPointError) as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)

@@ -33,6 +33,10 @@ import jax
 from jax._src.clusters import ClusterEnv
 
 _NAMES = ("FUSAR_COORDINATOR", "FUSAR_PROCESSES", "FUSAR_PROCESS")
+# Exit code of a process that stops because another one vanished: a host was
+# taken away or lost its power. A scheduler may restart it, while a failure,
+# which ends all processes with 1, would only repeat itself.
+PEER_LOST = 76
 # A process that hears of a failure may be about to tell one of its own.
 _GRACE_SECONDS = 3.0
 _LONGEST_LINE = 1 << 16
@@ -138,8 +142,9 @@ def _hosts(environment: Mapping[str, str], processes: int) -> tuple[str, ...]:
 def joined(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
   """Joins the processes of the run; call it before JAX looks for devices.
 
-  While the body runs, the death or failure of any process ends all others,
-  with exit code 1 and a message that names it.
+  While the body runs, the death or failure of any process ends all others
+  with a message that names it: exit code 1 after a failure, PEER_LOST after a
+  death.
 
   Raises:
     ValueError: variables that do not make sense, or processes that contradict
@@ -299,20 +304,22 @@ class _Roll:
             selector.unregister(line.connection)
             break
           if "failed" in said:
-            self._stop(index, f"stopped: {said['failed']}")
+            self._stop(index, f"stopped: {said['failed']}", 1)
           if "stop" in said:
-            _end(said["stop"])
+            _end(said["stop"], said["code"])
           if "lost" in said:
-            self._stop(index, "died without a word: look at its log and host")
+            self._stop(
+              index, "died without a word: look at its log and host", PEER_LOST
+            )
 
-  def _stop(self, index: int, how: str) -> None:
+  def _stop(self, index: int, how: str, code: int) -> None:
     who = self._who[index]
     message = (
       f"{self._cluster.name(index)} on {who['host']} pid {who['pid']} {how}."
     )
     # Only process 0 hears of all.
-    self.tell({"stop": message})
-    _end(message)
+    self.tell({"stop": message, "code": code})
+    _end(message, code)
 
 
 class _Lines:
@@ -373,15 +380,15 @@ def _start_seconds(environment: Mapping[str, str]) -> int:
   return int(environment.get("FUSAR_START_SECONDS") or 600)
 
 
-def _end(message: str) -> None:
+def _end(message: str, code: int) -> None:
   print(f"this process ends, because {message}", file=sys.stderr, flush=True)
   time.sleep(_GRACE_SECONDS)
-  _leave()
+  _leave(code)
 
 
-def _leave() -> None:
+def _leave(code: int = 1) -> None:
   """Exits without waiting for anybody."""
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, ValueError):
       stream.flush()
-  os._exit(1)
+  os._exit(code)

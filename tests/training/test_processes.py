@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from fusar_jax.training.processes import Cluster, _Roll, find
+from fusar_jax.training.processes import PEER_LOST, Cluster, _Roll, find
 
 # Reports that it runs; then, as told, waits or fails.
 _PROCESS = """
@@ -108,6 +109,32 @@ def test_nobody_at_the_address(port):
   assert "process 0 of 2 (a) has not started" in str(heard)
 
 
+def test_the_train_command_may_be_repeated_when_a_process_did_not_come(
+  port, tmp_path
+):
+  """Its exit code says so; the wrong number of processes would be 1."""
+  variables = {
+    "FUSAR_COORDINATOR": f"127.0.0.1:{port}",
+    "FUSAR_PROCESSES": "2",
+    "FUSAR_PROCESS": "0",
+    "FUSAR_START_SECONDS": "1",
+  }
+  out = subprocess.run(
+    [
+      *(sys.executable, "-m", "fusar_jax.train"),
+      "--config=configs/stage1.py:model=tiny",
+      f"--workdir={tmp_path / 'run'}",
+    ],
+    cwd=Path(__file__).resolve().parents[2],
+    env=os.environ | variables,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert out.returncode == PEER_LOST, out.stderr
+  assert "process 1 of 2 did not come" in out.stderr
+
+
 def test_two_processes_of_one_number_are_refused(port):
   calls = [_call(Cluster("127.0.0.1", port, 3, i), 20) for i in (0, 1, 1)]
   heard = [call() for call in calls]
@@ -141,7 +168,7 @@ def test_a_death_ends_the_other_process_by_name(port, dies):
   processes[dies].kill()
   _, told = processes[1 - dies].communicate(timeout=60)
   # Ours, or that of JAX's client, which may notice before the grace is over.
-  assert processes[1 - dies].returncode in (1, -signal.SIGABRT)
+  assert processes[1 - dies].returncode in (PEER_LOST, -signal.SIGABRT)
   who = f"process {dies} of 2 on {socket.gethostname()} pid"
   assert f"{who} {processes[dies].pid} died" in told
   assert processes[dies].wait() == -signal.SIGKILL
