@@ -7,6 +7,9 @@
 #   make beam     builds a TFDS data set with Apache Beam
 #   make browser  looks at the report in Chromium (has to be there)
 #   make plan     compiles train steps for TPUs that are not there
+#   make launch   reads the commands of launch/ with the parsers of their tools,
+#                 and resolves each extra for Python 3.11 to 3.13
+#   make test-newest  the core of the tests, with Python 3.13 and newest versions
 #   make lint     ruff and the floors of the package
 #   make base     makes the tiny base that comes with the package anew
 
@@ -18,12 +21,16 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 BIN := $(VENV)/bin
 # Processes that test: what takes longest, XLA's compiler, keeps one core busy.
 JOBS ?= 2
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-  -c constraints.txt
+INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python $(INSTALL) -c constraints.txt
+# A Python 3.13, also one that pyenv keeps to itself.
+PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
+  $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python),\
+  $(shell $(p) -c "print('$(p)')" 2>/dev/null)))
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test parity beam browser plan lint base
+.PHONY: demo test test-newest parity beam browser plan launch lint base
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -31,6 +38,12 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/parity
+
+# What of JAX and Flax is most likely to change under us.
+test-newest: $(VENV)-newest/installed
+	$(VENV)-newest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/model \
+	  tests/inference tests/hf tests/training/test_step.py \
+	  tests/training/test_optimizer.py tests/training/test_partition.py
 
 parity: $(VENV)/installed-parity
 	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
@@ -46,6 +59,10 @@ browser: $(VENV)/installed-browser
 plan: $(VENV)-plan/installed
 	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \
 	  tests/planning tests/test_plan.py
+
+launch: $(VENV)/installed $(VENV)-launch/installed
+	FUSAR_LAUNCH_TOOLS=$(abspath $(VENV)-launch/bin) $(BIN)/python -m pytest \
+	  -n $(JOBS) -rs tests/launch/test_parsers.py tests/launch/test_install.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -84,15 +101,32 @@ $(VENV)/installed-browser: $(VENV)/installed
 	@touch $@
 
 # Of its own: where libtpu is, JAX looks for a TPU in all other tests.
-$(VENV)-plan/installed: $(VENV)/made pyproject.toml constraints.txt
+$(VENV)-plan/installed: $(VENV)/made pyproject.toml constraints.txt \
+    constraints-plan.txt
 	$(VENV)/bin/python -m venv $(VENV)-plan
-	$(VENV)-plan/bin/python -m pip install --quiet \
-	  --disable-pip-version-check -c constraints.txt -e '.[test,plan]'
+	$(VENV)-plan/bin/python $(INSTALL) -c constraints-plan.txt -e '.[test,plan]'
 	@touch $@
 
 # Of its own, and without constraints.txt: Beam wants an older protobuf.
 $(VENV)-beam/installed: $(VENV)/made pyproject.toml
 	$(VENV)/bin/python -m venv $(VENV)-beam
-	$(VENV)-beam/bin/python -m pip install --quiet \
-	  --disable-pip-version-check -e '.[test,tfds-build]'
+	$(VENV)-beam/bin/python $(INSTALL) -e '.[test,tfds-build]'
+	@touch $@
+
+$(VENV)-newest/installed: pyproject.toml constraints-3.13.txt
+	@test -n "$(PYTHON_NEWEST)" || { echo "Python 3.13 is needed, and none is\
+	 here; name one: make PYTHON_NEWEST=/path/to/python3.13" >&2; exit 1; }
+	$(PYTHON_NEWEST) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python $(INSTALL) -c constraints-3.13.txt -e '.[test]'
+	@touch $@
+
+# Of its own: these tools want versions that are none of our business. Slurm's
+# are unpacked, not installed, where Debian's packages can be had.
+$(VENV)-launch/installed: $(VENV)/made constraints-launch.txt
+	$(VENV)/bin/python -m venv $(VENV)-launch
+	$(VENV)-launch/bin/python $(INSTALL) -c constraints-launch.txt uv xpk
+	cd $(VENV)-launch && { apt-get download slurm-client \
+	  slurm-wlm-basic-plugins && for deb in *.deb; do dpkg -x $$deb slurm; \
+	  done && ln -sf ../slurm/usr/bin/* bin/; } > /dev/null 2>&1 || \
+	  echo "make launch: without Slurm's commands, which apt-get has not got"
 	@touch $@

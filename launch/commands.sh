@@ -1,8 +1,31 @@
 # shellcheck shell=bash
-# What the launchers share, to be sourced: commands that are printed before they
-# run, or, after --dry-run, printed alone; usage from a script's own header.
+# What the launchers share, to be sourced with the script's own arguments:
+# commands that are printed before they run, or printed alone under --dry-run;
+# usage from a script's own header.
 
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+  echo "$0 needs bash 4.4 or newer, and this is $BASH_VERSION." >&2
+  exit 1
+fi
+
+# Exit codes of a run that was stopped and has saved, and of one that lost a
+# process: fusar_jax/training/processes.py.
+PREEMPTED=75
+# shellcheck disable=SC2034 # Used by the scripts that source this one.
+PEER_LOST=76
+
+# --dry-run counts wherever it stands: after the verb it must not reach the
+# train command while the real command runs. ARGUMENTS: the others.
 DRY_RUN=''
+ARGUMENTS=()
+for argument in "$@"; do
+  if [[ "$argument" == --dry-run ]]; then
+    DRY_RUN=1
+  else
+    ARGUMENTS+=("$argument")
+  fi
+done
+unset argument
 
 # execute COMMAND...: prints it, quoted so that it can be pasted, and runs it.
 execute() {
@@ -32,6 +55,37 @@ usage() {
   exit 2
 }
 
+# passed: names of the variables that the run gets from here: those that match
+# a pattern of PASS. Never JAX_PLATFORMS unless PASS names it: it is about this
+# machine.
+passed() {
+  local variable pattern patterns
+  read -ra patterns <<<"${PASS-LIBTPU_INIT_ARGS HF_TOKEN JAX_*}"
+  for variable in $(compgen -e); do
+    for pattern in ${patterns[@]+"${patterns[@]}"}; do
+      # shellcheck disable=SC2053 # A pattern is meant.
+      [[ "$variable" == $pattern ]] || continue
+      [[ "$variable" != JAX_PLATFORMS || "$pattern" == JAX_PLATFORMS ]] || continue
+      echo "$variable"
+      break
+    done
+  done
+}
+
+# scratch: a folder in SCRATCH that goes with this script, for files to send.
+scratch() {
+  if [[ -n "$DRY_RUN" ]]; then
+    SCRATCH=TEMPORARY
+  elif [[ -z "${SCRATCH:-}" ]]; then
+    SCRATCH="$(mktemp -d)" && trap 'rm -rf "$SCRATCH"' EXIT
+  fi
+}
+
+# region: of ZONE.
+region() {
+  echo "${ZONE%-*}"
+}
+
 # mounted URL: gs://bucket/path as a path below the folder where the bucket is
 # mounted.
 mounted() {
@@ -43,10 +97,21 @@ mounted() {
   echo "$MOUNT/${path#*/}"
 }
 
-# bucket URL: BUCKET of gs://BUCKET/path.
-bucket() {
+# bucket_of URL: BUCKET of gs://BUCKET/path.
+bucket_of() {
   local path="${1#gs://}"
   echo "${path%%/*}"
+}
+
+# worst: of exit codes, one a line on the standard input: a failure before a
+# lost peer before a preemption before 0.
+worst() {
+  awk -v preempted="$PREEMPTED" -v lost="$PEER_LOST" '
+    function rank(code) {
+      return code == 0 ? 0 : code == preempted ? 1 : code == lost ? 2 : 3
+    }
+    rank($1) >= rank(worst) { worst = $1 }
+    END { print worst + 0 }'
 }
 
 # await PID: its exit code in CODE, once it has ended. A trap that sets HEARD=1

@@ -2,34 +2,41 @@
 # A slice of TPUs in a Kubernetes cluster: a JobSet, made by XPK (pip install
 # xpk). The JobSet restarts what is preempted, from its workdir.
 #
-#   launch/gke.sh [--dry-run] create | image | stop | delete | list | logs
+#   launch/gke.sh [--dry-run] create | repository | image | delete
 #   launch/gke.sh [--dry-run] run ARGUMENTS OF fusar_jax.train
+#   launch/gke.sh [--dry-run] status | logs | list | stop
 #
-# create  the cluster, and the bucket in it      image  builds and pushes IMAGE
-# stop    deletes the run's JobSet, which saves   delete  the cluster
+# create      the cluster, and the bucket in it
+# repository  for IMAGE; the service account may read it
+# image       builds and pushes IMAGE
+# stop        deletes the run's JobSet, which saves if its grace suffices
+# delete      the cluster; until then its nodes are billed, running or not
 #
 # To be given (environment):
-#   PROJECT, ZONE  of Google Cloud
-#   CLUSTER        name of the cluster
-#   TYPE           e.g. v5litepod-16, v5p-32, v6e-16 (create, run)
-#   BUCKET         mounted at /bucket in each container (create)
-#   IMAGE          REGION-docker.pkg.dev/PROJECT/REPOSITORY/fusar-jax (image, run)
-#   NAME           of the run (run, stop, logs)
-#   WORKDIR        gs://BUCKET/PATH of the run (run)
+#   PROJECT, ZONE    of Google Cloud
+#   CLUSTER          name of the cluster
+#   TYPE             e.g. v5litepod-16, v5p-32, v6e-16 (create, run)
+#   BUCKET           mounted at /bucket in each container (create)
+#   IMAGE            REGION-docker.pkg.dev/PROJECT/REPOSITORY/fusar-jax
+#                    (repository, image, run)
+#   NAME             of the run (run, status, stop, logs)
+#   WORKDIR          gs://BUCKET/PATH of the run (run)
 # May be given:
-#   CAPACITY       spot (default), on-demand, or the name of a reservation
-#   RESTARTS       of the JobSet (default 100: preemptions count, too)
-#   GRACE          seconds to save in (default 120)
+#   CAPACITY         spot (default), on-demand, or the name of a reservation
+#   SERVICE_ACCOUNT  of the nodes (default: that of Compute Engine)
+#   RESTARTS         of the JobSet (default 10: preemptions count, too)
+#   HOURS            after which the run saves and is not restarted (default 168)
+#   GRACE            seconds to save in (default 120); Pods on Spot nodes get 15,
+#                    whatever is asked for, unless their nodes allow more
+#   PASS             variables that the run gets from here, as patterns (default
+#                    'LIBTPU_INIT_ARGS HF_TOKEN JAX_*' but JAX_PLATFORMS)
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
 
 MOUNT=/bucket
 
-if [[ "${1:-}" == --dry-run ]]; then
-  DRY_RUN=1
-  shift
-fi
+set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 (($# > 0)) || usage
 what="$1"
 shift
@@ -43,41 +50,97 @@ on_cluster() {
 }
 
 create() {
-  local capacity
+  local capacity nodes=()
   : "${TYPE:?a TPU type, e.g. TYPE=v5litepod-16}"
   : "${BUCKET:?the bucket of the runs, e.g. BUCKET=my-bucket}"
   case "${CAPACITY:-spot}" in
     spot | on-demand) capacity="--${CAPACITY:-spot}" ;;
     *) capacity="--reservation=$CAPACITY" ;;
   esac
-  on_cluster cluster create --tpu-type="$TYPE" "$capacity"
+  if [[ -n "${SERVICE_ACCOUNT:-}" ]]; then
+    nodes=(
+      --custom-cluster-arguments="--service-account=$SERVICE_ACCOUNT"
+      --custom-nodepool-arguments="--service-account=$SERVICE_ACCOUNT"
+    )
+  fi
+  on_cluster cluster create --tpu-type="$TYPE" "$capacity" \
+    --enable-gcsfuse-csi-driver ${nodes[@]+"${nodes[@]}"}
+  # Mounted as in worker.sh, where it says why.
   on_cluster storage attach "$BUCKET" --type=gcsfuse --bucket="$BUCKET" \
-    --mount-point="$MOUNT" --size=1 --readonly=false --auto-mount=true
+    --mount-point="$MOUNT" --size=1 --readonly=false --auto-mount=true \
+    --no-prefetch-metadata \
+    --mount-options=implicit-dirs,rename-dir-limit=1000000,metadata-cache:ttl-secs:0
+}
+
+# registry: HOST PROJECT REPOSITORY of IMAGE.
+registry() {
+  : "${IMAGE:?e.g. IMAGE=us-docker.pkg.dev/my-project/my-repository/fusar-jax}"
+  [[ "$IMAGE" == ?*-docker.pkg.dev/?*/?*/?* ]] || {
+    echo "IMAGE=$IMAGE: expected REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME." >&2
+    return 2
+  }
+  IFS=/ read -r host _ repository _ <<<"$IMAGE"
+}
+
+repository() {
+  local host repository role
+  registry
+  execute gcloud artifacts repositories create "$repository" \
+    --repository-format=docker --location="${host%-docker.pkg.dev}" \
+    --project="$PROJECT"
+  [[ -n "${SERVICE_ACCOUNT:-}" ]] || return 0
+  for role in container.defaultNodeServiceAccount artifactregistry.reader; do
+    execute gcloud projects add-iam-policy-binding "$PROJECT" \
+      --member="serviceAccount:$SERVICE_ACCOUNT" --role="roles/$role" \
+      --condition=None
+  done
 }
 
 image() {
-  : "${IMAGE:?e.g. IMAGE=us-docker.pkg.dev/my-project/my-repository/fusar-jax}"
-  execute docker build --tag="$IMAGE" --file="$(dirname "$0")/Dockerfile" \
-    "$(dirname "$0")/.."
+  local host repository
+  registry
+  execute gcloud auth configure-docker "$host" --quiet
+  # TPU hosts are not ARM, as a laptop may be.
+  execute docker build --platform=linux/amd64 --tag="$IMAGE" \
+    --file="$(dirname "$0")/Dockerfile" "$(dirname "$0")/.."
   execute docker push "$IMAGE"
 }
 
 run() {
-  local command workdir
+  local command workdir deadline names variables=()
   (($# > 0)) || usage
   : "${NAME:?a name for the run, e.g. NAME=stage1}"
   : "${TYPE:?the TPU type of the cluster, e.g. TYPE=v5litepod-16}"
   : "${IMAGE:?e.g. IMAGE=us-docker.pkg.dev/my-project/my-repository/fusar-jax}"
   : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
   workdir="$(mounted "$WORKDIR")"
-  command="$(quoted python -u -m fusar_jax.train "$@" \
-    --workdir="$workdir" --preempted_exit=75)"
-  # A preempted process ends with 75, so a restart "on user code failure" it is.
+  deadline=DEADLINE
+  [[ -n "$DRY_RUN" ]] || deadline="$(($(date +%s) + ${HOURS:-168} * 3600))"
+  # XPK sends SIGTERM to its child, which has to be the command, not a shell.
+  # At the deadline, also one that passed before a restart, `timeout` ends with
+  # a code that the JobSet does not restart.
+  command="exec timeout \$(($deadline - \$(date +%s))) $(
+    quoted python -u -m fusar_jax.train "$@" \
+      --workdir="$workdir" --preempted_exit="$PREEMPTED"
+  )"
+  names="$(passed)"
+  if [[ -n "$names" ]]; then
+    # Names alone: XPK looks up the values, so that no command line shows them.
+    scratch
+    variables=(--env-file="$SCRATCH/environment")
+    if [[ -n "$DRY_RUN" ]]; then
+      echo "# $SCRATCH/environment: ${names//$'\n'/ }"
+    else
+      echo "$names" >"$SCRATCH/environment"
+    fi
+  fi
+  # Of itself the JobSet restarts 42 and 127 to 255 alone.
   on_cluster workload create --workload="$NAME" --tpu-type="$TYPE" \
     --docker-image="$IMAGE" --command="$command" \
-    --max-restarts="${RESTARTS:-100}" \
-    --restart-on-user-code-failure \
-    --termination-grace-period-seconds="${GRACE:-120}"
+    --max-restarts="${RESTARTS:-10}" \
+    --restart-on-exit-codes="$PREEMPTED,$PEER_LOST" \
+    --termination-grace-period-seconds="${GRACE:-120}" \
+    ${variables[@]+"${variables[@]}"}
 }
 
 stop() {
@@ -85,11 +148,18 @@ stop() {
   on_cluster workload delete --workload="$NAME" --force
 }
 
+status() {
+  : "${NAME:?the name of the run}"
+  on_cluster workload list --filter-by-job="$NAME"
+}
+
 logs() {
   : "${NAME:?the name of the run}"
-  execute gcloud container clusters get-credentials "$CLUSTER" "${place[@]}"
-  execute kubectl logs --follow --prefix --max-log-requests=64 \
-    --selector="jobset.sigs.k8s.io/jobset-name=$NAME"
+  # The cluster is regional.
+  execute gcloud container clusters get-credentials "$CLUSTER" \
+    --project="$PROJECT" --location="$(region)"
+  execute kubectl logs --follow --prefix --tail=-1 --max-log-requests=64 \
+    --container=jax-tpu --selector="jobset.sigs.k8s.io/jobset-name=$NAME"
 }
 
 delete() {
@@ -101,7 +171,8 @@ list() {
 }
 
 case "$what" in
-  create | image | stop | delete | list | logs) "$what" ;;
+  create | repository | image | delete) "$what" ;;
+  status | logs | list | stop) "$what" ;;
   run) run "$@" ;;
   *) usage ;;
 esac

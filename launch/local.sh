@@ -16,16 +16,12 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
 
-if [[ "${1:-}" == --dry-run ]]; then
-  DRY_RUN=1
-  shift
-fi
+set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 [[ "${1:-}" =~ ^[1-9][0-9]*$ && $# -gt 1 ]] || usage
 processes="$1"
 shift
 python="${PYTHON:-python}"
 restarts="${RESTARTS:-0}"
-PREEMPTED=75
 
 free_port() {
   "$python" -c 'import socket
@@ -71,7 +67,7 @@ stop() {
 }
 
 # run ARGUMENTS: all processes once. Returns the worst of their exit codes: a
-# failure before a preemption before 0.
+# failure before a lost peer before a preemption before 0.
 run() {
   local index child worst=0
   children=()
@@ -82,9 +78,7 @@ run() {
   trap stop TERM INT
   for child in "${children[@]}"; do
     await "$child"
-    if ((worst == 0 || (CODE != 0 && CODE != PREEMPTED))); then
-      worst="$CODE"
-    fi
+    worst="$(worst <<<"$worst"$'\n'"$CODE")"
   done
   return "$worst"
 }

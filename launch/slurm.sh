@@ -2,7 +2,7 @@
 # GPUs of a Slurm cluster: one process per GPU, or per node.
 #
 #   launch/slurm.sh [--dry-run] run ARGUMENTS OF fusar_jax.train
-#   launch/slurm.sh [--dry-run] stop | delete | logs | list
+#   launch/slurm.sh [--dry-run] stop | delete | logs | status | list
 #
 # A job that is preempted, or near its time limit, saves and is queued again
 # under its number; it resumes from its workdir. `stop` lets it save and ends it;
@@ -17,12 +17,11 @@
 #   PER      gpu (default) or node: what gets a process
 #   PYTHON   that all nodes see (default python)
 #   GRACE    seconds before the time limit in which to save (default 120)
+#   RESTARTS how often the job is queued again (default 100)
 #   SBATCH   more options, e.g. SBATCH='--partition=gpu --time=1-00:00:00'
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
-
-PREEMPTED=75
 
 # What Slurm runs, on the first node: job PROCESSES_PER_NODE COMMAND...
 job() {
@@ -33,6 +32,10 @@ job() {
       hosts+="${hosts:+,}$node"
     done
   done
+  # Since 22.05 srun does not take --cpus-per-task over from sbatch.
+  if [[ -n "${SLURM_CPUS_PER_TASK:-}" ]]; then
+    export SRUN_CPUS_PER_TASK="${SRUN_CPUS_PER_TASK:-$SLURM_CPUS_PER_TASK}"
+  fi
   # Bound to its GPU a process would number it 0; JAX takes the SLURM_LOCALID-th.
   # A process that has saved must not take the others with it.
   FUSAR_HOSTS="$hosts" srun --label --distribution=block --gpu-bind=none \
@@ -43,7 +46,12 @@ job() {
   trap 'HEARD=1; stopping=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR2
   await "$child"
   if ((CODE == PREEMPTED)) && [[ -z "$stopping" ]]; then
-    scontrol requeue "$SLURM_JOB_ID"
+    if ((${SLURM_RESTART_COUNT:-0} < ${RESTARTS:-100})); then
+      scontrol requeue "$SLURM_JOB_ID"
+    else
+      echo "slurm.sh: queued ${SLURM_RESTART_COUNT:-0} times, and no more;" \
+        "the same command resumes." >&2
+    fi
   fi
   exit "$CODE"
 }
@@ -78,21 +86,19 @@ run() {
     ${more[@]+"${more[@]}"} --wrap="exec $job"
 }
 
-if [[ "${1:-}" == --dry-run ]]; then
-  DRY_RUN=1
-  shift
-fi
+set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 (($# > 0)) || usage
 what="$1"
 shift
 case "$what" in
-  run | stop | delete | logs) : "${NAME:?a name for the job, e.g. NAME=stage1}" ;;
+  run | stop | delete | logs | status) : "${NAME:?a name for the job, e.g. NAME=stage1}" ;;
 esac
 case "$what" in
   job | run) "$what" "$@" ;;
   stop) execute scancel --signal=USR2 --batch --name="$NAME" --me ;;
   delete) execute scancel --name="$NAME" --me ;;
   logs) execute tail -n +1 -F "$NAME.log" ;;
+  status) execute squeue --me --name="$NAME" ;;
   list) execute squeue --me ;;
   *) usage ;;
 esac

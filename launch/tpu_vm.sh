@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A slice of Cloud TPU as a queued resource: one process per host.
 #
-#   launch/tpu_vm.sh [--dry-run] create | setup | stop | delete | list | state
+#   launch/tpu_vm.sh [--dry-run] create | setup | status | stop | delete | list
 #   launch/tpu_vm.sh [--dry-run] logs [WORKER]
 #   launch/tpu_vm.sh [--dry-run] run   ARGUMENTS OF fusar_jax.train
 #   launch/tpu_vm.sh [--dry-run] watch ARGUMENTS OF fusar_jax.train
@@ -9,29 +9,41 @@
 # `run` starts the command on all workers and returns. `watch` does everything:
 # it creates the slice if there is none, sets it up, runs, and when the slice is
 # preempted deletes what is left of it, queues again, and runs the same command,
-# which resumes from its workdir. It ends with the run.
+# which resumes from its workdir. It ends with the run, or at one of the limits
+# below. Started beside a run that is going on, it watches that one.
 #
 # To be given (environment):
-#   PROJECT, ZONE  of Google Cloud
-#   NAME           of the slice
-#   TYPE           accelerator type, e.g. v5litepod-16, v5p-32, v6e-16 (create)
-#   WORKDIR        gs://BUCKET/PATH of the run (setup, run, watch)
+#   PROJECT, ZONE    of Google Cloud
+#   NAME             of the slice
+#   TYPE             accelerator type, e.g. v5litepod-16, v5p-32, v6e-16
+#                    (create, watch)
+#   WORKDIR          gs://BUCKET/PATH of the run (setup, run, watch)
 # May be given:
-#   CAPACITY       spot (default), on-demand, or the name of a reservation
-#   RUNTIME        software version; default: the one for TYPE
-#   RESTARTS       of a run that fails while its slice is well (default 3)
-#   SECONDS_APART  between two looks of `watch` (default 60)
+#   CAPACITY         spot (default), on-demand, reserved, or the name of a
+#                    reservation
+#   RUNTIME          software version; default: the one for TYPE
+#   SERVICE_ACCOUNT  of the machines (default: that of Compute Engine)
+#   VALID_FOR        how long the slice may be waited for (default 24h)
+#   PASS             variables that the run gets from here, as patterns (default
+#                    'LIBTPU_INIT_ARGS HF_TOKEN JAX_*' but JAX_PLATFORMS)
+# Limits of `watch`:
+#   AUTODOWN         1: the slice is deleted when watch ends, however it ends but
+#                    by Ctrl-C or SIGTERM
+#   ATTEMPTS         slices created, and starts of the run (default 10 each)
+#   RESTARTS         of a run that fails while its slice is well (default 3)
+#   HOURS            in all; then the run is stopped, and saves (default 168)
+#   SECONDS_APART    between two looks (default 60)
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
 
 MOUNT=bucket # In the checkout of each worker, where the command runs.
-PREEMPTED=75
+# Looks or deletions that fail in a row, before watch gives up.
+FAILED_LOOKS=30
+# In which a stopped run has to save.
+STOP_SECONDS=600
 
-if [[ "${1:-}" == --dry-run ]]; then
-  DRY_RUN=1
-  shift
-fi
+set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 (($# > 0)) || usage
 what="$1"
 shift
@@ -46,8 +58,23 @@ tpus() {
   execute gcloud compute tpus "$1" "$2" "${@:3}" "${place[@]}"
 }
 
-on_all() {
-  tpus tpu-vm ssh "$NAME" --worker=all --command="$1"
+# on WORKERS COMMAND: over ssh; a connection that is dead ends after five minutes.
+on() {
+  tpus tpu-vm ssh "$NAME" --worker="$1" --command="$2" \
+    --ssh-flag=-oServerAliveInterval=30 --ssh-flag=-oServerAliveCountMax=10
+}
+
+# To several workers gcloud does not copy while an ssh-agent lacks its key.
+agent_has_key() {
+  local key="$HOME/.ssh/google_compute_engine" print
+  [[ -n "${SSH_AUTH_SOCK:-}" && -e "$key" ]] || return 0
+  print="$(ssh-keygen -lf "$key" | cut -d' ' -f2)"
+  ssh-add -l 2>/dev/null | grep -qF "$print" || execute ssh-add "$key"
+}
+
+# copy FILE DESTINATION: to all workers.
+copy() {
+  agent_has_key && tpus tpu-vm scp "$1" "$NAME:$2" --worker=all
 }
 
 # https://cloud.google.com/tpu/docs/runtimes
@@ -66,17 +93,25 @@ runtime() {
 
 create() {
   : "${TYPE:?an accelerator type, e.g. TYPE=v5litepod-16}"
-  local version capacity
-  version="${RUNTIME:-$(runtime)}"
+  local version track=() capacity=()
+  version="${RUNTIME:-$(runtime)}" || return
   case "${CAPACITY:-spot}" in
-    spot) capacity=(--spot) ;;
-    on-demand) capacity=() ;;
-    *) capacity=(--reservation="$CAPACITY") ;;
+    spot | reserved) capacity=(--"${CAPACITY:-spot}") ;;
+    on-demand) ;;
+    *)
+      # The name of a reservation is known to the alpha track alone.
+      track=(alpha)
+      capacity=(--reserved --reservation="$CAPACITY")
+      ;;
   esac
-  tpus queued-resources create "$NAME" --node-id="$NAME" \
+  [[ -z "${SERVICE_ACCOUNT:-}" ]] ||
+    capacity+=(--service-account="$SERVICE_ACCOUNT")
+  execute gcloud ${track[@]+"${track[@]}"} compute tpus queued-resources \
+    create "$NAME" --node-id="$NAME" \
     --accelerator-type="$TYPE" --runtime-version="$version" \
     --scopes=https://www.googleapis.com/auth/cloud-platform \
-    ${capacity[@]+"${capacity[@]}"}
+    --valid-until-duration="${VALID_FOR:-24h}" \
+    ${capacity[@]+"${capacity[@]}"} "${place[@]}"
 }
 
 # Of the queued resource: WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, FAILED,
@@ -91,96 +126,200 @@ delete() {
 }
 
 setup() {
-  local archive=fusar_jax.tar
   : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
-  execute git --git-dir="$(dirname "$0")/../.git" archive --format=tar \
-    --prefix=fusar_jax/ --output="$archive" HEAD &&
-    tpus tpu-vm scp "$archive" "$NAME:" --worker=all &&
-    execute rm "$archive" &&
-    on_all "tar -xf $archive" &&
-    on_all "fusar_jax/launch/worker.sh setup $(bucket "$WORKDIR")"
+  # First of all, for the checkout of a run that is going on is not replaced.
+  on all "$(if_set_up 'fusar_jax/launch/worker.sh idle' :)" &&
+    scratch &&
+    execute git --git-dir="$(dirname "$0")/../.git" archive --format=tar \
+      --prefix=fusar_jax/ --output="$SCRATCH/fusar_jax.tar" HEAD &&
+    copy "$SCRATCH/fusar_jax.tar" '' &&
+    on all 'tar -xf fusar_jax.tar' &&
+    on all "timeout 30m fusar_jax/launch/worker.sh setup $(
+      bucket_of "$WORKDIR"
+    )"
 }
 
 run() {
   local command workdir
   (($# > 0)) || usage
   : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
-  workdir="$(mounted "$WORKDIR")"
+  workdir="$(mounted "$WORKDIR")" || return
   command="$(quoted venv/bin/python -u -m fusar_jax.train "$@" \
     --workdir="$workdir" --preempted_exit="$PREEMPTED")"
-  on_all "fusar_jax/launch/worker.sh run $command"
+  environment &&
+    copy "$SCRATCH/environment" fusar_jax/environment &&
+    on all "fusar_jax/launch/worker.sh run $command"
+}
+
+# environment: writes the variables that the run gets into a file, so that no
+# command line shows a token.
+environment() {
+  local name names
+  names="$(passed)"
+  scratch || return
+  if [[ -n "$DRY_RUN" ]]; then
+    echo "# $SCRATCH/environment: ${names//$'\n'/ }"
+    return
+  fi
+  for name in $names; do
+    echo "$name=${!name@Q}"
+  done >"$SCRATCH/environment"
 }
 
 # All processes save, and stop at one step.
 stop() {
-  on_all 'fusar_jax/launch/worker.sh stop'
+  on all 'fusar_jax/launch/worker.sh stop'
 }
 
 logs() {
-  tpus tpu-vm ssh "$NAME" --worker="${1:-0}" --command='tail -n +1 -F fusar_jax/run/log'
+  on "${1:-0}" 'tail -n +1 -F fusar_jax/run/log'
 }
 
-# Exit codes of all workers, one a line, or "running".
+status() {
+  state
+  on all "$(if_set_up 'fusar_jax/launch/worker.sh status' 'echo new')"
+}
+
+# if_set_up COMMAND OTHER: shell that does one where the checkout is.
+if_set_up() {
+  echo "if [ -e fusar_jax/launch/worker.sh ]; then $1; else $2; fi"
+}
+
+# Exit codes of all workers, one a line, or "running", or "new".
 codes() {
-  on_all 'fusar_jax/launch/worker.sh code'
+  on all "$(if_set_up 'fusar_jax/launch/worker.sh code' 'echo new')"
 }
 
-# worst CODES: a failure before a preemption before 0; nothing while one runs.
-worst() {
-  [[ "$1" != *running* ]] || return 0
-  awk -v preempted="$PREEMPTED" '
-    $1 != 0 && (worst == 0 || worst == preempted) { worst = $1 }
-    END { print worst + 0 }' <<<"$1"
+say() {
+  echo "tpu_vm.sh: $*" >&2
 }
 
 watch() {
-  local restarts="${RESTARTS:-3}" begun='' now code
+  local attempts="${ATTEMPTS:-10}" restarts="${RESTARTS:-3}"
+  local creates=0 starts=0 looks=0 begun='' now found code
   if [[ -n "$DRY_RUN" ]]; then
     state
     echo '# none:' && create
-    echo '# ACTIVE:' && setup && run "$@"
+    echo '# ACTIVE:' && codes && setup && run "$@"
     echo '# ACTIVE, and begun:' && codes
     echo '# SUSPENDED or FAILED:' && delete
     echo '# and again, until the codes are all 0'
     return
   fi
+  (($# > 0)) || usage
+  : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
+  : "${TYPE:?an accelerator type, e.g. TYPE=v5litepod-16}"
+  mounted "$WORKDIR" >/dev/null
+  SECONDS=0
+  trap 'say "watch ends, the run goes on; $(billed)"; exit 130' INT TERM
   while true; do
-    # Whatever fails here is tried again: the network is not the run.
-    if now="$(state)"; then
-      case "$now" in
-        '')
-          begun=''
-          create || true
-          ;;
-        SUSPENDED | FAILED)
-          begun=''
-          delete || true
-          ;;
-        ACTIVE)
-          if [[ -z "$begun" ]]; then
-            if setup && run "$@"; then
-              begun=1
-            fi
-          elif code="$(codes)" && code="$(worst "$code")" &&
-            [[ -n "$code" ]]; then
-            begun=''
-            if ((code == 0)); then
-              echo "The run is done; \`$0 delete\` gives the slice back." >&2
-              return
-            elif ((code != PREEMPTED && restarts-- == 0)); then
-              echo "Exit code $code; \`$0 logs\` tells why." >&2
-              return "$code"
-            fi
-          fi
-          ;;
-      esac
+    if ((SECONDS >= ${HOURS:-168} * 3600)); then
+      stop_and_save
+      finish 124 "${HOURS:-168} hours are over, HOURS allows more."
     fi
-    sleep "${SECONDS_APART:-60}"
+    if ((looks == FAILED_LOOKS)); then
+      finish 1 "$looks commands failed in a row, see above."
+    fi
+    # A look that fails is repeated: the network is not the run.
+    if ! now="$(state)"; then
+      looks=$((looks + 1))
+      pause
+      continue
+    fi
+    case "$now" in
+      '')
+        begun=''
+        looks=0
+        ((creates++ < attempts)) ||
+          finish 1 "$attempts slices were asked for, ATTEMPTS allows more."
+        create || say "attempt $creates of $attempts to create failed."
+        ;;
+      SUSPENDED | FAILED)
+        begun=''
+        if delete; then looks=0; else looks=$((looks + 1)); fi
+        ;;
+      SUSPENDING)
+        begun=''
+        ;;
+      ACTIVE)
+        if ! found="$(codes)"; then
+          looks=$((looks + 1))
+        elif [[ "$found" == *running* ]]; then
+          looks=0
+          [[ -n "$begun" ]] || say 'a run is going on; watching it.'
+          begun=1
+        elif [[ -z "$begun" ]]; then
+          looks=0
+          ((starts++ < attempts)) ||
+            finish 1 "the run was started $attempts times, ATTEMPTS allows more."
+          if setup && run "$@"; then
+            begun=1
+          else
+            say "attempt $starts of $attempts to set up and start failed."
+          fi
+        else
+          begun=''
+          looks=0
+          # A new machine in the place of one that was lost.
+          code="$(worst <<<"${found//new/$PEER_LOST}")"
+          case "$code" in
+            0) finish 0 'the run is done.' ;;
+            "$PREEMPTED" | "$PEER_LOST") say "exit code $code; starting again." ;;
+            *)
+              ((restarts-- > 0)) || finish "$code" "exit code $code."
+              say "exit code $code; starting again, $restarts more allowed."
+              ;;
+          esac
+        fi
+        ;;
+      *) looks=0 ;;
+    esac
+    pause
   done
 }
 
+pause() {
+  sleep "${SECONDS_APART:-60}"
+}
+
+billed() {
+  echo "the slice is billed until \`$0 delete\`."
+}
+
+# stop_and_save: returns when no process runs, or after STOP_SECONDS.
+stop_and_save() {
+  local end=$((SECONDS + STOP_SECONDS)) found
+  stop || return 0
+  while ((SECONDS < end)); do
+    if found="$(codes)" && [[ "$found" != *running* ]]; then
+      return
+    fi
+    pause
+  done
+}
+
+# finish CODE REASON: ends watch, and with AUTODOWN the slice.
+finish() {
+  local try
+  say "$2"
+  # With the slice its logs go.
+  (($1 == 0)) || on all 'tail -n 50 fusar_jax/run/log' >&2 || true
+  if [[ "${AUTODOWN:-}" != 1 ]]; then
+    say "$(billed)"
+    exit "$1"
+  fi
+  for ((try = 1; try <= FAILED_LOOKS; try++)); do
+    if delete; then
+      exit "$1"
+    fi
+    pause
+  done
+  say "the slice could not be deleted; $(billed)"
+  exit 1
+}
+
 case "$what" in
-  create | setup | delete | stop | state) "$what" ;;
+  create | setup | delete | stop | state | status) "$what" ;;
   run | watch | logs) "$what" "$@" ;;
   list)
     tpus queued-resources list

@@ -4,15 +4,33 @@
 #   worker.sh setup BUCKET   installs the checkout it lies in, mounts the bucket
 #   worker.sh run COMMAND... starts it, detached, in the checkout
 #   worker.sh stop           SIGTERM: it saves, and stops
-#   worker.sh code           its exit code, or "running"
+#   worker.sh code           its exit code, or "running"; 76 where it has none
+#   worker.sh idle           fails while it runs
+#   worker.sh status         host, code and the last line of the log
 set -euo pipefail
 
 # Everything is in the checkout: venv/, bucket/, and of the command run/.
 cd "$(dirname "$0")/.."
 
+# The system of a new machine may be updating itself, with the lock on packages.
+apt() {
+  local try
+  for try in 1 2 3 4 5; do
+    sudo apt-get -q -o DPkg::Lock::Timeout=120 "$@" && return
+    echo "$(hostname): apt-get $1 failed ($try of 5)." >&2
+    sleep "${SECONDS_APART:-10}"
+  done
+  return 1
+}
+
 setup() {
-  # The machines' own Python may be older than ours.
-  python3 -m pip install --quiet --user uv
+  # Under a run that is going on, nothing is changed.
+  idle
+  # JAX asks for it on v5e and newer: the runtime starts and ends faster.
+  echo always |
+    sudo tee /sys/kernel/mm/transparent_hugepage/enabled >/dev/null || true
+  # The machines' own Python may be older than ours, and not want packages.
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
   local uv="$HOME/.local/bin/uv"
   [[ -e venv ]] || "$uv" venv --quiet --python 3.12 venv
   "$uv" pip install --quiet --python venv/bin/python \
@@ -24,8 +42,8 @@ setup() {
     curl -fsS "$url/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
     echo "deb [signed-by=$key] $url gcsfuse-$(lsb_release -cs) main" |
       sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-    sudo apt-get -q update
-    sudo apt-get -qy install gcsfuse
+    apt update
+    apt -y install gcsfuse
   fi
   mkdir -p bucket
   # A checkpoint is a folder that is renamed when it is whole, and what one host
@@ -36,30 +54,59 @@ setup() {
 
 run() {
   mkdir -p run
-  if [[ "$(code)" == running ]]; then
-    echo "$(hostname): a run is going on; stop it first." >&2
-    return 1
+  idle
+  rm -f run/code run/pid
+  # What tpu_vm.sh passes on, e.g. LIBTPU_INIT_ARGS.
+  if [[ -e environment ]]; then
+    set -a
+    # shellcheck source=/dev/null
+    . ./environment
+    set +a
   fi
-  rm -f run/code
   # shellcheck disable=SC2016 # It is the inner shell that expands.
-  setsid nohup bash -c '"$@" & echo $! >run/pid; wait $!; echo $? >run/code' \
-    run "$@" >run/log 2>&1 </dev/null &
+  setsid nohup bash -c '"$@" &
+    echo "$! $(cat /proc/sys/kernel/random/boot_id)" >run/pid
+    wait $!; echo $? >run/code' run "$@" >run/log 2>&1 </dev/null &
+  local try
+  for ((try = 0; try < 100; try++)); do
+    [[ ! -s run/pid ]] || return 0
+    sleep 0.1
+  done
+  echo "$(hostname): the command did not start." >&2
+  return 1
+}
+
+# pid: of the command while it runs. After a restart of the machine another
+# process may have its number.
+pid() {
+  local pid boot
+  [[ -s run/pid ]] && read -r pid boot <run/pid &&
+    [[ "$boot" == "$(cat /proc/sys/kernel/random/boot_id)" ]] &&
+    kill -0 "$pid" 2>/dev/null && echo "$pid"
 }
 
 code() {
   if [[ -e run/code ]]; then
     cat run/code
-  elif [[ -e run/pid ]] && kill -0 "$(cat run/pid)" 2>/dev/null; then
+  elif pid >/dev/null; then
     echo running
   else
-    echo 1 # It never began, or the host was started again.
+    echo 76 # It never began, or the host was started again: try once more.
+  fi
+}
+
+idle() {
+  if [[ "$(code)" == running ]]; then
+    echo "$(hostname): a run is going on; stop it first." >&2
+    return 1
   fi
 }
 
 case "${1:-}" in
   setup | run) "$@" ;;
-  stop) [[ "$(code)" != running ]] || kill -TERM "$(cat run/pid)" ;;
-  code) code ;;
+  stop) [[ "$(code)" != running ]] || kill -TERM "$(pid)" ;;
+  code | idle) "$1" ;;
+  status) echo "$(hostname): $(code) | $(tail -n 1 run/log 2>/dev/null)" ;;
   *)
     sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0" >&2
     exit 2

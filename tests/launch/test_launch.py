@@ -1,14 +1,18 @@
 """The launchers: their commands, to the letter, and what they do on failures.
 
-No cloud is here. What can run runs: `worker.sh` and `local.sh` for real;
-`tpu_vm.sh watch` and the Slurm job against commands that answer from a script.
+No cloud is here. What can run runs: `worker.sh` and `local.sh` for real, the
+Slurm job against commands that answer from a script. test_watch.py: a slice
+that is simulated; test_parsers.py: the tools read these commands.
 """
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -29,10 +33,13 @@ GIVEN = {
   "GPUS": "4",
 }
 TRAIN = [
-  "--config=configs/stage1.py:model=init",
+  "--config=configs/stage1.py",
   "--config.init=bucket/Qwen2.5-VL-7B-Instruct",
   "--config.data.train=bucket/it's here/manifest.jsonl",
 ]
+ACCOUNT = "fusar@my-project.iam.gserviceaccount.com"
+# To be passed on, but for the last.
+PASSED = {"HF_TOKEN": "secret", "JAX_DEBUG_NANS": "1", "JAX_PLATFORMS": "cpu"}
 LOCAL = ["--config=configs/stage0_tiny.py", "--workdir=runs/a"]
 # Script -> (variables beside GIVEN, arguments).
 CASES = {
@@ -40,11 +47,15 @@ CASES = {
     ({}, ["create"]),
     ({"TYPE": "v6e-16", "CAPACITY": "on-demand"}, ["create"]),
     ({"TYPE": "v5p-32", "CAPACITY": "my-reservation"}, ["create"]),
-    ({"TYPE": "v4-32"}, ["create"]),
+    (
+      {"TYPE": "v4-32", "CAPACITY": "reserved", "SERVICE_ACCOUNT": ACCOUNT},
+      ["create"],
+    ),
     ({}, ["setup"]),
-    ({}, ["run", *TRAIN]),
+    (PASSED, ["run", *TRAIN]),
     ({}, ["watch", *TRAIN]),
     ({}, ["state"]),
+    ({}, ["status"]),
     ({}, ["logs"]),
     ({}, ["logs", "all"]),
     ({}, ["stop"]),
@@ -53,13 +64,26 @@ CASES = {
   ],
   "gke": [
     ({}, ["create"]),
-    ({"CAPACITY": "my-reservation"}, ["create"]),
+    (
+      {"CAPACITY": "my-reservation", "SERVICE_ACCOUNT": ACCOUNT},
+      ["create"],
+    ),
+    ({"SERVICE_ACCOUNT": ACCOUNT}, ["repository"]),
     ({}, ["image"]),
-    ({}, ["run", *TRAIN]),
+    (PASSED, ["run", *TRAIN]),
+    ({}, ["status"]),
     ({}, ["logs"]),
     ({}, ["list"]),
     ({}, ["stop"]),
     ({}, ["delete"]),
+  ],
+  "project": [
+    ({}, ["services"]),
+    ({}, ["account"]),
+    ({}, ["bucket"]),
+    ({}, ["weights", "Qwen/Qwen2.5-VL-7B-Instruct"]),
+    ({}, ["quota"]),
+    ({}, ["delete", "my-bucket"]),
   ],
   "slurm": [
     ({"WORKDIR": "runs/stage1"}, ["run", *TRAIN]),
@@ -68,6 +92,7 @@ CASES = {
       ["run", *LOCAL[:1]],
     ),
     ({}, ["logs"]),
+    ({}, ["status"]),
     ({}, ["list"]),
     ({}, ["stop"]),
     ({}, ["delete"]),
@@ -88,6 +113,10 @@ def test_dry_runs_print_these_commands(script):
     out = _launch(script, "--dry-run", *arguments, **GIVEN | variables)
     assert out.returncode == 0, out.stderr
     assert out.stderr == ""
+    # Behind the arguments of the train command as well.
+    behind = _launch(script, *arguments, "--dry-run", **GIVEN | variables)
+    assert behind.stdout == out.stdout
+    assert "secret" not in out.stdout
     words = [f"{k}={v}" for k, v in variables.items()]
     line = subprocess.list2cmdline([*words, f"launch/{script}.sh", *arguments])
     told.append(f"$ {line}\n{out.stdout}")
@@ -95,6 +124,67 @@ def test_dry_runs_print_these_commands(script):
   if os.environ.get("FUSAR_WRITE_GOLDEN"):
     golden.write_text(text)
   assert text == golden.read_text()
+
+
+def test_the_readme_can_be_walked():
+  """Each launcher of its bash blocks, in their order, as a dry run."""
+  text = (ROOT / "launch" / "README.md").read_text()
+  blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.S))
+  lines = textwrap.dedent(blocks).replace("\\\n", " ").splitlines()
+  lines = [line.strip() for line in lines]
+  calls = [line for line in lines if "launch/" in line]
+  exports = [line for line in lines if line.startswith("export ")]
+  assert len(calls) > 15
+  script = [
+    line.replace(".sh ", ".sh --dry-run ", 1)
+    for line in lines
+    if line in calls or line in exports
+  ]
+  out = subprocess.run(
+    ["bash", "-euc", "\n".join(script)],
+    cwd=ROOT,
+    env=_environment(),
+    capture_output=True,
+    text=True,
+  )
+  assert out.returncode == 0, out.stderr
+  assert out.stderr == ""
+  for name in CASES:
+    assert f"launch/{name}.sh" in text
+  # Steps 2 to 8, GKE and Slurm.
+  for words in ("services enable", "service-accounts create", "hf download",
+                "quotas info", "queued-resources create", "worker.sh status",
+                "queued-resources delete", "storage rm", "docker build",
+                "workload create", "cluster delete", "sbatch"):  # fmt: skip
+    assert words in out.stdout, words
+
+
+@pytest.mark.parametrize(
+  ("script", "arguments"),
+  [
+    (script, arguments)
+    for script in ("gke", "project", "tpu_vm")
+    for variables, arguments in CASES[script]
+    if arguments[0] != "watch" and not variables
+  ],
+)
+def test_a_script_stops_at_the_first_command_that_fails(
+  tmp_path, script, arguments
+):
+  dry = _launch(script, "--dry-run", *arguments, **GIVEN).stdout
+  count = len([x for x in dry.splitlines() if not x.startswith("#")])
+  tools = ("gcloud", "xpk", "docker", "kubectl", "hf", "git")
+  for tool in tools:
+    _command(tmp_path, tool, 'echo "$0" >>did', "(($(wc -l <did) != FAILING))")
+  for failing in range(1, count + 1):
+    (tmp_path / "did").write_text("")
+    out = _launch(
+      script, *arguments, folder=tmp_path, path=tmp_path,
+      FAILING=str(failing), TMPDIR=str(tmp_path), **GIVEN,
+    )  # fmt: skip
+    assert out.returncode != 0
+    assert len((tmp_path / "did").read_text().splitlines()) == failing
+  assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -122,6 +212,7 @@ def test_shellcheck_finds_nothing():
     ("tpu_vm", ["create"], "NAME"),
     ("tpu_vm", ["create"], "TYPE"),
     ("tpu_vm", ["run", "--config=c.py"], "WORKDIR"),
+    ("project", ["bucket"], "BUCKET"),
     ("gke", ["create"], "BUCKET"),
     ("gke", ["run", "--config=c.py"], "IMAGE"),
     ("slurm", ["run", "--config=c.py"], "GPUS"),
@@ -161,95 +252,95 @@ def test_a_worker_keeps_log_and_exit_code(tmp_path):
       [launch / "worker.sh", *arguments], capture_output=True, text=True
     )
 
-  worker("run", "bash", "-c", 'echo "saved it"; exit 75')
+  assert worker("code").stdout == "76\n"  # Lost, or never begun.
+  (tmp_path / "environment").write_text("HF_TOKEN='it'\n")
+  worker("run", "bash", "-c", 'echo "saved $HF_TOKEN"; exit 75')
   _until(lambda: worker("code").stdout == "75\n")
   assert (tmp_path / "run" / "log").read_text() == "saved it\n"
+  assert worker("status").stdout.endswith(": 75 | saved it\n")
+  assert worker("idle").returncode == 0
 
   worker("run", "sleep", "60")
   _until(lambda: worker("code").stdout == "running\n")
   second = worker("run", "sleep", "60")
   assert second.returncode == 1
   assert "a run is going on" in second.stderr
+  # Nothing is installed under it.
+  assert worker("setup", "my-bucket").stderr == second.stderr
+  assert not (tmp_path / "venv").exists()
   worker("stop")
   _until(lambda: worker("code").stdout == f"{128 + signal.SIGTERM}\n")
 
-
-# What `gcloud` says in turn to "what state", and to "what codes".
-PREEMPTED_TWICE = {
-  "list": [
-    "",
-    "PROVISIONING",
-    *["ACTIVE"] * 2,
-    "SUSPENDED",
-    "",
-    *["ACTIVE"] * 4,
-  ],
-  "code": ["running\nrunning", "75\n75", "0\n0"],
-}
-FAILING = {"list": ["ACTIVE"] * 9, "code": ["1\n0"] * 9}
+  # The machine was started again, and another process has the number.
+  (tmp_path / "run" / "code").unlink()
+  (tmp_path / "run" / "pid").write_text(f"{os.getpid()} another-boot\n")
+  assert worker("code").stdout == "76\n"
 
 
 @pytest.mark.parametrize(
-  ("answers", "code", "steps"),
-  [
-    # The first slice is taken away, in the second the run is preempted once.
-    (
-      PREEMPTED_TWICE,
-      0,
-      "create setup run delete create setup run setup run",
-    ),
-    (FAILING, 1, "setup run setup run"),
-  ],
+  ("codes", "worst"),
+  [("0 0", 0), ("0 75", 75), ("76 75", 76), ("76 1 76", 1), ("134 0 76", 134)],
 )
-def test_watch_brings_a_run_to_its_end(tmp_path, answers, code, steps):
-  for name, values in answers.items():
-    for i, value in enumerate(values):
-      (tmp_path / f"{name}.{i}").write_text(value)
-  _command(
-    tmp_path,
-    "gcloud",
-    'case "$*" in',
-    '  *"queued-resources list"*) kind=list ;;',
-    '  *"worker.sh code"*) kind=code ;;',
-    '  *) echo "$@" >>did; exit ;;',
-    "esac",
-    "n=$(cat $kind 2>/dev/null || echo 0)",
-    "echo $((n + 1)) >$kind",
-    "cat $kind.$n",
+def test_a_failure_counts_before_a_lost_peer(codes, worst):
+  out = subprocess.run(
+    ["bash", "-c", ". launch/commands.sh; worst <<<\"${CODES// /$'\\n'}\""],
+    cwd=ROOT,
+    env=_environment(CODES=codes),
+    capture_output=True,
+    text=True,
   )
-  _command(tmp_path, "git", "touch fusar_jax.tar")
-  variables = GIVEN | {"SECONDS_APART": "0.01", "RESTARTS": "1"}
-  out = _launch(
-    "tpu_vm", "watch", *TRAIN, folder=tmp_path, path=tmp_path, **variables
-  )
-  assert out.returncode == code, out.stderr
-  words = {
-    "queued-resources create": "create",
-    "queued-resources delete": "delete",
-    "worker.sh setup": "setup",
-    "worker.sh run": "run",
-  }
-  did = [
-    word
-    for line in (tmp_path / "did").read_text().splitlines()
-    for text, word in words.items()
-    if text in line
-  ]
-  assert did == steps.split()
+  assert out.stdout == f"{worst}\n", out.stderr
+
+
+def test_the_bucket_is_not_deleted_unless_it_is_named(tmp_path):
+  _command(tmp_path, "gcloud", "touch did")
+  again = {"folder": tmp_path, "path": tmp_path}
+  for arguments in (["delete"], ["delete", "another"]):
+    out = _launch("project", *arguments, **again, **GIVEN)
+    assert out.returncode == 2
+    assert "delete my-bucket" in out.stderr
+  assert not (tmp_path / "did").exists()
+
+
+def test_a_container_hands_sigterm_to_the_command(tmp_path):
+  """XPK runs the command in a subshell, and signals that."""
+  _command(tmp_path, "python", "trap 'echo saved; exit 75' TERM", "touch began",
+           "while :; do sleep 0.05; done")  # fmt: skip
+  dry = _launch("gke", "--dry-run", "run", "--config=c.py", **GIVEN).stdout
+  words = shlex.split(dry)
+  command = next(w for w in words if w.startswith("--command=")).partition("=")
+  assert "--restart-on-exit-codes=75,76" in words
+  for deadline, code in (("9999999999", 75), ("0", 125)):
+    text = command[2].replace("DEADLINE", deadline)
+    container = subprocess.Popen(
+      ["bash", "-c", f"({text}) & trap 'kill -TERM $!' TERM\n"
+       "while kill -0 $!; do sleep 0.1; done 2>/dev/null; wait $!"],
+      cwd=tmp_path, env=_environment(tmp_path), stderr=subprocess.PIPE,
+    )  # fmt: skip
+    if code == 75:
+      _until(lambda: (tmp_path / "began").exists())
+      container.terminate()
+    assert container.wait(30) == code
 
 
 @pytest.mark.parametrize(
-  ("told", "code", "requeued"),
-  [(None, 0, False), ("USR1", 75, True), ("USR2", 75, False), (None, 75, True)],
+  ("told", "code", "before", "requeued"),
+  [
+    (None, 0, "0", False),
+    ("USR1", 75, "0", True),
+    ("USR2", 75, "0", False),
+    (None, 75, "99", True),
+    (None, 75, "100", False),
+  ],
 )
 def test_a_slurm_job_is_queued_again_unless_told_to_stop(
-  tmp_path, told, code, requeued
+  tmp_path, told, code, before, requeued
 ):
-  """USR1: the time limit is near. USR2: `slurm.sh stop`."""
+  """USR1: the time limit is near. USR2: `slurm.sh stop`. Not for ever."""
   _command(
     tmp_path,
     "srun",
-    'echo "$FUSAR_HOSTS" >hosts; touch began',
+    'echo "$FUSAR_HOSTS $SRUN_CPUS_PER_TASK" >hosts; touch began',
     f"while [[ ! -e told && {told or ''!r} ]]; do sleep 0.05; done",
     f"exit {code}",
   )
@@ -264,7 +355,11 @@ def test_a_slurm_job_is_queued_again_unless_told_to_stop(
     [ROOT / "launch" / "slurm.sh", "job", "2", "true"],
     cwd=tmp_path,
     env=_environment(
-      tmp_path, SLURM_JOB_ID="7", SLURM_JOB_NODELIST="node[3-4]"
+      tmp_path,
+      SLURM_JOB_ID="7",
+      SLURM_JOB_NODELIST="node[3-4]",
+      SLURM_CPUS_PER_TASK="12",
+      SLURM_RESTART_COUNT=before,
     ),
   )
   _until(lambda: (tmp_path / "began").exists())
@@ -272,7 +367,7 @@ def test_a_slurm_job_is_queued_again_unless_told_to_stop(
     job.send_signal(getattr(signal, f"SIG{told}"))
   assert job.wait(30) == code
   assert (tmp_path / "requeued").exists() == requeued
-  assert (tmp_path / "hosts").read_text() == "node3,node3,node4,node4\n"
+  assert (tmp_path / "hosts").read_text() == "node3,node3,node4,node4 12\n"
 
 
 def test_a_pod_on_one_machine_is_started_again(tmp_path):

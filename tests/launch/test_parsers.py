@@ -1,0 +1,173 @@
+"""The tools' own parsers read every command that the launchers print.
+
+`make launch` runs them: gcloud, kubectl and sbatch without an account and
+without a server, which they miss only after they have read their arguments;
+XPK's parser in the environment that the target makes. The commands are those of
+the dry runs (the .txt files here) and of launch/README.md.
+
+What a parser has accepted is kept in parsed.txt, so that a machine without the
+tool still notices a flag that nobody has checked. After a change, on a machine
+with all tools: FUSAR_WRITE_GOLDEN=1 make launch JOBS=0.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PARSED = HERE / "parsed.txt"
+CONTROLLER = r"Unable to contact slurm controller"
+# What comes after the arguments were read.
+READ = {
+  "gcloud": r"do not currently have an active account|"
+  r"Did not find existing container at: weights|Docker configuration file "
+  r"updated|Go to the following link in your browser",
+  "kubectl": r"connection to the server .* was refused|connection refused",
+  "sbatch": CONTROLLER,
+  "srun": CONTROLLER,
+  "squeue": CONTROLLER,
+  "scancel": CONTROLLER,
+}
+XPK = """
+import argparse, json, sys
+from xpk.parser.core import set_parser
+parser = argparse.ArgumentParser(prog="xpk")
+set_parser(parser)
+for words in json.load(sys.stdin):
+  arguments = parser.parse_args(words)
+  assert callable(arguments.func), words
+"""
+VARIABLES = {
+  "PROJECT": "my-project",
+  "ZONE": "us-west4-a",
+  "BUCKET": "my-bucket",
+  "WORKDIR": "gs://my-bucket/runs/stage1",
+}
+
+
+def shape(words: list[str]) -> str:
+  """Tool, verbs and names of flags, e.g. "xpk cluster delete --zone"."""
+  verbs = []
+  for word in words:
+    if not re.fullmatch(r"[a-z][a-z-]*", word) or len(verbs) == 6:
+      break
+    verbs.append(word)
+  flags = sorted({w.partition("=")[0] for w in words if w.startswith("--")})
+  return " ".join((*verbs, *flags))
+
+
+def commands() -> dict[str, list[str]]:
+  """One command of each shape."""
+  lines = []
+  for name in ("tpu_vm", "gke", "slurm", "project"):
+    text = (HERE / f"{name}.txt").read_text()
+    lines += [x for x in text.splitlines() if x and x[0] not in "$#"]
+  # The job's own, with something to run.
+  job = (ROOT / "launch" / "slurm.sh").read_text().replace("\\\n", " ")
+  found = re.search(r'FUSAR_HOSTS="\$hosts" (srun .*?) "\$\{@:2\}"', job)
+  lines.append(f"{found[1]} true")
+  readme = (ROOT / "launch" / "README.md").read_text()
+  for block in re.findall(r"```bash\n(.*?)```", readme, re.S):
+    lines += block.replace("\\\n", " ").splitlines()
+  found = {}
+  for line in lines:
+    for name, value in VARIABLES.items():
+      line = line.replace(f"${name}", value)
+    words = shlex.split(line, comments=True)
+    if words and words[0] in (*READ, "xpk"):
+      found.setdefault(shape(words), words)
+  return found
+
+
+COMMANDS = commands()
+
+
+def test_every_command_was_read_by_its_tool_once():
+  """Holds on every machine; the next ones renew what they are held against."""
+  if os.environ.get("FUSAR_WRITE_GOLDEN"):
+    PARSED.write_text("\n".join(sorted(COMMANDS)) + "\n")
+  assert set(COMMANDS) == set(PARSED.read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", [x for x in COMMANDS if x[:4] != "xpk "])
+def test_the_tool_reads(name, tmp_path):
+  words = COMMANDS[name]
+  tool = _tool(words[0])
+  text = _answer([tool, *words[1:]], tmp_path)
+  assert re.search(READ[words[0]], text), text
+  # What it says of a flag that it does not know is something else.
+  if words[1] != "auth":
+    other = [tool, *words[1:], "--no-such-flag=1"]
+    assert not re.search(READ[words[0]], _answer(other, tmp_path))
+
+
+def test_xpk_reads():
+  python = _tool("xpk").parent / "python"
+  found = [words[1:] for words in COMMANDS.values() if words[0] == "xpk"]
+  assert len(found) > 5
+
+  def read(values):
+    return subprocess.run(
+      [python, "-c", XPK],
+      input=json.dumps(values),
+      capture_output=True,
+      text=True,
+    )
+
+  out = read(found)
+  assert out.returncode == 0, out.stderr
+  removed = [*found[-1], "--restart-on-user-code-failure"]
+  assert read([removed]).returncode == 2
+
+
+def _answer(command: list, home: Path) -> str:
+  """What a tool says that finds no account, no cluster and no settings."""
+  slurm = home / "slurm.conf"
+  found = _tool_folder().parent.glob("slurm/usr/lib/*/slurm-wlm")
+  plugins = str(next(found, home))
+  slurm.write_text(
+    "ClusterName=none\nSlurmctldHost=localhost\nAuthType=auth/none\n"
+    "GresTypes=gpu\nNodeName=localhost\nPartitionName=p Nodes=ALL\n"
+    f"MessageTimeout=3\nPluginDir={plugins}\n"
+  )
+  environment = {
+    "PATH": os.environ["PATH"],
+    "HOME": str(home),
+    "CLOUDSDK_CONFIG": str(home / "gcloud"),
+    "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+    "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false",
+    "SLURM_CONF": str(slurm),
+    "LD_LIBRARY_PATH": plugins,
+  }
+  out = subprocess.run(
+    command,
+    env=environment,
+    cwd=home,
+    stdin=subprocess.DEVNULL,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  return out.stdout + out.stderr
+
+
+def _tool_folder() -> Path:
+  folder = os.environ.get("FUSAR_LAUNCH_TOOLS")
+  if not folder:
+    pytest.skip("needs the tools of clouds and clusters: make launch")
+  return Path(folder)
+
+
+def _tool(name: str) -> Path:
+  places = os.pathsep.join((str(_tool_folder()), os.environ["PATH"]))
+  found = shutil.which(name, path=places)
+  if found is None:
+    pytest.skip(f"{name} is not here; parsed.txt keeps what it has read")
+  return Path(found)

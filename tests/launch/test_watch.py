@@ -1,0 +1,208 @@
+"""`tpu_vm.sh watch` on a slice that is simulated: it resumes, and it ends.
+
+A stand-in for `gcloud` keeps the state of one slice and the exit codes of its
+workers. Each of its commands can be made to fail: every loop of the script has
+to end by itself, and with AUTODOWN nothing may stay that is billed.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GIVEN = {
+  "PROJECT": "my-project",
+  "ZONE": "us-west4-a",
+  "NAME": "stage1",
+  "TYPE": "v5litepod-16",
+  "WORKDIR": "gs://my-bucket/runs/stage1",
+  "SECONDS_APART": "0.01",
+  "ATTEMPTS": "2",
+  "RESTARTS": "1",
+}
+# What happened goes to `did`, a word a command. A line of `states` or `codes`
+# replaces what the slice would answer; "-" leaves it.
+GCLOUD = r"""#!/usr/bin/env bash
+case "$*" in
+  *"queued-resources list"*) kind=list ;;
+  *"queued-resources create"*) kind=create ;;
+  *"queued-resources delete"*) kind=delete ;;
+  *"worker.sh code"*) kind=code ;;
+  *"worker.sh idle"*) kind=idle ;;
+  *"worker.sh setup"*) kind=setup ;;
+  *"worker.sh run"*) kind=run ;;
+  *"worker.sh stop"*) kind=stop ;;
+  *"tar -xf"*) kind=unpack ;;
+  *"tail -n 50"*) kind=log ;;
+  *scp*environment*) kind=environment ;;
+  *scp*) kind=copy ;;
+esac
+echo $kind >>did
+[[ " $FAILING " != *" $kind "* ]] || exit 1
+next() {
+  local line=-
+  if [[ -s $1 ]]; then
+    line="$(head -n 1 $1)"
+    sed -i 1d $1
+  fi
+  [[ $line == - ]] || echo "$line" >$2
+}
+touch state code
+case $kind in
+  list) next states state; cat state ;;
+  code) next codes code; tr ' ' '\n' <code ;;
+  create) echo "${CREATED:-ACTIVE}" >state; echo new new >code ;;
+  delete) : >state ;;
+  environment) cp "$5" sent ;;
+  run) echo "${ENDS:-running running}" >code ;;
+  stop) echo 75 75 >code ;;
+esac
+"""
+GIT = """#!/usr/bin/env bash
+echo git >>did
+[[ " $FAILING " != *" git "* ]] || exit 1
+for word in "$@"; do
+  [[ "$word" != --output=* ]] || touch "${word#--output=}"
+done
+"""
+SETUP = "idle git copy unpack setup"
+START = f"{SETUP} environment run"
+
+
+class Cloud:
+  """A folder with the stand-ins, where the script runs."""
+
+  def __init__(self, folder: Path):
+    self.folder = folder
+    for name, text in (("gcloud", GCLOUD), ("git", GIT)):
+      (folder / name).write_text(text)
+      (folder / name).chmod(0o755)
+    (folder / "tmp").mkdir()
+
+  def watch(self, **variables: str) -> subprocess.CompletedProcess:
+    variables = {
+      "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}",
+      "HOME": str(self.folder),
+      "TMPDIR": str(self.folder / "tmp"),
+      **GIVEN,
+      **variables,
+    }
+    out = subprocess.run(
+      [ROOT / "launch" / "tpu_vm.sh", "watch", "--config=c.py"],
+      cwd=self.folder,
+      env=variables,
+      capture_output=True,
+      text=True,
+      timeout=300,
+    )
+    assert list((self.folder / "tmp").iterdir()) == []
+    return out
+
+  def write(self, name: str, *lines: str) -> None:
+    (self.folder / name).write_text("".join(f"{line}\n" for line in lines))
+
+  def did(self, *without: str) -> str:
+    words = (self.folder / "did").read_text().split()
+    return " ".join(word for word in words if word not in without)
+
+
+@pytest.fixture
+def cloud(tmp_path) -> Cloud:
+  return Cloud(tmp_path)
+
+
+def test_a_preempted_run_is_brought_to_its_end(cloud):
+  """The first slice is taken away; in the second the run is preempted once."""
+  cloud.write("states", "-", "PROVISIONING", "ACTIVE", "-", "SUSPENDED")
+  cloud.write("codes", "-", "-", "-", "75 75", "-", "0 0")
+  out = cloud.watch(ATTEMPTS="3")
+  assert out.returncode == 0, out.stderr
+  assert cloud.did("list", "code") == (
+    f"create {START} delete create {START} {START}"
+  )
+  assert "the slice is billed until" in out.stderr
+
+
+def test_a_run_that_is_going_on_is_watched_and_not_touched(cloud):
+  cloud.write("state", "ACTIVE")
+  cloud.write("code", "running running")
+  cloud.write("codes", "-", "0 running", "0 0")
+  out = cloud.watch(AUTODOWN="1")
+  assert out.returncode == 0, out.stderr
+  assert cloud.did("list") == "code code code delete"
+  assert "watching it" in out.stderr
+
+
+@pytest.mark.parametrize(
+  ("ends", "code"),
+  [
+    # A failure is repeated RESTARTS times, what a lost host did ATTEMPTS times.
+    ("1 76", 1),
+    ("134 76", 134),
+    ("76 76", 1),
+    ("75 75", 1),
+    ("new 76", 1),
+  ],
+)
+def test_a_run_that_does_not_succeed_is_given_up(cloud, ends, code):
+  out = cloud.watch(ENDS=ends, AUTODOWN="1")
+  assert out.returncode == code, out.stderr
+  assert cloud.did("list", "code") == f"create {START} {START} log delete"
+
+
+@pytest.mark.parametrize(
+  "step",
+  [*START.split(), "list", "create", "code", "delete"],
+)
+def test_a_step_that_always_fails_ends_watch(cloud, step):
+  ends = "0 0" if step == "delete" else "running running"
+  out = cloud.watch(FAILING=step, AUTODOWN="1", ENDS=ends)
+  assert out.returncode == 1
+  did = cloud.did().split()
+  assert did.count(step) == {
+    "list": 30, "code": 30, "delete": 30
+  }.get(step, 2)  # fmt: skip
+  if step == "delete":
+    assert "could not be deleted" in out.stderr
+  else:
+    assert did[-1] == "delete"
+    assert (cloud.folder / "state").read_text() == ""
+
+
+def test_a_slice_that_never_comes_is_asked_for_so_often(cloud):
+  out = cloud.watch(CREATED="FAILED", AUTODOWN="1")
+  assert out.returncode == 1
+  assert cloud.did("list") == "create delete create delete log delete"
+  assert "ATTEMPTS allows more" in out.stderr
+
+
+def test_when_the_hours_are_over_the_run_saves_first(cloud):
+  cloud.write("state", "ACTIVE")
+  cloud.write("code", "running running")
+  out = cloud.watch(HOURS="0", AUTODOWN="1")
+  assert out.returncode == 124
+  assert cloud.did() == "stop code log delete"
+
+
+def test_the_run_gets_variables_that_no_command_shows(cloud):
+  cloud.write("codes", "-", "0 0")
+  out = cloud.watch(
+    HF_TOKEN="se'cret",
+    LIBTPU_INIT_ARGS="--a=1 --b=2",
+    JAX_PLATFORMS="cpu",
+    OTHER="1",
+  )
+  assert out.returncode == 0, out.stderr
+  assert "cret" not in out.stderr + out.stdout
+  shown = subprocess.run(
+    ["bash", "-c", '. ./sent; echo "$HF_TOKEN $LIBTPU_INIT_ARGS"'],
+    cwd=cloud.folder,
+    capture_output=True,
+    text=True,
+  )
+  assert shown.stdout == "se'cret --a=1 --b=2\n"
+  text = (cloud.folder / "sent").read_text()
+  assert "JAX_PLATFORMS" not in text
+  assert "OTHER" not in text
