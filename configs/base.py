@@ -5,7 +5,8 @@ Each stage starts from `get_config`, assigns what differs, and ends with
 --help` and docs/config.md show it.
 """
 
-from absl import logging
+import sys
+
 from ml_collections import ConfigDict
 
 from fusar_jax.config import SMALL_PRESETS, model_values
@@ -58,9 +59,9 @@ def get_config(arg) -> ConfigDict:
   config.data.max_length = 2048
   # Lengths in tokens that a batch is padded to, the smallest that holds it.
   config.data.buckets = (512, 640, 768, 1024, 2048)
-  # The same for the number of supervised tokens.
+  # Numbers of supervised tokens that a batch is padded to, likewise.
   config.data.answer_buckets = (32, 128, 512)
-  # The same for the number of patches, where images have several sizes.
+  # Numbers of patches that a batch is padded to, for images of several sizes.
   config.data.patch_buckets = ()
   # Tokens of a row that holds as many examples as fit. 0: one example a row.
   config.data.pack_length = 0
@@ -68,7 +69,7 @@ def get_config(arg) -> ConfigDict:
   config.data.pool_batches = 1
   # Processes that prepare examples. 0: the training process does.
   config.data.num_workers = 8
-  # Mean of the loss over "example"s (official) or over "token"s.
+  # "example" (official): each answer weighs the same. "token": each token.
   config.data.loss_weighting = "example"
   # "aligned", or a control condition of data/anchor_conditions.py.
   config.data.anchors = "aligned"
@@ -91,9 +92,9 @@ def get_config(arg) -> ConfigDict:
   config.optimizer = ConfigDict()
   # Peak learning rate; it decays linearly to 0.
   config.optimizer.learning_rate = 1e-4
-  # Updates of linear warm-up; at most one of the two is set.
+  # Updates of linear warm-up; alternative to warmup_ratio.
   config.optimizer.warmup_steps = 0
-  # Warm-up as a share of all updates.
+  # Linear warm-up as a share of all updates.
   config.optimizer.warmup_ratio = 0.05
   # Decay of AdamW's first moment.
   config.optimizer.b1 = 0.9
@@ -165,6 +166,6 @@ def finish(config: ConfigDict, arg) -> ConfigDict:
   if not arg.recipe and arg.model in SMALL_PRESETS:
     recipe = "tiny"
     values = ", ".join(f"{key}={value}" for key, value in TINY.items())
-    logging.warning("model=%s implies recipe=tiny: %s", arg.model, values)
+    print(f"model={arg.model} implies recipe=tiny: {values}", file=sys.stderr)
   config.update_from_flattened_dict(RECIPES[recipe])
   return config.lock()

@@ -102,6 +102,17 @@ PRESETS = {
 }
 # Presets that `:recipe=tiny` suits.
 SMALL_PRESETS = ("tiny", "bench")
+# Config files of the repository; they are not installed with the package.
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# What a switch after `--config FILE.py:` means; each stage has some of them.
+SWITCHES = {
+  "model": "a preset, whose shapes the run has; init: shapes and special tokens"
+  " of config.init",
+  "recipe": "official, or tiny: what suits a model small enough for a laptop;"
+  " empty: tiny for the presets tiny and bench, else official",
+  "data": "the same as --config.data.train",
+  "train": "tlm+lora, or tlm alone, as the paper's equations have it",
+}
 
 
 def preset(name: str) -> FusarConfig:
@@ -147,6 +158,12 @@ def parse_arg(arg: str | None, **defaults):
         f"config argument {item!r}: {key} must be {kind.__name__}."
       ) from None
   return dataclasses.make_dataclass("Arg", list(values))(**values)
+
+
+def stage_files() -> dict[str, Path]:
+  """Returns name -> file of the stages in `configs/`; none: not a checkout."""
+  files = sorted(CONFIGS.glob("*.py"))
+  return {path.stem: path for path in files if path.stem != "base"}
 
 
 def load_module(path: str | Path) -> ModuleType:

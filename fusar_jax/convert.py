@@ -28,6 +28,7 @@ from fusar_jax.hf.tokenizer_files import has_tokenizer
 from fusar_jax.hf.weights import open_weights, weight_files
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.platforms import check_platforms
 from fusar_jax.training import provenance
 
 
@@ -147,6 +148,7 @@ def _convert(args: argparse.Namespace) -> None:
     raise ValueError("--to is missing: the folder to make.")
   if not args.max_shard_gb > 0:
     raise ValueError(f"--max-shard-gb {args.max_shard_gb} must be positive.")
+  check_platforms()
   source = _load(args)
   tokenizer = Path(args.tokenizer) if args.tokenizer else source.tokenizer
   if args.adapter_only:

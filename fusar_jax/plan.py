@@ -10,7 +10,6 @@ for `train`. Needs libtpu (`pip install 'fusar-jax[plan]'`), but no TPU.
 """
 
 import os
-import re
 import sys
 
 # Before JAX looks for devices: a plan needs none.
@@ -19,18 +18,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 from absl import app, flags, logging
-from ml_collections import config_flags
-from rich.console import Console
 
-from fusar_jax.planning import report
-from fusar_jax.planning.chips import find_slice
-from fusar_jax.planning.plan import Planner, Shape
-from fusar_jax.planning.settled import DoesNotFit
-from fusar_jax.training.sharding import read_mesh
+from fusar_jax import command_line
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Config of a stage, e.g. configs/stage2.py.", lock_config=True
-)
+_CONFIG = command_line.define_config()
 _TOPOLOGY = flags.DEFINE_string(
   "topology", None, "Slice of TPUs: v5e-16, v5p-64, ..., or v5e:4x4."
 )
@@ -61,8 +52,7 @@ _TRIES = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
-  if argv[1:]:
-    raise app.UsageError(f"unexpected arguments {argv[1:]}.")
+  del argv
   logging.set_verbosity(logging.ERROR)
   try:
     fits = run()
@@ -74,7 +64,17 @@ def main(argv: list[str]) -> None:
 
 def run() -> bool:
   """Plans what the flags ask for, prints it; True if it fits."""
-  config, where = _CONFIG.value, find_slice(_TOPOLOGY.value)
+  # Slow: mistakes in flags and --help need no JAX.
+  from rich.console import Console
+
+  from fusar_jax.planning import report
+  from fusar_jax.planning.chips import find_slice
+  from fusar_jax.planning.plan import Planner, Shape
+  from fusar_jax.planning.settled import DoesNotFit
+  from fusar_jax.training.sharding import read_mesh
+  from fusar_jax.training.start import with_shapes
+
+  config, where = with_shapes(_CONFIG.value), find_slice(_TOPOLOGY.value)
   shape = Shape(
     _LENGTH.value or config.data.buckets[0],
     _ANSWERS.value or config.data.answer_buckets[0],
@@ -110,6 +110,9 @@ def run() -> bool:
 
 
 def _search(planner, console, where) -> bool:
+  from fusar_jax.planning import report
+  from fusar_jax.planning.settled import DoesNotFit
+
   def measured(choice, result):
     if isinstance(result, DoesNotFit):
       told = f"does not fit ({result.used / 2**30:.1f} GiB)"
@@ -137,29 +140,9 @@ def _search(planner, console, where) -> bool:
 
 
 def _parse(argv: list[str]) -> list[str]:
-  """Parses flags; dashes may join words, as in --samples-per-chip."""
-  if {"--help", "-h"} & set(argv):
-    told = flags.FLAGS.main_module_help()
-    dashed = re.sub(r"--[\w\[\]]+", lambda m: m[0].replace("_", "-"), told)
-    print(__doc__, dashed, sep="\n")
-    sys.exit(0)
-  argv = [
-    "--"
-    + arg[2:].partition("=")[0].replace("-", "_")
-    + "=" * ("=" in arg)
-    + arg.partition("=")[2]
-    if arg.startswith("--") and not arg.startswith("--config")
-    else arg
-    for arg in argv
-  ]
-  try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    text = error.args[0] if len(error.args) == 1 else error
-    print(f"{type(error).__name__}: {text}", file=sys.stderr)
-    sys.exit(1)
+  command_line.show_help(argv, __doc__)
+  return command_line.parse(argv, required=("config", "topology"))
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["config", "topology"])
   app.run(main, flags_parser=_parse)

@@ -8,17 +8,10 @@ is the same command on each; `launch/` starts it there.
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from fusar_jax.training import processes
-from fusar_jax.training.loop import train_and_evaluate
+from fusar_jax import command_line
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  None,
-  "Config of a stage, e.g. configs/stage1.py:model=tiny.",
-  lock_config=True,
-)
+_CONFIG = command_line.define_config()
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder of the run; resumed if it holds this run."
 )
@@ -31,8 +24,12 @@ _PREEMPTED_EXIT = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
-  if argv[1:]:
-    raise app.UsageError(f"unexpected arguments {argv[1:]}.")
+  del argv
+  # Slow: mistakes in flags and --help need no JAX.
+  from fusar_jax.platforms import check_platforms
+  from fusar_jax.training import processes
+  from fusar_jax.training.loop import train_and_evaluate
+
   logging.set_verbosity(logging.WARNING)
   try:
     if "://" in _WORKDIR.value:
@@ -41,6 +38,7 @@ def main(argv: list[str]) -> None:
         " launch/README.md shows."
       )
     with processes.joined():
+      check_platforms()
       result = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
   except TimeoutError as error:
     # Processes that did not come may come to the next attempt.
@@ -60,16 +58,9 @@ def main(argv: list[str]) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-  """Parses flags; an error in a config is one message, not a traceback."""
-  try:
-    return app.parse_flags_with_usage(argv)
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    # The text itself: a KeyError shows its message in quotes.
-    text = error.args[0] if len(error.args) == 1 else error
-    print(f"{type(error).__name__}: {text}", file=sys.stderr)
-    sys.exit(1)
+  command_line.show_help(argv, __doc__)
+  return command_line.parse(argv, required=("config", "workdir"))
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["config", "workdir"])
   app.run(main, flags_parser=_parse)

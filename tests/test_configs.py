@@ -1,8 +1,7 @@
 """The configs say what the official code does, and refuse typing errors."""
 
-import importlib.util
 import json
-from pathlib import Path
+import shutil
 
 import jax
 import pytest
@@ -13,14 +12,11 @@ from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-NAMES = ("stage0_tiny", "stage1", "stage2", "no_aef")
+NAMES = sorted(config_lib.stage_files())
 
 
 def _get(name: str, arg: str | None = None):
-  spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module = config_lib.load_module(config_lib.CONFIGS / f"{name}.py")
   assert "COMMAND" in module.__doc__
   return module.get_config(arg)
 
@@ -97,6 +93,66 @@ def test_switches(name, model):
   assert (config.model.vision is None) == (model == "init")
 
 
+@pytest.mark.parametrize("name", ["stage1", "stage2", "no_aef"])
+def test_init_takes_shapes_and_nothing_else(name):
+  official, init = _get(name).to_dict(), _get(name, "model=init").to_dict()
+  for part in ("vision", "decoder", "tokens"):
+    assert init["model"].pop(part) is None
+    del official["model"][part]
+  assert init == official
+
+
+# What was of a small model before it was a switch of its own; runs that were
+# recorded so are resumed.
+SMALL = {
+  "accumulation": 1,
+  "batch_size": 16,
+  "data.buckets": (96, 128, 192, 384),
+  "data.answer_buckets": (32, 128, 512),
+  "data.pool_batches": 8,
+  "data.num_workers": 0,
+  "optimizer.learning_rate": 1e-3,
+  "dtype.compute": "float32",
+  "dtype.frozen": "float32",
+  "remat": "none",
+}
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2", "no_aef"])
+@pytest.mark.parametrize("arg", ["recipe=tiny,model=init", "model=tiny"])
+def test_the_recipe_of_a_small_model(name, arg):
+  config, official = _get(name, arg), _get(name)
+  for field, value in SMALL.items():
+    assert _value(config, field) == value, field
+  for field in ("epochs", "trainable", "seed"):
+    assert config[field] == official[field], field
+  assert config.model.lora == official.model.lora
+
+
+@pytest.mark.parametrize("model", ["tiny", "bench"])
+def test_a_small_preset_implies_its_recipe_and_says_so(model, capsys):
+  _get("stage1", f"model={model}")
+  told = capsys.readouterr().err
+  assert told.startswith(f"model={model} implies recipe=tiny: ")
+  assert told.count("\n") == 1
+  for value in ("remat=none", "optimizer.learning_rate=0.001", "float32"):
+    assert value in told
+  _get("stage1", f"recipe=tiny,model={model}")
+  official = _get("stage1", f"recipe=official,model={model}")
+  _get("stage1", "model=init")
+  assert capsys.readouterr().err == ""
+  assert (official.accumulation, official.remat) == (4, "full")
+
+
+def test_a_stage_copied_without_its_base_says_what_is_missing(tmp_path):
+  shutil.copy(config_lib.CONFIGS / "stage2.py", tmp_path)
+  with pytest.raises(FileNotFoundError, match=r"copy configs/base\.py there"):
+    config_lib.load_module(tmp_path / "stage2.py")
+  shutil.copy(config_lib.CONFIGS / "base.py", tmp_path)
+  copied = config_lib.load_module(tmp_path / "stage2.py").get_config()
+  assert copied.to_dict() == _get("stage2").to_dict()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_typing_error_names_the_right_field(name):
   config = _get(name)
@@ -107,6 +163,8 @@ def test_a_typing_error_names_the_right_field(name):
 def test_unknown_switches_are_told():
   with pytest.raises(ValueError, match="expected key=value with a key of"):
     _get("stage1", "modle=tiny")
+  with pytest.raises(ValueError, match="expected one of official, tiny"):
+    _get("stage1", "recipe=small")
   with pytest.raises(ValueError, match="unknown model 'tniy'"):
     _get("stage1", "model=tniy")
   with pytest.raises(ValueError, match=r"expected tlm\+lora or tlm"):
@@ -122,3 +180,9 @@ def test_a_model_config_survives_json(name):
 def test_an_unknown_field_of_a_model_config_is_named():
   with pytest.raises(ValueError, match=r"model.lora: unknown fields \['rnk'\]"):
     config_lib.from_dict({"lora": {"rnk": 8}})
+
+
+def _value(config, field: str):
+  for name in field.split("."):
+    config = config[name]
+  return config

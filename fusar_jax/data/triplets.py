@@ -204,7 +204,9 @@ def _open(path: Path):
   if table is not None:
     return list(enumerate(table.rows, start=1)), [], _in_table(table)
   if not path.is_file():
-    raise FileNotFoundError(f"manifest not found: {path}")
+    folder = path.is_dir()
+    hint = f"; it is a folder, give a file such as {path / 'manifest.jsonl'}"
+    raise FileNotFoundError(f"manifest not found: {path}{hint * folder}")
   return *_rows(path), _in_folder(path.parent)
 
 

@@ -37,6 +37,7 @@ from fusar_jax.inference.token_table import TokenTable, build_table
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
+from fusar_jax.platforms import check_platforms
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.training.parameters import load_run
 
@@ -70,6 +71,7 @@ def load(
   Raises:
     ValueError, FileNotFoundError: what is wrong, where, and the fix.
   """
+  check_platforms()
   if (Path(path) / "checkpoints").is_dir():
     if adapter is not None:
       raise ValueError(

@@ -207,7 +207,14 @@ class LoRAConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-  """Ids that the model itself must know (`config.json` of Qwen2.5-VL)."""
+  """Ids that the model itself must know (`config.json` of Qwen2.5-VL).
+
+  Attributes:
+    image: a visual token's place in the text.
+    vision_start, vision_end: around the visual tokens of an image.
+    end_of_turn: ends an answer.
+    pad: fills a row.
+  """
 
   image: int = 151655
   vision_start: int = 151652
@@ -221,7 +228,8 @@ class FusarConfig:
   """The whole model. `tlm` None: plain Qwen2.5-VL, images stay unmodulated.
 
   Attributes:
-    vision, decoder, tlm, lora, tokens: the parts.
+    vision, decoder, lora, tokens: the parts.
+    tlm: of the anchors; None: plain Qwen2.5-VL.
     image_size: (height, width) in pixels that every image is squashed to, or
       None: each image keeps its own size, rounded to multiples of 28 and
       bounded by min_pixels and max_pixels as Qwen's processor does.

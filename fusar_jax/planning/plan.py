@@ -95,7 +95,7 @@ class Planner:
     """
     if config.model.vision is None or config.model.decoder is None:
       raise ValueError(
-        "plan: model=init leaves the shapes to a base; name a preset, such as"
+        "plan: the config has no shapes; name a preset, such as"
         " --config configs/stage2.py:model=qwen2_5_vl_7b."
       )
     self._config, self._where, self._shape = config, where, shape

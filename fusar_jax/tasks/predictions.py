@@ -156,9 +156,15 @@ def read_predictions(
     tasks: those that may occur, if rows bring their truth.
 
   Raises:
+    IsADirectoryError: a folder.
     ValueError: nothing in it, or bad rows, all told together by number.
   """
   path = pathlib.Path(path)
+  if path.is_dir():
+    raise IsADirectoryError(
+      f"{path} is a folder; give a file of predictions, such as"
+      f" {path / 'test.jsonl'}."
+    )
   rows, bad, seen = [], [], {}
   # Bytes: one line that is no UTF-8 must not hide what the others are.
   with path.open("rb") as lines:

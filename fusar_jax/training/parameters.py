@@ -76,10 +76,18 @@ def source_config(source: Source, workdir: Path) -> FusarConfig | None:
   """Returns the config of a base, None for random."""
   if source.kind == "random":
     return None
-  folder = provenance.locate(source, workdir)
-  if source.kind == "folder":
+  return read_shapes(provenance.locate(source, workdir))
+
+
+def read_shapes(folder: Path) -> FusarConfig:
+  """Returns the config of a run or of a Hugging Face folder; reads no weights.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read_config`.
+  """
+  if not provenance.is_run(folder):
     return read_config(folder)
-  written = provenance.read_json(folder / provenance.CONFIG_FILE)
+  written = provenance.read_json(Path(folder) / provenance.CONFIG_FILE)
   return config_lib.from_dict(written["model"])
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fusar_jax.config import load_module
+from fusar_jax.config import CONFIGS, load_module
 from fusar_jax.training import provenance
 from fusar_jax.training.loop import train_and_evaluate
 
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_CONFIGS = CONFIGS
 # The recipe of a small model; its shapes from config.init.
 _ARG = "recipe=tiny,model=init"
 

@@ -21,6 +21,7 @@ from fusar_jax.data import prompts
 from fusar_jax.data import tokenizer as tokenizer_lib
 from fusar_jax.data.triplets import Triplet, read_manifests
 from fusar_jax.geo import whole_file
+from fusar_jax.hf.folders import TINY_BASE, resolve
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import (
@@ -122,34 +123,64 @@ def resolve_model(
   """Returns the run's model; shapes that are None come from the base.
 
   Raises:
-    ValueError: shapes that differ from the base's, all of them told.
+    ValueError: shapes that differ from the base's, all of them listed.
   """
-  values = values.to_dict()
   found = parameters_lib.source_config(base, workdir)
+  return config_lib.from_dict(_filled(values, found, base.path))
+
+
+def with_shapes(config: ConfigDict) -> ConfigDict:
+  """Returns the config with the shapes of config.init in config.model.
+
+  Of a local folder only config.json is read; weights need not be there. Without
+  the folder, the shapes of a preset are taken as they are.
+
+  Raises:
+    ValueError: model=init and no local folder, or shapes that differ.
+    OSError: as `read_shapes`.
+  """
+  path, found = Path(config.init).expanduser(), None
+  if config.init and (path.is_dir() or config.init == TINY_BASE):
+    found = parameters_lib.read_shapes(resolve(config.init))
+  values = _filled(config.model, found, config.init)
+  config = config.copy_and_resolve_references()
+  with config.unlocked(), config.ignore_type():
+    config.model = ConfigDict(values)
+  return config
+
+
+def _filled(
+  values: ConfigDict, found: FusarConfig | None, where: str
+) -> dict[str, Any]:
+  """Values of config.model, with those of the base for what is None."""
+  values = values.to_dict()
   parts = ("vision", "decoder", "tokens")
   unknown = [name for name in parts if values[name] is None]
   if unknown and found is None:
     raise ValueError(
       f"config.model: {', '.join(unknown)} not given; with model=init,"
-      " config.init must name a Hugging Face folder or a run."
+      " config.init must name a Hugging Face folder or a run"
+      + (f", and {where!r} is no folder here." if where else ".")
     )
-  if found is not None:
-    theirs = config_lib.to_dict(found)
-    values |= {name: theirs[name] for name in unknown}
-    problems = [
-      f"  config.model.{part}.{name} is {value}, the base has"
-      f" {theirs[part][name]}"
-      for part in parts
-      for name, value in values[part].items()
-      if _plain(theirs[part][name]) != _plain(value)
-    ]
-    if problems:
-      raise ValueError(
-        f"config.init {base.path}: weights of another model:\n"
-        + "\n".join(problems)
-        + "\nChoose `--config FILE.py:model=init` to take its shapes."
-      )
-  return config_lib.from_dict(values)
+  if found is None:
+    return values
+  theirs = config_lib.to_dict(found)
+  values |= {name: theirs[name] for name in unknown}
+  problems = [
+    f"  config.model.{part}.{name} is {value}, the base has"
+    f" {theirs[part][name]}"
+    for part in parts
+    for name, value in values[part].items()
+    if _plain(theirs[part][name]) != _plain(value)
+  ]
+  if problems:
+    raise ValueError(
+      f"config.init {where}: weights of another model:\n"
+      + "\n".join(problems)
+      + "\nTo take the shapes of config.init, add model=init to the switches:"
+      " `--config FILE.py:model=init`."
+    )
+  return values
 
 
 def undo(run: Start, workdir: Path) -> None:

@@ -99,6 +99,8 @@ def test_an_empty_manifest_is_an_error(tmp_path, text):
     read_manifest(tmp_path / "m.jsonl")
   with pytest.raises(FileNotFoundError, match="manifest not found"):
     read_manifest(tmp_path / "other.jsonl")
+  with pytest.raises(FileNotFoundError, match="it is a folder, give a file"):
+    read_manifest(tmp_path)
 
 
 def test_fuzz_gives_nothing_but_value_errors(tmp_path):

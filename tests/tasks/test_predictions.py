@@ -170,6 +170,8 @@ def test_all_bad_rows_are_told_together(tmp_path):
 
 
 def test_an_empty_file_is_an_error(tmp_path):
+  with pytest.raises(IsADirectoryError, match="give a file of predictions"):
+    read_predictions(tmp_path)
   with pytest.raises(ValueError, match="no rows"):
     read_predictions(write(tmp_path / "p.jsonl", ""))
 

@@ -1,0 +1,155 @@
+"""Command lines that take a config: `--config FILE.py:SWITCHES --config.x=...`.
+
+absl and ml_collections read the flags. What is wrong with them is one line on
+stderr and exit code 1, never a traceback: a config file that is not there, a
+switch or a field that does not exist, a value of another type. Imports no JAX,
+so mistakes and `--help` are quick.
+"""
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from fusar_jax import config_reference
+from fusar_jax.config import CONFIGS, load_module, stage_files
+
+# Before `config.mesh` was one field it had these.
+_MESH = ("data", "fsdp", "tensor", "auto")
+
+
+def define_config() -> flags.FlagHolder:
+  """Defines `--config`, whose value is a locked ConfigDict."""
+  holder = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Config of a stage and its switches, e.g. configs/stage1.py:model=tiny.",
+    lock_config=True,
+  )
+  flags.FLAGS[holder.name].parser = _Parser()
+  return holder
+
+
+def show_help(argv: list[str], about: str) -> None:
+  """Prints the command's help and exits with code 0, if argv asks for it.
+
+  Args:
+    argv: of the command.
+    about: its docstring.
+  """
+  if not {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(argv):
+    return
+  lines = [about.strip(), "", "flags:"]
+  ours = flags.FLAGS.get_flags_for_module(argv[0])
+  for flag in [flags.FLAGS["config"], *ours]:
+    name = flag.name.replace("_", "-")
+    lines += config_reference.entry(f"--{name}", flag.help)
+  print("\n".join([*lines, "", config_reference.text()]))
+  sys.exit(0)
+
+
+def parse(argv: list[str], required: tuple[str, ...]) -> list[str]:
+  """Reads all flags; exits with one line on stderr and code 1 on a mistake.
+
+  Dashes may join the words of a flag, as in `--samples-per-chip`.
+
+  Args:
+    argv: of the command, its name first.
+    required: flags that must be given.
+  """
+  try:
+    rest = flags.FLAGS([_joined(arg) for arg in argv])
+    missing = [f"--{n}" for n in required if flags.FLAGS[n].value is None]
+    if missing:
+      raise ValueError(f"{' and '.join(missing)} must be given.")
+    if rest[1:]:
+      raise ValueError(f"unexpected arguments: {' '.join(rest[1:])}.")
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+    # The text itself: a KeyError shows its message in quotes.
+    text = str(e.args[0] if len(e.args) == 1 else e)
+    if isinstance(e, AttributeError):
+      near = re.search('Did you mean "(.+)" instead of "(.+)"[?]', text)
+      name, guess = (near[2], near[0]) if near else (text.strip("\"'"), "")
+      text = f"the config has no field {name!r}. {guess}"
+    print(
+      f"{type(e).__name__}: {' '.join(text.split())} (--help lists flags,"
+      " configs and fields)",
+      file=sys.stderr,
+    )
+    sys.exit(1)
+  return rest
+
+
+def _joined(arg: str) -> str:
+  """With underscores in a flag's name, where dashes may join words too."""
+  if not arg.startswith("--") or arg.startswith("--config"):
+    return arg
+  name, equals, value = arg[2:].partition("=")
+  return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+class _Parser(flags.ArgumentParser):
+  """Reads a config file; each mistake in it is a ValueError of one line."""
+
+  def parse(self, path: str) -> ConfigDict:
+    file, _, switches = path.partition(":")
+    if not Path(file).is_file():
+      raise ValueError(_no_file(file))
+    try:
+      module = load_module(file)
+      if Path(file).samefile(CONFIGS / "base.py"):
+        raise ValueError("what the stages share, and none itself.")
+      config = module.get_config(switches or None)
+    except (ValueError, OSError) as error:
+      raise ValueError(str(error)) from None
+    except Exception as error:
+      at = traceback.extract_tb(error.__traceback__)[-1]
+      raise ValueError(
+        f"{type(error).__name__} in {at.filename}, line {at.lineno}: {error}"
+      ) from None
+    if not isinstance(config, ConfigDict):
+      raise ValueError(f"get_config returns {config!r}, expected a ConfigDict.")
+    _adapt_mesh(config)
+    return config.lock()
+
+
+def _no_file(file: str) -> str:
+  """What is at a path that is no config file, and which there are."""
+  here = Path.cwd() == CONFIGS.parent
+  known = [
+    os.path.relpath(path) if here else str(path)
+    for path in stage_files().values()
+  ]
+  name = Path(file).stem
+  close = difflib.get_close_matches(name, stage_files(), 1)
+  guess = [path for path in known if close and Path(path).stem == close[0]]
+  return (
+    ("a folder, expected a file." if Path(file).is_dir() else "no such file.")
+    + (f" Did you mean {guess[0]}?" if guess else "")
+    + (f" Configs: {', '.join(known)}." if known else "")
+  )
+
+
+def _adapt_mesh(config: ConfigDict) -> None:
+  """Gives `config.mesh` the form that flags assign: old flags, old files."""
+  if "mesh" not in config:
+    return
+  names = [arg.lstrip("-").partition("=")[0] for arg in sys.argv]
+  old = [axis for axis in _MESH if f"config.mesh.{axis}" in names]
+  with config.unlocked(), config.ignore_type():
+    if old and isinstance(config.mesh, str):
+      print(
+        f"--config.mesh.{old[0]} is deprecated; use --config.mesh=auto or"
+        " --config.mesh=DATA,FSDP,TENSOR.",
+        file=sys.stderr,
+      )
+      config.mesh = ConfigDict(
+        {"data": -1, "fsdp": 1, "tensor": 1, "auto": False}
+      )
+    elif "config.mesh" in names and isinstance(config.mesh, ConfigDict):
+      config.mesh = "auto"
