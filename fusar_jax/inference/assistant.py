@@ -222,7 +222,8 @@ class Assistant:
       )
     ]
     batch = self._batch([self._example(ids, seen, anchors)])
-    found = np.asarray(self._visual_tokens(self.params, batch)[0], np.float32)
+    # A copy: torch wants arrays that it may write to.
+    found = np.array(self._visual_tokens(self.params, batch)[0], np.float32)
     return [rows[:count] for rows, count in zip(found, counts, strict=True)]
 
   def generate(

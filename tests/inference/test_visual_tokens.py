@@ -74,6 +74,7 @@ def test_they_are_what_the_decoder_is_fed(assistant, scene):
   tokens = assistant.visual_tokens(images, anchors)
   assert [t.shape for t in tokens] == [(4, 32), (6, 32), (9, 32)]
   assert {t.dtype for t in tokens} == {np.dtype(np.float32)}
+  assert all(t.flags.writeable for t in tokens)
   fed = _embedded(assistant, images, anchors)
   _assert_close(np.concatenate(tokens), fed)
 
