@@ -19,6 +19,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -35,6 +36,7 @@ READ = {
   "squeue": CONTROLLER,
   "scancel": CONTROLLER,
 }
+CREATE = ["xpk", "workload", "create"]
 XPK = """
 import argparse, json, sys
 from xpk.parser.core import set_parser
@@ -102,10 +104,20 @@ def test_the_tool_reads(name, tmp_path):
   tool = _tool(words[0])
   text = _answer([tool, *words[1:]], tmp_path)
   assert re.search(READ[words[0]], text), text
-  # What it says of a flag that it does not know is something else.
-  if words[1] != "auth":
-    other = [tool, *words[1:], "--no-such-flag=1"]
-    assert not re.search(READ[words[0]], _answer(other, tmp_path))
+
+
+@pytest.mark.parametrize("tool", READ)
+def test_the_tool_refuses_a_flag_that_it_does_not_know(tool, tmp_path):
+  """Else what it says above would prove nothing."""
+  words = next(
+    words
+    for words in COMMANDS.values()
+    if words[0] == tool and words[1] != "auth"
+  )
+  flag = "--no-such-flag=1"
+  # What follows the command of srun is that command's.
+  words = [*words[1:], flag] if tool == "gcloud" else [flag, *words[1:]]
+  assert not re.search(READ[tool], _answer([_tool(tool), *words], tmp_path))
 
 
 def test_xpk_reads():
@@ -125,6 +137,62 @@ def test_xpk_reads():
   assert out.returncode == 0, out.stderr
   removed = [*found[-1], "--restart-on-user-code-failure"]
   assert read([removed]).returncode == 2
+
+
+def test_xpk_makes_a_jobset_that_saves_and_restarts(tmp_path):
+  """Its own manifest: what stops the container reaches the command, and the
+  exit codes of a run that may be repeated are in the list."""
+  xpk = _tool("xpk")
+  words = next(w for w in COMMANDS.values() if w[:3] == CREATE)
+  (tmp_path / "environment").write_text("HF_TOKEN=it\n")
+  made = tmp_path / "manifest.yaml"
+  out = subprocess.run(
+    [
+      *(xpk, *words[1:], "--dry-run", "--skip-validation"),
+      *(f"--env-file={tmp_path / 'environment'}",),
+      f"--output-manifest-file={made}",
+    ],
+    env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    stdin=subprocess.DEVNULL,
+    capture_output=True,
+    text=True,
+  )
+  assert out.returncode == 0, out.stdout + out.stderr
+  spec = yaml.safe_load(made.read_text())["spec"]
+  assert spec["failurePolicy"]["maxRestarts"] == 10
+  job = spec["replicatedJobs"][0]["template"]["spec"]
+  rule = job["podFailurePolicy"]["rules"][0]
+  assert (rule["action"], rule["onExitCodes"]["operator"]) == (
+    "FailJob",
+    "NotIn",
+  )
+  assert {75, 76} <= set(rule["onExitCodes"]["values"])
+  # Failures, and what `timeout` ends with.
+  assert not {1, 2, 124, 125} & set(rule["onExitCodes"]["values"])
+  pod = job["template"]["spec"]
+  assert pod["terminationGracePeriodSeconds"] == 120
+  container = pod["containers"][0]
+  # The one whose logs `gke.sh logs` follows.
+  assert container["name"] == "jax-tpu"
+  assert {"name": "HF_TOKEN", "value": "it"} in container["env"]
+
+  python = tmp_path / "python"
+  python.write_text(
+    "#!/usr/bin/env bash\ntrap 'echo saved; exit 75' TERM\necho began\n"
+    "while :; do sleep 0.05; done\n"
+  )
+  python.chmod(0o755)
+  process = subprocess.Popen(
+    [word.replace("DEADLINE", "9999999999") for word in container["command"]],
+    env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert "began\n" in iter(process.stdout.readline, "")
+  process.terminate()
+  rest, _ = process.communicate(timeout=60)
+  assert "saved" in rest
+  assert process.returncode == 75
 
 
 def _answer(command: list, home: Path) -> str:

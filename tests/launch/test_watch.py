@@ -206,3 +206,21 @@ def test_the_run_gets_variables_that_no_command_shows(cloud):
   text = (cloud.folder / "sent").read_text()
   assert "JAX_PLATFORMS" not in text
   assert "OTHER" not in text
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_key_that_the_agent_lacks_is_added(cloud, known):
+  """Without it gcloud does not copy to several workers."""
+  (cloud.folder / ".ssh").mkdir()
+  cloud.write(".ssh/google_compute_engine")
+  held = "echo 3072 SHA256:it" if known else "echo 3072 SHA256:other"
+  for name, text in (
+    ("ssh-keygen", 'echo "3072 SHA256:it me (RSA)"'),
+    ("ssh-add", f'[[ "$1" != -l ]] && echo key >>did || {held}'),
+  ):
+    cloud.write(name, "#!/usr/bin/env bash", text)
+    (cloud.folder / name).chmod(0o755)
+  cloud.write("codes", "-", "-", "0 0")
+  out = cloud.watch(SSH_AUTH_SOCK="there")
+  assert out.returncode == 0, out.stderr
+  assert ("key" in cloud.did().split()) == (not known)
