@@ -277,6 +277,45 @@ def test_a_worker_keeps_log_and_exit_code(tmp_path):
   assert worker("code").stdout == "76\n"
 
 
+@pytest.mark.parametrize(("locked", "code"), [(2, 0), (9, 1)])
+def test_a_worker_waits_for_the_lock_on_packages(tmp_path, locked, code):
+  """Set-up against stand-ins: what it installs, and that it gives up."""
+  (tmp_path / "launch").mkdir()
+  (tmp_path / ".local" / "bin").mkdir(parents=True)
+  shutil.copy(ROOT / "launch" / "worker.sh", tmp_path / "launch")
+  did = 'echo "${0##*/} $*" >>did'
+  for tool in ("python3", "curl", "gcsfuse_", ".local/bin/uv"):
+    _command(tmp_path, tool, did)
+  _command(tmp_path, "lsb_release", "echo jammy")
+  _command(tmp_path, "mountpoint", "exit 1")
+  _command(
+    tmp_path,
+    "sudo",
+    did,
+    '[[ "$1" == apt-get ]] || { cat >/dev/null; exit; }',
+    "(($(grep -c apt-get did) > LOCKED)) || exit 100",
+    '[[ "$*" != *install* ]] || mv gcsfuse_ gcsfuse',
+  )
+  out = subprocess.run(
+    [tmp_path / "launch" / "worker.sh", "setup", "my-bucket"],
+    env=_environment(
+      tmp_path, HOME=str(tmp_path), LOCKED=str(locked), SECONDS_APART="0"
+    ),
+    capture_output=True,
+    text=True,
+  )
+  lines = (tmp_path / "did").read_text().splitlines()
+  assert (out.returncode, out.stderr.count("failed")) == (
+    code,
+    5 if code else locked,
+  ), out.stderr
+  assert (
+    "uv pip install --quiet --python venv/bin/python -c constraints.txt"
+    in ("\n".join(lines))
+  )
+  assert ("my-bucket bucket" in lines[-1]) == (code == 0)
+
+
 @pytest.mark.parametrize(
   ("codes", "worst"),
   [("0 0", 0), ("0 75", 75), ("76 75", 76), ("76 1 76", 1), ("134 0 76", 134)],
