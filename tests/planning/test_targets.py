@@ -11,7 +11,7 @@ import pytest
 
 from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.plan import Planner, Shape
-from fusar_jax.planning.prediction import COMPUTE, HBM
+from fusar_jax.planning.prediction import COMPUTE, HBM, LINKS
 from fusar_jax.training.recipes import get_config
 
 # Parameters of 7B: a decoder layer (q and o, k and v, three of the MLP), a
@@ -72,11 +72,20 @@ def test_7b_fits_and_is_fast_enough(
   chip = plan.prediction.where.chip
   assert plan.memory.peak <= chip.memory
   assert plan.prediction.mfu >= mfu
+  # Serial: the slower of compute and HBM, then all collectives.
+  seconds = plan.prediction.seconds
+  serial = max(seconds[COMPUTE], seconds[HBM]) + seconds[LINKS]
+  assert plan.prediction.serial_mfu == pytest.approx(
+    samples * _useful() / serial / chip.peak, rel=0.01
+  )
   assert plan.prediction.useful == pytest.approx(samples * _useful(), rel=0.01)
   # Layers are computed again, but for the products of down_proj.
   again = 2 * TOKENS * LAYERS * (LAYER - DOWN)
   assert plan.prediction.seconds[COMPUTE] * chip.peak == pytest.approx(
     samples * (_useful() + again), rel=0.03
+  )
+  assert plan.prediction.useful_share == pytest.approx(
+    _useful() / (_useful() + again), rel=0.03
   )
 
 
@@ -113,8 +122,39 @@ def test_arguments_as_by_hand(libtpu, topology, samples):
 
 
 @pytest.mark.slow
-def test_72b_fits_v5p_64(libtpu):
-  """145 GB of weights over 32 chips."""
+def test_72b_on_v5p_64_as_by_hand(libtpu):
+  """145 GB of weights over 2 x 4 x 4 chips. That is less than a cube of 4 x 4 x
+  4, so no axis closes to a ring: three links a chip, which bound the step."""
+  width, keys, between, layers, chips = 8192, 1024, 29568, 80, 32
+  layer = 2 * width**2 + 2 * width * keys + 3 * width * between
+  adapters = 8 * (2 * 2 * width + 2 * (width + keys) + 3 * (width + between))
+  block = 4 * 1280**2 + 3 * 1280 * 3456
+  merger, head = 5120**2 + 5120 * width, 152064 * width
+  tlm = 64 * 4 * width + 4 * width * 2 * width
   plan = _plan("v5p-64", 1, "qwen2_5_vl_72b")
-  assert plan.memory.arguments >= 2 * 72e9 / 32
-  assert plan.memory.peak <= plan.prediction.where.chip.memory
+  found, chip = plan.prediction, plan.prediction.where.chip
+  assert plan.memory.arguments >= 2 * 72e9 / chips
+  assert plan.memory.peak <= chip.memory
+
+  # bf16 kernels, the decoder's forward and backward; from 31 other chips.
+  gathered = 2 * (2 * layers * layer + 32 * block + merger + tlm + head)
+  links = gathered * (chips - 1) / chips / (3 * 90e9)
+  assert found.bound == LINKS
+  assert found.samples_per_second == pytest.approx(chips / links, rel=0.02)
+  assert round(found.samples_per_second) == 31
+
+  decoder = 2 * TOKENS * layers * (layer + adapters)
+  decoder += layers * 4 * TOKENS**2 / 2 * width
+  tower = 2 * PATCHES * 32 * block + 2 * MERGED * merger
+  tower += 4 * 4 * PATCHES**2 * 1280 + 28 * 4 * PATCHES * 57 * 1280
+  useful = tower + 2 * decoder + 2 * ANCHORS * tlm + 2 * ANSWERS * 2 * head
+  again = 2 * TOKENS * layers * (layer - width * between)
+  assert found.useful == pytest.approx(useful, rel=0.01)
+  assert found.useful_share == pytest.approx(
+    useful / (useful + again), rel=0.02
+  )
+  mfu = useful / links / 459e12
+  serial = useful / (links + (useful + again) / 459e12) / 459e12
+  assert found.mfu == pytest.approx(mfu, rel=0.02)
+  assert found.serial_mfu == pytest.approx(serial, rel=0.02)
+  assert (round(mfu, 2), round(serial, 2)) == (0.31, 0.22)
