@@ -7,6 +7,7 @@
 #   make beam     builds a TFDS data set with Apache Beam
 #   make browser  looks at the report in Chromium (has to be there)
 #   make plan     compiles train steps for TPUs that are not there
+#   make plan-all also those of 7B and 72B that take minutes
 #   make launch   reads the commands of launch/ with the parsers of their tools,
 #                 and resolves each extra for Python 3.11 to 3.13
 #   make test-newest  the core of the tests, with Python 3.13 and newest versions
@@ -30,7 +31,7 @@ PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-newest parity beam browser plan launch lint base
+.PHONY: demo test test-newest parity beam browser plan plan-all launch lint base
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -46,8 +47,8 @@ test-newest: $(VENV)-newest/installed
 	  tests/training/test_optimizer.py tests/training/test_partition.py
 
 parity: $(VENV)/installed-parity
-	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
-	  tests/parity
+	FUSAR_REQUIRE_PARITY=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python \
+	  -m pytest -n $(JOBS) --dist loadfile tests/parity
 
 beam: $(VENV)-beam/installed
 	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py
@@ -55,9 +56,12 @@ beam: $(VENV)-beam/installed
 browser: $(VENV)/installed-browser
 	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/report/test_in_browser.py
 
-# More compiles of 7B and 72B, minutes: pytest -m slow tests/planning.
 plan: $(VENV)-plan/installed
 	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \
+	  tests/planning tests/test_plan.py
+
+plan-all: $(VENV)-plan/installed
+	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest \
 	  tests/planning tests/test_plan.py
 
 launch: $(VENV)/installed $(VENV)-launch/installed
