@@ -47,8 +47,8 @@ test-newest: $(VENV)-newest/installed
 	  tests/training/test_optimizer.py tests/training/test_partition.py
 
 parity: $(VENV)/installed-parity
-	FUSAR_REQUIRE_PARITY=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python \
-	  -m pytest -n $(JOBS) --dist loadfile tests/parity
+	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+	  tests/parity
 
 beam: $(VENV)-beam/installed
 	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py

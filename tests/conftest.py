@@ -18,11 +18,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # One compile cache for all runs of the suite: most of its time is XLA's.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Models of a few thousand parameters run once or twice: LLVM's optimization of
-# their programs takes longer than they do. Not where the TPU's compiler is,
-# whose programs are what is tested there.
-if importlib.util.find_spec("libtpu") is None:
-  os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight simulated devices, so that sharding is tested as it will run. On two
 # cores that others use too, one may come late to an exchange; after 40 s, the

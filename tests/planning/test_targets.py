@@ -94,7 +94,7 @@ def test_7b_fits_and_is_fast_enough(
 def test_weights_go_round_as_by_hand(libtpu, topology, samples):
   """bf16 kernels are gathered once a pass: the decoder's forward and backward,
   the tower's and what lies between forward; each chip has its own part."""
-  plan = _plan(topology, samples)
+  plan = _plan(topology, samples, accumulation=4)
   chips = plan.prediction.where.chips
   assert plan.choice.mesh == (1, chips, 1)
   used = 2 * LAYERS * LAYER + BLOCKS * BLOCK + MERGER + TLM + HEAD
@@ -112,7 +112,7 @@ def test_weights_go_round_as_by_hand(libtpu, topology, samples):
 def test_arguments_as_by_hand(libtpu, topology, samples):
   """A chip's part of all weights, and of adapters with both moments. Their 8
   columns are padded to the tile of 128, one of the two matrices each."""
-  plan = _plan(topology, samples)
+  plan = _plan(topology, samples, accumulation=4)
   chips = plan.prediction.where.chips
   frozen = LAYERS * LAYER + BLOCKS * BLOCK + MERGER + TLM + 2 * HEAD
   adapters = LAYERS * ADAPTERS * 3 * 4
