@@ -54,7 +54,7 @@ def read(monkeypatch):
     ([*STAGE1, "--config.epochs=many"], "flag --config.epochs=many"),
     ([*STAGE1, "--config.batchsize=4"], 'Did you mean "batch_size"'),
     ([*STAGE1, "--config.zzz=4"], "the config has no field 'zzz'"),
-    (["--config=configs"], "a folder, expected a file. Configs: configs/st"),
+    (["--config=configs"], "a folder, expected a file. Configs: configs/"),
     (["--config=configs/stage3.py"], "no such file. Did you mean configs/"),
     (["--config=stage1"], "Did you mean configs/stage1.py?"),
     (["--config=configs/base.py"], "what the stages share, and none itself"),
