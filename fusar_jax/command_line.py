@@ -23,15 +23,16 @@ from fusar_jax.config import CONFIGS, load_module, stage_files
 _MESH = ("data", "fsdp", "tensor", "auto")
 
 
-def define_config() -> flags.FlagHolder:
+def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
   """Defines `--config`, whose value is a locked ConfigDict."""
   holder = config_flags.DEFINE_config_file(
     "config",
     None,
     "Config of a stage and its switches, e.g. configs/stage1.py:model=tiny.",
+    flag_values=values,
     lock_config=True,
   )
-  flags.FLAGS[holder.name].parser = _Parser()
+  values[holder.name].parser = _Parser()
   return holder
 
 
@@ -53,7 +54,11 @@ def show_help(argv: list[str], about: str) -> None:
   sys.exit(0)
 
 
-def parse(argv: list[str], required: tuple[str, ...]) -> list[str]:
+def parse(
+  argv: list[str],
+  required: tuple[str, ...],
+  values: flags.FlagValues = flags.FLAGS,
+) -> list[str]:
   """Reads all flags; exits with one line on stderr and code 1 on a mistake.
 
   Dashes may join the words of a flag, as in `--samples-per-chip`.
@@ -61,10 +66,11 @@ def parse(argv: list[str], required: tuple[str, ...]) -> list[str]:
   Args:
     argv: of the command, its name first.
     required: flags that must be given.
+    values: the flags, into which they are read.
   """
   try:
-    rest = flags.FLAGS([_joined(arg) for arg in argv])
-    missing = [f"--{n}" for n in required if flags.FLAGS[n].value is None]
+    rest = values([_joined(arg) for arg in argv])
+    missing = [f"--{name}" for name in required if values[name].value is None]
     if missing:
       raise ValueError(f"{' and '.join(missing)} must be given.")
     if rest[1:]:

@@ -11,7 +11,10 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
+
+from fusar_jax import command_line
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -117,6 +120,22 @@ def shrunk() -> dict:
 def make_config():
   """make_config(name, manifest, arg=None, **overrides) -> ConfigDict."""
   return _make_config
+
+
+@pytest.fixture
+def read_flags(monkeypatch):
+  """read_flags(arguments) -> (config, workdir), as `train` reads them."""
+
+  def read(arguments: list[str]):
+    values = flags.FlagValues()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    command_line.define_config(values)
+    flags.DEFINE_string("workdir", "runs/a", "", flag_values=values)
+    command_line.parse(sys.argv, ("config", "workdir"), values)
+    return values.config, values.workdir
+
+  return read
 
 
 @pytest.fixture(scope="session")

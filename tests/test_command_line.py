@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 
 from fusar_jax import __main__ as commands
-from fusar_jax import command_line, config_reference
+from fusar_jax import config_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE1 = ["--config", f"{ROOT}/configs/stage1.py", "--workdir=runs/a"]
@@ -29,26 +27,15 @@ def run(*arguments, cwd=ROOT, **environment):
 
 
 @pytest.fixture
-def read(monkeypatch):
-  """read(*arguments) -> the config, as `train` reads it."""
-
-  def read(*arguments):
-    values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    values["config"].parser = command_line._Parser()
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    command_line.parse(sys.argv, required=("config", "workdir"))
-    return values.config
-
-  return read
+def read(read_flags):
+  """read(*arguments) -> config"""
+  return lambda *arguments: read_flags(arguments)[0]
 
 
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ([], "--config and --workdir must be given"),
+    ([], "--config must be given"),
     ([*STAGE1, "again"], "unexpected arguments: again"),
     ([*STAGE1, "--stepz=3"], "Unknown command line flag 'stepz'"),
     ([*STAGE1, "--config.epochs=many"], "flag --config.epochs=many"),
@@ -63,8 +50,7 @@ def read(monkeypatch):
     (["--config=configs/stage1.py:recipe=x"], "one of official, tiny"),
   ],
 )
-def test_a_mistake_is_one_line(read, capsys, monkeypatch, arguments, message):
-  monkeypatch.chdir(ROOT)
+def test_a_mistake_is_one_line(read, capsys, arguments, message):
   with pytest.raises(SystemExit) as exit:
     read(*arguments)
   assert exit.value.code == 1

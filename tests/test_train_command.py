@@ -153,6 +153,20 @@ def test_data_that_changed_are_refused_on_resume(
     train_and_evaluate(make_config("stage0_tiny", manifest), workdir)
 
 
+def test_a_run_recorded_with_axes_of_a_mesh_is_resumed(
+  manifest, stage0, tmp_path, make_config
+):
+  """As all were before config.mesh was one field."""
+  workdir = tmp_path / "stage0"
+  shutil.copytree(stage0, workdir)
+  record = json.loads((workdir / "config.json").read_text())
+  assert record["config"]["mesh"] == "auto"
+  record["config"]["mesh"] = {"data": -1, "fsdp": 1, "tensor": 1}
+  (workdir / "config.json").write_text(json.dumps(record))
+  result = train_and_evaluate(make_config("stage0_tiny", manifest), workdir)
+  assert (result.step, result.total_steps) == (6, 6)
+
+
 def test_packed_the_run_is_the_same(manifest, tmp_path, make_config):
   """16 samples a step in 8 rows, one on each device."""
   told = {}

@@ -146,7 +146,8 @@ def _tokens(raw: dict, text: dict, generation: dict) -> SpecialTokens:
     vision_start=raw.get("vision_start_token_id", like.vision_start),
     vision_end=raw.get("vision_end_token_id", like.vision_end),
     end_of_turn=end,
-    pad=_first(sources, "pad_token_id", end),
+    # Only generation_config.json names the pad; it is Qwen's "bos".
+    pad=_first(sources, "pad_token_id", _first(sources, "bos_token_id", end)),
   )
 
 

@@ -45,9 +45,10 @@ class Choice:
   def flags(self, chips: int, accumulation: int) -> str:
     """The arguments of `train` that make this choice."""
     mesh = ",".join(map(str, self.mesh))
+    rows = int(self.samples * chips * accumulation)
     return (
       f"--config.mesh={mesh} --config.remat={self.remat}"
-      f" --config.batch_size={self.samples * chips * accumulation}"
+      f" --config.batch_size={rows}"
       f" --config.accumulation={accumulation}"
     )
 

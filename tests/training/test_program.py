@@ -1,5 +1,6 @@
-"""Moments in the host's memory: the same steps, and they stay there."""
+"""The step as a program: the same update wherever it runs."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from fusar_jax import config as config_lib
+from fusar_jax.data.padding import pad_batch
+from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition, program, recipes, sharding
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.state import create_state
@@ -74,3 +77,70 @@ def test_moments_in_host_memory_change_nothing(
       leaf.sharding.memory_kind == "device"
       for leaf in jax.tree.leaves(moved.trainable)
     )
+
+
+def test_with_less_accumulation_the_update_is_the_same(
+  config, model, params, examples
+):
+  """16 rows in 4 micro-batches on one device, in 2 on 8 devices. Rows weigh by
+  their tokens, so that micro-batches weigh differently."""
+  rows = [*examples, *reversed(examples)]
+  batch = pad_batch(rows, config=model, loss_weighting="token")
+  # Without dropout: its keys are drawn for each micro-batch.
+  model = dataclasses.replace(
+    model, lora=dataclasses.replace(model.lora, dropout=0.0)
+  )
+  config.accumulation, config.mesh = 4, "1,1,1"
+  alone = _two_steps(config, model, params, batch, 1)
+  config.mesh = "2,4,1"
+  split = _two_steps(config, model, params, batch, 8)
+  assert (alone[0], split[0]) == (4, 2)
+  for name in ("loss", "grad_norm"):
+    np.testing.assert_allclose(split[2][name], alone[2][name], rtol=1e-5)
+  start = flatten(partition.partition(params, config.trainable)[0])
+  for path, value in flatten(alone[1].trainable).items():
+    moved = np.abs(value - start[path]).max()
+    assert moved > 0, path
+    np.testing.assert_allclose(
+      flatten(split[1].trainable)[path],
+      value,
+      rtol=0,
+      atol=1e-3 * moved,
+      err_msg=path,
+    )
+
+
+def test_a_batch_that_no_accumulation_divides_is_an_error(config, model):
+  config.batch_size, config.accumulation = 12, 4
+  config.mesh = "8,1,1"
+  with pytest.raises(ValueError, match="12 must be a multiple of 8"):
+    program.layout(config, model, 8, None)
+  # Two heads: "tensor" may split each row in two.
+  config.mesh = "auto"
+  assert program.layout(config, model, 8, None) == ((4, 1, 2), 3)
+  config.batch_size = 9
+  with pytest.raises(ValueError, match="9 must be a multiple of 8"):
+    program.layout(config, model, 8, None)
+
+
+def test_a_packed_batch_keeps_its_accumulation(config, model):
+  config.batch_size, config.accumulation = 20, 3
+  config.data.pack_length = 64
+  assert program.layout(config, model, 8, None) == ((8, 1, 1), 3)
+
+
+def _two_steps(config, model, params, batch, devices):
+  """(accumulation, state, metrics of the second step)"""
+  sizes, accumulation = program.layout(config, model, devices, None)
+  mesh = sharding.make_mesh(*sizes, jax.devices()[:devices])
+  config = config.copy_and_resolve_references()
+  config.accumulation = accumulation
+  tx = program.make_optimizer(config, program.make_rate(config, 10))
+  trainable, frozen = partition.partition(
+    jax.tree.map(jax.numpy.copy, params), config.trainable
+  )
+  state, frozen, shardings = program.place(trainable, frozen, config, mesh, tx)
+  step = program.jit_train_step(config, model, tx, mesh, shardings)
+  for _ in range(2):
+    state, metrics = step(state, frozen, sharding.put_batch(batch, mesh))
+  return accumulation, jax.device_get(state), jax.device_get(metrics)

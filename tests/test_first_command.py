@@ -1,0 +1,268 @@
+"""The documented first commands, on a checkpoint in the published layout.
+
+The checkpoint is random and small; its files, keys and fields are those of
+Qwen2.5-VL on the hub, as transformers 4 wrote them.
+"""
+
+import json
+import re
+import shlex
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+
+from fusar_jax.config import from_dict
+from fusar_jax.hf import mapping
+from fusar_jax.hf.export import export_merged
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.paths import unflatten
+from fusar_jax.planning.search import Choice
+from fusar_jax.training import program, start
+from fusar_jax.training.loop import train_and_evaluate
+from fusar_jax.training.parameters import load_run
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "launch/README.md", *(ROOT / "configs").glob("stage*.py")]
+SPECIAL = [
+  "<|endoftext|>",
+  "<|im_start|>",
+  "<|im_end|>",
+  "<|vision_start|>",
+  "<|vision_end|>",
+  "<|image_pad|>",
+]
+VISION = {
+  "depth": 2,
+  "hidden_act": "silu",
+  "hidden_size": 32,
+  "intermediate_size": 48,
+  "num_heads": 2,
+  "in_chans": 3,
+  "out_hidden_size": 32,
+  "patch_size": 14,
+  "spatial_merge_size": 2,
+  "spatial_patch_size": 14,
+  "window_size": 112,
+  "fullatt_block_indexes": [1],
+  "tokens_per_second": 2,
+  "temporal_patch_size": 2,
+}
+MODEL = {
+  "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+  "model_type": "qwen2_5_vl",
+  "hidden_size": 32,
+  "intermediate_size": 48,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 2,
+  "num_key_value_heads": 2,
+  "hidden_act": "silu",
+  "rms_norm_eps": 1e-06,
+  "rope_theta": 1000000.0,
+  "rope_scaling": {"type": "mrope", "mrope_section": [4, 2, 2]},
+  "tie_word_embeddings": False,
+  "use_sliding_window": False,
+  "vision_config": VISION,
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+  """The folder, without generation_config.json."""
+  folder = tmp_path_factory.mktemp("hub") / "Qwen2.5-VL-tiny-Instruct"
+  tokenizer = _tokenizer()
+  ids = {name: tokenizer.token_to_id(name) for name in SPECIAL}
+  config = from_dict(
+    {
+      "tlm": None,
+      "image_size": None,
+      "vision": {
+        "depth": 2,
+        "width": 32,
+        "heads": 2,
+        "ff_width": 48,
+        "out_width": 32,
+        "full_attention": (1,),
+      },
+      "decoder": {
+        "layers": 2,
+        "width": 32,
+        "heads": 2,
+        "kv_heads": 2,
+        "head_width": 16,
+        "ff_width": 48,
+        "vocab": tokenizer.get_vocab_size(),
+        "mrope_section": (4, 2, 2),
+      },
+    }
+  )
+  export_merged(folder, config, _random(config))
+  tokenizer.save(str(folder / "tokenizer.json"))
+  (folder / "config.json").write_text(
+    json.dumps(
+      MODEL
+      | {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "image_token_id": ids["<|image_pad|>"],
+        "vision_start_token_id": ids["<|vision_start|>"],
+        "vision_end_token_id": ids["<|vision_end|>"],
+      }
+    )
+  )
+  (folder / "preprocessor_config.json").write_text(
+    json.dumps({"min_pixels": 3136, "max_pixels": 12845056})
+  )
+  (folder / "generation_config.json").unlink()
+  return folder
+
+
+def commands() -> list[list[str]]:
+  """Arguments that the pages give to `train`, of each of their commands."""
+  found = []
+  for page in PAGES:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in text.splitlines():
+      if "--config" in line and "`" not in line:
+        words = shlex.split(line, comments=True)
+        at = next(i for i, w in enumerate(words) if w.startswith("--config"))
+        found.append(words[at:])
+  return found
+
+
+def test_there_are_commands():
+  assert len(commands()) >= 8
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_commands_of_the_pages_are_read(words, read_flags):
+  config, _ = read_flags(words)
+  assert config.data.train
+
+
+@pytest.mark.parametrize("generation", [False, True])
+def test_the_first_command_trains_a_step(
+  published, manifest, tmp_path, read_flags, generation, capsys
+):
+  """Official recipe, eight devices: 16 images in two micro-batches of 8."""
+  folder = tmp_path / "Qwen2.5-VL-tiny-Instruct"
+  shutil.copytree(published, folder)
+  ids = json.loads((folder / "config.json").read_text())
+  if generation:
+    end, pad = ids["eos_token_id"], ids["bos_token_id"]
+    (folder / "generation_config.json").write_text(
+      json.dumps({"pad_token_id": pad, "eos_token_id": [end, pad]})
+    )
+  config, workdir = read_flags(
+    [
+      "--config=configs/stage1.py:model=init",
+      f"--config.init={folder}",
+      f"--config.data.train={manifest}",
+      f"--workdir={tmp_path / 'stage1'}",
+      "--config.steps=1",
+      # Smaller, so that it is quick.
+      "--config.model.image_size=(56, 56)",
+      "--config.data.num_workers=0",
+    ]
+  )
+  result = train_and_evaluate(config, workdir)
+  assert result.step == 1
+  told = capsys.readouterr().out
+  assert "mesh auto: data 8, fsdp 1, tensor 1" in told
+  assert "accumulation 4 -> 2: micro-batches of 8 rows" in told
+  record = json.loads(Path(workdir, "config.json").read_text())
+  assert record["config"]["accumulation"] == 4
+  assert record["config"]["mesh"] == "auto"
+  assert record["model"]["tokens"]["pad"] == ids["bos_token_id"]
+  row = json.loads(Path(workdir, "metrics.jsonl").read_text().splitlines()[-1])
+  assert np.isfinite(row["loss"])
+  load_run(workdir)
+
+
+def test_shapes_of_a_preset_suggest_init(
+  published, manifest, tmp_path, read_flags
+):
+  """The error of the wrong command names the right one."""
+  config, workdir = read_flags(
+    [
+      "--config=configs/stage1.py",
+      f"--config.init={published}",
+      f"--config.data.train={manifest}",
+      f"--workdir={tmp_path / 'stage1'}",
+    ]
+  )
+  with pytest.raises(ValueError, match="weights of another model") as error:
+    train_and_evaluate(config, workdir)
+  told = re.search(r"`--config FILE.py:(\S+)`", str(error.value))[1]
+  assert told == "model=init"
+
+
+def test_plan_reads_shapes_of_a_folder_without_weights(
+  published, tmp_path, read_flags
+):
+  (tmp_path / "config.json").write_text((published / "config.json").read_text())
+  config, _ = read_flags(
+    ["--config=configs/stage2.py:model=init", f"--config.init={tmp_path}"]
+  )
+  model = from_dict(start.with_shapes(config).model.to_dict())
+  assert (model.decoder.layers, model.decoder.width) == (2, 32)
+  assert model.tlm is not None
+  assert model.lora.rank == 8
+
+
+@pytest.mark.parametrize(
+  ("devices", "memory", "mesh", "accumulation"),
+  [
+    (1, None, (1, 1, 1), 4),
+    (8, 95, (8, 1, 1), 2),
+    (8, 16, (1, 8, 1), 2),
+    (16, 16, (1, 16, 1), 1),
+    # Rows are split by "tensor" where no accumulation divides.
+    (32, 16, (16, 1, 2), 1),
+  ],
+)
+def test_what_plan_prints_is_read_by_train(
+  devices, memory, mesh, accumulation, read_flags
+):
+  """7B, batch 16 accumulated 4 times: what `auto` chooses, `train` takes."""
+  stage = "--config=configs/stage2.py"
+  config, _ = read_flags([stage])
+  model = from_dict(config.model.to_dict())
+  memory = memory and memory * 2**30
+  chosen = program.layout(config, model, devices, memory)
+  assert chosen == (mesh, accumulation)
+  samples = Fraction(16, accumulation * devices)
+  printed = Choice(mesh, samples, "full").flags(devices, accumulation)
+  config, _ = read_flags([stage, *printed.split()])
+  assert program.layout(config, model, devices, memory) == chosen
+  assert (config.batch_size, config.remat) == (16, "full")
+
+
+def _tokenizer() -> tokenizers.Tokenizer:
+  """Bytes, with Qwen's special tokens."""
+  made = tokenizers.Tokenizer(tokenizers.models.BPE())
+  made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False
+  )
+  made.decoder = tokenizers.decoders.ByteLevel()
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=300,
+    special_tokens=SPECIAL,
+    initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+  )
+  made.train_from_iterator(["How many ships are in the image?"], trainer)
+  return made
+
+
+def _random(config: FusarConfig) -> dict:
+  rng = np.random.default_rng(0)
+  return unflatten(
+    {
+      path: 0.1 * rng.standard_normal(shape).astype(np.float32)
+      for path, shape in mapping.leaf_shapes(config).items()
+    }
+  )
