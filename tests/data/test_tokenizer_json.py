@@ -14,7 +14,6 @@ from fusar_jax.data.tokenizer import (
   load_tokenizer,
   train_sentencepiece,
 )
-from fusar_jax.hf.folders import TINY_BASE, resolve
 from fusar_jax.inference.token_table import token_texts
 from fusar_jax.tasks import counting, detection
 
@@ -57,22 +56,22 @@ def _strings(pieces: list[str], count: int = 1000) -> list[str]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-  """The shipped base's; one without numbers; one with some, of few words."""
+  """As tiny-base has it; without numbers; with some that no letter spells."""
   folder = tmp_path_factory.mktemp("models")
   words = [detection.question("ship"), counting.question("ship"), "abab aba"]
-  train_sentencepiece(words, folder / "plain.model", 420)
-  train_sentencepiece(words, folder / "numbers.model", 500, numbers=120)
-  return {
-    "tiny-base": resolve(TINY_BASE) / "tokenizer.model",
-    "plain": folder / "plain.model",
-    "numbers": folder / "numbers.model",
-  }
+  digits = [detection.answer([[i, 2, 34, 567]], ["ship"]) for i in range(890)]
+  sizes = {"tiny": (900, 169), "plain": (420, 0), "numbers": (500, 120)}
+  for name, (size, numbers) in sizes.items():
+    texts = words + digits * (name == "tiny")
+    path = folder / f"{name}.model"
+    train_sentencepiece(texts, path, size, numbers=numbers)
+  return folder
 
 
-@pytest.fixture(params=["tiny-base", "plain", "numbers"])
+@pytest.fixture(params=["tiny", "plain", "numbers"])
 def both(request, models, tmp_path):
   """(SentencePiece, the same as `tokenizer.json`), as our loader reads them."""
-  path = models[request.param]
+  path = models / f"{request.param}.model"
   made = tokenizer_json.convert_sentencepiece(path, TEXT_MARKS)
   file = tmp_path / "tokenizer.json"
   file.write_text(tokenizer_json.to_text(made), encoding="utf-8")

@@ -7,6 +7,7 @@ without a tokenizer_config.json.
 import gzip
 import json
 import os
+import random
 
 import pytest
 
@@ -28,6 +29,7 @@ SPLIT = (
   r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+SEED = 20261128
 TEXTS = [
   prompts.chat(detection.question("ship"), [3]),
   detection.answer([[-35, 2, 130, 529]], ["ship"]),
@@ -103,6 +105,31 @@ def test_ids_and_text(exported):
   assert theirs.eos_token_id == special.end_of_turn
   assert theirs.pad_token_id == special.pad
   assert theirs.convert_tokens_to_ids("<|image_pad|>") == special.image
+
+
+def test_1000_random_strings(exported):
+  """Of tokens, marks, numbers, blanks and any character: there and back."""
+  ours, folder = exported
+  theirs = transformers.AutoTokenizer.from_pretrained(folder)
+  rng = random.Random(SEED)
+  kinds = (
+    lambda: ours.decode([rng.randrange(ours.vocab_size)]),
+    lambda: rng.choice([*TEXT_MARKS, "<unk>", "<0x41>", " ", "  ", "\n", "\t"]),
+    lambda: str(rng.randint(-999, 9999)),
+    lambda: chr(rng.choice([rng.randint(0, 0x2FF), rng.randint(0, 0xD7FF)])),
+    lambda: rng.choice(TEXTS)[: rng.randint(0, 30)],
+  )
+  texts = [
+    "".join(rng.choice(kinds)() for _ in range(rng.randint(0, 30)))
+    for _ in range(1000)
+  ]
+  encoded = theirs(texts, add_special_tokens=False)["input_ids"]
+  for text, found in zip(texts, encoded, strict=True):
+    ids = ours.encode(text)
+    assert found == ids, text
+    for skip in (True, False):
+      back = theirs.decode(ids, skip_special_tokens=skip)
+      assert back == ours.decode(ids, skip_special=skip), text
 
 
 def test_template(exported):
