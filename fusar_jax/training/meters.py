@@ -25,10 +25,10 @@ from rich.progress import (
   TextColumn,
   TimeElapsedColumn,
 )
-from tensorboardX import SummaryWriter
 
 from fusar_jax.data.triplets import write_text
 from fusar_jax.training.stopwatch import Stopwatch
+from fusar_jax.training.tensorboard import SummaryWriter
 
 # Steps that may run ahead of their metrics. It also bounds the batches that
 # wait in the queue of the device.

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import resource
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import pytest
@@ -169,3 +172,21 @@ def test_lines_beyond_the_checkpoint_are_dropped(tmp_path):
     {"step": 4},
     {"step": 6, "again": True},
   ]
+
+
+def test_torch_is_not_imported_where_it_is_installed(tmp_path):
+  """A module that ends the process stands in its place."""
+  (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+  code = (
+    "import sys, fusar_jax.training.meters as m\n"
+    "assert m.SummaryWriter.add_scalar\n"
+    "assert 'torch' not in sys.modules"
+  )
+  path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    env=os.environ | {"PYTHONPATH": path},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
