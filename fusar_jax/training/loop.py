@@ -25,6 +25,7 @@ from fusar_jax.training import partition, program, selection, sharding
 from fusar_jax.training import start as start_lib
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.compile_cache import compile_cache
+from fusar_jax.training.config_numbers import check_numbers
 from fusar_jax.training.gradient_check import GradientCheck
 from fusar_jax.training.meters import Meters
 from fusar_jax.training.profiler import ProfilerWindow
@@ -66,6 +67,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   """
   stopwatch = Stopwatch()
   workdir = Path(workdir)
+  check_numbers(config)
   selection.check(config)
   window = ProfilerWindow(
     workdir / "profile", config.profile_at_step, config.profile_steps

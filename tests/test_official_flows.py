@@ -1,0 +1,283 @@
+"""docs/official.md: its commands run, on a tiny model in the published layout.
+
+Paths are those of the page, below a temporary folder; sizes are shrunken.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+from PIL import Image
+from safetensors.numpy import load_file
+
+from fusar_jax import convert, predict
+from fusar_jax.config import preset
+from fusar_jax.data.tokenizer import train_sentencepiece
+from fusar_jax.hf import image_text_file, peft, tlm_file
+from fusar_jax.hf.export import export_merged
+from fusar_jax.hf.load import load_base
+from fusar_jax.model.config import VISION_PROJECTIONS, LoRAConfig
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.tasks import detection
+from fusar_jax.training.loop import train_and_evaluate
+from fusar_jax.training.recipes import get_config
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "official.md").read_text(encoding="utf-8")
+BASE = "Qwen2.5-VL-7B-Instruct"
+SIZE, ROWS = 56, 8
+OFFICIAL = {
+  "id",
+  "coordinate_size",
+  "question",
+  "gt",
+  "prediction_text",
+  "detections",
+  "parse_error",
+}
+# What is too large here, or would take minutes.
+SHRUNK = {
+  "train": [
+    "--config.steps=2",
+    "--config.batch_size=8",
+    f"--config.model.image_size=({SIZE}, {SIZE})",
+  ],
+  "predict": ["--max-new-tokens=8", "--batch-size=8"],
+  "convert": [],
+}
+
+
+def commands() -> list[list[str]]:
+  blocks = re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)
+  text = "\n".join(blocks).replace("\\\n", " ")
+  found = (shlex.split(line, comments=True) for line in text.splitlines())
+  return [words for words in found if words]
+
+
+def _run(words: list[str]) -> None:
+  assert words[:2] == ["python", "-m"]
+  module = words[2].removeprefix("fusar_jax.")
+  arguments = [word.replace("504", str(SIZE)) for word in words[3:]]
+  arguments += SHRUNK[module]
+  if module == "train":
+    _train([re.sub(r"(configs/\w+\.py)$", _as_small, w) for w in arguments])
+    return
+  command = {"predict": predict, "convert": convert}[module]
+  assert command.main(arguments) == 0, shlex.join(words)
+
+
+def _as_small(found: re.Match) -> str:
+  return f"{found[1]}:model=init,recipe=tiny"
+
+
+def _train(arguments: list[str]) -> None:
+  argv = ["train", *arguments]
+  values = flags.FlagValues()
+  before, sys.argv = sys.argv, argv  # Read by config_flags.
+  try:
+    config_flags.DEFINE_config_file(
+      "config", lock_config=True, flag_values=values
+    )
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    assert values(argv) == ["train"]
+  finally:
+    sys.argv = before
+  train_and_evaluate(values.config, values.workdir)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+  """The folder in which all commands of the page have run, in order."""
+  folder = tmp_path_factory.mktemp("official")
+  _write_data(folder / "data")
+  _write_models(folder)
+  (folder / "configs").symlink_to(ROOT / "configs")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(folder)
+    for words in commands():
+      _run(words)
+  return folder
+
+
+def _write_data(folder: Path) -> None:
+  """Manifests as the official ones are: boxes in the question's JSON."""
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  rows = []
+  for i in range(ROWS):
+    pixels = rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / f"{i}.png")
+    np.savez(
+      folder / f"{i}.npz",
+      features=rng.normal(size=(5, 64)).astype(np.float32),
+      positions=rng.uniform(size=(5, 2)).astype(np.float32),
+    )
+    box = {"bbox_2d": [-3, 4 + i, 30, 59], "label": "plane"}
+    rows.append(
+      {
+        "id": f"detection_{i}",
+        "image": f"{i}.png",
+        "aef": f"{i}.npz",
+        "coordinate_size": SIZE,
+        "question": detection.question("plane"),
+        "answer": json.dumps([box]),
+      }
+    )
+  without = [{k: v for k, v in row.items() if k != "aef"} for row in rows]
+  captions = [
+    row | {"question": "Describe the image.", "answer": f"Scene {i}."}
+    for i, row in enumerate(rows)
+  ]
+  for name, content in (
+    ("detection", rows),
+    ("detection_no_aef", without),
+    ("captions", captions),
+  ):
+    text = "".join(json.dumps(row) + "\n" for row in content)
+    (folder / f"{name}.jsonl").write_text(text)
+
+
+def _write_models(folder: Path) -> None:
+  """A base that records no image size, and released adapters of it."""
+  texts = (folder / "data" / "detection.jsonl").read_text().splitlines()
+  texts += (folder / "data" / "captions.jsonl").read_text().splitlines()
+  train_sentencepiece(
+    texts, folder / "words" / "tokenizer.model", vocab_size=400
+  )
+  tiny = preset("tiny")
+  plain = dataclasses.replace(
+    tiny,
+    vision=dataclasses.replace(
+      tiny.vision,
+      depth=2,
+      width=32,
+      heads=2,
+      ff_width=64,
+      out_width=64,
+      full_attention=(1,),
+    ),
+    decoder=dataclasses.replace(
+      tiny.decoder,
+      layers=2,
+      width=64,
+      heads=4,
+      kv_heads=2,
+      head_width=16,
+      ff_width=96,
+      vocab=400,
+      mrope_section=(2, 3, 3),
+    ),
+    tlm=None,
+    image_size=None,
+  )
+  init = jax.jit(init_params, static_argnums=0)
+  export_merged(
+    folder / BASE,
+    plain,
+    init(plain, jax.random.key(0)),
+    tokenizer=folder / "words",
+  )
+  stage1 = dataclasses.replace(
+    plain,
+    tlm=tiny.tlm,
+    lora=LoRAConfig(8, 32.0, 0.05, vision=VISION_PROJECTIONS),
+    image_size=(SIZE, SIZE),
+  )
+  for i, name in enumerate(("stage1", "stage2/detection"), start=1):
+    params = init(stage1, jax.random.key(i))
+    # As trained: B is not zero.
+    params = jax.tree.map(lambda leaf: leaf + 0.01, params)
+    peft.write_adapter(folder / "FUSAR-GPT" / name, stage1, params)
+
+
+def test_each_official_script_has_a_command():
+  sections = re.split(r"^## ", PAGE, flags=re.M)
+  for script in ("infer_val", "infer_no_aef", "train_tlm", "train_no_aef"):
+    (section,) = [s for s in sections if s.startswith(script)]
+    assert "```bash" in section, script
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "predictions",
+    "no_aef/qwen",
+    "no_aef/stage1",
+    "no_aef/predictions",
+  ],
+)
+def test_predictions_are_official_rows(walked, name):
+  path = walked / "outputs" / f"{name}.jsonl"
+  rows = [json.loads(line) for line in path.open()]
+  assert len(rows) == ROWS
+  for row in rows:
+    assert set(row) >= OFFICIAL
+    assert row["coordinate_size"] == SIZE
+    assert '"bbox_2d"' in row["gt"]
+  assert (walked / "outputs" / "pictures").is_dir()
+
+
+def test_stage_2_continues_the_released_lora_and_keeps_its_tlm(walked):
+  first, second = walked / "FUSAR-GPT/stage1", walked / "outputs/stage2"
+  before, after = (load_file(f / peft.WEIGHTS) for f in (first, second))
+  assert before.keys() == after.keys()
+  assert any(".visual." in name for name in after)
+  for name, leaf in after.items():
+    assert 0 < np.abs(leaf - before[name]).max() < 0.01, name
+  config, _ = load_base(walked / BASE)
+  tlms = [peft.read_adapter(f, config)[1]["tlm"] for f in (first, second)]
+  jax.tree.map(np.testing.assert_array_equal, *tlms)
+  settings = json.loads((second / peft.SETTINGS).read_text())
+  assert settings["base_model_name_or_path"] == f"Qwen/{BASE}"
+
+
+def test_without_aef_the_lora_alone_is_continued_and_exported(walked):
+  folder = walked / "outputs/no_aef/adapter"
+  assert not tlm_file.has_tlm(folder)
+  assert json.loads((folder / image_text_file.FILE).read_text()) == {
+    "image_size": SIZE,
+    "use_tlm": False,
+  }
+  before = load_file(walked / "FUSAR-GPT/stage1" / peft.WEIGHTS)
+  after = load_file(folder / peft.WEIGHTS)
+  assert before.keys() == after.keys()
+  for name, leaf in after.items():
+    assert 0 < np.abs(leaf - before[name]).max() < 0.01, name
+
+
+def test_stage_1_starts_from_the_base(walked):
+  checkpoint = json.loads((walked / "runs/stage1/config.json").read_text())
+  assert checkpoint["model"]["lora"]["vision"] == []
+  assert checkpoint["model"]["tlm"]["sigma"] == 2.0
+  assert (walked / "runs/stage1/checkpoints/2").is_dir()
+
+
+def test_flags_in_the_tables_exist():
+  """Second columns name options of predict and convert, and config fields."""
+  known = set()
+  for parser in (predict.parser(), convert._parser()):
+    assert isinstance(parser, argparse.ArgumentParser)
+    known |= set(parser._option_string_actions)
+  known |= {"--workdir", "--config.data.train"}
+  given = set()
+  for row in re.findall(r"^\|(.+)\|$", PAGE, re.M):
+    cells = re.split(r"(?<!\\)\|", row)
+    given |= set(re.findall(r"--[a-z][\w.-]*", cells[1]))
+  fields = {flag for flag in given if flag.startswith("--config.")}
+  assert len(fields) > 8
+  assert given - fields <= known
+  config = get_config("stage1", "")
+  for flag in fields:
+    value = config
+    for part in flag.removeprefix("--config.").split("."):
+      assert part in value, flag
+      value = value[part]
