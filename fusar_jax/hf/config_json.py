@@ -235,6 +235,12 @@ def config_json(config: FusarConfig, dtype: str) -> dict:
         "rope_theta": d.rope_theta,
         "mrope_section": list(d.mrope_section),
       },
+      # The same for transformers 4.57, which the official code pins.
+      "rope_theta": d.rope_theta,
+      "rope_scaling": {
+        "rope_type": "default",
+        "mrope_section": list(d.mrope_section),
+      },
       "tie_word_embeddings": d.tied,
       "use_sliding_window": False,
       "bos_token_id": t.pad,
@@ -293,6 +299,9 @@ def preprocessor_json(config: FusarConfig) -> dict:
     "image_mean": list(v.mean),
     "image_std": list(v.std),
     "size": {"shortest_edge": low, "longest_edge": high},
+    # transformers 4.57 reads these alone, for any `size`.
+    "min_pixels": low,
+    "max_pixels": high,
     "patch_size": v.patch,
     "merge_size": v.merge,
     "temporal_patch_size": v.temporal,

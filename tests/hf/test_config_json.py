@@ -6,7 +6,12 @@ import json
 import pytest
 
 from fusar_jax.config import PRESETS
-from fusar_jax.hf.config_json import read_config, write_config
+from fusar_jax.hf.config_json import (
+  config_json,
+  preprocessor_json,
+  read_config,
+  write_config,
+)
 
 # The fields of the 7B's config.json on the hub, as transformers 4 wrote them.
 FLAT_7B = {
@@ -84,6 +89,18 @@ def test_every_preset_round_trips(tmp_path, name):
   config = dataclasses.replace(PRESETS[name], tlm=None)
   write_config(tmp_path, config, "bfloat16")
   assert read_config(tmp_path) == config
+
+
+def test_transformers_4_finds_rope_and_bounds_where_it_looks():
+  config = dataclasses.replace(PRESETS["qwen2_5_vl_7b"], tlm=None)
+  text = config_json(config, "bfloat16")["text_config"]
+  new = text["rope_parameters"]
+  assert text["rope_theta"] == new["rope_theta"] == 1_000_000
+  assert text["rope_scaling"]["mrope_section"] == new["mrope_section"]
+  written = preprocessor_json(config)
+  assert [written["min_pixels"], written["max_pixels"]] == list(
+    written["size"].values()
+  )
 
 
 def test_tie_inside_text_config(tmp_path):

@@ -107,6 +107,7 @@ def test_a_fixed_size_bounds_the_area_and_own_bounds_come_back(
   written = preprocessor_json(config)
   height, width = config.image_size
   low, high = written["size"].values()
+  assert (written["min_pixels"], written["max_pixels"]) == (low, high)
   assert low < height * width < high
   assert high - low < 28 * 28
   export_merged(tmp_path / "out", config, rand(config))

@@ -24,11 +24,12 @@ from fusar_jax import simulate
 from fusar_jax.data import prompts
 from fusar_jax.data.tokenizer import load_tokenizer
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.hf import handoff
+from fusar_jax.hf import handoff, mapping
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.folders import TINY_BASE, resolve
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.model_card import CARD
+from fusar_jax.hf.peft import write_adapter
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.model.config import LoRAConfig, TLMConfig
 from fusar_jax.model.fusar_gpt import init_params
@@ -210,6 +211,51 @@ def test_the_docs_hand_over_the_tlm(tmp_path, folder, rows, unmerged, agree):
   new = unmerged.generate(ids, images, anchors, max_new_tokens=64)
   assert got["new"].tolist() == new
   assert str(got["answer"]) == unmerged.tokenizer.decode(new)
+
+
+SAVE_PEFT = """
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+with np.load(given) as file:
+  inputs = {name: torch.from_numpy(file[name]) for name in file.files}
+tokens = inputs.pop("tokens")
+modulated = {"image": BaseModelOutputWithPooling(pooler_output=(tokens,))}
+with torch.no_grad():
+  logits = model(**inputs, mm_encoder_outputs=modulated).logits[0]
+np.savez(out, logits=logits.numpy())
+"""
+
+
+def test_the_docs_load_the_adapter_in_peft(
+  tmp_path, model, rows, unmerged, agree
+):
+  """On the exported base, with the TLM handed over; tokenizer in both."""
+  config, params = model
+  plain = dataclasses.replace(config, tlm=None, lora=LoRAConfig())
+  base, adapter = tmp_path / "base", tmp_path / "adapter"
+  leaves = mapping.leaf_shapes(config)
+  flat = {p: leaf for p, leaf in flatten(params).items() if p in leaves}
+  words = resolve(TINY_BASE)
+  export_merged(base, plain, unflatten(flat), tokenizer=words)
+  write_adapter(adapter, config, params, str(base), tokenizer=words)
+  row = rows[0]
+  image, anchors = row.images[0], row.anchors[0]
+  both = fusar_jax.load(base, adapter=adapter)
+  inputs = handoff.decoder_inputs(
+    row.question, [image], both.config, both.tokenizer
+  )
+  [tokens] = both.visual_tokens([image], [anchors])
+  np.savez(tmp_path / "given.npz", tokens=tokens, **inputs)
+  got = _run(
+    _block(DOCS, "peft") + SAVE_PEFT,
+    tmp_path / "out.npz",
+    base=str(base),
+    adapter=str(adapter),
+    given=str(tmp_path / "given.npz"),
+  )
+  ids = inputs["input_ids"][0]
+  agree(got["logits"], unmerged.logits(ids, [image], [anchors]))
 
 
 def test_the_export_is_what_it_was(folder, rows, unmerged, agree):

@@ -119,3 +119,16 @@ def test_copies_by_hand():
   assert str(group).endswith(
     "(across the splits test, train; with the labels BMP2, T72)"
   )
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_modes_follow_the_umask(tmp_path, save, origin, mask):
+  image = save(tmp_path / "in" / "a.png")
+  before = os.umask(mask)
+  try:
+    _write(tmp_path / "out", [Picture(image, "a.png", [_row("a")])], origin)
+  finally:
+    os.umask(before)
+  assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~mask
+  modes = {f.stat().st_mode & 0o777 for f in (tmp_path / "out").iterdir()}
+  assert modes == {0o666 & ~mask}
