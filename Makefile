@@ -13,6 +13,7 @@
 #   make test-newest  the core of the tests, with Python 3.13 and newest versions
 #   make lint     ruff and the floors of the package
 #   make base     makes the tiny base that comes with the package anew
+#   make docs     builds the documentation as a site (links checked)
 
 VENV ?= .venv
 # The first Python of a version that we support.
@@ -31,7 +32,7 @@ PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-newest parity beam browser plan plan-all launch lint base
+.PHONY: demo test test-newest parity beam browser plan plan-all launch lint base docs
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -72,6 +73,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+docs: $(VENV)-docs/installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
 
 # From nothing, on simulated scenes alone: no anchor, nobody's data.
 BASE := runs/base
@@ -133,4 +137,11 @@ $(VENV)-launch/installed: $(VENV)/made constraints-launch.txt
 	  slurm-wlm-basic-plugins && for deb in *.deb; do dpkg -x $$deb slurm; \
 	  done && ln -sf ../slurm/usr/bin/* bin/; } > /dev/null 2>&1 || \
 	  echo "make launch: without Slurm's commands, which apt-get has not got"
+	@touch $@
+
+# Of its own: nothing of the package is imported, docstrings are read as text.
+$(VENV)-docs/installed: $(VENV)/made constraints-docs.txt
+	$(VENV)/bin/python -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python $(INSTALL) -c constraints-docs.txt \
+	  mkdocs-material 'mkdocstrings[python]'
 	@touch $@

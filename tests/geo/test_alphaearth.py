@@ -332,12 +332,18 @@ def test_the_figure_of_the_readme_can_be_drawn_again(shared, tmp_path):
   tiles = sorted(folder.glob("*.tif"), reverse=True)
   out = tmp_path / "rows.png"
   subprocess.run(
-    [sys.executable, root / "docs/alphaearth_rows.py", *tiles, "2024", out],
+    [
+      sys.executable,
+      root / "docs/figures/alphaearth_rows.py",
+      *tiles,
+      "2024",
+      out,
+    ],
     check=True,
   )
   with (
     Image.open(out) as drawn,
-    Image.open(root / "docs/alphaearth_rows.png") as kept,
+    Image.open(root / "docs/figures/alphaearth_rows.png") as kept,
   ):
     assert drawn.size == kept.size
     difference = np.abs(np.asarray(drawn, int) - np.asarray(kept, int))

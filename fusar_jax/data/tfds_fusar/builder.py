@@ -159,8 +159,7 @@ def _record(
     "id": triplet.id,
     "task": triplet.task or "",
     "question": triplet.question,
-    # The row in "record" keeps what is absent apart from what is empty.
-    "answer": triplet.answer or "",
+    "answer": triplet.answer,
     "images": [image.read_bytes() for image in triplet.images],
     "anchors": {
       "features": np.concatenate(

@@ -1,7 +1,7 @@
-"""The figure of the README: one place, read from both row orders.
+"""The figure of docs/data.md: one place, read from both row orders.
 
 COMMAND:
-  python docs/alphaearth_rows.py TOP_DOWN.tif BOTTOM_UP.tif 2024 rows.png
+  python docs/figures/alphaearth_rows.py TOP.tif BOTTOM.tif 2024 rows.png
 
 Left and middle: `Archive.sample` on a grid over the tile, from the file whose
 rows run southwards and from the one whose rows run northwards. Right: the
