@@ -15,7 +15,6 @@ an interruption the same command goes on.
 import argparse
 import contextlib
 import dataclasses
-import json
 import shlex
 import sys
 import time
@@ -35,6 +34,7 @@ from fusar_jax.report.curves import read_curves
 from fusar_jax.report.evaluation import REPORT
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import Score, read_scores
+from fusar_jax.report.scoring import read_samples
 from fusar_jax.training import provenance
 from fusar_jax.training.compile_cache import compile_cache
 from fusar_jax.training.provenance import read_json
@@ -297,9 +297,8 @@ class _Demo:
 
   def _answers(self, rows: str) -> list[Answer]:
     """What was predicted and scored, with its pictures."""
-    given, _ = evaluate.read_rows(self._predictions(rows))
-    lines = (self._scores(rows) / "samples.jsonl").read_text("utf-8")
-    samples = [json.loads(line) for line in lines.splitlines()]
+    given = evaluate.read_rows(self._predictions(rows)).rows
+    samples = read_samples(self._scores(rows))
     return read_answers(given, samples, self._manifest("unseen", rows))
 
   def _command(self, main: Callable, name: str, *arguments) -> None:

@@ -4,7 +4,9 @@ COMMAND:
   python -m fusar_jax.doctor data/train data/test --model runs/stage0
   python -m fusar_jax.doctor data/train/manifest.jsonl \\
       --model qwen2_5_vl_7b --tokenizer QWEN/tokenizer.json --out train.html
+  python -m fusar_jax.doctor new/manifest.jsonl --for predict --model runs/x
 
+With `--for predict` rows may lack an answer, and lengths are those of prompts.
 Several data sets are splits of one, and must not share images. Prints numbers
 and problems, and writes a page with samples as the model sees them, down to
 the tokens that are learned. Exit code 0: no errors, though perhaps warnings;
@@ -34,6 +36,7 @@ from fusar_jax.report.sample_card import read_sample
 from fusar_jax.training import provenance
 from fusar_jax.training.start import TOKENIZER
 
+PURPOSES = ("train", "predict")
 # Lines of one kind beyond these are counted; the page tells more of them.
 _MAX_TOLD = 10
 
@@ -47,6 +50,7 @@ def examine(
   samples: int = 12,
   seed: int = 0,
   max_length: int = MAX_LENGTH,
+  purpose: str = "train",
   track=lambda items, what: items,
 ) -> Inspection:
   """Inspects data sets and writes their page; returns what was found.
@@ -58,7 +62,8 @@ def examine(
     tokenizer: file or folder; default: that of the model's folder, if any.
     samples: rows on the page.
     seed: of their choice.
-    max_length: most tokens of a row.
+    max_length: most tokens of a row; of its prompt, for "predict".
+    purpose: one of PURPOSES: what the rows are for.
     track: see `fusar_jax.data.inspection.inspect`.
 
   Raises:
@@ -66,7 +71,14 @@ def examine(
       there or does not fit; whatever is wrong inside the data is told instead.
   """
   config, words, named = read_model(model, tokenizer)
-  found = inspect(datasets, config, words, max_length=max_length, track=track)
+  found = inspect(
+    datasets,
+    config,
+    words,
+    max_length=max_length,
+    with_answers=purpose == "train",
+    track=track,
+  )
   shown = [
     read_sample(row, config, words)
     for row in choose(found.splits, samples, seed)
@@ -142,6 +154,14 @@ def parser() -> argparse.ArgumentParser:
     help="tokenizer.json, SentencePiece .model, or a folder with one;"
     " default: that of the model's folder",
   )
+  p.add_argument(
+    "--for",
+    dest="purpose",
+    choices=PURPOSES,
+    default="train",
+    help="what the rows are for: predict needs no answers (default:"
+    " %(default)s)",
+  )
   p.add_argument("--max-length", type=int, default=MAX_LENGTH, help="in tokens")
   p.add_argument("--samples", type=int, default=12, help="rows on the page")
   p.add_argument("--seed", type=int, default=0, help="of the rows' choice")
@@ -173,6 +193,7 @@ def main(argv: list[str] | None = None) -> int:
       samples=args.samples,
       seed=args.seed,
       max_length=args.max_length,
+      purpose=args.purpose,
       track=_track,
     )
   except (ValueError, OSError) as error:

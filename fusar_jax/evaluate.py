@@ -37,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fusar_jax.data.triplets import read_manifest, require_answers
 from fusar_jax.inference.options import OPTIONS, add_options, flag
 from fusar_jax.report import comparisons
 from fusar_jax.report.evaluation import report_evaluation
@@ -44,8 +45,10 @@ from fusar_jax.report.score_table import HEADLINE
 from fusar_jax.report.scoring import (
   MISSING,
   SCORERS,
+  ReadRows,
   baseline_rows,
   blind_rows,
+  check_truths,
   evaluate_predictions,
   read_rows,
   score_rows,
@@ -125,6 +128,8 @@ def evaluate_controls(model, manifest, out, **options) -> Table:
   """
   from fusar_jax.inference.controls import predict_controls
 
+  # Before hours of answers under six conditions.
+  require_answers(read_manifest(manifest)[: options.get("limit")])
   answers = predict_controls(model, manifest, out, **options)
   found, conditions = {}, {}
   for name, path in answers.items():
@@ -226,7 +231,7 @@ def _answer(args: argparse.Namespace) -> str:
   from fusar_jax.inference.answering import FINISHED, predict
 
   # A truth that cannot be read is told before hours of answers.
-  score_rows(baseline_rows(args.manifest)[: args.limit])
+  check_truths(args.manifest, limit=args.limit)
   file = pathlib.Path(args.out, FINISHED)
   return str(predict(args.model, args.manifest, file, **_options(args)))
 
@@ -238,15 +243,21 @@ def _options(args: argparse.Namespace) -> dict:
 def _score(args: argparse.Namespace, console: Console) -> None:
   """Scores one set of answers: writes, and prints what a reader must know."""
   if args.baseline:
-    rows, missing = baseline_rows(args.manifest, args.train), 0
+    read = ReadRows(baseline_rows(args.manifest, args.train))
   else:
-    rows, missing = read_rows(args.predictions, args.manifest, limit=args.limit)
-  metrics, samples = score_rows(rows, missing=missing, acc50=args.acc50)
+    read = read_rows(args.predictions, args.manifest, limit=args.limit)
+  rows = read.rows
+  metrics, samples = score_rows(
+    rows,
+    missing=read.missing,
+    without_truth=read.without_truth,
+    acc50=args.acc50,
+  )
   if args.baseline:
     metrics["baseline"] = f"learned from {args.train or args.manifest}"
   write_scores(args.out, metrics, samples)
   console.print(table(metrics, args.predictions or "baseline"))
-  for line in remarks(rows, samples):
+  for line in remarks(rows, samples, read.without_truth):
     console.print(line, markup=False, highlight=False, soft_wrap=True)
   if args.baseline or args.no_report:
     return
@@ -264,9 +275,24 @@ def _score(args: argparse.Namespace, console: Console) -> None:
   console.print(f"report in {page}", markup=False, soft_wrap=True)
 
 
-def remarks(rows: list[Prediction], samples: list[dict]) -> list[str]:
+def remarks(
+  rows: list[Prediction], samples: list[dict], without_truth: int = 0
+) -> list[str]:
   """Returns what to tell beside the scores: guesses, repairs, answers lost."""
   lines = []
+  if without_truth:
+    lines.append(
+      f"{without_truth} rows of the manifest have no answer and are not scored"
+    )
+  if cut := [row for row in rows if row.truncated]:
+    tasks = collections.Counter(row.task for row in cut).most_common()
+    known = sum(row.truncated is not None for row in rows)
+    told = ", ".join(f"{n} {task}" for task, n in tasks)
+    lines += [
+      f"answers truncated at the limit of new tokens: {len(cut)} of {known}"
+      f" ({len(cut) / known:.1%}): {told}",
+      f"  {_first([row.where for row in cut])}",
+    ]
   if guesses := collections.Counter(row.task for row in rows if row.guessed):
     told = ", ".join(f"{n} {task}" for task, n in guesses.most_common())
     lines.append(f"tasks told from the question: {told}")

@@ -72,6 +72,25 @@ def test_a_run_brings_size_and_tokenizer(data, run, tmp_path, capsys):
   assert "<circle" in text
 
 
+def test_rows_to_predict(data, run, tmp_path, capsys):
+  """The same data set, its answers taken away."""
+  rows = map(json.loads, (data / "manifest.jsonl").open(encoding="utf-8"))
+  left_out = ("answer", "boxes", "labels")
+  bare = [{k: v for k, v in r.items() if k not in left_out} for r in rows]
+  write_manifest(data / "bare.jsonl", bare)
+  page = tmp_path / "page.html"
+  asked = (data / "bare.jsonl", "--model", run, "--samples", 2)
+  assert call(*asked, "--for", "predict", out=page) == 0
+  told = capsys.readouterr().out
+  assert "tokens a prompt" in told
+  assert "0 errors, 0 warnings" in told
+  text = page.read_text()
+  assert "tokens of prompt" in text
+  assert '<b class="learned"' not in text
+  assert call(*asked, out=page) == 1
+  assert "no 'answer', which only prediction" in capsys.readouterr().out
+
+
 def test_the_same_seed_gives_the_same_page(data, run, tmp_path, capsys):
   pages = [tmp_path / f"{k}.html" for k in range(3)]
   for page, seed in zip(pages, (4, 4, 5)):

@@ -8,7 +8,14 @@ import pytest
 
 from fusar_jax import evaluate
 from fusar_jax.data.triplets import write_manifest
-from fusar_jax.report.scoring import read_rows, score_rows, write_scores
+from fusar_jax.report.scoring import (
+  baseline_rows,
+  check_truths,
+  read_rows,
+  read_samples,
+  score_rows,
+  write_scores,
+)
 from fusar_jax.tasks import (
   captioning,
   classification,
@@ -157,6 +164,72 @@ def test_rows_without_an_answer_are_named(tmp_path, manifest, capsys):
   errors = [sample["parse_error"] for sample in samples]
   assert errors == [None, *["no prediction"] * 3]
   assert json.loads((out / "metrics.json").read_text())["parse_failures"] == 3
+
+
+def test_rows_without_truth_are_not_scored(tmp_path, manifest, capsys):
+  """They are counted, and told; where no row has a truth, it is an error."""
+  rows = list(map(json.loads, manifest.open(encoding="utf-8")))
+  del rows[0]["answer"]
+  write_manifest(manifest, rows)
+  said = {"c0": "1", "c1": "1", "c2": "2", "d0": BOX}
+  given = [{"id": i, "prediction_text": text} for i, text in said.items()]
+  path = predictions(tmp_path / "p.jsonl", given)
+  command = ["--predictions", str(path), "--manifest", str(manifest)]
+  command += ["--out", str(tmp_path / "out")]
+  assert evaluate.main(command) == 0
+  assert "1 rows of the manifest have no answer and are not" in (
+    capsys.readouterr().out
+  )
+  metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+  assert metrics == evaluate.evaluate_predictions(path, manifest)
+  assert (metrics["n"], metrics["without_truth"]) == (3, 1)
+  assert (metrics["counting"]["n"], metrics["missing"]) == (2, 0)
+  check_truths(manifest)
+  with pytest.raises(ValueError, match="no row has an 'answer'"):
+    check_truths(manifest, limit=1)
+  with pytest.raises(ValueError, match="rows without 'answer'"):
+    baseline_rows(manifest)
+
+
+def test_truncated_answers_are_counted(tmp_path, capsys):
+  """In all and by task; where no row says so, nothing is known."""
+  rows = [of_every_task(i)[-1] for i in range(3)] + [counted(9, "1", "1")]
+  path = predictions(tmp_path / "p.jsonl", rows)
+  metrics = evaluate.evaluate_predictions(path)
+  assert "truncated" not in {*metrics, *metrics["detection"]}
+  for k, row in enumerate(rows):
+    row["truncated"] = k == 0
+  rows[0]["prediction_text"] = rows[0]["prediction_text"][:-1] + ', {"bbox_2d'
+  predictions(path, rows)
+  out = tmp_path / "out"
+  command = ["--predictions", str(path), "--out", str(out)]
+  assert evaluate.main(command) == 0
+  metrics = json.loads((out / "metrics.json").read_text())
+  found = (metrics, metrics["detection"], metrics["counting"])
+  assert [of["truncated"] for of in found] == [1, 1, 0]
+  assert [of["truncated_share"] for of in found] == [1 / 4, 1 / 3, 0]
+  # The boxes before the cut are kept, by a rule that is counted.
+  assert metrics["detection"]["rules"]["truncated"] == 1
+  assert metrics["parse_failures"] == 0
+  printed = capsys.readouterr().out
+  assert "truncated at the limit of new tokens: 1 of 4 (25.0%)" in printed
+  assert "1 detection" in printed
+  assert 'row 1 (id "detection0")' in printed
+  page = (out / "report.html").read_text("utf-8")
+  assert "33.3 % truncated" in page
+  assert "0.0 % truncated" in page
+  samples = map(json.loads, (out / "samples.jsonl").open(encoding="utf-8"))
+  assert [s["truncated"] for s in samples] == [True, False, False, False]
+
+
+def test_scored_rows_keep_their_line_separators(tmp_path):
+  """samples.jsonl is read back though an answer holds U+2028 and U+0085."""
+  path = predictions(
+    tmp_path / "p.jsonl", [counted(0, "1", "a\u2028\x85\u2029 1")]
+  )
+  metrics, samples = score_rows(read_rows(path).rows)
+  write_scores(tmp_path, metrics, samples)
+  assert read_samples(tmp_path) == samples
 
 
 @pytest.mark.parametrize(

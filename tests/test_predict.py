@@ -21,7 +21,7 @@ from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.simulation.dataset import Plan, simulate
 from fusar_jax.tasks import classification
 
-OFFICIAL = {
+OFFICIAL = (
   "id",
   "coordinate_size",
   "question",
@@ -29,7 +29,7 @@ OFFICIAL = {
   "prediction_text",
   "detections",
   "parse_error",
-}
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,31 @@ def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
   triplets = read_manifest(manifest)
   assert [row["id"] for row in rows] == [t.id for t in triplets]
   for row, triplet in zip(rows, triplets, strict=True):
-    assert set(row) >= OFFICIAL
+    # Rows of text have neither detections nor a parse error.
+    official = OFFICIAL if triplet.task == "detection" else OFFICIAL[:5]
+    assert tuple(row)[: len(official)] == official
+    assert not {*OFFICIAL[5:]} & {*row} - {*official}
     assert row["gt"] == triplet.answer
     assert row["question"] == triplet.question
     assert row["coordinate_size"] == 112
     assert (manifest.parent / row["image"]).is_file()
   assert len({row["prediction_text"] for row in rows}) > 1
   assert [p.name for p in finished.iterdir()] == ["predictions.jsonl"]
+
+
+def test_rows_need_neither_id_nor_answer(model, manifest, tmp_path):
+  rows = list(map(json.loads, manifest.open(encoding="utf-8")))[:3]
+  for row in rows:
+    del row["id"], row["answer"]
+    row["question"] = f"<image>\n{row['question']}"
+  bare = manifest.parent / "bare.jsonl"
+  bare.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  assert predict.main(command(model, bare, tmp_path / "out")) == 0
+  lines = (tmp_path / "out" / "predictions.jsonl").open(encoding="utf-8")
+  for number, (line, asked) in enumerate(zip(lines, rows, strict=True), 1):
+    row = json.loads(line)
+    assert (row["id"], row["gt"]) == (str(number), None)
+    assert row["question"] == asked["question"].removeprefix("<image>\n")
 
 
 def test_evaluate_scores_them(finished, manifest):

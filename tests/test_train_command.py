@@ -292,6 +292,22 @@ def test_tlm_without_anchors_is_refused(
     train_and_evaluate(config, tmp_path / "run")
 
 
+@pytest.mark.parametrize("part", ["train", "eval"])
+def test_rows_without_an_answer_are_refused(
+  manifest, tmp_path, make_config, part
+):
+  rows = [json.loads(line) for line in manifest.open(encoding="utf-8")]
+  for row in rows[1:3]:
+    del row["answer"]
+  path = manifest.parent / "unanswered.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  config = make_config("stage0_tiny", manifest)
+  config.data[part] = str(path)
+  with pytest.raises(ValueError, match=r"(?s)without 'answer'.*\(2\).*row 3"):
+    train_and_evaluate(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 def test_rows_without_labels_are_refused(
   stage0, manifest, tmp_path, make_config
 ):

@@ -115,7 +115,8 @@ def build_example(
     triplet: a row.
     tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
     config: shapes of the model, its image size and special tokens.
-    with_answer: False leaves the answer out, to be generated.
+    with_answer: False leaves the answer out, to be generated; otherwise the
+      row must have one.
     max_length: largest L; boxes are never truncated.
     clip_boxes: see the module.
     cells: also say what each visual token holds, if the row has
@@ -136,6 +137,7 @@ def build_example(
     )
     counts = [h * w // config.vision.cell**2 for h, w in sizes]
     if with_answer:
+      check_answer(answer)
       ids, mask = prompts.encode_example(tokenizer, question, answer, counts)
     else:
       ids = prompts.encode_prompt(tokenizer, question, counts)
@@ -167,6 +169,12 @@ def build_example(
   )
 
 
+def check_answer(answer: str | None) -> None:
+  """Raises ValueError where a row to learn from has no answer."""
+  if answer is None:
+    raise ValueError("no 'answer', which only prediction can do without")
+
+
 def _with_cells(example, triplet, tokenizer, config, originals, sizes):
   if not {"boxes", "labels"} <= triplet.extra.keys():
     return example
@@ -187,7 +195,7 @@ def texts(
   seen: tuple[int, int],
   *,
   clip_boxes: bool = False,
-) -> tuple[str, str]:
+) -> tuple[str, str | None]:
   """Returns (question, answer), every box in pixels of the model's image.
 
   A detection row that carries its "boxes" has its answer written anew from
@@ -203,6 +211,8 @@ def texts(
   """
   space = triplet.coordinate_size or original
   question = boxes_lib.scale_text(triplet.question, space, seen)
+  if triplet.answer is None:
+    return question, None
   if triplet.task != "detection" or "boxes" not in triplet.extra:
     return question, boxes_lib.scale_text(triplet.answer, space, seen)
   boxes = boxes_lib.scale(triplet.extra["boxes"], space, seen)

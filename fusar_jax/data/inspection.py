@@ -8,6 +8,9 @@ An error is what training refuses or what makes a score untrue: a missing or
 damaged file, a bad row, a sequence too long, a box that no model can find, an
 image that lies in two splits. Anything else that is odd is a warning: boxes
 over the edge, the same image twice, one question with two answers.
+
+For prediction, rows may lack an answer, and lengths are those of the prompts;
+the answers that are there are checked as for training, since they are scored.
 """
 
 import collections
@@ -39,6 +42,7 @@ class Inspection:
     shared_images: per split, how many of its images another split has too.
     max_length: bound of L that lengths were held against.
     has_lengths: a tokenizer was given.
+    with_answers: rows are for training, not for prediction.
   """
 
   splits: tuple[Split, ...]
@@ -46,6 +50,7 @@ class Inspection:
   shared_images: tuple[int, ...]
   max_length: int
   has_lengths: bool
+  with_answers: bool = True
 
   @property
   def errors(self) -> int:
@@ -76,6 +81,7 @@ def inspect(
   tokenizer: Tokenizer | None = None,
   *,
   max_length: int = MAX_LENGTH,
+  with_answers: bool = True,
   track: Track = lambda items, what: items,
 ) -> Inspection:
   """Returns what the manifests hold, and what is wrong with them.
@@ -85,12 +91,15 @@ def inspect(
     config: of the model that is to see the images.
     tokenizer: for lengths in tokens; None: they are not counted.
     max_length: a longer sequence is an error.
+    with_answers: True: for training; False: for prediction, see the module.
     track: iterates over (items, what they are), to show progress.
 
   Raises:
     FileNotFoundError: a manifest is missing; all else is told as a problem.
   """
-  splits, problems = read_splits(paths, config, tokenizer, track=track)
+  splits, problems = read_splits(
+    paths, config, tokenizer, with_answers=with_answers, track=track
+  )
   for split in splits:
     problems += _row_problems(split, max_length)
     problems += _duplicates(split)
@@ -102,6 +111,7 @@ def inspect(
     shared_images=shared,
     max_length=max_length,
     has_lengths=tokenizer is not None,
+    with_answers=with_answers,
   )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fusar_jax.data import prompts, vision
-from fusar_jax.data.examples import model_size, texts
+from fusar_jax.data.examples import check_answer, model_size, texts
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import (
   Triplet,
@@ -92,6 +92,8 @@ class Row:
     labels: one name per box.
     length, answer_length: L, and how many of them are supervised; None without
       a tokenizer.
+    with_answer: for training. Otherwise `length` is the prompt's and
+      `answer_length` that of the true answer, 0 if there is none.
   """
 
   triplet: Triplet
@@ -104,6 +106,7 @@ class Row:
   labels: tuple[str, ...]
   length: int | None = None
   answer_length: int | None = None
+  with_answer: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,6 +150,7 @@ def read_splits(
   config: FusarConfig,
   tokenizer: Tokenizer | None = None,
   *,
+  with_answers: bool = True,
   track: Track = lambda items, what: items,
 ) -> tuple[list[Split], list[Problem]]:
   """Returns (one split per manifest, what could not be read).
@@ -155,6 +159,7 @@ def read_splits(
     paths: manifests, or folders with a manifest.jsonl.
     config: of the model that is to see the images.
     tokenizer: for lengths in tokens; None: they are not counted.
+    with_answers: rows need an answer, which counts towards their length.
     track: iterates over (items, what they are), to show progress.
 
   Raises:
@@ -188,7 +193,7 @@ def read_splits(
     rows = []
     for triplet in track(triplets, f"rows of {name}"):
       try:
-        row = _row(triplet, images, anchors, config, tokenizer)
+        row = _row(triplet, images, anchors, config, tokenizer, with_answers)
       except ValueError as error:
         tell("bad row", f"{triplet.where}: {error}", name)
         continue
@@ -258,9 +263,10 @@ def boxes_of(triplet: Triplet) -> tuple[np.ndarray, tuple[str, ...]]:
       boxes_lib.as_boxes(triplet.extra["boxes"]),
       tuple(triplet.extra["labels"]),
     )
-  if (triplet.task or guess_task(triplet.question)) != "detection":
+  task = triplet.task or guess_task(triplet.question)
+  if task != "detection" or triplet.answer is None:
     return boxes_lib.as_boxes([]), ()
-  parsed = boxes_lib.parse_boxes(triplet.answer)
+  parsed = boxes_lib.parse_complete(triplet.answer)
   if parsed.error:
     raise ValueError(f"the answer holds no boxes: {parsed.error}")
   return parsed.boxes, parsed.labels
@@ -323,14 +329,18 @@ def _sha256(path: Path) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _row(triplet, images, anchors, config, tokenizer) -> Row | None:
+def _row(
+  triplet, images, anchors, config, tokenizer, with_answers
+) -> Row | None:
   """None where a file is bad, which has been told already."""
   if any(path not in images for path in triplet.images) or any(
     path and path not in anchors for path in triplet.anchors
   ):
     return None
   # JSON can hold half a surrogate pair; tokenizers cannot, nor can a file.
-  f"{triplet.question}{triplet.answer}".encode()
+  f"{triplet.question}{triplet.answer or ''}".encode()
+  if with_answers:
+    check_answer(triplet.answer)
   files = tuple(images[path] for path in triplet.images)
   seen = tuple(model_size(file.size, config) for file in files)
   counts = [h * w // config.vision.cell**2 for h, w in seen]
@@ -340,8 +350,11 @@ def _row(triplet, images, anchors, config, tokenizer) -> Row | None:
   question, answer = texts(triplet, files[0].size, seen[0])
   length = answer_length = None
   if tokenizer is not None:
-    ids, mask = prompts.encode_example(tokenizer, question, answer, counts)
-    length, answer_length = len(ids), int(mask.sum())
+    ids, mask = prompts.encode_example(
+      tokenizer, question, answer or "", counts
+    )
+    answer_length = 0 if answer is None else int(mask.sum())
+    length = len(ids) if with_answers else int((~mask).sum())
   return Row(
     triplet=triplet,
     task=triplet.task or guess_task(triplet.question) or _UNTOLD,
@@ -353,4 +366,5 @@ def _row(triplet, images, anchors, config, tokenizer) -> Row | None:
     labels=labels,
     length=length,
     answer_length=answer_length,
+    with_answer=with_answers,
   )

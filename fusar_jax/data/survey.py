@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from fusar_jax.data import prompts, vision
 from fusar_jax.data.cells import count_words
-from fusar_jax.data.examples import model_size, texts
+from fusar_jax.data.examples import check_answer, model_size, texts
 from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.data.triplets import Triplet
@@ -54,6 +54,7 @@ def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
     triplet, originals[0], seen[0], clip_boxes=recipe.clip_boxes
   )
   if recipe.with_answer:
+    check_answer(answer)
     ids, mask = prompts.encode_example(
       recipe.tokenizer, question, answer, counts
     )

@@ -4,64 +4,28 @@ A manifest is a JSON list or JSON lines, one row per triplet, in the official
 layout of FUSAR-GPT: {"id", "image", "aef", "coordinate_size", "question",
 "answer"}; paths are relative to the manifest. "image" and "aef" may be lists
 (several images), "aef" may be absent (an unmodulated image), "answer" may be
-any JSON value. Our importers add "task", "boxes" and "labels".
+any JSON value, and is needed in training only (`require_answers`); see
+`fusar_jax.data.manifest_row`. Our importers add "task", "boxes" and "labels".
 
 Wherever a manifest is named, ArrayRecord shards may be, by a pattern such as
 FOLDER/*.array_record, and a split of a TFDS data set, as FOLDER/train; see
 `fusar_jax.data.shards` and `fusar_jax.data.tfds_fusar`.
 """
 
-import dataclasses
 import glob
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fusar_jax.data import records
+from fusar_jax.data.manifest_row import Triplet, parse_row
 from fusar_jax.data.records import File
 from fusar_jax.data.tfds_fusar import reading
 from fusar_jax.geo.whole_file import write_whole
 
 # Errors of one manifest are told together, but not a million of them.
 _MAX_TOLD = 20
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Triplet:
-  """One row of a manifest.
-
-  Attributes:
-    id: unique within its manifest.
-    images: files, in order of appearance.
-    anchors: per image, its AlphaEarth file, or None: unmodulated.
-    question: text of the user.
-    answer: text of the assistant; a JSON value was dumped to text.
-    coordinate_size: (height, width) of the image whose pixels all boxes of the
-      row speak of; None: the original file's own pixels.
-    task: name in `fusar_jax.tasks`, or None.
-    source: the manifest, or the shard.
-    row: 1-based: the line of JSON lines, the item of a JSON list, the row of
-      the shard.
-    extra: all other fields of the row, such as boxes and labels.
-  """
-
-  id: str
-  images: tuple[File, ...]
-  anchors: tuple[File | None, ...]
-  question: str
-  answer: str
-  coordinate_size: tuple[int, int] | None = None
-  task: str | None = None
-  source: Path = Path()
-  row: int = 0
-  extra: Mapping = dataclasses.field(default_factory=dict)
-
-  @property
-  def where(self) -> str:
-    """File, row and id, as errors tell them."""
-    return f'{self.source} row {self.row} (id "{self.id}")'
 
 
 def read_manifest(path: str | os.PathLike) -> list[Triplet]:
@@ -93,8 +57,24 @@ def read_manifests(paths: str) -> list[Triplet]:
         twice.append(f'id "{triplet.id}": in {owners[triplet.id]} and {path}')
       owners[triplet.id] = path
       triplets.append(triplet)
-  raise_together(twice, "ids must differ between manifests")
+  raise_together(
+    twice,
+    "ids must differ between manifests (a row without 'id' has the number of"
+    " its row)",
+  )
   return triplets
+
+
+def require_answers(triplets: Iterable[Triplet]) -> None:
+  """Checks that every row has an answer, as training and scores need it.
+
+  Raises:
+    ValueError: rows without one, collected.
+  """
+  raise_together(
+    [row.where for row in triplets if row.answer is None],
+    "rows without 'answer', which only prediction can do without",
+  )
 
 
 def split_paths(paths: str) -> list[str]:
@@ -262,130 +242,3 @@ def _load(text):
     return json.loads(text)
   except RecursionError:
     raise ValueError("nested too deeply") from None
-
-
-def parse_row(
-  row: Mapping, number: int, source: Path, locate: Callable[..., File]
-) -> Triplet:
-  """Returns the triplet of a row.
-
-  Args:
-    row: as in a manifest.
-    number: of the row; 1-based.
-    source: what holds it.
-    locate: returns the file that an entry of "image" or "aef" means, or raises
-      ValueError saying what the entry must be.
-
-  Raises:
-    ValueError: what is wrong with it, in one sentence.
-  """
-  if not isinstance(row, dict):
-    raise ValueError(f"expected an object, got {type(row).__name__}")
-  missing = [k for k in ("id", "image", "question", "answer") if k not in row]
-  if missing:
-    raise ValueError(f"missing {', '.join(map(repr, missing))}")
-  identity = row["id"]
-  if isinstance(identity, bool) or not isinstance(identity, (str, int)):
-    raise ValueError(f"'id' must be text or a number, got {identity!r:.60}")
-  if identity == "":
-    raise ValueError("'id' is empty")
-  question = row["question"]
-  if not isinstance(question, str):
-    raise ValueError(f"'question' must be text, got {question!r:.60}")
-  answer = row["answer"]
-  if not isinstance(answer, str):
-    answer = json.dumps(answer, ensure_ascii=False)
-  _check_text(question, answer)
-  images = _located(row, "image", locate)
-  if not images or None in images:
-    raise ValueError("'image' names no file")
-  anchors = _located(row, "aef", locate) or (None,) * len(images)
-  if len(anchors) != len(images):
-    raise ValueError(
-      f"{len(images)} images but {len(anchors)} 'aef' files; one each, null for"
-      " an image without"
-    )
-  task = row.get("task")
-  if task is not None and not isinstance(task, str):
-    raise ValueError(f"'task' must be text, got {task!r:.60}")
-  _check_boxes(row)
-  known = {*Triplet.__dataclass_fields__, "image", "aef"} - {"extra"}
-  return Triplet(
-    id=str(identity),
-    images=images,
-    anchors=anchors,
-    question=question,
-    answer=answer,
-    coordinate_size=_size(row.get("coordinate_size")),
-    task=task,
-    source=source,
-    row=number,
-    extra={
-      k: v
-      for k, v in row.items()
-      # "boxes": null says as much as no "boxes".
-      if k not in known and not (k in ("boxes", "labels") and v is None)
-    },
-  )
-
-
-def _check_text(question: str, answer: str) -> None:
-  for name, text in (("question", question), ("answer", answer)):
-    try:
-      text.encode()
-    except UnicodeEncodeError as error:
-      raise ValueError(
-        f"{name!r}: character {error.start} is half of a surrogate pair"
-        f" ({text[error.start]!r}); write it as whole UTF-8 text"
-      ) from None
-
-
-def _located(row, key, locate) -> tuple[File | None, ...]:
-  value = row.get(key)
-  if value is None:
-    return ()
-  names = value if isinstance(value, list) else [value]
-  try:
-    return tuple(None if name is None else locate(name) for name in names)
-  except ValueError as error:
-    raise ValueError(f"{key!r} {error}") from None
-
-
-def _size(value) -> tuple[int, int] | None:
-  if value is None:
-    return None
-  sides = value if isinstance(value, list) else [value, value]
-  if len(sides) != 2 or not all(
-    isinstance(s, (int, float))
-    and not isinstance(s, bool)
-    and math.isfinite(s)
-    and s == int(s)
-    and s > 0
-    for s in sides
-  ):
-    raise ValueError(
-      f"'coordinate_size' must be one side or [height, width] in pixels, got"
-      f" {value!r:.60}"
-    )
-  return int(sides[0]), int(sides[1])
-
-
-def _check_boxes(row) -> None:
-  boxes, labels = row.get("boxes"), row.get("labels")
-  if boxes is None:
-    return
-  numbers = isinstance(boxes, list) and all(
-    isinstance(box, list)
-    and len(box) == 4
-    and all(
-      isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e9
-      for v in box
-    )
-    for box in boxes
-  )
-  if not numbers:
-    raise ValueError("'boxes' must be a list of [x1, y1, x2, y2]")
-  if not isinstance(labels, list) or len(labels) != len(boxes):
-    raise ValueError("'labels' must be a list with one name per box")
-  if not all(isinstance(label, str) for label in labels):
-    raise ValueError("'labels' must be text")

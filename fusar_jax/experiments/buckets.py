@@ -5,8 +5,8 @@ Each shape is a program to compile, which takes as long as some fifteen steps of
 """
 
 # Prompt, visual tokens and answer together.
-LENGTHS = (96, 160, 224)
+LENGTHS = (96, 160, 240)
 # The shortest one of them that holds all captions, or all tasks.
-LONGEST = {"captions": (160,), "tasks": (224,)}
+LONGEST = {"captions": (160,), "tasks": (240,)}
 # The answer's part.
 ANSWERS = (128,)

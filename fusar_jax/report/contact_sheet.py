@@ -149,7 +149,7 @@ def manifest_panels(path: str | os.PathLike, most: int) -> list[Panel]:
 def _caption(rows, targets):
   """Example: "open sea: 1", in an open sea with one target."""
   for row in rows:
-    if row.task == "captioning":
+    if row.task == "captioning" and row.answer:
       terrain = captioning.parse(row.answer).fields.get("Terrain")
       if terrain:
         return f"{terrain}: {targets}"

@@ -50,7 +50,9 @@ def read_curve(workdir: str | os.PathLike) -> Curve:
   workdir = Path(workdir)
   path = workdir / METRICS
   train, held_out = [], []
-  for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+  for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
+    if not line:
+      continue
     try:
       values = json.loads(line)
     except ValueError:

@@ -149,16 +149,23 @@ def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
     ],
   ]
   if inspection.has_lengths:
+    tokens, learned = _length_names(inspection)
     groups.insert(
       2,
       [
-        line("tokens a row", lambda s: _range(_lengths(s))),
+        line(tokens, lambda s: _range(_lengths(s))),
         line("50, 95, 99 % within", lambda s: _percentiles(_lengths(s))),
-        line("learned tokens a row", lambda s: _range(_learned(s))),
+        line(learned, lambda s: _range(_learned(s))),
         problems(f"longer than {inspection.max_length}", "too long"),
       ],
     )
   return groups
+
+
+def _length_names(inspection: Inspection) -> tuple[str, str]:
+  if inspection.with_answers:
+    return "tokens a row", "learned tokens a row"
+  return "tokens a prompt", "tokens a true answer"
 
 
 def histogram(values: Sequence[float], title: str) -> str:
@@ -257,8 +264,9 @@ def _distributions(split: Split, inspection: Inspection) -> str:
     histogram(_anchors(split), "anchors an image"),
   ]
   if inspection.has_lengths:
-    plots.append(histogram(_lengths(split), "tokens a row"))
-    plots.append(histogram(_learned(split), "learned tokens a row"))
+    tokens, learned = _length_names(inspection)
+    plots.append(histogram(_lengths(split), tokens))
+    plots.append(histogram(_learned(split), learned))
   return (
     f'<h3>{escape(split.name)}</h3><div class="plots">{"".join(plots)}</div>'
   )

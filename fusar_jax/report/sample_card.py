@@ -73,14 +73,18 @@ def read_sample(
   pieces = None
   if tokenizer is not None:
     counts = [h * w // config.vision.cell**2 for h, w in row.seen]
-    ids, mask = prompts.encode_example(tokenizer, question, answer, counts)
+    if answer is None:
+      ids = prompts.encode_prompt(tokenizer, question, counts)
+      mask = [False] * len(ids)
+    else:
+      ids, mask = prompts.encode_example(tokenizer, question, answer, counts)
     pieces = split_tokens(tokenizer, ids, mask)
   return Sample(
     row=row,
     images=images,
     anchors=tuple(read_anchors(p) if p else None for p in triplet.anchors),
     question=question,
-    answer=answer,
+    answer=answer or "",
     pieces=pieces,
   )
 
@@ -263,7 +267,11 @@ def _facts(sample: Sample, split: str) -> str:
     facts.append(f"{len(anchors)} anchors" if anchors else "no anchors")
   facts.append(f"{row.visual_tokens} visual tokens")
   if row.length is not None:
-    facts.append(f"{row.length} tokens, {row.answer_length} of them learned")
+    facts.append(
+      f"{row.length} tokens, {row.answer_length} of them learned"
+      if row.with_answer
+      else f"{row.length} tokens of prompt"
+    )
   names = sorted(set(row.labels))
   if names:
     counted = ", ".join(f"{row.labels.count(n)} {n}" for n in names)

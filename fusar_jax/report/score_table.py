@@ -84,6 +84,8 @@ class Score:
     low, high: the 95 % interval.
     n: rows that it was computed over.
     unread: share of these rows whose answer could not be read.
+    truncated: share of those whose answer reached the limit of new tokens;
+      None: not known.
   """
 
   task: str
@@ -93,6 +95,7 @@ class Score:
   high: float
   n: int
   unread: float = 0.0
+  truncated: float | None = None
 
 
 def read_scores(metrics: Mapping) -> tuple[Score, ...]:
@@ -111,6 +114,7 @@ def read_scores(metrics: Mapping) -> tuple[Score, ...]:
       *interval,
       n=scores["n"],
       unread=scores["parse_failure_rate"],
+      truncated=scores.get("truncated_share"),
     )
     for task, scores in found.items()
     if isinstance(scores, Mapping) and "ci95" in scores
@@ -163,9 +167,12 @@ def score_table(
 
 
 def _task(task: str, score: Score, rows: int) -> str:
+  cut = ""
+  if score.truncated is not None:
+    cut = f",<br>{100 * score.truncated:.1f} % truncated"
   return (
     f'<th rowspan="{rows}">{escape(task)}<br><span class="quiet">n {score.n}, '
-    f"<br>{100 * score.unread:.1f} % unread</span></th>"
+    f"<br>{100 * score.unread:.1f} % unread{cut}</span></th>"
   )
 
 

@@ -8,9 +8,16 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import fusar_jax
-from fusar_jax.data.triplets import Triplet, read_manifest, write_text
+from fusar_jax.data.triplets import (
+  Triplet,
+  read_manifest,
+  require_answers,
+  write_text,
+)
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import (
   captioning,
@@ -28,7 +35,7 @@ from fusar_jax.tasks.predictions import (
 )
 
 # Raised whenever the same predictions no longer give the same scores.
-SCORER_VERSION = 2
+SCORER_VERSION = 3
 # Why a row of the manifest that nobody answered was not read.
 MISSING = "no prediction"
 SCORERS = {
@@ -52,19 +59,37 @@ def evaluate_predictions(path, manifest=None) -> dict:
   Returns:
     {"version", "n", "parse_failures", "guessed_tasks", "missing"} and one
     entry per task that has rows; each has its scores, "n", "ci95" (one
-    [low, high] per score) and "parse_failure_rate".
+    [low, high] per score) and "parse_failure_rate". "without_truth": rows of
+    the manifest that have no answer, which are not scored. "truncated" and
+    "truncated_share", of all rows and of each task's: answers that reached the
+    limit of new tokens; absent where no row says whether it did.
 
   Raises:
     ValueError: rows that cannot be scored, told by number.
   """
-  rows, missing = read_rows(path, manifest)
-  return score_rows(rows, missing=missing)[0]
+  read = read_rows(path, manifest)
+  return score_rows(
+    read.rows, missing=read.missing, without_truth=read.without_truth
+  )[0]
 
 
-def read_rows(
-  path, manifest=None, *, limit: int | None = None
-) -> tuple[list[Prediction], int]:
-  """Returns the rows to score, and how many of them have no prediction.
+class ReadRows(NamedTuple):
+  """Rows to score.
+
+  Attributes:
+    rows: each with its truth.
+    missing: how many of them have no prediction.
+    without_truth: how many rows of the manifest have no answer, and are not
+      among `rows`.
+  """
+
+  rows: list[Prediction]
+  missing: int = 0
+  without_truth: int = 0
+
+
+def read_rows(path, manifest=None, *, limit: int | None = None) -> ReadRows:
+  """Returns the rows to score.
 
   Args:
     path, manifest: see `evaluate_predictions`.
@@ -74,7 +99,7 @@ def read_rows(
     ValueError: rows that cannot be scored; all of a kind are told.
   """
   if manifest is None:
-    return read_predictions(path, tasks=tuple(SCORERS)), 0
+    return ReadRows(read_predictions(path, tasks=tuple(SCORERS)))
   rows = read_predictions(path, with_truth=False)
   triplets = read_manifest(manifest)[:limit]
   given = {row.id: row for row in rows}
@@ -83,10 +108,41 @@ def read_rows(
     f"{path}: ids that {manifest} does not hold",
     [row.where for row in rows if row.id not in known],
   )
-  _check_tasks(triplets)
-  return [
-    _with_truth(triplet, given.get(triplet.id)) for triplet in triplets
-  ], len(known) - len(given)
+  scored = _scorable(triplets, manifest)
+  found = [_with_truth(t, given.get(t.id)) for t in scored]
+  return ReadRows(
+    found,
+    sum(row.unread == MISSING for row in found),
+    len(triplets) - len(scored),
+  )
+
+
+def check_truths(manifest, *, limit: int | None = None) -> None:
+  """Reads the true answers of a manifest, before it is answered for hours.
+
+  Args:
+    manifest: its path; rows without an answer are passed over.
+    limit: of this many rows only, the first ones.
+
+  Raises:
+    ValueError: truths that cannot be scored by, or no truth at all.
+  """
+  triplets = read_manifest(manifest)[:limit]
+  score_rows(
+    blind_rows([_with_truth(t, None) for t in _scorable(triplets, manifest)])
+  )
+
+
+def _scorable(triplets: Sequence[Triplet], manifest) -> list[Triplet]:
+  """The rows that have an answer to score by, their tasks checked."""
+  scored = [triplet for triplet in triplets if triplet.answer is not None]
+  if not scored:
+    raise ValueError(
+      f"{manifest}: no row has an 'answer' to score by;"
+      " `python -m fusar_jax.predict` answers rows without one."
+    )
+  _check_tasks(scored)
+  return scored
 
 
 def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
@@ -105,6 +161,7 @@ def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
     image=triplet.images[0].as_posix(),
     guessed=triplet.task is None,
     unread=given.unread if given else MISSING,
+    truncated=given.truncated if given else None,
   )
 
 
@@ -133,6 +190,7 @@ def baseline_rows(manifest, train=None) -> list[Prediction]:
   """
   triplets = read_manifest(manifest)
   learned = read_manifest(train) if train else triplets
+  require_answers([*triplets, *(learned if train else ())])
   _check_tasks([*triplets, *(learned if train else ())])
   return blind_rows(
     [_with_truth(triplet, None) for triplet in triplets],
@@ -160,19 +218,26 @@ def blind_rows(
   }
   common["detection"] = "None"
   return [
-    dataclasses.replace(row, text=common.get(row.task, ""), unread=None)
+    dataclasses.replace(
+      row, text=common.get(row.task, ""), unread=None, truncated=None
+    )
     for row in rows
   ]
 
 
 def score_rows(
-  rows: list[Prediction], *, missing: int = 0, acc50: str = "recall"
+  rows: list[Prediction],
+  *,
+  missing: int = 0,
+  without_truth: int = 0,
+  acc50: str = "recall",
 ) -> tuple[dict, list[dict]]:
   """Returns (metrics, one sample per row, in the order of the rows).
 
   Args:
     rows: what was asked and answered, of any tasks.
     missing: how many of them were not answered.
+    without_truth: how many more have no truth to score by.
     acc50: how acc@50 of grounding is read, one of `grounding.READINGS`.
 
   Raises:
@@ -184,6 +249,8 @@ def score_rows(
     "parse_failures": 0,
     "guessed_tasks": sum(row.guessed for row in rows),
     "missing": missing,
+    "without_truth": without_truth,
+    **_truncated(rows),
   }
   ordered, bad = [None] * len(rows), []
   scorers = SCORERS | {
@@ -198,6 +265,7 @@ def score_rows(
     except ValueError as e:
       bad.append(f"{task}: {e}")
       continue
+    metrics[task] |= _truncated([rows[i] for i in places])
     for i, sample in zip(places, scored, strict=True):
       ordered[i] = _sample(rows[i], sample)
   if bad:
@@ -210,6 +278,17 @@ def _as_read(row: Prediction) -> Prediction:
   return dataclasses.replace(row, text="") if row.unread else row
 
 
+def _truncated(rows: Sequence[Prediction]) -> dict[str, float]:
+  """How many answers reached the limit of new tokens, where rows say so."""
+  known = [row.truncated for row in rows if row.truncated is not None]
+  if not known:
+    return {}
+  return {
+    "truncated": sum(known),
+    "truncated_share": sum(known) / len(known),
+  }
+
+
 def _sample(row: Prediction, scored: dict) -> dict:
   return {
     "id": row.id,
@@ -218,6 +297,7 @@ def _sample(row: Prediction, scored: dict) -> dict:
     "task": row.task,
     **scored,
     **({"parse_error": row.unread} if row.unread else {}),
+    **({} if row.truncated is None else {"truncated": row.truncated}),
     "gt": row.gt,
     "prediction_text": row.text,
   }
@@ -247,5 +327,6 @@ def read_samples(path, manifest=None) -> list[dict]:
   path = pathlib.Path(path)
   if not path.is_dir():
     return score_rows(read_rows(path, manifest)[0])[1]
-  lines = (path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-  return [json.loads(line) for line in lines]
+  # Not splitlines(): JSON strings may hold U+2028 and its like.
+  lines = (path / "samples.jsonl").read_text(encoding="utf-8").split("\n")
+  return [json.loads(line) for line in lines if line]

@@ -51,6 +51,11 @@ class Parsed:
   def __len__(self) -> int:
     return len(self.labels)
 
+  @property
+  def is_truncated(self) -> bool:
+    """Whether the text ends inside of its list: there may be more boxes."""
+    return "truncated" in self.rule.split("+")
+
 
 def as_boxes(boxes) -> np.ndarray:
   """Returns float32[n, 4] of any nested sequence; n may be 0."""
@@ -96,6 +101,17 @@ def parse_boxes(text: str, size=None) -> Parsed:
     scores=np.array(scores, np.float32) if None not in scores else None,
     rotated=turned if span == 100 else None,
   )
+
+
+def parse_complete(text: str, size=None) -> Parsed:
+  """Reads boxes as `parse_boxes`, but a list that is cut off is an error.
+
+  For true answers, and where the number of boxes is what is asked.
+  """
+  parsed = parse_boxes(text, size)
+  if parsed.is_truncated:
+    return Parsed(as_boxes([]), error="the list is cut off", rule=parsed.rule)
+  return parsed
 
 
 def _joined(rules: list[str]) -> str:

@@ -96,7 +96,7 @@ def parse(text: str) -> Count:
   if first < 0:
     return _stated(text)
   # Only how many there are is asked: any size will do.
-  listed = boxes_lib.parse_boxes(text, 1)
+  listed = boxes_lib.parse_complete(text, 1)
   if listed.error is None:
     last = max(map(text.rfind, "]}>"))
     stated = _stated(f"{text[:first]} {text[last + 1 :]}")

@@ -29,14 +29,23 @@ OTHER = "(other)"
 
 
 def question(class_name: str) -> str:
-  """Returns the published prompt; `class_name` in the singular: "ship"."""
+  """Returns the published prompt, to the character.
+
+  As all rows of the release have it: U+2019 in "target\u2019s", two example
+  objects, two blanks inside the braces and around the fence; 119 tokens for
+  "plane" with Qwen's vocabulary. Manifests of earlier versions have an ASCII
+  apostrophe and one object followed by ", ... ]"; `guess_task` recognises both.
+
+  Args:
+    class_name: in the singular: "ship".
+  """
+  one = '{  "bbox_2d": [x1, y1, x2, y2], "label": "category name" }'
   return (
     "This is a SAR image. Please carefully check the image and detect the"
-    f" following object: {class_name}. Output each detected target's bbox"
-    " coordinates in JSON format. The format of the bbox coordinates is: "
-    ' \'\'\'json [ {  "bbox_2d": [x1, y1, x2, y2], "label": "category'
-    " name\" }, ... ]  '''  If there are no such targets in the image, simply"
-    " respond with None."
+    f" following object: {class_name}. Output each detected target\u2019s bbox"
+    " coordinates in JSON format. The format of the bbox coordinates is:"
+    f"  '''json [ {one}, {one} ]  '''  If there are no such targets in the"
+    " image, simply respond with None."
   )
 
 
@@ -123,7 +132,8 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   Returns:
     Metrics `f1@0.25`, `precision@0.25`, ... over all boxes, the same for each
     true class in `per_class`, in `rules` how many answers needed which rule of
-    `fusar_jax.tasks.notations`, and one sample per row. Intervals resample
+    `fusar_jax.tasks.notations` ("truncated": boxes before the cut are kept),
+    and one sample per row. Intervals resample
     images. If true answers hold angles, `rotated` has the same scores of
     rotated boxes (one without an angle is upright). If every predicted box has
     a score, `coco` is what `average_precision` returns.
@@ -131,7 +141,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   Raises:
     ValueError: true answers that cannot be read, all told together.
   """
-  truths = [boxes_lib.parse_boxes(row.gt, row.size) for row in rows]
+  truths = [boxes_lib.parse_complete(row.gt, row.size) for row in rows]
   raise_bad(
     "true answers (gt) that cannot be read",
     [f"{r.where}: {t.error}" for r, t in zip(rows, truths) if t.error],

@@ -10,6 +10,11 @@ The last three give shares of the image's width and height. In tags, words may
 stand around the boxes, and <p>ship</p> or <|object_ref_start|>ship
 <|object_ref_end|> names those that follow. A text in no notation is read by
 named rules, see `RULES`; whatever no rule covers is an error, never a guess.
+
+The official code has none of these rules: to it, whatever is not one
+well-formed list (`fusar_jax.tasks.official_answers`) is an error. Prediction
+rows have that error as their "parse_error"; scores are of what is read here,
+and count how many answers needed which rule.
 """
 
 import ast
@@ -34,10 +39,14 @@ RULES = {
   "object": 'one object {"bbox_2d": ...} without the list around it',
   "bare": "lists of four numbers in place of objects, in pixels",
   "corners": "x1 > x2 or y1 > y2: the corners are swapped",
+  "truncated": "the text ends inside of a JSON list, as at the token limit:"
+  " the items that are complete, at least one; the last, cut one is dropped",
 }
 
 _EMPTY = ("none", "null", "[]")
 _FENCE = re.compile(r"```|'''")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)', re.DOTALL)
+_BLANK = re.compile(r"\s*")
 _BETWEEN = re.compile(r"\s*(,?)\s*")
 _N = r"\s*(-?\d+(?:\.\d+)?)\s*"
 # No part of these can match a text in two ways, so that they take linear time.
@@ -88,8 +97,9 @@ def read(text: str, rules: list[str]) -> tuple[list[Box], int | None]:
     they are pixels.
 
   Raises:
-    UnreadableError: no rule covers the text: it is cut off in the middle, holds
-      words between its lists, two notations, or one bad box among good ones.
+    UnreadableError: no rule covers the text: it is cut off before its first
+      box is complete, holds words between its lists, two notations, or one bad
+      box among good ones.
 
   Example:
     >>> read("[[58, 21, 71, 33, 0]][[21, 40, 33, 51, 0]]", rules := [])[1]
@@ -195,6 +205,9 @@ def _values(body: str, rules: list[str]) -> list:
     pass
   start = min((i for i in map(body.find, "[{") if i >= 0), default=-1)
   end = max(body.rfind("]"), body.rfind("}")) + 1
+  if start >= 0 and (items := _truncated(body[start:])):
+    rules.extend(["embedded", "truncated"] if start else ["truncated"])
+    return [items]
   if start < 0 or end <= start:
     raise UnreadableError(f"no JSON list of boxes in {body[:60]!r}")
   if "[" in body[end:] or "{" in body[end:]:
@@ -216,6 +229,37 @@ def _values(body: str, rules: list[str]) -> list:
     raise UnreadableError(
       f"neither JSON nor a Python literal: {body[:60]!r}"
     ) from None
+
+
+def _truncated(body: str) -> list | None:
+  """Complete items of a list that ends in its middle; None: it does not.
+
+  Example:
+    >>> _truncated('[[1, 2, 3, 4], [5, 6')
+    [[1, 2, 3, 4]]
+  """
+  decoder, items, at = json.JSONDecoder(), [], 1
+  while body[:1] == "[":
+    at = _BLANK.match(body, at).end()
+    if at == len(body):
+      return items
+    opened = body[at]
+    if opened not in "[{":
+      return None
+    try:
+      item, at = decoder.raw_decode(body, at)
+    except (ValueError, RecursionError):
+      # Cut off, unless it was closed, outside of its strings: then malformed.
+      closed = {"[": "]", "{": "}"}[opened] in _STRING.sub("", body[at:])
+      return None if closed else items
+    items.append(item)
+    at = _BLANK.match(body, at).end()
+    if at < len(body) and body[at] != ",":
+      return None
+    at += 1
+    if at >= len(body):
+      return items
+  return None
 
 
 def _row_of_json(body: str, rules: list[str]) -> list:

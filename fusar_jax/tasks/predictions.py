@@ -1,9 +1,13 @@
 """Rows of predictions: what a model answered, beside the truth.
 
-One JSON object per line, as the official code writes it: {"id",
-"coordinate_size", "question", "gt", "prediction_text", "detections",
-"parse_error"}. Ours may add "task", "image" and "raw_text". Every box of a row,
-in its texts and in its detections, is in pixels of its `coordinate_size`.
+One JSON object per line, as the official code writes it. A detection row is
+{"id", "coordinate_size", "question", "gt", "prediction_text", "detections",
+"parse_error"}: "gt" is null where the manifest has no answer, and "detections"
+is null where "parse_error" says why there are none. A row of another task has
+the first five of these. Ours add, after them, "task", "image", "raw_text",
+"truncated" (the answer reached the limit of new tokens) and "scores". Every box
+of a row, in its texts and in its detections, is in pixels of its
+`coordinate_size`.
 
 What stands in a file is somebody else's: every line is checked, and all that
 are bad are told together, by their number. What a model said is never bad: an
@@ -18,6 +22,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import notations
+from fusar_jax.tasks.official_answers import official_error
 
 TASKS = ("counting", "grounding", "classification", "captioning", "detection")
 
@@ -34,6 +40,8 @@ _GUESSES = (
   ("classification", r"\bchoose from\b|\bclassif|\b(?:class|type|kind) of\b"),
   ("captioning", r"\bdescri(?:be|ption)|\bcaption\b"),
 )
+# Boxes that the official code has no words for; its own rules are about JSON.
+_OTHER_NOTATIONS = {*notations.NOTATIONS} - {"json"}
 _SHOWN = 20
 _HALF = re.compile("[\ud800-\udfff]")
 # Answers are capped long before this. Of a longer text, which is none, so much
@@ -55,6 +63,7 @@ class Prediction:
     image: name of the image; rows of one image are resampled together.
     guessed: the task was told from the question.
     unread: why the answer is not even looked at, or None; it counts as empty.
+    truncated: the answer reached the limit of new tokens; None: not known.
   """
 
   id: str
@@ -67,6 +76,7 @@ class Prediction:
   image: str | None = None
   guessed: bool = False
   unread: str | None = None
+  truncated: bool | None = None
 
   @property
   def where(self) -> str:
@@ -93,27 +103,31 @@ def prediction_row(
   """Returns one row to write, its boxes inverted to the row's coordinates.
 
   Args:
-    id, question, gt, task: of the triplet, as its manifest has them.
+    id, question, gt, task: of the triplet, as its manifest has them; a `gt` of
+      None: the truth is not known.
     prediction_text: what the model said, its boxes in pixels of `model_size`.
     coordinate_size: size that the triplet declares for its boxes: one number
       or (h, w). For a triplet that declares none, the image's own size.
     model_size: (h, w) of the image that the model saw; default: the same.
     extra: further fields, e.g. image="images/1.png".
 
-  A well-formed answer of boxes is written anew in the row's coordinates, and
-  what the model literally said is kept as "raw_text"; a malformed one, and an
-  answer without boxes, stays as it is.
+  An answer of boxes that can be read is written anew in the row's coordinates,
+  unless the model saw these, and what the model literally said is kept as
+  "raw_text"; any other answer stays as it is. "parse_error" is about what the
+  model literally said: of boxes in JSON, whatever the official code cannot
+  read (`official_answers`), though a rule of `notations` may repair it where
+  it is scored; of boxes in another notation, what `notations` cannot read.
   """
   size = boxes_lib.as_size(coordinate_size)
   task = task or guess_task(question)
+  detects = task == "detection"
   row = {
     "id": id,
     "coordinate_size": size[0] if size[0] == size[1] else list(size),
     "question": question,
     "gt": gt,
     "prediction_text": prediction_text,
-    "detections": [],
-    "parse_error": None,
+    **({"detections": None, "parse_error": None} if detects else {}),
     **({"task": task} if task else {}),
     **extra,
   }
@@ -123,19 +137,26 @@ def prediction_row(
     text = boxes_lib.scale_text(prediction_text, seen, size)
     if text != prediction_text:
       row["prediction_text"], row["raw_text"] = text, prediction_text
-  if task != "detection":
+  if not detects:
     return row
   parsed = boxes_lib.parse_boxes(prediction_text, seen)
   row["parse_error"] = parsed.error
+  if parsed.rule not in _OTHER_NOTATIONS:
+    row["parse_error"] = parsed.error or official_error(prediction_text)
   found = boxes_lib.scale(parsed.boxes, seen, size)
   sure = [{}] * len(parsed)
   if parsed.scores is not None and len(parsed):
     sure = [{"score": round(v, 4)} for v in parsed.scores.tolist()]
-  row["detections"] = [
-    {"bbox_2d": [round(v, 2) for v in box], "label": label, **score}
-    for box, label, score in zip(found.tolist(), parsed.labels, sure)
-  ]
-  if seen != size and parsed.error is None:
+  if row["parse_error"] is None:
+    row["detections"] = [
+      {"bbox_2d": [round(v, 2) for v in box], "label": label, **score}
+      for box, label, score in zip(found.tolist(), parsed.labels, sure)
+    ]
+  if seen != size and parsed.is_truncated:
+    # Where they stand, so that the cut remains to be seen.
+    text = boxes_lib.scale_text(prediction_text, seen, size)
+    row["prediction_text"], row["raw_text"] = text, prediction_text
+  elif seen != size and parsed.error is None:
     text = boxes_lib.format_boxes(found, parsed.labels)
     if parsed.scores is not None and len(parsed):
       items = [item | score for item, score in zip(json.loads(text), sure)]
@@ -244,6 +265,9 @@ def _read_row(
     _check_text("gt", gt)
     if image is not None:
       _check_text("image", image)
+  truncated = fields.get("truncated")
+  if truncated is not None and not isinstance(truncated, bool):
+    raise ValueError(f"truncated must be true or false, got {truncated!r:.60}")
   size = fields.get("coordinate_size")
   text = texts["prediction_text"]
   unread = None
@@ -260,6 +284,7 @@ def _read_row(
     image=image,
     guessed=not fields.get("task"),
     unread=unread,
+    truncated=truncated,
   )
 
 

@@ -117,7 +117,7 @@ def parse(
   body = _tagged(text[tag.end() :] if tag else text)
   words, boxes = body, _NO_BOXES
   if _HAS_BOXES.search(body):
-    boxes = boxes_lib.parse_boxes(body, size)
+    boxes = boxes_lib.parse_complete(body, size)
     # Numbers and labels of boxes are no statements.
     words = "" if "bbox" in body else _INSIDE.sub(" ", body)
   if boxes.error:

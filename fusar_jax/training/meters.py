@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,8 +51,9 @@ class MetricsFile:
     written = self._path.read_text("utf-8")
     kept = "".join(
       line
-      for line in written.splitlines(keepends=True)
-      if line.endswith("\n") and json.loads(line)["step"] <= after_step
+      # A kill may have cut the last line, which has no line feed then.
+      for line in re.findall(r"[^\n]*\n", written)
+      if json.loads(line)["step"] <= after_step
     )
     if kept != written:
       write_text(self._path, kept)

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from fusar_jax import config as config_lib
 from fusar_jax.data import prompts
 from fusar_jax.data import tokenizer as tokenizer_lib
-from fusar_jax.data.triplets import Triplet, read_manifests
+from fusar_jax.data.triplets import Triplet, read_manifests, require_answers
 from fusar_jax.geo import whole_file
 from fusar_jax.hf.folders import TINY_BASE, resolve
 from fusar_jax.model.config import FusarConfig
@@ -90,6 +90,7 @@ def start(config: ConfigDict, workdir: Path) -> Start:
     raise ValueError("config.data.train is empty; name a manifest.")
   train = read_manifests(config.data.train)
   evaluation = read_manifests(config.data.eval) if config.data.eval else []
+  require_answers([*train, *evaluation])
   data = provenance.describe_data(
     {"train": config.data.train, "eval": config.data.eval}
   )

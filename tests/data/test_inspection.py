@@ -10,7 +10,7 @@ from PIL import Image
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.inspection import inspect
 from fusar_jax.data.inventory import boxes_of, choose
-from fusar_jax.data.triplets import write_manifest
+from fusar_jax.data.triplets import read_manifest, write_manifest
 from fusar_jax.geo.anchors import Anchors, write_anchors
 from fusar_jax.tasks import counting, detection
 
@@ -73,6 +73,41 @@ def test_numbers_are_those_of_the_examples(
     (3, 64),
     *[None] * 4,
   ]
+
+
+def test_rows_to_predict_need_no_answer(tmp_path, config, tokenizer):
+  """Their length is the prompt's; for training each is an error."""
+  picture(tmp_path / "0.png", 0)
+  asked, told = row("a", task="counting", question="How many?"), row("b")
+  for name in ("answer", "boxes", "labels"):
+    asked.pop(name)
+  folder = write(tmp_path, asked, told)
+  found = inspect([folder], config, tokenizer, with_answers=False)
+  only(found)
+  (split,) = found.splits
+  for line, triplet in zip(
+    split.rows, read_manifest(folder / "manifest.jsonl")
+  ):
+    example = build_example(triplet, tokenizer, config, with_answer=False)
+    assert line.length == len(example.input_ids)
+  assert split.rows[0].answer_length == 0 < split.rows[1].answer_length
+  longest = max(line.length for line in split.rows)
+  for limit, kinds in ((longest, ()), (longest - 1, ("too long",))):
+    found = inspect(
+      [folder], config, tokenizer, with_answers=False, max_length=limit
+    )
+    only(found, *kinds)
+  (text,) = only(inspect([folder], config, tokenizer), "bad row")
+  assert "row 1" in text
+  assert "no 'answer'" in text
+
+
+def test_a_true_answer_that_is_cut_off_is_an_error(tmp_path, config):
+  picture(tmp_path / "0.png", 0)
+  cut = row("a", answer='[{"bbox_2d": [1, 2, 3, 4], "label": "ship"}, {"bb')
+  del cut["boxes"], cut["labels"]
+  (text,) = only(inspect([write(tmp_path, cut)], config), "bad row")
+  assert "cut off" in text
 
 
 def test_healthy_data_have_no_problem(tmp_path, config, tokenizer):

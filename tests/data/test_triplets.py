@@ -9,6 +9,8 @@ import pytest
 from fusar_jax.data.triplets import (
   read_manifest,
   read_manifest_leniently,
+  read_manifests,
+  require_answers,
   write_manifest,
 )
 
@@ -48,6 +50,71 @@ def test_an_image_without_anchors(tmp_path):
   (triplet,) = read_manifest(tmp_path / "m.jsonl")
   assert triplet.anchors == (None,)
   assert triplet.coordinate_size is None
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.jsonl"])
+def test_a_row_needs_an_image_and_a_question(tmp_path, name):
+  """The id is then the row's number; null is as good as absent."""
+  bare = {"image": "a.png", "question": "Where?"}
+  write_manifest(tmp_path / name, [bare, bare | {"id": None, "answer": None}])
+  rows = read_manifest(tmp_path / name)
+  assert [(r.id, r.answer) for r in rows] == [("1", None), ("2", None)]
+  with pytest.raises(ValueError, match=r"(?s)rows without 'answer'.*row 2 \("):
+    require_answers(rows)
+  require_answers([])
+  other = tmp_path / "other.jsonl"
+  write_manifest(other, [bare])
+  with pytest.raises(ValueError, match="has the number of its row"):
+    read_manifests(f"{tmp_path / name},{other}")
+
+
+def test_a_number_that_is_an_id_already(tmp_path):
+  rows = [ROW | {"id": 2}, {k: v for k, v in ROW.items() if k != "id"}]
+  write_manifest(tmp_path / "m.jsonl", rows)
+  with pytest.raises(ValueError, match='row 2: id "2" was used by row 1'):
+    read_manifest(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize(
+  ("question", "read"),
+  [
+    ("<image>\nWhere?", "Where?"),
+    ("Where? <image>", "Where?"),
+    ("<image><image> Which of the two?", "Which of the two?"),
+    (" Where?\n", " Where?\n"),
+  ],
+)
+def test_the_mark_of_the_picture_is_cut(tmp_path, question, read):
+  write_manifest(tmp_path / "m.jsonl", [ROW | {"question": question}])
+  (triplet,) = read_manifest(tmp_path / "m.jsonl")
+  assert triplet.question == read
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.jsonl"])
+def test_files_as_windows_writes_them(tmp_path, name):
+  """A byte order mark and CRLF; separators of lines inside of strings."""
+  row = ROW | {"question": "target\u2019s\u2028a\x85b\u2029c"}
+  lines = [json.dumps(row | {"id": i}, ensure_ascii=False) for i in "ab"]
+  text = "\r\n".join(lines) + "\r\n"
+  if name == "m.json":
+    text = "[\r\n" + ",\r\n".join(lines) + "\r\n]\r\n"
+  (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+  rows = read_manifest(tmp_path / name)
+  assert [(r.id, r.question) for r in rows] == [
+    ("a", row["question"]),
+    ("b", row["question"]),
+  ]
+
+
+def test_the_official_examples(shared):
+  """Files with CRLF; with and without anchors; every answer."""
+  folder = shared / "data/official_fusar_examples"
+  for name, anchors in (("detection", True), ("detection_no_aef", False)):
+    rows = read_manifest(folder / f"{name}.jsonl")
+    assert [row.id for row in rows] == [f"demo-{i:02}" for i in range(1, 13)]
+    assert {row.coordinate_size for row in rows} == {(504, 504)}
+    assert {row.anchors[0] is not None for row in rows} == {anchors}
+    require_answers(rows)
 
 
 def test_line_separators_inside_strings_are_no_rows(tmp_path):

@@ -95,7 +95,7 @@ def _double(match):
 
 @pytest.fixture(scope="module")
 def answers(files):
-  rows, missing = evaluate.read_rows(files[1], files[0])
+  rows, missing, _ = evaluate.read_rows(files[1], files[0])
   assert missing == 1
   return read_answers(rows, evaluate.score_rows(rows)[1], files[0])
 
@@ -342,7 +342,7 @@ def test_without_images_there_are_figures_and_words(tmp_path, files):
 
 
 def test_without_a_manifest_there_is_a_page(tmp_path, files):
-  rows, _ = evaluate.read_rows(files[1])
+  rows = evaluate.read_rows(files[1]).rows
   metrics, samples = evaluate.score_rows(rows)
   path = report_evaluation(
     tmp_path, files[1], None, metrics, rows, samples, baselines={}
@@ -361,7 +361,7 @@ def test_the_run_that_answered_is_named_wherever_its_answers_lie(
   (run / "config.json").write_text(json.dumps(config))
   record = {"base": {"kind": "random"}, "data": {"train": []}}
   (run / "provenance.json").write_text(json.dumps(record))
-  rows, _ = evaluate.read_rows(files[1])
+  rows = evaluate.read_rows(files[1]).rows
   metrics, samples = evaluate.score_rows(rows)
   about = (files[1], None, metrics, rows, samples)
   path = report_evaluation(tmp_path, *about, baselines={}, model=str(run))

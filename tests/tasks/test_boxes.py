@@ -38,6 +38,13 @@ ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
     (f"[{ONE}], [{ONE}]", "comma", 2),
     (f"{ONE}, {ONE}", "comma", 2),
     (f"{ONE}, {ONE} {ONE}", "comma+glued", 3),
+    (f"[{ONE}", "truncated", 1),
+    (f"[{ONE}, ", "truncated", 1),
+    (f'[{ONE}, {ONE},\n {{"bbox_2d": [1, 2', "truncated", 2),
+    (f'[{ONE}, {{"bbox_2d": [1, 2], "lab', "truncated", 1),
+    (f"[{ONE}, {{'bbox_2d': [1, 2", "truncated", 1),
+    (f"```json\n[{ONE}, {{", "embedded+truncated", 1),
+    ("[[1, 2, 3, 4], [5, 6", "truncated+bare", 1),
   ],
 )
 def test_each_rule_reads_what_it_names(text, rule, n):
@@ -55,9 +62,14 @@ def test_each_rule_reads_what_it_names(text, rule, n):
     "",
     "   ",
     "I see two ships.",
-    f"[{ONE}, ",
-    f"[{ONE}, {{'bbox_2d': [1, 2",
     f"{ONE}, {{'bbox_2d': [1, 2",
+    f"[{ONE}, {{'bbox_2d': [1, 2]}}",
+    f"[{ONE} and",
+    f"[{ONE}, {ONE} and",
+    '[{"bbox_2d": [1, 2, 3',
+    "[[1, 2, 3",
+    "[[1, 2, 3, 4], [5, 6]",
+    '[{"bbox_2d": [1, 2, 3, NaN]}, {"bbox',
     f"[{ONE}] and [{ONE}]",
     f"```[{ONE}]``` or ```[{ONE}]```",
     '[{"bbox_2d": [1, 2, 3], "label": "ship"}]',
@@ -81,6 +93,28 @@ def test_what_no_rule_covers_is_an_error_and_holds_no_box(text):
   assert parsed.error
   assert len(parsed) == 0
   assert parsed.boxes.shape == (0, 4)
+
+
+def test_a_list_cut_off_anywhere_keeps_its_complete_boxes():
+  """Never a box that was not written, and all that were."""
+  items = [
+    {"bbox_2d": [k, -35, k + 10, 529], "label": 'a "}] [{" b'} for k in range(3)
+  ]
+  whole = json.dumps(items)
+  ends = [whole.index(json.dumps(i)) + len(json.dumps(i)) for i in items]
+  for end in range(len(whole)):
+    parsed = boxes.parse_boxes(whole[:end])
+    complete = sum(end >= e for e in ends)
+    assert (parsed.error is None) == (complete > 0)
+    assert parsed.boxes.tolist() == [i["bbox_2d"] for i in items[:complete]]
+    assert parsed.is_truncated == (complete > 0)
+  assert not boxes.parse_boxes(whole).is_truncated
+
+
+def test_a_truth_must_be_complete():
+  assert "cut off" in boxes.parse_complete(f"[{ONE}, ").error
+  assert len(boxes.parse_complete(f"[{ONE}, ")) == 0
+  assert len(boxes.parse_complete(f"[{ONE}]")) == 1
 
 
 def test_damaged_answers_never_raise():

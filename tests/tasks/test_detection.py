@@ -1,12 +1,15 @@
 """Detection: a matcher against brute force, and counts done on paper."""
 
+import collections
+import gzip
 import json
 
 import numpy as np
 import pytest
 
+from fusar_jax.data.tokenizer import load_tokenizer
 from fusar_jax.tasks import boxes, detection, rotated
-from fusar_jax.tasks.predictions import Prediction
+from fusar_jax.tasks.predictions import Prediction, guess_task, prediction_row
 
 
 def row(i, true, given, **fields):
@@ -252,8 +255,68 @@ def test_nothing_there_and_nothing_said():
   assert metrics["true_boxes"] == metrics["predicted_boxes"] == 0
 
 
+# To the character.
+PUBLISHED = (
+  "This is a SAR image. Please carefully check the image and detect the"
+  " following object: plane. Output each detected target\u2019s bbox"
+  " coordinates in JSON format. The format of the bbox coordinates is:  '''json"
+  ' [ {  "bbox_2d": [x1, y1, x2, y2], "label": "category name" }, {  '
+  '"bbox_2d": [x1, y1, x2, y2], "label": "category name" } ]  '
+  "'''  If there are no such targets in the image, simply respond with None."
+)
+# What manifests of earlier versions ask.
+EARLIER = (
+  "This is a SAR image. Please carefully check the image and detect the"
+  " following object: plane. Output each detected target's bbox coordinates in"
+  " JSON format. The format of the bbox coordinates is:  '''json [ {  "
+  '"bbox_2d": [x1, y1, x2, y2], "label": "category name" }, ... ]  '
+  "'''  If there are no such targets in the image, simply respond with None."
+)
+
+
 def test_the_question_is_the_published_prompt():
-  asked = detection.question("plane")
-  assert "detect the following object: plane. Output each" in asked
-  assert '{  "bbox_2d": [x1, y1, x2, y2], "label": "category name" }' in asked
-  assert asked.endswith("simply respond with None.")
+  assert detection.question("plane") == PUBLISHED
+  assert len(PUBLISHED) == 402
+
+
+def test_both_wordings_are_detection():
+  for asked in (PUBLISHED, EARLIER):
+    assert guess_task(asked) == "detection"
+    # The example's letters are no box to rescale.
+    assert boxes.scale_text(asked, 100, 50) == asked
+
+
+def test_the_official_rows(shared, tmp_path):
+  """Questions, answers and what is read of them, character for character."""
+  folder = shared / "data/official_fusar_examples"
+  classes = collections.Counter()
+  for name in ("detection.jsonl", "detection_no_aef.jsonl"):
+    content = (folder / name).read_bytes()
+    assert content.count(b"\r\n") == content.count(b"\n") == 12
+    for line in content.split(b"\n")[:12]:
+      row = json.loads(line)
+      kind = "plane" if ": plane." in row["question"] else "ship"
+      classes[kind] += 1
+      assert detection.question(kind) == row["question"]
+      parsed = boxes.parse_boxes(row["answer"])
+      assert (parsed.error, parsed.rule) == (None, "json")
+      assert set(parsed.labels) <= {kind}
+      assert detection.answer(parsed.boxes, parsed.labels) == row["answer"]
+      written = prediction_row(
+        id=row["id"],
+        question=row["question"],
+        gt=row["answer"],
+        prediction_text=row["answer"],
+        coordinate_size=row["coordinate_size"],
+      )
+      assert written["detections"] == json.loads(row["answer"])
+      assert written["parse_error"] is None
+  assert min(classes.values()) > 0
+
+
+def test_the_published_prompt_has_119_tokens(shared, tmp_path):
+  packed = shared / "data/qwen_tokenizer/qwen3_tokenizer.json.gz"
+  unpacked = gzip.decompress(packed.read_bytes())
+  (tmp_path / "tokenizer.json").write_bytes(unpacked)
+  tokenizer = load_tokenizer(tmp_path)
+  assert len(tokenizer.encode(detection.question("plane"))) == 119

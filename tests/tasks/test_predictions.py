@@ -73,8 +73,80 @@ def test_the_official_row_stays_as_it_is():
   ]
   assert row["coordinate_size"] == 504
   assert row["prediction_text"] == "[[1, 2, 3"
-  assert row["detections"] == []
+  assert row["detections"] is None
   assert row["parse_error"]
+
+
+@pytest.mark.parametrize("task", [t for t in QUESTIONS if t != "detection"])
+def test_rows_of_text_have_no_detections(task):
+  """As the official code writes them with --task text; ours come after."""
+  row = prediction_row(
+    id="a",
+    question=QUESTIONS[task],
+    gt=None,
+    prediction_text="[[1, 2, 3",
+    coordinate_size=504,
+    task=task,
+    truncated=True,
+  )
+  assert list(row) == [
+    *("id", "coordinate_size", "question", "gt", "prediction_text"),
+    *("task", "truncated"),
+  ]
+  assert row["gt"] is None
+
+
+ONE = '{"bbox_2d": [1, -35, 30, 40], "label": "ship"}'
+
+
+@pytest.mark.parametrize(
+  ("said", "found"),
+  [
+    (f"[{ONE}]", 1),
+    (f"```json\n[{ONE}]\n```", 1),
+    ("None", 0),
+    ("NULL", 0),
+    ("[]", 0),
+    # Of another notation, ours.
+    ("{<1><2><3><4>}", 1),
+    # What a rule repairs where it is scored is an error to the official code.
+    ("None.", None),
+    (f"[{ONE},]", None),
+    (f"[{ONE}][{ONE}]", None),
+    (f"[{ONE}, {{", None),
+    (f"'''json [{ONE}] '''", None),
+    (f'[{ONE}, {{"bbox_2d": [30, 1, 1, 40], "label": "ship"}}]', None),
+    ("I see none", None),
+  ],
+)
+def test_detections_are_what_the_official_code_reads(said, found):
+  common = {"id": "a", "question": QUESTIONS["detection"], "gt": None}
+  row = prediction_row(**common, prediction_text=said, coordinate_size=504)
+  assert (row["parse_error"] is None) == (found is not None)
+  assert (row["detections"] is None) == (found is None)
+  if found is not None:
+    assert len(row["detections"]) == found
+  assert row["prediction_text"] == said
+
+
+def test_a_cut_list_is_inverted_where_it_stands():
+  """So that the rule of repair is seen, and counted, where it is scored."""
+  said = '[{"bbox_2d": [5, 5, 10, 10], "label": "ship"}, {"bbox_2d": [1, 2'
+  row = prediction_row(
+    id="a",
+    question=QUESTIONS["detection"],
+    gt="None",
+    prediction_text=said,
+    coordinate_size=100,
+    model_size=50,
+    truncated=True,
+  )
+  assert row["prediction_text"] == said.replace(
+    "[5, 5, 10, 10]", "[10, 10, 20, 20]"
+  )
+  assert row["raw_text"] == said
+  assert row["truncated"] is True
+  assert row["detections"] is None
 
 
 def test_scores_survive_and_shares_become_pixels():
@@ -174,6 +246,34 @@ def test_an_empty_file_is_an_error(tmp_path):
     read_predictions(tmp_path)
   with pytest.raises(ValueError, match="no rows"):
     read_predictions(write(tmp_path / "p.jsonl", ""))
+
+
+def test_official_rows_are_read(tmp_path):
+  """No task; detections null after an error; a line separator in a string."""
+  official = {
+    "id": 3,
+    "coordinate_size": 504,
+    "question": QUESTIONS["detection"],
+    "gt": "None",
+    "prediction_text": "a\u2028b\x85c",
+    "detections": None,
+    "parse_error": "not JSON",
+  }
+  path = tmp_path / "p.jsonl"
+  text = json.dumps(official, ensure_ascii=False)
+  path.write_bytes(f"{text}\r\n".encode())
+  [read] = read_predictions(path)
+  assert (read.id, read.task, read.size) == ("3", "detection", (504, 504))
+  assert read.text == "a\u2028b\x85c"
+  assert read.truncated is None
+
+
+def test_truncated_is_read(tmp_path):
+  path = write(tmp_path / "p.jsonl", row("a", truncated=True))
+  assert read_predictions(path)[0].truncated is True
+  write(path, row("a", truncated="yes"))
+  with pytest.raises(ValueError, match="row 1: truncated must be true or fal"):
+    read_predictions(path)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):

@@ -159,7 +159,8 @@ def _record(
     "id": triplet.id,
     "task": triplet.task or "",
     "question": triplet.question,
-    "answer": triplet.answer,
+    # The row in "record" keeps what is absent apart from what is empty.
+    "answer": triplet.answer or "",
     "images": [image.read_bytes() for image in triplet.images],
     "anchors": {
       "features": np.concatenate(
