@@ -135,7 +135,7 @@ $(VENV)-launch/installed: $(VENV)/made constraints-launch.txt
 	$(VENV)-launch/bin/python $(INSTALL) -c constraints-launch.txt uv xpk
 	cd $(VENV)-launch && { apt-get download slurm-client \
 	  slurm-wlm-basic-plugins && for deb in *.deb; do dpkg -x $$deb slurm; \
-	  done && ln -sf ../slurm/usr/bin/* bin/; } > /dev/null 2>&1 || \
+	  done && cd bin && ln -sf ../slurm/usr/bin/* .; } > /dev/null 2>&1 || \
 	  echo "make launch: without Slurm's commands, which apt-get has not got"
 	@touch $@
 

@@ -95,7 +95,7 @@ class Cloud:
       env=variables,
       capture_output=True,
       text=True,
-      timeout=300,
+      timeout=60,
     )
     assert list((self.folder / "tmp").iterdir()) == []
     return out
