@@ -194,6 +194,8 @@ def test_several_images_missing_anchors_and_every_kind_of_value(
       "nested": {"a": [1, None, 2.5]},
     },
     {"id": "b", "image": "images/2.png", "question": "?", "answer": "No."},
+    # To be predicted only; its number is its id.
+    {"image": "images/2.png", "question": "<image>\nAnd now?"},
   ]
   write_manifest(folder / "manifest.json", rows)
   theirs = read_manifest(folder / "manifest.json")
@@ -205,7 +207,8 @@ def test_several_images_missing_anchors_and_every_kind_of_value(
   assert ours[0].images[0] == ours[0].images[2] != ours[0].images[1]
   assert [a and a.size for a in ours[0].anchors] == [(3,), None, (4,)]
   for a, b in zip(ours, theirs, strict=True):
-    mine, other = (build_example(t, tokenizer, config) for t in (a, b))
+    known = {"with_answer": a.answer is not None}
+    mine, other = (build_example(t, tokenizer, config, **known) for t in (a, b))
     np.testing.assert_array_equal(mine.input_ids, other.input_ids)
     for x, y in zip(mine.anchors, other.anchors, strict=True):
       if x is not None:
