@@ -36,7 +36,9 @@ from fusar_jax.report.sample_card import read_sample
 from fusar_jax.training import provenance
 from fusar_jax.training.start import TOKENIZER
 
-PURPOSES = ("train", "predict")
+# What rows are for, and the most tokens of a row, or of a prompt to answer
+# (`inference.answering`, as officially).
+LENGTHS = {"train": MAX_LENGTH, "predict": 4096}
 # Lines of one kind beyond these are counted; the page tells more of them.
 _MAX_TOLD = 10
 
@@ -49,7 +51,7 @@ def examine(
   tokenizer: str | None = None,
   samples: int = 12,
   seed: int = 0,
-  max_length: int = MAX_LENGTH,
+  max_length: int | None = None,
   purpose: str = "train",
   track=lambda items, what: items,
 ) -> Inspection:
@@ -62,8 +64,9 @@ def examine(
     tokenizer: file or folder; default: that of the model's folder, if any.
     samples: rows on the page.
     seed: of their choice.
-    max_length: most tokens of a row; of its prompt, for "predict".
-    purpose: one of PURPOSES: what the rows are for.
+    max_length: most tokens of a row; of its prompt, for "predict"; default:
+      as in LENGTHS.
+    purpose: what the rows are for: "train" or "predict".
     track: see `fusar_jax.data.inspection.inspect`.
 
   Raises:
@@ -75,7 +78,7 @@ def examine(
     datasets,
     config,
     words,
-    max_length=max_length,
+    max_length=LENGTHS[purpose] if max_length is None else max_length,
     with_answers=purpose == "train",
     track=track,
   )
@@ -157,12 +160,17 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument(
     "--for",
     dest="purpose",
-    choices=PURPOSES,
+    choices=tuple(LENGTHS),
     default="train",
     help="what the rows are for: predict needs no answers (default:"
     " %(default)s)",
   )
-  p.add_argument("--max-length", type=int, default=MAX_LENGTH, help="in tokens")
+  p.add_argument(
+    "--max-length",
+    type=int,
+    help="in tokens, of a prompt with --for predict (default:"
+    f" {LENGTHS['train']}, {LENGTHS['predict']} for predict)",
+  )
   p.add_argument("--samples", type=int, default=12, help="rows on the page")
   p.add_argument("--seed", type=int, default=0, help="of the rows' choice")
   p.add_argument(
@@ -177,7 +185,8 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   arguments = parser()
   args = arguments.parse_args(argv)
-  if args.samples < 0 or args.seed < 0 or args.max_length < 1:
+  short = args.max_length is not None and args.max_length < 1
+  if args.samples < 0 or args.seed < 0 or short:
     arguments.error("expected --samples >= 0, --seed >= 0, --max-length >= 1.")
   if Path(args.out).is_dir():
     arguments.error(f"--out {args.out} is a folder; give an HTML file.")

@@ -83,6 +83,7 @@ def test_rows_to_predict(data, run, tmp_path, capsys):
   assert call(*asked, "--for", "predict", out=page) == 0
   told = capsys.readouterr().out
   assert "tokens a prompt" in told
+  assert "longer than 4096" in told
   assert "0 errors, 0 warnings" in told
   text = page.read_text()
   assert "tokens of prompt" in text
@@ -180,5 +181,6 @@ def test_usage(data, run, tmp_path, capsys):
   assert "unknown model 'huge'" in usage(capsys, data, "--model", "huge")
   assert "is a folder" in usage(capsys, data, out=tmp_path)
   assert "--samples >= 0" in usage(capsys, data, "--samples", "-1")
+  assert "--max-length >= 1" in usage(capsys, data, "--max-length", "0")
   told = usage(capsys, data, "--tokenizer", tmp_path / "none.json")
   assert "tokenizer not found" in told
