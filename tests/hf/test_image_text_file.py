@@ -110,6 +110,20 @@ def test_lora_only_of_a_legacy_folder(
     peft.read_adapter(folder, plain, legacy_sigma=2, use_tlm=False)
 
 
+@pytest.mark.parametrize("name", ["adapter", "adapter_legacy_vision_lora"])
+def test_lora_only_of_the_official_folders(golden, name):
+  base, _ = load_base(golden / "official_tiny" / "base")
+  folder = golden / "official_tiny" / name
+  config, leaves = peft.read_adapter(folder, base, use_tlm=False)
+  assert config.tlm is None
+  assert config.image_size == (504, 504)
+  assert "tlm" not in leaves
+  with_tlm = peft.read_adapter(folder, base, 2.0)
+  assert config.lora == with_tlm[0].lora
+  assert bool(config.lora.vision) == ("vision" in name)
+  assert _lora(leaves).keys() == _lora(with_tlm[1]).keys()
+
+
 def test_with_both_files_the_tlm_counts(tmp_path, config, plain, rand):
   """As in the official scripts: the one with anchors reads its own files."""
   folder = peft.write_adapter(tmp_path / "a", config, rand(config))
