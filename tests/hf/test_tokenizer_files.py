@@ -11,6 +11,7 @@ from fusar_jax.data.tokenizer import (
   load_tokenizer,
   train_sentencepiece,
 )
+from fusar_jax.data.vision import smart_size
 from fusar_jax.hf import peft
 from fusar_jax.hf.config_json import preprocessor_json, read_config, read_json
 from fusar_jax.hf.export import export_merged
@@ -115,6 +116,15 @@ def test_a_fixed_size_bounds_the_area_and_own_bounds_come_back(
   free = dataclasses.replace(config, image_size=None)
   assert list(preprocessor_json(free)["size"].values()) == [1000, 90_000]
   assert not any("fusar" in name for name in preprocessor_json(free))
+
+
+@pytest.mark.parametrize("side", [28, 56, 168, 504, 1008])
+def test_square_images_of_any_size_get_the_model_s_grid(plain, side):
+  """`smart_size` is the rule of transformers' processor."""
+  config = dataclasses.replace(plain, image_size=(side, side))
+  low, high = preprocessor_json(config)["size"].values()
+  for given in range(1, 3000):
+    assert smart_size(given, given, low, high) == (side, side)
 
 
 def test_a_base_s_generation_config_is_carried_through(tmp_path, plain, rand):
