@@ -53,6 +53,13 @@ def test_mistakes_are_one_line(args, message):
   assert "Traceback" not in done.stderr
 
 
+def test_without_a_folder_there_are_no_shapes():
+  done = _run("--config=configs/stage2.py:model=init", "--topology=v5e-4")
+  assert done.returncode == 1
+  assert "config.init must name a Hugging Face folder or a run." in done.stderr
+  assert done.stderr.count("\n") == 1
+
+
 def test_without_the_compiler_the_command_says_how_to_get_it(tmp_path):
   """A path without site-packages' libtpu: an empty finder stands before it."""
   (tmp_path / "sitecustomize.py").write_text(
