@@ -14,6 +14,7 @@ from fusar_jax.data.anchor_conditions import CONDITIONS, AnchorCondition
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import write_manifest
 from fusar_jax.geo.anchors import Anchors, write_anchors
+from fusar_jax.hf import tlm_file
 from fusar_jax.hf.export import export_merged
 from fusar_jax.inference.answering import recorded_condition
 from fusar_jax.model.fusar_gpt import init_params
@@ -164,6 +165,34 @@ def test_predict_shows_anchors_as_it_is_told(
   ]
   assert predict.main(arguments) == 0
   assert answers(tmp_path) == answers(controls / "shuffled")
+
+
+def test_without_tlm_the_answers_are_those_without_anchors(
+  controls, model, manifest, tmp_path, caplog
+):
+  arguments = [
+    *("--model", str(model), "--data", str(manifest), "--out", str(tmp_path)),
+    *("--batch-size", "4", "--max-new-tokens", "12", "--no-tlm"),
+  ]
+  assert predict.main(arguments) == 0
+  assert answers(tmp_path) == answers(controls / "none")
+  assert "the anchors of 4 rows are not used" in caplog.text
+
+
+def test_a_model_without_tlm_has_nothing_to_control(
+  model, manifest, tmp_path, capsys
+):
+  (tmp_path / "plain").mkdir()
+  for path in model.iterdir():
+    if path.name not in (tlm_file.WEIGHTS, tlm_file.SETTINGS):
+      (tmp_path / "plain" / path.name).symlink_to(path)
+  out = tmp_path / "out"
+  assert evaluate.main(command(tmp_path / "plain", manifest, out)) == 1
+  assert "the model has no TLM" in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    evaluate.main([*command(model, manifest, out), "--no-tlm"])
+  assert "which need the TLM" in capsys.readouterr().err
+  assert not out.exists()
 
 
 def test_an_interrupted_call_goes_on_and_another_is_refused(
