@@ -34,6 +34,21 @@ def test_positions_are_row_then_column():
   assert shares[0, 17] == 0
 
 
+def test_an_anchor_at_0_is_the_first_patch_and_at_1_the_last():
+  """4 x 6 patches, anchors in the upper left and the lower right corner.
+
+  Patch (1, 2) has squared distances 1 + 4 and 4 + 9: with sigma 2 weights of
+  exp(-5/8) and exp(-13/8), shares of e : 1.
+  """
+  corners = np.array([[0, 0], [1, 1]], np.float32)
+  shares = patch_weights(corners, (4, 6), sigma=2.0).reshape(4, 6, 2)
+  np.testing.assert_allclose(
+    shares[1, 2], [np.e / (np.e + 1), 1 / (np.e + 1)], rtol=1e-5
+  )
+  # Between the corners: each patch mirrors the one opposite.
+  np.testing.assert_allclose(shares, shares[::-1, ::-1, ::-1], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   ("positions", "grid", "sigma", "told"),
   [

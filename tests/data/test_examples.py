@@ -141,6 +141,14 @@ def test_without_an_answer_nothing_is_supervised(triplets, tokenizer, config):
   )
 
 
+def test_a_sample_may_be_just_as_long_as_allowed(triplets, tokenizer, config):
+  length = len(build_example(triplets[0], tokenizer, config).input_ids)
+  example = build_example(triplets[0], tokenizer, config, max_length=length)
+  assert len(example.input_ids) == length
+  with pytest.raises(ValueError, match=f"max_length is {length - 1}"):
+    build_example(triplets[0], tokenizer, config, max_length=length - 1)
+
+
 def test_errors_name_the_row(triplets, tokenizer, config, tmp_path):
   where = r'manifest\.jsonl row 1 \(id "row0"\)'
   with pytest.raises(ValueError, match=f"{where}.*max_length is 50"):

@@ -7,7 +7,9 @@ import pytest
 from jax.extend.random import threefry_2x32 as library
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.dropout import dropout, random_bits16, threefry_2x32
+from fusar_jax.model.layers import Dense
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,35 @@ def test_more_values_than_counters_are_refused():
     jax.eval_shape(
       lambda key: random_bits16(key, (2**20, 2**15)), jax.random.key(0)
     )
+
+
+def test_dense_drops_the_adapters_input_alone():
+  """Each row draws its own mask; x W has none.
+
+  With keep masks k of rate p the update is scale * sum_i k_i x_i (A B)_i /
+  (1 - p): its mean is that without dropout, its variance
+  p / (1 - p) * scale^2 * sum_i (x_i (A B)_i)^2.
+  """
+  lora = LoRAConfig(rank=2, alpha=6.0, dropout=0.25)
+  rng = np.random.default_rng(0)
+  kernel, a, b = (
+    rng.normal(size=shape).astype(np.float32)
+    for shape in ((8, 3), (8, 2), (2, 3))
+  )
+  params = {"params": {"kernel": kernel, "lora_a": a, "lora_b": b}}
+  x = rng.normal(size=8).astype(np.float32)
+  rows = np.tile(x, (20_000, 1))
+  dense = Dense(3, lora=lora)
+  still = dense.apply(params, rows[:1])
+  np.testing.assert_allclose(
+    still[0], x @ kernel + 3 * (x @ a) @ b, rtol=1e-5, atol=1e-5
+  )
+  drawn = np.asarray(
+    dense.apply(params, rows, False, rngs={"dropout": jax.random.key(0)})
+  )
+  variance = 9 * 0.25 / 0.75 * ((x[:, None] * (a @ b)) ** 2).sum(0)
+  # The standard error of a mean is sqrt(variance / 20 000), of a variance 1 %.
+  np.testing.assert_allclose(
+    drawn.mean(0), still[0], atol=4 * np.sqrt(variance.max() / 20_000)
+  )
+  np.testing.assert_allclose(drawn.var(0), variance, rtol=0.05)

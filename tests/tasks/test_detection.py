@@ -108,6 +108,17 @@ def test_scores_by_hand():
   assert 0 <= low <= 2 / 3 <= high <= 1
 
 
+def test_an_iou_at_the_threshold_is_a_match():
+  """20 x 10 and 20 x 5 of 20 x 20: IoU 1/2 and 1/4, exactly."""
+  box = [0, 0, 20, 20]
+  for height, at_half in ((10, 1), (5, 0)):
+    metrics, _ = detection.score(
+      [row(1, text((box, "ship")), text(([0, 0, 20, height], "ship")))]
+    )
+    assert metrics["f1@0.25"] == 1
+    assert metrics["f1@0.5"] == at_half
+
+
 def test_unknown_names_count_as_false_alarms():
   box = [0, 0, 10, 10]
   metrics, _ = detection.score(

@@ -3,7 +3,6 @@
 import collections
 import doctest
 import json
-import time
 
 import numpy as np
 import pytest
@@ -171,22 +170,30 @@ def _fill(head: str, body: str, tail: str = "") -> str:
   ],
   ids=lambda text: repr(text[:12]),
 )
-def test_huge_and_hostile_answers_are_refused_in_time(text):
-  start = time.process_time()
+def test_huge_and_hostile_answers_are_refused(text, count_calls):
+  """A pattern that tries ways again and again would not come to an end here;
+  a text longer than any answer is not read at all."""
   parsed = boxes.parse_boxes(text, 504)
-  assert time.process_time() - start < 3
   assert (len(parsed) == 0) == (parsed.error is not None)
+  if len(text) > notations.MAX_TEXT:
+    assert count_calls(boxes.parse_boxes, text, 504) < 100
 
 
-def test_the_longest_answers_are_read_in_time():
-  for one, rule in (
+@pytest.mark.parametrize(
+  ("one", "rule"),
+  [
     ("[[1, 2, 3, 4, 0]]", "glued+earthdial"),
     ("{<1><2><3><4>}", "sarchat"),
-  ):
-    start = time.process_time()
-    parsed = boxes.parse_boxes(_fill("", one), 504)
-    assert time.process_time() - start < 3
-    assert (parsed.rule, len(parsed)) == (rule, 200_000 // len(one))
+  ],
+)
+def test_the_longest_answers_take_work_in_proportion(one, rule, count_calls):
+  parsed = boxes.parse_boxes(_fill("", one), 504)
+  assert (parsed.rule, len(parsed)) == (rule, 200_000 // len(one))
+  half, whole = (
+    count_calls(boxes.parse_boxes, one * boxes_said, 504)
+    for boxes_said in (2000, 4000)
+  )
+  assert whole < 2.1 * half
 
 
 def test_every_name_is_documented():

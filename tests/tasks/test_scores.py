@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fusar_jax.tasks import scores
+from fusar_jax.tasks import captioning, detection, sarchat, scores
+from fusar_jax.tasks.predictions import Prediction
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,78 @@ def test_one_image_has_no_spread():
   assert scores.bootstrap([[3, 4]], lambda s: s[:, 0] / s[:, 1]) == [0.75, 0.75]
   with pytest.raises(ValueError, match="at least one image"):
     scores.bootstrap(np.zeros((0, 2)), lambda s: s[:, 0])
+
+
+# Of 100 images 60 are right: a resample's share is binomial, n = 100, p = 0.6.
+# Its quantiles of 2.5 and 97.5 % are 50 and 69 (of 10 and 90 %: 54 and 66). A
+# thousand resamples miss a quantile by one at most.
+RIGHT, IMAGES, WITHIN = 60, 100, 0.0101
+BINOMIAL_95 = (0.50, 0.69)
+
+
+def _rows(task, true, wrong):
+  return [
+    Prediction(str(i), i, task, "", true, true if i < RIGHT else wrong, 90)
+    for i in range(IMAGES)
+  ]
+
+
+def test_95_percent_of_a_bootstrap():
+  counts = np.array([[i < RIGHT, 1] for i in range(IMAGES)])
+  for interval in (
+    scores.bootstrap(counts, scores.ratio_of_sums),
+    scores.bootstrap_all(counts, {"share": scores.ratio_of_sums})["share"],
+  ):
+    np.testing.assert_allclose(interval, BINOMIAL_95, atol=WITHIN)
+
+
+def test_95_percent_of_detection():
+  """One ship an image; a missed one has no box: recall is the share."""
+  ship = '[{"bbox_2d": [0, 0, 10, 10], "label": "ship"}]'
+  metrics, _ = detection.score(_rows("detection", ship, "None"))
+  for summary in (metrics, metrics["per_class"]["ship"]):
+    for name in ("recall@0.25", "recall@0.5"):
+      np.testing.assert_allclose(
+        summary["ci95"][name], BINOMIAL_95, atol=WITHIN
+      )
+    # F1 of a share r at precision 1 is 2 r / (1 + r).
+    np.testing.assert_allclose(
+      summary["ci95"]["f1@0.5"],
+      [2 * r / (1 + r) for r in BINOMIAL_95],
+      atol=WITHIN,
+    )
+
+
+def test_95_percent_of_captions():
+  true = captioning.answer(dict.fromkeys(captioning.FIELDS, "wide"))
+  metrics, _ = captioning.score(_rows("captioning", true, "?"))
+  for name in ("accuracy", "word_f1", "rouge_l"):
+    assert metrics[name] == pytest.approx(RIGHT / IMAGES)
+    np.testing.assert_allclose(metrics["ci95"][name], BINOMIAL_95, atol=WITHIN)
+
+
+@pytest.mark.parametrize(
+  ("subtask", "true", "names"),
+  [
+    ("classification", "A ship.", ["acc"]),
+    ("referring", "{<0><0><10><10>}", ["acc@0.25", "acc@0.5"]),
+    ("description", "A ship at the top.", ["acc", "rouge_l"]),
+  ],
+)
+def test_95_percent_of_sarchat(subtask, true, names):
+  """An answer that says nothing misses and adds nothing."""
+  metrics, _ = sarchat.score(_rows(f"sarchat-{subtask}", true, "?"))
+  for name in names:
+    assert metrics[name] == pytest.approx(RIGHT / IMAGES)
+    np.testing.assert_allclose(metrics["ci95"][name], BINOMIAL_95, atol=WITHIN)
+
+
+def test_captions_of_one_image_are_resampled_together():
+  true = captioning.answer(dict.fromkeys(captioning.FIELDS, "wide"))
+  rows = [
+    Prediction(name, i, "captioning", "", true, text, 90, "a.png")
+    for i, (name, text) in enumerate([("right", true), ("unread", "?")])
+  ]
+  metrics, _ = captioning.score(rows)
+  for name in ("accuracy", "word_f1", "rouge_l"):
+    assert metrics["ci95"][name] == [0.5, 0.5]

@@ -14,6 +14,22 @@ def test_learning_rates_of_the_reference_run(golden):
   np.testing.assert_allclose(ours, expected["learning_rate"], rtol=1e-6)
 
 
+def test_learning_rates_by_hand():
+  """Warm-up over 2 of 6 steps: from 0 to the peak, then down to the last."""
+  rate = optimizer.linear_schedule(2e-3, total_steps=6, warmup=2)
+  ours = [float(rate(step)) for step in range(7)]
+  np.testing.assert_allclose(
+    ours, [0, 1e-3, 2e-3, 1.5e-3, 1e-3, 0.5e-3, 0], rtol=1e-6, atol=1e-12
+  )
+  # The optimizer counts its own steps from 0, too.
+  tx = optimizer.make_optimizer(rate, clip_norm=0)
+  params = {"w": jnp.zeros(1)}
+  state = tx.init(params)
+  for step in range(6):
+    updates, state = tx.update({"w": jnp.ones(1)}, state, params)
+    np.testing.assert_allclose(updates["w"], -ours[step], rtol=1e-4)
+
+
 def test_no_warmup_starts_at_the_peak_and_ends_above_zero():
   rate = optimizer.linear_schedule(1.0, total_steps=4, warmup=0)
   ours = [float(rate(step)) for step in range(6)]
@@ -37,6 +53,11 @@ def test_clip_divides_as_torch_does():
   np.testing.assert_allclose(
     clipped["a"], np.array([3.0, 4.0]) / (5 + 1e-6), rtol=1e-7
   )
+  # Where the norm is as small as torch's epsilon, it counts.
+  tiny, _ = optimizer.clip_by_global_norm(1e-6).update(
+    {"a": jnp.array([3e-6, 4e-6])}, None
+  )
+  np.testing.assert_allclose(tiny["a"], [0.5e-6, 4e-6 / 6], rtol=1e-5)
   small, _ = clip.update({"a": jnp.array([0.3, 0.4])}, None)
   np.testing.assert_array_equal(small["a"], np.float32([0.3, 0.4]))
 
@@ -59,6 +80,28 @@ def test_three_steps_by_hand():
     m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
     w = w - lr * m_hat / (np.sqrt(v_hat) + 1e-8)
   np.testing.assert_allclose(params["w"], w, rtol=1e-5)
+
+
+def test_gradients_are_clipped_before_the_moments():
+  """Norms of 5, 0.5 and 50 to limit 1: Adam sees 1, 0.5 and 1.
+
+  A clip of Adam's updates would leave the moments' proportions as they were.
+  """
+  rate = optimizer.linear_schedule(0.1, total_steps=10, warmup=0)
+  tx = optimizer.make_optimizer(rate, clip_norm=1.0)
+  params = {"w": jnp.zeros(2)}
+  state = tx.init(params)
+  m, v = np.zeros(2), np.zeros(2)
+  direction = np.array([0.6, 0.8])
+  for step, (norm, clipped) in enumerate([(5, 1), (0.5, 0.5), (50, 1)]):
+    updates, state = tx.update(
+      {"w": jnp.asarray(norm * direction)}, state, params
+    )
+    m = 0.9 * m + 0.1 * clipped * direction
+    v = 0.999 * v + 0.001 * (clipped * direction) ** 2
+    m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+    expected = -0.1 * (10 - step) / 10 * m_hat / np.sqrt(v_hat)
+    np.testing.assert_allclose(updates["w"], expected, rtol=1e-4)
 
 
 def test_rates_scale_single_parameters():

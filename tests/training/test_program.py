@@ -36,6 +36,14 @@ def test_layers_that_are_computed_again_stay_in_their_loop(config, model):
   assert program.step_options(config, model, mesh).unroll == 1
 
 
+def test_dropout_is_on_where_the_adapters_have_any(config, model):
+  mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+  for rate in (0.0, 0.05):
+    lora = dataclasses.replace(model.lora, dropout=rate)
+    adapted = dataclasses.replace(model, lora=lora)
+    assert program.step_options(config, adapted, mesh).dropout == (rate > 0)
+
+
 def test_moments_in_host_memory_change_nothing(
   config, model, params, batch, tmp_path
 ):

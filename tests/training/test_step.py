@@ -1,13 +1,25 @@
-"""A batch that is not finite, skipped on the device."""
+"""What a step computes: its divisor, its dropout, and batches it skips."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from fusar_jax.data.padding import pad_batch
+from fusar_jax.model.fusar_gpt import FusarGPT
 from fusar_jax.training import optimizer, partition
 from fusar_jax.training.state import create_state
-from fusar_jax.training.step import StepOptions, make_train_step
+from fusar_jax.training.step import (
+  StepOptions,
+  make_gradients,
+  make_loss,
+  make_train_step,
+)
+
+RULES = [("tlm/.*", True), (".*/lora_[ab]", True), (".*", False)]
 
 
 def test_it_changes_nothing_but_the_step(skipping, batch):
@@ -37,11 +49,125 @@ def test_it_changes_nothing_but_the_step(skipping, batch):
 @pytest.fixture(scope="module")
 def skipping(model, params):
   """(step, state, frozen) of LoRA and TLM; jitted, so compiled once."""
-  rules = [("tlm/.*", True), (".*/lora_[ab]", True), (".*", False)]
-  trainable, frozen = partition.partition(params, rules)
+  trainable, frozen = partition.partition(params, RULES)
   tx = optimizer.make_optimizer(optimizer.linear_schedule(1e-3, 10, 0))
   state = create_state(trainable, tx, seed=3)
   step = make_train_step(
     model, tx, StepOptions(dropout=False), skips_nonfinite=True
   )
   return jax.jit(step), state, frozen
+
+
+@pytest.fixture(scope="module")
+def split(params):
+  """(trainable, frozen)."""
+  return partition.partition(params, RULES)
+
+
+def test_each_example_weighs_the_same_and_each_token_if_asked(
+  model, split, examples
+):
+  """Answers of 3 to 6 tokens: the mean of the examples' means is not the mean
+  over tokens. Without dropout, so that rows do not depend on each other."""
+  loss = jax.jit(make_gradients(model, StepOptions(dropout=False)))
+  key = jax.random.key(0)
+  alone = [
+    float(loss(*split, pad_batch([e], config=model), key)[0])
+    for e in (examples[0], examples[2])
+  ]
+  tokens = [int(examples[i].answer_mask.sum()) for i in (0, 2)]
+  assert tokens[0] != tokens[1]
+  both = [examples[0], examples[2]]
+  for weighting, weights in (("example", [1, 1]), ("token", tokens)):
+    batch = pad_batch(both, config=model, loss_weighting=weighting)
+    value, _ = loss(*split, batch, key)
+    np.testing.assert_allclose(
+      value, np.average(alone, weights=weights), rtol=1e-5
+    )
+
+
+def test_dropout_is_on_and_each_part_draws_its_own(model, split, batch):
+  """Loss and gradients of two parts are those of each with a key of its own."""
+  lora = dataclasses.replace(model.lora, dropout=0.3)
+  config = dataclasses.replace(model, lora=lora)
+  key = jax.random.key(7)
+  keys = jax.random.split(key, 2)
+  part = jax.jit(jax.value_and_grad(make_loss(config, StepOptions())))
+  cut = [jax.tree.map(lambda x, i=i: x[i::2], batch) for i in range(2)]
+  (first, first_grads), (second, second_grads) = (
+    part(*split, *of) for of in zip(cut, keys)
+  )
+  total = np.sum(batch.answer_weight)
+
+  value, grads = jax.jit(make_gradients(config, StepOptions(accumulation=2)))(
+    *split, batch, key
+  )
+  np.testing.assert_allclose(value, (first + second) / total, rtol=1e-5)
+  jax.tree.map(
+    lambda ours, a, b: np.testing.assert_allclose(
+      ours, (a + b) / total, rtol=1e-4, atol=1e-6
+    ),
+    grads,
+    first_grads,
+    second_grads,
+  )
+  # Other masks are other losses: the key reaches the adapters.
+  other, _ = part(*split, cut[0], keys[1])
+  assert abs(other - first) > 1e-3 * abs(first)
+  repeated, _ = part(*split, cut[0], keys[0])
+  assert repeated == first
+
+
+def test_each_step_draws_its_own_masks(model, split, batch):
+  """And the same step the same ones: a resumed run repeats them."""
+  lora = dataclasses.replace(model.lora, dropout=0.3)
+  config = dataclasses.replace(model, lora=lora)
+  trainable, frozen = split
+  tx = optimizer.make_optimizer(optimizer.linear_schedule(0.0, 10, 0))
+  state = create_state(trainable, tx, seed=3)
+  step = jax.jit(make_train_step(config, tx, StepOptions()))
+  after, first = step(state, frozen, batch)
+  assert after.step == 1
+  # The rate is 0: nothing but the masks differs.
+  _, second = step(after, frozen, batch)
+  _, again = step(state, frozen, batch)
+  assert first["loss"] == again["loss"]
+  assert abs(first["loss"] - second["loss"]) > 1e-4 * first["loss"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_is_trained_gets_its_gradient(model, params, batch, tied):
+  """Against the loss written out over all positions."""
+  decoder = dataclasses.replace(model.decoder, tied=tied)
+  config = dataclasses.replace(model, decoder=decoder)
+  embedding = params["model"]["embed_tokens"]["embedding"]
+  if tied:
+    name, rules = "model", [("model/embed_tokens/.*", True), (".*", False)]
+  else:
+    head = {"kernel": jnp.asarray(embedding.T[:, ::-1])}
+    params = {**params, "lm_head": head}
+    name, rules = "lm_head", [("lm_head/.*", True), (".*", False)]
+  trainable, frozen = partition.partition(params, rules)
+
+  def plain(trainable):
+    logits = FusarGPT(config).apply(
+      {"params": partition.merge(trainable, frozen)}, batch
+    )
+    index = batch.answer_index[..., None]
+    chosen = jnp.take_along_axis(logits, index, axis=1)
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+      chosen, batch.answer_ids
+    )
+    weight = batch.answer_weight
+    return jnp.sum(losses * weight) / jnp.sum(weight)
+
+  _, grads = jax.jit(make_gradients(config, StepOptions(dropout=False)))(
+    trainable, frozen, batch, jax.random.key(0)
+  )
+  expected = jax.jit(jax.grad(plain))(trainable)
+  assert list(grads) == [name]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    grads,
+    expected,
+  )
