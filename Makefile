@@ -14,6 +14,8 @@
 #   make lint     ruff and the floors of the package
 #   make base     makes the tiny base that comes with the package anew
 #   make docs     builds the documentation as a site (links checked)
+#   make reference  computes the reference values of tests/reference anew
+#   make mutants  plants faults and runs the tests that should notice them
 
 VENV ?= .venv
 # The first Python of a version that we support.
@@ -32,7 +34,8 @@ PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-newest parity beam browser plan plan-all launch lint base docs
+.PHONY: demo test test-newest parity beam browser plan plan-all launch lint base \
+  docs reference mutants
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -87,6 +90,13 @@ base: $(VENV)/installed
 	  --workdir $(BASE)/stage0
 	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0 \
 	  --to fusar_jax/assets/tiny_base --dtype bfloat16 --overwrite
+
+reference: $(VENV)/installed-parity
+	$(BIN)/python tests/reference/make.py
+
+# A quarter of an hour of one core; goes on where it was stopped.
+mutants: $(VENV)/installed
+	$(BIN)/python tests/mutants/run.py
 
 # Stamps: an installation is repeated only when what it depends on changes.
 $(VENV)/made:

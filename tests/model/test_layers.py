@@ -41,7 +41,8 @@ def test_an_adapter_begins_as_peft_begins_it():
   """A uniform within 1 / sqrt(inputs), B zero: a no-op that can learn."""
   dense = Dense(7, lora=LoRAConfig(rank=64))
   init = jax.jit(dense.init)  # One program, not one for each operation.
-  params = init(jax.random.key(0), jnp.ones((1, 100)))["params"]
+  params = init(jax.random.key(0), np.ones((1, 100), np.float32))
+  params = jax.device_get(params["params"])
   largest = np.abs(params["lora_a"]).max()
   assert 0.099 < largest <= 0.1
   # Uniform: a variance of a third of the bound's square.
@@ -52,7 +53,8 @@ def test_an_adapter_begins_as_peft_begins_it():
 def test_the_projector_begins_as_torch_begins_it():
   linear = Linear(50)
   init = jax.jit(linear.init)
-  params = init(jax.random.key(0), jnp.ones((1, 64)))["params"]
+  params = init(jax.random.key(0), np.ones((1, 64), np.float32))
+  params = jax.device_get(params["params"])
   for leaf in params.values():
     assert 0.9 / 8 < np.abs(leaf).max() <= 1 / 8
     assert leaf.min() < 0 < leaf.max()

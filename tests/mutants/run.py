@@ -168,7 +168,7 @@ def run_tests(project: Path, files: list[str]) -> tuple[str, str]:
   environment.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax")
   )
-  command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-rf"]
+  command = [sys.executable, "-m", "pytest", "-x", "-n", "0"]
   try:
     done = subprocess.run(
       [*command, "-p", "no:cacheprovider", *files],
@@ -181,7 +181,7 @@ def run_tests(project: Path, files: list[str]) -> tuple[str, str]:
   except subprocess.TimeoutExpired:
     return CAUGHT, "(did not end)"
   told = done.stdout + done.stderr
-  if done.returncode == 0 and " passed" in told.splitlines()[-1] + " ":
+  if done.returncode == 0 and re.search(r"\b\d+ passed", told):
     return SURVIVED, ""
   failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", told, re.M)
   if done.returncode in (1, 2) and failed:
