@@ -203,6 +203,24 @@ def test_intervals_narrow_with_more_images():
   assert 0 < width(80) < width(8)
 
 
+def test_95_percent_of_the_resamples(monkeypatch):
+  """One ship an image, found exactly or not at all, 60 of 100: at precision 1
+  AP is the recall, to one of its 101 points. Of a binomial share of n = 100 and
+  p = 0.6 the quantiles of 2.5 and 97.5 % are 0.50 and 0.69 (of 10 and 90 %,
+  0.54 and 0.66).
+  """
+  monkeypatch.setattr(module.scores, "RESAMPLES", 1000)
+  monkeypatch.setattr(module, "_MIN_RESAMPLES", 1000)
+  box = [0, 0, 40, 40, "ship"]
+  right, nothing = parsed([[*box, 0.5]]), parsed([])
+  metrics = average_precision(
+    [right if i < 60 else nothing for i in range(100)],
+    [parsed([box], scores=False)] * 100,
+  )
+  for name in ("ap", "ap50", "ap75"):
+    np.testing.assert_allclose(metrics["ci95"][name], [0.50, 0.69], atol=0.0201)
+
+
 def test_examples():
   found = doctest.testmod(module)
   assert (found.attempted > 0, found.failed) == (True, 0)

@@ -142,6 +142,12 @@ def test_what_is_written_is_read_back():
     assert list(parsed.labels) == labels
 
 
+def test_corners_are_rounded_to_whole_pixels():
+  """On either side of zero to the nearest, halves to the even one."""
+  written = boxes.format_boxes([[-0.6, -0.4, 3.6, 2.5]], ["ship"])
+  assert boxes.parse_boxes(written).boxes.tolist() == [[-1, 0, 4, 2]]
+
+
 def test_a_label_for_each_box():
   with pytest.raises(ValueError, match="one label per box"):
     boxes.format_boxes([[1, 2, 3, 4]], [])

@@ -125,6 +125,7 @@ def test_unknown_names_count_as_false_alarms():
     [row(1, text((box, "ship")), text((box, "ship"), (box, "xyzzy")))]
   )
   assert metrics["precision@0.5"] == pytest.approx(1 / 2)
+  assert metrics["recall@0.5"] == 1
   assert metrics["per_class"][detection.OTHER]["precision@0.5"] == 0
 
 
