@@ -13,6 +13,7 @@ where it was, and repeats only what has changed.
 
 import argparse
 import ast
+import collections
 import dataclasses
 import hashlib
 import json
@@ -39,7 +40,8 @@ INTRODUCTION = """\
 Each row is a fault planted in a copy of the package by `make mutants`
 (`tests/mutants/table.toml` holds the edits), and the first test that fails with
 it. The tests run as in a fresh clone, without reference values from outside. A
-survivor is a gap in the tests. An edit that no longer applies, because the code
+survivor is a gap in the tests. A fault is to be run again ("not run") when its
+file or its tests have changed. An edit that no longer applies, because the code
 has changed, fails `tests/mutants/test_table.py`.
 """
 
@@ -226,16 +228,17 @@ def run(mutants: list[Mutant], results: dict) -> None:
 
 def page(mutants: list[Mutant], results: dict) -> str:
   """Returns docs/mutants.md."""
-  rows, caught = [], 0
+  rows, counts = [], collections.Counter()
   for mutant in mutants:
-    outcome, test = results[digest(mutant)]
-    caught += outcome == CAUGHT
+    outcome, test = results.get(digest(mutant), ("not run", ""))
+    counts[outcome] += 1
     by = f"`{test}`" if test else f"**{outcome}**"
     rows.append(f"| {mutant.name} | `{mutant.file}` | {by} |")
+  told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
   return "\n".join(
     [
       INTRODUCTION,
-      f"{len(mutants)} faults, {caught} caught.\n",
+      f"{len(mutants)} faults: {told}.\n",
       "| fault | file | caught by |",
       "|---|---|---|",
       *(row.replace("::", " ") for row in rows),
@@ -266,8 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
   print(f"{len(chosen)} faults, {len(chosen) - len(survivors)} caught")
   for mutant in survivors:
     print(f"survived: {mutant.name} ({mutant.file}; {', '.join(mutant.tests)})")
-  if not args.only:
-    PAGE.write_text(page(mutants, results), "utf-8")
+  PAGE.write_text(page(mutants, results), "utf-8")
   return 1 if survivors else 0
 
 

@@ -51,7 +51,9 @@ def model() -> FusarConfig:
 def params(model):
   """Random parameters in which LoRA's B is not zero, so that all gradients
   are alive."""
-  flat = flatten(init_params(model, jax.random.key(0)))
+  # Compiled as one: by itself, each operation would be a program of its own.
+  init = jax.jit(init_params, static_argnums=0)
+  flat = flatten(init(model, jax.random.key(0)))
   for i, (path, leaf) in enumerate(flat.items()):
     if path.endswith("lora_b"):
       flat[path] = 0.05 * jax.random.normal(jax.random.key(i), leaf.shape)
