@@ -202,7 +202,9 @@ def keep(results: dict) -> None:
 
 def run(mutants: list[Mutant], results: dict) -> None:
   """Adds the results of mutants that have none to `results`, and keeps them."""
-  due = [mutant for mutant in mutants if digest(mutant) not in results]
+  # Of the files as they are copied: they may change meanwhile.
+  due = {mutant: digest(mutant) for mutant in mutants}
+  due = {mutant: key for mutant, key in due.items() if key not in results}
   if not due:
     return
   with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
@@ -213,16 +215,16 @@ def run(mutants: list[Mutant], results: dict) -> None:
     outcome, test = run_tests(project, files)
     if outcome != SURVIVED:
       raise RuntimeError(f"{test} fails without any fault; mend it first.")
-    for number, mutant in enumerate(due, 1):
+    for number, (mutant, key) in enumerate(due.items(), 1):
       path = project / mutant.path
       text = path.read_text("utf-8")
       path.write_text(apply(mutant, text), "utf-8")
       try:
-        results[digest(mutant)] = run_tests(project, mutant.test_files())
+        results[key] = run_tests(project, mutant.test_files())
       finally:
         path.write_text(text, "utf-8")
       keep(results)
-      outcome, test = results[digest(mutant)]
+      outcome, test = results[key]
       print(f"{number}/{len(due)} {outcome}  {mutant.name}  {test}", flush=True)
 
 
