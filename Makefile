@@ -34,8 +34,8 @@ PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
 # This exact version takes a build for CPUs.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-newest parity beam browser plan plan-all launch lint base \
-  docs reference mutants
+.PHONY: demo test test-newest parity beam browser plan plan-all launch lint \
+  base docs reference mutants
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
