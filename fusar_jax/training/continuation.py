@@ -67,7 +67,8 @@ class _Existing:
 
   @classmethod
   def of(cls, source: Source, workdir: Path):
-    folder = provenance.locate(source, workdir)
+    # Its weights are checked when they are read.
+    folder = provenance.find(source, workdir)
     if source.kind == "run":
       written = provenance.read_json(folder / provenance.CONFIG_FILE)
       model = config_lib.from_dict(written["model"])

@@ -72,12 +72,11 @@ def describe(path: str, workdir: Path) -> Source:
   return Source("run", str(folder), digest, step, relative)
 
 
-def locate(source: Source, workdir: Path) -> Path:
-  """Returns the folder of a source, checked to hold what it held.
+def find(source: Source, workdir: Path) -> Path:
+  """Returns the folder of a source, its weights unread.
 
   Raises:
     FileNotFoundError: it is neither where it was nor at its relative place.
-    ValueError: its weights have changed.
   """
   places = [Path(source.path), Path(workdir) / source.relative]
   found = next((p for p in places if p.is_dir()), None)
@@ -86,6 +85,17 @@ def locate(source: Source, workdir: Path) -> Path:
       f"{workdir}: its base {source.path} is gone. Put it back, there or at"
       f" {places[1]}: a run keeps only what it trained."
     )
+  return found
+
+
+def locate(source: Source, workdir: Path) -> Path:
+  """Returns the folder of a source, checked to hold what it held.
+
+  Raises:
+    FileNotFoundError: as `find`.
+    ValueError: its weights have changed.
+  """
+  found = find(source, workdir)
   digest = hash_weights(found, source.step)
   if digest != source.sha256:
     raise ValueError(
