@@ -1,14 +1,20 @@
 """Decoding: the prompts are read once, then a loop on the device.
 
 The loop ends when every row has ended. A constraint is a table that lies on the
-device too (`fusar_jax.inference.token_table`): the host sees no token before
-all are there.
+device too (`fusar_jax.inference.token_table`).
+
+A cap is high and most answers are short, and each step reads all columns of the
+cache. So the cache begins with room for FIRST tokens, and doubles when a row
+needs more: each size is a program of its own, and only between them does the
+host look whether all rows have ended. A short answer costs the same under any
+cap of FIRST or more.
 
 B batch, T new tokens, V vocabulary.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Hashable, Sequence
 
 import flax.struct
@@ -16,11 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusar_jax.inference.prefix import Prefix
+from fusar_jax.inference.prefix import Prefix, widen
+from fusar_jax.inference.sampling import penalized, warped
 from fusar_jax.inference.token_table import TokenTable
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.fusar_gpt import FusarGPT
+
+# New tokens that the cache first has room for.
+FIRST = 256
+MAX_NEW_TOKENS = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,20 +41,30 @@ class Decoding:
   Attributes:
     max_new_tokens: T, a cap on endless answers.
     temperature: 0 takes the likeliest token; above it samples.
-    seed: of the samples.
+    seed: of the samples, int32.
     stop: token ids that end an answer; they belong to it.
+    repetition_penalty, top_k, top_p, min_p: see `sampling`. The penalty applies
+      at any temperature, the others to samples.
   """
 
-  max_new_tokens: int = 256
+  max_new_tokens: int = MAX_NEW_TOKENS
   temperature: float = 0.0
   seed: int = 0
   stop: tuple[int, ...] = ()
+  repetition_penalty: float = 1.0
+  top_k: int = 0
+  top_p: float = 1.0
+  min_p: float | None = None
 
   def __post_init__(self):
     if self.max_new_tokens < 1:
       raise ValueError(f"max_new_tokens {self.max_new_tokens}: at least 1.")
-    if self.temperature < 0:
+    if not 0 <= self.temperature < math.inf:
       raise ValueError(f"temperature {self.temperature}: 0 or above.")
+    if not 0 < self.repetition_penalty < math.inf:
+      raise ValueError(
+        f"repetition_penalty {self.repetition_penalty}: above 0; 1 is none."
+      )
 
 
 @flax.struct.dataclass
@@ -81,9 +102,15 @@ class Constraint:
 
 @flax.struct.dataclass
 class _State:
-  """Where decoding stands: int32 step, [B, T] tokens, [B] lengths, ended.
+  """Where decoding stands.
 
-  `place` is int32[B], the rows' states in the constraint, or None.
+  Attributes:
+    step: int32, tokens of the longest row.
+    tokens: int32[B, T so far].
+    lengths: int32[B].
+    ended: bool[B].
+    place: int32[B], the rows' states in the constraint, or None.
+    occurred: bool[B, V], tokens of prompt and answer, or None: no penalty.
   """
 
   step: jax.Array
@@ -91,6 +118,7 @@ class _State:
   lengths: jax.Array
   ended: jax.Array
   place: jax.Array | None
+  occurred: jax.Array | None
 
 
 def generate(
@@ -120,65 +148,155 @@ def generate(
         f"max_new_tokens {decoding.max_new_tokens}: the shortest answer that"
         f" the constraint allows takes {needed}."
       )
-  tokens, lengths = _compiled()(model, decoding, params, batch, constraint)
-  tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+  limit = decoding.max_new_tokens
+  seed = np.int32(decoding.seed)
+  end = min(FIRST, limit)
+  # Neither seed nor cap is part of a program, except for a cap below FIRST.
+  rules = dataclasses.replace(decoding, max_new_tokens=end, seed=0)
+  state, cache = _first()(
+    model, rules, end < limit, params, batch, constraint, limit, seed
+  )
+  while end < limit and not np.asarray(state.ended).all():
+    end = min(2 * end, limit)
+    rules = dataclasses.replace(rules, max_new_tokens=end)
+    state, cache = _next()(
+      *(model, rules, end < limit, params, batch, constraint, limit, seed),
+      *(state, cache),
+    )
+  tokens, lengths = np.asarray(state.tokens), np.asarray(state.lengths)
   return [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
 
 
 @functools.cache
-def _compiled():
+def _first():
   return jax.jit(
-    _generate, static_argnums=(0, 1), compiler_options=compiler_options()
+    begin, static_argnums=(0, 1, 2), compiler_options=compiler_options()
   )
 
 
-def _generate(model, decoding, params, batch, constraint):
-  rows, limit = batch.input_ids.shape[0], decoding.max_new_tokens
+@functools.cache
+def _next():
+  return jax.jit(
+    _resume, static_argnums=(0, 1, 2), compiler_options=compiler_options()
+  )
+
+
+def begin(model, rules, more, params, batch, constraint, limit, seed):
+  """Reads the prompts and decodes up to `rules.max_new_tokens` tokens.
+
+  Args:
+    model, rules, params, batch, constraint: as of `generate`. Of the rules,
+      the cap is that of this program, and the seed is not used.
+    more: another program may follow, so the cache is returned.
+    limit: int32, cap of the answer.
+    seed: int32, of the samples.
+
+  Returns:
+    the state, and the cache or None.
+  """
+  rows, end = batch.input_ids.shape[0], rules.max_new_tokens
   # The last token needs no successor, hence no column.
-  prefix = Prefix(model, params, batch, limit - 1)
-  key = jax.random.key(decoding.seed)
-  stop = jnp.array(decoding.stop, jnp.int32)
-
-  def choose(logits, state):
-    if constraint is not None:
-      legal = constraint.legal(state.place, limit - 1 - state.step)
-      logits = jnp.where(legal, logits, -jnp.inf)
-    if not decoding.temperature:
-      return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    scaled = logits / decoding.temperature
-    return jax.random.categorical(jax.random.fold_in(key, state.step), scaled)
-
-  def append(state, logits):
-    token = choose(logits, state)
-    place = state.place
-    if constraint is not None:
-      place = constraint.after(place, token)
-    token = jnp.where(state.ended, model.config.tokens.pad, token)
-    return _State(
-      step=state.step + 1,
-      tokens=state.tokens.at[:, state.step].set(token),
-      lengths=jnp.where(state.ended, state.lengths, state.step + 1),
-      ended=state.ended | jnp.isin(token, stop),
-      place=place,
+  prefix = Prefix(model, params, batch, end - 1)
+  logits, cache = prefix.read()
+  occurred = None
+  if rules.repetition_penalty != 1:
+    occurred = _mark(
+      jnp.zeros(logits.shape, bool), batch.input_ids, prefix.seen
     )
+  state = _State(
+    step=jnp.zeros((), jnp.int32),
+    tokens=jnp.full((rows, end), model.config.tokens.pad, jnp.int32),
+    lengths=jnp.zeros(rows, jnp.int32),
+    ended=jnp.zeros(rows, bool),
+    place=None if constraint is None else jnp.asarray(constraint.start),
+    occurred=occurred,
+  )
+  choice = _Choice(rules, constraint, limit, jax.random.key(seed))
+  state = _append(model, choice, state, logits)
+  return _decode(model, choice, more, prefix, state, cache)
 
-  def go_on(carry):
+
+def _resume(
+  model, rules, more, params, batch, constraint, limit, seed, state, cache
+):
+  """As `begin`, from where a program with a lower cap left off."""
+  end, before = rules.max_new_tokens, state.tokens.shape[1]
+  prefix = Prefix(model, params, batch, end - 1)
+  filling = ((0, 0), (0, end - before))
+  state = state.replace(
+    tokens=jnp.pad(
+      state.tokens, filling, constant_values=model.config.tokens.pad
+    )
+  )
+  choice = _Choice(rules, constraint, limit, jax.random.key(seed))
+  cache = widen(cache, end - before)
+  return _decode(model, choice, more, prefix, state, cache)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+  """How the next token of each row is chosen, inside a traced function."""
+
+  rules: Decoding
+  constraint: Constraint | None
+  limit: jax.Array
+  key: jax.Array
+
+  def __call__(self, state: _State, logits: jax.Array) -> jax.Array:
+    """int32[B], from float32[B, V]."""
+    rules = self.rules
+    if state.occurred is not None:
+      logits = penalized(logits, state.occurred, rules.repetition_penalty)
+    if self.constraint is not None:
+      left = self.limit - 1 - state.step
+      legal = self.constraint.legal(state.place, left)
+      logits = jnp.where(legal, logits, -jnp.inf)
+    if not rules.temperature:
+      return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    logits = warped(
+      logits, rules.temperature, rules.top_k, rules.top_p, rules.min_p
+    )
+    key = jax.random.fold_in(self.key, state.step)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def _append(model, choice, state, logits):
+  token, place, occurred = choice(state, logits), state.place, state.occurred
+  if place is not None:
+    place = choice.constraint.after(place, token)
+  if occurred is not None:
+    occurred = _mark(occurred, token[:, None], ~state.ended[:, None])
+  token = jnp.where(state.ended, model.config.tokens.pad, token)
+  stop = jnp.array(choice.rules.stop, jnp.int32)
+  return _State(
+    step=state.step + 1,
+    tokens=state.tokens.at[:, state.step].set(token),
+    lengths=jnp.where(state.ended, state.lengths, state.step + 1),
+    ended=state.ended | jnp.isin(token, stop),
+    place=place,
+    occurred=occurred,
+  )
+
+
+def _decode(model, choice, more, prefix, state, cache):
+  end = choice.rules.max_new_tokens
+
+  def unfinished(carry):
     state, _ = carry
-    return (state.step < limit) & ~jnp.all(state.ended)
+    return (state.step < end) & ~jnp.all(state.ended)
 
   def one(carry):
     state, cache = carry
     token = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, 1)
     logits, cache = prefix.step(token, state.step - 1, cache)
-    return append(state, logits), cache
+    return _append(model, choice, state, logits), cache
 
-  state = _State(
-    step=jnp.zeros((), jnp.int32),
-    tokens=jnp.full((rows, limit), model.config.tokens.pad, jnp.int32),
-    lengths=jnp.zeros(rows, jnp.int32),
-    ended=jnp.zeros(rows, bool),
-    place=None if constraint is None else jnp.asarray(constraint.start),
-  )
-  state = append(state, prefix.logits)
-  state, _ = jax.lax.while_loop(go_on, one, (state, prefix.cache))
-  return state.tokens, state.lengths
+  state, cache = jax.lax.while_loop(unfinished, one, (state, cache))
+  return state, cache if more else None
+
+
+def _mark(occurred, tokens, seen):
+  """bool[B, V] with the seen ones of int32[B, n] tokens set."""
+  rows = jnp.arange(occurred.shape[0])[:, None]
+  tokens = jnp.where(seen, tokens, occurred.shape[1])  # Beyond all: dropped.
+  return occurred.at[rows, tokens].set(True, mode="drop")

@@ -76,7 +76,8 @@ def _compiled():
 def _sums(model, params, batch, ids, held, turns):
   """float32[B, C]."""
   prefix = Prefix(model, params, batch, ids.shape[2] - 1)
-  first = jax.nn.log_softmax(prefix.logits)
+  logits, cache = prefix.read()
+  first = jax.nn.log_softmax(logits)
   gains = jnp.where(
     held[:, :, 0], jnp.take_along_axis(first, ids[:, :, 0], axis=1), 0.0
   )
@@ -93,5 +94,5 @@ def _sums(model, params, batch, ids, held, turns):
     gain = jnp.where(held[:, which, place + 1], gain, 0.0)
     return (gains.at[:, which, place + 1].set(gain), cache), None
 
-  (gains, _), _ = jax.lax.scan(one, (gains, prefix.cache), turns)
+  (gains, _), _ = jax.lax.scan(one, (gains, cache), turns)
   return gains.sum(axis=-1)

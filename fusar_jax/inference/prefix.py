@@ -22,12 +22,12 @@ class Prefix:
   """A batch of prompts inside a traced function.
 
   Attributes:
-    logits: float32[B, V], of the first new token.
-    cache: keys and values of the prompts, with room behind them.
+    length: L.
+    seen: bool[B, L]; False on padding.
   """
 
   def __init__(self, model: FusarGPT, params: dict, batch: Batch, room: int):
-    """Reads the prompts.
+    """Prepares masks and positions.
 
     Args:
       model: `config`, `dtype` and attention of the model.
@@ -36,28 +36,40 @@ class Prefix:
       room: new columns of the cache.
     """
     self._model, self._variables = model, {"params": params}
-    self._rows, self._length = batch.input_ids.shape
-    seen = batch.segment_ids > 0
-    hidden, cache = self._apply(batch, method=model.prefill)
-    last = jnp.sum(seen, axis=1) - 1
-    hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
-    self.logits = self._apply(hidden, method=model.head)[:, 0]
-    # M-RoPE goes on from the largest coordinate of the prompt.
+    self._batch, self._room = batch, room
+    self._rows, self.length = batch.input_ids.shape
+    self.seen = batch.segment_ids > 0
+    # M-RoPE continues from the largest coordinate of the prompt.
     self._start = jnp.max(
-      jnp.where(seen[:, None], batch.positions, 0), axis=(1, 2), keepdims=True
+      jnp.where(self.seen[:, None], batch.positions, 0),
+      axis=(1, 2),
+      keepdims=True,
     )
-    self.cache = cache.with_room(room)
-    self._seen = jnp.pad(seen, ((0, 0), (0, room)))
-    self._columns = jnp.arange(self._length + room)
+    self._visible = jnp.pad(self.seen, ((0, 0), (0, room)))
+    self._columns = jnp.arange(self.length + room)
     self._decoder = Decoder(
       model.config.decoder, model.config.lora, model.dtype
     )
     self._weights = params["model"]
     if model.unroll > 1:
-      layers = model.config.decoder.layers
-      apart = unstack(self._weights["layers"], layers)
+      apart = unstack(self._weights["layers"], model.config.decoder.layers)
       self._weights = self._weights | {"layers": apart}
-      self.cache = unstack(self.cache, layers)
+
+  def read(self) -> tuple[jax.Array, Cache]:
+    """Reads the prompts.
+
+    Returns:
+      float32[B, V], the logits of the first new token, and the cache: keys and
+      values of the prompts, with room behind them.
+    """
+    hidden, cache = self._apply(self._batch, method=self._model.prefill)
+    last = jnp.sum(self.seen, axis=1) - 1
+    hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
+    logits = self._apply(hidden, method=self._model.head)[:, 0]
+    cache = cache.with_room(self._room)
+    if self._model.unroll > 1:
+      cache = unstack(cache, self._model.config.decoder.layers)
+    return logits, cache
 
   def step(
     self, token: jax.Array, place: jax.Array, cache: Cache
@@ -72,14 +84,14 @@ class Prefix:
     Returns:
       float32[B, V], the logits of the next token, and the cache.
     """
-    column = self._length + place
-    new = (self._columns >= self._length) & (self._columns <= column)
+    column = self.length + place
+    new = (self._columns >= self.length) & (self._columns <= column)
     hidden, cache = decoder_step(
       self._decoder,
       self._weights,
       self._apply(token, method=self._model.embed_text),
       jnp.broadcast_to(self._start + place + 1, (self._rows, 3, 1)),
-      self._seen | new,
+      self._visible | new,
       cache,
       column,
     )
@@ -87,3 +99,12 @@ class Prefix:
 
   def _apply(self, *args, method):
     return self._model.apply(self._variables, *args, method=method)
+
+
+def widen(cache: Cache, columns: int) -> Cache:
+  """Returns the cache with so many empty columns more."""
+  return jax.tree.map(
+    lambda layer: layer.with_room(columns),
+    cache,
+    is_leaf=lambda node: isinstance(node, KVCache),
+  )

@@ -117,17 +117,20 @@ def lower_generation(
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   params = _cast(shapes, read_dtype(config.dtype))
   generate = jax.jit(
-    generation._generate,
-    static_argnums=(0, 1),
+    generation.begin,
+    static_argnums=(0, 1, 2),
     in_shardings=(
       sharding.parameter_shardings(params, mesh),
       sharding.batch_sharding(mesh),
-      None,
+      *(None, None, None),
     ),
   )
   decoding = Decoding(new_tokens, stop=(model.tokens.end_of_turn,))
   with on_mesh(mesh):
-    return generate.lower(network, decoding, params, prompts, None)
+    return generate.lower(
+      *(network, decoding, False, params, prompts),
+      *(None, new_tokens, 0),
+    )
 
 
 def _cast(tree, dtype):

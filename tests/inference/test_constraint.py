@@ -18,7 +18,7 @@ from fusar_jax.inference.automaton import (
 from fusar_jax.inference.generation import (
   Constraint,
   Decoding,
-  _generate,
+  begin,
   generate,
 )
 from fusar_jax.inference.token_table import ENDED, FREE, TokenTable
@@ -136,8 +136,9 @@ def test_no_token_goes_to_the_host_before_the_last(model, prompts):
   config, params = model
   batch = pad_batch(prompts, config=config)
   constraint = Constraint.of(table_of(LANGUAGE), ["v"] * 3)
-  traced = jax.make_jaxpr(_generate, static_argnums=(0, 1))(
-    FusarGPT(config), Decoding(9, stop=(STOP,)), params, batch, constraint
+  decoding = Decoding(9, stop=(STOP,))
+  traced = jax.make_jaxpr(begin, static_argnums=(0, 1, 2))(
+    *(FusarGPT(config), decoding, False, params, batch, constraint, 9, 0)
   )
   assert "callback" not in str(traced)
   assert "while" in str(traced)
