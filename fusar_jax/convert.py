@@ -202,6 +202,7 @@ def _load(args: argparse.Namespace) -> Source:
     config, params, tokenizer, info = load_run(folder, args.step)
     config, params = restrict(config, params, use_tlm=args.use_tlm)
     base = getattr(info["base"], "path", None) or str(args.source)
+    start = provenance.base_folder(folder)
     record = provenance.portable(folder, info["step"])
     return Source(
       config,
@@ -209,7 +210,7 @@ def _load(args: argparse.Namespace) -> Source:
       _with_tokenizer(tokenizer),
       base,
       record,
-      _generation_of_base(info["base"], folder),
+      start and _generation(start),
     )
   if args.step is not None:
     raise ValueError(f"--step is given, but {folder} is not a run.")
@@ -230,19 +231,6 @@ def _load(args: argparse.Namespace) -> Source:
 def _generation(folder: Path) -> dict | None:
   path = folder / "generation_config.json"
   return read_json(path) if path.is_file() else None
-
-
-def _generation_of_base(base: provenance.Source, workdir: Path) -> dict | None:
-  """That of the Hugging Face folder that a run, or its base run, started from.
-
-  Loading the run has checked that folder's weights already.
-  """
-  places = (Path(base.path), workdir / base.relative)
-  folder = next((p for p in places if base.path and p.is_dir()), None)
-  if folder is None or base.kind != "run":
-    return folder and _generation(folder)
-  record = provenance.read_json(folder / provenance.PROVENANCE_FILE)
-  return _generation_of_base(provenance.Source(**record["base"]), folder)
 
 
 def _with_tokenizer(folder: Path | None) -> Path | None:

@@ -139,7 +139,7 @@ def _tokens(raw: dict, text: dict, generation: dict) -> SpecialTokens:
   like = SpecialTokens()
   sources = (text, raw, generation)
   end = _first(sources, "eos_token_id", like.end_of_turn)
-  # Several ends: the first is <|im_end|>, the others never end an answer.
+  # Several ends: the first is <|im_end|>, with which trained answers end.
   end = end[0] if isinstance(end, list) else end
   return SpecialTokens(
     image=raw.get("image_token_id", like.image),

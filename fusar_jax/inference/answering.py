@@ -36,7 +36,7 @@ from fusar_jax.inference.assistant import Assistant, load
 from fusar_jax.inference.batching import Work, batches
 from fusar_jax.inference.box_grammar import box_list
 from fusar_jax.inference.generation import Constraint
-from fusar_jax.inference.options import CONSTRAINTS
+from fusar_jax.inference.options import CONSTRAINTS, MAX_NEW_TOKENS
 from fusar_jax.inference.progress import Display, Progress
 from fusar_jax.inference.token_table import TokenTable
 from fusar_jax.model.batch import Batch
@@ -48,6 +48,8 @@ from fusar_jax.training import provenance
 FINISHED = "predictions.jsonl"
 # Instead of ".jsonl", while rows are missing.
 PARTIAL = ".partial.jsonl"
+# Most tokens of a prompt, as officially; training has a limit of its own.
+PROMPT_LENGTH = 4096
 
 
 class Answer(NamedTuple):
@@ -75,7 +77,8 @@ def predict(
   image_size: int | None = None,
   anchors: str | None = None,
   batch_size: int = 16,
-  max_new_tokens: int = 256,
+  max_new_tokens: int = MAX_NEW_TOKENS,
+  repetition_penalty: float | None = None,
   limit: int | None = None,
   constrain: str | None = None,
   choices: bool = False,
@@ -91,7 +94,10 @@ def predict(
     anchors: condition of the anchors, see `data.anchor_conditions`; default:
       the one that the run was trained with. A model without TLM takes none.
     batch_size: rows answered at once.
-    max_new_tokens: cap on an answer.
+    max_new_tokens: cap on an answer; a generated answer has "truncated", true
+      if it was cut there.
+    repetition_penalty: above 0, 1 is none; None: that of the model's
+      `generation_config.json`.
     limit: answers only this many rows, the first ones.
     constrain: "json": an answer to a detection question is a well-formed list
       of boxes within the image, or "None", and ends within the cap. Other
@@ -158,6 +164,7 @@ def predict(
       "anchor_grid": condition.grid,
       "batch_size": batch_size,
       "max_new_tokens": max_new_tokens,
+      "repetition_penalty": repetition_penalty,
       "limit": limit,
       "constrain": constrain,
       # None: as in files from before there were any.
@@ -183,13 +190,20 @@ def predict(
     assistant.tokenizer,
     assistant.config,
     with_answer=False,
+    max_length=PROMPT_LENGTH,
     anchors=condition,
   )
   sizes, refused = survey(triplets, recipe)
   raise_together(refused, f"{data}: bad rows")
   table = _box_table(assistant, triplets, max_new_tokens) if constrain else None
   answers = _Answers(
-    assistant, recipe.builder(), triplets, offered, table, max_new_tokens
+    assistant,
+    recipe.builder(),
+    triplets,
+    offered,
+    table,
+    max_new_tokens,
+    repetition_penalty,
   )
   done = progress.open()
   work = [
@@ -202,8 +216,13 @@ def predict(
     for batch, examples in one_ahead(answers.examples, work):
       rows = answers.of(batch, examples, batch_size)
       progress.append(rows)
-      display.advance(len(rows))
+      display.advance(len(rows), _truncated(progress.rows()))
   predictions = progress.rows()
+  if cut := _truncated(predictions):
+    print(
+      f"truncated {cut} of {len(predictions)} answers at {max_new_tokens}"
+      ' tokens, before their end ("truncated": true); raise --max-new-tokens'
+    )
   if on_complete is not None:
     answered = [
       Answer(i, triplet, predictions[i]) for i, triplet in enumerate(triplets)
@@ -212,6 +231,10 @@ def predict(
   write_manifest(finished, [predictions[i] for i in sorted(predictions)])
   progress.path.unlink()
   return finished
+
+
+def _truncated(rows: Mapping[int, dict]) -> int:
+  return sum(row.get("truncated", False) for row in rows.values())
 
 
 def _without_anchors(
@@ -320,7 +343,7 @@ class _Answers:
     triplets: rows of the manifest.
     offered: row -> names, of those that are scored.
     table: grammar of boxes, or None: no answer is held to any.
-    max_new_tokens: cap on an answer.
+    max_new_tokens, repetition_penalty: see `predict`.
   """
 
   assistant: Assistant
@@ -329,6 +352,7 @@ class _Answers:
   offered: Mapping[int, tuple[str, ...]]
   table: TokenTable | None
   max_new_tokens: int
+  repetition_penalty: float | None
 
   def examples(self, work: Work) -> list[Example]:
     """Reads a batch's images, anchors and words."""
@@ -366,9 +390,13 @@ class _Answers:
         ],
       )
     for ids in self.assistant.generate_batch(
-      batch, self.max_new_tokens, constraint=constraint
+      batch,
+      self.max_new_tokens,
+      constraint=constraint,
+      repetition_penalty=self.repetition_penalty,
     ):
-      yield self.assistant.tokenizer.decode(ids, skip_special=True), {}
+      text = self.assistant.tokenizer.decode(ids, skip_special=True)
+      yield text, {"truncated": self.assistant.truncated(ids)}
 
   def _chosen(self, batch: Batch, rows) -> Iterator[tuple[str, dict]]:
     names = [self.offered[row] for row in rows]

@@ -7,6 +7,7 @@ C visual token width, L text length, M merged visual tokens, V vocabulary.
 """
 
 import dataclasses
+import logging
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -28,17 +29,20 @@ from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import round_up
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.hf.folders import resolve
+from fusar_jax.hf.generation_config import GenerationDefaults
 from fusar_jax.hf.handoff import resize_images
 from fusar_jax.hf.load import load_adapted, restrict
 from fusar_jax.inference.automaton import Automaton
 from fusar_jax.inference.generation import Constraint, Decoding, generate
 from fusar_jax.inference.likelihood import log_likelihoods
+from fusar_jax.inference.options import MAX_NEW_TOKENS
 from fusar_jax.inference.token_table import TokenTable, build_table
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
 from fusar_jax.platforms import check_platforms
 from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.training import provenance
 from fusar_jax.training.parameters import load_run
 
 # Lengths are rounded up to this, so that few programs are compiled.
@@ -54,6 +58,9 @@ def load(
   image_size: int | None = None,
 ) -> "Assistant":
   """Loads a run folder, a Hugging Face folder or a hub id.
+
+  Answers follow the `generation_config.json` of the folder, or of the folder
+  that the run started from, see `GenerationDefaults`.
 
   Args:
     path: folder of `fusar_jax.train`, folder with `config.json` and
@@ -82,13 +89,24 @@ def load(
     config, params = restrict(
       config, params, use_tlm=use_tlm, image_size=image_size
     )
-    return Assistant(config, params, load_tokenizer(tokenizer))
+    base = provenance.base_folder(Path(path))
+    return Assistant(
+      config,
+      params,
+      load_tokenizer(tokenizer),
+      generation=GenerationDefaults.read(base) if base else None,
+    )
   folder = resolve(path)
   config, params = load_adapted(
     folder, adapter, legacy_sigma, use_tlm=use_tlm, image_size=image_size
   )
   places = [p for p in (adapter, folder) if p is not None]
-  return Assistant(config, params, _find_tokenizer(places))
+  return Assistant(
+    config,
+    params,
+    _find_tokenizer(places),
+    generation=GenerationDefaults.read(folder),
+  )
 
 
 def _find_tokenizer(folders) -> Tokenizer | None:
@@ -109,6 +127,9 @@ class Assistant:
     config: `FusarConfig`.
     params: nested dict of arrays, as `init_params`.
     tokenizer: or None, when its folder had none.
+    generation: `GenerationDefaults`. Its ends and its repetition penalty always
+      apply, the other fields where a temperature above 0 is given. May be
+      replaced.
   """
 
   def __init__(
@@ -117,10 +138,12 @@ class Assistant:
     params: dict,
     tokenizer: Tokenizer | None = None,
     dtype: jnp.dtype | None = None,
+    generation: GenerationDefaults | None = None,
   ):
     self.config = config
     self.params = params
     self.tokenizer = tokenizer
+    self.generation = generation or GenerationDefaults()
     if dtype is None:
       # A CPU computes float32; elsewhere the checkpoint's own precision.
       norm = params["model"]["norm"]["scale"]
@@ -142,8 +165,10 @@ class Assistant:
     question: str,
     anchors: AnchorsLike = None,
     *,
-    max_new_tokens: int = 512,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     temperature: float = 0.0,
+    seed: int = 0,
+    repetition_penalty: float | None = None,
   ) -> str:
     """Returns the answer to a question about one image.
 
@@ -154,8 +179,15 @@ class Assistant:
       image: path, PIL image or uint8[h, w, 3].
       question: text.
       anchors: path (.npz, .npy), `Anchors`, or None: unmodulated.
-      max_new_tokens: cap on the answer.
-      temperature: 0 takes the likeliest token.
+      max_new_tokens: cap on the answer; an answer that it cuts is logged.
+      temperature: 0 takes the likeliest token; above it samples, within top_k,
+        top_p and min_p of `generation`.
+      seed: of the samples, from 0 to 2**32 - 1.
+      repetition_penalty: above 0, 1 is none; None: that of `generation`.
+
+    Raises:
+      ValueError: an argument out of its range, or anchors for a model without
+        TLM.
     """
     tokenizer = self._need_tokenizer()
     pixels = _pixels(image)
@@ -169,7 +201,13 @@ class Assistant:
       [anchors],
       max_new_tokens=max_new_tokens,
       temperature=temperature,
+      seed=seed,
+      repetition_penalty=repetition_penalty,
     )
+    if self.truncated(new):
+      logging.getLogger(__name__).warning(
+        "the answer was cut at %d tokens; raise max_new_tokens", len(new)
+      )
     answer = tokenizer.decode(new, skip_special=True)
     return boxes_lib.scale_text(answer, size, pixels.shape[:2])
 
@@ -231,38 +269,64 @@ class Assistant:
     input_ids: Sequence[int] | np.ndarray,
     images: Sequence[ImageLike],
     anchors: Sequence[AnchorsLike] | None = None,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     temperature: float = 0.0,
     seed: int = 0,
+    repetition_penalty: float | None = None,
   ) -> list[int]:
     """Returns the new tokens only, end token included if produced.
 
     Args:
       input_ids, images, anchors: as `logits`.
       max_new_tokens: cap.
-      temperature: 0 takes the likeliest token.
-      seed: of the samples, where temperature is above 0.
+      temperature, seed, repetition_penalty: as `ask`.
     """
     example = self._example(input_ids, images, anchors)
     return self.generate_batch(
-      self._batch([example]), max_new_tokens, temperature, seed
+      self._batch([example]),
+      max_new_tokens,
+      temperature,
+      seed,
+      repetition_penalty=repetition_penalty,
     )[0]
 
   def generate_batch(
     self,
     batch: Batch,
-    max_new_tokens: int = 256,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     temperature: float = 0.0,
     seed: int = 0,
     constraint: Constraint | None = None,
+    repetition_penalty: float | None = None,
   ) -> list[list[int]]:
     """As `generate`, for a padded batch of prompts (`pad_batch`).
 
     Args:
       constraint: what the rows may say (`token_table`); None: anything.
     """
-    decoding = Decoding(max_new_tokens, temperature, seed, self._stop)
+    defaults = self.generation
+    if repetition_penalty is None:
+      repetition_penalty = defaults.repetition_penalty
+    sampling = {}
+    if temperature:
+      sampling = {
+        "top_k": defaults.top_k,
+        "top_p": defaults.top_p,
+        "min_p": defaults.min_p,
+      }
+    decoding = Decoding(
+      max_new_tokens,
+      temperature,
+      seed,
+      self._stop,
+      repetition_penalty,
+      **sampling,
+    )
     return generate(self.model, self.params, batch, decoding, constraint)
+
+  def truncated(self, tokens: Sequence[int]) -> bool:
+    """Whether an answer of `generate` hit the cap: it has no end token."""
+    return tokens[-1] not in self._stop
 
   def token_table(self, grammars: Mapping[Hashable, Automaton]) -> TokenTable:
     """Returns the table of a grammar's versions over the model's tokens.
@@ -295,9 +359,16 @@ class Assistant:
 
   @property
   def _stop(self) -> tuple[int, ...]:
-    return (self.config.tokens.end_of_turn, self.config.tokens.pad)
+    tokens = self.config.tokens
+    return self.generation.eos_token_ids or (tokens.end_of_turn, tokens.pad)
 
   def _example(self, input_ids, images, anchors) -> Example:
+    if self.config.tlm is None and any(a is not None for a in anchors or ()):
+      raise ValueError(
+        "anchors are given, but the model has no TLM to use them; leave them"
+        " out, or load a run, export or adapter that has one (vec64_film.pt)"
+        " with use_tlm=True."
+      )
     pixels = [_pixels(image) for image in images]
     config = self.config
     if _fits(input_ids, pixels, config):

@@ -11,6 +11,7 @@ from fusar_jax.data.anchor_conditions import CONDITIONS, AnchorCondition
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.inference.answering import FINISHED, identity, predict
 from fusar_jax.inference.assistant import load
+from fusar_jax.inference.options import MAX_NEW_TOKENS
 from fusar_jax.training.settings import settle
 
 _SETTINGS = "settings.json"
@@ -25,7 +26,8 @@ def predict_controls(
   legacy_sigma: float | None = None,
   image_size: int | None = None,
   batch_size: int = 16,
-  max_new_tokens: int = 256,
+  max_new_tokens: int = MAX_NEW_TOKENS,
+  repetition_penalty: float | None = None,
   limit: int | None = None,
   constrain: str | None = None,
   choices: bool = False,
@@ -35,7 +37,7 @@ def predict_controls(
   Args:
     out: folder; it gets one folder per condition.
     model, data, adapter, legacy_sigma, image_size, batch_size,
-    max_new_tokens, limit, constrain, choices: see
+    max_new_tokens, repetition_penalty, limit, constrain, choices: see
     `fusar_jax.inference.answering.predict`.
 
   Raises:
@@ -57,6 +59,7 @@ def predict_controls(
     # None: as in files from before there were any.
     "choices": choices or None,
     "image_size": image_size,
+    "repetition_penalty": repetition_penalty,
   }
   assistant = load(
     model, adapter=adapter, legacy_sigma=legacy_sigma, image_size=image_size
@@ -82,6 +85,7 @@ def predict_controls(
       anchors=name,
       batch_size=batch_size,
       max_new_tokens=max_new_tokens,
+      repetition_penalty=repetition_penalty,
       limit=limit,
       constrain=constrain,
       choices=choices,

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fusar_jax.inference.options import MAX_NEW_TOKENS
 from fusar_jax.inference.prefix import Prefix, widen
 from fusar_jax.inference.sampling import penalized, warped
 from fusar_jax.inference.token_table import TokenTable
@@ -31,7 +32,6 @@ from fusar_jax.model.fusar_gpt import FusarGPT
 
 # New tokens that the cache first has room for.
 FIRST = 256
-MAX_NEW_TOKENS = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Decoding:
   Attributes:
     max_new_tokens: T, a cap on endless answers.
     temperature: 0 takes the likeliest token; above it samples.
-    seed: of the samples, int32.
+    seed: of the samples, uint32.
     stop: token ids that end an answer; they belong to it.
     repetition_penalty, top_k, top_p, min_p: see `sampling`. The penalty applies
       at any temperature, the others to samples.
@@ -61,6 +61,8 @@ class Decoding:
       raise ValueError(f"max_new_tokens {self.max_new_tokens}: at least 1.")
     if not 0 <= self.temperature < math.inf:
       raise ValueError(f"temperature {self.temperature}: 0 or above.")
+    if not 0 <= self.seed < 2**32:
+      raise ValueError(f"seed {self.seed}: from 0 to 2**32 - 1.")
     if not 0 < self.repetition_penalty < math.inf:
       raise ValueError(
         f"repetition_penalty {self.repetition_penalty}: above 0; 1 is none."
@@ -149,7 +151,7 @@ def generate(
         f" the constraint allows takes {needed}."
       )
   limit = decoding.max_new_tokens
-  seed = np.int32(decoding.seed)
+  seed = np.uint32(decoding.seed)
   end = min(FIRST, limit)
   # Neither seed nor cap is part of a program, except for a cap below FIRST.
   rules = dataclasses.replace(decoding, max_new_tokens=end, seed=0)
@@ -189,7 +191,7 @@ def begin(model, rules, more, params, batch, constraint, limit, seed):
       the cap is that of this program, and the seed is not used.
     more: another program may follow, so the cache is returned.
     limit: int32, cap of the answer.
-    seed: int32, of the samples.
+    seed: uint32, of the samples.
 
   Returns:
     the state, and the cache or None.

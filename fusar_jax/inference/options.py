@@ -11,6 +11,8 @@ from fusar_jax.data.anchor_conditions import CONDITIONS
 # Grammars that answers can be held to.
 CONSTRAINTS = ("json",)
 
+MAX_NEW_TOKENS = 2048
+
 # By keyword of `fusar_jax.inference.answering.predict`: what argparse is told.
 OPTIONS = {
   "adapter": {"help": "PEFT or official adapter to put on it"},
@@ -51,8 +53,14 @@ OPTIONS = {
   },
   "max_new_tokens": {
     "type": int,
-    "default": 256,
-    "help": "cap on an answer (default: %(default)s)",
+    "default": MAX_NEW_TOKENS,
+    "help": 'cap on an answer; rows that it cuts have "truncated": true'
+    " (default: %(default)s)",
+  },
+  "repetition_penalty": {
+    "type": float,
+    "help": "above 1 makes tokens of prompt and answer less likely, 1: off"
+    " (default: that of the model's generation_config.json)",
   },
   "limit": {"type": int, "help": "only the first so many rows"},
 }

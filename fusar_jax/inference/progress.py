@@ -104,17 +104,24 @@ class Display:
       self._bar.add_task("rows", total=self._total, completed=self._done)
     return self
 
-  def advance(self, rows: int) -> None:
-    """Counts so many more rows as answered."""
+  def advance(self, rows: int, truncated: int) -> None:
+    """Shows how far it is.
+
+    Args:
+      rows: so many more are answered.
+      truncated: answers that were cut so far, of all.
+    """
     self._done += rows
     if self._bar:
-      self._bar.advance(self._bar.task_ids[0], rows)
+      task = self._bar.task_ids[0]
+      cut = f", {truncated} truncated" if truncated else ""
+      self._bar.update(task, advance=rows, description=f"rows{cut}")
       return
     seconds = max(time.monotonic() - self._began, 1e-9)
     rate = (self._done - self._first) / seconds
     print(
       f"predict {self._done}/{self._total} rows/s {rate:.2f}"
-      f" eta {(self._total - self._done) / rate:.0f} s",
+      f" eta {(self._total - self._done) / rate:.0f} s truncated {truncated}",
       flush=True,
     )
 

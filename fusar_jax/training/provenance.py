@@ -105,6 +105,22 @@ def locate(source: Source, workdir: Path) -> Path:
   return found
 
 
+def base_folder(workdir: Path) -> Path | None:
+  """Returns the Hugging Face folder that a run goes back to, through its bases.
+
+  None: it began from random weights, or the folder is gone. Contents are not
+  checked (`locate`).
+  """
+  source = Source(**read_json(workdir / PROVENANCE_FILE)["base"])
+  if source.kind == "random":
+    return None
+  places = (Path(source.path), workdir / source.relative)
+  found = next((p for p in places if p.is_dir()), None)
+  if found is None or source.kind == "folder":
+    return found
+  return base_folder(found)
+
+
 def is_run(folder: Path) -> bool:
   """True for a folder that `train` wrote, False for a Hugging Face one."""
   return (Path(folder) / PROVENANCE_FILE).is_file()
