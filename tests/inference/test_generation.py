@@ -9,6 +9,7 @@ import pytest
 
 from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
+from fusar_jax.inference import generation
 from fusar_jax.inference.generation import Decoding, generate
 from fusar_jax.model.fusar_gpt import FusarGPT
 
@@ -57,3 +58,98 @@ def test_an_answer_ends_with_its_stop_token(model, prompts, expected):
   ):
     end = whole.index(stop) + 1 if stop in whole else NEW_TOKENS
     assert got == whole[:end]
+
+
+@pytest.mark.parametrize("unroll", [1, 2])
+def test_a_cache_that_grows_changes_no_token(
+  model, prompts, monkeypatch, unroll
+):
+  """Greedy and sampled, with penalty, over 2, 4, 8 and 11 tokens."""
+  config, params = model
+  network = FusarGPT(config, unroll=unroll)
+  batch = pad_batch(prompts, config=config)
+  for temperature in (0.0, 1.5):
+    decoding = Decoding(11, temperature, seed=4, repetition_penalty=1.2)
+    monkeypatch.setattr(generation, "FIRST", 256)
+    expected = generate(network, params, batch, decoding)
+    monkeypatch.setattr(generation, "FIRST", 2)
+    assert generate(network, params, batch, decoding) == expected
+    assert [len(tokens) for tokens in expected] == [11] * 3
+
+
+def test_the_cache_grows_only_while_a_row_goes_on(
+  model, prompts, expected, monkeypatch
+):
+  """Two stages: one row ends in the first, the others in the second."""
+  config, params = model
+  batch = pad_batch(prompts, config=config)
+  monkeypatch.setattr(generation, "FIRST", 2)
+  caps, resumed = [], generation._next
+
+  def next_stage():
+    def run(model, rules, *rest):
+      caps.append(rules.max_new_tokens)
+      return resumed()(model, rules, *rest)
+
+    return run
+
+  monkeypatch.setattr(generation, "_next", next_stage)
+  stop = tuple({tokens[2] for tokens in expected})
+  got = generate(FusarGPT(config), params, batch, Decoding(2048, stop=stop))
+  assert [tokens[-1] in stop for tokens in got] == [True] * 3
+  assert max(map(len, got)) == 3
+  assert caps == [4]
+
+
+def test_short_answers_share_a_program_under_all_seeds_and_high_caps(
+  model, prompts
+):
+  config, params = model
+  batch = pad_batch(prompts, config=config)
+  stop = tuple(range(64))
+  network = FusarGPT(config)
+  generate(network, params, batch, Decoding(300, 1.0, stop=stop))
+  programs = generation._first()._cache_size()
+  for cap, seed in ((301, 0), (2048, 1), (4096, 2**32 - 1)):
+    generate(network, params, batch, Decoding(cap, 1.0, seed, stop=stop))
+  assert generation._first()._cache_size() == programs
+
+
+def test_the_penalty_counts_prompt_and_answer_but_no_padding(model, prompts):
+  """Against the forward pass over the longer sequence, step by step."""
+  config, params = model
+  network, penalty = FusarGPT(config), 1.5
+  forward = jax.jit(lambda batch: network.apply({"params": params}, batch))
+  answers = []
+  for prompt in prompts:
+    ids = list(prompt.input_ids)
+    assert config.tokens.pad not in ids
+    for _ in range(NEW_TOKENS):
+      example = dataclasses.replace(
+        example_from_ids(ids, [np.zeros((56, 56, 3), np.uint8)], None, config),
+        patches=prompt.patches,
+      )
+      batch = pad_batch([example], config=config, length=24)
+      logits = np.array(forward(batch)[0, len(ids) - 1])
+      for token in set(ids):
+        logits[token] *= penalty if logits[token] < 0 else 1 / penalty
+      ids.append(int(logits.argmax()))
+    answers.append(ids[-NEW_TOKENS:])
+  batch = pad_batch(prompts, config=config, length=40)
+  decoding = Decoding(NEW_TOKENS, repetition_penalty=penalty)
+  assert generate(network, params, batch, decoding) == answers
+
+
+@pytest.mark.parametrize(
+  ("wrong", "match"),
+  [
+    ({"max_new_tokens": 0}, "max_new_tokens 0"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"seed": -1}, "seed -1"),
+    ({"seed": 2**32}, "seed 4294967296"),
+    ({"repetition_penalty": 0.0}, "repetition_penalty"),
+  ],
+)
+def test_arguments_out_of_range(wrong, match):
+  with pytest.raises(ValueError, match=match):
+    Decoding(**wrong)

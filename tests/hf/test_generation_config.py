@@ -1,0 +1,114 @@
+"""`generation_config.json`: what is followed, what is named in a warning."""
+
+import json
+import logging
+
+import pytest
+
+from fusar_jax.hf.generation_config import GenerationDefaults
+
+# As Qwen2.5-VL-Instruct has them, in our words.
+INSTRUCT = {
+  "bos_token_id": 151643,
+  "pad_token_id": 151643,
+  "do_sample": True,
+  "eos_token_id": [151645, 151643],
+  "repetition_penalty": 1.05,
+  "temperature": 1e-6,
+  "transformers_version": "4.49.0",
+}
+
+
+@pytest.fixture
+def read(tmp_path, caplog):
+  """Reads a file of these fields; returns defaults and warnings."""
+
+  def run(fields):
+    caplog.clear()
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(fields))
+    with caplog.at_level(logging.WARNING):
+      found = GenerationDefaults.read(tmp_path)
+    for message in caplog.messages:
+      assert message.startswith(f"{path}: ")
+    return found, "\n".join(caplog.messages)
+
+  return run
+
+
+def test_a_folder_without_the_file(tmp_path):
+  assert GenerationDefaults.read(tmp_path) == GenerationDefaults()
+
+
+def test_every_end_and_the_penalty_are_read(read):
+  found, warned = read(INSTRUCT)
+  assert found.eos_token_ids == (151645, 151643)
+  assert found.repetition_penalty == 1.05
+  assert (found.top_k, found.top_p, found.min_p) == (50, 1.0, None)
+  assert not warned
+
+
+def test_sampling_fields_are_read(read):
+  found, warned = read(
+    {"eos_token_id": 7, "top_k": 0, "top_p": 0.8, "min_p": 0.1}
+  )
+  assert found == GenerationDefaults((7,), 1.0, 0, 0.8, 0.1)
+  assert not warned
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("num_beams", 4),
+    ("no_repeat_ngram_size", 3),
+    ("bad_words_ids", [[5]]),
+    ("suppress_tokens", [5]),
+    ("typical_p", 0.9),
+    ("epsilon_cutoff", 0.01),
+    ("min_new_tokens", 2),
+    ("stop_strings", "end"),
+    ("guidance_scale", 2.0),
+    ("top_h", 0.4),
+    ("sequence_bias", [[[5], 2.0]]),
+    ("num_return_sequences", 2),
+    ("max_new_tokens", 512),
+    ("max_length", 4096),
+    ("no_such_field", 1),
+  ],
+)
+def test_a_field_that_is_not_followed_is_named(read, name, value):
+  found, warned = read(INSTRUCT | {name: value})
+  assert found == read(INSTRUCT)[0]
+  assert name in warned
+
+
+def test_values_that_change_nothing_are_passed_over(read):
+  _, warned = read(
+    INSTRUCT
+    | {
+      "num_beams": 1,
+      "length_penalty": 2.0,
+      "no_repeat_ngram_size": 0,
+      "bad_words_ids": None,
+      "typical_p": 1,
+      "encoder_repetition_penalty": 1.0,
+      "use_cache": False,
+      "output_scores": True,
+    }
+  )
+  assert not warned
+
+
+def test_bad_values_are_raised_together(read):
+  bad = {
+    "eos_token_id": [3, "x"],
+    "repetition_penalty": 0,
+    "temperature": -1,
+    "top_k": 2.5,
+    "top_p": 1.2,
+    "min_p": True,
+  }
+  with pytest.raises(ValueError, match=r"generation_config\.json") as error:
+    read(bad)
+  for name in bad:
+    assert f"{name} " in str(error.value)

@@ -1,0 +1,95 @@
+"""`ask` and `generate`: seeds, ends, cut answers and anchors."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from fusar_jax.geo.anchors import Anchors
+from fusar_jax.hf.generation_config import GenerationDefaults
+from fusar_jax.inference.assistant import Assistant
+
+IMAGE = np.full((56, 56, 3), 90, np.uint8)
+
+
+class _Numbers:
+  """A tokenizer whose texts are ids with blanks between."""
+
+  def __init__(self, tokens):
+    self._tokens = tokens
+
+  def special_tokens(self):
+    return self._tokens
+
+  def encode(self, text):
+    return [9, self._tokens.image, *(10 + len(w) % 40 for w in text.split())]
+
+  def decode(self, ids, skip_special=True):
+    return " ".join(map(str, ids))
+
+
+@pytest.fixture(scope="module")
+def assistant(model):
+  config, params = model
+  return Assistant(config, params, _Numbers(config.tokens))
+
+
+def _ask(assistant, **options):
+  return assistant.ask(IMAGE, "any ships?", **{"max_new_tokens": 8, **options})
+
+
+def test_a_seed_repeats_and_another_differs(assistant):
+  hot = [_ask(assistant, temperature=2.0, seed=s) for s in (0, 1, 0)]
+  assert hot[0] == hot[2] != hot[1]
+  assert hot[0] == _ask(assistant, temperature=2.0)
+  cold = [_ask(assistant, seed=s) for s in (0, 1)]
+  assert cold[0] == cold[1]
+  ids = [9, *[assistant.config.tokens.image] * 4, 12]
+  hot = [
+    assistant.generate(ids, [IMAGE], max_new_tokens=8, temperature=2.0, seed=s)
+    for s in (0, 1, 0)
+  ]
+  assert hot[0] == hot[2] != hot[1]
+
+
+def test_ends_and_penalty_of_the_base_are_followed(assistant):
+  greedy = list(map(int, _ask(assistant).split()))
+  penalized = list(map(int, _ask(assistant, repetition_penalty=1.8).split()))
+  assert penalized != greedy
+  config, params = assistant.config, assistant.params
+
+  def following(**fields):
+    generation = GenerationDefaults(**fields)
+    return Assistant(config, params, assistant.tokenizer, generation=generation)
+
+  told = following(repetition_penalty=1.8)
+  assert _ask(told) == " ".join(map(str, penalized))
+  assert _ask(told, repetition_penalty=1.0) == " ".join(map(str, greedy))
+  ends = (63, greedy[3])
+  got = _ask(following(eos_token_ids=ends)).split()
+  assert got == list(map(str, greedy[: greedy.index(greedy[3]) + 1]))
+  # The likeliest token alone is the greedy one, however hot.
+  single = following(top_k=1)
+  assert _ask(single, temperature=9.0) == " ".join(map(str, greedy))
+
+
+def test_a_cut_answer_is_logged(assistant, caplog):
+  with caplog.at_level(logging.WARNING):
+    answer = _ask(assistant, max_new_tokens=3)
+  assert len(answer.split()) == 3
+  assert "cut at 3 tokens" in caplog.text
+  assert assistant.truncated([5, 6])
+  assert not assistant.truncated([5, assistant.config.tokens.end_of_turn])
+
+
+def test_anchors_without_a_tlm_are_an_error(assistant):
+  anchors = Anchors(np.eye(64, dtype=np.float32)[:1], np.full((1, 2), 0.5))
+  ids = [9, *[assistant.config.tokens.image] * 4, 12]
+  for call in (
+    lambda: _ask(assistant, anchors=anchors),
+    lambda: assistant.logits(ids, [IMAGE], [anchors]),
+    lambda: assistant.generate(ids, [IMAGE], [anchors]),
+  ):
+    with pytest.raises(ValueError, match="no TLM"):
+      call()
+  assert assistant.logits(ids, [IMAGE], [None]).shape == (6, 64)
