@@ -90,6 +90,7 @@ def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
     assert row["coordinate_size"] == 112
     assert (manifest.parent / row["image"]).is_file()
   assert len({row["prediction_text"] for row in rows}) > 1
+  assert {row["truncated"] for row in rows} <= {True, False}
   assert [p.name for p in finished.iterdir()] == ["predictions.jsonl"]
 
 
@@ -163,6 +164,8 @@ def test_boxes_are_held_to_their_grammar_and_names_are_chosen(finished, held):
     if row["task"] == "detection":
       assert loose["parse_error"] is not None
       assert row["parse_error"] is None
+      # The grammar ends within the cap; free answers are cut.
+      assert (row["truncated"], loose["truncated"]) == (False, True)
       # Of an image of 56 pixels, written in the row's coordinates.
       assert box_list((112, 112)).accepts(row["prediction_text"])
       said = row.get("raw_text", row["prediction_text"])
@@ -170,6 +173,7 @@ def test_boxes_are_held_to_their_grammar_and_names_are_chosen(finished, held):
     elif row["task"] == "classification":
       names = classification.choices(row["question"])
       assert tuple(row["scores"]) == names
+      assert "truncated" not in row
       assert row["prediction_text"] == max(names, key=row["scores"].get)
       assert all(value < 0 for value in row["scores"].values())
     else:
@@ -248,11 +252,18 @@ def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
 
 
 def test_evaluate_asks_a_model_with_the_same_options(
-  held, model, manifest, tmp_path
+  held, model, manifest, tmp_path, capsys
 ):
   arguments = [*command(model, manifest, tmp_path), *HELD, "--no-report"]
   assert evaluate.main(arguments) == 0
   name = "predictions.jsonl"
+  rows = [json.loads(line) for line in (held / name).open()]
+  cut = sum(row.get("truncated", False) for row in rows)
+  assert cut > 0
+  shown = capsys.readouterr().out
+  assert f"truncated {cut} of {len(rows)} answers at 12 tokens" in shown
+  assert f"predict {len(rows)}/{len(rows)} " in shown
+  assert f" truncated {cut}\n" in shown
   assert (tmp_path / name).read_bytes() == (held / name).read_bytes()
   metrics = json.loads((tmp_path / "metrics.json").read_text())
   assert metrics == evaluate.evaluate_predictions(held / name, manifest)
@@ -343,3 +354,14 @@ def test_user_errors(model, manifest, tmp_path, capsys, arguments, told):
   assert predict.main([*command(model, manifest, out), *arguments]) == 1
   assert told in capsys.readouterr().err
   assert not out.exists()
+
+
+def test_a_prompt_may_be_twice_as_long_as_in_training(
+  model, manifest, tmp_path, capsys
+):
+  row = json.loads(manifest.read_text().splitlines()[0])
+  row |= {"question": "How many? " * 4096, "task": "counting", "answer": "1"}
+  long = manifest.parent / "long.jsonl"
+  long.write_text(json.dumps(row) + "\n")
+  assert predict.main(command(model, long, tmp_path / "out")) == 1
+  assert "max_length is 4096" in capsys.readouterr().err

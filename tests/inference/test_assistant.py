@@ -1,13 +1,18 @@
 """`ask` and `generate`: seeds, ends, cut answers and anchors."""
 
+import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
 
 from fusar_jax.geo.anchors import Anchors
+from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.generation_config import GenerationDefaults
-from fusar_jax.inference.assistant import Assistant
+from fusar_jax.inference import assistant as assistant_lib
+from fusar_jax.inference.assistant import Assistant, load
+from fusar_jax.training import provenance
 
 IMAGE = np.full((56, 56, 3), 90, np.uint8)
 
@@ -93,3 +98,57 @@ def test_anchors_without_a_tlm_are_an_error(assistant):
     with pytest.raises(ValueError, match="no TLM"):
       call()
   assert assistant.logits(ids, [IMAGE], [None]).shape == (6, 64)
+
+
+GENERATION = {"eos_token_id": [63, 5], "repetition_penalty": 1.05, "top_k": 7}
+READ = GenerationDefaults((63, 5), 1.05, 7)
+
+
+@pytest.fixture
+def base(model, tmp_path):
+  """An export that carries the generation_config.json of its base."""
+  folder = tmp_path / "base"
+  export_merged(folder, *model, generation=GENERATION)
+  return folder
+
+
+def test_the_file_of_a_folder_is_read(base):
+  assert load(base).generation == READ
+  (base / "generation_config.json").unlink()
+  bare = load(base)
+  assert bare.generation == GenerationDefaults()
+  # Of config.json.
+  tokens = bare.config.tokens
+  assert not bare.truncated([tokens.end_of_turn])
+  assert not bare.truncated([tokens.pad])
+
+
+def _run(folder, base, kind):
+  """Of a run, what refers to its base."""
+  (folder / "checkpoints").mkdir(parents=True)
+  source = {"kind": kind, "path": str(base or ""), "relative": f"../{base}"}
+  if base is not None:
+    source |= {"path": str(folder.parent / base)}
+  (folder / "provenance.json").write_text(json.dumps({"base": source}))
+
+
+def test_a_run_follows_the_folder_that_it_goes_back_to(
+  base, model, tmp_path, monkeypatch
+):
+  """Through the run before it; also when all have been moved together."""
+  _run(tmp_path / "one", "base", "folder")
+  _run(tmp_path / "two", "one", "run")
+  _run(tmp_path / "fresh", None, "random")
+  monkeypatch.setattr(
+    assistant_lib, "load_run", lambda path: (*model, path, {})
+  )
+  monkeypatch.setattr(assistant_lib, "load_tokenizer", lambda path: None)
+  assert load(tmp_path / "two").generation == READ
+  assert load(tmp_path / "fresh").generation == GenerationDefaults()
+  moved = tmp_path / "moved"
+  moved.mkdir()
+  for name in ("base", "one", "two"):
+    shutil.move(tmp_path / name, moved / name)
+  assert provenance.base_folder(moved / "two").samefile(moved / "base")
+  shutil.rmtree(moved / "base")
+  assert provenance.base_folder(moved / "two") is None
