@@ -1,9 +1,11 @@
 """`ask` and `generate`: seeds, ends, cut answers and anchors."""
 
+import dataclasses
 import json
 import logging
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.generation_config import GenerationDefaults
 from fusar_jax.inference import assistant as assistant_lib
 from fusar_jax.inference.assistant import Assistant, load
+from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import provenance
 
 IMAGE = np.full((56, 56, 3), 90, np.uint8)
@@ -35,7 +38,9 @@ class _Numbers:
 
 @pytest.fixture(scope="module")
 def assistant(model):
+  """Large weights: its answers vary, and few end by themselves."""
   config, params = model
+  params = jax.tree.map(lambda leaf: 4 * leaf, params)
   return Assistant(config, params, _Numbers(config.tokens))
 
 
@@ -104,11 +109,23 @@ GENERATION = {"eos_token_id": [63, 5], "repetition_penalty": 1.05, "top_k": 7}
 READ = GenerationDefaults((63, 5), 1.05, 7)
 
 
+@pytest.fixture(scope="module")
+def published(model):
+  """Of a shape that transformers can express."""
+  config, _ = model
+  decoder = dataclasses.replace(
+    config.decoder, head_width=8, mrope_section=(1, 1, 2)
+  )
+  config = dataclasses.replace(config, decoder=decoder)
+  init = jax.jit(init_params, static_argnums=0)
+  return config, init(config, jax.random.key(3))
+
+
 @pytest.fixture
-def base(model, tmp_path):
+def base(published, tmp_path):
   """An export that carries the generation_config.json of its base."""
   folder = tmp_path / "base"
-  export_merged(folder, *model, generation=GENERATION)
+  export_merged(folder, *published, generation=GENERATION)
   return folder
 
 
