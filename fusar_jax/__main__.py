@@ -1,6 +1,6 @@
 """`python -m fusar_jax COMMAND ...` runs `python -m fusar_jax.COMMAND ...`.
 
-Without a command it lists them. Imports none of them: the list is quick.
+Without a command it lists the commands, without importing any of them.
 """
 
 import ast
@@ -9,7 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
-# In the order in which a project needs them.
+# In the order of a typical project.
 COMMANDS = (
   "prepare",
   "simulate",
@@ -26,7 +26,7 @@ COMMANDS = (
 
 
 def listing() -> str:
-  """Returns the commands, each with the first line of its docstring."""
+  """Returns the list of commands with the first lines of their docstrings."""
   lines = ["python -m fusar_jax COMMAND [--help | ...]", ""]
   for name in COMMANDS:
     source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
@@ -36,10 +36,10 @@ def listing() -> str:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the command in argv; returns the exit code where there is none."""
+  """Runs the command in argv; returns an exit code if there is no command."""
   if argv[1:] and argv[1] in COMMANDS:
     sys.argv = argv[1:]
-    # As `python -m` would: children that are spawned find the module again.
+    # Like `python -m`: spawned child processes can import the module again.
     runpy.run_module(
       f"fusar_jax.{argv[1]}", run_name="__main__", alter_sys=True
     )

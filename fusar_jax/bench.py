@@ -1,12 +1,12 @@
 """Compares speed and memory with PyTorch: `python -m fusar_jax.bench`.
 
-Same weights, same inputs, float32, one process each, in turn; losses must agree
-to 1e-3 before anything is timed. Needs the `parity` extra. `--knobs` measures
-something else, and needs no PyTorch: what each memory option of a training
-config saves and costs.
+Both sides use the same weights and inputs in float32, one process each, and are
+measured alternately. Losses must agree to 1e-3 before timing starts. Needs the
+`parity` extra. `--knobs` measures the memory saved and the time cost of each
+memory option of a training config instead; it needs no PyTorch.
 
-Each measurement is appended to --out (JSON lines) as soon as it is made. After
-an interruption the same command continues, without repeating one:
+Each measurement is appended to --out (JSON lines) immediately. After an
+interruption the same command continues and repeats no measurement:
   python -m fusar_jax.bench --against torch --out bench.jsonl
 """
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         again = f"; the same command continues {args.out}" if args.out else ""
         print(f"interrupted{again}.", file=sys.stderr)
       finally:
-        # What was measured is shown, whatever happened after it.
+        # Show completed measurements even after an error.
         if not args.knobs:
           show(collect(results, args.tokens))
   except (OSError, ValueError, RuntimeError) as error:
@@ -66,7 +66,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
   )
   parser.add_argument("--against", choices=("torch",), default="torch")
   parser.add_argument(
-    "--knobs", action="store_true", help="measure memory options instead"
+    "--knobs",
+    action="store_true",
+    help="measure memory options instead of comparing",
   )
   parser.add_argument("--preset", choices=sorted(PRESETS), default="bench")
   parser.add_argument(
@@ -74,23 +76,26 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     action="append",
     default=[],
     metavar="WORK",
-    help=f"measure this alone (repeatable): {', '.join(turns.KEYS)}; with"
+    help=f"measure only WORK (repeatable): {', '.join(turns.KEYS)}; with"
     f" --knobs: {', '.join(map(_key, knobs.KNOBS))}",
   )
   parser.add_argument(
-    "--rounds", type=int, default=5, help="pairs per work (default: 5)"
+    "--rounds", type=int, default=5, help="measured pairs per WORK (default: 5)"
   )
   parser.add_argument(
-    "--tokens", type=int, default=64, help="tokens decoded (default: 64)"
+    "--tokens", type=int, default=64, help="tokens to decode (default: 64)"
   )
   parser.add_argument(
-    "--length", type=int, default=509, help="tokens of a sample (default: 509)"
+    "--length", type=int, default=509, help="tokens per sample (default: 509)"
   )
   parser.add_argument(
-    "--answer", type=int, default=60, help="answer tokens of it (default: 60)"
+    "--answer",
+    type=int,
+    default=60,
+    help="answer tokens per sample (default: 60)",
   )
   parser.add_argument(
-    "--out", type=Path, help="JSON lines, appended to; resumed if present"
+    "--out", type=Path, help="JSON lines file; an existing one is continued"
   )
   args = parser.parse_args(argv)
   known = list(map(_key, knobs.KNOBS)) if args.knobs else turns.KEYS
@@ -107,12 +112,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _key(knob: str) -> str:
-  """A memory option's name for --only: "remat dots" is remat-dots."""
+  """Returns the --only name of a memory option: remat-dots for "remat dots"."""
   return knob.replace(" ", "-")
 
 
 def about(args: argparse.Namespace, shape: workload.Shape) -> dict:
-  """Returns settings, machine and versions: what results have in common."""
+  """Returns the settings, machine and versions that all results share."""
   packages = ["jax", "flax"]
   settings = {"benchmark": "knobs" if args.knobs else "torch"}
   if not args.knobs:
@@ -145,13 +150,13 @@ def run(
   tokens: int,
   only: Sequence[str] = (),
 ) -> None:
-  """Measures what `results` lack, and records it; see `turns`."""
+  """Measures and records what is missing in `results`; see `turns`."""
   chosen = [w for w in turns.works(tokens) if not only or w.key in only]
   todo = {}
   for work in chosen:
     done = len(results.of("pair", work=work.key))
     if done < rounds:
-      todo[work.key] = rounds - done + 1  # One more warms up.
+      todo[work.key] = rounds - done + 1  # Plus one warm-up.
   if not todo:
     return
   chosen = [work for work in chosen if work.key in todo]
@@ -169,7 +174,7 @@ def run(
 
 
 def collect(results: Results, tokens: int) -> dict:
-  """Returns agreement, and speeds, ratios and peak memories of each work."""
+  """Returns the agreement, and speeds, ratios and peak memory per work."""
   pairs = [(w, results.of("pair", work=w.key)) for w in turns.works(tokens)]
   return results.about | {
     "agreement": {r["what"]: r["value"] for r in results.of("agreement")},
@@ -184,11 +189,11 @@ def run_knobs(
   rounds: int,
   only: Sequence[str] = (),
 ) -> None:
-  """Measures and records memory and time of each memory option; see `knobs`.
+  """Measures memory and time of each memory option; see `memory_options`.
 
-  Prints the rows as they come: Markdown, for they go into the README.
+  Records each row and prints it as soon as it is measured, as Markdown.
   """
-  print("| knob | arguments, GB | temporaries, GB | together, GB | s a step |")
+  print("| option | arguments, GB | temporaries, GB | total, GB | s/step |")
   print("|---|---|---|---|---|")
   todo = {}
   for knob, values in knobs.KNOBS.items():
@@ -238,6 +243,6 @@ def show(result: dict) -> None:
 
 
 if __name__ == "__main__":
-  # A kill ends the workers and removes the weights, as Ctrl-C does.
+  # SIGTERM stops the workers and removes the weights, like Ctrl-C.
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   main()

@@ -1,9 +1,9 @@
 """Command lines that take a config: `--config FILE.py:SWITCHES --config.x=...`.
 
-absl and ml_collections read the flags. What is wrong with them is one line on
-stderr and exit code 1, never a traceback: a config file that is not there, a
-switch or a field that does not exist, a value of another type. Imports no JAX,
-so mistakes and `--help` are quick.
+absl and ml_collections parse the flags. A missing config file, an unknown
+switch or field, or a value of a wrong type prints one line on stderr and exits
+with code 1, without a traceback. Imports no JAX, so errors and `--help` are
+fast.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from fusar_jax import config_reference
 from fusar_jax.config import CONFIGS, load_module, stage_files
 
-# Before `config.mesh` was one field it had these.
+# Fields of `config.mesh` before it became a single field.
 _MESH = ("data", "fsdp", "tensor", "auto")
 
 
@@ -37,11 +37,11 @@ def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
 
 
 def show_help(argv: list[str], about: str) -> None:
-  """Prints the command's help and exits with code 0, if argv asks for it.
+  """Prints the help and exits with code 0, if argv contains a help flag.
 
   Args:
     argv: of the command.
-    about: its docstring.
+    about: docstring of the command.
   """
   if not {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(argv):
     return
@@ -59,14 +59,14 @@ def parse(
   required: tuple[str, ...],
   values: flags.FlagValues = flags.FLAGS,
 ) -> list[str]:
-  """Reads all flags; exits with one line on stderr and code 1 on a mistake.
+  """Parses all flags; on errors prints one line on stderr and exits with 1.
 
-  Dashes may join the words of a flag, as in `--samples-per-chip`.
+  Flag names may contain dashes for underscores, as in `--samples-per-chip`.
 
   Args:
-    argv: of the command, its name first.
-    required: flags that must be given.
-    values: the flags, into which they are read.
+    argv: of the command, with its name first.
+    required: names of flags without which parsing fails.
+    values: the flags to assign.
   """
   try:
     rest = values([_joined(arg) for arg in argv])
@@ -76,7 +76,7 @@ def parse(
     if rest[1:]:
       raise ValueError(f"unexpected arguments: {' '.join(rest[1:])}.")
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    # The text itself: a KeyError shows its message in quotes.
+    # Not str(e): a KeyError puts its message in quotes.
     text = str(e.args[0] if len(e.args) == 1 else e)
     if isinstance(e, AttributeError):
       near = re.search('Did you mean "(.+)" instead of "(.+)"[?]', text)
@@ -92,7 +92,7 @@ def parse(
 
 
 def _joined(arg: str) -> str:
-  """With underscores in a flag's name, where dashes may join words too."""
+  """Replaces dashes in a flag's name by underscores."""
   if not arg.startswith("--") or arg.startswith("--config"):
     return arg
   name, equals, value = arg[2:].partition("=")
@@ -100,7 +100,7 @@ def _joined(arg: str) -> str:
 
 
 class _Parser(flags.ArgumentParser):
-  """Reads a config file; each mistake in it is a ValueError of one line."""
+  """Loads a config file; each error in it is a ValueError of one line."""
 
   def parse(self, path: str) -> ConfigDict:
     file, _, switches = path.partition(":")
@@ -125,7 +125,7 @@ class _Parser(flags.ArgumentParser):
 
 
 def _no_file(file: str) -> str:
-  """What is at a path that is no config file, and which there are."""
+  """Describes a path that is no config file, and lists the configs."""
   here = Path.cwd() == CONFIGS.parent
   known = [
     os.path.relpath(path) if here else str(path)
@@ -142,7 +142,7 @@ def _no_file(file: str) -> str:
 
 
 def _adapt_mesh(config: ConfigDict) -> None:
-  """Gives `config.mesh` the form that flags assign: old flags, old files."""
+  """Converts `config.mesh` of old files, or for deprecated flags."""
   if "mesh" not in config:
     return
   names = [arg.lstrip("-").partition("=")[0] for arg in sys.argv]

@@ -1,8 +1,8 @@
-"""Every field of every config with its meaning: `train --help`, docs/config.md.
+"""Reference of all config fields, for `train --help` and docs/config.md.
 
-A field's meaning is written once: as the comment on it in `configs/base.py`,
-and for `config.model` in the docstrings of `fusar_jax/model/config.py`. Imports
-no JAX.
+A field is documented once: by its comment in `configs/base.py`, or, for
+`config.model`, by the docstrings of `fusar_jax/model/config.py`. Imports no
+JAX.
 """
 
 import collections
@@ -33,20 +33,20 @@ _WIDTH = 79
 
 
 def meanings() -> dict[str, str]:
-  """Returns field -> meaning, without "config."; sections have none."""
+  """Returns {field without "config.": description}, without sections."""
   found = {}
   for path in (CONFIGS / "base.py", *stage_files().values()):
     found = _comments(path.read_text(encoding="utf-8")) | found
   for part, kind in _PARTS.items():
     for names, text in _attributes(kind.__doc__):
       found |= {f"model.{part}{name}": text for name in names}
-  # A stage without TLM has None in its place.
+  # model.tlm is also a field: None in stages without TLM.
   sections = {f"model.{part[:-1]}" for part in _PARTS} - {"model.tlm"}
   return {name: text for name, text in found.items() if name not in sections}
 
 
 def values() -> dict[str, dict[str, Any]]:
-  """Returns stage -> {field: default}, of the stages of the repository."""
+  """Returns {stage: {field: default}} of the stages in the repository."""
   return {
     name: _flat(load_module(path).get_config().to_dict())
     for name, path in stage_files().items()
@@ -54,7 +54,7 @@ def values() -> dict[str, dict[str, Any]]:
 
 
 def text() -> str:
-  """Returns stages, models, switches and fields as `train --help` has them."""
+  """Returns the text of `train --help`: stages, models, switches, fields."""
   if not stage_files():
     return (
       f"Stages and fields are listed from {CONFIGS}, which is not there: the"
@@ -82,7 +82,7 @@ def text() -> str:
 
 
 def markdown() -> str:
-  """Returns the page docs/config.md."""
+  """Returns the content of docs/config.md."""
   table, told = values(), meanings()
   stages = list(table)
   page = [
@@ -107,7 +107,7 @@ def markdown() -> str:
 
 
 def _comments(source: str) -> dict[str, str]:
-  """Fields that are assigned, with the comment lines right above them."""
+  """Returns {assigned field: comment lines directly above it}."""
   found, above = {}, []
   for line in map(str.strip, source.splitlines()):
     assigned = re.match(r"config\.([\w.]+) = ", line)
@@ -118,7 +118,7 @@ def _comments(source: str) -> dict[str, str]:
 
 
 def _attributes(docstring: str) -> Iterator[tuple[list[str], str]]:
-  """(names, text) of the "Attributes:" of a docstring."""
+  """Yields (names, text) of the "Attributes:" section of a docstring."""
   body = textwrap.dedent(docstring.partition("Attributes:\n")[2])
   for entry in re.split(r"\n(?=\S)", body.strip()):
     names, _, text = " ".join(entry.split()).partition(": ")
@@ -136,14 +136,14 @@ def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def _fields(table: Mapping) -> list[str]:
-  """All fields, in the order of their meanings; the model's are the last."""
+  """Returns all fields in the order of `meanings`: the model's come last."""
   order = {name: index for index, name in enumerate(meanings())}
   names = dict.fromkeys(name for flat in table.values() for name in flat)
   return sorted(names, key=lambda name: order.get(name, -1))
 
 
 def _default(name: str, table: Mapping) -> str:
-  """The default of most stages, and of the others their own."""
+  """Returns the most frequent default, then those of deviating stages."""
   shown = {
     stage: _shown(flat[name]) for stage, flat in table.items() if name in flat
   }
@@ -157,7 +157,7 @@ def _shown(value: Any) -> str:
 
 
 def entry(name: str, about: str) -> list[str]:
-  """Returns the lines of a name and its text; a long name has its own line."""
+  """Returns the help lines of a name; a long name gets a separate line."""
   lines = textwrap.wrap(about, _WIDTH - 18, break_on_hyphens=False) or [""]
   head = f"  {name:15} "
   if len(head) > 18:

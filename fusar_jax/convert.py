@@ -1,13 +1,13 @@
 """Converts between runs, Hugging Face folders and official adapter folders.
 
-Whole model, LoRA merged, for transformers (TLM in files of its own beside it):
+Full model with merged LoRA, for transformers (TLM in separate files):
   python -m fusar_jax.convert --from BASE --adapter FOLDER --to OUT
 Adapter only, for peft and the official code:
   python -m fusar_jax.convert --from runs/stage2 --to OUT --adapter-only
-A legacy official adapter, which does not say its sigma:
+A legacy official adapter, which does not record its sigma:
   python -m fusar_jax.convert --from BASE --adapter FOLDER --legacy-sigma 2 \
       --to OUT
-What a folder holds, without reading its weights:
+Contents of a folder, without reading its weights:
   python -m fusar_jax.convert --inspect PATH
 """
 
@@ -37,10 +37,10 @@ class Source:
   """A model to convert.
 
   Attributes:
-    config, params: of the model.
-    tokenizer: folder with its files, or None.
-    base: what its base is called.
-    record: of the run that it comes from, see `provenance.portable`, or None.
+    config, params: config and parameters of the model.
+    tokenizer: folder with the tokenizer files, or None.
+    base: name of the base model.
+    record: provenance of the source run, see `provenance.portable`, or None.
     generation: content of the base's generation_config.json, or None.
   """
 
@@ -80,12 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     help="run folder, Hugging Face folder, or hub id (owner/name)",
   )
   what.add_argument(
-    "--inspect", metavar="PATH", help="print what a folder holds, and stop"
+    "--inspect", metavar="PATH", help="print the contents of a folder and exit"
   )
   parser.add_argument(
     "--adapter",
     metavar="FOLDER",
-    help="PEFT or official FUSAR-GPT adapter to put on BASE",
+    help="PEFT or official FUSAR-GPT adapter to apply to BASE",
   )
   parser.add_argument(
     "--legacy-sigma",
@@ -97,14 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     "--no-tlm",
     dest="use_tlm",
     action="store_false",
-    help="leave the TLM out: base and LoRA only",
+    help="omit the TLM: base and LoRA only",
   )
-  parser.add_argument("--to", metavar="OUT", help="folder to make")
+  parser.add_argument("--to", metavar="OUT", help="folder to create")
   mode = parser.add_mutually_exclusive_group()
   mode.add_argument(
     "--merge",
     action="store_true",
-    help="write the whole model, LoRA merged in float32 (the default)",
+    help="write the full model, LoRA merged in float32 (the default)",
   )
   mode.add_argument(
     "--adapter-only",
@@ -117,28 +117,28 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--dtype",
     choices=("float32", "bfloat16", "float16"),
-    help="of the merged weights; default: as they are",
+    help="dtype of the merged weights; default: unchanged",
   )
   parser.add_argument(
     "--max-shard-gb",
     type=float,
     default=4.0,
     metavar="GB",
-    help="largest file of the merged weights (default %(default)s)",
+    help="maximum size of a weight file, in GB (default: %(default)s)",
   )
   parser.add_argument(
     "--base-name",
     metavar="NAME",
-    help="what adapter_config.json calls the base: a folder or hub id that peft"
-    " can load; default: BASE, or what the run started from",
+    help="base model name in adapter_config.json: a folder or hub id that peft"
+    " can load; default: BASE, or the base of the run",
   )
   parser.add_argument(
     "--tokenizer",
     metavar="FOLDER",
-    help="tokenizer to write along; default: that of BASE",
+    help="folder of the tokenizer to export; default: that of BASE",
   )
   parser.add_argument(
-    "--overwrite", action="store_true", help="replace what OUT holds"
+    "--overwrite", action="store_true", help="replace the contents of OUT"
   )
   return parser
 
@@ -238,10 +238,10 @@ def _with_tokenizer(folder: Path | None) -> Path | None:
 
 
 def describe(path: str | Path) -> str:
-  """Returns what a folder holds: kind, sizes, layout, adapter, TLM.
+  """Returns a summary of a folder: kind, sizes, layout, adapter, TLM.
 
   Raises:
-    FileNotFoundError: none of the kinds that we know.
+    FileNotFoundError: not a folder of a known kind.
     ValueError: a malformed file in it.
   """
   folder = resolve(path)
@@ -256,7 +256,7 @@ def describe(path: str | Path) -> str:
 
 
 def _describe_record(folder: Path) -> list[str]:
-  """What it comes from; nothing for folders that others made."""
+  """Returns provenance lines; empty for folders of other tools."""
   if provenance.is_run(folder):
     step = provenance.latest_step(folder)
     record = provenance.portable(folder, step or 0)

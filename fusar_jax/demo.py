@@ -1,15 +1,14 @@
-"""The whole way on simulated scenes: train, predict, score, export, report.
+"""End-to-end demo on simulated scenes: train, predict, score, export, report.
 
 COMMAND (minutes on 2 cores; --long: the half-hour recipe):
   python -m fusar_jax.demo --out runs/demo
   python -m fusar_jax.demo --out runs/demo_long --long
 
-It starts from the tiny base that is shipped with the package and has never met
-an anchor. Stage 1 learns from captions what the anchors know about the ground,
-stage 2 to count, ground, classify and detect. What the model answers on scenes
-that it has never seen stands beside the answers of the base and beside answers
-that look at no image. Every step prints the command that does the same; after
-an interruption the same command goes on.
+Starts from the tiny base in the package, which was trained without anchors.
+Stage 1 trains TLM and LoRA on captions, stage 2 trains LoRA on counting,
+grounding, classification and detection. On unseen scenes the result is compared
+with the base and with the text-only majority baseline. Every step prints the
+equivalent command. After an interruption the same command continues.
 """
 
 import argparse
@@ -43,12 +42,12 @@ from fusar_jax.training.settings import settle
 
 _SETTINGS = "demo.json"
 _STEPS = 7
-# From so many on, steps of several lengths are worth compiling.
+# From this number of steps on, compiling several sequence lengths pays off.
 _MANY_STEPS = 200
-# Of the model, who answers what; names of manifests and of scores.
+# Manifest (and folder of scores) -> stage that predicts it.
 _STAGES = {"captions": "stage1", "tasks": "stage2"}
 _BASE, _BLIND = "base", "baseline"
-# What the summary compares.
+# (task, metric) rows of the summary.
 _COMPARED = (
   ("captioning", "accuracy"),
   ("counting", "accuracy"),
@@ -60,17 +59,17 @@ _COMPARED = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How much of everything; the defaults are for minutes on 2 cores.
+  """Sizes of the demo; the defaults take minutes on 2 cores.
 
   Attributes:
-    scenes, unseen: simulated scenes to learn from, and to be scored on.
-    side: pixels per side of an image, 28 to the visual token.
-    stage1_steps, stage2_steps: of `batch_size` examples each.
-    learning_rate: of both stages; three times that of the configs, which are
-      meant for more steps.
-    batch_size: examples a step.
-    max_new_tokens: cap on an answer.
-    answered_at_once: rows whose answers are written together.
+    scenes, unseen: numbers of simulated scenes for training and for testing.
+    side: pixels per side of an image, 28 per visual token.
+    stage1_steps, stage2_steps: train steps of `batch_size` examples.
+    learning_rate: of both stages; three times that of the configs, which
+      assume more steps.
+    batch_size: examples per step.
+    max_new_tokens: maximum length of an answer.
+    answered_at_once: batch size of prediction.
   """
 
   scenes: int = 420
@@ -93,20 +92,20 @@ def run(
   """Runs the demo; returns the metrics of each folder of scores.
 
   Args:
-    out: folder of the demo; one that was begun is gone on with.
-    plan: how much of everything.
+    out: folder of the demo; an unfinished demo continues.
+    plan: sizes of the demo.
     base: a Hugging Face folder or a run, without LoRA and TLM.
 
   Raises:
-    FileNotFoundError: no base, or no configs: they lie beside the package in
-      the repository and are not installed with it.
-    RuntimeError: a step failed; it has told why.
-    ValueError, OSError: as `train_and_evaluate`; or `out` holds a demo of
+    FileNotFoundError: no base, or no configs: the configs are in the repository
+      next to the package and are not installed with it.
+    RuntimeError: a step failed; the step has printed the reason.
+    ValueError, OSError: as `train_and_evaluate`; or `out` contains a demo with
       other settings.
   """
   demo = _Demo(Path(out), plan, str(base))
   demo.begin()
-  # Its models answer by the same programs, each compiled once.
+  # The models share compiled programs: each is compiled once.
   with compile_cache(demo.out / "compiled"):
     demo.simulate()
     demo.train()
@@ -119,7 +118,7 @@ def run(
 
 
 class _Demo:
-  """The steps, in their order; a finished one is not repeated."""
+  """The steps in order; finished steps are skipped."""
 
   def __init__(self, out: Path, plan: Plan, base: str):
     self.out, self.plan, self.base = out, plan, base
@@ -128,7 +127,7 @@ class _Demo:
     self.step = 0
 
   def begin(self) -> None:
-    """Refuses what would fail minutes later."""
+    """Raises at once for settings that would fail minutes later."""
     source = provenance.describe(self.base, self.out)
     settle(
       self.out / _SETTINGS,
@@ -140,7 +139,7 @@ class _Demo:
     )
 
   def simulate(self) -> None:
-    self._tell("simulate scenes with radar, AlphaEarth-like anchors and words")
+    self._tell("simulate SAR scenes with AlphaEarth-like anchors and text")
     for name, scenes, seed in (
       ("train", self.plan.scenes, 1),
       ("unseen", self.plan.unseen, 2),
@@ -155,21 +154,21 @@ class _Demo:
         )
 
   def train(self) -> None:
-    self._tell("stage 1: what the anchors know; TLM and LoRA learn captions")
+    self._tell("stage 1: train TLM and LoRA on captions")
     self._train("stage1", self.base, "captions", self.plan.stage1_steps)
-    self._tell("stage 2: four tasks; LoRA learns to answer")
+    self._tell("stage 2: train LoRA on four tasks")
     self._train("stage2", self.out / "stage1", "tasks", self.plan.stage2_steps)
 
   def predict(self) -> None:
-    """The base answers beside the model: the same rows, in the same time."""
-    self._tell("answers on scenes that were never seen; the base's beside them")
+    """Predicts with the model; the base predicts in a background process."""
+    self._tell("predict on unseen scenes, with the model and with the base")
     with self._beside(_BASE, self.base, "manifest"):
       for rows, stage in _STAGES.items():
         self._predict(rows, self.out / stage, rows)
 
   def score(self) -> dict[str, dict]:
     """Returns metrics by the name of their folder."""
-    self._tell("scores, beside the base and answers that look at no image")
+    self._tell("score the model, the base and the majority baseline")
     asked = {
       name: ("--predictions", self._predictions(name))
       for name in (*_STAGES, _BASE)
@@ -186,7 +185,7 @@ class _Demo:
     return metrics
 
   def export(self) -> None:
-    self._tell("folders for transformers and peft")
+    self._tell("export for transformers and peft")
     for name, *more in (
       ("adapter", "--adapter-only", "--base-name", self.base),
       ("merged",),
@@ -200,16 +199,16 @@ class _Demo:
       )
 
   def report(self, metrics: dict[str, dict]) -> None:
-    self._tell("report and summary")
+    self._tell("write the report and the summary")
     runs = lineage.lineage(self.out / "stage2")
     model, base, blind = _compared(metrics)
     write_report(
       self.out / REPORT,
-      title=f"The demo: {self.plan.unseen} simulated scenes, never seen before",
+      title=f"Demo: {self.plan.unseen} unseen simulated scenes",
       scores=model,
       baselines={
         "base, before stages 1 and 2": base,
-        "most common answer": blind,
+        "majority baseline": blind,
       },
       samples=[answer for rows in _STAGES for answer in self._answers(rows)],
       curves=read_curves(runs),
@@ -223,16 +222,16 @@ class _Demo:
     )
 
   def summarise(self, metrics: dict[str, dict]) -> None:
-    """Prints the main scores and where everything lies."""
-    table = Table(title=f"{self.plan.unseen} scenes that were never seen")
-    for name in ("task", "score", "model", "base", "no image", "apart"):
+    """Prints the main scores and the output paths."""
+    table = Table(title=f"{self.plan.unseen} unseen scenes")
+    for name in ("task", "score", "model", "base", "majority", "better"):
       table.add_column(
         name, justify="left" if name in ("task", "score") else "right"
       )
     found = [{(s.task, s.name): s for s in part} for part in _compared(metrics)]
     for key in _COMPARED:
       if key not in found[0]:
-        continue  # A few scenes may hold nothing to classify.
+        continue  # Few scenes may have no classification rows.
       model, *others = (part[key] for part in found)
       apart = all(model.low > other.high for other in others)
       table.add_row(
@@ -242,7 +241,7 @@ class _Demo:
       )
     self.console.print(table)
     self.console.print(
-      "percent with 95 % intervals; apart: the model's lies above both others"
+      "percent with 95 % intervals; better: the model's lies above both others"
     )
     for what, place in (
       ("adapter", self.out / "export" / "adapter"),
@@ -277,12 +276,12 @@ class _Demo:
   def _beside(
     self, name: str, model: str | Path, rows: str
   ) -> contextlib.AbstractContextManager:
-    """The same in another process, while the `with` lasts or longer."""
+    """Runs `_predict` in a background process; the exit waits for it."""
     if self._predictions(name).is_file():
       return contextlib.nullcontext()
     arguments = self._show("predict", *self._answering(name, model, rows))
     log = self._predictions(name).parent / "predict.log"
-    print(f"(beside what follows; what it prints is in {log})", flush=True)
+    print(f"(in the background; output in {log})", flush=True)
     return Beside(
       "predict", predict.main, arguments, log, self.out / "compiled"
     )
@@ -296,7 +295,7 @@ class _Demo:
     )
 
   def _answers(self, rows: str) -> list[Answer]:
-    """What was predicted and scored, with its pictures."""
+    """Returns predictions with their scores and images."""
     given = evaluate.read_rows(self._predictions(rows)).rows
     samples = read_samples(self._scores(rows))
     return read_answers(given, samples, self._manifest("unseen", rows))
@@ -329,7 +328,7 @@ class _Demo:
 
 
 def _compared(metrics: dict[str, dict]) -> tuple[tuple[Score, ...], ...]:
-  """Returns the scores of the model, of the base, and without an image."""
+  """Returns the scores of the model, the base and the majority baseline."""
   model = {}
   for rows in _STAGES:
     model |= metrics[rows]
@@ -337,7 +336,7 @@ def _compared(metrics: dict[str, dict]) -> tuple[tuple[Score, ...], ...]:
 
 
 def _percent(score: Score) -> str:
-  """Example: "62 (55-69)": all columns fit into 80 characters."""
+  """Returns e.g. "62 (55-69)"; short, so that the table fits 80 columns."""
   value, low, high = 100 * score.value, 100 * score.low, 100 * score.high
   return f"{value:.0f} ({low:.0f}-{high:.0f})"
 
@@ -348,15 +347,15 @@ def parser() -> argparse.ArgumentParser:
     prog="python -m fusar_jax.demo",
     description=__doc__.split("\n")[0],
   )
-  p.add_argument("--out", required=True, help="folder of the demo")
+  p.add_argument("--out", required=True, help="output folder")
   p.add_argument(
-    "--long", action="store_true", help="the half-hour recipe, better scores"
+    "--long", action="store_true", help="train for half an hour; better scores"
   )
   p.add_argument(
     "--base",
     default=TINY_BASE,
-    help="run or Hugging Face folder to start from (default: the one that comes"
-    " with the package)",
+    help="run or Hugging Face folder to start from (default: the base in the"
+    " package)",
   )
   return p
 
@@ -371,7 +370,7 @@ def main(argv: list[str] | None = None) -> int:
     console.print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
     return 1
   except KeyboardInterrupt:
-    console.print("demo: interrupted; the same command goes on.", style="red")
+    console.print("demo: interrupted; the same command continues.", style="red")
     return 130
   return 0
 

@@ -1,4 +1,4 @@
-"""Looks a data set over before it is trained on: numbers, problems, one page.
+"""Validates a dataset before training: statistics, problems, an HTML page.
 
 COMMAND:
   python -m fusar_jax.doctor data/train data/test --model runs/stage0
@@ -6,11 +6,11 @@ COMMAND:
       --model qwen2_5_vl_7b --tokenizer QWEN/tokenizer.json --out train.html
   python -m fusar_jax.doctor new/manifest.jsonl --for predict --model runs/x
 
-With `--for predict` rows may lack an answer, and lengths are those of prompts.
-Several data sets are splits of one, and must not share images. Prints numbers
-and problems, and writes a page with samples as the model sees them, down to
-the tokens that are learned. Exit code 0: no errors, though perhaps warnings;
-1: errors; 2: the command itself is wrong.
+With `--for predict`, rows need no answer and lengths are prompt lengths.
+Several datasets are treated as splits of one and must not share images. The
+command prints statistics and problems, and writes a page of samples as the
+model receives them, including the supervised tokens. Exit codes: 0 no errors
+(warnings are possible), 1 errors in the data, 2 invalid command.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from fusar_jax.report.sample_card import read_sample
 from fusar_jax.training import provenance
 from fusar_jax.training.start import TOKENIZER
 
-# What rows are for, and the most tokens of a row, or of a prompt to answer
-# (`inference.answering`, as officially).
+# Purpose of the rows -> maximum tokens of a row ("train") or of a prompt
+# ("predict"; the official limit, see `inference.answering`).
 LENGTHS = {"train": MAX_LENGTH, "predict": 4096}
-# Lines of one kind beyond these are counted; the page tells more of them.
+# Lines of one kind beyond this number are only counted; the page lists more.
 _MAX_TOLD = 10
 
 
@@ -55,23 +55,23 @@ def examine(
   purpose: str = "train",
   track=lambda items, what: items,
 ) -> Inspection:
-  """Inspects data sets and writes their page; returns what was found.
+  """Validates datasets, writes their page and returns the findings.
 
   Args:
-    datasets: manifests, or folders with a manifest.jsonl: splits of one set.
+    datasets: manifests or folders with a manifest.jsonl; splits of one dataset.
     out: HTML file to write.
     model: name of a preset, a run, or a Hugging Face folder.
     tokenizer: file or folder; default: that of the model's folder, if any.
     samples: rows on the page.
-    seed: of their choice.
-    max_length: most tokens of a row; of its prompt, for "predict"; default:
-      as in LENGTHS.
+    seed: selects the sample rows.
+    max_length: maximum tokens of a row, or of its prompt for "predict";
+      default: LENGTHS.
     purpose: what the rows are for: "train" or "predict".
     track: see `fusar_jax.data.inspection.inspect`.
 
   Raises:
-    FileNotFoundError, ValueError: a manifest, model or tokenizer that is not
-      there or does not fit; whatever is wrong inside the data is told instead.
+    FileNotFoundError, ValueError: a manifest, model or tokenizer is missing
+      or does not match. Problems inside the data are reported, not raised.
   """
   config, words, named = read_model(model, tokenizer)
   found = inspect(
@@ -93,7 +93,7 @@ def examine(
 def read_model(
   model: str, tokenizer: str | None
 ) -> tuple[FusarConfig, Tokenizer | None, str | None]:
-  """Returns (shapes, tokenizer or None, its name); no weights are read.
+  """Returns (config, tokenizer or None, its name) without reading weights.
 
   Raises:
     FileNotFoundError, ValueError: as `examine`.
@@ -191,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
   if Path(args.out).is_dir():
     arguments.error(f"--out {args.out} is a folder; give an HTML file.")
   try:
-    # Known before minutes are spent on reading images.
+    # Fail early: reading the images can take minutes.
     for dataset in args.datasets:
       manifest_of(dataset)
     found = examine(
@@ -213,9 +213,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def tell(found: Inspection, console: Console) -> None:
-  """Prints the numbers as a table, then one line per problem."""
+  """Prints the statistics as a table, then one line per problem."""
   table = Table("")
-  # As Text: names come from the data, and brackets are markup to rich.
+  # Text: names come from the data, and rich parses brackets as markup.
   for split in found.splits:
     table.add_column(Text(_plain(split.name)), justify="right")
   for group in summary(found):
@@ -249,7 +249,7 @@ def tell(found: Inspection, console: Console) -> None:
 
 
 def _plain(text: str) -> str:
-  """Text for a terminal: no control characters, no half surrogates."""
+  """Returns text without control characters or lone surrogates."""
   seen = "".join(c if c.isprintable() else " " for c in text)
   return seen.encode("utf-8", "replace").decode()
 

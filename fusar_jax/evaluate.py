@@ -12,20 +12,20 @@ COMMAND:
   python -m fusar_jax.evaluate --controls --model runs/x \\
       --manifest data/test.jsonl --out runs/x/controls
 
-Writes metrics.json (all scores), samples.jsonl (every row, with what was read
-from its answer) and report.html: scores, figures, answers, training curves and
-where all came from, with pictures if --manifest names images that are at hand.
-An answer that cannot be read counts as an empty one, and is counted; a row that
-is no row of predictions is an error, and nothing is written. With --model the
-answers are given first, as `python -m fusar_jax.predict` does, with its
-options. `--baseline` scores answers that look at no image: the most common
-count, set of cells, class and caption of the training manifest, and no box.
+Writes metrics.json (all scores), samples.jsonl (every row with its parsed
+answer) and report.html: scores, figures, answers, training curves and
+provenance, with pictures if the images that --manifest names are available.
+An unparsable answer scores as an empty one and counts in `parse_failure_rate`.
+A malformed predictions row is an error, and nothing is written. With --model,
+the command first predicts as `python -m fusar_jax.predict` does, with the same
+options. `--baseline` scores the majority baseline: the most common count, set
+of cells, class and caption of the training manifest, and no box.
 
 `--against` tests two models on the same rows (McNemar, paired bootstrap) and
-writes comparison.json; either may be a predictions file or a folder of scores,
-or one per seed with commas between. `--controls` has one model answer under
-every condition of its anchors, tests each against aligned ones, and writes
-controls.json.
+writes comparison.json. Each side is a predictions file, a folder of scores, or
+a comma-separated list with one per seed. `--controls` predicts with one model
+under every anchor condition, tests each condition against aligned anchors, and
+writes controls.json.
 """
 
 import argparse
@@ -57,20 +57,20 @@ from fusar_jax.report.scoring import (
 from fusar_jax.tasks import grounding, notations, pairing
 from fusar_jax.tasks.predictions import Prediction
 
-# A file has no width, and a table of tests is wide.
+# Console width when stdout is not a terminal: comparison tables are wide.
 _FILE_WIDTH = 110
-# Scores for the terminal besides the HEADLINE.
+# Scores that the terminal table lists in addition to HEADLINE.
 _MORE = {"captioning": ("bleu_4", "rouge_l", "cider")}
-# Of rows without an answer, of answers that were repaired or not read at all.
+# Maximum number of rows listed per remark (missing, repaired or unparsed).
 _TOLD = 5
-# "None" is read by a rule, but needs no repair.
+# "None" has a parsing rule but is not a repair.
 _REPAIRS = {*notations.RULES} - {"none"}
 
 __all__ = ["evaluate_predictions", "main", "parser"]
 
 
 def table(metrics: dict, title: str) -> Table:
-  """Returns the main scores as a table for the terminal."""
+  """Returns a terminal table of the main scores."""
   shown = Table(title=Text(title, overflow="fold"))
   for name in ("task", "score", "value", "95 % interval", "n", "unread"):
     shown.add_column(
@@ -92,7 +92,7 @@ def table(metrics: dict, title: str) -> Table:
 def _told(task: str, scores: dict) -> list[tuple[str, float, list[float]]]:
   names = (*HEADLINE.get(task, scores["ci95"]), *_MORE.get(task, ()))
   told = [(name, scores[name], scores["ci95"][name]) for name in names]
-  # COCO's average precision, where every box says how sure it is.
+  # COCO average precision requires a score for every box.
   coco = scores.get("coco", {"ci95": {}})
   return told + [(f"coco {n}", coco[n], ci) for n, ci in coco["ci95"].items()]
 
@@ -102,11 +102,11 @@ def _percent(scores: dict) -> str:
 
 
 def evaluate_against(first, second, out, manifest=None) -> Table:
-  """Compares answers with others; writes comparison.json, returns the table.
+  """Compares two sets of answers; writes comparison.json, returns the table.
 
   Args:
     first, second, manifest: see `comparisons.compare_paths`.
-    out: folder.
+    out: output folder.
   """
   found = comparisons.compare_paths(first, second, manifest)
   comparisons.write_json(
@@ -121,14 +121,14 @@ def evaluate_against(first, second, out, manifest=None) -> Table:
 
 
 def evaluate_controls(model, manifest, out, **options) -> Table:
-  """Tests a model's anchors; writes controls.json, returns the table.
+  """Tests anchor control conditions; writes controls.json, returns the table.
 
   Args:
     model, manifest, out, options: see `predict_controls`.
   """
   from fusar_jax.inference.controls import predict_controls
 
-  # Before hours of answers under six conditions.
+  # Fail before hours of prediction under six conditions.
   require_answers(read_manifest(manifest)[: options.get("limit")])
   answers = predict_controls(model, manifest, out, **options)
   found, conditions = {}, {}
@@ -155,7 +155,7 @@ def evaluate_controls(model, manifest, out, **options) -> Table:
 
 
 def parser() -> argparse.ArgumentParser:
-  """Returns the command line."""
+  """Returns the argument parser."""
   p = argparse.ArgumentParser(
     prog="python -m fusar_jax.evaluate",
     description=__doc__.split("\n")[0],
@@ -164,42 +164,44 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument(
     "--manifest",
     "--data",
-    help="take the truth, or for --controls the rows, from this manifest",
+    help="read the truth, or for --controls the rows, from this manifest",
   )
   p.add_argument("--out", required=True, help="folder for the scores")
   p.add_argument(
     "--baseline",
     action="store_true",
-    help="score answers that look at no image, on --manifest",
+    help="score the majority baseline on --manifest",
   )
-  p.add_argument("--train", help="manifest the baseline learns from")
+  p.add_argument(
+    "--train", help="training manifest of --baseline (default: --manifest)"
+  )
   p.add_argument("--against", help="other answers to the rows of --predictions")
   p.add_argument(
     "--acc50",
     choices=tuple(grounding.READINGS),
     default="recall",
-    help="how acc@50 of grounding is read (default: %(default)s)",
+    help="definition of acc@50 in grounding (default: %(default)s)",
   )
   p.add_argument(
     "--no-report",
     action="store_true",
-    help="no report.html, for very many rows: it takes longer than the scores",
+    help="skip report.html, which is slow for very many rows",
   )
   p.add_argument(
     "--controls",
     action="store_true",
-    help="answer --manifest by --model under every condition of the anchors",
+    help="predict --manifest with --model under every anchor condition",
   )
   p.add_argument(
     "--model",
-    help="answer --manifest by this run folder, Hugging Face folder or hub id",
+    help="run folder, Hugging Face folder or hub id that predicts --manifest",
   )
   add_options(p.add_argument_group("with --model", "as of predict"))
   return p
 
 
 def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-  """Ends the command where its options do not go together."""
+  """Exits with a usage error if options are incompatible."""
   if args.controls and (args.baseline or args.against):
     p.error("--controls answers by itself: give no answers and no --baseline")
   if args.controls and not args.model:
@@ -226,11 +228,11 @@ def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def _answer(args: argparse.Namespace) -> str:
-  """Has the model answer; returns the path of its predictions."""
-  # Only here: it brings JAX.
+  """Runs prediction; returns the path of the predictions file."""
+  # Imported here because it imports JAX.
   from fusar_jax.inference.answering import FINISHED, predict
 
-  # A truth that cannot be read is told before hours of answers.
+  # Report unparsable ground truth before hours of prediction.
   check_truths(args.manifest, limit=args.limit)
   file = pathlib.Path(args.out, FINISHED)
   return str(predict(args.model, args.manifest, file, **_options(args)))
@@ -241,7 +243,7 @@ def _options(args: argparse.Namespace) -> dict:
 
 
 def _score(args: argparse.Namespace, console: Console) -> None:
-  """Scores one set of answers: writes, and prints what a reader must know."""
+  """Scores one set of answers; writes the scores and prints a summary."""
   if args.baseline:
     read = ReadRows(baseline_rows(args.manifest, args.train))
   else:
@@ -278,7 +280,7 @@ def _score(args: argparse.Namespace, console: Console) -> None:
 def remarks(
   rows: list[Prediction], samples: list[dict], without_truth: int = 0
 ) -> list[str]:
-  """Returns what to tell beside the scores: guesses, repairs, answers lost."""
+  """Returns remarks on the scores: guessed tasks, repairs, lost answers."""
   lines = []
   if without_truth:
     lines.append(
@@ -295,12 +297,12 @@ def remarks(
     ]
   if guesses := collections.Counter(row.task for row in rows if row.guessed):
     told = ", ".join(f"{n} {task}" for task, n in guesses.most_common())
-    lines.append(f"tasks told from the question: {told}")
+    lines.append(f"tasks inferred from the question: {told}")
   for whose, key in (("answers", "rule"), ("true answers", "true_rule")):
     repaired = collections.defaultdict(list)
     for row, sample in zip(rows, samples, strict=True):
       if key == "rule" and sample["parse_error"] is not None:
-        continue  # It was of no use.
+        continue  # The repair did not make the answer readable.
       for rule in _REPAIRS.intersection(sample.get(key, "").split("+")):
         repaired[rule].append(row.where)
     if repaired:
@@ -333,7 +335,7 @@ def _first(rows: list[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
+  """Runs the command; returns the exit code."""
   p = parser()
   args = p.parse_args(argv)
   _check(p, args)
@@ -341,7 +343,7 @@ def main(argv: list[str] | None = None) -> int:
   try:
     if args.controls:
       options = _options(args)
-      # Every condition of the anchors is shown, to a model that takes them.
+      # The controls run every anchor condition with the TLM enabled.
       del options["anchors"], options["use_tlm"]
       wide.print(
         evaluate_controls(args.model, args.manifest, args.out, **options)

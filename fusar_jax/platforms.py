@@ -1,4 +1,4 @@
-"""Whether the devices that JAX_PLATFORMS names are there."""
+"""Checks that devices of the platforms in JAX_PLATFORMS are available."""
 
 import os
 
@@ -6,21 +6,21 @@ import jax
 
 
 def check_platforms() -> None:
-  """Starts JAX's backends; call it after the processes of a run have joined.
+  """Initialises JAX's backends; call it after `jax.distributed` is initialised.
 
   Raises:
-    OSError: JAX finds no device of the platforms in JAX_PLATFORMS, or none at
-      all.
+    OSError: JAX finds no device of the platforms in JAX_PLATFORMS, or no device
+      at all.
   """
   try:
     jax.devices()
-  # What a missing plugin raises differs from platform to platform.
+  # The exception for a missing plugin depends on the platform.
   except (RuntimeError, AssertionError) as error:
     wanted = os.environ.get("JAX_PLATFORMS", "")
     reason = str(error).partition("(set JAX_PLATFORMS")[0].strip()
     raise OSError(
       f"JAX_PLATFORMS={wanted}: JAX finds no such device here"
       + (f" ({reason})" if reason else "")
-      + ". Unset it to use what there is, or install fusar-jax[tpu] or"
+      + ". Unset it to use the available devices, or install fusar-jax[tpu] or"
       " fusar-jax[gpu]."
     ) from None

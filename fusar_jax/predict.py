@@ -7,13 +7,13 @@ COMMAND:
       --data data/test.jsonl --out predictions
 then score predictions.jsonl with `python -m fusar_jax.evaluate`.
 
-Greedy; an interrupted run goes on by the same command, see
-`fusar_jax.inference.answering`. The anchors are shown as they were while the
-model was trained; `--anchors` shows them otherwise.
+Decoding is greedy. Repeating the command resumes an interrupted run, see
+`fusar_jax.inference.answering`. By default the anchors have the condition of
+the training run; `--anchors` selects another one.
 
-`--constrain json` lets answers to detection questions be well-formed lists of
-boxes only, or "None". `--choices` answers classification questions by the
-likeliest of the names that they offer, and keeps all log-likelihoods.
+`--constrain json` restricts answers to detection questions to well-formed box
+lists or "None". `--choices` answers classification questions with the likeliest
+of the names that they offer, and records all log-likelihoods.
 """
 
 import argparse

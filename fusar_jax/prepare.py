@@ -1,13 +1,13 @@
-"""Cuts SAR scenes into tiles, with AlphaEarth anchors, labels and questions.
+"""Tiles SAR scenes into a dataset: AlphaEarth anchors, labels, prompts.
 
 COMMAND:
   python -m fusar_jax.prepare --sar SCENE.tif [SCENE2.tif ...] \\
       --aef AEF/ --year 2024 --labels ships.geojson --out data/scenes \\
       --source "Sentinel-1 GRD, Copernicus" --license "as stated by the source"
-then look at it: python -m fusar_jax.doctor data/scenes
+then validate it: python -m fusar_jax.doctor data/scenes
 
-Stopped, the same command goes on. Without --labels the rows ask for captions
-and have no answer: they are for `predict`, not for training.
+Running the command again resumes an interrupted run. Without --labels the rows
+ask for captions and have no answers: use them for `predict`, not for training.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive, open_archive
 from fusar_jax.geo.quantities import QUANTITIES
 from fusar_jax.geo.stretch import CURVES, DECIBELS, PERCENTILES
 
-# Tiles that share more of their pixels are one sample rather than two.
+# Two tiles that share a larger fraction of their pixels are near copies.
 _NEAR_COPIES = 0.75
 
-# Options that mean something only beside another one.
+# Option -> options that require it.
 _NEEDS = {
   "aef": ("year", "spacing", "limit", "method", "table", "require_anchors"),
   "labels": (
@@ -63,40 +63,40 @@ def parser() -> argparse.ArgumentParser:
     " TEXT [--aef SOURCE ...] [--year Y] [--labels FILE ...] [options]",
   )
   p.add_argument("--sar", nargs="+", required=True, help="rasters, or .npy")
+  p.add_argument("--out", required=True, help="folder to create or to resume")
   p.add_argument(
-    "--out", required=True, help="folder to make, or to go on with"
+    "--source", required=True, help="source of the scenes, for citation"
   )
   p.add_argument(
-    "--source", required=True, help="where the scenes come from, to be cited"
-  )
-  p.add_argument(
-    "--license", required=True, help='terms of the scenes ("none stated")'
+    "--license", required=True, help='licence of the scenes, or "none stated"'
   )
   p.add_argument(
     "--drop-refused",
     action="store_true",
-    help="leave out what is damaged and list it in refused.txt; default: stop",
+    help="skip corrupt inputs and list them in refused.txt; default: stop",
   )
   g = p.add_argument_group("tiles")
-  g.add_argument("--size", type=int, default=504, help="sides (default: 504)")
-  g.add_argument("--overlap", type=int, default=0, help="pixels")
+  g.add_argument(
+    "--size", type=int, default=504, help="tile side, pixels (default: 504)"
+  )
+  g.add_argument("--overlap", type=int, default=0, help="pixels (default: 0)")
   g.add_argument(
     "--ground-sampling-distance",
     type=float,
     metavar="METRES",
-    help="default: the scene's own",
+    help="of the tiles; default: the scene's",
   )
   g.add_argument(
     "--min-valid",
     type=float,
     default=0.5,
-    help="skip tiles with less than this share measured (default: 0.5)",
+    help="skip tiles with a smaller fraction of valid pixels (default: 0.5)",
   )
   g.add_argument(
     "--nodata",
     type=_nodata,
-    help='value that means nothing was measured, or "none"; default: as'
-    " declared, else guessed",
+    help='nodata value, or "none"; default: as declared by the file, else'
+    " guessed",
   )
   g.add_argument("--quantity", choices=QUANTITIES, help="default: guessed")
   g.add_argument(
@@ -108,11 +108,11 @@ def parser() -> argparse.ArgumentParser:
     nargs=2,
     default=PERCENTILES,
     metavar=("LOW", "HIGH"),
-    help="what becomes black and white (default: 1 99)",
+    help="percentiles mapped to black and white (default: 1 99)",
   )
   g.add_argument("--curve", choices=CURVES, help="of the stretch to 8 bits")
   g.add_argument(
-    "--stretch", metavar="DATASET.json", help="replay another data set's"
+    "--stretch", metavar="DATASET.json", help="reuse another dataset's stretch"
   )
   g = p.add_argument_group("AlphaEarth")
   g.add_argument(
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     metavar="SOURCE",
     help="folders of GeoTIFFs, indexes (.csv, .parquet), rasters or URLs",
   )
-  g.add_argument("--year", type=int, help="default: that of each scene's date")
+  g.add_argument("--year", type=int, help="default: year of each scene's date")
   g.add_argument(
     "--spacing",
     type=float,
@@ -132,12 +132,12 @@ def parser() -> argparse.ArgumentParser:
     "--limit",
     type=int,
     default=nodes.LIMIT,
-    help="anchors along one side at most (default: %(default)s)",
+    help="maximum anchors per side (default: %(default)s)",
   )
   g.add_argument("--method", choices=("nearest", "bilinear"), default="nearest")
   g.add_argument("--table", action="store_true", help="write .npy tables too")
   g.add_argument(
-    "--require-anchors", action="store_true", help="skip tiles without any"
+    "--require-anchors", action="store_true", help="skip tiles without anchors"
   )
   g = p.add_argument_group("labels")
   g.add_argument(
@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
   g.add_argument(
     "--empty-scenes",
     action="store_true",
-    help="scenes that the labels do not mention hold no target",
+    help="treat scenes that the labels do not mention as empty",
   )
   g.add_argument("--classes", nargs="*", default=(), help="default: all")
   g.add_argument("--tasks", nargs="+", default=TASKS, choices=EVERY_TASK)
@@ -162,15 +162,15 @@ def parser() -> argparse.ArgumentParser:
     "--min-inside",
     type=float,
     default=0.5,
-    help="share of a box that must be in a tile (default: 0.5)",
+    help="fraction of a box that must be in a tile (default: 0.5)",
   )
   g.add_argument(
-    "--skip-empty", action="store_true", help="skip tiles without a target"
+    "--skip-empty", action="store_true", help="skip tiles without targets"
   )
   g.add_argument(
     "--metadata-in-prompt",
     action="store_true",
-    help="tell sensor, polarisation, date and sampling before the question",
+    help="put sensor, polarisation, date and sampling before the question",
   )
   return p
 
@@ -203,14 +203,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     return 1
   except KeyboardInterrupt:
-    console.print("prepare: stopped; the same command goes on from here.")
+    console.print("prepare: interrupted; run the same command to resume.")
     return 130
   tell(card, Path(args.out), Console())
   return 0
 
 
 def _check_alone(args, arguments: argparse.ArgumentParser) -> None:
-  """Refuses options that would do nothing."""
+  """Rejects options that would have no effect."""
   for needed, others in _NEEDS.items():
     idle = [
       f"--{name.replace('_', '-')}"
@@ -265,8 +265,8 @@ def _archive(args) -> Archive | None:
   try:
     return open_archive(args.aef)
   except ValueError:
-    # Rasters that tell no year are of the year asked for; those that tell one
-    # must not be told another.
+    # --year applies only to rasters whose names contain no year; it must not
+    # override a year that a name contains.
     if args.year is None:
       raise
     return open_archive(args.aef, year=args.year)
@@ -301,7 +301,7 @@ def _bar(console: Console) -> Progress:
 
 
 def tell(card: dict, out: Path, console: Console) -> None:
-  """Prints what came of each scene, how it was read, and what to know."""
+  """Prints a summary table, how each scene was read, and warnings."""
   scenes = card["scenes"]
   table = Table(title=Text(f"{card['rows']} rows in {out}"))
   table.add_column("scene", overflow="fold")
@@ -328,7 +328,7 @@ def tell(card: dict, out: Path, console: Console) -> None:
 
 
 def _notes(scene):
-  """How a scene was read."""
+  """Yields lines on how a scene was read."""
   nodata = scene["nodata"]
   stretches = (
     f"{s['band']} from {s['low']:.4g} to {s['high']:.4g}"
@@ -355,7 +355,7 @@ def _notes(scene):
 
 
 def _warnings(card):
-  """What a user may not have meant."""
+  """Yields warnings about probably unintended results."""
   for scene in card["scenes"]:
     if (shared := scene["shared_by_two"]) > _NEAR_COPIES:
       yield (

@@ -4,10 +4,10 @@ COMMAND:
   python -m fusar_jax.simulate --out data/simulated --scenes 1000 --seed 1
 then train on data/simulated/captions.jsonl (stage 1) and tasks.jsonl (stage 2).
 
-With --rasters each scene is written as GeoTIFFs and GeoJSON, too, as a user
-would bring them to `prepare`.
+With --rasters, each scene is also written as GeoTIFFs and GeoJSON, the input
+formats of `prepare`.
 
-COMMAND (how real they look; nothing is kept but the sheet and its solution):
+COMMAND (compares scenes with real images; writes only the sheet and its key):
   python -m fusar_jax.simulate --compare FOLDER_OF_IMAGES --sheet mixed.png
 """
 
@@ -35,7 +35,7 @@ from fusar_jax.simulation.real_crops import read_crops
 from fusar_jax.tasks.predictions import TASKS
 
 _ON_SHEET = 30
-# Field of ImageStatistics: (words of the table, what it is multiplied by).
+# Field of ImageStatistics: (row label of the table, display factor).
 _STATISTICS = {
   "looks": ("looks over water", 1),
   "correlation": ("speckle's grain, pixels", 1),
@@ -46,7 +46,7 @@ _STATISTICS = {
 
 
 def parser() -> argparse.ArgumentParser:
-  """Returns the command line."""
+  """Returns the argument parser."""
   p = argparse.ArgumentParser(
     prog="python -m fusar_jax.simulate",
     description=__doc__.split("\n")[0],
@@ -56,14 +56,14 @@ def parser() -> argparse.ArgumentParser:
   goal.add_argument(
     "--compare",
     metavar="FOLDER",
-    help="hold scenes against crops of the real SAR images (jpg, png, tif) in"
-    " it, by statistics of first order, rather than keep them",
+    help="compare scenes with crops of the real SAR images (jpg, png, tif) in"
+    " FOLDER by first-order statistics; scenes are not written",
   )
   p.add_argument(
     "--sheet",
     metavar="PNG",
-    help="draw the first scenes with their true boxes; with --compare real"
-    " crops and scenes in random order, the solution in a text file beside",
+    help="draw the first scenes with their true boxes; with --compare, real"
+    " crops and scenes in random order, with the key in a text file",
   )
   p.add_argument("--scenes", type=int, default=300)
   p.add_argument("--seed", type=int, default=0)
@@ -152,7 +152,7 @@ def _compare(args, console: Console) -> Table:
 
 
 def _comparison_table(found: Comparison) -> Table:
-  """Lower quartile, median, upper quartile of real and of simulated images."""
+  """Returns a table of the quartiles of real and simulated images."""
   table = Table(
     "",
     f"{found.real_images} real crops",
@@ -193,7 +193,7 @@ def _simulate(args, out, console: Console) -> dict:
 
 
 def _cores() -> int:
-  """Cores that this process may use."""
+  """Returns the number of CPU cores available to this process."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

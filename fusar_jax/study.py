@@ -1,23 +1,23 @@
-"""Proves, or refutes, that anchors help: controls and ablations, unattended.
+"""Tests whether anchors help: control conditions and ablations.
 
-COMMAND (hours on 2 cores; an interrupted study goes on by the same command):
+COMMAND (hours on 2 cores; after an interruption the same command continues):
   python -m fusar_jax.study --out runs/study
   python -m fusar_jax.study --out runs/study --only controls,tested --seeds 3
 
-From one base, on the same simulated scenes, it trains the standard recipe and
-whatever differs from it in one thing, for several seeds, and has each answer
-the same unseen scenes:
+Trains the standard recipe and variants that differ from it in one setting, from
+one base on the same simulated scenes, for several seeds. Every model predicts
+the same unseen scenes. Groups of variants:
 
-  controls  anchors aligned, none, zeros, shuffled, at a wrong place, or telling
+  controls  anchors aligned, none, zeros, shuffled, from a wrong place, or with
             coordinates only; each trained and tested under its condition
   tested    no training: the standard model tested under every condition
   sigma     width of an anchor's Gaussian: 0.5, 1, 2, 4, 8 patches
   grid      anchors along one side: 1, 3, 9, 18
   fusion    TLM, concatenation, sum
-  stages    captions then tasks, or both at once
+  stages    captions then tasks, or both in one stage
 
-study.md and study.json tell scores with 95 % intervals and paired tests of the
-standard against every other variant.
+study.md and study.json list scores with 95 % intervals and paired tests of the
+standard recipe against every other variant.
 """
 
 import argparse
@@ -47,7 +47,7 @@ _ABLATIONS = [name for name, group in GROUPS.items() if group.ablation]
 def run(
   out: str | Path, plan: Plan, seeds: Mapping[str, int], workers: int = 1
 ) -> dict[str, StudyTable]:
-  """Runs what is left of a study; writes its tables and returns them by group.
+  """Runs the unfinished jobs of a study; writes and returns tables by group.
 
   Args:
     out, plan, seeds, workers: see `Study`.
@@ -104,11 +104,11 @@ def parser() -> argparse.ArgumentParser:
     prog="python -m fusar_jax.study",
     description=__doc__.split("\n")[0],
   )
-  p.add_argument("--out", required=True, help="folder of the study")
+  p.add_argument("--out", required=True, help="output folder")
   p.add_argument(
     "--only",
     default=",".join(_NAMES),
-    help="groups, separated by commas (default: %(default)s)",
+    help="comma-separated groups (default: %(default)s)",
   )
   p.add_argument(
     "--seeds",
@@ -123,8 +123,8 @@ def parser() -> argparse.ArgumentParser:
     help=f"runs per variant of {', '.join(_ABLATIONS)} (default: %(default)s)",
   )
   for name, text in (
-    ("scenes", "simulated scenes to learn from"),
-    ("unseen", "scenes to be scored on"),
+    ("scenes", "simulated scenes for training"),
+    ("unseen", "simulated scenes for testing"),
     ("stage1-steps", "steps of stage 1"),
     ("stage2-steps", "steps of stage 2"),
   ):
@@ -172,7 +172,9 @@ def main(argv: list[str] | None = None) -> int:
     console.print(f"study: {error}", style="red", markup=False, soft_wrap=True)
     return 1
   except KeyboardInterrupt:
-    console.print("study: interrupted; the same command goes on.", style="red")
+    console.print(
+      "study: interrupted; the same command continues.", style="red"
+    )
     return 130
   print(f"tables in {Path(args.out) / 'study.md'}")
   return 0

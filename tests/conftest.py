@@ -1,5 +1,5 @@
-"""Fixtures of the whole suite: shared data, golden values, compile cache, and
-runs of `train` in small.
+"""Fixtures of the test suite: reference data, compilation cache, and short
+runs of `train`.
 """
 
 import importlib.util
@@ -18,22 +18,21 @@ from fusar_jax import command_line
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# One compile cache for all runs of the suite: most of its time is XLA's.
+# One compilation cache for the suite: XLA takes most of its time.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Eight simulated devices, so that sharding is tested as it will run. On two
-# cores that others use too, one may come late to an exchange; after 40 s, the
-# default, XLA would end the process.
+# Eight simulated devices, to test sharding. On two shared cores one device may
+# join a collective late; XLA would end the process after 40 s, the default.
 os.environ.setdefault(
   "XLA_FLAGS",
   "--xla_force_host_platform_device_count=8"
   " --xla_cpu_collective_call_terminate_timeout_seconds=600",
 )
-# Threads of XLA, which makes as many as there are cores or devices, whichever
-# is more. Each collective that waits blocks one; where devices begin
-# independent collectives in different orders (seen with jaxlib 0.10.2, programs
-# from the cache), eight for eight devices end in a deadlock.
+# XLA's thread count, by default the maximum of cores and devices. Each waiting
+# collective blocks a thread. If devices start independent collectives in
+# different orders (seen with jaxlib 0.10.2 and cached programs), eight threads
+# for eight devices deadlock.
 os.environ.setdefault("NPROC", "32")
 
 
@@ -54,7 +53,7 @@ def golden(shared) -> pathlib.Path:
   return shared / "golden"
 
 
-# The tiny model, tinier: every width that a config has can be overridden.
+# Overrides that shrink the tiny model further.
 _SHRUNK = {
   "model.image_size": (56, 56),
   "model.vision.depth": 2,
@@ -79,7 +78,7 @@ _SHRUNK = {
 
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory) -> pathlib.Path:
-  """20 small pictures of bright squares, with anchors, and their number."""
+  """20 small images of bright squares with anchors; the task is counting."""
   folder = tmp_path_factory.mktemp("squares")
   rng = np.random.default_rng(0)
   rows = []
@@ -112,7 +111,7 @@ def manifest(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def shrunk() -> dict:
-  """Fields of a config that make the tiny model tinier, and its run short."""
+  """Config fields that shrink the tiny model further and shorten its run."""
   return dict(_SHRUNK)
 
 
@@ -124,7 +123,7 @@ def make_config():
 
 @pytest.fixture
 def read_flags(monkeypatch):
-  """read_flags(arguments) -> (config, workdir), as `train` reads them."""
+  """read_flags(arguments) -> (config, workdir), as `train` parses them."""
 
   def read(arguments: list[str]):
     values = flags.FlagValues()
@@ -179,16 +178,16 @@ def _start_train(name: str, workdir: pathlib.Path, **flags) -> subprocess.Popen:
     stderr=subprocess.PIPE,
   )
   if hasattr(os, "sched_setaffinity"):
-    # XLA will make one thread per core that it may use. It is not loaded yet.
+    # XLA, which is not loaded yet, starts one thread per available core.
     os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
   return process
 
 
 @pytest.fixture(scope="session")
 def count_calls():
-  """count_calls(function, *arguments) -> calls that Python made, C's included.
+  """count_calls(function, *arguments) -> number of Python and C calls.
 
-  Work is counted, not timed: a bound on it holds on any machine.
+  Counts work instead of time, so that a bound is valid on any machine.
   """
 
   def count(function, *arguments) -> int:
@@ -210,7 +209,7 @@ def count_calls():
 
 @pytest.fixture(scope="session")
 def libtpu() -> None:
-  """The compiler of TPUs, from pip (FUSAR_REQUIRE_LIBTPU=1: must be there)."""
+  """The TPU compiler from pip; FUSAR_REQUIRE_LIBTPU=1 fails without it."""
   if importlib.util.find_spec("libtpu") is None:
     reason = "libtpu is not installed (pip install libtpu)"
     if os.environ.get("FUSAR_REQUIRE_LIBTPU") == "1":

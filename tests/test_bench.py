@@ -1,4 +1,4 @@
-"""The command: shows, records and continues what it measures."""
+"""The bench command: table, records and resumption."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ COMMAND = ["--preset", "tiny", "--rounds", "2", "--tokens", "9"]
 
 
 class Side:
-  """Half a second a token; a Ctrl-C at a given request."""
+  """A side with half a second per token, and Ctrl-C at a given request."""
 
   def __init__(self, interrupt_at=None):
     self.asked, self._interrupt_at = [], interrupt_at
@@ -28,9 +28,9 @@ class Side:
 
 @pytest.fixture
 def start(monkeypatch):
-  """start(ours) makes the command measure this side and a canned reference."""
+  """start(ours) replaces both sides: `ours` and a canned reference."""
   monkeypatch.setattr(workload, "write", lambda *_: None)
-  # PyTorch need not be there.
+  # PyTorch may be missing.
   monkeypatch.setattr(bench.importlib.metadata, "version", lambda _: "1.0")
   monkeypatch.setenv("COLUMNS", "160")
 

@@ -1,4 +1,4 @@
-"""Command lines with a config: one line for each mistake, help, old flags."""
+"""Command lines with a config: one-line errors, help, deprecated flags."""
 
 import os
 import re
@@ -120,7 +120,7 @@ def test_help_of_train_lists_stages_models_switches_and_fields():
 
 
 def test_help_and_mistakes_need_no_jax(tmp_path):
-  """A module that fails stands in JAX's place."""
+  """A failing module replaces JAX."""
   (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
   path = f"{ROOT}{os.pathsep}{tmp_path}"
   for module in ("fusar_jax.train", "fusar_jax.plan"):

@@ -1,4 +1,4 @@
-"""Each field of each config has a meaning, and docs/config.md shows it."""
+"""Each config field is documented, and docs/config.md is up to date."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_no_meaning_is_of_a_field_that_is_gone():
 
 
 def test_the_page_is_up_to_date():
-  """Else: python -m fusar_jax.config_reference > docs/config.md"""
+  """To update: python -m fusar_jax.config_reference > docs/config.md"""
   assert PAGE.read_text(encoding="utf-8") == config_reference.markdown()
 
 

@@ -1,4 +1,4 @@
-"""The configs say what the official code does, and refuse typing errors."""
+"""The configs equal the official recipe and reject unknown fields."""
 
 import json
 import shutil
@@ -75,7 +75,7 @@ def test_without_anchors_the_model_has_no_tlm():
 
 
 def test_official_counts_of_7b():
-  """103.7 M of TLM and 20.2 M of LoRA are what stage 1 trains."""
+  """Stage 1 trains 103.7 M parameters of TLM and 20.2 M of LoRA."""
   config = _get("stage1")
   model = config_lib.from_dict(config.model.to_dict())
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
@@ -102,8 +102,8 @@ def test_init_takes_shapes_and_nothing_else(name):
   assert init == official
 
 
-# What was of a small model before it was a switch of its own; runs that were
-# recorded so are resumed.
+# Settings of small models from before recipe= was a separate switch; runs with
+# such records are resumed.
 SMALL = {
   "accumulation": 1,
   "batch_size": 16,

@@ -23,7 +23,7 @@ from fusar_jax.tasks import counting
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-  """4 pictures, each with 4 nodes of its own."""
+  """4 images, each with 4 distinct grid points."""
   folder = tmp_path_factory.mktemp("data")
   rng = np.random.default_rng(0)
   rows = []
@@ -50,7 +50,7 @@ def manifest(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-  """Large weights: what the anchors say must change the answer."""
+  """Large weights, so the anchors change the answer."""
   folder = tmp_path_factory.mktemp("model")
   words = [counting.question("ship"), *map(str, range(99)), "user assistant"]
   train_sentencepiece(words, folder / "words" / "tokenizer.model", 400)
@@ -113,7 +113,7 @@ def test_each_condition_is_answered_scored_and_tested(controls):
 
 
 def test_conditions_reach_the_model(controls):
-  """Each control gives other answers: the model is random, its anchors loud."""
+  """Each control changes the answers of a random model with strong anchors."""
   given = {name: answers(controls / name) for name in CONDITIONS}
   aligned = given.pop("aligned")
   assert all(control != aligned for control in given.values())
@@ -198,7 +198,7 @@ def test_a_model_without_tlm_has_nothing_to_control(
 def test_an_interrupted_call_goes_on_and_another_is_refused(
   controls, model, manifest, capsys
 ):
-  """A condition that was lost is answered again, the others stay."""
+  """A lost condition is predicted again; the others are reused."""
   lost = controls / "zeros" / predict.FINISHED
   before = lost.read_bytes()
   kept = (controls / "none" / predict.FINISHED).stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""The demo, shrunken, from the first scene to the report."""
+"""A shrunken demo, from simulation to the report."""
 
 import collections
 import dataclasses
@@ -44,9 +44,9 @@ SMALL = demo.Plan(
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-  """A random model of two layers in the hub's layout, with a tokenizer."""
+  """A random two-layer model in Hugging Face layout, with a tokenizer."""
   folder = tmp_path_factory.mktemp("base")
-  # Prompts of few pieces: what is slow here is what XLA compiles for lengths.
+  # Prompts of few tokens: compilation for long sequences dominates the time.
   questions = [
     f"system\n{SYSTEM}",
     *(f"user\n{counting.question(kind)}" for kind in KINDS),
@@ -72,7 +72,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory, base):
-  """(folder, metrics, what was printed) of one run of the demo."""
+  """(folder, metrics, printed lines) of one run of the demo."""
   out = tmp_path_factory.mktemp("demo")
   with pytest.MonkeyPatch.context() as patch:
     lines = []
@@ -97,11 +97,11 @@ def test_everything_is_there(told):
 
 
 def test_the_report_has_the_whole_demo(told):
-  """Scores beside both baselines, a card per answer, curves, hashes."""
+  """Scores with both baselines, a card per answer, curves, hashes."""
   out, metrics, _ = told
   page = (out / "report.html").read_text("utf-8")
   assert page.count("<th>base, before stages 1 and 2</th>") == 1
-  assert page.count("<th>most common answer</th>") == 1
+  assert page.count("<th>majority baseline</th>") == 1
   rows = metrics["captions"]["n"] + metrics["tasks"]["n"]
   assert page.count('<article class="answer"') == rows
   assert page.count("<image ") == SMALL.unseen
@@ -111,7 +111,7 @@ def test_the_report_has_the_whole_demo(told):
 
 
 def test_the_commands_it_prints_do_the_same(told, monkeypatch):
-  """absl reads each printed train command as the config of its run."""
+  """absl parses each printed train command into the config of its run."""
   _, _, lines = told
   commands = [shlex.split(line[2:]) for line in lines if line[:2] == "$ "]
   train = [c[3:] for c in commands if c[2] == "fusar_jax.train"]

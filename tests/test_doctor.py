@@ -1,4 +1,4 @@
-"""The command `doctor`: numbers on the terminal, a page, an exit code."""
+"""The command `doctor`: printed statistics, HTML page, exit code."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def words(data, tmp_path_factory):
 
 @pytest.fixture
 def run(tmp_path, words):
-  """A run as `train` leaves it, as far as the doctor reads it."""
+  """The files of a run that the doctor reads."""
   model = dataclasses.replace(config_lib.preset("tiny"), image_size=(56, 56))
   folder = tmp_path / "run"
   folder.mkdir()
@@ -73,7 +73,7 @@ def test_a_run_brings_size_and_tokenizer(data, run, tmp_path, capsys):
 
 
 def test_rows_to_predict(data, run, tmp_path, capsys):
-  """The same data set, its answers taken away."""
+  """The same dataset without answers."""
   rows = map(json.loads, (data / "manifest.jsonl").open(encoding="utf-8"))
   left_out = ("answer", "boxes", "labels")
   bare = [{k: v for k, v in r.items() if k not in left_out} for r in rows]
@@ -128,7 +128,7 @@ def test_a_hugging_face_folder(data, words, tmp_path, capsys):
 
 
 def test_errors_are_exit_code_1(data, tmp_path, capsys):
-  """A split that leaks is an error; the same question twice is not."""
+  """A leaking split is an error; a repeated question is not."""
   rows = [
     json.loads(line)
     for line in (data / "manifest.jsonl").open(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_many_problems_of_one_kind_are_cut_short(data, tmp_path):
 
 
 def test_names_from_the_data_are_no_markup(data, tmp_path, capsys):
-  """Brackets are markup to rich, and an escape would be one to a terminal."""
+  """Brackets are rich markup, and escapes control a terminal."""
   rows = [json.loads((data / "manifest.jsonl").open().readline())]
   rows[0]["task"] = "[/red]\x1b[2J"
   rows[0]["id"] = "\ud800"

@@ -140,7 +140,7 @@ def test_a_prediction_that_the_manifest_lacks_is_an_error(tmp_path, manifest):
 
 
 def test_a_manifest_brings_all_but_the_answers(tmp_path, manifest, capsys):
-  """Rows of an id and a text are enough; every id that is wrong is told."""
+  """Rows with an id and a text suffice; the error lists every wrong id."""
   said = {"c0": "1", "c1": "1", "c2": "2", "d0": BOX}
   rows = [{"id": i, "prediction_text": text} for i, text in said.items()]
   path = predictions(tmp_path / "p.jsonl", rows)
@@ -166,7 +166,7 @@ def test_rows_without_an_answer_are_named(tmp_path, manifest, capsys):
 
 
 def test_rows_without_truth_are_not_scored(tmp_path, manifest, capsys):
-  """They are counted, and told; where no row has a truth, it is an error."""
+  """They are counted and reported; no truth in any row is an error."""
   rows = list(map(json.loads, manifest.open(encoding="utf-8")))
   del rows[0]["answer"]
   write_manifest(manifest, rows)
@@ -191,7 +191,7 @@ def test_rows_without_truth_are_not_scored(tmp_path, manifest, capsys):
 
 
 def test_truncated_answers_are_counted(tmp_path, capsys):
-  """In all and by task; where no row says so, nothing is known."""
+  """Overall and per task; without the field, nothing is reported."""
   rows = [of_every_task(i)[-1] for i in range(3)] + [counted(9, "1", "1")]
   path = predictions(tmp_path / "p.jsonl", rows)
   metrics = evaluate.evaluate_predictions(path)
@@ -207,7 +207,7 @@ def test_truncated_answers_are_counted(tmp_path, capsys):
   found = (metrics, metrics["detection"], metrics["counting"])
   assert [of["truncated"] for of in found] == [1, 1, 0]
   assert [of["truncated_share"] for of in found] == [1 / 4, 1 / 3, 0]
-  # The boxes before the cut are kept, by a rule that is counted.
+  # A counted rule retains the boxes before the cut.
   assert metrics["detection"]["rules"]["truncated"] == 1
   assert metrics["parse_failures"] == 0
   printed = capsys.readouterr().out
@@ -244,7 +244,7 @@ def test_scored_rows_keep_their_line_separators(tmp_path):
 )
 @pytest.mark.parametrize("question", [COUNT, DETECT])
 def test_no_answer_is_an_error(tmp_path, capsys, said, question):
-  """It counts as empty, and is told by row; the others are scored."""
+  """It counts as empty and is reported by row; the others are scored."""
   truth = "1" if question == COUNT else BOX
   rows = [
     prediction_row(
@@ -299,7 +299,7 @@ def test_swapped_corners_are_repaired_counted_and_told(tmp_path):
 
 
 def test_scores_are_whole_or_absent(tmp_path):
-  """Old metrics do not stay beside samples that they are not of."""
+  """Stale metrics do not remain next to new samples."""
   path = predictions(tmp_path / "p.jsonl", [counted(0, "1", "1")])
   metrics, samples = score_rows(read_rows(path)[0])
   write_scores(tmp_path, metrics, samples)
@@ -397,7 +397,7 @@ def test_dialogues_are_scored_by_sub_task(tmp_path, capsys):
 
 
 def test_repairs_are_told(tmp_path, capsys):
-  """Each by the name of its rule; what needed none is not counted."""
+  """Each by rule name; answers without repairs are not counted."""
   rows = [of_every_task(i)[-1] for i in range(3)]
   rows[0]["prediction_text"] = f"```json\n{rows[0]['prediction_text']}\n```"
   rows[1]["prediction_text"] = f"Here: {rows[1]['prediction_text']}"
@@ -443,7 +443,7 @@ def test_average_precision_is_told_where_boxes_have_scores(tmp_path, capsys):
 
 
 def test_metrics_have_their_names(tmp_path):
-  """What other people's programs read, task by task."""
+  """The stable output format, by task."""
   path = predictions(
     tmp_path / "p.jsonl", [row for i in range(3) for row in of_every_task(i)]
   )

@@ -11,7 +11,7 @@ from fusar_jax.tasks.predictions import prediction_row
 
 @pytest.fixture
 def two(tmp_path):
-  """Answers of two models: 3 and 1 of 4 right."""
+  """Answers of two models: 3 and 1 of 4 correct."""
   gts = ["1", "2", "3", "5"]
   paths = []
   for name, said in (("a", "1237"), ("b", "1320")):
@@ -31,7 +31,7 @@ def two(tmp_path):
 
 
 def test_answers_against_others(two, tmp_path, capsys):
-  """A predictions file against a folder of scores, and once more, pooled."""
+  """A predictions file against a folder of scores, also pooled."""
   a, b = map(str, two)
   scores, out = str(tmp_path / "scores"), tmp_path / "out"
   assert evaluate.main(["--predictions", b, "--out", scores]) == 0

@@ -1,4 +1,4 @@
-"""The documented first commands, on a checkpoint in the published layout.
+"""The documented first commands, on a checkpoint in Hugging Face layout.
 
 The checkpoint is random and small; its files, keys and fields are those of
 Qwen2.5-VL on the hub, as transformers 4 wrote them.
@@ -122,7 +122,7 @@ def published(tmp_path_factory) -> Path:
 
 
 def commands() -> list[list[str]]:
-  """Arguments that the pages give to `train`, of each of their commands."""
+  """Returns the arguments of each `train` command in the documentation."""
   found = []
   for page in PAGES:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -164,7 +164,7 @@ def test_the_first_command_trains_a_step(
       f"--config.data.train={manifest}",
       f"--workdir={tmp_path / 'stage1'}",
       "--config.steps=1",
-      # Smaller, so that it is quick.
+      # Smaller, for speed.
       "--config.model.image_size=(56, 56)",
       "--config.data.num_workers=0",
     ]
@@ -186,7 +186,7 @@ def test_the_first_command_trains_a_step(
 def test_shapes_of_a_preset_suggest_init(
   published, manifest, tmp_path, read_flags
 ):
-  """The error of the wrong command names the right one."""
+  """The error message contains the correct command."""
   config, workdir = read_flags(
     [
       "--config=configs/stage1.py",
@@ -221,7 +221,7 @@ def test_plan_reads_shapes_of_a_folder_without_weights(
     (8, 95, (8, 1, 1), 2),
     (8, 16, (1, 8, 1), 2),
     (16, 16, (1, 16, 1), 1),
-    # Rows are split by "tensor" where no accumulation divides.
+    # The tensor axis splits rows if no accumulation divides the batch.
     (32, 16, (16, 1, 2), 1),
   ],
 )
@@ -243,7 +243,7 @@ def test_what_plan_prints_is_read_by_train(
 
 
 def _tokenizer() -> tokenizers.Tokenizer:
-  """Bytes, with Qwen's special tokens."""
+  """A byte tokenizer with Qwen's special tokens."""
   made = tokenizers.Tokenizer(tokenizers.models.BPE())
   made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
     add_prefix_space=False

@@ -1,6 +1,6 @@
-"""docs/official.md: its commands run, on a tiny model in the published layout.
+"""Runs the commands of docs/official.md on a tiny model in published layout.
 
-Paths are those of the page, below a temporary folder; sizes are shrunken.
+Paths are those of the page, inside a temporary folder; sizes are reduced.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The command: what it prints, and what it returns."""
+"""The plan command: output and exit codes."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ TINY = (
 def test_a_plan_that_fits(libtpu):
   done = _run(*TINY, "--mesh", "auto", "--samples-per-chip", "2")
   assert done.returncode == 0, done.stderr
-  for word in ("peak", "all-reduce", "bounds the step", "MFU", "Answering"):
+  for word in ("peak", "all-reduce", "bounds the step", "MFU", "Generation"):
     assert word in done.stdout
   assert "--config.mesh=4,1,1" in done.stdout
 
@@ -61,7 +61,7 @@ def test_without_a_folder_there_are_no_shapes():
 
 
 def test_without_the_compiler_the_command_says_how_to_get_it(tmp_path):
-  """A path without site-packages' libtpu: an empty finder stands before it."""
+  """A sitecustomize module hides an installed libtpu."""
   (tmp_path / "sitecustomize.py").write_text(
     "import importlib.util as u\n"
     "find = u.find_spec\n"

@@ -1,4 +1,4 @@
-"""The command `predict`: official rows, and a kill that leaves no trace."""
+"""The command `predict`: official rows, and resumption after a kill."""
 
 import dataclasses
 import json
@@ -119,7 +119,7 @@ def test_evaluate_scores_them(finished, manifest):
 def test_a_killed_run_ends_with_the_same_file(
   finished, model, manifest, tmp_path
 ):
-  """SIGKILL after some batches, half a line lost: the same bytes in the end."""
+  """SIGKILL after some batches and a truncated line: identical final file."""
   arguments = command(model, manifest, tmp_path)
   process = subprocess.Popen(
     [sys.executable, "-m", "fusar_jax.predict", *arguments],
@@ -152,7 +152,7 @@ def held(model, manifest, tmp_path_factory):
 
 
 def test_boxes_are_held_to_their_grammar_and_names_are_chosen(finished, held):
-  """A random model babbles; held to it, it answers in good form."""
+  """A random model gives well-formed answers under the constraint."""
   rows, free = (
     [json.loads(line) for line in (folder / "predictions.jsonl").open()]
     for folder in (held, finished)

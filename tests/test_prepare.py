@@ -1,4 +1,4 @@
-"""The command: a folder that doctor passes, killed and run again, refusals."""
+"""The command `prepare`: valid output, resumption, rejected input."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ def _bytes_of(folder):
 
 
 def test_a_scene_becomes_a_data_set(tmp_path, scene, aef, capsys):
-  """Every option group at once; the doctor's reader finds no fault."""
+  """All option groups together; validation finds no errors."""
   labels = tmp_path / "labels.csv"
   labels.write_text("x1,y1,x2,y2,label\n20,30,60,50,ship\n390,20,420,44,ship\n")
   out = tmp_path / "out"
@@ -91,7 +91,7 @@ def test_a_scene_becomes_a_data_set(tmp_path, scene, aef, capsys):
   assert sum(row.anchors[0] is not None for row in rows) == 6 * 3
   ship = next(row for row in rows if row.labels)
   assert ship.triplet.question.startswith("Sensor Sentinel-1A, acquired on")
-  # The same command again changes nothing, and says the same.
+  # A second run changes nothing and prints the same.
   before = _bytes_of(out)
   assert main(arguments) == 0
   assert capsys.readouterr().out == told
@@ -116,7 +116,7 @@ def test_without_labels_it_says_so(tmp_path, scene, capsys):
 
 @pytest.fixture
 def interruptible():
-  """Children heed SIGINT, even if a shell's background job runs the tests."""
+  """Children handle SIGINT even if a background job runs the tests."""
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   yield
   signal.signal(signal.SIGINT, before)
@@ -125,8 +125,8 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_run_again(tmp_path, scene, how):
-  """A real process, stopped anywhere: the end is the same to the byte."""
-  # Hundreds of tiles: on a busy machine too the signal comes before the end.
+  """A process interrupted at any point resumes to identical bytes."""
+  # Hundreds of tiles: the signal arrives before the end on a busy machine.
   options = ["--sar", str(scene), *TERMS, "--size", "28"]
   whole, out = tmp_path / "whole", tmp_path / "out"
   assert main([*options, "--out", str(whole)]) == 0

@@ -1,4 +1,4 @@
-"""Commands of README and docs/ exist, and so does every flag that they give."""
+"""Commands and flags in README and docs/ exist."""
 
 import ast
 import contextlib
@@ -28,14 +28,14 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-  """Commands of all bash blocks, continued lines joined, comments dropped."""
+  """Returns the commands of all bash blocks, without comments."""
   text = "\n".join(blocks("bash")).replace("\\\n", " ")
   found = (shlex.split(line, comments=True) for line in text.splitlines())
   return [_plain(words) for words in found if words]
 
 
 def _plain(words: list[str]) -> list[str]:
-  """Without settings of the environment before the command."""
+  """Removes environment settings before the command."""
   while words and re.fullmatch(r"\w+=.*", words[0]):
     words = words[1:]
   return words
@@ -77,7 +77,7 @@ def test_flags_are_known(module, monkeypatch):
 
 
 def _help(module: str, monkeypatch) -> str:
-  """What `python -m module --help` prints; run here where it can be."""
+  """Returns the output of --help, in this process where possible."""
   if module == "fusar_jax.plan":  # Sets the environment, defines absl's flags.
     command = [sys.executable, "-m", module, "--help"]
     return subprocess.check_output(command, text=True, cwd=ROOT)
@@ -98,7 +98,7 @@ def _help(module: str, monkeypatch) -> str:
   ids=lambda words: " ".join(words[3:5]),
 )
 def test_train_commands_are_read(words, monkeypatch):
-  """The config file loads, and takes each override."""
+  """The config file loads and accepts each override."""
   monkeypatch.chdir(ROOT)
   monkeypatch.setattr(sys, "argv", words[2:])  # Read by config_flags.
   values = flags.FlagValues()

@@ -1,4 +1,4 @@
-"""The command `simulate`: what --sheet and --compare draw and tell."""
+"""The command `simulate`: output of --sheet and --compare."""
 
 import numpy as np
 import pytest

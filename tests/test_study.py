@@ -1,4 +1,4 @@
-"""The study, shrunken: interrupted, gone on with, and its tables."""
+"""A shrunken study: interruption, resumption, tables."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ SEEDS = {"stages": 1, "tested": 1}
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
-  """From a random model of one layer a side, in the hub's layout."""
+  """A plan from a random one-layer model in Hugging Face layout."""
   folder = tmp_path_factory.mktemp("base")
   words = [f"system\n{SYSTEM}", "user\nThis is a SAR image.", "assistant\nNone"]
   train_sentencepiece(words, folder / "words" / "tokenizer.model", 400)
@@ -69,12 +69,12 @@ def plan(tmp_path_factory):
 
 
 class Killed(Exception):
-  """The machine goes away."""
+  """Simulates the loss of the machine."""
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory, plan):
-  """(folder, what was printed) of a study that was killed while it answered."""
+  """(folder, printed lines) of a study that was killed during prediction."""
   out = tmp_path_factory.mktemp("study")
   lines = []
 
@@ -97,7 +97,7 @@ def commands(lines):
 
 
 def test_a_killed_study_goes_on_where_it_was(told):
-  """Both stages were trained before; what was killed is told again."""
+  """Both stages were trained before; only the killed job runs again."""
   _, before, after = told
   first, second = commands(before), commands(after)
   names = [c[0].removeprefix("fusar_jax.") for c in first]
@@ -112,7 +112,7 @@ def test_a_killed_study_goes_on_where_it_was(told):
 
 
 def test_the_commands_it_prints_do_the_same(told, monkeypatch):
-  """absl reads each printed train command as the config of its run."""
+  """absl parses each printed train command into the config of its run."""
   _, before, after = told
   train = [c[1:] for c in commands(before + after) if c[0] == "fusar_jax.train"]
   assert len(train) == 3
@@ -149,8 +149,8 @@ def test_every_condition_is_in_the_table(told):
 
 
 def test_answers_reach_the_tables(told, plan):
-  """One stage is given true captions: all its fields are right, and only a
-  hundred points of the standard's answers are missing. Nothing else is redone.
+  """With ground-truth captions for the one-stage variant all its fields are
+  correct, 100 points above the standard. No other job is repeated.
   """
   out, *_ = told
   runs = out / "runs"
@@ -195,7 +195,7 @@ def test_every_variant_differs_from_the_standard_in_one_field():
 
 @pytest.mark.parametrize("name", ["stage1", "stage2"])
 def test_the_standard_is_that_of_the_configs(name):
-  """But for the grid, which is thinned from what is simulated for all."""
+  """Except for the grid, a subset of the simulated grid points."""
   config = get_config(name, "recipe=tiny,model=init")
   group = GROUPS["controls"]
   values = dict(group.variants[group.standard].values)

@@ -1,4 +1,4 @@
-"""`python -m fusar_jax.train`: staged, refused, told."""
+"""`python -m fusar_jax.train`: stages, resumption, rejected settings."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from fusar_jax.training.state import TrainState
 
 @pytest.fixture(scope="session")
 def stage0(manifest, tmp_path_factory, make_config) -> Path:
-  """A finished run of six steps; not to be written to."""
+  """A finished run of six steps; read-only for tests."""
   workdir = tmp_path_factory.mktemp("runs") / "stage0"
   train_and_evaluate(make_config("stage0_tiny", manifest), workdir)
   return workdir
@@ -37,7 +37,7 @@ def stage1(stage0, manifest, make_config) -> Path:
 def test_stages_build_on_each_other(
   stage0, stage1, manifest, tmp_path, make_config
 ):
-  """Stage 2 holds LoRA; its base and TLM come from its ancestors, unchanged."""
+  """Stage 2 stores LoRA; base and TLM come unchanged from its ancestors."""
   workdir = tmp_path / "stage2"
   config = make_config("stage2", manifest, "model=tiny", init=str(stage1))
   result = train_and_evaluate(config, workdir)
@@ -65,7 +65,7 @@ def test_stages_build_on_each_other(
 def test_on_a_base_in_int8_it_learns_and_the_base_stays(
   stage0, manifest, tmp_path, make_config
 ):
-  """Rounded kernels are what training sees, never what a run consists of."""
+  """Training uses rounded kernels; the run refers to the original base."""
   config = make_config(
     "stage1",
     manifest,
@@ -99,7 +99,7 @@ def test_a_run_says_what_it_is_made_of(stage1, stage0, manifest):
 
 
 def test_a_base_that_changed_is_refused(stage0, stage1, tmp_path):
-  """The runs are moved together, so the base is found by its relative path."""
+  """Runs that move together find the base by its relative path."""
   shutil.copytree(stage1, tmp_path / "stage1")
   shutil.copytree(stage0, tmp_path / "stage0")
   record = json.loads((tmp_path / "stage1/provenance.json").read_text())
@@ -156,7 +156,7 @@ def test_data_that_changed_are_refused_on_resume(
 def test_a_run_recorded_with_axes_of_a_mesh_is_resumed(
   manifest, stage0, tmp_path, make_config
 ):
-  """As all were before config.mesh was one field."""
+  """The format of runs from before config.mesh became a single field."""
   workdir = tmp_path / "stage0"
   shutil.copytree(stage0, workdir)
   record = json.loads((workdir / "config.json").read_text())
@@ -168,7 +168,7 @@ def test_a_run_recorded_with_axes_of_a_mesh_is_resumed(
 
 
 def test_packed_the_run_is_the_same(manifest, tmp_path, make_config):
-  """16 samples a step in 8 rows, one on each device."""
+  """16 samples per step in 8 rows, one row per device."""
   told = {}
   for name, length in (("plain", 0), ("packed", 192)):
     config = make_config(
@@ -324,7 +324,7 @@ def test_rows_without_labels_are_refused(
 def test_errors_of_the_command_are_one_message_and_code_1(
   manifest, tmp_path, start_train
 ):
-  """A typo is told with the right name; no traceback either way."""
+  """A typo error suggests the correct name; no traceback in both cases."""
   process = start_train("stage0_tiny", tmp_path / "run", batchsize=4)
   _, typo = process.communicate(timeout=120)
   assert process.returncode != 0

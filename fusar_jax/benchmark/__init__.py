@@ -1,1 +1,1 @@
-"""The same work for two implementations, measured in turn."""
+"""Benchmark of this implementation against PyTorch, measured alternately."""

@@ -1,11 +1,11 @@
-"""What each memory knob of a config saves and costs, on this machine.
+"""Measures the memory saved and the time cost of each memory option.
 
-The train step of stage 2 as `train` runs it, on one device: first with all
-knobs off, then with one of them turned at a time, then with all. Bytes are
-XLA's own account of the compiled step. On a CPU the arithmetic stays float32,
-and host memory is the device's, so that `offload_optimizer` saves nothing here.
+Runs the stage-2 train step of `train` on one device: without options, with each
+option alone, then with all. Bytes come from XLA's memory analysis of the
+compiled step. On a CPU the compute dtype stays float32, and host and device
+memory are the same, so `offload_optimizer` saves nothing and is not measured.
 
-A answer slots, L text length.
+A target positions, L text length.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import partition, program, recipes, sharding
 from fusar_jax.training.frozen import hold
 
-# Fields of configs/stage2.py. The head's chunk: as large as a batch's answers.
+# Fields of configs/stage2.py. head_chunk: at least the answers of a batch.
 OFF = {
   "remat": "none",
   "head_chunk": 4096,
@@ -52,12 +52,12 @@ KNOBS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A knob's step.
+  """The measured step of one memory option.
 
   Attributes:
-    knob: its name.
+    knob: name of the option.
     arguments: bytes of parameters, optimizer state and batch.
-    temporaries: bytes that live during the step besides.
+    temporaries: bytes of temporary buffers and of outputs without an alias.
     seconds: of the fastest step.
   """
 
@@ -73,13 +73,13 @@ def measure(
   rounds: int,
   knobs: Mapping[str, dict] = KNOBS,
 ) -> Iterator[Row]:
-  """Yields a row for each knob.
+  """Yields a row per memory option.
 
   Args:
-    preset: model, of random weights.
-    shape: of the samples, 4 a batch.
-    rounds: steps that are timed.
-    knobs: {name: {field of the config: value}}.
+    preset: model, with random weights.
+    shape: of the samples, 4 per batch.
+    rounds: number of timed steps.
+    knobs: {name of the option: {config field: value}}.
   """
   base = _config(preset, shape, {})
   model = config_lib.from_dict(base.model.to_dict())
@@ -111,7 +111,7 @@ def _row(
 ) -> Row:
   mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
   trainable, frozen = partition.partition(params, config.trainable)
-  # A copy: the step takes its state's memory.
+  # A copy: the step donates its state.
   trainable = jax.tree.map(jnp.copy, trainable)
   tx = program.make_optimizer(config, program.make_rate(config, 1000))
   state, frozen, shardings = program.place(
@@ -123,14 +123,14 @@ def _row(
   compiled = step.lower(*arguments).compile()
   told = compiled.memory_analysis()
   seconds = []
-  for _ in range(rounds + 1):  # The first warms up.
+  for _ in range(rounds + 1):  # The first is the warm-up.
     begin = time.perf_counter()
     arguments[0], _ = jax.block_until_ready(compiled(*arguments))
     seconds.append(time.perf_counter() - begin)
   return Row(
     name,
     told.argument_size_in_bytes,
-    # What is given back lies in the arguments' memory.
+    # Aliased outputs reuse the memory of donated arguments.
     told.temp_size_in_bytes
     + told.output_size_in_bytes
     - told.alias_size_in_bytes,

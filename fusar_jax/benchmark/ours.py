@@ -1,4 +1,4 @@
-"""Our side of the benchmark: train step and `generate` as users run them."""
+"""Benchmark of this implementation: the train step and `generate`."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from fusar_jax.training.step import StepOptions, make_train_step
 
 
 class Ours:
-  """Holds the model; each call does one measured piece of work."""
+  """The model; each method call is one measured operation."""
 
   def __init__(self, folder: Path):
     _, self._shape, self._samples = workload.read(folder)
@@ -34,13 +34,13 @@ class Ours:
     self._stages = {}
 
   def train(self, stage: int) -> float:
-    """One optimizer step on 4 samples; returns its loss."""
+    """Runs one optimizer step on 4 samples; returns its loss."""
     if stage not in self._stages:
-      self._stages = {}  # The state of one stage at a time.
+      self._stages = {}  # Only one stage is in memory.
       trainable, frozen = partition(self._params, workload.TRAINABLE[stage])
       optimizer = make_optimizer(lambda _: 1e-4)
-      # Two at a time: the head serves the answers of both, and the memory stays
-      # below that of one at a time in the reference.
+      # Micro-batches of two: the head processes the answers of both at a time,
+      # and memory stays below that of single samples in the reference.
       options = StepOptions(
         accumulation=workload.BATCH // 2, dropout=False, **self._fast
       )
@@ -51,14 +51,14 @@ class Ours:
       state = create_state(trainable, optimizer, seed=0)
       self._stages[stage] = [step, state, frozen]
     step, state, frozen = self._stages[stage]
-    # Padding, patches and anchor weights are part of the measured work.
+    # The time includes padding, patches and anchor weights on the host.
     batch = self._batch(workload.BATCH, answers=True)
     state, metrics = step(state, frozen, batch)
     self._stages[stage][1] = state
     return float(metrics["loss"])
 
   def decode(self, count: int, tokens: int) -> list[list[int]]:
-    """Greedy answers of `count` samples at once, `tokens` long each."""
+    """Decodes `tokens` tokens greedily for a batch of `count` samples."""
     self._stages = {}
     batch = self._batch(count, answers=False)
     return generate(self._model, self._params, batch, Decoding(tokens))
@@ -79,8 +79,8 @@ def make_batch(
   Args:
     config: of the model.
     samples: of equal shape.
-    answer: tokens at the end of each that answer.
-    answers: False cuts them off, for the model to say.
+    answer: answer tokens at the end of each sample.
+    answers: whether to include the answers; False leaves the prompts.
   """
 
   def example(sample: workload.Sample) -> Example:

@@ -1,6 +1,6 @@
-"""Progress of a benchmark: a line per step, with elapsed time and an estimate.
+"""Benchmark progress: one line per step, with elapsed and remaining time.
 
-Plain lines, which a log file keeps as they are.
+The lines contain no control characters, so they suit log files.
 """
 
 import datetime
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 
 
 class Progress:
-  """Prints lines, and estimates what is left from what was measured.
+  """Prints progress lines with an estimate of the remaining time.
 
   Args:
-    todo: {work: turns that it still takes}.
-    clock: -> seconds.
-    write: takes a line.
+    todo: {work: number of remaining turns}.
+    clock: returns seconds.
+    write: called with each line.
   """
 
   def __init__(
@@ -31,11 +31,11 @@ class Progress:
     self._turns: dict[str, list[float]] = {}
 
   def note(self, text: str) -> None:
-    """Prints a line; the next turn begins now."""
+    """Prints a line and starts the time of the next turn."""
     self._line(text, self._clock())
 
   def turn(self, work: str, text: str) -> None:
-    """Prints a line at the end of a turn of a work."""
+    """Prints a line at the end of a turn of `work`."""
     now = self._clock()
     self._turns.setdefault(work, []).append(now - self._turn_began)
     self._todo[work] -= 1
@@ -50,10 +50,10 @@ class Progress:
 
   @property
   def left(self) -> float | None:
-    """Seconds; None before the first turn.
+    """Remaining seconds; None before the first turn.
 
-    A turn takes what those of its work took in the median, and where there was
-    none yet, what all turns took in the mean.
+    The estimate of a turn is the median over the turns of its work, or the mean
+    over all turns if its work has none yet.
     """
     if not self._turns:
       return None

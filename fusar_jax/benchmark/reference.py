@@ -1,7 +1,7 @@
-"""The reference's side: transformers' Qwen2.5-VL, peft's LoRA, TLM in torch.
+"""PyTorch reference: transformers' Qwen2.5-VL, peft's LoRA, TLM in torch.
 
-As the official code trains: one image at a time, logits at every position,
-accumulation 4, sdpa, float32. Needs the `parity` extra.
+Settings of the official training code: one image at a time, logits at every
+position, accumulation 4, sdpa, float32. Needs the `parity` extra.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from fusar_jax.benchmark import workload
 
 
 class Reference:
-  """Holds the model; each call does one measured piece of work."""
+  """The model; each method call is one measured operation."""
 
   def __init__(self, folder: Path):
     config, self._shape, self._samples = workload.read(folder)
@@ -54,7 +54,7 @@ class Reference:
     visual.register_forward_hook(self._modulate)
 
   def train(self, stage: int) -> float:
-    """One optimizer step on 4 samples, one at a time; returns its loss."""
+    """Runs one optimizer step on 4 samples, one at a time; returns its loss."""
     if self._optimizer is None or self._optimizer[0] != stage:
       self._restart()
       self._film.requires_grad_(stage == 1)
@@ -79,7 +79,7 @@ class Reference:
     return total
 
   def decode(self, count: int, tokens: int) -> list[list[int]]:
-    """Greedy answers of `count` samples, one after another (its only way)."""
+    """Decodes greedily, one sample at a time: it does not support batches."""
     self._restart()
     self._model.eval()
     answers = []
@@ -96,7 +96,7 @@ class Reference:
     return answers
 
   def _restart(self) -> None:
-    """Takes the weights of the folder again, if training changed them."""
+    """Restores the initial weights if training changed them."""
     if self._optimizer is not None:
       self._optimizer = None
       with torch.no_grad():
@@ -120,7 +120,7 @@ class Reference:
     }
 
   def _modulate(self, module, inputs, output):
-    """Token-wise Linear Modulation as the official training code does it."""
+    """Token-wise Linear Modulation as in the official training code."""
     del module, inputs
     features, positions = self._anchors
     tokens = output.pooler_output

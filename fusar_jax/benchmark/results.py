@@ -1,14 +1,14 @@
-"""Results of a benchmark as JSON lines: written as they come, read to resume.
+"""Benchmark results as JSON lines: appended immediately, read to resume.
 
-One line per record: first `about` (settings, machine, versions), then whatever
-was measured. Measurements of a large model take minutes each, so an
-interruption costs the one that was running and no other.
+One line per record: first `about` (settings, machine, versions), then the
+measurements. Each measurement of a large model takes minutes; an interruption
+loses only the current one.
 """
 
 import json
 from pathlib import Path
 
-# May differ between calls that share a file.
+# Fields that may differ between calls that share a file.
 _FREE = {"rounds"}
 
 
@@ -16,11 +16,11 @@ class Results:
   """Records of one benchmark, on disk if a path is given.
 
   Args:
-    path: JSON lines, appended to. None: records are kept in memory alone.
+    path: JSON lines file to append to. None: records stay in memory.
     about: settings that all records of the file share.
 
   Raises:
-    ValueError: the file holds a benchmark of other settings, or no records.
+    ValueError: the file contains other settings, or no records.
     OSError: the file cannot be read or written.
   """
 
@@ -34,7 +34,7 @@ class Results:
       if self._records:
         _check(path, self._records[0], about)
       self._file = path.open("a+", encoding="utf-8")
-      self._file.truncate(end)  # A line that was cut off by a kill.
+      self._file.truncate(end)  # Drop an incomplete last line.
     if not self._records:
       self._write(about)
 
@@ -46,11 +46,11 @@ class Results:
       self._file.close()
 
   def add(self, record: str, **values) -> None:
-    """Appends a record, to the file as well, at once."""
+    """Appends a record and writes it to the file immediately."""
     self._write({"record": record} | values)
 
   def of(self, record: str, **match) -> list[dict]:
-    """Returns the records of a kind whose fields have these values."""
+    """Returns the records of a kind with matching field values."""
     match["record"] = record
     return [r for r in self._records if match.items() <= _flat(r).items()]
 
@@ -66,7 +66,7 @@ class Results:
 
 
 def _flat(record: dict) -> dict:
-  """The fields that can be compared by hash."""
+  """Returns the hashable fields."""
   return {k: v for k, v in record.items() if not isinstance(v, dict | list)}
 
 
@@ -101,6 +101,6 @@ def _check(path: Path, there: dict, now: dict) -> None:
   ]
   if differ:
     raise ValueError(
-      f"{path} holds a benchmark of other settings: {'; '.join(differ)}. Give"
+      f"{path} contains results of other settings: {'; '.join(differ)}. Give"
       " another --out, or the settings of the file to continue it."
     )

@@ -1,8 +1,8 @@
-"""Both sides in turn (A B A B ...), after they have agreed on the numbers.
+"""Measures both sides alternately (A B A B ...), after a check of agreement.
 
-On a shared machine speed drifts from minute to minute; what is compared is each
-pair of neighbours, and the median of the pairs is quoted. Raw times are
-recorded, speeds computed from them.
+The speed of a shared machine drifts from minute to minute. So each pair of
+consecutive measurements is compared, and the median over pairs is reported.
+Results contain raw times, from which speeds are computed.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from fusar_jax.benchmark.results import Results
 
 SIDES = ("ours", "reference")
 TOKENS = "equal greedy tokens"
-# The part of a request's time that decoding must take to be told from its
-# prompt, and how many times the tokens are decoded at most to get there.
+# Minimum share of decoding in the time of a request, to separate it from the
+# prompt; and the maximum factor on the number of tokens to reach that share.
 _CLEAR, _MORE = 0.1, 4
 
 
@@ -43,7 +43,7 @@ class Side:
     """Returns {"value", "seconds", "peak_bytes"}.
 
     Raises:
-      RuntimeError: the worker died; its own error stands above.
+      RuntimeError: the worker died; it has printed its error.
     """
     self._process.stdin.write(json.dumps(request) + "\n")
     self._process.stdin.flush()
@@ -62,16 +62,17 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """A piece of measured work.
+  """One measured operation.
 
   Attributes:
     key: its name in commands and files.
-    name: in the table.
-    ours, theirs: requests.
-    units: samples or tokens that a step of each side makes.
-    unit: their name.
-    decodes: True if a request makes `tokens` - 1 steps after the prompt, whose
-      time is measured by itself (a request of one token) and taken off.
+    name: its name in the table.
+    ours, theirs: requests to the two sides.
+    units: samples or tokens per step of each side.
+    unit: name of the units.
+    decodes: whether a request runs `tokens` - 1 steps after the prompt. The
+      time of the prompt is measured separately (a request of one token) and
+      subtracted.
   """
 
   key: str
@@ -84,7 +85,7 @@ class Work:
 
 
 def works(tokens: int) -> list[Work]:
-  """What is measured: both stages, decoding of one sample and of 16."""
+  """Returns all works: both stages, the prompt, decoding of 1 and 16 rows."""
   train = [
     Work(
       f"train-stage{stage}",
@@ -113,7 +114,7 @@ KEYS = tuple(work.key for work in works(2))
 
 @contextlib.contextmanager
 def sides(folder: Path) -> Iterator[tuple[Side, Side]]:
-  """Starts both workers and ends them."""
+  """Context manager that starts both workers and stops them on exit."""
   pair = []
   try:
     for name in ("ours", "torch"):
@@ -131,15 +132,15 @@ def agree(
   tokens: int,
   results: Results,
 ) -> None:
-  """Compares what both compute, and records it once.
+  """Compares the results of both sides and records the agreement once.
 
-  Of the chosen works: losses of a stage's first step on both sides, and the
-  greedy tokens that agree before the first difference.
+  For the chosen works: losses of the first step of a stage, and the number of
+  equal greedy tokens before the first difference.
 
   Raises:
-    ValueError: losses differ by more than 1e-3: timings would mean nothing.
+    ValueError: losses differ by more than 1e-3: timings would be meaningless.
   """
-  # The reference trains in place: its answers are compared before.
+  # The reference trains in place, so answers are compared first.
   if any(work.ours["do"] == "decode" for work in chosen) and not results.of(
     "agreement", what=TOKENS
   ):
@@ -171,10 +172,10 @@ def measure(
   results: Results,
   progress: Progress,
 ) -> None:
-  """Times one piece of work in turn, and records each pair as it comes.
+  """Times one work on both sides alternately; records each pair immediately.
 
-  Pairs that the results already hold count; a turn that warms up goes before
-  the others, and is recorded but not counted.
+  Existing pairs in `results` count. The first turn is a warm-up, which is
+  recorded but not counted.
   """
   requests = dict(zip(SIDES, (work.ours, work.theirs), strict=True))
   done = len(results.of("pair", work=work.key))
@@ -187,7 +188,7 @@ def measure(
       (ours, theirs), requests.items(), strict=True
     ):
       most = _MORE * request["tokens"] if work.decodes else 0
-      if most and before:  # As many tokens as it took last time.
+      if most and before:  # As many as in the last turn.
         request = request | {"tokens": before[-1][name][-1]["tokens"]}
       pair[name] = clock(side, request, most)
     results.add("warm-up" if warm_up else "pair", work=work.key, **pair)
@@ -197,11 +198,11 @@ def measure(
 
 
 def clock(side: Side, request: dict, most: int) -> list[dict]:
-  """Returns the raw times of a request, of all tries; the last one counts.
+  """Returns the raw times of all tries of a request; the last one counts.
 
-  Where a request takes hardly longer than its prompt, noise would pass for
-  decoding: it is repeated with twice the tokens, up to `most`. 0: the request
-  has no prompt to be told from.
+  If a request takes hardly longer than its prompt, noise dominates the time of
+  decoding. It is then repeated with twice the tokens, up to `most`. `most` is 0
+  for a request without decoding.
   """
   if not most:
     answer = side.ask(**request)
@@ -227,9 +228,9 @@ def clock(side: Side, request: dict, most: int) -> list[dict]:
 def summary(work: Work, pairs: Sequence[dict]) -> dict:
   """Returns the speeds of both sides from the raw times of recorded pairs.
 
-  Pairs in which decoding could not be told from the prompt are left out. Where
-  that is all of them, the row gives tokens per second of the requests, prompt
-  included, and its name says so: less than the speed of decoding.
+  Pairs whose decoding is not separable from the prompt are left out. If that
+  applies to all pairs, the row gives tokens per second of the requests, which
+  is less than the speed of decoding, and its name ends in "prompt included".
   """
   pairs = [{side: pair[side][-1] for side in SIDES} for pair in pairs]
   name, used = work.name, pairs
@@ -265,18 +266,18 @@ def summary(work: Work, pairs: Sequence[dict]) -> dict:
 
 
 def _decoding(times: dict) -> float | None:
-  """Seconds without the prompt; None where noise may be as large."""
+  """Returns the seconds without the prompt; None if noise may dominate."""
   seconds = times["seconds"] - times["prompt_seconds"]
   return seconds if seconds >= _CLEAR * times["seconds"] else None
 
 
 def _raw(tries: list[dict]) -> str:
-  """Seconds of the last try, for a line of progress."""
+  """Returns the seconds of the last try, for a progress line."""
   times = tries[-1]
   text = f"{times['seconds']:.2f} s"
   if "tokens" in times:
     text += (
-      f" ({times['tokens']} tokens, of it {times['prompt_seconds']:.2f} s for"
+      f" ({times['tokens']} tokens, {times['prompt_seconds']:.2f} s of it for"
       " the prompt)"
     )
   return text

@@ -1,7 +1,7 @@
-"""One side in a process of its own: a request a line in, an answer a line out.
+"""Worker process of one side: reads JSON requests, writes JSON answers.
 
-A process each keeps the peak memories apart, and neither library's threads and
-caches disturb the other's.
+One request per input line, one answer per output line. Separate processes give
+separate peak memories, and isolate the threads and caches of both libraries.
 """
 
 import argparse
@@ -23,9 +23,9 @@ def main() -> None:
   parser.add_argument("--side", choices=("ours", "torch"), required=True)
   parser.add_argument("--folder", type=Path, required=True)
   args = parser.parse_args()
-  # Ctrl-C reaches all processes of a terminal; the parent ends this one.
+  # Ctrl-C reaches all processes of a terminal; the parent stops this one.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  # Whatever a library prints must not mix with the answers.
+  # Output of libraries goes to stderr: stdout carries only answers.
   answers = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)
   if args.side == "ours":
@@ -45,9 +45,9 @@ def main() -> None:
 
 
 def forget_peak() -> None:
-  """Makes the peak that of what follows, where Linux allows it.
+  """Resets the peak of resident memory, where Linux allows it.
 
-  Otherwise the peak of decoding would be that of training before it.
+  Without the reset the peak of decoding would be that of earlier training.
   """
   with contextlib.suppress(OSError):
     _CLEAR.write_text("5")
@@ -56,7 +56,7 @@ def forget_peak() -> None:
 def peak_bytes() -> int:
   """Returns the peak of this process's resident memory, 0 if not on Linux.
 
-  Not `ru_maxrss`, which begins at the peak of the process that started it.
+  Not `ru_maxrss`, which starts at the peak of the parent process.
   """
   if not _STATUS.exists():
     return 0

@@ -1,7 +1,7 @@
-"""What both sides compute: weights, images, anchors and tokens from one seed.
+"""Workload of both sides: weights, images, anchors and tokens from one seed.
 
-The weights go through the project's own export, so that the reference reads
-them as it reads any published checkpoint.
+The package's export writes the weights, and the reference loads them like any
+published checkpoint.
 
 C visual token width, E = 64 embedding bands, L text length, S anchors.
 """
@@ -58,7 +58,7 @@ class Sample:
 
 
 def bench_config(name: str, shape: Shape) -> FusarConfig:
-  """The preset with the bench's LoRA, without dropout: losses must agree."""
+  """Returns the preset with LoRA but no dropout: losses must agree."""
   return dataclasses.replace(preset(name), lora=LoRAConfig(rank=shape.rank))
 
 
@@ -68,7 +68,7 @@ def write(folder: Path, name: str, shape: Shape, seed: int = 0) -> None:
   flat = flatten(init_params(config, jax.random.key(seed)))
   rng = np.random.default_rng(seed)
   for path in flat:
-    if path.endswith("lora_b"):  # Zero would leave lora_a without a gradient.
+    if path.endswith("lora_b"):  # With zeros lora_a has no gradient.
       flat[path] = rng.normal(0, 0.02, flat[path].shape).astype(np.float32)
   params = unflatten(flat)
   _, base = partition(params, ADAPTER_RULES)
@@ -90,10 +90,10 @@ def read(folder: Path) -> tuple[FusarConfig, Shape, list[Sample]]:
 def samples(
   config: FusarConfig, shape: Shape, count: int, seed: int = 0
 ) -> list[Sample]:
-  """Returns so many samples of random images, words and anchors.
+  """Returns `count` samples of random images, text tokens and anchors.
 
   Raises:
-    ValueError: the shape's length does not hold an image and an answer.
+    ValueError: the length is too short for an image and an answer.
   """
   rng = np.random.default_rng(seed + 1)
   return [_sample(config, shape, rng) for _ in range(count)]
@@ -106,10 +106,10 @@ def _sample(config: FusarConfig, shape: Shape, rng) -> Sample:
   words = shape.length - cells - 2
   if words <= shape.answer:
     raise ValueError(
-      f"{shape.length} tokens do not hold {cells} visual tokens and an answer"
-      f" of {shape.answer}."
+      f"{shape.length} tokens are too few for {cells} visual tokens and an"
+      f" answer of {shape.answer}."
     )
-  # Special tokens lie above all words (Qwen) or below them (SentencePiece).
+  # Special ids are above all text ids (Qwen) or below them (SentencePiece).
   special = max(dataclasses.astuple(t))
   low = special + 1 if special < 1000 else 0
   text = rng.integers(low, min(low + 1000, config.decoder.vocab), words)

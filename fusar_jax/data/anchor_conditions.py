@@ -1,18 +1,18 @@
-"""Anchors as they are, and the controls that tell what they are good for.
+"""Control conditions that isolate the contribution of the anchors.
 
-A model that profits from anchors may profit from what they say, from where they
-stand, or from the mere extra parameters. A condition takes one of these away,
-in training and in testing alike:
+A model can benefit from the content of anchors, from their positions, or only
+from the additional parameters. Each condition removes one of these, in training
+and in prediction alike:
 
-  aligned      as given
-  none         images without anchors: unmodulated
+  aligned      as stored
+  none         no anchors: images are unmodulated
   zeros        zero vectors at the same positions
-  shuffled     the vectors and positions of another image of the data set
-  wrong_place  its own vectors, half an image away: right content, wrong place
-  coordinates  where a node lies instead of what is there
+  shuffled     vectors and positions of another image of the data set
+  wrong_place  own vectors shifted by half an image: wrong positions
+  coordinates  an encoding of each grid point's location replaces its content
 
-The paper publishes no such control; the definitions are ours. `grid` thins the
-nodes first, whatever the condition.
+The paper publishes no such controls; these definitions are this project's.
+`grid` subsamples the grid points first, in every condition.
 
 S anchors, E = 64 embedding bands.
 """
@@ -34,27 +34,27 @@ CONDITIONS = (
   "wrong_place",
   "coordinates",
 )
-# Of the cycle in which images hand their anchors on; named, so that a model is
-# tested on the same exchange by whoever repeats it.
+# Fixed seed of the "shuffled" cycle, so that every evaluation of a model uses
+# the same exchange of anchors.
 SHUFFLE_SEED = 42
 # Sine and cosine of 8 wavelengths for each of y, x, latitude, longitude.
 _OCTAVES = BANDS // 8
-# Squared distances that agree to this many digits are a tie: float32 positions
-# of a regular grid are not exact.
+# Squared distances equal to this many digits are ties: float32 positions of a
+# regular grid are not exact.
 _TIE_DIGITS = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class AnchorCondition:
-  """How the anchors of a data set are shown to a model.
+  """Selects a control condition and the density of the anchors.
 
   Attributes:
     name: one of CONDITIONS (`config.data.anchors`).
-    grid: 0: as stored; g: thinned to g x g nodes, see `thin`
+    grid: 0: as stored; g: subsampled to g x g grid points, see `thin`
       (`config.data.anchor_grid`).
 
   Raises:
-    ValueError: another name, or a grid below 0.
+    ValueError: an unknown name, or a negative grid.
   """
 
   name: str = "aligned"
@@ -72,10 +72,10 @@ class AnchorCondition:
       )
 
   def arrange(self, triplets: Sequence[Triplet]) -> list[Triplet]:
-    """Returns the rows with the anchors files that this condition gives them.
+    """Returns the rows with the anchors files of this condition.
 
-    Only "none" and "shuffled" change any. Shuffling depends on the whole data
-    set: give all of it, then choose rows.
+    Only "none" and "shuffled" change them. Shuffling depends on the complete
+    data set: pass all rows first, then select a subset.
 
     Raises:
       ValueError: fewer than two distinct files to shuffle.
@@ -99,8 +99,8 @@ class AnchorCondition:
     """Returns the anchors of each image of a row of `arrange`.
 
     Raises:
-      FileNotFoundError, ValueError: a bad file, a footprint that is none, or
-        fewer nodes than `grid` asks for.
+      FileNotFoundError, ValueError: a bad file, an invalid footprint, or fewer
+        grid points than `grid` requires.
     """
     return tuple(
       file and self._changed(read_anchors(file), triplet)
@@ -108,10 +108,13 @@ class AnchorCondition:
     )
 
   def count(self, stored: int) -> int:
-    """Returns how many anchors `read` gives at most, of so many in a file.
+    """Returns the maximum number of anchors that `read` returns.
+
+    Args:
+      stored: number of anchors in the file.
 
     Raises:
-      ValueError: fewer nodes than `grid` asks for.
+      ValueError: fewer grid points than `grid` requires.
     """
     if not self.grid:
       return stored
@@ -133,7 +136,7 @@ class AnchorCondition:
     if self.name == "wrong_place":
       return Anchors(anchors.features, (anchors.positions + 0.5) % 1)
     if self.name == "coordinates":
-      # A footprint is that of one image; which of several is not said.
+      # The footprint is of one image; for several it is ambiguous.
       alone = len(triplet.images) == 1
       ring = _footprint(triplet) if alone else None
       return Anchors(encode_places(anchors.positions, ring), anchors.positions)
@@ -144,10 +147,10 @@ ALIGNED = AnchorCondition()
 
 
 def exchange(files: Sequence[File]) -> dict[File, File]:
-  """Returns whose anchors each file's image gets: no one keeps its own.
+  """Returns {file: file of another image}, a derangement of the anchors files.
 
-  Distinct files are put in random order, in a ring, and each gets those of the
-  next: one cycle through the whole data set.
+  Distinct files are randomly permuted, and each is mapped to its successor: one
+  cycle through the complete data set.
 
   Raises:
     ValueError: fewer than two distinct files.
@@ -166,13 +169,14 @@ def exchange(files: Sequence[File]) -> dict[File, File]:
 
 
 def thin(anchors: Anchors, grid: int) -> Anchors:
-  """Returns the nodes nearest to the centres of grid x grid equal cells.
+  """Returns the grid points nearest to the centres of grid x grid equal cells.
 
-  In the order of the file; of equally near ones the first. Fewer than grid^2
-  where two cells share a node, because AlphaEarth is missing around them.
+  The order is that of the file; ties select the first. The result has fewer
+  than grid^2 points if cells share a nearest point because AlphaEarth data is
+  missing around them.
 
-  Example: of 9 x 9 nodes in the middle of equal cells, a grid of 3 keeps the
-    rows and columns 1, 4 and 7; a grid of 1, the node in the middle.
+  Example: from 9 x 9 points at the centres of equal cells, a grid of 3 selects
+    rows and columns 1, 4 and 7; a grid of 1 selects the central point.
   """
   y, x = (np.indices((grid, grid)).reshape(2, -1) + 0.5) / grid
   off = anchors.positions[None].astype(np.float64)
@@ -185,16 +189,16 @@ def thin(anchors: Anchors, grid: int) -> Anchors:
 def encode_places(
   positions: np.ndarray, ring: np.ndarray | None = None
 ) -> np.ndarray:
-  """Returns float32[S, 64], unit vectors that say where nodes lie.
+  """Returns float32[S, 64], unit vectors that encode grid point locations.
 
-  Sines and cosines of 8 wavelengths: of y and x, 2 images down to 1/64 image, a
-  factor of 2 apart; of latitude and longitude, 360 degrees down to 0.022
-  (2.4 km), a factor of 4 apart. Without a ring the latter 32 values are zero.
+  Sines and cosines of 8 wavelengths: for y and x from 2 images to 1/64 image,
+  by factors of 2; for latitude and longitude from 360 degrees to 0.022 degrees
+  (2.4 km), by factors of 4. Without a ring the latter 32 values are zero.
 
   Args:
     positions: float32[S, 2], (y, x) in [0, 1] of the image.
     ring: float64[n >= 4, 2], longitude and latitude in degrees of the image's
-      corners, clockwise from the top left; between them is interpolated.
+      corners, clockwise from the top left; points between are interpolated.
   """
   octave = np.arange(_OCTAVES)
   y, x = np.asarray(positions, np.float64).T
@@ -202,7 +206,7 @@ def encode_places(
   phases[:2] = np.pi * np.stack([y, x])[..., None] * 2.0**octave
   known = 2
   if ring is not None:
-    # Unwrapped: an image may lie across the 180th meridian.
+    # Unwrapped: an image may cross the 180th meridian.
     lons = np.unwrap(ring[:4, 0], period=360)
     corners = [(1 - y) * (1 - x), (1 - y) * x, y * x, y * (1 - x)]
     places = np.stack([ring[:4, 1], lons]) @ np.stack(corners)

@@ -1,8 +1,8 @@
-"""Spatial weights of anchors: how much each anchor speaks to each visual token.
+"""Spatial weights of each anchor on each visual token.
 
-FUSAR-GPT lets S sparse anchors modulate an h x w field of merged visual tokens.
-The weights depend on positions alone, so they are computed once on the host and
-travel with the batch: the device sees one static [M, S] matrix per image.
+In FUSAR-GPT, S sparse anchors modulate an h x w grid of merged visual tokens.
+The weights depend on positions only, so the host computes them once and adds
+them to the batch: the device sees one static [M, S] matrix per image.
 
 Reference: the official training code's Gaussian on the pre-merge patch grid,
 normalised twice, then resized bilinearly to half the grid.
@@ -12,8 +12,8 @@ S anchors, P = hp * wp patches, M = h * w merged tokens.
 
 import numpy as np
 
-# Of the reference; added to the sum of weights, so that a patch out of reach of
-# every anchor fades to zero instead of being shared out.
+# The reference's constant, added to the sum of weights: the weights of a patch
+# far from every anchor approach zero instead of being normalised to 1.
 _EPSILON = np.float32(1e-6)
 
 
@@ -28,7 +28,7 @@ def patch_weights(
     sigma: width of the Gaussian, in patches; positive.
 
   Raises:
-    ValueError: a position outside [0, 1] or NaN, a sigma that is not positive.
+    ValueError: a position outside [0, 1] or NaN, or a sigma <= 0.
   """
   positions = np.asarray(positions, np.float32)
   if positions.ndim != 2 or positions.shape[1] != 2:
@@ -50,7 +50,7 @@ def patch_weights(
   )
   distance = rows[:, None] + columns[None]
   weights = np.exp(distance * np.float32(-0.5 / (sigma * sigma)))
-  # Twice, as the reference: before and after its mask of padding anchors.
+  # Twice, as in the reference: before and after it masks padding anchors.
   for _ in range(2):
     weights /= weights.sum(axis=-1, keepdims=True) + _EPSILON
   return weights.reshape(hp * wp, -1)
@@ -61,9 +61,9 @@ def spatial_weights(
 ) -> np.ndarray:
   """Returns float32[M, S], the share of each anchor in each merged token.
 
-  Rows sum to 1 near anchors and fade to 0 far from all of them, so a token that
-  no anchor reaches stays unmodulated. Halving a grid bilinearly with half-pixel
-  centres is exactly the mean of each 2 x 2 cell.
+  Rows sum to 1 near anchors and approach 0 far from all of them, where a token
+  remains unmodulated. Bilinear downsampling by 2 with half-pixel centres equals
+  the mean of each 2 x 2 block.
 
   Args:
     positions: float32[S, 2], (y, x) in [0, 1] of the image.
@@ -73,8 +73,8 @@ def spatial_weights(
   Raises:
     ValueError: a position outside [0, 1], or an odd grid.
 
-  Example: one anchor in the corner of a 4 x 4 patch grid. It speaks to all of
-  its surroundings (the weights are normalised), and fades only far away:
+  Example: one anchor in the corner of a 4 x 4 patch grid. Normalised weights
+  are 1 near the anchor and decrease only far from it:
     >>> corner = np.zeros((1, 2), np.float32)
     >>> spatial_weights(corner, (4, 4), sigma=0.5).round(3).ravel()
     array([1.   , 1.   , 1.   , 0.668], dtype=float32)

@@ -1,25 +1,28 @@
-"""Words for every visual token: how a model that starts from nothing sees.
+"""Auxiliary visual-token targets, for training a model from scratch.
 
-A question has an answer of a few tokens, and its gradient reaches a visual
-token through an attention that has yet to find it. So a model without a past
-may be asked more. Each visual token tells what lies in its cell: the class of
-the target whose centre it holds and the four edges of its box, in the words
-that answers use; and the end of the turn if it is empty.
+An answer has few tokens, and its gradient reaches a visual token only through
+attention that is still untrained. Auxiliary targets supervise each visual token
+directly. A token whose cell of the merged-token grid contains the centre of a
+box predicts the class and the four edges of that box, as the tokens that
+answers use. A token of an empty cell predicts the end-of-turn token as its
+class.
 
-It tells so twice. As it enters the decoder it cannot know where in the image it
-is, since the tower's rotary positions are relative: there edges are told as if
-its cell lay in the middle of the image. Halfway through the decoder edges are
-those of the image: to make places of them is its first part, and there are
-layers left for words to find them. There it also tells how many targets it and
-the cells before it hold: who writes a list must know which comes next, and the
-last cell knows how many there are.
+The targets apply at two depths:
 
-One vector has six words to say. It says word f in frame f: rolled by f * D/8
-channels and held against the model's own head. No parameter is added, and the
-network is as it was.
+- At the decoder input a token cannot know its position in the image, because
+  the vision tower's rotary positions are relative. Edge targets are therefore
+  shifted as if the cell were in the centre of the image.
+- Halfway through the decoder the edges are in image coordinates. The first
+  layers can convert them, and enough layers remain for text tokens to attend to
+  them. Here each token also predicts the number of boxes in its cell and all
+  preceding cells: a list needs the next item, and the last cell has the total.
 
-D model width, F = 6 frames (class, left, top, right, bottom, number), M merged
-visual tokens of an image, n words.
+Each visual token predicts six targets; target f reads the token's features
+rolled by f * D/8 channels, through the model's own output head. This adds no
+parameters and does not change the network.
+
+D model width, F = 6 targets ("frames": class, left, top, right, bottom,
+number), M merged visual tokens of an image, n targets.
 """
 
 import dataclasses
@@ -32,13 +35,13 @@ from fusar_jax.model.config import FRAMES
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CellWords:
-  """What the visual tokens of an image say, word by word.
+  """Auxiliary targets of the visual tokens of one image.
 
   Attributes:
-    places: int32[n], index f * M + m of visual token m in frame f as it enters
-      the decoder, (F + f) * M + m halfway through it.
-    ids: int32[n], the tokens.
-    weights: float32[n], their share of the loss, sum 1.
+    places: int32[n], index f * M + m of target f of visual token m at the
+      decoder input, (F + f) * M + m halfway through the decoder.
+    ids: int32[n], target token ids.
+    weights: float32[n], loss weights, sum 1.
   """
 
   places: np.ndarray
@@ -50,7 +53,7 @@ class CellWords:
 
 
 def _cells(boxes, size, grid) -> np.ndarray:
-  """int[n], the cell of the centre of each box; -1 outside the image."""
+  """Returns int[n], the cell of each box centre; -1 outside the image."""
   boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
   centres = (boxes[:, [1, 0]] + boxes[:, [3, 2]]) / 2 / np.asarray(size)
   row, column = np.floor(centres * np.asarray(grid)).astype(int).T
@@ -63,8 +66,8 @@ def cells_of_boxes(
 ) -> dict[int, int]:
   """Returns {cell: index of its box}, in the order of cells.
 
-  A cell that holds several centres speaks of the first; a box whose centre is
-  outside the image has no cell.
+  If a cell contains several centres, the first box is used. A box whose centre
+  is outside the image has no cell.
 
   Args:
     boxes: [n, 4], xyxy, pixels of an image of `size`.
@@ -72,7 +75,7 @@ def cells_of_boxes(
     grid: (rows, columns) of cells.
 
   Example: one box around (y, x) = (10, 50) of an image of (60, 60), grid
-    (2, 3): row 0, column 2, hence {2: 0}.
+    (2, 3): row 0, column 2, so the result is {2: 0}.
   """
   first = {}
   for box, cell in enumerate(_cells(boxes, size, grid).tolist()):
@@ -97,22 +100,23 @@ def cell_words(
   grid: tuple[int, int],
   tokenizer,
 ) -> CellWords:
-  """Returns what each visual token says.
+  """Returns the auxiliary targets of each visual token.
 
-  Few cells hold a target; both kinds weigh the same in all. Edges weigh as much
-  as classes, numbers too, and what is told before the decoder as much as in it.
-  A class is told by its first token.
+  Few cells contain a box; cells with and without a box have equal total weight.
+  Classes, edges and numbers have equal total weight, and so do the targets
+  before the decoder and those halfway through it. A class target is the first
+  token of the class name.
 
   Args:
     boxes: [n, 4], xyxy, pixels of an image of `size`.
     labels: one name per box.
-    size: (height, width) that the boxes speak of.
-    seen: (height, width) as the model sees it; edges are told in its pixels.
+    size: (height, width) that defines the pixel coordinates of the boxes.
+    seen: (height, width) of the model's input; edges are in its pixels.
     grid: (rows, columns) of cells.
     tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
 
   Raises:
-    ValueError: a coordinate that is not one token of this vocabulary.
+    ValueError: a coordinate that is not a single token of the vocabulary.
 
   Example: grid (1, 3), an image of 28 x 84, a ship at [4, 6, 16, 20] in cell 0,
     whose middle, (14, 14), is moved to (42, 14). Before the decoder:
@@ -162,13 +166,13 @@ def cell_words(
 
 
 def _shares(*weights) -> list[np.ndarray]:
-  """Weights of sum 1 each, or of none: together 1/2, each an equal part."""
+  """Scales the non-empty weights (sum 1 each) to equal shares of 1/2."""
   parts = sum(len(w) > 0 for w in weights)
   return [w / (2 * parts) for w in weights]
 
 
 def _to_the_middle(cells, seen, grid) -> np.ndarray:
-  """float[n, 4], from the middle of each cell to the middle of the image."""
+  """Returns float[n, 4], offsets from each cell's centre to the image's."""
   height, width = seen
   row, column = np.divmod(cells, grid[1])
   down = height / 2 - (row + 0.5) * height / grid[0]
@@ -177,12 +181,12 @@ def _to_the_middle(cells, seen, grid) -> np.ndarray:
 
 
 def _whole(edges, seen) -> np.ndarray:
-  """int[4 n], cut at the image."""
+  """Returns int[4 n], edges rounded and clipped to the image."""
   return np.clip(np.rint(edges).astype(int), 0, np.tile(seen[::-1], 2)).ravel()
 
 
 def _numbers(values, tokenizer) -> np.ndarray:
-  """int[n], the token of each value."""
+  """Returns int[n], the token id of each value."""
   values = values.tolist()
   ids = [tokenizer.encode(str(value)) for value in values]
   split = [v for v, i in zip(values, ids, strict=True) if len(i) != 1]

@@ -1,15 +1,15 @@
-"""Triplet to Example: everything of one sample that the device needs, unpadded.
+"""Triplet to Example: all device inputs of one sample, unpadded.
 
-The box contract is kept here, in one place. A row declares the pixels that its
-boxes speak of (`coordinate_size`, or the original file's); `build_example`
-converts them once, to pixels of the image as the model sees it, and an Example
-remembers all three sizes, so that `to_record_space` can invert an answer.
+This module alone implements the box contract. A row declares the coordinate
+space of its boxes (`coordinate_size`, default: the original file's size).
+`build_example` converts the boxes once, to pixels of the model's input image.
+An Example records all three sizes, and `to_record_space` inverts the
+conversion for an answer.
 
 Clipping: boxes partly outside the image occur (-35 or 529 on an image of 504).
-The official data keeps them, and so does training by default; `clip_boxes`
-moves the corners of a row's "boxes" into the image and drops boxes that lie
-wholly outside. Text that carries its own boxes is never clipped, and neither
-are boxes that are scored.
+The official data retains them, and so does training by default. `clip_boxes`
+clips a row's "boxes" to the image and drops those entirely outside. Boxes
+within text and boxes that are scored are never clipped.
 
 E = 64 embedding bands, L text length, M merged visual tokens, P patches, S
 anchors.
@@ -53,13 +53,13 @@ class Example:
     grids: per image (hp, wp), patches.
     anchors: per image, or None.
     anchor_weights: per image float32[M, S], or None: unmodulated.
-    cells: what the visual tokens of the first image say, or None.
+    cells: auxiliary visual-token targets of the first image, or None.
     id: of the triplet.
     task: of the triplet.
-    coordinate_size: (height, width) that the row's boxes speak of, as declared
-      or else of the original first image.
+    coordinate_size: (height, width) of the row's box coordinates, as declared;
+      default: the size of the original first image.
     original_size: (height, width) of the first image's file.
-    model_size: (height, width) of the first image as the model sees it.
+    model_size: (height, width) of the first image as model input.
   """
 
   input_ids: np.ndarray
@@ -78,18 +78,18 @@ class Example:
   model_size: tuple[int, int] | None = None
 
   def to_record_space(self, boxes: np.ndarray) -> np.ndarray:
-    """Boxes float32[n, 4] of the model's image, in the row's own pixels."""
+    """Converts float32[n, 4] from model pixels to the row's coordinates."""
     return boxes_lib.scale(boxes, self.model_size, self.coordinate_size)
 
   def to_original_pixels(self, boxes: np.ndarray) -> np.ndarray:
-    """Boxes float32[n, 4] of the model's image, in pixels of the file."""
+    """Converts float32[n, 4] from model pixels to pixels of the file."""
     return boxes_lib.scale(boxes, self.model_size, self.original_size)
 
 
 def model_size(
   original: tuple[int, int], config: FusarConfig
 ) -> tuple[int, int]:
-  """Returns the (height, width) at which the model sees such an image."""
+  """Returns the model input (height, width) of an image of `original` size."""
   if config.image_size is not None:
     return tuple(config.image_size)
   return vision.smart_size(
@@ -115,14 +115,13 @@ def build_example(
     triplet: a row.
     tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
     config: shapes of the model, its image size and special tokens.
-    with_answer: False leaves the answer out, to be generated; otherwise the
-      row must have one.
-    max_length: largest L; boxes are never truncated.
-    clip_boxes: see the module.
-    cells: also say what each visual token holds, if the row has
-      "boxes" and "labels".
-    anchors: what the model is shown of the row's anchors.
-    read_image: replaces `decode`, for a cache in front of it.
+    with_answer: False omits the answer, for generation; True requires one.
+    max_length: maximum L; a longer example raises, nothing is truncated.
+    clip_boxes: see the module docstring.
+    cells: True adds auxiliary visual-token targets, if the row has "boxes" and
+      "labels".
+    anchors: control condition of the row's anchors.
+    read_image: replaces `decode`, for instance with a cache.
 
   Raises:
     FileNotFoundError, ValueError: a file or row is bad; the message names the
@@ -170,7 +169,7 @@ def build_example(
 
 
 def check_answer(answer: str | None) -> None:
-  """Raises ValueError where a row to learn from has no answer."""
+  """Raises ValueError if a training row has no answer."""
   if answer is None:
     raise ValueError("no 'answer', which only prediction can do without")
 
@@ -196,18 +195,17 @@ def texts(
   *,
   clip_boxes: bool = False,
 ) -> tuple[str, str | None]:
-  """Returns (question, answer), every box in pixels of the model's image.
+  """Returns (question, answer), with all boxes in pixels of the model's image.
 
-  A detection row that carries its "boxes" has its answer written anew from
-  them, so that they are rounded once. Any other text has its bracketed boxes
-  rescaled where they stand; where the sizes agree it stays as it is, byte for
-  byte.
+  The answer of a detection row with "boxes" is regenerated from them, which
+  rounds the coordinates only once. In any other text, bracketed boxes are
+  rescaled in place; if the sizes are equal, the text is unchanged.
 
   Args:
     triplet: a row.
     original: (height, width) of the first image's file.
-    seen: (height, width) of the first image as the model sees it.
-    clip_boxes: see the module.
+    seen: (height, width) of the first image as model input.
+    clip_boxes: see the module docstring.
   """
   space = triplet.coordinate_size or original
   question = boxes_lib.scale_text(triplet.question, space, seen)
@@ -233,19 +231,19 @@ def example_from_ids(
   *,
   answer_mask: np.ndarray | None = None,
 ) -> Example:
-  """Returns the example of ids that already hold their image tokens.
+  """Returns the example of ids that already contain their image tokens.
 
   Args:
     input_ids: int[L], one image token per visual token.
-    images: files, PIL images or uint8[h, w, 3]; one that has its model size
-      already is not resized again.
+    images: files, PIL images or uint8[h, w, 3]; an image that already has the
+      model size is not resized.
     anchors: per image a file, `Anchors` or None; None: no image has any.
     config: shapes of the model.
     answer_mask: bool[L], supervised tokens; default none.
 
   Raises:
     ValueError: ids that are not [L] or outside the vocabulary, image tokens
-      that do not match, another number of anchors than of images.
+      that do not match, or different numbers of anchors and images.
   """
   ids = np.asarray(input_ids)
   if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
@@ -300,7 +298,7 @@ def example_from_ids(
 def decode(
   path: File, config: FusarConfig
 ) -> tuple[np.ndarray, tuple[int, int]]:
-  """Returns (uint8[H, W, 3] at its model size, (h, w) of the file)."""
+  """Returns (uint8[H, W, 3] at model size, (h, w) of the file)."""
   image = vision.load_image(path)
   original = image.shape[:2]
   return vision.resize(image, model_size(original, config)), original

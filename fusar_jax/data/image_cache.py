@@ -1,4 +1,4 @@
-"""Pictures decoded and resized once: epochs and tasks come back to them."""
+"""LRU cache of decoded and resized images, shared by epochs and tasks."""
 
 import collections
 import threading
@@ -11,9 +11,9 @@ from fusar_jax.model.config import FusarConfig
 
 
 class ImageCache:
-  """Stands in for `decode`; keeps the pictures used last, up to a size.
+  """Drop-in replacement for `decode` with an LRU cache of limited size.
 
-  Safe to share between threads. A file is taken not to change during a run.
+  Thread-safe. Files are assumed not to change during a run.
   """
 
   def __init__(self, max_bytes: int):
@@ -25,7 +25,7 @@ class ImageCache:
   def __call__(
     self, path: File, config: FusarConfig
   ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Returns (uint8[H, W, 3] at its model size, (h, w) of the file)."""
+    """Returns (uint8[H, W, 3] at model size, (h, w) of the file)."""
     with self._lock:
       if path in self._images:
         self._images.move_to_end(path)

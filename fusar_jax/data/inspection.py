@@ -1,16 +1,15 @@
-"""What is in a data set, and what is wrong with it, in numbers.
+"""Validation of a data set: statistics, errors and warnings.
 
-Every file is opened once: images are decoded and hashed, anchors are read, rows
-become token counts at the size the model sees. Several manifests are splits of
-one data set, and must not share an image.
+Every file is read once (see `fusar_jax.data.inventory`). Several manifests are
+splits of one data set and must not share an image.
 
-An error is what training refuses or what makes a score untrue: a missing or
-damaged file, a bad row, a sequence too long, a box that no model can find, an
-image that lies in two splits. Anything else that is odd is a warning: boxes
-over the edge, the same image twice, one question with two answers.
+An error is a problem that training rejects or that invalidates a score: a
+missing or corrupt file, a bad row, a sequence that is too long, a box without
+area or outside the image, an image in two splits. Other anomalies are warnings:
+boxes over the edge, duplicate images, one question with two answers.
 
-For prediction, rows may lack an answer, and lengths are those of the prompts;
-the answers that are there are checked as for training, since they are scored.
+For prediction, rows may lack an answer, and lengths are those of the prompts.
+Existing answers are checked as for training, because they are scored.
 """
 
 import collections
@@ -34,15 +33,15 @@ from fusar_jax.model.config import FusarConfig
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inspection:
-  """What was found.
+  """Result of a validation.
 
   Attributes:
-    splits: one per manifest, in the order given.
-    problems: errors first, kind by kind.
-    shared_images: per split, how many of its images another split has too.
-    max_length: bound of L that lengths were held against.
-    has_lengths: a tokenizer was given.
-    with_answers: rows are for training, not for prediction.
+    splits: one per manifest, in the given order.
+    problems: errors first, grouped by kind.
+    shared_images: per split, the number of images that another split contains.
+    max_length: limit of L that was checked.
+    has_lengths: True if a tokenizer was given.
+    with_answers: True for training rows, False for prediction.
   """
 
   splits: tuple[Split, ...]
@@ -62,14 +61,14 @@ class Inspection:
 
   @property
   def verdict(self) -> str:
-    """How many errors and warnings, in words: "1 error, 0 warnings"."""
+    """The numbers of errors and warnings as text: "1 error, 0 warnings"."""
     return ", ".join(
       f"{count} {name}{'s' * (count != 1)}"
       for count, name in ((self.errors, "error"), (self.warnings, "warning"))
     )
 
   def kinds(self, split: str | None = None) -> collections.Counter[str]:
-    """Problems per kind, in their order; of one split, or of all."""
+    """Returns the number of problems per kind, of one split or of all."""
     return collections.Counter(
       p.kind for p in self.problems if split is None or p.split == split
     )
@@ -84,18 +83,19 @@ def inspect(
   with_answers: bool = True,
   track: Track = lambda items, what: items,
 ) -> Inspection:
-  """Returns what the manifests hold, and what is wrong with them.
+  """Scans and validates manifests.
 
   Args:
     paths: manifests, or folders with a manifest.jsonl.
-    config: of the model that is to see the images.
-    tokenizer: for lengths in tokens; None: they are not counted.
+    config: of the model that will process the images.
+    tokenizer: for lengths in tokens; None: lengths are not computed.
     max_length: a longer sequence is an error.
-    with_answers: True: for training; False: for prediction, see the module.
-    track: iterates over (items, what they are), to show progress.
+    with_answers: True: for training; False: for prediction, see the module
+      docstring.
+    track: wraps iteration over (items, description), to show progress.
 
   Raises:
-    FileNotFoundError: a manifest is missing; all else is told as a problem.
+    FileNotFoundError: a manifest is missing; all else is returned as a problem.
   """
   splits, problems = read_splits(
     paths, config, tokenizer, with_answers=with_answers, track=track
@@ -187,7 +187,7 @@ def _duplicates(split: Split) -> Iterable[Problem]:
 
 
 def _leaks(splits) -> tuple[tuple[int, ...], list[Problem]]:
-  """Returns (per split, how many of its images are shared; problems)."""
+  """Returns (number of shared images per split, problems)."""
   problems, shared = [], [set() for _ in splits]
   images = [_by_hash(i for i, _, _ in s.images.values()) for s in splits]
   for a, b in itertools.combinations(range(len(splits)), 2):
@@ -203,7 +203,7 @@ def _leaks(splits) -> tuple[tuple[int, ...], list[Problem]]:
       )
       for digest in both
     ]
-    # Other images of the same ground: an easier test than it looks.
+    # Other images of the same ground make the test set easier than it seems.
     grounds = [
       _by_hash(
         anchors

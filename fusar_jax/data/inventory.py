@@ -1,8 +1,9 @@
-"""What one or several manifests hold: every file read once, every row measured.
+"""Scan of manifests: reads every file once and measures every row.
 
-Images are decoded and hashed, anchors are read, and rows become token counts at
-the size the model sees; no example is built. What cannot be read is told once,
-with the row that first names it. `fusar_jax.data.inspection` judges the rest.
+Images are decoded and hashed, anchors are read, and token counts are computed
+at the model's input size; no examples are built. An unreadable file is reported
+once, with the first row that refers to it. `fusar_jax.data.inspection`
+performs all other checks.
 """
 
 import collections
@@ -30,7 +31,7 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks.predictions import guess_task
 
-# AlphaEarth vectors have length 1; quantisation moves it by less than 1 %.
+# AlphaEarth vectors have length 1; quantisation changes it by less than 1 %.
 _UNIT = (0.9, 1.1)
 _UNTOLD = "(none told)"
 
@@ -39,13 +40,13 @@ Track = Callable[[Sequence, str], Iterable]
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """One line of what to mend, or to know of.
+  """One error or warning.
 
   Attributes:
-    kind: a few words; problems of one kind are told together.
-    text: where, and what.
+    kind: short label; problems of one kind are reported together.
+    text: location and description.
     is_error: see `fusar_jax.data.inspection`; otherwise a warning.
-    split: name of the split, "" where it concerns several.
+    split: name of the split, "" if it concerns several.
   """
 
   kind: str
@@ -59,10 +60,10 @@ class File:
   """An image or an anchors file, read once.
 
   Attributes:
-    path: as the manifest names it.
+    path: as in the manifest.
     sha256: of its bytes.
     size: (height, width) of an image, (S, 64) of anchors.
-    odd: what is unusual about its content, or "".
+    odd: description of unusual content, or "".
   """
 
   path: Path
@@ -72,9 +73,9 @@ class File:
 
   @property
   def name(self) -> str:
-    """The path as messages tell it, without its detours."""
+    """The resolved path, for messages."""
     known = self.path
-    # A file inside of an archive has no other name.
+    # A file inside an archive has no path to resolve.
     return (known.resolve() if isinstance(known, Path) else known).as_posix()
 
 
@@ -84,15 +85,15 @@ class Row:
 
   Attributes:
     triplet: the row.
-    task: as declared, else as its question sounds, else "(none told)".
+    task: as declared, else guessed from the question, else "(none told)".
     images, anchors: its files; None for an image without anchors.
-    seen: per image (height, width) as the model sees it.
-    visual_tokens: M, of all its images.
-    boxes: float32[n, 4], xyxy, pixels of the first image as the model sees it.
+    seen: per image (height, width) as model input.
+    visual_tokens: M, summed over its images.
+    boxes: float32[n, 4], xyxy, pixels of the first image as model input.
     labels: one name per box.
-    length, answer_length: L, and how many of them are supervised; None without
+    length, answer_length: L, and its number of supervised tokens; None without
       a tokenizer.
-    with_answer: for training. Otherwise `length` is the prompt's and
+    with_answer: True for training. Otherwise `length` is that of the prompt and
       `answer_length` that of the true answer, 0 if there is none.
   """
 
@@ -114,10 +115,10 @@ class Split:
   """One manifest.
 
   Attributes:
-    name: short, and unlike that of any other split.
+    name: short and unique.
     path: the manifest.
-    rows: those that can be read.
-    refused: how many cannot.
+    rows: readable rows.
+    refused: number of rejected rows.
   """
 
   name: str
@@ -127,7 +128,7 @@ class Split:
 
   @functools.cached_property
   def images(self) -> dict[Path, tuple[File, File | None, tuple[int, int]]]:
-    """(image, anchors of its first row, size as seen) by the image's path."""
+    """(image, anchors of its first row, model input size) by image path."""
     found = {}
     for row in self.rows:
       for image, anchors, seen in zip(row.images, row.anchors, row.seen):
@@ -153,17 +154,17 @@ def read_splits(
   with_answers: bool = True,
   track: Track = lambda items, what: items,
 ) -> tuple[list[Split], list[Problem]]:
-  """Returns (one split per manifest, what could not be read).
+  """Returns (one split per manifest, problems of unreadable rows and files).
 
   Args:
     paths: manifests, or folders with a manifest.jsonl.
-    config: of the model that is to see the images.
-    tokenizer: for lengths in tokens; None: they are not counted.
-    with_answers: rows need an answer, which counts towards their length.
-    track: iterates over (items, what they are), to show progress.
+    config: of the model that will process the images.
+    tokenizer: for lengths in tokens; None: lengths are not computed.
+    with_answers: rows require an answer, which counts towards their length.
+    track: wraps iteration over (items, description), to show progress.
 
   Raises:
-    FileNotFoundError: a manifest is missing; all else is told as a problem.
+    FileNotFoundError: a manifest is missing; all else is returned as a problem.
   """
   manifests = [manifest_of(path) for path in paths]
   names = _names(manifests)
@@ -205,11 +206,11 @@ def read_splits(
 
 
 def manifest_of(path: str | os.PathLike) -> Path:
-  """Returns the manifest that a path names: itself, or that of a folder.
+  """Returns the manifest of a path: the path itself, or that of a folder.
 
   Raises:
-    FileNotFoundError: neither is there.
-    ValueError: a pattern that finds a part of a set of shards only.
+    FileNotFoundError: neither exists.
+    ValueError: a pattern that matches an incomplete set of shards.
   """
   path = Path(path)
   manifest = path / "manifest.jsonl" if path.is_dir() else path
@@ -222,10 +223,10 @@ def manifest_of(path: str | os.PathLike) -> Path:
 
 
 def choose(splits: Sequence[Split], count: int, seed: int) -> list[Row]:
-  """Returns rows to look at: every split and task in turn, images unlike.
+  """Returns sample rows, round-robin over splits and tasks, new images first.
 
-  The same seed gives the same rows, and fewer than `count` only if there are
-  no more.
+  The selection is deterministic in the seed. It has fewer than `count` rows
+  only if there are no more.
   """
   groups = collections.defaultdict(list)
   for split in splits:
@@ -250,13 +251,13 @@ def choose(splits: Sequence[Split], count: int, seed: int) -> list[Row]:
 
 
 def boxes_of(triplet: Triplet) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Returns the true (boxes, labels) of a row, in the row's own pixels.
+  """Returns the ground-truth (boxes, labels) of a row, in its coordinates.
 
-  Rows without "boxes", as the official ones are, tell them in the answer of a
-  detection task.
+  For rows without "boxes", such as the official ones, the boxes are parsed from
+  the answer of a detection task.
 
   Raises:
-    ValueError: that answer cannot be read.
+    ValueError: the answer cannot be parsed.
   """
   if triplet.extra.get("boxes") is not None:
     return (
@@ -273,7 +274,7 @@ def boxes_of(triplet: Triplet) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _names(manifests: Sequence[Path]) -> list[str]:
-  """The shortest ends of the paths that tell them apart."""
+  """Returns short names where unique, else the paths."""
   short = [
     p.parent.resolve().name if p.name == "manifest.jsonl" else p.stem
     for p in manifests
@@ -285,7 +286,7 @@ def _names(manifests: Sequence[Path]) -> list[str]:
 
 
 def _read_all(owned, field, read, tell, track) -> dict[Path, File]:
-  """Returns the readable files by path; the others are told, each once."""
+  """Returns the readable files by path; reports each of the others once."""
   users = collections.defaultdict(list)
   for name, triplet in owned:
     for path in getattr(triplet, field):
@@ -332,12 +333,12 @@ def _sha256(path: Path) -> str:
 def _row(
   triplet, images, anchors, config, tokenizer, with_answers
 ) -> Row | None:
-  """None where a file is bad, which has been told already."""
+  """Returns the measured row; None if a file is bad, as already reported."""
   if any(path not in images for path in triplet.images) or any(
     path and path not in anchors for path in triplet.anchors
   ):
     return None
-  # JSON can hold half a surrogate pair; tokenizers cannot, nor can a file.
+  # JSON can contain a lone surrogate; tokenizers and files cannot.
   f"{triplet.question}{triplet.answer or ''}".encode()
   if with_answers:
     check_answer(triplet.answer)
@@ -346,7 +347,7 @@ def _row(
   counts = [h * w // config.vision.cell**2 for h, w in seen]
   space = triplet.coordinate_size or files[0].size
   boxes, labels = boxes_of(triplet)
-  # Also without a tokenizer: what it refuses, training would.
+  # Also without a tokenizer: training would reject the same rows.
   question, answer = texts(triplet, files[0].size, seen[0])
   length = answer_length = None
   if tokenizer is not None:

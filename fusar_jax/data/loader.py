@@ -1,11 +1,11 @@
-"""Triplets to batches of static shape, in an order that can be resumed.
+"""Data loader: triplets to batches of static shape, resumable.
 
-Grain gives the order: a function of the seed and of the global index alone, the
-same for any number of processes, workers and restarts. Every process takes its
-slice of each global batch. Worker processes build the examples; they are padded
-here.
+Grain determines the order. It depends only on the seed and the global index, so
+it is the same for any number of processes, workers and restarts. Every process
+takes its slice of each global batch. Worker processes build the examples; this
+module pads them.
 
-A answer slots, B batch, L text length.
+A target positions, B batch, L text length.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ class Loader:
 
   Attributes:
     steps_per_epoch: batches that show every triplet at least once.
-    refused: messages of rows left out (strict=False).
+    refused: error messages of the skipped rows (strict=False).
 
-  Batches run on across the end of an epoch, so none is short; only the last one
-  of a finite loader is, and its last rows are padding.
+  Batches continue across the end of an epoch, so none is short. Only the last
+  batch of a finite loader may be short; its last rows are padding.
 
-  Iterating begins where `set_state` put it, or where the last iteration of this
-  loader stopped; after the end, at the beginning.
+  Iteration starts at the position given to `set_state`, or where the previous
+  iteration of this loader stopped. After the end it starts from the beginning.
   """
 
   def __init__(
@@ -75,39 +75,40 @@ class Loader:
     process_index: int = 0,
     process_count: int = 1,
   ):
-    """Looks at every row.
+    """Measures and checks every row.
 
     Args:
       triplets: the data set.
-      tokenizer: of the model.
+      tokenizer: the model's tokenizer.
       config: shapes of the model.
-      batch_size: B of all processes together.
-      seed: of the shuffle; each epoch has an order of its own.
-      shuffle: False keeps the order of the triplets.
-      epochs: None: for ever.
-      max_length: a longer example is an error.
-      buckets: values of L; a last one, that holds the longest row, is added.
+      batch_size: global B, over all processes.
+      seed: of the shuffle; each epoch is shuffled differently.
+      shuffle: False preserves the order of the triplets.
+      epochs: None repeats without end.
+      max_length: maximum L; a longer example is an error.
+      buckets: values of L. A last bucket that fits the longest row is added.
       answer_buckets: values of A; likewise.
-      patch_buckets: values of P; likewise. For images that are not all squashed
+      patch_buckets: values of P; likewise. For images that are not all resized
         to one size.
-      pack_length: tokens of a row that holds as many samples as fit, in place
-        of `buckets`; 0: a row to each sample. See `packing`.
-      row_multiple: the rows of a packed batch, of all processes together, are a
-        multiple of this; some may be empty.
+      pack_length: length in tokens of a packed row, which contains as many
+        samples as fit; replaces `buckets`. 0: one sample per row. See
+        `packing`.
+      row_multiple: the number of rows of a global packed batch is a multiple
+        of this; some rows may be empty.
       loss_weighting: see `pad_batch`.
-      cell_weight: see `pad_batch`; 0: visual tokens say nothing.
+      cell_weight: see `pad_batch`; 0: no auxiliary visual-token targets.
       with_answer, clip_boxes: see `fusar_jax.data.examples.build_example`.
-      anchors: what the model is shown of them, see `anchor_conditions`.
-      num_workers: processes that build examples; 0: threads of this one.
-      cache_bytes: bound of decoded pictures, all workers together.
-      pool_batches: this many batches are drawn at a time and their rows dealt
-        out by length, so that batches hold less padding; 1: as drawn.
-      strict: False leaves bad rows out and lists them in `refused`.
+      anchors: control condition of the anchors, see `anchor_conditions`.
+      num_workers: processes that build examples; 0: threads of this process.
+      cache_bytes: limit of the cache of decoded images, over all workers.
+      pool_batches: number of batches that are drawn at a time and sorted by
+        length, which reduces padding; 1: no sorting.
+      strict: False skips bad rows and lists them in `refused`.
       process_index, process_count: this process's slice of each batch.
 
     Raises:
-      ValueError: bad rows, all told together; no row left; sizes that do not
-        divide.
+      ValueError: bad rows (all reported together), no row left, or a batch size
+        that the processes do not divide.
     """
     if pack_length and cell_weight:
       raise ValueError(
@@ -145,7 +146,7 @@ class Loader:
     self._config = config
     self._loss_weighting = loss_weighting
     self._cell_weight = cell_weight
-    # The last bucket is as large as these data need, not as they might.
+    # The last bucket is the size that these data need, not the upper limit.
     self._buckets = _buckets(buckets, self._whole.length, 64)
     self._answer_buckets = _buckets(
       answer_buckets, pack_length or self._whole.answers, 32
@@ -172,7 +173,7 @@ class Loader:
     order = grain.MapDataset.range(len(good)).seed(seed)
     if shuffle:
       order = order.shuffle()
-    # "For ever" must stay countable: Grain counts batches in floating point.
+    # An endless loader needs a finite count: Grain counts batches in floats.
     forever = max(1, 2**50 // len(good))
     self._order = _dealt(
       order.repeat(epochs or forever),
@@ -206,11 +207,11 @@ class Loader:
     return [self._triplets[row].id for row in self._order[step]]
 
   def get_state(self) -> dict:
-    """Returns where the next batch begins; JSON."""
+    """Returns the position of the next batch as a JSON-serialisable dict."""
     return {"position": self._state, "data": self._settings}
 
   def set_state(self, state: dict) -> None:
-    """Continues where `get_state` was called, on the same data.
+    """Resumes from a state that `get_state` returned, on the same data.
 
     Raises:
       ValueError: the data, their order or the batch size have changed.
@@ -229,13 +230,13 @@ class Loader:
     self._iterator = None
 
   def close(self) -> None:
-    """Ends the worker processes; they also end with this process."""
+    """Stops the worker processes; they also stop when this process exits."""
     self._iterator = None
     if self._workers:
       self._workers.close()
 
   def _batch(self, rows: np.ndarray) -> tuple[Batch, list[str]]:
-    """Builds this process's part of a global batch of row numbers."""
+    """Builds this process's slice of a global batch of row numbers."""
     parts = [rows[part] for part in self._slices]
     mine = parts[self._process]
     packed = self._packed(parts)
@@ -255,7 +256,7 @@ class Loader:
     return batch, [t.id for t in triplets]
 
   def _packed(self, parts) -> list[list[list[int]]]:
-    """The samples of each row of each process, in each the same number."""
+    """Returns per process, per row, the samples; equal row counts."""
     if not self._pack_length:
       size = self._batch_size // len(parts)
       return [
@@ -271,7 +272,7 @@ class Loader:
     return [rows + [[]] * (count - len(rows)) for rows in packed]
 
   def _shape(self, parts, packed) -> Sizes:
-    """The static shape of a global batch: the same in every process."""
+    """Returns the static shape of a global batch, equal in all processes."""
     here = Sizes.covering(
       Sizes.in_one_row(self._sizes[part[i]] for i in row)
       for part, rows in zip(parts, packed, strict=True)
@@ -293,7 +294,7 @@ class Loader:
 
 
 def _windows_in(buckets, sizes) -> dict[int, int]:
-  """{bucket: windows of the images in it that have most}."""
+  """Returns {bucket: maximum number of windows of its images}."""
   return {
     bucket: max([1, *(s.windows for s in sizes if s.patches <= bucket)])
     for bucket in buckets
@@ -306,11 +307,11 @@ def _buckets(buckets, largest, multiple) -> list[int]:
 
 
 def _dealt(order, batch_size, pool_batches, seed, sizes):
-  """Cuts an order of rows into batches, rows of like length together.
+  """Splits an order of rows into batches of rows of similar length.
 
-  A step's rows follow from the seed and the step alone: the pool it belongs to
-  is drawn and sorted by length, and the pool's batches are shuffled, lest every
-  pool begin with its short ones.
+  The rows of a step depend only on the seed and the step: the step's pool is
+  drawn and sorted by length, then the pool's batches are shuffled. Without the
+  shuffle every pool would start with its short rows.
   """
   if pool_batches == 1:
     return order.batch(batch_size)
@@ -320,7 +321,7 @@ def _dealt(order, batch_size, pool_batches, seed, sizes):
     pool, turn = divmod(int(step), pool_batches)
     rows = sorted(pools[pool], key=lambda row: (sizes[row].length, row))
     count = -(-len(rows) // batch_size)
-    if count == pool_batches:  # The last pool of a finite order is in order.
+    if count == pool_batches:  # A partial last pool is not shuffled.
       turn = np.random.default_rng((seed, pool)).permutation(count)[turn]
     return np.asarray(rows[turn * batch_size : (turn + 1) * batch_size])
 

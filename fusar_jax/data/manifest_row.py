@@ -1,10 +1,10 @@
-"""Rows of manifests, in the official layout of FUSAR-GPT, and their checks.
+"""Parsing and validation of manifest rows in FUSAR-GPT's official layout.
 
 {"id", "image", "aef", "coordinate_size", "question", "answer"}, of which
-"image" and "question" are required. A row without "id" takes the number of its
-row; one without "answer" can be predicted, not trained on. "<image>", where
-other data sets mark the place of the picture, is cut from questions: pictures
-stand before the text, as in the official code.
+"image" and "question" are required. "id" defaults to the row number. A row
+without "answer" can be predicted but not trained on. "<image>", the image
+placeholder of other data sets, is removed from questions: images precede the
+text, as in the official code.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fusar_jax.data.records import File
 
-# Marks the place of the picture in other data sets' questions.
+# Image placeholder in the questions of other data sets.
 _IMAGE = "<image>"
 
 
@@ -24,18 +24,18 @@ class Triplet:
   """One row of a manifest.
 
   Attributes:
-    id: unique within its manifest; default: the number of the row.
+    id: unique within its manifest; default: the row number.
     images: files, in order of appearance.
-    anchors: per image, its AlphaEarth file, or None: unmodulated.
-    question: text of the user, "<image>" cut.
-    answer: text of the assistant; a JSON value was dumped to text. None: the
-      row has none, which is enough for prediction.
-    coordinate_size: (height, width) of the image whose pixels all boxes of the
-      row speak of; None: the original file's own pixels.
+    anchors: per image, its AlphaEarth file, or None (unmodulated).
+    question: user text, without "<image>".
+    answer: assistant text; a JSON value is serialised to text. None: the row
+      has no answer and serves prediction only.
+    coordinate_size: (height, width) of the image that defines the pixel
+      coordinates of all boxes of the row; None: the original file's size.
     task: name in `fusar_jax.tasks`, or None.
-    source: the manifest, or the shard.
-    row: 1-based: the line of JSON lines, the item of a JSON list, the row of
-      the shard.
+    source: path of the manifest or shard.
+    row: 1-based; line of a JSON Lines file, item of a JSON list, or row of the
+      shard.
     extra: all other fields of the row, such as boxes and labels.
   """
 
@@ -52,7 +52,7 @@ class Triplet:
 
   @property
   def where(self) -> str:
-    """File, row and id, as errors tell them."""
+    """File, row and id, for error messages."""
     return f'{self.source} row {self.row} (id "{self.id}")'
 
 
@@ -62,14 +62,14 @@ def parse_row(
   """Returns the triplet of a row.
 
   Args:
-    row: as in a manifest.
-    number: of the row; 1-based.
-    source: what holds it.
-    locate: returns the file that an entry of "image" or "aef" means, or raises
-      ValueError saying what the entry must be.
+    row: parsed JSON object of the manifest.
+    number: row number, 1-based.
+    source: path of the manifest or shard.
+    locate: maps an entry of "image" or "aef" to its file, or raises ValueError
+      with the expected form of the entry.
 
   Raises:
-    ValueError: what is wrong with it, in one sentence.
+    ValueError: an invalid row; the message describes the first problem.
   """
   if not isinstance(row, dict):
     raise ValueError(f"expected an object, got {type(row).__name__}")
@@ -119,7 +119,7 @@ def parse_row(
     extra={
       k: v
       for k, v in row.items()
-      # "boxes": null says as much as no "boxes".
+      # "boxes": null is equivalent to a missing "boxes".
       if k not in known and not (k in ("boxes", "labels") and v is None)
     },
   )

@@ -1,30 +1,30 @@
-"""Several samples in one row: which go together.
+"""Sequence packing: assigns several samples to one row.
 
-Samples differ in length, and a row is as long as the longest of its batch: at
-2048 tokens most of it would be padding. Packed, a row holds as many samples as
-fit. Each is a segment of its own: it attends to itself alone, its positions
-begin anew, its images are modulated by their own anchors; so the loss is what
-it is unpacked.
+Samples differ in length, and without packing every row is padded to the longest
+of its batch; at 2048 tokens most of it is padding. A packed row contains as
+many samples as fit. Each sample is a separate segment: it attends only to
+itself, its positions start from 0, and its images are modulated by their own
+anchors. The loss therefore equals the loss without packing.
 
-The samples of a step are packed among themselves, never with those of another:
-which step a sample belongs to depends on the seed alone, packed or not.
+Only samples of the same step are packed together: with or without packing, the
+step of a sample depends on the seed only.
 """
 
 from collections.abc import Sequence
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-  """Returns rows of indices, by first fit from the longest sample down.
+  """Returns rows of sample indices, by first-fit decreasing.
 
-  That needs at most 11/9 of the fewest rows possible, plus 6/9 of one (Dosa
-  2007, "The tight bound of first fit decreasing").
+  This needs at most 11/9 of the minimum number of rows plus 6/9 (Dosa 2007,
+  "The tight bound of first fit decreasing").
 
   Args:
-    lengths: tokens of each sample.
-    capacity: tokens of a row.
+    lengths: tokens per sample.
+    capacity: tokens per row.
 
   Raises:
-    ValueError: a sample longer than a row.
+    ValueError: a sample is longer than a row.
 
   Example:
     >>> pack([300, 900, 700, 100], 1000)

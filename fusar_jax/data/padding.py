@@ -1,9 +1,9 @@
-"""Examples to one batch: arrays of static shape, filled up with padding.
+"""Collation: examples to one padded batch of static shape.
 
-A row holds one example, or several that are packed: segments of their own.
+A row contains one example, or several packed ones with separate segment ids.
 
-A answer slots, B batch, I images in a sample, L text length, M merged tokens,
-P patches, S anchors, W windows.
+A target positions, B batch, I images in a sample, L text length, M merged
+tokens, P patches, S anchors, W windows.
 """
 
 import dataclasses
@@ -41,15 +41,16 @@ def pad_batch(
     examples: samples.
     config: shapes of the model.
     rows: the samples of each of B rows, see `fusar_jax.data.packing`; a row may
-      be empty. None: each has a row of its own.
+      be empty. None: one sample per row.
     length, images, patches, windows, anchors, answers: L, I, P, W, S and A.
-    loss_weighting: "example": each example's answer weighs 1 in all (its mean
-      loss, as the reference); "token": each answer token weighs 1.
-    cell_weight: what the visual tokens say weighs this many times the answer.
+    loss_weighting: "example": the weights of each answer sum to 1 (mean loss
+      per example, as the reference); "token": each answer token weighs 1.
+    cell_weight: total weight of the auxiliary visual-token targets, relative to
+      the answer.
 
   Raises:
-    ValueError: an example that does not fit, an unknown weighting, or visual
-      tokens that are asked in a row of several samples.
+    ValueError: an example that does not fit, an unknown weighting, or auxiliary
+      targets in a row of several samples.
   """
   if loss_weighting not in LOSS_WEIGHTINGS:
     raise ValueError(
@@ -102,7 +103,7 @@ def pad_batch(
 
 @dataclasses.dataclass(frozen=True)
 class _At:
-  """Where the next sample of a row begins."""
+  """Offsets at which the next sample of a row starts."""
 
   row: int
   segment: int = 1
@@ -121,7 +122,7 @@ class _At:
 
 
 def empty_batch(rows: int, sizes: Sizes, config: FusarConfig) -> Batch:
-  """A batch of padding alone."""
+  """Returns a batch that contains only padding."""
   i, p = sizes.images, sizes.patches
   merged = p // config.vision.merge**2
 
@@ -184,7 +185,7 @@ def _fill(batch, at, example, config, loss_weighting) -> None:
 
 
 def _fill_cells(batch, row, example, config, cell_weight) -> None:
-  """What visual tokens say stands behind the words; its index, behind L."""
+  """Appends auxiliary targets after the answer; their indices start at L."""
   begin = int(example.answer_mask.sum())
   here = slice(begin, begin + len(example.cells))
   total = batch.answer_weight[row].sum() * cell_weight
@@ -201,8 +202,10 @@ def _fill_cells(batch, row, example, config, cell_weight) -> None:
 
 
 def _in_padded_images(example, image, merged, merge) -> np.ndarray:
-  """int32[L]: ranks among the sample's visual tokens, made indices into I * M,
-  the sample's first image being the row's number `image`."""
+  """Returns int32[L], visual token ranks as indices into I * M of the row.
+
+  The sample's first image is image number `image` of the row.
+  """
   index = example.visual_index
   counts = [hp * wp // merge**2 for hp, wp in example.grids]
   slots = np.concatenate(

@@ -1,8 +1,8 @@
-"""M-RoPE positions: where a token stands in time, row and column.
+"""M-RoPE positions: time, row and column of each token.
 
-Text advances all three axes together. An image spans its merged grid: all of
-its tokens share one time, rows and columns count from there, and the text after
-it continues beyond the largest position used.
+Text tokens advance all three axes together. The tokens of an image share one
+time position; their rows and columns count from it over the merged-token grid.
+Text after an image continues after the largest position used.
 
 Reference: `get_rope_index` of transformers' Qwen2.5-VL, for still images.
 
@@ -27,13 +27,13 @@ def mrope_positions(
   Args:
     input_ids: int[L], unpadded; one image token per visual token.
     grids: (hp, wp) patches of each image, in order of appearance.
-    tokens: ids that mark images.
-    merge: side of a merged cell, in patches.
+    tokens: special token ids.
+    merge: side of a merged token, in patches.
 
   Raises:
     ValueError: image tokens that do not match the images.
 
-  Example: two words, an image of 2 x 3 merged tokens, one word:
+  Example: two text tokens, an image of 2 x 3 merged tokens, one text token:
     time    0 1 | 2 2 2 2 2 2 | 5
     row     0 1 | 2 2 2 3 3 3 | 5
     column  0 1 | 2 3 4 2 3 4 | 5
@@ -63,9 +63,9 @@ def check_image_tokens(
   tokens: SpecialTokens,
   merge: int = 2,
 ) -> None:
-  """Raises ValueError unless each image has its run of image tokens.
+  """Raises ValueError unless each image has a contiguous run of image tokens.
 
-  Two images may touch without a token between them, as the reference allows.
+  As in the reference, two images may follow each other without a separator.
   """
   input_ids = np.asarray(input_ids)
   counts = [(hp // merge) * (wp // merge) for hp, wp in grids]

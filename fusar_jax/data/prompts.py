@@ -1,4 +1,4 @@
-"""The chat template of Qwen2.5-VL, written out, and which tokens are learned.
+"""Chat template of Qwen2.5-VL and the mask of supervised tokens.
 
     <|im_start|>system
     You are a helpful assistant.<|im_end|>
@@ -8,8 +8,8 @@
     ANSWER<|im_end|>
 
 An image has one <|image_pad|> per visual token. The answer and the <|im_end|>
-after it are supervised; the sequence ends there (the template's line feed after
-the last turn is not part of it, as in the official code).
+after it are supervised; the sequence ends there. As in the official code, it
+omits the template's line feed after the last turn.
 
 L text length.
 """
@@ -22,11 +22,11 @@ SYSTEM = "You are a helpful assistant."
 
 
 def chat(question: str, images: Sequence[int] = (1,)) -> str:
-  """Returns the prompt's text, ready for the answer.
+  """Returns the prompt text up to the start of the answer.
 
   Args:
-    question: text of the user.
-    images: image tokens of each image; 1 gives the template as published.
+    question: user text.
+    images: number of image tokens per image; 1 gives the published template.
 
   Example:
     >>> chat("Ships?", [2]).splitlines()[3]
@@ -50,11 +50,14 @@ def encode_prompt(
 
   Args:
     tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
-    question: text of the user.
-    visual_tokens: number of visual tokens (M) of each image.
+    question: user text.
+    visual_tokens: number of visual tokens (M) per image.
+
+  Raises:
+    ValueError: the question contains image tokens.
   """
-  # Encoded with one token per image, then spread: the same ids, and the text to
-  # tokenise stays short.
+  # Encoded with one token per image, then expanded: the ids are the same, and
+  # the text to tokenise is short.
   ids = tokenizer.encode(chat(question, [1] * len(visual_tokens)))
   image = tokenizer.special_tokens().image
   found = ids.count(image)
@@ -75,12 +78,12 @@ def encode_prompt(
 def encode_example(
   tokenizer, question: str, answer: str, visual_tokens: Sequence[int]
 ) -> tuple[list[int], np.ndarray]:
-  """Returns (ids, bool[L]), the mask True on the answer and its end.
+  """Returns (ids, bool[L]); the mask is True on the answer and its <|im_end|>.
 
-  The answer is tokenised on its own, so that its ids do not depend on the
-  prompt before it: what is learned is what generation will produce.
+  The answer is tokenised separately, so its ids do not depend on the prompt and
+  match those that generation produces.
 
-  Example (one image of 2 tokens, words instead of ids):
+  Example (one image of 2 tokens, text instead of ids):
     ... user \\n <start> <image> <image> <end> How many? <|im_end|> \\n
     <|im_start|> assistant \\n 3 <|im_end|>
                                1     1       <- mask

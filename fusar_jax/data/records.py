@@ -1,13 +1,13 @@
-"""Files that lie inside a larger one, read where they are.
+"""ArrayRecord shards of triplets: random access to files inside an archive.
 
-A data set of a million small files is slow on network storage; packed into a
-few ArrayRecord shards it is not. A `PackedFile` stands in a Triplet where a
-`pathlib.Path` would, and is opened like one: nothing is unpacked to disk.
+A data set of a million small files is slow on network storage; a few
+ArrayRecord shards are not. A `PackedFile` replaces a `pathlib.Path` in a
+Triplet and opens like one, without unpacking to disk.
 
-A shard of triplets: record 0 is its table of contents, JSON {"format", "shard",
-"shards", "rows", "files"}; record i > 0 holds, byte for byte, the file that
-stands i-th under "files". So rows are read without touching an image, and rows
-that share one share its record.
+In a shard of triplets, record 0 is the table of contents, JSON {"format",
+"shard", "shards", "rows", "files"}. Record i > 0 contains the bytes of the i-th
+entry of "files". Rows can be read without reading images, and rows with the
+same image share its record.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ _PLACE = re.compile(r"-(\d{5,})-of-(\d{5,})\.array_record$")
 
 
 class Archive(Protocol):
-  """What holds files; small and picklable, it travels with every row."""
+  """Container of files; small and picklable, because every row refers to it."""
 
   def read(self, key: Any) -> bytes:
     """Returns the content of one file."""
@@ -39,16 +39,16 @@ class Archive(Protocol):
 class PackedFile:
   """One file inside an archive.
 
-  Two are equal if name and content are: an archive may hold a file several
-  times, and it need not be decoded as often.
+  Two are equal if their name and content are: an archive may contain a file
+  several times, and caches decode it once.
 
   Attributes:
-    archive: where it lies; its text begins the name that errors tell.
-    key: its place there.
-    name: what it was called before.
-    size: known without reading it: (height, width) of an image in pixels, (S,)
-      of anchors.
-    sha256: of the bytes that were packed.
+    archive: the container; error messages start with its string.
+    key: key of the file in the archive.
+    name: original file name.
+    size: (height, width) of an image in pixels, (S,) of anchors; known without
+      reading the file.
+    sha256: of the packed bytes.
   """
 
   archive: Archive = dataclasses.field(compare=False)
@@ -61,21 +61,21 @@ class PackedFile:
   def listed(
     cls, archive: Archive, key: Any, entry: Mapping[str, Any]
   ) -> "PackedFile":
-    """Returns the file that {"name", "size", "sha256"} of a table tells of."""
+    """Returns the file of a table entry {"name", "size", "sha256"}."""
     size = tuple(entry["size"])
     return cls(archive, key, entry["name"], size, entry["sha256"])
 
   @property
   def suffix(self) -> str:
-    """As of a path: ".npz"."""
+    """File name extension, as of a path: ".npz"."""
     return PurePosixPath(self.name).suffix
 
   def is_file(self) -> bool:
-    """True: the archive's table of contents told of it."""
+    """Returns True: the archive's table of contents lists the file."""
     return True
 
   def open(self, mode: str = "rb") -> io.BytesIO:
-    """Returns the content, as an open file."""
+    """Returns the content as a binary file object."""
     if mode != "rb":
       raise ValueError(f'{self}: opened with mode {mode!r}; only "rb" is read.')
     return io.BytesIO(self.read_bytes())
@@ -84,12 +84,12 @@ class PackedFile:
     """Returns the content.
 
     Raises:
-      ValueError: the archive is damaged there, or has changed.
+      ValueError: the archive is corrupt or has changed.
     """
     return self.archive.read(self.key)
 
   def as_posix(self) -> str:
-    """Returns archive and name, for people; it cannot be opened again."""
+    """Returns archive and name for display; not a path that can be opened."""
     return str(self)
 
   def __str__(self) -> str:
@@ -101,12 +101,12 @@ File = Path | PackedFile
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """One ArrayRecord file, in the state in which its table was read.
+  """One ArrayRecord file, identified by path and modification time.
 
   Attributes:
     path: of the file.
-    modified: its time of modification, nanoseconds: a shard that is written
-      anew during a run must not mix old rows with new images.
+    modified: modification time in nanoseconds. It detects a shard that is
+      rewritten during a run, which would mix old rows with new images.
   """
 
   path: Path
@@ -116,8 +116,8 @@ class Shard:
     """Returns a record.
 
     Raises:
-      FileNotFoundError: the shard is gone.
-      ValueError: it is damaged there, or has changed.
+      FileNotFoundError: the shard no longer exists.
+      ValueError: the record is corrupt, or the shard has changed.
     """
     return _reader(self).read(key)
 
@@ -130,10 +130,10 @@ class Table:
   """Contents of an archive of triplets.
 
   Attributes:
-    rows: of the manifest; "image" and "aef" hold numbers of files.
-    files: by number; in a shard, that of their record.
-    content: all of this as the archive has it, the sha256 of every file
-      included: two archives that agree in it agree in everything.
+    rows: of the manifest; "image" and "aef" contain file numbers.
+    files: by number, which in a shard is the record number.
+    content: the serialised table, including the sha256 of every file. Archives
+      with equal tables have equal content.
   """
 
   rows: Sequence[Mapping]
@@ -142,12 +142,12 @@ class Table:
 
 
 def read_table(path: str | os.PathLike) -> Table:
-  """Returns what a shard of triplets holds; no image is read.
+  """Returns the table of contents of a shard; reads no images.
 
   Raises:
     FileNotFoundError: no such shard.
-    ValueError: not an ArrayRecord file, cut off, damaged, or of other things
-      than triplets.
+    ValueError: not an ArrayRecord file, truncated, corrupt, or not a shard of
+      triplets.
   """
   shard = _shard(Path(path))
   content = shard.read(0)
@@ -169,9 +169,9 @@ def read_table(path: str | os.PathLike) -> Table:
 
 
 def check_complete(shards: Sequence[Path], pattern: str) -> None:
-  """Raises ValueError if a pattern finds a part of a set of shards only.
+  """Raises ValueError if a pattern matches an incomplete set of shards.
 
-  Names that do not end in -IIIII-of-NNNNN are taken as they come.
+  Names that do not end in -IIIII-of-NNNNN are not checked.
   """
   places = {}
   for shard in shards:
@@ -207,7 +207,7 @@ def _parse(shard, record) -> dict:
     ) from None
 
 
-# Open files are a scarce good, and a shard is opened again in no time.
+# Bounded, because open files are limited and reopening a shard is fast.
 @functools.lru_cache(maxsize=128)
 def _reader(shard: Shard) -> "_Reader":
   return _Reader(shard)
@@ -224,7 +224,7 @@ class _Reader:
     self._shard = shard
     self._lock = threading.Lock()
     try:
-      # Records are asked for one at a time, in any order.
+      # Records are read one at a time, in random order.
       self._file = ArrayRecordReader(
         str(shard.path),
         options="readahead_buffer_size:0",
@@ -233,7 +233,7 @@ class _Reader:
       self.count = self._file.num_records()
     except (RuntimeError, ValueError) as error:
       raise ValueError(f"{shard}: not an ArrayRecord file: {error}") from None
-    # A file that is cut off opens without a word, and holds nothing.
+    # A truncated file opens without an error and has no records.
     if not self._file.ok() or not self.count:
       raise ValueError(f"{shard}: not an ArrayRecord file, or cut off.")
 

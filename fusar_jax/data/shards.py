@@ -1,13 +1,13 @@
-"""A manifest and its files, packed into a few ArrayRecord shards.
+"""Packs a manifest and its files into ArrayRecord shards.
 
-`python -m fusar_jax.data.shards --manifest M --out DIR --shards N` writes DIR
-whole or not at all; --config.data.train='DIR/*.array_record' reads it, and so
-does every other place that takes a manifest. Rows keep their order, files their
-bytes: the same seed gives the same batches as the folder did.
+`python -m fusar_jax.data.shards --manifest M --out DIR --shards N` writes
+DIR atomically. --config.data.train='DIR/*.array_record' reads it, and so does
+every option that accepts a manifest. The order of rows and the bytes of files
+are preserved: the same seed gives the same batches as the folder.
 
-Each shard stands alone (its layout: `fusar_jax.data.records`). The same input
-gives the same bytes. DIR/dataset.json is the manifest's, with the sha256 of the
-shards added.
+Each shard is self-contained (layout: `fusar_jax.data.records`), and the output
+is deterministic. DIR/dataset.json is that of the manifest plus the sha256 of
+the shards.
 """
 
 import argparse
@@ -32,17 +32,17 @@ from fusar_jax.data.triplets import (
 )
 from fusar_jax.geo.anchors import count_anchors
 
-# One record a group: any of them is read alone. Pictures are compressed already
-# and compressors change with their version, so bytes are kept as they are.
+# One record per group, for random access. Uncompressed: images are compressed
+# already, and the output of a compressor depends on its version.
 _OPTIONS = "group_size:1,uncompressed"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """What a table of contents tells of one file.
+  """Entry of one file in a table of contents.
 
   Attributes:
-    name: as its manifest calls it.
+    name: as in its manifest.
     size: (height, width) of an image in pixels, (S,) of anchors.
     sha256: of its bytes.
   """
@@ -58,17 +58,17 @@ def write_shards(
   """Writes OUT/triplets-IIIII-of-NNNNN.array_record and OUT/dataset.json.
 
   Args:
-    manifest: one, or several with commas between; shards may be sharded anew.
-    out: folder to make; absent or empty.
-    shards: their number; rows are dealt out evenly, in their order.
+    manifest: one, or several separated by commas; may be shards themselves.
+    out: output folder; absent or empty.
+    shards: number of shards; rows are split evenly, in order.
 
   Returns:
-    The shards, in their order.
+    The shards, in order.
 
   Raises:
-    FileExistsError: `out` holds something.
+    FileExistsError: `out` is not empty.
     FileNotFoundError, ValueError: more shards than rows, or bad rows or files;
-      all of them are told, and nothing is written.
+      all are reported together, and nothing is written.
   """
   triplets = read_manifests(manifest)
   if not 1 <= shards <= len(triplets):
@@ -102,10 +102,10 @@ def write_shards(
 
 
 def survey_files(triplets: Iterable[Triplet]) -> dict[File, Entry]:
-  """Returns what is to be told of each file, images before anchors by row.
+  """Returns the table entry of each file, per row images before anchors.
 
   Raises:
-    ValueError: files that are missing or bad, all told together.
+    ValueError: missing or bad files, reported together.
   """
   entries, problems = {}, []
   for triplet in triplets:
@@ -124,7 +124,7 @@ def survey_files(triplets: Iterable[Triplet]) -> dict[File, Entry]:
 
 
 def row_of(triplet: Triplet) -> dict:
-  """Returns the row of a manifest, but without its "image" and "aef"."""
+  """Returns the manifest row without "image" and "aef"."""
   return {
     **triplet.extra,
     "id": triplet.id,
@@ -136,9 +136,9 @@ def row_of(triplet: Triplet) -> dict:
 
 
 def describe_sources(triplets: Iterable[Triplet]) -> dict:
-  """Returns the dataset.json beside the triplets' manifest.
+  """Returns the dataset.json in the folder of the triplets' manifest.
 
-  Several manifests give {"sources": [one each]}; none that has any, {}.
+  Several give {"sources": [one each]}; none gives {}.
   """
   folders = dict.fromkeys(triplet.source.parent for triplet in triplets)
   found = [
@@ -190,7 +190,7 @@ def _name(file: File, triplet: Triplet) -> str:
     return file.name
   folder = triplet.source.parent
   below = file.relative_to(folder) if file.is_relative_to(folder) else file
-  # Where a file lay outside of its data set is nobody else's business.
+  # Local paths outside the data set are not published.
   outside = below.is_absolute() or ".." in below.parts
   return file.name if outside else below.as_posix()
 

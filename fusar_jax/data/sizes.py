@@ -1,8 +1,8 @@
-"""Sizes of a sample, and the static shape that a batch of them is padded to.
+"""Sizes of a sample, and the static shape to which a batch is padded.
 
-An accelerator compiles once per shape. Lengths that vary from row to row (text,
-answers) go up to the smallest of a few buckets; those that hardly vary
-(patches, anchors) to the largest of the data set.
+Accelerator programs are compiled once per shape. Lengths that vary from row to
+row (text, answers) are padded to the smallest fitting bucket. Lengths that
+hardly vary (patches, anchors) are padded to the maximum of the data set.
 """
 
 import dataclasses
@@ -58,13 +58,13 @@ class Sizes:
 
   @classmethod
   def covering(cls, sizes: Iterable["Sizes"]) -> "Sizes":
-    """The smallest shape that holds each of them; at least 1 of everything."""
+    """Returns the elementwise maximum; every size is at least 1."""
     columns = zip(*(dataclasses.astuple(s) for s in sizes), strict=True)
     return cls(*(max(1, *column) for column in columns))
 
   @classmethod
   def in_one_row(cls, sizes: Iterable["Sizes"]) -> "Sizes":
-    """What samples need together that are packed in one row."""
+    """Returns the sizes of a row into which the samples are packed."""
     sizes = tuple(sizes)
     whole = cls.covering(sizes)
     return dataclasses.replace(
@@ -77,10 +77,10 @@ class Sizes:
 
 
 def bucket(size: int, buckets: Sequence[int], name: str) -> int:
-  """Returns the smallest bucket that holds `size`.
+  """Returns the smallest bucket >= `size`.
 
   Raises:
-    ValueError: it is larger than the largest bucket.
+    ValueError: `size` is larger than the largest bucket.
   """
   fitting = [b for b in buckets if b >= size]
   if not fitting:
@@ -91,5 +91,5 @@ def bucket(size: int, buckets: Sequence[int], name: str) -> int:
 
 
 def round_up(size: int, multiple: int) -> int:
-  """Returns the smallest positive multiple that holds `size`."""
+  """Returns the smallest positive multiple of `multiple` >= `size`."""
   return max(1, -(-size // multiple)) * multiple

@@ -1,9 +1,9 @@
-"""A look at every row before the first step: is it there, how large will it be?
+"""Validates and measures every row before the first training step.
 
-Cheap: headers of images and anchors, and the tokeniser; no pixel is decoded. It
-tells all bad rows at once, at the start rather than on the third day, and gives
-each batch its static shape without building an example, so that all processes
-of a pod agree on it.
+This is cheap: it reads the headers of images and anchors and runs the
+tokenizer, but decodes no pixels. All bad rows are reported together at startup.
+The sizes determine the static shape of each batch without building an example,
+so all processes of a pod agree on it.
 """
 
 import functools
@@ -22,8 +22,8 @@ from fusar_jax.geo.anchors import count_anchors
 def survey(
   triplets: Sequence[Triplet], recipe: Recipe
 ) -> tuple[list[Sizes | None], list[str]]:
-  """Returns (sizes per row, None where it is bad; one message per bad row)."""
-  # Tasks share images, and images share nothing else that is worth keeping.
+  """Returns (sizes per row, None for a bad row; one message per bad row)."""
+  # Several tasks share an image, so headers are cached.
   image_size = functools.lru_cache(maxsize=100_000)(_image_size)
   anchor_count = functools.lru_cache(maxsize=100_000)(_anchor_count)
   sizes, refused = [], []
@@ -37,7 +37,7 @@ def survey(
 
 
 def _image_size(file: File) -> tuple[int, int]:
-  # An archive tells sizes in its table: nothing else of it is read here.
+  # The table of an archive lists sizes; nothing else is read here.
   return file.size if isinstance(file, PackedFile) else vision.image_size(file)
 
 

@@ -1,8 +1,8 @@
-"""Text to ids and back: Hugging Face BPE and SentencePiece, one interface.
+"""Tokenizers: Hugging Face BPE and SentencePiece behind one interface.
 
-`tokenizer.json` is what Qwen2.5-VL ships (byte-level BPE with added tokens).
-SentencePiece serves the tiny stand-in, whose vocabulary is trained in seconds
-and whose special pieces keep fixed ids from 0 on.
+Qwen2.5-VL ships a `tokenizer.json` (byte-level BPE with added tokens). The tiny
+model uses SentencePiece: its vocabulary trains in seconds, and its special
+pieces have fixed ids from 0.
 """
 
 import abc
@@ -29,31 +29,31 @@ SPECIAL_PIECES = (
   "<|vision_end|>",
   "<|image_pad|>",
 )
-# Those that a text may set; <unk> is no mark.
+# Special tokens that are recognised in text; <unk> is not.
 TEXT_MARKS = tuple(piece for piece in SPECIAL_PIECES if piece != "<unk>")
 _SENTENCEPIECE_FILE = "tokenizer.model"
 _HUGGING_FACE_FILE = "tokenizer.json"
 
 
 class Tokenizer(abc.ABC):
-  """Text to ids and back. Special tokens written in a text are recognised."""
+  """Interface of tokenizers; special tokens in the text are recognised."""
 
   vocab_size: int
 
   @abc.abstractmethod
   def encode(self, text: str) -> list[int]:
-    """Returns the ids of a text; nothing is added before or after."""
+    """Returns the ids of a text; adds no tokens before or after."""
 
   @abc.abstractmethod
   def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-    """Returns the text of ids; ids beyond the vocabulary give no text."""
+    """Returns the text of ids; ignores ids outside the vocabulary."""
 
   @abc.abstractmethod
   def _find(self, token: str) -> int | None: ...
 
   @abc.abstractmethod
   def save(self, folder: str | os.PathLike) -> Path:
-    """Writes the tokenizer's one file into a folder; returns its path."""
+    """Writes the tokenizer file into a folder and returns its path."""
 
   def id(self, token: str) -> int:
     """Returns the id of a token.
@@ -67,10 +67,11 @@ class Tokenizer(abc.ABC):
     return found
 
   def special_tokens(self) -> SpecialTokens:
-    """Returns the ids that the model must know.
+    """Returns the ids of the special tokens that the model uses.
 
     Raises:
-      ValueError: one of them is missing: no tokenizer of Qwen2.5-VL's kind.
+      ValueError: one is missing; the tokenizer is not compatible with
+        Qwen2.5-VL.
     """
     return self._special
 
@@ -86,7 +87,7 @@ class Tokenizer(abc.ABC):
 
 
 class HuggingFaceTokenizer(Tokenizer):
-  """A `tokenizer.json`."""
+  """Hugging Face tokenizer from a `tokenizer.json`."""
 
   def __init__(self, path: Path):
     self._path = path
@@ -94,7 +95,7 @@ class HuggingFaceTokenizer(Tokenizer):
       self._inner = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # The library raises bare Exception.
       raise ValueError(f"{path}: not a tokenizer.json: {error}") from None
-    # Templates and padding are ours to decide, whatever the file says.
+    # Padding and truncation settings of the file are ignored.
     self._inner.no_padding()
     self._inner.no_truncation()
     self.vocab_size = 1 + max(self._inner.get_vocab().values())
@@ -120,7 +121,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 class SentencePieceTokenizer(Tokenizer):
-  """A SentencePiece `.model` whose first pieces are `SPECIAL_PIECES`."""
+  """SentencePiece `.model` whose first pieces are `SPECIAL_PIECES`."""
 
   def __init__(self, path: Path):
     self._path = path
@@ -182,7 +183,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
-  """Returns the tokenizer of a file, or of a folder that holds one.
+  """Loads a tokenizer from a file, or from a folder that contains one.
 
   Args:
     path: a `tokenizer.json`, a SentencePiece `.model`, or a folder with
@@ -190,7 +191,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
 
   Raises:
     FileNotFoundError: no such file, or none in the folder.
-    ValueError: a file of neither kind, or a damaged one.
+    ValueError: an unsupported or corrupt file.
   """
   path = Path(path)
   if path.is_dir():
@@ -219,23 +220,24 @@ def train_sentencepiece(
   *,
   numbers: int = 0,
 ) -> SentencePieceTokenizer:
-  """Trains a small vocabulary, writes it, returns it.
+  """Trains a small vocabulary, writes its file and returns the tokenizer.
 
-  Byte fallback makes every text encodable, and text comes back unchanged (no
-  normalisation, spaces kept). Pieces may span words, so that what every prompt
-  repeats costs few tokens. The same sentences give the same file.
+  Byte fallback makes every text encodable. Encoding is lossless: no
+  normalisation, spaces preserved. Pieces may span words, so phrases repeated in
+  every prompt need few tokens. Training is deterministic: the same sentences
+  give the same file.
 
   Args:
     sentences: texts, in any order; each is one training sentence.
     path: file to write, ending in .model.
-    vocab_size: most pieces; fewer where the texts do not hold as many.
-    numbers: whole numbers below this are one piece each: with the sides of a
-      small image, a coordinate is one token instead of three digits.
+    vocab_size: maximum number of pieces; short texts give fewer.
+    numbers: integers below this are single pieces. With the side of a small
+      image, a coordinate is one token instead of three digits.
   """
   path = Path(path)
   if path.suffix != ".model":
     raise ValueError(f"a SentencePiece file ends in .model, not {path.name!r}.")
-  # The trainer takes one line a sentence; empty ones stop it.
+  # The trainer takes one line per sentence and stops at an empty one.
   lines = [part for s in sentences for part in s.split("\n") if part.strip()]
   if not lines:
     raise ValueError("no sentences to train a tokenizer on.")

@@ -1,17 +1,17 @@
-"""A SentencePiece model as a `tokenizer.json`, with the same ids both ways.
+"""Conversion of a SentencePiece model to `tokenizer.json` with identical ids.
 
-transformers, vLLM and the `tokenizers` library read only the latter. Both are
-BPE, but they state it differently: SentencePiece merges the neighbours whose
-concatenation is the best-scored piece, `tokenizers` follows a list of pairs.
-The list written here holds every pair of pieces that makes a piece, in order
-of the piece's score, so both merge the same neighbours first.
+transformers, vLLM and the `tokenizers` library read only `tokenizer.json`. Both
+formats are BPE with different representations: SentencePiece merges the
+neighbours whose concatenation has the best score, `tokenizers` follows a list
+of pairs. The generated list contains every pair of pieces that forms a piece,
+ordered by the piece's score, so both merge the same neighbours first.
 
-User-defined pieces (whole numbers, see `train_sentencepiece`) are found before
-any merge, the longest first: they become added tokens, which are found alike.
+User-defined pieces (integers, see `train_sentencepiece`) are matched before any
+merge, longest first. They become added tokens, which are matched the same way.
 
-Decoding differs in one case: where ids break off inside a character of several
-bytes, SentencePiece replaces the bytes left over, `tokenizers` all bytes of
-that run. Ids of a text never do that.
+Decoding differs in one case: for ids that end inside a multi-byte character,
+SentencePiece replaces the remaining bytes, `tokenizers` all bytes of that run.
+Ids of an encoded text never end so.
 """
 
 import json
@@ -33,15 +33,15 @@ _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
 def convert_sentencepiece(path: Path, marks: Sequence[str]) -> Tokenizer:
-  """Returns the `tokenizers.Tokenizer` that equals a SentencePiece model.
+  """Returns a `tokenizers.Tokenizer` equivalent to a SentencePiece model.
 
   Args:
     path: a `.model`.
-    marks: control pieces that are recognised in a text, as special tokens.
+    marks: control pieces that are recognised in text, as special tokens.
 
   Raises:
-    ValueError: a model that is not BPE with byte fallback and unchanged text;
-      everything that differs is listed.
+    ValueError: the model is not BPE with byte fallback and identity
+      normalisation; the message lists all differences.
   """
   proto = sentencepiece_model_pb2.ModelProto()
   proto.ParseFromString(path.read_bytes())
@@ -60,7 +60,7 @@ def convert_sentencepiece(path: Path, marks: Sequence[str]) -> Tokenizer:
   inner.normalizer = normalizers.Replace(" ", _SPACE)
   inner.decoder = decoders.Sequence(
     [
-      # Never a special token here: the text "<unk>" must stay a text.
+      # Not a special token: "<unk>" in a text must remain text.
       decoders.Replace(unknown, ""),
       decoders.Replace(_SPACE, " "),
       decoders.ByteFallback(),
@@ -105,7 +105,7 @@ def _check(path: Path, proto) -> None:
 
 
 def _merges(proto) -> list[tuple[str, str]]:
-  """Every pair of normal pieces that makes a normal piece, best score first."""
+  """Returns the pairs of normal pieces that form one, best score first."""
   scores = {
     piece.piece: piece.score
     for piece in proto.pieces

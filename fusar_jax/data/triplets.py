@@ -1,14 +1,14 @@
-"""Triplets: an image, what the ground below it is like, and words.
+"""Manifests of triplets: image, AlphaEarth anchors, question and answer.
 
-A manifest is a JSON list or JSON lines, one row per triplet, in the official
-layout of FUSAR-GPT: {"id", "image", "aef", "coordinate_size", "question",
-"answer"}; paths are relative to the manifest. "image" and "aef" may be lists
-(several images), "aef" may be absent (an unmodulated image), "answer" may be
-any JSON value, and is needed in training only (`require_answers`); see
-`fusar_jax.data.manifest_row`. Our importers add "task", "boxes" and "labels".
+A manifest is a JSON list or a JSON Lines file with one row per triplet, in the
+official layout of FUSAR-GPT: {"id", "image", "aef", "coordinate_size",
+"question", "answer"}. Paths are relative to the manifest. "image" and "aef" may
+be lists (several images). Without "aef" the image is unmodulated. "answer" may
+be any JSON value and is required in training only (`require_answers`). See
+`fusar_jax.data.manifest_row`. The importers add "task", "boxes" and "labels".
 
-Wherever a manifest is named, ArrayRecord shards may be, by a pattern such as
-FOLDER/*.array_record, and a split of a TFDS data set, as FOLDER/train; see
+A manifest path may also be a pattern of ArrayRecord shards, such as
+FOLDER/*.array_record, or a split of a TFDS data set, such as FOLDER/train; see
 `fusar_jax.data.shards` and `fusar_jax.data.tfds_fusar`.
 """
 
@@ -24,7 +24,7 @@ from fusar_jax.data.records import File
 from fusar_jax.data.tfds_fusar import reading
 from fusar_jax.geo.whole_file import write_whole
 
-# Errors of one manifest are told together, but not a million of them.
+# Limit of the errors that one exception lists.
 _MAX_TOLD = 20
 
 
@@ -32,11 +32,11 @@ def read_manifest(path: str | os.PathLike) -> list[Triplet]:
   """Returns the triplets of a manifest, in its order.
 
   Args:
-    path: JSON, JSON lines, shards (one or a pattern), or a split of TFDS.
+    path: JSON, JSON Lines, shards (one or a pattern), or a split of TFDS.
 
   Raises:
     FileNotFoundError: no such manifest.
-    ValueError: nothing in it, or bad rows; all of them are told, by row.
+    ValueError: an empty manifest, or bad rows, reported together by row.
   """
   triplets, refused = read_manifest_leniently(path)
   raise_together(refused, f"{path}: refused")
@@ -44,11 +44,11 @@ def read_manifest(path: str | os.PathLike) -> list[Triplet]:
 
 
 def read_manifests(paths: str) -> list[Triplet]:
-  """Returns the triplets of one manifest, or of several with commas between.
+  """Returns the triplets of one or several comma-separated manifests.
 
   Raises:
     FileNotFoundError: a manifest is missing.
-    ValueError: bad rows, or an id that two manifests use.
+    ValueError: bad rows, or an id that occurs in two manifests.
   """
   triplets, owners, twice = [], {}, []
   for path in split_paths(paths):
@@ -66,10 +66,10 @@ def read_manifests(paths: str) -> list[Triplet]:
 
 
 def require_answers(triplets: Iterable[Triplet]) -> None:
-  """Checks that every row has an answer, as training and scores need it.
+  """Checks that every row has an answer, as training and scoring require.
 
   Raises:
-    ValueError: rows without one, collected.
+    ValueError: rows without an answer, reported together.
   """
   raise_together(
     [row.where for row in triplets if row.answer is None],
@@ -83,12 +83,12 @@ def split_paths(paths: str) -> list[str]:
 
 
 def manifest_files(path: str | os.PathLike) -> list[Path]:
-  """Returns what holds the rows of `read_manifest(path)`, in their order.
+  """Returns the files that `read_manifest(path)` reads, in order.
 
-  That is the path itself, or the shards that a pattern finds.
+  These are the path itself, or the shards that match a pattern.
 
   Raises:
-    ValueError: a pattern finds a part of a set of shards only.
+    ValueError: the pattern matches an incomplete set of shards.
   """
   path = Path(path)
   if not glob.has_magic(str(path)) or path.exists():
@@ -99,15 +99,15 @@ def manifest_files(path: str | os.PathLike) -> list[Path]:
 
 
 def is_readable(path: Path) -> bool:
-  """Tells whether one of `manifest_files` is there."""
+  """Returns whether a path of `manifest_files` exists."""
   return path.is_file() or reading.is_split(path)
 
 
 def manifest_bytes(path: Path) -> bytes:
-  """Returns what one of `manifest_files` says, byte for byte.
+  """Returns the content of a path of `manifest_files`.
 
-  Of an archive, that is its table of contents, which holds the hash of every
-  image: nothing else of it is read.
+  For an archive this is only its table of contents, which includes the hash of
+  every image.
   """
   table = _table(path)
   return path.read_bytes() if table is None else table.content
@@ -116,11 +116,11 @@ def manifest_bytes(path: Path) -> bytes:
 def read_manifest_leniently(
   path: str | os.PathLike,
 ) -> tuple[list[Triplet], list[str]]:
-  """Returns (good triplets, one message per refused row).
+  """Returns (valid triplets, one message per rejected row).
 
   Raises:
     FileNotFoundError: no such manifest.
-    ValueError: the file is not JSON at all, or holds no row; a damaged shard.
+    ValueError: the file is not JSON or has no rows, or a shard is corrupt.
   """
   triplets, refused, seen = [], [], {}
   files = manifest_files(path)
@@ -149,7 +149,7 @@ def read_manifest_leniently(
 
 
 def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
-  """Writes JSON lines (a list, if the name ends in .json), whole or not at all.
+  """Writes rows atomically, as JSON Lines or (.json) as a JSON list.
 
   Rows are dicts of the official layout.
   """
@@ -163,13 +163,13 @@ def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a file, whole or not at all."""
+  """Writes a UTF-8 text file atomically."""
   content = text.encode("utf-8")
   write_whole(path, lambda file: file.write(content))
 
 
 def raise_together(problems: Sequence[str], head: str) -> None:
-  """Raises one ValueError that tells all problems, if there are any."""
+  """Raises one ValueError that lists all problems, if there are any."""
   if not problems:
     return
   told = "\n".join(f"  {problem}" for problem in problems[:_MAX_TOLD])
@@ -179,7 +179,7 @@ def raise_together(problems: Sequence[str], head: str) -> None:
 
 
 def _open(path: Path):
-  """Returns ([(row number, value)], refused, what finds a row's files)."""
+  """Returns ([(row number, value)], rejected, locator of a row's files)."""
   table = _table(path)
   if table is not None:
     return list(enumerate(table.rows, start=1)), [], _in_table(table)
@@ -191,7 +191,7 @@ def _open(path: Path):
 
 
 def _table(path: Path) -> records.Table | None:
-  """Contents of an archive; None: the path means a manifest."""
+  """Returns the contents of an archive, or None for a manifest."""
   if path.suffix == records.SUFFIX:
     return records.read_table(path)
   return reading.read_table(path) if reading.is_split(path) else None
@@ -216,7 +216,7 @@ def _in_table(table: records.Table):
 
 
 def _rows(path):
-  """Returns ([(row number, value)], refused) of either layout."""
+  """Returns ([(row number, value)], rejected) of either layout."""
   try:
     text = path.read_text(encoding="utf-8-sig")
   except UnicodeDecodeError as error:
@@ -227,7 +227,7 @@ def _rows(path):
     except ValueError as error:
       raise ValueError(f"{path}: not a JSON list: {error}") from None
   rows, refused = [], []
-  # Not splitlines(): JSON strings may hold U+2028 and its like.
+  # Not splitlines(): JSON strings may contain U+2028 and similar characters.
   for number, line in enumerate(text.split("\n"), start=1):
     if line.strip():
       try:

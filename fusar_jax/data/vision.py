@@ -1,12 +1,13 @@
-"""Pictures to patches: decode, resize, cut, and the order of windows.
+"""Image preprocessing: decode, resize, patchify, and window indices.
 
-Everything that Qwen2.5-VL derives from an image's size is computed here, on the
-host, so that the device sees static shapes. Patches stay in 8 bits on the way
-to the device, which normalises them: a quarter of the traffic.
+Everything that Qwen2.5-VL derives from the image size is computed here on the
+host; the device sees static shapes. Patches are transferred as uint8 and
+normalised on the device, which needs a quarter of the float32 traffic.
 
-Reference: transformers' Qwen2VLImageProcessor and the tower's window index.
+Reference: transformers' Qwen2VLImageProcessor and the vision tower's window
+index.
 
-P patches, M merged visual tokens, W windows, T patches of a whole window.
+P patches, M merged visual tokens, W windows, T patches of a full window.
 """
 
 import functools
@@ -20,8 +21,8 @@ from PIL import Image
 from fusar_jax.data.records import PackedFile
 from fusar_jax.model.config import VisionConfig
 
-# Larger pictures are scenes, to be tiled first; the guard also stops a small
-# file that unpacks to gigabytes before a byte of it is decoded.
+# Larger images are scenes and must be tiled first. The limit also rejects
+# decompression bombs before any pixel is decoded.
 MAX_IMAGE_PIXELS = 100_000_000
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK")
 
@@ -31,18 +32,18 @@ def image_size(path: str | os.PathLike | PackedFile) -> tuple[int, int]:
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: not a picture, not of 8 bits, or too large.
+    ValueError: not an image, not 8-bit, or too large.
   """
   with _open(path) as image:
     return image.height, image.width
 
 
 def load_image(path: str | os.PathLike | PackedFile) -> np.ndarray:
-  """Returns uint8[h, w, 3]; a grey picture fills all three channels.
+  """Returns uint8[h, w, 3]; greyscale is replicated to three channels.
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: not a picture, truncated, not of 8 bits, or too large.
+    ValueError: not an image, truncated, not 8-bit, or too large.
   """
   with _open(path) as image:
     try:
@@ -54,9 +55,9 @@ def load_image(path: str | os.PathLike | PackedFile) -> np.ndarray:
 def resize(
   image: np.ndarray | Image.Image, size: tuple[int, int]
 ) -> np.ndarray:
-  """Returns uint8[H, W, 3] of size (H, W); bicubic, aspect not kept.
+  """Returns uint8[H, W, 3] of size (H, W); bicubic, ignores the aspect ratio.
 
-  An image of that size already is returned unchanged, not resampled.
+  An image that already has that size is returned without resampling.
   """
   if not isinstance(image, Image.Image):
     image = np.asarray(image)
@@ -80,13 +81,13 @@ def smart_size(
   max_pixels: int,
   factor: int = 28,
 ) -> tuple[int, int]:
-  """Returns the (height, width) that Qwen's processor gives such an image.
+  """Returns the (height, width) to which Qwen's processor resizes an image.
 
-  Both are multiples of `factor`, their product lies within the bounds, and the
-  aspect is kept as far as that allows.
+  Both are multiples of `factor`, their product is within the bounds, and the
+  aspect ratio is preserved as closely as that allows.
 
   Raises:
-    ValueError: an aspect beyond 200, which Qwen refuses too.
+    ValueError: an aspect ratio above 200, which Qwen rejects too.
 
   Example:
     >>> smart_size(100, 350, 3136, 1003520)
@@ -97,8 +98,8 @@ def smart_size(
       f"image of {height} x {width}: the longer side is more than 200 times"
       " the shorter; tile it first."
     )
-  # round() is Python's, half to even; a side under half a factor becomes 0 and
-  # so falls under the lower bound. Both as in the reference.
+  # Python's round() rounds half to even. A side under half a factor becomes 0,
+  # which is below the lower bound. Both match the reference.
   h, w = (round(s / factor) * factor for s in (height, width))
   if h * w > max_pixels:
     shrink = math.sqrt(height * width / max_pixels)
@@ -117,15 +118,15 @@ def to_patches(
 ) -> np.ndarray:
   """Returns uint8[P, 3 * patch * patch], patches in merge-unit order.
 
-  The order is a raster over merged cells and, inside a cell, a raster over its
-  2 x 2 patches, so that 4 rows in a row make one visual token. Values of a
-  patch run (channel, row, column).
+  The order is a raster over merged tokens and, within each, a raster over its
+  2 x 2 patches: 4 consecutive rows form one visual token. The values of a patch
+  are ordered (channel, row, column).
 
   Args:
     image: uint8[H, W, 3]; both sides multiples of patch * merge.
 
   Raises:
-    ValueError: another shape or type.
+    ValueError: a wrong shape or dtype.
 
   Example: patches of a 4 x 8 pixel image with patch=2, by raster number:
      0 1 | 2 3
@@ -169,14 +170,14 @@ def patch_positions(grid: tuple[int, int], merge: int = 2) -> np.ndarray:
 def window_index(grid: tuple[int, int], config: VisionConfig) -> np.ndarray:
   """Returns int32[W, T], the patches of each attention window.
 
-  Windows come in raster order; those at the right and lower edge are ragged,
-  and their missing patches hold P, one past the last patch.
+  Windows are in raster order. Those at the right and lower edge are ragged;
+  their missing patches have index P, one past the last patch.
 
   Args:
     grid: (hp, wp), patches; both multiples of config.merge.
 
-  Example: a 2 x 6 patch grid with windows of 2 x 2 merged cells (T = 16). The
-  first window holds the 8 patches of 2 cells, the second those of 1 cell:
+  Example: a 2 x 6 patch grid with windows of 2 x 2 merged tokens (T = 16). The
+  first window contains the 8 patches of 2 tokens, the second those of 1 token:
     0 1 2 3 4 5 6 7 then 8 holes (12);  8 9 10 11 then 12 holes (12)
   """
   merge, side = config.merge, config.window_cells
@@ -197,9 +198,9 @@ def window_index(grid: tuple[int, int], config: VisionConfig) -> np.ndarray:
 
 
 def normalise(patches: np.ndarray, config: VisionConfig) -> np.ndarray:
-  """Returns float32[P, values], as the reference's processor gives them.
+  """Returns float32[P, values], normalised as by the reference processor.
 
-  The model does this on the device; here for comparison.
+  The model normalises on the device; this function is for comparison.
   """
   mean, std = (
     np.repeat(np.asarray(v, np.float32), config.patch**2)

@@ -1,1 +1,1 @@
-"""Runs that are compared with each other: what `fusar_jax.study` does."""
+"""Comparisons of training runs (`fusar_jax.study`) and benchmarks."""

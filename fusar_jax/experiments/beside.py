@@ -1,9 +1,9 @@
-"""Commands of this package beside others, each in a process of its own.
+"""Runs a command of this package in a background process.
 
-A small model writes its answers in a thousand small products per forward: two
-cores wait for each other most of the time, and two models that answer beside
-each other take little longer than one. Training keeps its cores busy, and gains
-nothing from it.
+Decoding with a small model issues a thousand small matrix products per forward
+pass, and two cores wait for each other most of the time. So two models that
+predict concurrently take little longer than one. Training keeps its cores busy
+and gains nothing from concurrency.
 """
 
 import multiprocessing
@@ -15,28 +15,28 @@ from pathlib import Path
 from fusar_jax.training.child import end_with_parent
 from fusar_jax.training.compile_cache import compile_cache
 
-# Lines of a log that are told when its command failed.
+# Lines of the log in the error message of a failed command.
 _TOLD = 20
 _LOOKED_AFTER_S = 0.5
 
 
 class Beside:
-  """One command, begun at once, while what stands in its `with` is done.
+  """Context manager that runs a command concurrently with its body.
 
-  At the end of the `with` it is waited for, and what it prints meanwhile is
-  shown; if something was raised there, it is stopped. It ends with the process
-  that began it.
+  The command starts at construction. The exit waits for the command and prints
+  its output of that time; if the body raised, the exit terminates the command.
+  The command also ends if the parent process ends.
 
   Args:
     name: of the command.
-    main: a module's; takes arguments and returns an exit code.
+    main: `main` of its module; takes arguments and returns an exit code.
     arguments: of the command.
-    log: file for what it prints.
-    compiled: folder of the compiled programs that it shares.
+    log: output file of the command.
+    compiled: folder of the shared compilation cache.
 
   Raises:
-    RuntimeError: at the end of the `with`: the command failed; with the last
-      lines that it printed.
+    RuntimeError: on exit, if the command failed; contains its last lines of
+      output.
   """
 
   def __init__(
@@ -50,7 +50,7 @@ class Beside:
     self._name, self._log = name, log
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
-    # Forked, JAX's threads would be missing.
+    # Not fork: the child would lack JAX's threads.
     self._process = multiprocessing.get_context("spawn").Process(
       target=_run,
       args=(main, list(arguments), log, compiled),
@@ -75,7 +75,7 @@ class Beside:
       )
 
   def _wait(self) -> None:
-    """Shows each line that it prints from now on."""
+    """Waits for the process and prints its new lines of output."""
     with self._log.open(encoding="utf-8", errors="replace") as log:
       log.seek(0, os.SEEK_END)
       while self._process.is_alive():

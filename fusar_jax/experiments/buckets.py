@@ -1,12 +1,12 @@
-"""What rows of simulated scenes are padded to, in tokens of the tiny base.
+"""Padding buckets for rows of simulated scenes, in tokens of the tiny base.
 
-Each shape is a program to compile, which takes as long as some fifteen steps of
-16 rows on 2 cores: short runs do better with the longest of them alone.
+Each bucket is compiled separately, which takes as long as about fifteen steps
+of 16 rows on 2 cores. Short runs are faster with the longest bucket alone.
 """
 
 # Prompt, visual tokens and answer together.
 LENGTHS = (96, 160, 240)
-# The shortest one of them that holds all captions, or all tasks.
+# The shortest bucket that fits all captions, or all tasks.
 LONGEST = {"captions": (160,), "tasks": (240,)}
-# The answer's part.
+# Answer alone.
 ANSWERS = (128,)

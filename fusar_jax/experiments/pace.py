@@ -1,4 +1,4 @@
-"""How long a list of jobs will take, told from those that are done."""
+"""Estimates the remaining time of a list of jobs from finished jobs."""
 
 import collections
 import contextlib
@@ -10,7 +10,7 @@ class Pace:
   """Seconds per unit of work, by kind.
 
   Args:
-    clock: -> seconds.
+    clock: returns seconds.
   """
 
   def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -20,15 +20,16 @@ class Pace:
 
   @contextlib.contextmanager
   def timed(self, kind: str, units: int) -> Iterator[None]:
-    """Takes what happens within as so many units of work, unless it fails."""
+    """Records the time of the body for `units` of work, unless it raises."""
     began = self._clock()
     yield
     self._units[kind] += units
     self._seconds[kind] += self._clock() - began
 
   def left(self, work: Iterable[tuple[str, int]]) -> float | None:
-    """Returns seconds for (kind, units) of each job, None until all kinds are
-    known.
+    """Returns the seconds of all jobs (kind, units).
+
+    None until a job of each kind has been timed.
 
     Example: 20 steps in 10 s, then 100 more.
       >>> pace = Pace(iter([0, 10]).__next__)

@@ -1,15 +1,15 @@
-"""A study from the first scene to the last answer, in resumable jobs.
+"""Runs a study, from simulation to scores, in resumable jobs.
 
-Every variant of every seed trains from the same base on the same scenes, and
-answers the same unseen ones: captions by its stage 1, tasks by its stage 2. A
-job that is finished is not repeated, one that was interrupted goes on.
-Variants that groups share are trained once. The folder:
+Every variant and seed trains from the same base on the same scenes. Stage 1
+predicts captions of the same unseen scenes, stage 2 predicts tasks. Finished
+jobs are skipped, interrupted jobs resume. Variants that several groups share
+are trained once. The folder:
 
-  plan.json                                       what all runs have in common
+  plan.json                                       settings of all runs
   data/{train,unseen}/                            scenes
-  runs/VARIANT/seedK/{stage1,stage2,stage}/       runs, as `train` makes them
+  runs/VARIANT/seedK/{stage1,stage2,stage}/       workdirs of `train`
   runs/VARIANT/seedK/answers/{captions,tasks}/CONDITION/   answers and scores
-  compiled/                                       programs that the runs share
+  compiled/                                       shared compilation cache
 """
 
 import dataclasses
@@ -47,23 +47,23 @@ from fusar_jax.training.recipes import Recipe
 from fusar_jax.training.settings import settle
 
 _ROWS = ("captions", "tasks")
-# What is written last of a folder of answers.
+# The last file written to a folder of answers.
 _SCORED = "metrics.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What all runs have in common.
+  """Settings of all runs.
 
   Attributes:
-    scenes, unseen: simulated scenes to learn from, and to be scored on.
+    scenes, unseen: numbers of simulated scenes for training and for testing.
     side: pixels per side of an image, a multiple of 28.
-    stage1_steps, stage2_steps: of `batch_size` examples each.
-    learning_rate: of all stages; three times that of the configs, which are
-      meant for more steps.
-    batch_size: examples a step.
-    max_new_tokens: cap on an answer.
-    answered_at_once: rows whose answers are written together.
+    stage1_steps, stage2_steps: train steps of `batch_size` examples.
+    learning_rate: of all stages; three times that of the configs, which assume
+      more steps.
+    batch_size: examples per step.
+    max_new_tokens: maximum length of an answer.
+    answered_at_once: batch size of prediction.
     init: a Hugging Face folder or a run, without LoRA and TLM.
   """
 
@@ -81,7 +81,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Job:
-  """A piece of work; `units` of the same kind take about the same time."""
+  """One job; `units` of the same kind take about the same time."""
 
   title: str
   kind: str
@@ -92,13 +92,13 @@ class _Job:
 
 
 class Study:
-  """Variants and seeds of some groups, all of one plan.
+  """Variants and seeds of some groups under one plan.
 
   Args:
-    out: folder; one that was begun is gone on with.
-    plan: what all runs have in common.
-    seeds: group -> how many, from 1 on; of GROUPS, and TESTED.
-    workers: processes that simulate.
+    out: folder; an unfinished study continues.
+    plan: settings of all runs.
+    seeds: {group: number of seeds}, for names in GROUPS and TESTED.
+    workers: number of simulation processes.
   """
 
   def __init__(
@@ -113,16 +113,16 @@ class Study:
     self._console = Console()
 
   def run(self) -> None:
-    """Does all that is left to do.
+    """Runs all unfinished jobs.
 
     Raises:
-      FileNotFoundError: no base, or no configs beside the package.
-      RuntimeError: a run was asked to stop; the same call goes on.
+      FileNotFoundError: no base, or no configs next to the package.
+      RuntimeError: a run was asked to stop; the same call continues it.
       ValueError, OSError: as `train_and_evaluate` and `predict`; or the folder
-        holds a study of other settings.
+        contains a study with other settings.
     """
     self._begin()
-    # Dozens of runs, few programs: each is compiled once.
+    # Dozens of runs share a few programs: each is compiled once.
     with compile_cache(self._out / "compiled"):
       self._work()
 
@@ -134,7 +134,7 @@ class Study:
     done = len(jobs) - len(waiting)
     for k, job in enumerate(waiting):
       left = pace.left((j.kind, j.units) for j in waiting[k:])
-      told = f"{_clock(time.monotonic() - began)} gone"
+      told = f"{_clock(time.monotonic() - began)} elapsed"
       told += f", about {_clock(left)} left" if left is not None else ""
       self._console.rule(
         f"{done + k + 1}/{len(jobs)} {job.title} [dim]({told})[/dim]"
@@ -146,12 +146,12 @@ class Study:
   def samples(
     self, variant: Variant, seed: int, condition: str | None = None
   ) -> list[dict]:
-    """Returns the scored answers of a variant, captions and tasks.
+    """Returns the scored answers of a variant to captions and tasks.
 
     Args:
-      variant: what was trained.
-      seed: of it.
-      condition: of the anchors, in testing; default: as it was trained.
+      variant: the trained variant.
+      seed: of its training.
+      condition: of the anchors in testing (default: that of training).
     """
     return [
       sample
@@ -162,7 +162,7 @@ class Study:
     ]
 
   def describe(self) -> dict:
-    """Returns the plan, the base's hash, and what was simulated."""
+    """Returns the plan, the hash of the base and those of the datasets."""
     return {
       "study": provenance.read_json(self._out / "plan.json"),
       "sha256": {
@@ -172,7 +172,7 @@ class Study:
     }
 
   def _begin(self) -> None:
-    """Refuses what would fail, or mix, hours later."""
+    """Raises at once for settings that would fail, or mix, hours later."""
     source = provenance.describe(self._plan.init, self._out)
     now = dataclasses.asdict(self._plan) | {"init_sha256": source.sha256}
     settle(self._out / "plan.json", now)
@@ -203,7 +203,7 @@ class Study:
         )
 
   def _jobs(self) -> Iterator[_Job]:
-    """Yields all jobs, seed by seed: a study cut short has whole seeds."""
+    """Yields all jobs by seed: an interrupted study has complete seeds."""
     for seed in range(1, max(self._seeds.values()) + 1):
       wanted = [name for name, count in self._seeds.items() if seed <= count]
       variants = {STANDARD.name: STANDARD}
@@ -262,7 +262,7 @@ class Study:
     )
 
   def _recipes(self, variant: Variant, seed: int) -> dict[str, Recipe]:
-    """Returns name of the stage -> its run, in their order."""
+    """Returns {stage: its recipe}, in the order of training."""
     plan, folder = self._plan, self._folder(variant, seed)
     if variant.two_stages:
       stages = {
@@ -315,7 +315,7 @@ class Study:
       _score(path.parent)
 
   def _limits(self) -> tuple:
-    """Arguments of `predict` and `evaluate`."""
+    """Returns common arguments of `predict` and `evaluate`."""
     return (
       *("--max-new-tokens", self._plan.max_new_tokens),
       *("--batch-size", self._plan.answered_at_once),
@@ -328,7 +328,7 @@ class Study:
     return self._out / "runs" / variant.name / f"seed{seed}"
 
   def _model(self, variant: Variant, seed: int, rows: str) -> Path:
-    """The run that answers these rows."""
+    """Returns the workdir of the run that predicts these rows."""
     stage = "stage"
     if variant.two_stages:
       stage = {"captions": "stage1", "tasks": "stage2"}[rows]
@@ -343,7 +343,7 @@ def _score(folder: Path) -> None:
 
 
 def _show(name: str, *arguments) -> None:
-  """Prints the command that does the same."""
+  """Prints the equivalent command."""
   words = shlex.join(map(str, arguments))
   print(f"$ python -m fusar_jax.{name} {words}", flush=True)
 

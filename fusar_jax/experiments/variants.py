@@ -1,8 +1,8 @@
-"""What the study compares: one standard recipe, and what differs from it.
+"""Variants of a study: the standard recipe and single changes to it.
 
-The standard: anchors as they are, 9 x 9 of them, fused by TLM with a sigma of 2
-patches, in two stages. Every other variant differs in one of these, in training
-and in testing alike.
+The standard recipe: aligned anchors on a 9 x 9 grid, fused by TLM with a sigma
+of 2 patches, in two stages. Every other variant changes one of these settings,
+for training and testing.
 """
 
 import dataclasses
@@ -18,19 +18,19 @@ _STANDARD = {
   "model.tlm.sigma": 2.0,
   "model.tlm.fusion": "tlm",
 }
-# Nodes along one side as they are simulated; thinned to every other number.
+# Grid points per side of the simulated anchors; smaller grids are subsets.
 NODES = 18
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Variant:
-  """One way to train.
+  """One training recipe.
 
   Attributes:
     name: of its folder.
-    values: fields of the configs of all its stages.
-    two_stages: captions, then tasks; or one run on both together, with as many
-      steps.
+    values: config fields of all its stages.
+    two_stages: captions, then tasks; False: one run on both, with the same
+      total number of steps.
   """
 
   name: str
@@ -39,18 +39,18 @@ class Variant:
 
   @property
   def condition(self) -> str:
-    """How its anchors are shown, in training and in testing."""
+    """The condition of its anchors, for training and testing."""
     return self.values["data.anchors"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-  """Variants that stand in one table.
+  """The variants of one table.
 
   Attributes:
     title: of the table.
-    variants: label -> variant; one of them is STANDARD.
-    ablation: may be trained with fewer seeds than the controls.
+    variants: {label: variant}, including STANDARD.
+    ablation: uses `--ablation-seeds` instead of `--seeds`.
   """
 
   title: str
@@ -59,7 +59,7 @@ class Group:
 
   @property
   def standard(self) -> str:
-    """The label of STANDARD."""
+    """Label of STANDARD."""
     [label] = [k for k, v in self.variants.items() if v is STANDARD]
     return label
 
@@ -68,7 +68,7 @@ STANDARD = Variant("standard", _STANDARD)
 
 
 def _along(field: str, choices) -> dict[str, Variant]:
-  """Returns label -> variant of choices of one field."""
+  """Returns {label: variant} for values of one field."""
   name = field.rpartition(".")[2]
   return {
     f"{choice:g}" if isinstance(choice, float) else str(choice): (

@@ -1,17 +1,17 @@
-"""AlphaEarth vectors at places on Earth: `open_archive(source).sample(...)`.
+"""AlphaEarth vectors at coordinates: `open_archive(source).sample(...)`.
 
     archive = open_archive("aef/")                  # or index.csv, or URLs
     features, found = archive.sample(lons, lats, 2024)
 
-The archive has one int8 raster per year, UTM zone and 82 km square; a place
-near a zone's border lies in tiles of both zones. It is read from the tile of
-its own zone, and from another one only where that has no data.
+The archive has one int8 raster per year, UTM zone and 82 km square. A point
+near a zone border lies in tiles of both zones: it is read from the tile of its
+own zone, and from another tile only if that one has no data there.
 
-Facts of the product: fusar_gpt.md, section 6. Attribution its licence asks for:
+Product reference: fusar_gpt.md, section 6. Attribution required by the licence:
 "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google
 and Google DeepMind."
 
-E = 64 embedding bands, n places.
+E = 64 embedding bands, n points.
 """
 
 import collections
@@ -33,19 +33,19 @@ ATTRIBUTION = (
   " and Google DeepMind."
 )
 CACHE_BYTES = 4 << 30
-# Places looked up together: bounds the memory beside the output.
+# Points looked up together: bounds the memory used besides the output.
 _CHUNK = 1 << 20
-# Vectors made at once, for the same reason.
+# Vectors de-quantised together, for the same reason.
 _GATHER = 1 << 16
 _OPEN_TILES = 8
-# Published tiles have no sidecar files; looking for them is a slow listing.
+# Published tiles have no sidecar files, and listing a folder is slow.
 _ENV = {
   "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
   "GDAL_HTTP_MAX_RETRY": "4",
   "GDAL_HTTP_RETRY_DELAY": "0.5",
   "GDAL_CACHEMAX": 128,  # MB
 }
-# A shift between index and file of less than this many pixels is rounding.
+# Smaller shifts between index and file, in pixels, count as rounding.
 _PLACE_TOLERANCE = 1.0
 
 
@@ -56,14 +56,14 @@ def open_archive(
   cache: str | os.PathLike | None = None,
   cache_bytes: int = CACHE_BYTES,
 ) -> "Archive":
-  """Returns the archive of a folder, an index, a raster, or a list of those.
+  """Opens the archive of a folder, an index, a raster, or a list of those.
 
   Args:
     source: see `alphaearth_index.find_tiles`.
-    year: of rasters whose name and folder tell none.
-    cache: folder for what is read over a network; default
+    year: year of rasters whose name and folder contain none.
+    cache: folder that caches network reads; default
       $XDG_CACHE_HOME/fusar_jax/alphaearth.
-    cache_bytes: bound of that folder; 0 keeps nothing.
+    cache_bytes: size limit of that folder; 0 disables the cache.
 
   Raises:
     FileNotFoundError, ImportError, ValueError: as `find_tiles`.
@@ -77,7 +77,7 @@ def open_archive(
 
 
 class Archive:
-  """All tiles of one source. One thread at a time; it can be pickled.
+  """All tiles of one source. Not thread-safe; picklable.
 
   Attributes:
     table: the tiles.
@@ -91,7 +91,7 @@ class Archive:
 
   @property
   def years(self) -> tuple[int, ...]:
-    """The years there are, in order."""
+    """The available years, in ascending order."""
     return self.table.all_years
 
   def tiles_in(
@@ -100,7 +100,7 @@ class Archive:
     """Returns the paths of the year's tiles that touch the bounds.
 
     Args:
-      bounds: west, south, east, north, degrees; east may go past 180.
+      bounds: west, south, east, north, degrees; east may exceed 180.
       year: one of `years`.
     """
     rows, places = self._tiles_of(year)
@@ -117,25 +117,25 @@ class Archive:
     year: int,
     method: str = "nearest",
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Looks the vectors of places up.
+    """Samples the vectors at points.
 
     Args:
-      lons: float[n], degrees of WGS 84, any turn.
+      lons: float[n], degrees of WGS 84; wrapped modulo 360.
       lats: float[n], degrees.
       year: one of `years`.
-      method: "nearest" is the pixel that the place lies in. "bilinear" mixes
-        the de-quantised vectors of the four nearest pixels of its tile that
-        have data, and gives the mean its unit length back.
+      method: "nearest" reads the pixel that contains the point. "bilinear"
+        averages the de-quantised vectors of the four nearest pixels of the
+        tile that have data, and normalises the mean to unit length.
 
     Returns:
-      (float32[n, 64], bool[n] found). Where there is no tile, or nodata in the
-      pixel that the place lies in, the vector is zero and `found` is False.
+      (float32[n, 64], bool[n] found). If no tile covers the point, or its
+      pixel is nodata, the vector is zero and `found` is False.
 
     Raises:
-      ValueError: another year or method, shapes that differ, or a tile that is
-        damaged, of another year's index row or of another place; names it.
+      ValueError: unknown year or method, shapes that differ, or a tile that
+        is corrupt or does not match its index row; the message names the tile.
 
-    Example: two places, the second in the ocean:
+    Example: two points, the second in the ocean:
       >>> features, found = archive.sample([-88.77, -30.0], [44.29, 0.0], 2024)
       >>> found
       array([ True, False])
@@ -160,7 +160,7 @@ class Archive:
     return out, found
 
   def close(self) -> None:
-    """Closes the files; the archive opens them again when asked."""
+    """Closes the files; the next `sample` reopens them."""
     while self._readers:
       self._readers.popitem()[1].close()
 
@@ -171,7 +171,7 @@ class Archive:
     self.close()
 
   def __getstate__(self):
-    # Open files stay in their process.
+    # Open file handles are not picklable.
     empty = collections.OrderedDict()
     return {**self.__dict__, "_readers": empty, "_places": {}}
 
@@ -182,14 +182,14 @@ class Archive:
     return self._places[year]
 
   def _sample_chunk(self, rows, places, lons, lats, method, out, found):
-    # Places in the order of their latitude: a tile's are then in one slice.
+    # Sorted by latitude, so that the points of a tile form one slice.
     fine = np.flatnonzero(np.isfinite(lons) & (np.abs(lats) <= 90))
     by_lat = fine[np.argsort(lats[fine], kind="stable")]
     sorted_lats = lats[by_lat]
     first = np.searchsorted(sorted_lats, places[:, 1], "left")
     last = np.searchsorted(sorted_lats, places[:, 3], "right")
     zones = _zones(lons, lats)
-    # Own zone first; then any tile, where there was no data.
+    # Own zone first; then any tile, for points still without data.
     for own_zone in (True, False):
       for tile in np.flatnonzero(last > first):
         near = by_lat[first[tile] : last[tile]]
@@ -203,7 +203,7 @@ class Archive:
           _sample_tile(reader, lons, lats, np.sort(near), method, out, found)
 
   def _reader(self, row):
-    """The tile of a row of the table, checked against that row."""
+    """Returns the reader of a table row, validated against that row."""
     if row in self._readers:
       self._readers.move_to_end(row)
       return self._readers[row]
@@ -228,7 +228,7 @@ class Archive:
         f" {header.crs} in the file."
       )
     if self.table.degrees[row]:
-      return  # Rounded by whoever wrote it; the tile's own place counts.
+      return  # Bounds in degrees are rounded; the file's own bounds count.
     told, real = self.table.bounds[row], np.array(header.bounds)
     pixel = max(abs(header.transform[0]), abs(header.transform[4]))
     if np.abs(told - real).max() > _PLACE_TOLERANCE * pixel:
@@ -239,7 +239,7 @@ class Archive:
 
 
 def _zones(lons, lats):
-  """int[n], the EPSG code of each place's own UTM zone."""
+  """Returns int[n], the EPSG code of the UTM zone of each point."""
   with np.errstate(invalid="ignore"):
     zone = np.floor((lons + 180) / 6) % 60 + 1
     south = np.where(lats < 0, 32700, 32600)
@@ -247,7 +247,7 @@ def _zones(lons, lats):
 
 
 def _sample_tile(reader, lons, lats, places, method, out, found):
-  """Fills out and found of the places that have data in one tile."""
+  """Fills out and found for the points that have data in one tile."""
   header = reader.header
   x, y = georeference.reproject(
     georeference.LONLAT, header.crs, lons[places], lats[places]
@@ -284,18 +284,20 @@ def _sample_tile(reader, lons, lats, places, method, out, found):
 
 
 def _into(pixels, size):
-  """(pixels within [0, size), bool which were). Rounding is no way out: a place
-  on the seam of two tiles must not fall between them."""
+  """Returns (pixels clipped to [0, size), bool: whether they were inside).
+
+  The tolerance of 1e-6 keeps a point on the seam of two tiles in one of them.
+  """
   inside = (pixels > -1e-6) & (pixels < size + 1e-6)
   return np.clip(pixels, 0, np.nextafter(size, 0)), inside
 
 
 def _corners(rows, cols, header, method):
-  """Yields (rows, cols, weights) of the pixels that make a place's vector.
+  """Yields (rows, cols, weights) of the pixels that contribute to a point.
 
-  First the pixel that the place lies in (weight 1, nearest), or with weight 0
-  and then the four pixel centres around it. At a tile's edge the last pixel
-  stands for the one beyond.
+  First comes the pixel that contains the point, with weight 1 for "nearest".
+  For "bilinear" its weight is 0 and the four surrounding pixel centres follow.
+  Coordinates beyond the tile's edge are clipped to the last pixel.
   """
   near = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
   alone = method == "nearest"
@@ -314,7 +316,7 @@ def _corners(rows, cols, header, method):
 
 
 def _mixed(reader, stored):
-  """(float32[64, n], bool[n]) of the stored values and weights of corners."""
+  """Returns (float32[64, n], bool[n] valid) of corner values and weights."""
   vectors, valid = reader.vectors(stored[0][0])
   if len(stored) == 1:
     return vectors, valid

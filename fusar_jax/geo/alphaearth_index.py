@@ -1,13 +1,13 @@
-"""Which AlphaEarth tiles there are: from a folder, an index, or single files.
+"""Discovery of AlphaEarth tiles in a folder, an index, or single files.
 
 An index is a CSV or parquet table with one row a tile: `path`, `year`, `crs`
 and its bounds, either in one column `bounds` (west, south, east, north in the
 tile's CRS) or in four, utm_west .. utm_north (in the tile's CRS) or wgs84_west
-.. wgs84_north (degrees), as the published index has them. Paths may be files
+.. wgs84_north (degrees), as in the published index. Paths may be files
 (relative to the index), URLs, or GDAL's /vsigs/, /vsicurl/ and the like.
 
-The published index has 300,000 rows: they stay in columns, and their place in
-longitude and latitude is computed only for the years that are asked for.
+The published index has 300,000 rows: they are stored as columns, and bounds in
+longitude and latitude are computed only for the requested years.
 """
 
 import csv
@@ -31,7 +31,7 @@ INDEXES = (".csv", ".parquet", ".pq")
 _RASTERS = (".tif", ".tiff")
 _PREFIXES = ("utm_", "wgs84_", "")
 _EDGES = ("west", "south", "east", "north")
-# A year that stands alone: real file names are hashes with digits in them.
+# Four digits as a separate word: real file names are hashes with digits.
 _YEAR = re.compile(r"(?<![0-9A-Za-z])(20\d\d)(?![0-9A-Za-z])")
 _MAX_TOLD = 20
 _RING = 8  # Steps on each edge: edges of UTM are curved in degrees.
@@ -39,10 +39,10 @@ _RING = 8  # Steps on each edge: edges of UTM are curved in degrees.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TileTable:
-  """All tiles of an archive, in the order in which they were found.
+  """All tiles of an archive, in order of discovery.
 
   Attributes:
-    origin: what the user named, for messages.
+    origin: the source as given by the user, for messages.
     paths: as GDAL opens them.
     years: int16[n].
     crs: one of "EPSG:..." or WKT a tile.
@@ -66,7 +66,7 @@ class TileTable:
     """Returns int[m], the rows of that year.
 
     Raises:
-      ValueError: none; the message lists the years there are.
+      ValueError: no tile of that year; the message lists the available years.
     """
     rows = np.flatnonzero(self.years == year)
     if not len(rows):
@@ -78,9 +78,9 @@ class TileTable:
     return rows
 
   def lonlat_bounds(self, rows: np.ndarray) -> np.ndarray:
-    """Returns float64[m, 4] in degrees, a little too large.
+    """Returns float64[m, 4] in degrees, slightly enlarged.
 
-    East is larger than west, and past 180 across the date line.
+    East is larger than west, and exceeds 180 across the date line.
     """
     out = self.bounds[rows].copy()
     systems = np.array([self.crs[row] for row in rows])
@@ -99,18 +99,18 @@ def find_tiles(
   """Returns the tiles of one source or of several.
 
   Args:
-    source: a folder of GeoTIFFs (searched in depth), an index, a raster (file,
-      URL, /vsi... path), or a list of those.
-    year: of rasters that do not tell theirs. Others tell it by a name with four
-      digits that stand alone, of the file (aef_2024_32N.tif) or else of its
-      innermost folder (annual/2024/32N/x.tif).
-    cache: knows the headers of remote rasters that were read before.
+    source: a folder of GeoTIFFs (searched recursively), an index, a raster
+      (file, URL, /vsi... path), or a list of those.
+    year: year of rasters whose path contains none. A year is four separate
+      digits in the file name (aef_2024_32N.tif), else in the innermost folder
+      that has them (annual/2024/32N/x.tif).
+    cache: caches the headers of remote rasters.
 
   Raises:
     FileNotFoundError: no such file or folder.
     ImportError: a parquet index, and pyarrow is not installed.
-    ValueError: no tile; a tile without a year, or with two; files that are no
-      AlphaEarth tiles; rows that cannot be read, all of them in one message.
+    ValueError: no tiles; a tile without a year, or with two; files that are not
+      AlphaEarth tiles; unreadable rows. One message lists all problems.
   """
   sources = [source] if isinstance(source, str | os.PathLike) else list(source)
   found, problems = [], []
@@ -162,7 +162,7 @@ def _raster_rows(source, year, cache, problems):
       for path in root.rglob("*")
       if path.suffix.lower() in _RASTERS and path.is_file()
     )
-    # The folder's own name may be the year, those above it are not the user's.
+    # The folder's name may be the year; its parents are not considered.
     tellings = [path.relative_to(root.parent) for path in paths]
   else:
     paths, tellings = [source], [Path("/", source)]
@@ -182,14 +182,14 @@ def _raster_rows(source, year, cache, problems):
 
 
 def _year_of(path, given):
-  """The year in the file's name, or in the innermost folder that tells one."""
+  """Returns the year in the file name, else in the innermost folder."""
   in_name, *in_folders = (
     set(_YEAR.findall(part.replace("_", " ")))
     for part in (path.stem, *reversed(path.parts[:-1]))
   )
-  # A folder of several years (2017-2024) tells none.
+  # A folder name with several years (2017-2024) is ambiguous.
   in_folder = next((years for years in in_folders if len(years) == 1), set())
-  # Above an absolute path's own name anything may be called 2019.
+  # Parent folders of an absolute path may contain unrelated years.
   if in_name and path.is_absolute():
     in_folder = set()
   told = {int(year) for year in in_name | in_folder}
@@ -251,7 +251,7 @@ def _index_row(row: Mapping[str, Any], folder):
 
 
 def _bounds(row):
-  """((west, south, east, north), in degrees) of whichever columns there are."""
+  """Returns ((west, south, east, north), bool: degrees) of a row."""
   if row.get("bounds") not in (None, ""):
     value = row["bounds"]
     if isinstance(value, str):
@@ -282,7 +282,7 @@ def _bounds(row):
 
 
 def _csv_rows(path) -> Iterator[tuple[int, dict[str, str]]]:
-  """Rows by their number in the file; the header is row 1."""
+  """Yields rows with their number in the file; the header is row 1."""
   with path.open(newline="", encoding="utf-8-sig") as file:
     try:
       yield from enumerate(_checked(path, csv.DictReader(file)), start=2)
@@ -331,7 +331,7 @@ def _need_columns(path, names: Iterable[str]):
 
 
 def _twice(rows):
-  """Problems: one file under two years is a mistake in at least one row."""
+  """Returns problems: files that are listed under two years."""
   years, problems = {}, []
   for path, year, *_ in rows:
     if years.setdefault(path, year) != year:
@@ -350,7 +350,7 @@ def _is_projected(crs):
 
 
 def _degrees(crs, bounds):
-  """float64[n, 4] in degrees around float64[n, 4] in the CRS."""
+  """Returns float64[n, 4] in degrees that enclose bounds in the CRS."""
   west, south, east, north = bounds.T[:, :, None]
   t = np.arange(_RING) / _RING
   x = np.concatenate(
@@ -374,7 +374,7 @@ def _degrees(crs, bounds):
   lons, lats = georeference.reproject(crs, georeference.LONLAT, x, y)
   lons = np.unwrap(lons.reshape(x.shape), period=360, axis=1)
   lats = lats.reshape(x.shape)
-  # Between two steps an edge may bulge out by less than this.
+  # Upper bound of how far an edge bulges between two steps.
   margin = 0.02 * np.ptp(lats, axis=1) + 1e-9
   return np.stack(
     [

@@ -1,11 +1,11 @@
-"""AlphaEarth tiles as files: what is checked, de-quantised, read and kept.
+"""AlphaEarth tile files: validation, de-quantisation, reading and caching.
 
 A tile is a raster of 64 bands A00..A63 in one coordinate reference system:
 int8 as published (nodata -128), or float. One public mirror stores rows from
-the bottom up (the y resolution is positive); here every tile is seen from the
-top down, so that both orders give the same vectors for the same place.
+the bottom up (the y resolution is positive). This module presents every tile
+from the top down, so both orders give the same vector at the same point.
 
-Windows of remote tiles are kept on disk by `block_cache.BlockCache`.
+`block_cache.BlockCache` caches windows of remote tiles on disk.
 
 E = 64 embedding bands.
 """
@@ -28,17 +28,17 @@ NODATA = -128
 _NAMES = [f"A{band:02d}" for band in range(BANDS)]
 _REMOTE = re.compile(r"^(/vsi(curl|gs|s3|az|adls|oss|swift|webhdfs)|\w+://)")
 _BUCKETS = {"gs://": "/vsigs/", "s3://": "/vsis3/"}
-# A window of all bands stays below this, whatever the file's blocks are.
+# Upper limit of a window of all bands, independent of the file's blocks.
 _WINDOW_BYTES = 1 << 26
 _MIN_CELL = 256
-# Half a quantisation step above 1: a float beyond it was never de-quantised.
+# Half a quantisation step above 1: larger floats are not de-quantised values.
 _LARGEST = 1.01
 
 
 def dequantise(values: np.ndarray) -> np.ndarray:
   """Returns float32[...], sign(q) (q / 127.5)^2 of int8[...].
 
-  Source: fusar_gpt.md, section 6. -128 is nodata, to be masked before.
+  Source: fusar_gpt.md, section 6. -128 is nodata; callers mask it.
 
   Example:
     >>> dequantise(np.array([-127, 0, 64], np.int8)).round(4)
@@ -56,7 +56,7 @@ _TABLE = _table()
 
 
 def gdal_path(path: str) -> str:
-  """Returns the path as GDAL wants it: URLs become /vsicurl/, /vsigs/, ..."""
+  """Returns the GDAL form of a path: URLs become /vsicurl/, /vsigs/, ..."""
   if path.startswith(("http://", "https://")):
     return f"/vsicurl/{path}"
   for scheme, prefix in _BUCKETS.items():
@@ -66,19 +66,19 @@ def gdal_path(path: str) -> str:
 
 
 def is_remote(path: str) -> bool:
-  """Says whether reading the path goes over a network."""
+  """Returns whether reading the path needs a network."""
   return bool(_REMOTE.match(path))
 
 
 @dataclasses.dataclass(frozen=True)
 class TileHeader:
-  """What is known of a tile before its pixels are read.
+  """Metadata of a tile, available without reading pixels.
 
   Attributes:
     path: as GDAL opens it.
     crs: "EPSG:..." or WKT.
     transform: (a, b, c, d, e, f) as in `georeference.Georeference`, of the tile
-      seen from the top down.
+      read from the top down.
     bottom_up: the file's rows run from south to north.
     height: rows.
     width: columns.
@@ -101,7 +101,7 @@ class TileHeader:
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> "TileHeader":
-    """From `dataclasses.asdict`, after JSON has made lists of tuples."""
+    """Restores `dataclasses.asdict` from JSON, which turns tuples to lists."""
     return cls(
       **{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
     )
@@ -151,7 +151,7 @@ def read_header(dataset: rasterio.DatasetReader, path: str) -> TileHeader:
       + (f" (missing {missing[:4]})" if missing else "")
     )
   elif set(named) == set(_NAMES):
-    # Names win over the order in the file.
+    # Names take precedence over the order in the file.
     bands = tuple(dataset.descriptions.index(name) + 1 for name in _NAMES)
   elif named:
     strange = sorted(set(named) - set(_NAMES))[:4]
@@ -271,7 +271,7 @@ class TileReader:
     return vectors, valid
 
   def _lost(self, values):
-    """bool[n]: nodata as declared, and -128, which no int8 vector holds."""
+    """Returns bool[n]: declared nodata, and -128, never in an int8 vector."""
     quantised = self.header.dtype == "int8"
     lost = (values == NODATA).any(axis=0) & quantised
     nodata = self.header.nodata
@@ -307,5 +307,5 @@ class TileReader:
 
 
 def _cause(error):
-  # rasterio's "Read failed. See previous exception" tells nothing by itself.
+  # rasterio's "Read failed. See previous exception" omits the cause.
   return error.__cause__ or error.__context__ or error

@@ -1,4 +1,4 @@
-"""Anchors: AlphaEarth vectors at known places of one image.
+"""Anchors: AlphaEarth vectors at known positions of one image.
 
 Reads the two files of the official code, `.npz` with `features` and `positions`
 and `.npy` tables with the columns lon, lat, row, col, x, y, A00..A63; writes
@@ -22,8 +22,8 @@ from fusar_jax.geo.whole_file import write_whole
 BANDS = 64
 _TABLE_COLUMNS = ("lon", "lat", "row", "col", "x", "y")
 _BAND_NAMES = tuple(f"A{band:02d}" for band in range(BANDS))
-# What numpy and zipfile raise on damaged bytes; a false shape in a header can
-# ask for more memory than there is.
+# What numpy and zipfile raise on corrupt files. A wrong shape in a header can
+# request more memory than is available.
 _DAMAGE = (
   ValueError,
   EOFError,
@@ -43,14 +43,14 @@ _DAMAGE = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Anchors:
-  """What is known about the ground under one image.
+  """AlphaEarth anchors of one image.
 
   Attributes:
     features: float32[S, 64], de-quantised AlphaEarth vectors (unit length).
     positions: float32[S, 2], (y, x) in [0, 1] of the image.
 
   Raises:
-    ValueError: no anchor, a wrong shape, NaN, or a position outside [0, 1].
+    ValueError: no anchors, a wrong shape, NaN, or a position outside [0, 1].
   """
 
   features: np.ndarray
@@ -96,7 +96,7 @@ def read_anchors(path: str | os.PathLike) -> Anchors:
 
 
 def write_anchors(path: str | os.PathLike, anchors: Anchors) -> None:
-  """Writes the official `.npz`, whole or not at all."""
+  """Writes the official `.npz` atomically."""
   path = Path(path)
   if path.suffix != ".npz":
     raise ValueError(f"anchors are written as .npz, not {path.name!r}.")
@@ -111,15 +111,15 @@ def write_anchors(path: str | os.PathLike, anchors: Anchors) -> None:
 def write_table(
   path: str | os.PathLike, anchors: Anchors, places: np.ndarray
 ) -> None:
-  """Writes the official `.npy`, float64[S, 70], whole or not at all.
+  """Writes the official `.npy`, float64[S, 70], atomically.
 
-  The official reader, and ours, spreads x and y over [0, 1] by their own
-  smallest and largest values: positions come back exact only where anchors
-  reach the image's edges. The `.npz` keeps them as they are.
+  The official reader and `read_anchors` min-max normalise x and y over the
+  table: positions round-trip exactly only if anchors reach the image's edges.
+  The `.npz` stores positions unchanged.
 
   Args:
     path: ends with .npy.
-    anchors: the vectors are written.
+    anchors: provides the vectors.
     places: float64[S, 6]: lon, lat, row, col, x, y (x and y are pixels).
 
   Raises:
@@ -139,7 +139,7 @@ def write_table(
 
 
 def count_anchors(path: str | os.PathLike) -> int:
-  """Returns S from the file's header alone; checks names and shapes.
+  """Returns S from the file's header only; validates names and shapes.
 
   Raises:
     FileNotFoundError: no such file.
@@ -172,7 +172,7 @@ def count_anchors(path: str | os.PathLike) -> int:
 
 
 def _existing(path):
-  """A path, or a file inside a larger one, which is opened like a path."""
+  """Returns a path, or a path-like file inside a shard, that exists."""
   if isinstance(path, (str, os.PathLike)):
     path = Path(path)
   if not path.is_file():
@@ -215,8 +215,8 @@ def _from_table(table):
 
 
 def _min_max(values):
-  # One anchor, or one column of them, has no extent: it stays at 0, where the
-  # reference's (value - min) / (max - min + tiny) puts it.
+  # A single value has no extent: it maps to 0, as with the reference's
+  # (value - min) / (max - min + tiny).
   extent = np.ptp(values) if values.size else 0.0
   return (values - values.min(initial=np.inf)) / (extent or 1.0)
 

@@ -1,9 +1,9 @@
-"""Windows of remote rasters on local disk, up to a number of bytes.
+"""Size-bounded on-disk LRU cache of windows of remote rasters.
 
-One folder, one .npy per window and one .json per header, named by a hash of the
-tile's path: any number of processes may share it. What was used least recently
-goes first. Nothing is ever changed in place, so an entry is whole or absent;
-published tiles do not change either, so entries do not age.
+One folder with one .npy per window and one .json per header, named by a hash of
+the tile's path; processes may share it. Entries are written atomically and
+never modified, so an entry is complete or absent. Published tiles do not
+change, so entries do not expire.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from fusar_jax.geo.whole_file import write_whole
 
 
 class BlockCache:
-  """A bounded store of windows.
+  """A size-bounded cache of windows.
 
   Attributes:
-    folder: where the files are; made when first needed.
-    limit_bytes: all files together stay below it (one window may be larger:
-      it is then given back, but not kept).
+    folder: folder of the files; created on the first write.
+    limit_bytes: limit of the total size. A larger window is returned but not
+      cached.
   """
 
   def __init__(self, folder: str | os.PathLike, limit_bytes: int):
@@ -39,20 +39,20 @@ class BlockCache:
     window: tuple[int, int, int, int],
     read: Callable[[], np.ndarray],
   ) -> np.ndarray:
-    """Returns the window, from disk or by `read()`, which is then kept."""
+    """Returns the window from the cache, else from `read()` and caches it."""
     file = self.folder / f"{_key(path)}_{'_'.join(map(str, window))}.npy"
     try:
       kept = np.load(file, mmap_mode="r", allow_pickle=False)
       os.utime(file)
       return kept
     except (OSError, ValueError, EOFError):
-      pass  # Absent, evicted a moment ago, or cut by a full disk: read anew.
+      pass  # Absent, just evicted, or truncated by a full disk: read again.
     values = np.ascontiguousarray(read())
     self._keep(file, lambda out: np.save(out, values), values.nbytes)
     return values
 
   def header(self, path: str) -> dict[str, Any] | None:
-    """Returns what `keep_header` kept, or None."""
+    """Returns the header stored by `keep_header`, or None."""
     try:
       text = (self.folder / f"{_key(path)}.json").read_text(encoding="utf-8")
       kept = json.loads(text)
@@ -61,13 +61,13 @@ class BlockCache:
       return None
 
   def keep_header(self, path: str, header: dict[str, Any]) -> None:
-    """Keeps a header of plain values."""
+    """Stores a header of JSON values."""
     text = json.dumps({"path": path, "header": header}).encode()
     file = self.folder / f"{_key(path)}.json"
     self._keep(file, lambda out: out.write(text), len(text))
 
   def _keep(self, file, write, size):
-    # Counted before writing: the bound also holds for a moment in between.
+    # Evict before writing, so that the limit holds at all times.
     if not self._make_room(size + 128):
       return
     write_whole(file, write)
@@ -80,7 +80,7 @@ class BlockCache:
       try:
         stat = entry.stat()
       except FileNotFoundError:
-        continue  # Another process was faster.
+        continue  # Another process removed it.
       entries.append((stat.st_mtime_ns, stat.st_size, entry))
     total = sum(entry[1] for entry in entries)
     for _, bytes_, entry in sorted(entries):

@@ -1,9 +1,9 @@
-"""Where an image lies on Earth: pixels to longitude and latitude, and back.
+"""Georeferencing: pixels to longitude and latitude, and back.
 
-Two kinds. An affine geotransform in some coordinate reference system (also
-rotated), or ground control points, through which GDAL lays a polynomial (a thin
-plate spline where the polynomial misses its own points). rasterio does all of
-it; this file keeps the conventions in one place:
+Two kinds are supported: an affine geotransform (rotation included) in any
+coordinate reference system, and ground control points, to which GDAL fits a
+polynomial (a thin plate spline if the polynomial misses its own points).
+rasterio does the computation; this module fixes the conventions:
 
 - Pixel coordinates are floats (row, col); (0, 0) is the outer corner of the
   first pixel, (0.5, 0.5) its centre. GDAL gives control points in the same
@@ -27,16 +27,16 @@ from rasterio.errors import CRSError
 from rasterio.transform import Affine, AffineTransformer, GCPTransformer
 
 LONLAT = "EPSG:4326"
-# A polynomial that misses its own control points by more than this many pixels
-# gives way to the spline: a whole Sentinel-1 SLC swath misses by hundreds.
+# If the polynomial misses its own control points by more than this many pixels,
+# the spline is used: for a full Sentinel-1 SLC swath it misses by hundreds.
 _POLYNOMIAL_TOLERANCE = 1.0
-# Bounds the lists of Python floats that rasterio makes of coordinates.
+# rasterio converts coordinates to lists of Python floats: bounds their size.
 _CHUNK = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Georeference:
-  """The place of one image. Plain values: it can be pickled and compared.
+  """Georeference of one image, in plain values: picklable and comparable.
 
   Attributes:
     kind: "affine" or "gcps".
@@ -81,18 +81,18 @@ class Georeference:
 
   @classmethod
   def of(cls, dataset: rasterio.DatasetReader) -> "Georeference | None":
-    """Returns the dataset's georeference, or None where it has none.
+    """Returns the dataset's georeference, or None if it has none.
 
-    An affine with a CRS comes before control points. None also, with a
-    warning, for an affine whose image does not lie on Earth: writers of
-    slant-range products leave pixel sizes behind that are no geotransform.
+    An affine with a CRS takes precedence over control points. An affine that
+    puts the image off the Earth gives None and a warning: some writers of
+    slant-range products store pixel sizes that are not a geotransform.
 
     Raises:
       ValueError: as the class, naming the file.
     """
     gcps, gcp_crs = dataset.gcps
     try:
-      # An affine without a CRS, or a CRS without an affine, is no place.
+      # An affine without a CRS, or the reverse, is not a georeference.
       if dataset.crs and dataset.transform != Affine.identity():
         found = cls(
           "affine", crs_text(dataset.crs), tuple(dataset.transform)[:6]
@@ -117,7 +117,7 @@ class Georeference:
   def to_lonlat(self, rows, cols) -> tuple[np.ndarray, np.ndarray]:
     """Returns (lons, lats), float64 in the shape of rows and cols.
 
-    NaN where the place is outside what the CRS can express.
+    NaN for points outside the domain of the CRS.
     """
     rows, cols = np.broadcast_arrays(*_floats(rows, cols))
     x, y = _forward(AffineTransformer(Affine(*self.transform)), rows, cols)
@@ -130,12 +130,12 @@ class Georeference:
   def to_pixel(self, lons, lats) -> tuple[np.ndarray, np.ndarray]:
     """Returns (rows, cols), float64 in the shape of lons and lats.
 
-    Also outside the image; NaN where the CRS cannot express the place.
+    Results may lie outside the image; NaN outside the domain of the CRS.
     """
     lons, lats = np.broadcast_arrays(*_floats(lons, lats))
     x, y = reproject(LONLAT, self.crs, lons, lats)
     if parse_crs(self.crs).is_geographic:
-      # An image across the date line has its longitudes on one side of it.
+      # Longitudes of an image across the date line are on one side of it.
       turns = np.round((x - self._some_x()) / 360)
       x = np.where(turns, x - 360 * turns, x)
     if self.gcps:
@@ -166,9 +166,9 @@ class Georeference:
   def footprint(self, height: float, width: float) -> np.ndarray:
     """Returns the image's outline, float64[n, 2], (lon, lat), closed.
 
-    16 steps on each edge, so that it also follows edges that are curved on the
-    map. Longitudes go on past 180 where the image crosses the date line, so
-    that the ring has no jump.
+    Each edge has 16 steps, to follow edges that are curved on the map.
+    Longitudes continue past 180 if the image crosses the date line, so the
+    ring has no jump.
     """
     steps = np.arange(16) / 16
     ahead, zero, one = steps, np.zeros(16), np.ones(16)
@@ -184,7 +184,7 @@ class Georeference:
     rows = height / 2 + np.array([0, -0.5, 0.5, 0, 0])
     cols = width / 2 + np.array([0, 0, 0, -0.5, 0.5])
     lons, lats = self.to_lonlat(rows, cols)
-    # Distances from its own centre are true in this projection.
+    # This projection preserves distances from its centre.
     local = f"+proj=aeqd +lat_0={lats[0]} +lon_0={lons[0]} +datum=WGS84"
     x, y = reproject(LONLAT, local, lons, lats)
     return (
@@ -193,7 +193,7 @@ class Georeference:
     )
 
   def to_json(self) -> dict[str, Any]:
-    """Returns plain lists and strings; `from_json` gives an equal object."""
+    """Returns JSON values; `from_json` restores an equal object."""
     return {
       "kind": self.kind,
       "crs": self.crs,
@@ -203,7 +203,7 @@ class Georeference:
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> "Georeference":
-    """Raises ValueError for what `to_json` did not write."""
+    """Inverse of `to_json`; raises ValueError for any other value."""
     try:
       return cls(
         value["kind"],
@@ -217,7 +217,7 @@ class Georeference:
       ) from None
 
   def _some_x(self):
-    """x of the control points' middle, or of the affine's origin."""
+    """Returns the mean x of the control points, or x of the affine's origin."""
     if self.gcps:
       return float(np.mean([gcp[2] for gcp in self.gcps]))
     return self.transform[2]
@@ -226,11 +226,11 @@ class Georeference:
 def reproject(
   source: str, target: str, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (x, y) in the target CRS, float64[n]; NaN where it has no place.
+  """Returns (x, y) in the target CRS, float64[n]; NaN outside its domain.
 
   Args:
     source: CRS of x and y, as `Georeference.crs`.
-    target: CRS wanted.
+    target: CRS of the result.
     x: float[...], easting or longitude (always first).
     y: float[...], northing or latitude.
   """
@@ -255,7 +255,7 @@ def _warp(source, target, x, y):
   try:
     return np.asarray(warp.transform(source, target, x, y)[:2], np.float64)
   except Exception:  # GDAL's errors have no public base class in rasterio.
-    # One impossible place fails the whole call: halve until it stands alone.
+    # One invalid point fails the entire call: bisect to isolate it.
     if len(x) == 1:
       return np.full((2, 1), np.nan)
     half = len(x) // 2
@@ -279,7 +279,7 @@ def _inverse(transformer, x, y):
 
 @functools.lru_cache(maxsize=16)
 def _control(gcps):
-  """GDAL's transformer of the control points, with the better fit."""
+  """Returns GDAL's transformer of the control points with the better fit."""
   points = [GroundControlPoint(row, col, x, y) for row, col, x, y in gcps]
   rows, cols, x, y = np.array(gcps).T
   try:
@@ -296,8 +296,8 @@ def _control(gcps):
     ) from None
 
 
-# Closed by a finaliser after the interpreter has gone, GDAL's transformers
-# print an error about nothing.
+# GDAL's transformers print a spurious error if a finaliser closes them after
+# interpreter shutdown.
 atexit.register(_control.cache_clear)
 
 
@@ -313,7 +313,7 @@ def parse_crs(crs: str) -> CRS:
   """Returns the CRS of "EPSG:...", WKT or a PROJ string.
 
   Raises:
-    ValueError: nobody knows it.
+    ValueError: PROJ does not know it.
   """
   try:
     return CRS.from_user_input(crs)
@@ -324,7 +324,7 @@ def parse_crs(crs: str) -> CRS:
 
 
 def crs_text(crs: CRS) -> str:
-  """Returns "EPSG:..." where the CRS has a code, else WKT."""
+  """Returns "EPSG:..." if the CRS has a code, else WKT."""
   code = crs.to_epsg()
   return f"EPSG:{code}" if code else crs.to_wkt()
 

@@ -1,10 +1,10 @@
 """Anchors of an image: AlphaEarth sampled on a grid over its footprint.
 
-F(B, y) = {(lon, lat, x, y, a)}: nodes on a regular longitude-latitude grid over
-the bounds B of the footprint, their AlphaEarth vectors of year y, and the
-pixels of the image that they lie on, through the inverse of its georeference
-(fusar_gpt.md, section 1). The paper does not publish the grid's density; here
-it is AlphaEarth's own 10 m, thinned evenly to 32 x 32 nodes at most.
+F(B, y) = {(lon, lat, x, y, a)}: grid points of a regular longitude-latitude
+grid over the bounds B of the footprint, their AlphaEarth vectors of year y, and
+their pixels in the image by the inverse georeference (fusar_gpt.md, section 1).
+The paper does not publish the grid's density; this module uses AlphaEarth's
+10 m, subsampled evenly to at most 32 x 32 grid points.
 
 S anchors, E = 64 embedding bands.
 """
@@ -27,17 +27,17 @@ MIN_SHARE = 0.5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Nodes:
-  """What became of a grid of nodes.
+  """The anchors of a grid and the numbers of dropped grid points.
 
   Attributes:
-    anchors: those that are in the image and have a vector, in raster order
-      (north to south, then west to east); None where there are none.
-    places: float64[S, 6], of each anchor: lon, lat (degrees), row, col (of the
-      node in its grid), x, y (pixels of the image, (0, 0) the outer corner).
-    grid: (rows, columns) of nodes.
-    outside: how many nodes of the grid are beside the image: the grid spans the
-      bounds of the footprint, of which a rotated image fills a part.
-    without_data: how many in the image have no AlphaEarth (sea, nodata).
+    anchors: grid points in the image that have a vector, in raster order
+      (north to south, then west to east); None if there are none.
+    places: float64[S, 6], of each anchor: lon, lat (degrees), row, col (in the
+      grid), x, y (pixels of the image, (0, 0) is the outer corner).
+    grid: (rows, columns) of grid points.
+    outside: number of grid points outside the image: the grid spans the bounds
+      of the footprint, and a rotated image covers only part of them.
+    without_data: number in the image without AlphaEarth data (sea, nodata).
   """
 
   anchors: Anchors | None
@@ -48,19 +48,19 @@ class Nodes:
 
   @property
   def inside(self) -> int:
-    """How many nodes are in the image."""
+    """Number of grid points in the image."""
     return self.grid[0] * self.grid[1] - self.outside
 
   @property
   def share(self) -> float:
-    """The part of the nodes in the image that have a vector."""
+    """Fraction of the grid points in the image that have a vector."""
     return len(self.places) / self.inside if self.inside else 0.0
 
   def write_table(self, path: str | os.PathLike) -> None:
     """Writes the official `.npy`, float64[S, 70]; see `anchors.write_table`.
 
     Raises:
-      ValueError: there is no anchor.
+      ValueError: there are no anchors.
     """
     if self.anchors is None:
       raise ValueError(f"{path}: no anchor to write (all nodes were dropped).")
@@ -79,25 +79,26 @@ def make_anchors(
   method: str = "nearest",
   min_share: float = MIN_SHARE,
 ) -> Nodes:
-  """Returns the anchors of an image, and what was dropped.
+  """Returns the anchors of an image and the numbers of dropped grid points.
 
   Args:
-    georeference: of the image as the model gets it (`Georeference.tile`).
+    georeference: of the image as the model receives it (`Georeference.tile`).
     size: (height, width) of that image, pixels.
     archive: `alphaearth.open_archive`.
-    year: one of the archive's.
-    spacing: metres between nodes.
-    limit: nodes along one side at most; a denser grid is thinned evenly.
-    count: nodes along each side, or (rows, columns), instead of a spacing.
+    year: one of `archive.years`.
+    spacing: metres between grid points.
+    limit: maximum grid points per side; a denser grid is subsampled evenly.
+    count: grid points per side, or (rows, columns), instead of a spacing.
     method: "nearest" or "bilinear", see `Archive.sample`.
-    min_share: warn if less than this part of the nodes in the image has a
+    min_share: warn if a smaller fraction of the grid points in the image has a
       vector; in [0, 1].
 
   Raises:
     ValueError: a size, spacing, limit or count that is not positive; a year
-      that the archive has not; an archive of another place; a damaged tile.
+      without tiles; an archive without tiles at the image; a corrupt tile.
 
-  Example: a 97 x 97 image of 10 m, 5 x 5 nodes in the middle of equal cells:
+  Example: a 97 x 97 image of 10 m, 5 x 5 grid points at the centres of equal
+  cells:
     >>> nodes = make_anchors(image, (97, 97), archive, 2024, count=5)
     >>> nodes.anchors.positions[0].round(1), nodes.outside
     (array([0.1, 0.1], dtype=float32), 0)
@@ -127,7 +128,7 @@ def make_anchors(
       f" latitude {south:.4f} to {north:.4f}."
     )
   grid = sides or _sides(west, south, east, north, spacing, limit)
-  # In the middle of equal cells, from the north, as rows of an image.
+  # Centres of equal cells, from north to south like image rows.
   lats = north - (np.arange(grid[0]) + 0.5) / grid[0] * (north - south)
   lons = west + (np.arange(grid[1]) + 0.5) / grid[1] * (east - west)
   node_rows, node_cols = (v.ravel() for v in np.indices(grid))
@@ -161,7 +162,7 @@ def make_anchors(
 
 
 def _sides(west, south, east, north, spacing, limit):
-  """(rows, columns) of nodes about `spacing` metres apart."""
+  """Returns (rows, columns) of a grid about `spacing` metres apart."""
   lon, lat = (west + east) / 2, (south + north) / 2
   local = f"+proj=aeqd +lat_0={lat} +lon_0={lon} +datum=WGS84"
   x, y = reproject(

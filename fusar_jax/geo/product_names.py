@@ -1,8 +1,8 @@
-"""What names and tags honestly tell of a SAR image: sensor, date, polarisation.
+"""SAR metadata from product names and tags: sensor, date, polarisation.
 
-Products carry their facts in their names. A pattern that is not sure gives
-None: a wrong year would fetch the wrong vectors. TIFF's own date tag is never
-used, since it holds the time of processing, hours or years after acquisition.
+Ambiguous patterns give None: a wrong year would select the wrong vectors. The
+TIFF date tag is never used: it contains the time of processing, hours or years
+after acquisition.
 """
 
 import dataclasses
@@ -32,18 +32,17 @@ _POLARISATION = re.compile(r"(?<![A-Z0-9])(HH|HV|VH|VV)(?![A-Z0-9])")
 _CODES = {"SH": ("HH",), "SV": ("VV",), "DH": ("HH", "HV"), "DV": ("VV", "VH")}
 _CODE = re.compile(r"_[012][SA](SH|SV|DH|DV)_")
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?!\d)")
-# Folders above the file that may bear the product's name (measurement/).
+# Parent folders that may have the product's name (measurement/).
 _PARENTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-  """What is known of an image; None where it is not.
+  """Metadata of an image; None if unknown.
 
   Attributes:
     sensor: "Sentinel-1A".
-    polarisations: ("VV", "VH"); in the order of the bands where bands are
-      named.
+    polarisations: ("VV", "VH"); in band order if the bands are named.
     date: of acquisition (its start), "2023-08-09".
     ground_sampling_distance: metres per (row, column), at the centre.
   """
@@ -54,7 +53,7 @@ class Metadata:
   ground_sampling_distance: tuple[float, float] | None = None
 
   def to_json(self) -> dict[str, Any]:
-    """Returns plain values, unknown ones as None."""
+    """Returns JSON values; unknown ones are None."""
     return dataclasses.asdict(self)
 
 

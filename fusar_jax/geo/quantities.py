@@ -1,9 +1,10 @@
-"""What the numbers of a SAR raster mean, and which of them mean nothing.
+"""Detection of a SAR raster's quantity and nodata value.
 
 SAR products store amplitude, intensity (its square), decibels or complex
-values, and few say which; many fill the frame around a geocoded scene without
-declaring it. Both are guessed here from names and from a thinned view of the
-raster, each guess with its reason, so that it can be recorded and overruled.
+values, and few state which. Many fill the frame around a geocoded scene without
+declaring nodata. This module guesses both from names and from a subsampled view
+of the raster. Each guess has a reason, which is recorded; users can override
+it.
 """
 
 import dataclasses
@@ -14,28 +15,28 @@ import numpy as np
 AMPLITUDE, INTENSITY, DB, COMPLEX = "amplitude", "intensity", "db", "complex"
 QUANTITIES = (AMPLITUDE, INTENSITY, DB, COMPLEX)
 
-# Fillers in use; exactly these values do not occur among measured ones.
+# Common fillers; exactly these values do not occur as measurements.
 _FILLERS = (-99.0, -999.0, -9999.0, -32768.0, float(np.finfo("f4").min))
-# A filler lies far below whatever was measured (dB, or linear units).
+# A filler is at least this far below all measurements (dB or linear units).
 _FILLER_GAP = 20.0
-# A wedge of zeros covers at least this share of the raster, and holds at least
-# that share of all zeros: single dark pixels are measured.
+# Wedges cover at least _WEDGE_SHARE of the raster and contain at least
+# _WEDGE_PURITY of all zeros: isolated dark pixels are measurements.
 _WEDGE_SHARE = 0.005
 _WEDGE_PURITY = 0.8
-# I and Q are as often negative as positive.
+# I and Q are negative as often as positive.
 _BALANCE = (0.35, 0.65)
 _PLAUSIBLE_DB = (-120.0, 80.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Nodata:
-  """Which value means that nothing was measured. NaN always does.
+  """The nodata value and its origin. NaN is always nodata.
 
   Attributes:
     value: the value, or None.
     origin: "user", "declared" (by the file: a value or a mask), "guessed", or
       "none".
-    reason: in words, for the record.
+    reason: text for the record.
   """
 
   value: float | None
@@ -49,12 +50,12 @@ def guess_quantity(
   """Returns (quantity, reason).
 
   Args:
-    dtype: of the stored values; "complex_int16" too.
-    names: all that the file says of its bands: descriptions, units, its stem.
-    values: stored values [bands, n] without nodata; a thinned view will do.
+    dtype: of the stored values, including "complex_int16".
+    names: descriptions and units of the bands, and the file's stem.
+    values: stored values [bands, n] without nodata; a subsample suffices.
 
   Raises:
-    ValueError: the values fit nothing; without the file's name.
+    ValueError: the values fit no quantity; the message lacks the file's name.
   """
   if "complex" in dtype:
     return COMPLEX, f"stored as {dtype}"
@@ -128,8 +129,8 @@ def guess_wedge(zeros: np.ndarray) -> Nodata:
   Args:
     zeros: bool[h, w], true where all bands are 0.
 
-  Example: zeros joined to the frame by a straight run are a wedge, and dark
-  pixels amid the scene are not:
+  Example: zeros connected to the frame by a straight run are a wedge; dark
+  pixels inside the scene are not:
     0 0 0 5        5 0 7 5
     0 0 5 6        6 5 5 0
     0 5 7 8  yes   0 5 0 8  no
@@ -159,12 +160,12 @@ def guess_wedge(zeros: np.ndarray) -> Nodata:
 
 
 def measurable(values: np.ndarray, quantity: str) -> np.ndarray:
-  """Returns bool: finite, and an intensity that float32 can hold."""
+  """Returns bool: finite, with an intensity in the range of float32."""
   return np.abs(values) < (300 if quantity == DB else 1e18)
 
 
 def to_power(values: np.ndarray, quantity: str) -> np.ndarray:
-  """Returns float32 intensities: what may be averaged (multi-looking)."""
+  """Returns float32 intensities, which can be averaged (multi-looking)."""
   if quantity == AMPLITUDE:
     return np.square(values)
   if quantity == DB:

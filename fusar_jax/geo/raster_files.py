@@ -1,9 +1,9 @@
-"""Opening a raster file, GDAL's or numpy's, and reading its raw windows.
+"""Raster files of GDAL and numpy, read in windows of stored values.
 
-One face for both: a height, a width, bands, and `read` of a window of stored
-values. What makes a reader fall over is refused here, naming the file: a file
-cut short, an image that unpacks to more than any scene, one block of pixels
-too large for memory, pickled objects.
+Both have the same interface: height, width, bands, and `read` of a window.
+Opening raises ValueError, naming the file, for input that would crash a reader:
+truncated files, images larger than any scene, blocks of pixels too large for
+memory, pickled objects.
 """
 
 import os
@@ -23,10 +23,10 @@ MAX_BANDS = 4
 MAX_PIXELS = 1 << 32
 # GDAL decodes whole blocks: a window costs at least one of them.
 MAX_BLOCK_BYTES = 1 << 27
-# GDAL's own default is a share of the machine's memory: gigabytes. A row of
-# tiles fits, so that a file stored in lines is decoded once, not per tile.
+# GDAL's default is a fraction of the machine's memory: gigabytes. This size
+# fits a row of tiles, so a file stored in lines is decoded once, not per tile.
 CACHE_BYTES = 1 << 27
-# What numpy raises on damaged headers.
+# What numpy raises on corrupt headers.
 _NUMPY_DAMAGE = (
   ValueError,
   OSError,
@@ -37,20 +37,20 @@ _NUMPY_DAMAGE = (
   SyntaxError,
   tokenize.TokenError,
 )
-# Blocks whose place in the file is checked, at most.
+# Maximum number of blocks whose offset in the file is checked.
 _CHECKED_BLOCKS = 20_000
 
 
 class GdalFile:
-  """A file that GDAL reads. Bands are counted from 0, alpha left out.
+  """A file that GDAL reads. Band indices start at 0 and exclude alpha.
 
   Attributes:
     height, width: pixels.
     count: bands.
-    dtype: numpy's, or "complex_int16", which numpy has not.
+    dtype: numpy's, or "complex_int16", which numpy lacks.
     declared_nodata: as the file declares it, or None.
-    has_mask: whether the file brings a mask or an alpha band of its own.
-    descriptions, units: per band, what the file calls them, or "".
+    has_mask: whether the file contains a mask or an alpha band.
+    descriptions, units: per band, as in the file, or "".
     tags: of the file, GDAL's IMAGERY domain among them.
     scales: float64[bands, 2], (scale, offset) that stored values are to be
       given, or None.
@@ -141,7 +141,7 @@ class GdalFile:
           data.get_tag_item(f"BLOCK_{key}_{name}", "TIFF", bidx=band)
           for key in ("OFFSET", "SIZE")
         ]
-        # A block that is not there is one of nodata: a sparse file.
+        # Sparse files omit blocks of nodata.
         if None not in place and sum(map(int, place)) > held:
           raise ValueError(
             f"{self.path}: cut short: block {name} of band {band} ends at byte"
@@ -155,10 +155,10 @@ class GdalFile:
     Args:
       bands: indexes from 0.
       rows, cols: (start, stop), inside the raster.
-      shape: (h, w) to thin to, by nearest neighbour.
+      shape: (h, w) to subsample to, by nearest neighbour.
 
     Raises:
-      ValueError: damaged, naming file and window.
+      ValueError: corrupt data; the message names file and window.
     """
     indexes = [self._indexes[band] for band in bands]
     return self._guarded(
@@ -166,7 +166,7 @@ class GdalFile:
     )
 
   def mask(self, rows, cols, shape=None) -> np.ndarray:
-    """Returns bool[h, w], the file's own mask: true where it is valid."""
+    """Returns bool[h, w], the file's mask: True for valid pixels."""
     return (
       self._guarded(
         self.dataset.read_masks, self._indexes[0], rows, cols, shape
@@ -190,9 +190,9 @@ class GdalFile:
 
 
 class NumpyFile:
-  """A `.npy` array [h, w], [bands, h, w] or [h, w, bands], read in place.
+  """A `.npy` array [h, w], [bands, h, w] or [h, w, bands], memory-mapped.
 
-  The same face as `GdalFile`; it declares nothing about itself.
+  Same interface as `GdalFile`, without metadata.
   """
 
   dataset = declared_nodata = scales = None
@@ -257,7 +257,7 @@ def open_file(path: str | os.PathLike) -> GdalFile | NumpyFile:
 
 
 def scaled(file: GdalFile | NumpyFile, bands, stored: np.ndarray) -> np.ndarray:
-  """Returns values [bands, ...] in their units, as the file's scales say."""
+  """Returns values [bands, ...] with the file's scales applied."""
   if file.scales is None:
     return stored
   shape = (-1,) + (1,) * (stored.ndim - 1)
@@ -280,7 +280,7 @@ def check_size(path: Path, height: int, width: int, count: int) -> None:
 
 
 def _decoded(read):
-  # Old writers leave Latin-1 in their texts, which rasterio does not decode.
+  # Old writers store Latin-1 text, which rasterio does not decode.
   try:
     return read()
   except UnicodeDecodeError:
@@ -292,7 +292,7 @@ def _environment():
 
 
 class _quiet(warnings.catch_warnings):
-  """A raster without georeference is no surprise here: it is a note."""
+  """Suppresses warnings: a missing georeference is reported as a note."""
 
   def __enter__(self):
     super().__enter__()

@@ -1,14 +1,14 @@
 """SAR rasters of any kind, as windows of one detected quantity.
 
-A raster's numbers may be amplitude, intensity, decibels or complex; here they
-come out as float32 amplitude, intensity or decibels together with a mask of
-what is valid, at any sampling. Coarser sampling averages intensities, as
-multi-looking does, whatever the quantity: never decibels, and never complex
-values, whose phases cancel.
+A raster stores amplitude, intensity, decibels or complex values. This module
+returns float32 amplitude, intensity or decibels and a validity mask, at any
+sampling. Coarser sampling averages intensities for every quantity, as
+multi-looking does: never decibels, and never complex values, whose phases
+cancel.
 
 Windows are (row, col, height, width) in pixels of the raster, floats allowed;
-(0, 0) is the outer corner of the first pixel. What hangs over the raster's edge
-is invalid.
+(0, 0) is the outer corner of the first pixel. Pixels beyond the raster's edge
+are invalid.
 """
 
 import dataclasses
@@ -25,29 +25,29 @@ from fusar_jax.geo import product_names, quantities, raster_files
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.quantities import AMPLITUDE, COMPLEX, Nodata
 
-# Sides of the thinned view from which quantity and nodata are guessed.
+# Sides of the subsampled view from which quantity and nodata are guessed.
 _VIEW = 512
-# Source pixels that are held at a time while resampling.
+# Source pixels in memory at a time while resampling.
 _STRIP_PIXELS = 1 << 21
 
 Window = tuple[float, float, float, float]
 
 
 class Raster:
-  """One open SAR raster; a context manager. Made by `open_raster`.
+  """One open SAR raster; a context manager. Created by `open_raster`.
 
   Attributes:
     path: the file.
     height, width: pixels.
-    bands: names, polarisations where the file tells them ("VV", "VH"), else
+    bands: names: polarisations if the file states them ("VV", "VH"), else
       "1", "2". Pairs of real and imaginary parts count as one band.
     quantity: "amplitude", "intensity", "db" or "complex".
-    quantity_reason: why, in words.
-    nodata: the value that means nothing was measured, and how it is known.
-    georeference: where the raster lies, or None.
+    quantity_reason: why this quantity was chosen, as text.
+    nodata: the nodata value and its origin.
+    georeference: of the raster, or None.
     metadata: sensor, polarisations, date, ground sampling distance.
     dtype: of the stored values, such as "uint16" or "complex_int16".
-    notes: what a user should be told.
+    notes: remarks for the user.
   """
 
   def __init__(self, file, nodata, quantity):
@@ -71,12 +71,12 @@ class Raster:
     self._name_bands(described, count)
 
   def _choose(self, nodata, quantity):
-    """Decides what the values mean; looks at them only where it must."""
+    """Determines quantity and nodata; reads values only if necessary."""
     file = self._file
     view = _View(file)
     self.nodata = _stated_nodata(file, nodata)
-    # A filler must be known before values are judged, a wedge of zeros may
-    # be known after.
+    # The quantity is guessed from values without fillers; a wedge of zeros can
+    # be detected afterwards.
     if self.nodata is None and "complex" not in self.dtype:
       self.nodata = quantities.guess_filler(view.values)
     try:
@@ -116,11 +116,11 @@ class Raster:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (float32[bands, h, w] of `detected`, bool[h, w] valid).
 
-    A pixel is valid if it is in all the bands asked for; invalid ones hold 0.
-    At another sampling a pixel is valid if half of its weight is.
+    A pixel is valid if it is valid in all requested bands; invalid pixels are
+    0. A resampled pixel is valid if at least half of its weight is.
 
     Args:
-      window: (row, col, height, width); None: the whole raster.
+      window: (row, col, height, width); None: the full raster.
       bands: names; "VV/VH" is the ratio of two (in dB their difference).
         None: all.
       shape: (h, w) to resample to, with a triangle two new pixels wide (one
@@ -180,7 +180,7 @@ class Raster:
     return [names.index(part) for part in parts]
 
   def _native(self, bands, rows, cols):
-    """float32[bands, h, w] and valid; the window may hang over the edge."""
+    """Returns float32[bands, h, w] and valid; the window may cross the edge."""
     shape = (rows[1] - rows[0], cols[1] - cols[0])
     values = np.zeros((len(bands), *shape), np.float32)
     valid = np.zeros(shape, bool)
@@ -205,7 +205,7 @@ class Raster:
     if self.nodata.value is not None:
       holes = stored == _as_stored(self.nodata.value, stored.dtype)
       if self._pairs:
-        # Either part may well be 0 and measured.
+        # A single part may be a measured 0.
         holes = holes[0::2] & holes[1::2]
       valid &= ~holes.any(axis=0)
     if file.has_mask and self.nodata.origin == "declared":
@@ -215,13 +215,13 @@ class Raster:
       stored = stored[0::2] + 1j * stored[1::2]
     if stored.dtype.kind == "c":
       stored = np.abs(stored)
-    # Before the cast: what float32 cannot hold would become infinite.
+    # Before the cast: values beyond float32 would become infinite.
     valid &= quantities.measurable(stored, self.detected).all(axis=0)
     values = np.where(valid, stored, 0).astype(np.float32)
     return values, valid
 
   def _resampled(self, bands, window, shape):
-    """As `_native`, by strips of a bounded number of source pixels."""
+    """Like `_native`, in strips of a bounded number of source pixels."""
     row, col, height, width = window
     scale = height / shape[0], width / shape[1]
     margin = [math.ceil(max(s, 1)) + 1 for s in scale]
@@ -244,7 +244,7 @@ class Raster:
     return values, valid
 
   def to_json(self) -> dict[str, Any]:
-    """Returns what was found and what was decided, for the record."""
+    """Returns the detected and chosen properties as JSON values."""
     return {
       "file": self.path.name,
       "size": [self.height, self.width],
@@ -278,10 +278,10 @@ def open_raster(
 
   Args:
     path: uint8, uint16, float or complex (complex integers too), 1 to 4 bands;
-      polarisations in files of their own come as one through a GDAL VRT
+      combine polarisations in separate files with a GDAL VRT
       (gdalbuildvrt -separate).
-    nodata: a value; "none": every number was measured, whatever the file
-      declares; None: as the file declares, else guessed. NaN is never valid.
+    nodata: a value; "none": every number is a measurement, even if the file
+      declares nodata; None: as declared, else guessed. NaN is never valid.
     quantity: "amplitude", "intensity", "db" or "complex" (real bands are then
       pairs of real and imaginary parts); None: guessed.
 
@@ -304,7 +304,7 @@ def open_raster(
 
 
 class _View:
-  """Stored values [bands, h, w], thinned; read when first asked for."""
+  """Subsampled stored values [bands, h, w], read on first access."""
 
   def __init__(self, file):
     self._file = file
@@ -341,7 +341,7 @@ def _stated_nodata(file, nodata):
 
 
 def _as_stored(value, dtype):
-  """The value in the type of the pixels; NaN, equal to none, if it has none."""
+  """Returns the value in the pixel type; NaN, equal to none, if unstorable."""
   if dtype.kind in "ui":
     info = np.iinfo(dtype)
     holds = value == int(value) and info.min <= value <= info.max
@@ -384,7 +384,7 @@ def _locate(file):
 
 
 def _resample(values, valid, quantity, box, shape):
-  """Triangle filter of PIL over intensities, invalid pixels left out."""
+  """Resamples intensities with PIL's triangle filter, valid pixels only."""
 
   def filtered(plane):
     image = Image.fromarray(np.ascontiguousarray(plane, np.float32))

@@ -1,9 +1,9 @@
-"""Stretching SAR values to 8 bits, once per scene, as a record to replay.
+"""Stretch of SAR values to 8 bits, fitted per scene and reproducible.
 
-SAR spans five orders of magnitude: values go to decibels, and a pair of
-percentiles over the scene's valid pixels becomes 0 and 255. The pair is
-estimated once per scene, so that neighbouring tiles match, and from windows at
-fixed places, so that it is the same every time. The record holds all that
+SAR spans five orders of magnitude: values are converted to decibels, and two
+percentiles of the scene's valid pixels map to 0 and 255. They are estimated
+once per scene, so neighbouring tiles match, and from windows at fixed
+positions, so the result is deterministic. The record contains everything that
 `apply` uses.
 """
 
@@ -20,8 +20,8 @@ from fusar_jax.geo.rasters import Raster
 DECIBELS, LINEAR = "db", "amplitude"
 CURVES = (DECIBELS, LINEAR)
 PERCENTILES = (1.0, 99.0)
-# Rasters of at most this many pixels are seen whole; larger ones in a lattice
-# of windows.
+# Rasters of at most this many pixels are read completely; of larger ones, a
+# lattice of windows is read.
 _WHOLE = 2048 * 2048
 _LATTICE = 8
 _WINDOW = 256
@@ -29,16 +29,16 @@ _WINDOW = 256
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-  """How one band becomes 8 bits.
+  """Mapping of one band to 8 bits.
 
   Attributes:
     band: "VV", or a ratio "VV/VH".
     quantity: of the values: "amplitude", "intensity" or "db".
     curve: "db": linear in decibels; "amplitude": linear in amplitude.
-    low, high: what becomes 0 and 255, in units of the curve; equal for a
+    low, high: values that map to 0 and 255, in units of the curve; equal for a
       constant image.
-    percentiles: (of low, of high) among the valid pixels seen.
-    pixels: how many valid pixels were seen; 0: low and high say nothing.
+    percentiles: (of low, of high) among the valid pixels read.
+    pixels: number of valid pixels read; if 0, low and high are meaningless.
 
   Raises:
     ValueError: an unknown quantity or curve, or low above high.
@@ -68,10 +68,10 @@ class Stretch:
   def apply(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Returns uint8[h, w]; 0 where invalid.
 
-    A constant image, which has no contrast to stretch, becomes 128.
+    A constant image, which has no contrast, maps to 128.
 
     Args:
-      values: float32[h, w] of `quantity`, as `Raster.read` gives them.
+      values: float32[h, w] of `quantity`, as returned by `Raster.read`.
       valid: bool[h, w].
 
     Example: -20 dB to 0 dB, in decibels:
@@ -88,12 +88,12 @@ class Stretch:
     return np.where(valid, levels, 0).astype(np.uint8)
 
   def to_json(self) -> dict[str, Any]:
-    """Returns plain values; `from_json` gives an equal stretch, to the bit."""
+    """Returns JSON values; `from_json` restores a bit-identical stretch."""
     return dataclasses.asdict(self) | {"percentiles": list(self.percentiles)}
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> "Stretch":
-    """Raises ValueError for what `to_json` did not write."""
+    """Inverse of `to_json`; raises ValueError for any other value."""
     names = {field.name for field in dataclasses.fields(cls)}
     if not isinstance(value, dict) or set(value) != names:
       raise ValueError(
@@ -124,17 +124,17 @@ def fit_stretch(
 ) -> Stretch:
   """Returns the stretch of a scene's band.
 
-  Percentiles are over valid pixels; in decibels over those above 0, since 0 has
-  no logarithm. Without any, low and high are 0.
+  Percentiles are over valid pixels; in decibels, over those above 0, since 0
+  has no logarithm. Without such pixels, low and high are 0.
 
   Args:
     raster: the scene.
     band: a name, or a ratio "VV/VH"; None: the first.
     percentiles: (low, high), 0..100.
-    curve: "db" or "amplitude"; None: decibels, but for 8-bit files, which have
-      been stretched before and have too few levels for a logarithm, amplitude.
-    scale: raster pixels per pixel of the tiles to come, (rows, columns) or both
-      in one: averaging narrows the distribution.
+    curve: "db" or "amplitude"; None: decibels, except for 8-bit files, which
+      are already stretched and have too few levels for a logarithm: amplitude.
+    scale: raster pixels per tile pixel, (rows, columns) or one for both:
+      averaging narrows the distribution.
 
   Raises:
     ValueError: an unknown band or curve, or percentiles out of order.
@@ -203,10 +203,10 @@ def _curved(values, quantity, curve):
 
 
 def _windows(height, width, scales):
-  """Windows at fixed places: all of a small raster, a lattice of a large."""
+  """Returns fixed windows: a full small raster, a lattice of a large one."""
   if height * width <= _WHOLE:
     return [(0, 0, height, width)]
-  # Where tiles are coarse, a window still holds a few of their pixels.
+  # At coarse scales, windows grow towards 32 tile pixels per side.
   sides = [
     max(1, min(size // _LATTICE, max(_WINDOW, math.ceil(32 * s))))
     for size, s in zip((height, width), scales)

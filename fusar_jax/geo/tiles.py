@@ -1,10 +1,10 @@
-"""Cutting a scene into tiles of the model's size, and boxes with it.
+"""Tiling of scenes to the model's image size, boxes included.
 
-Tiles lie on one grid over the scene, whose pixels are `scale` raster pixels
-wide: where tiles overlap they show the same pixels. The last tile of a row or
-column is moved inward, so that none hangs over a scene larger than a tile.
+All tiles share one grid over the scene, whose pixels are `scale` raster pixels
+wide: overlapping tiles contain identical pixels. The last tile of a row or
+column is moved inward, so no tile exceeds a scene larger than one tile.
 
-Boxes are float32[n, 4], xyxy, continuous pixels, as everywhere.
+Boxes are float32[n, 4], xyxy, continuous pixels.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from fusar_jax.geo.stretch import Stretch
 class Tile:
   """A part of a raster, in its pixels; (0, 0) is the raster's outer corner.
 
-  With a tile of n x n pixels, `georeference.tile(row, col, height / n,
-  width / n)` is where it lies.
+  The georeference of a tile of n x n pixels is `georeference.tile(row, col,
+  height / n, width / n)`.
   """
 
   row: float
@@ -31,7 +31,7 @@ class Tile:
 
   @property
   def name(self) -> str:
-    """Fit for a file name, and in order: "r002016_c000504"; "p" is a point."""
+    """Sortable file name: "r002016_c000504"; "p" is the decimal point."""
     return f"r{_digits(self.row)}_c{_digits(self.col)}"
 
 
@@ -52,9 +52,9 @@ def plan_tiles(
   Args:
     height, width: of the raster, in its pixels.
     size: sides of a tile, in its own pixels.
-    overlap: of neighbours, in pixels of a tile; the last ones may have more.
-    scale: raster pixels per tile pixel, (rows, columns) or both in one; see
-      `scale_to`. A rest of less than one tile pixel is left out.
+    overlap: of neighbours, in tile pixels; the last tiles may overlap more.
+    scale: raster pixels per tile pixel, (rows, columns) or one for both; see
+      `scale_to`. A remainder of less than one tile pixel is dropped.
 
   Raises:
     ValueError: a size below 1, an overlap not in 0..size-1, a scale not above
@@ -93,14 +93,15 @@ def _starts(total, size, step):
 def scale_to(
   raster: Raster, ground_sampling_distance: float
 ) -> tuple[float, float]:
-  """Returns the scale (rows, columns) that gives tiles square pixels.
+  """Returns the scale (rows, columns) for tiles with square pixels.
 
   Args:
     raster: the scene.
-    ground_sampling_distance: of the tiles wanted, metres.
+    ground_sampling_distance: of the tiles, metres.
 
   Raises:
-    ValueError: the raster's own is not known, or the wanted one not above 0.
+    ValueError: the raster's distance is unknown, or the given one is not
+      above 0.
   """
   own = raster.metadata.ground_sampling_distance
   if own is None:
@@ -119,16 +120,16 @@ def scale_to(
 def render(
   raster: Raster, stretches: Sequence[Stretch], tile: Tile, size: int
 ) -> tuple[np.ndarray, float]:
-  """Returns (uint8[size, size, 3], share of its pixels that are valid).
+  """Returns (uint8[size, size, 3], fraction of valid pixels).
 
   Invalid pixels are black.
 
   Args:
     raster: the scene.
-    stretches: one, for a grey image, or three for red, green and blue; of this
-      scene, or replayed from another.
-    tile: what to show.
-    size: sides of the picture.
+    stretches: one for a grey image or three for red, green and blue, fitted to
+      this scene or to another.
+    tile: the part to render.
+    size: sides of the image, pixels.
 
   Raises:
     ValueError: neither one stretch nor three, or one that was fitted to another
@@ -154,17 +155,17 @@ def render(
 def boxes_in_tile(
   boxes, tile: Tile, size: int, min_inside: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the boxes that a tile shows, and which ones they are.
+  """Returns the boxes inside a tile, and their indices.
 
   Args:
     boxes: float[n, 4], xyxy, pixels of the raster.
-    tile: the part shown.
-    size: sides of its picture.
-    min_inside: share of a box's area that must be inside, in (0, 1].
+    tile: the part to render.
+    size: sides of its image, pixels.
+    min_inside: fraction of a box's area that must be inside, in (0, 1].
 
   Returns:
-    (float32[k, 4], xyxy, pixels of the picture, cut at its edges; int64[k],
-    their places among `boxes`).
+    (float32[k, 4], xyxy, pixels of the image, clipped to it; int64[k], their
+    indices in `boxes`).
 
   Raises:
     ValueError: a share not in (0, 1], or corners that are swapped.
@@ -186,7 +187,7 @@ def boxes_in_tile(
   extent = np.array([tile.width, tile.height])
   low, high = boxes[:, :2] - corner, boxes[:, 2:] - corner
   cut = np.clip(low, 0, extent), np.clip(high, 0, extent)
-  # A side without length is inside or not; the product is then of the other.
+  # A zero-length side counts as 1 inside and 0 outside.
   lengths = np.divide(
     cut[1] - cut[0],
     sides,

@@ -1,7 +1,7 @@
-"""A file that appears whole or not at all.
+"""Atomic file writes.
 
-It is written beside its place under another name and renamed once everything
-stands: whoever reads it meets the old content or the new, never a part.
+The content goes to a temporary file in the same folder, which is renamed to the
+target when complete. Readers see the old content or the new, never a part.
 """
 
 import os
@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-# How the other name ends; who is killed leaves it behind.
+# Suffix of the temporary file; a killed process leaves the file behind.
 DRAFT = ".part"
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-  """Makes or replaces a file, and its folder if need be.
+  """Creates or replaces a file, and creates its folder if missing.
 
   Args:
-    path: of the file.
-    write: writes its bytes; if it raises, what was there before stays.
+    path: target file.
+    write: writes the bytes; if it raises, the previous file is unchanged.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   draft = new_draft(path.parent)
@@ -33,10 +33,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def new_draft(folder: Path) -> Path:
-  """Creates an empty file of a new name; its mode follows the umask.
+  """Creates an empty file with a unique name; its mode follows the umask.
 
-  `tempfile.mkstemp` would make it readable by its owner alone, and the mode
-  stays with the file when it is renamed.
+  `tempfile.mkstemp` restricts access to the owner, and a rename preserves the
+  mode.
   """
   draft = folder / f"{uuid.uuid4().hex}{DRAFT}"
   draft.touch(exist_ok=False)

@@ -1,9 +1,9 @@
-"""Hugging Face's `config.json` and its companions <-> FusarConfig.
+"""Converts between Hugging Face config files and FusarConfig.
 
-Two layouts of `config.json` are around: the decoder's fields at the top level
-(files on the hub, transformers 4) and inside `text_config` (transformers 5).
-Read are also `preprocessor_config.json` (pixel bounds, normalisation) and
-`generation_config.json` (padding token). The TLM has its own: see `tlm_file`.
+`config.json` has two layouts: the decoder's fields at the top level (files on
+the hub, transformers 4) or inside `text_config` (transformers 5). The reader
+also uses `preprocessor_config.json` (pixel bounds, normalisation) and
+`generation_config.json` (padding token). For the TLM's files see `tlm_file`.
 """
 
 import json
@@ -20,16 +20,16 @@ from fusar_jax.model.config import (
 
 MODEL_TYPE = "qwen2_5_vl"
 PROCESSOR = "Qwen2_5_VLProcessor"
-# transformers fixes these in code, so a config.json cannot carry others.
+# Constants in transformers' code, which config.json cannot override.
 _VISION_EPS = 1e-6
 _QWEN_VIDEO = 151656
-# Pixels around the area of a fixed image size, so that rounding in the square
-# roots of transformers' processor does not move a side by 28.
+# Margin around the area of a fixed image size, in pixels: prevents rounding in
+# the square roots of transformers' processor from changing a side by 28.
 _AREA_SLACK = 28
 
 
 def read_json(path: Path) -> dict:
-  """Returns the object in a JSON file; errors name the file."""
+  """Returns the object of a JSON file; error messages name the file."""
   try:
     value = json.loads(path.read_text(encoding="utf-8"))
   except (json.JSONDecodeError, UnicodeDecodeError) as e:
@@ -103,7 +103,7 @@ def _vision(raw: dict, processor: dict) -> VisionConfig:
     out_width=raw["out_hidden_size"],
     full_attention=tuple(raw["fullatt_block_indexes"]),
     window=raw["window_size"],
-    # The files on the hub leave out, or spell differently, what never varies.
+    # Files on the hub omit or rename fields that never vary.
     patch=raw.get("patch_size", raw.get("spatial_patch_size", like.patch)),
     merge=raw.get("spatial_merge_size", like.merge),
     temporal=raw.get("temporal_patch_size", like.temporal),
@@ -125,7 +125,7 @@ def _decoder(raw: dict, text: dict) -> DecoderConfig:
     head_width=text.get("head_dim") or width // heads,
     ff_width=text["intermediate_size"],
     vocab=text["vocab_size"],
-    # transformers takes either place for it.
+    # transformers accepts either location.
     tied=bool(
       raw.get("tie_word_embeddings") or text.get("tie_word_embeddings")
     ),
@@ -139,14 +139,14 @@ def _tokens(raw: dict, text: dict, generation: dict) -> SpecialTokens:
   like = SpecialTokens()
   sources = (text, raw, generation)
   end = _first(sources, "eos_token_id", like.end_of_turn)
-  # Several ends: the first is <|im_end|>, with which trained answers end.
+  # The first of several end tokens is <|im_end|>, which ends trained answers.
   end = end[0] if isinstance(end, list) else end
   return SpecialTokens(
     image=raw.get("image_token_id", like.image),
     vision_start=raw.get("vision_start_token_id", like.vision_start),
     vision_end=raw.get("vision_end_token_id", like.vision_end),
     end_of_turn=end,
-    # Only generation_config.json names the pad; it is Qwen's "bos".
+    # Only generation_config.json has the padding token, Qwen's "bos".
     pad=_first(sources, "pad_token_id", _first(sources, "bos_token_id", end)),
   )
 
@@ -159,7 +159,7 @@ def _first(sources, key, default):
 
 
 def _pixel_bounds(processor: dict) -> tuple[int, int]:
-  # Old files name the bounds plainly, and repeat stale ones in `size`.
+  # Old files have min_pixels and max_pixels, and stale values in `size`.
   if own := processor.get("fusar_pixel_bounds"):
     return tuple(own)
   size = processor.get("size") or {}
@@ -192,7 +192,7 @@ def config_json(config: FusarConfig, dtype: str) -> dict:
   """Returns `config.json` in transformers 5's layout.
 
   Args:
-    config: of the model; TLM and LoRA have files of their own.
+    config: config of the model; TLM and LoRA have separate files.
     dtype: of the weights, e.g. "bfloat16".
 
   Raises:

@@ -1,7 +1,7 @@
-"""Strict agreement between the tensors of a file and those of the table.
+"""Strict check of a file's tensors against the mapping table.
 
-A renamed key must never leave a part of the model random in silence, so every
-difference is collected, and all are told together.
+A renamed key must never leave a part of the model random without an error, so
+all differences are collected and raised together.
 """
 
 import dataclasses
@@ -36,9 +36,9 @@ def match(
     expected: the table's tensors.
     found: the files' tensors, in any published layout.
     what: subject of the error, e.g. "adapter".
-    fix: last sentence of the error: how to mend it.
-    optional: canonical name -> shape of tensors that may be there; they are
-      returned when they are.
+    fix: last sentence of the error message: how to fix it.
+    optional: canonical name -> shape of optional tensors; those found are
+      returned.
 
   Raises:
     ValueError: missing, unexpected, duplicate or wrongly shaped tensors.

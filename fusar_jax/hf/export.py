@@ -1,8 +1,8 @@
-"""Parameters -> a Hugging Face folder of the whole model, LoRA merged.
+"""Exports a model with merged LoRA to a Hugging Face folder.
 
-transformers loads it as a plain Qwen2.5-VL. It knows no TLM, so that one lies
-beside the weights in its own files, and `load_base` brings both back. A model
-without TLM has `image_text_config.json` there instead.
+transformers loads the folder as a plain Qwen2.5-VL. It does not support the
+TLM, which has separate files next to the weights; `load_base` reads both. A
+model without TLM has `image_text_config.json` instead.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from fusar_jax.model.paths import flatten
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-  """What was written.
+  """Summary of an export.
 
   Attributes:
-    folder: of the model.
-    files: names of its safetensors.
-    parameters: number of values in them.
+    folder: folder of the model.
+    files: names of its safetensors files.
+    parameters: number of parameters in them.
     rounding: largest difference between a float32 merged kernel and its stored
-      value, over the largest magnitude of that kernel; 0 in float32. The merged
-      model can differ from the adapter model by this much per weight.
+      value, relative to the largest magnitude of that kernel; 0 in float32. The
+      merged model can differ from the adapter model by this much per weight.
   """
 
   folder: Path
@@ -54,24 +54,25 @@ def export_merged(
   overwrite: bool = False,
   record: Mapping[str, Any] | None = None,
 ) -> Export:
-  """Writes the model with LoRA merged, in the layout of the hub's files.
+  """Writes the model with merged LoRA in the layout of the hub's files.
 
   Kernels are merged in float32, one layer at a time, and rounded once.
 
   Args:
-    folder: to make; written beside it first and renamed when whole.
-    config: of the model, with its LoRA and TLM.
+    folder: new folder; written to a temporary sibling and renamed when
+      complete.
+    config: config of the model, with its LoRA and TLM.
     params: nested dict, on host or devices.
-    dtype: of the weights; None keeps each one's own.
-    max_shard_bytes: largest file; a model above it is written in shards.
-    tokenizer: a folder whose tokenizer is written along, as `tokenizer.json`.
-    generation: content of the base's generation_config.json; None: it has none.
-    overwrite: replaces what the folder holds.
-    record: of the run that the weights come from, see `folders.RECORD`.
+    dtype: dtype of the weights; None: each parameter's own.
+    max_shard_bytes: maximum file size; a larger model is written in shards.
+    tokenizer: folder of the tokenizer to export, as `tokenizer.json`.
+    generation: content of the base's generation_config.json, or None.
+    overwrite: replaces the contents of the folder.
+    record: provenance of the source run, see `folders.RECORD`.
 
   Raises:
-    ValueError: parameters that are not those of the config (listed), or a
-      config that transformers cannot express.
+    ValueError: parameters that do not match the config (listed), or a config
+      that transformers cannot express.
     FileExistsError: the folder is not empty.
   """
   flat = flatten(params)
@@ -128,7 +129,7 @@ def check_params(config: FusarConfig, flat: dict) -> None:
 
 
 class _Writer:
-  """Gives published arrays one by one; holds one leaf on the host."""
+  """Produces published arrays one by one; keeps one leaf on the host."""
 
   def __init__(self, config: FusarConfig, flat: dict, dtype):
     self._flat, self._scale = flat, config.lora.scale
@@ -171,7 +172,7 @@ def _with_adapter(path: str, module: str) -> tuple[str, ...]:
 
 
 def _plan(config: FusarConfig, writer: _Writer, limit: int) -> dict:
-  """Returns file name -> its tensors, none above the limit if it can be."""
+  """Returns file name -> tensors; only a single tensor can exceed the limit."""
   parts: list[list[mapping.Tensor]] = [[]]
   used = 0
   for tensor in mapping.tensors(config):

@@ -1,4 +1,4 @@
-"""Folders: a hub id becomes one, and a new one appears whole or not at all."""
+"""Model folders: hub id resolution and atomic creation of new folders."""
 
 import contextlib
 import json
@@ -11,11 +11,11 @@ from typing import Any
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
 
-# In an exported folder: the run that it comes from.
+# Provenance of an exported folder: its source run.
 RECORD = "fusar_provenance.json"
 
-# The stand-in for Qwen2.5-VL that comes with the package; how it was made
-# stands in its own record.
+# The small Qwen2.5-VL base shipped with the package; its RECORD documents how
+# it was trained.
 TINY_BASE = "tiny-base"
 _SHIPPED = {
   TINY_BASE: Path(__file__).resolve().parent.parent / "assets" / "tiny_base"
@@ -25,7 +25,7 @@ _SHIPPED = {
 def resolve(path: str | Path) -> Path:
   """Returns a local folder: `path` itself, or the download of a hub id.
 
-  "tiny-base", where there is no folder of that name, is the shipped base.
+  "tiny-base" is the shipped base, unless a folder of that name exists.
 
   A hub id is `owner/name`, or `owner/name/sub/folder` for one folder of a
   repository, as in `kkcyy/FUSAR-GPT/stage2/counting`.
@@ -92,7 +92,8 @@ def check_new(path: str | Path, *, overwrite: bool = False) -> None:
 def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
   """Yields a temporary sibling that becomes `path` when the block succeeds.
 
-  An error inside leaves no trace, so nobody finds half an export.
+  An error inside the block removes the temporary folder, so an incomplete
+  export never appears.
 
   Raises:
     FileExistsError: `path` holds something, and `overwrite` is False.

@@ -1,9 +1,8 @@
-"""`generation_config.json`: how a checkpoint is meant to be decoded.
+"""Decoding defaults of a checkpoint, from `generation_config.json`.
 
-Fields and defaults are those of transformers' `GenerationConfig`. A field that
-changes answers and is not implemented here is logged by name, as is a field
-that is not known at all. Fields about caches, speed and the form of the output
-change no answer and are passed over.
+Fields and defaults are those of transformers' `GenerationConfig`. Unknown
+fields, and unimplemented fields that change answers, are logged by name. Fields
+about caches, speed and output format do not change answers and are ignored.
 """
 
 import dataclasses
@@ -18,8 +17,8 @@ from fusar_jax.hf.config_json import read_json
 
 FILE = "generation_config.json"
 
-# Not implemented, and the values that leave an answer as it is. None always
-# does.
+# Unimplemented fields and the values without effect on answers; None never has
+# an effect.
 _NEUTRAL = {
   "assistant_early_exit": (),
   "bad_words_ids": ([],),
@@ -101,10 +100,10 @@ _WITHOUT_EFFECT = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class GenerationDefaults:
-  """What a checkpoint says about decoding; defaults are transformers'.
+  """Decoding defaults of a checkpoint; missing fields as in transformers.
 
   Attributes:
-    eos_token_ids: ids that end an answer; empty: the file names none.
+    eos_token_ids: ids that end an answer; empty if the file lists none.
     repetition_penalty: above 1 makes tokens of prompt and answer less likely.
       Applied in greedy decoding too.
     top_k: samples are drawn from the k likeliest tokens; 0: from all.
@@ -122,7 +121,7 @@ class GenerationDefaults:
 
   @classmethod
   def read(cls, folder: str | Path) -> "GenerationDefaults":
-    """Reads the file of a folder; a folder without it gives the defaults.
+    """Reads the file of a folder, or returns the defaults without a file.
 
     Raises:
       ValueError: not JSON, or a value out of its range; names file and field.
@@ -169,7 +168,7 @@ class GenerationDefaults:
 
 
 def _unused(fields: Mapping[str, Any]) -> list[str]:
-  """Returns a message for each kind of field that is not followed."""
+  """Returns a message for each kind of unused field."""
   given = {name: v for name, v in fields.items() if v is not None}
   unsupported = [
     f"{name} {json.dumps(value)}"

@@ -1,11 +1,11 @@
-"""Inputs for transformers and vLLM, whose vision side we replace.
+"""Inputs for transformers and vLLM with precomputed visual tokens.
 
-Both take visual tokens that were computed elsewhere, so the TLM runs here and
-the decoder there, without remote code:
+Both accept precomputed visual tokens: this package runs the vision tower and
+the TLM, they run the decoder, and no remote code is needed:
 
   transformers (5 and later): `mm_encoder_outputs`, with `image_grid_thw` and
-    `mm_token_type_ids`. Without the latter transformers places all tokens on
-    one line, silently.
+    `mm_token_type_ids`. Without the latter, transformers silently assigns
+    one-dimensional positions to all tokens.
   vLLM: `multi_modal_data={"image": {"image_embeds", "image_grid_thw"}}` of an
     engine with `enable_mm_embeds=True`.
 
@@ -35,8 +35,8 @@ def resize_images(
 ) -> list[np.ndarray]:
   """Returns uint8[H, W, 3] per image, at the size at which the model sees it.
 
-  transformers' processor leaves these as they are. Of a model with a fixed
-  image size it cannot make them itself: it keeps the aspect.
+  transformers' processor does not resize these again. It cannot produce a fixed
+  image size itself, because it preserves the aspect ratio.
 
   Args:
     images: paths, PIL images or uint8[h, w, 3].
@@ -48,7 +48,7 @@ def resize_images(
 def pixel_values(
   images: Sequence[ImageLike], config: FusarConfig
 ) -> dict[str, np.ndarray]:
-  """Returns what transformers' image processor gives.
+  """Returns the outputs of transformers' image processor.
 
   Args:
     images: paths, PIL images or uint8[h, w, 3].
@@ -80,7 +80,7 @@ def decoder_inputs(
   config: FusarConfig,
   tokenizer: Tokenizer,
 ) -> dict[str, np.ndarray]:
-  """Returns the inputs of transformers' model, all but the visual tokens.
+  """Returns the inputs of transformers' model, except the visual tokens.
 
   Args:
     question: text. Its boxes are pixels of the first image as given, as in
@@ -105,7 +105,7 @@ def inputs_of_ids(
   images: Sequence[np.ndarray],
   config: FusarConfig,
 ) -> dict[str, np.ndarray]:
-  """As `decoder_inputs`, for ids that already hold their image tokens.
+  """As `decoder_inputs`, for ids that already contain their image tokens.
 
   Args:
     input_ids: int[L], one image token per visual token.
@@ -134,7 +134,7 @@ def vllm_inputs(
   visual_tokens: Sequence[np.ndarray],
   config: FusarConfig,
 ) -> tuple[str, dict[str, np.ndarray]]:
-  """Returns the prompt, and what goes under "image" in `multi_modal_data`.
+  """Returns the prompt and the "image" entry of `multi_modal_data`.
 
   vLLM repeats the one <|image_pad|> of each image itself.
 

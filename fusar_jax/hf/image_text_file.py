@@ -1,8 +1,8 @@
 """`image_text_config.json`: the image size of a model without TLM.
 
-The official scripts without AlphaEarth anchors keep {"image_size": 504,
-"use_tlm": false} beside the LoRA adapter, where the others keep the TLM's two
-files (see `tlm_file`).
+The official scripts without AlphaEarth anchors write {"image_size": 504,
+"use_tlm": false} next to the LoRA adapter, in place of the TLM's two files (see
+`tlm_file`).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ FILE = "image_text_config.json"
 
 
 def read_image_text(folder: Path) -> tuple[int, int] | None:
-  """Returns the (height, width) in a folder's FILE; None: there is no FILE.
+  """Returns the (height, width) in a folder's FILE, or None without FILE.
 
   Raises:
     ValueError: malformed, or of a model with TLM.
@@ -40,9 +40,9 @@ def read_image_text(folder: Path) -> tuple[int, int] | None:
 
 
 def write_image_text(folder: Path, config: FusarConfig) -> None:
-  """Writes FILE for a model of one image size; nothing for any other.
+  """Writes FILE for a model with a fixed image size, otherwise nothing.
 
-  Images that keep their own size have no number that the format could hold.
+  The format cannot express variable image sizes.
   """
   if config.image_size is None:
     return

@@ -1,9 +1,8 @@
-"""A published Qwen2.5-VL folder -> (config, parameters on their devices).
+"""Loads Hugging Face Qwen2.5-VL folders as (config, sharded parameters).
 
-Every leaf is filled from the files on its own and handed to its devices before
-the next one is touched: the host holds one leaf, never a second copy of the
-model. With shardings each device's part is cut from the file, so a host reads
-only what its devices hold.
+Each leaf is read and transferred to its devices before the next one, so host
+memory contains one leaf, never a second copy of the model. With shardings, a
+host reads only the slices of its devices from the file.
 """
 
 import collections
@@ -30,7 +29,7 @@ ShardingRule = Sharding | Callable[[str, tuple[int, ...]], Sharding] | None
 
 _HEAD = "lm_head.weight"
 _EMBEDDING = "model.language_model.embed_tokens.weight"
-_ROWS = 4096  # of the vocabulary, compared at a time
+_ROWS = 4096  # vocabulary rows per comparison
 
 
 def load_adapted(
@@ -41,7 +40,7 @@ def load_adapted(
   use_tlm: bool = True,
   image_size: int | None = None,
 ) -> tuple[FusarConfig, dict]:
-  """Reads a base and the adapter on it.
+  """Loads a base model and, optionally, an adapter.
 
   Args:
     folder: see `load_base`.
@@ -69,17 +68,17 @@ def restrict(
   use_tlm: bool = True,
   image_size: int | None = None,
 ) -> tuple[FusarConfig, dict]:
-  """Returns a model as it is to be used.
+  """Returns the model without its TLM, or with a fixed image size.
 
   Args:
-    config, params: of the model.
-    use_tlm: False leaves the TLM out; the model then takes no anchors.
+    config, params: config and parameters of the model.
+    use_tlm: False removes the TLM; the model then takes no anchors.
     image_size: side in pixels, a multiple of 28, of the square to which every
       image is resized, for a model whose files record no size (a plain
-      Qwen2.5-VL); None: as recorded.
+      Qwen2.5-VL); None: the recorded size.
 
   Raises:
-    ValueError: the files record another size, or it is no multiple of 28.
+    ValueError: the files record another size, or it is not a multiple of 28.
   """
   if not use_tlm:
     config = dataclasses.replace(config, tlm=None)
@@ -94,32 +93,31 @@ def restrict(
 def load_base(
   folder: str | Path, dtype=None, sharding: ShardingRule = None
 ) -> tuple[FusarConfig, dict]:
-  """Reads a Hugging Face folder, or a hub id, of Qwen2.5-VL.
+  """Loads a Qwen2.5-VL model from a Hugging Face folder or a hub id.
 
-  A folder that `export_merged` wrote carries its TLM beside the weights; it
-  comes back as `config.tlm` and `params["tlm"]`. Of a plain Qwen2.5-VL
-  `config.tlm` is None. The image size of `image_text_config.json`, where it is
-  there, is the model's.
+  The TLM of a folder written by `export_merged` is returned as `config.tlm` and
+  `params["tlm"]`. For a plain Qwen2.5-VL, `config.tlm` is None. If
+  `image_text_config.json` exists, the model gets its image size.
 
   Args:
-    folder: with config.json and safetensors, in any of the published layouts.
-    dtype: of all parameters; None keeps the file's.
-    sharding: one for all leaves, or a function of (path, shape); None leaves
-      everything on the default device.
+    folder: folder with config.json and safetensors, in any published layout.
+    dtype: dtype of all parameters; None: the dtype of the file.
+    sharding: one sharding for all leaves, or a function of (path, shape); None:
+      the default device.
 
   Returns:
     The config, and a nested dict of arrays (see `mapping`).
 
   Raises:
     FileNotFoundError: no such folder, config or weights.
-    ValueError: the tensors are not those that config.json asks for (all
-      differences are listed), or a file is truncated or malformed.
+    ValueError: the tensors do not match config.json (all differences are
+      listed), or a file is truncated or malformed.
   """
   folder = resolve(folder)
   config = read_config(folder)
   optional = {}
   if config.decoder.tied:
-    # Some writers store the head of a tied model as well.
+    # Some writers also store the head of a model with tied embeddings.
     optional[_HEAD] = (config.decoder.vocab, config.decoder.width)
   with open_weights(weight_files(folder)) as weights:
     found = match(
@@ -168,7 +166,7 @@ def _check_tied_head(weights: Weights, found: dict[str, Found]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
-  """One leaf of our tree, in the files: a tensor, or one per layer."""
+  """The file tensors of one parameter leaf: one tensor, or one per layer."""
 
   weights: Weights
   parts: list[tuple[Tensor, Found]]
@@ -183,12 +181,12 @@ class _Leaf:
     return np.dtype(jnp.result_type(*kinds))
 
   def read(self, index: tuple[slice, ...]) -> np.ndarray:
-    """Returns the part of the leaf that `index` cuts out."""
+    """Returns the slice `index` of the leaf."""
     bounds = [s.indices(n)[:2] for s, n in zip(index, self.shape, strict=True)]
     out = np.empty([stop - start for start, stop in bounds], self.dtype)
     cut = [slice(*b) for b in bounds]
     for row, (tensor, item) in enumerate(self.parts):
-      self.weights.dtype(item)  # refuses what cannot be converted
+      self.weights.dtype(item)  # raises ValueError for unsupported dtypes
       if tensor.layer is None:
         out[...] = self._part(tensor, item, cut)
       elif cut[0].start <= row < cut[0].stop:
@@ -196,7 +194,7 @@ class _Leaf:
     return out
 
   def _part(self, tensor: Tensor, item: Found, cut: list[slice]) -> np.ndarray:
-    if tensor.turn == mapping.PATCHES:  # too small to cut in the file
+    if tensor.turn == mapping.PATCHES:  # too small to slice in the file
       whole = mapping.from_published(self.weights.read(item), tensor.turn)
       return whole[tuple(cut)]
     published = cut[::-1] if tensor.turn == mapping.TRANSPOSE else cut

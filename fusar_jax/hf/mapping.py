@@ -1,7 +1,7 @@
-"""THE two-way table between published parameter names and our tree.
+"""Two-way mapping between published parameter names and the parameter tree.
 
-Published names are those of transformers' Qwen2.5-VL modules; three layouts of
-them are around, and `canonical` brings each to the first:
+Published names are those of transformers' Qwen2.5-VL modules, in three layouts;
+`canonical` converts each to the first:
   model.visual.* , model.language_model.* , lm_head     (transformers in memory)
   visual.*       , model.*                , lm_head     (files on the hub)
   base_model.model.<either>                             (peft)
@@ -20,7 +20,7 @@ import numpy as np
 
 from fusar_jax.model.config import FusarConfig
 
-# How a published array becomes ours.
+# Transforms from a published array to a leaf.
 SAME = "same"
 TRANSPOSE = "transpose"
 PATCHES = "patches"
@@ -28,7 +28,7 @@ PATCHES = "patches"
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-  """One module of the table: its tensors follow from its kind and sizes.
+  """One module of the table; kind and sizes determine its tensors.
 
   Attributes:
     name: published name, `*` where the layer's index stands.
@@ -228,7 +228,7 @@ def turned_shape(tensor: Tensor) -> tuple[int, ...]:
 
 
 def from_published(array: np.ndarray, turn: str) -> np.ndarray:
-  """Returns a published array in our order; a view where that is possible.
+  """Returns a published array in leaf layout, as a view if possible.
 
   The patch convolution [D, 3, 2, 14, 14] becomes [2, 588, D]: one matrix per
   frame over the values (channel, row, column) of a patch.

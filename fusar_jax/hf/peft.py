@@ -1,9 +1,9 @@
-"""PEFT's LoRA folders and the official FUSAR-GPT adapter folders.
+"""Reads and writes PEFT LoRA and official FUSAR-GPT adapter folders.
 
-A folder holds `adapter_config.json`, `adapter_model.safetensors`, and for
-FUSAR-GPT the TLM's two files (see `tlm_file`), or, of a model without TLM, the
-file with its image size (see `image_text_file`). Which projections carry an
-adapter is read off the tensors and must be what `target_modules` selects.
+A folder contains `adapter_config.json`, `adapter_model.safetensors`, and for
+FUSAR-GPT the TLM's two files (see `tlm_file`) or, for a model without TLM, the
+image size file (see `image_text_file`). The tensors define which projections
+have an adapter; `target_modules` must select the same ones.
 
 R LoRA rank.
 """
@@ -37,7 +37,7 @@ from fusar_jax.model.paths import flatten, unflatten
 SETTINGS = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
-# Fields that tell where an adapter came from or how it began, not what it is.
+# Fields about provenance or initialisation, without effect on the result.
 _HARMLESS = {
   "auto_mapping",
   "base_model_name_or_path",
@@ -62,7 +62,7 @@ _HARMLESS = {
   "target_modules",
   "task_type",
 }
-# These ways to begin also change the base weights.
+# These initialisations also change the base weights.
 _INIT_OF_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -73,28 +73,28 @@ def read_adapter(
   *,
   use_tlm: bool = True,
 ) -> tuple[FusarConfig, dict]:
-  """Reads a PEFT adapter, with its TLM where there is one.
+  """Reads a PEFT adapter and its TLM, if any.
 
-  A folder with `image_text_config.json` and without the TLM's files belongs to
-  a model without TLM, whatever the base has. A plain PEFT folder has neither,
-  and keeps the base's TLM and image size.
+  A folder with `image_text_config.json` and without TLM files removes the TLM
+  of the base. A plain PEFT folder has neither, and keeps the TLM and the image
+  size of the base.
 
   Args:
     folder: PEFT or official FUSAR-GPT folder, or a hub id.
-    base_config: of the model that it adapts.
+    base_config: config of the base model.
     legacy_sigma: for official folders without `tlm_config.json`: 2.
-    use_tlm: False reads the LoRA only, as the official script without anchors
-      does; its image size is that of `image_text_config.json`, else that of the
-      TLM, else the base's.
+    use_tlm: False reads only the LoRA, as the official script without anchors
+      does. The image size is then that of `image_text_config.json`, else that
+      of the TLM, else that of the base.
 
   Returns:
     `base_config` with the adapter's LoRA, TLM (or None) and image size, and the
-    leaves to put over the base's parameters (see `attach`), as numpy arrays.
+    adapter's leaves as numpy arrays (see `attach`).
 
   Raises:
     FileNotFoundError: no such folder, or a file of it is missing.
-    ValueError: a setting that is not supported, or tensors that do not fit
-      the model; all differences are listed.
+    ValueError: an unsupported setting, or tensors that do not fit the model;
+      all differences are listed.
   """
   folder = resolve(folder)
   for name in (SETTINGS, WEIGHTS):
@@ -121,7 +121,7 @@ def read_adapter(
     }
     for tensor in table:
       item = by_name[tensor.name]
-      weights.dtype(item)  # refuses what is not a float
+      weights.dtype(item)  # raises ValueError for non-float dtypes
       array = weights.read(item).astype(np.float32)
       leaves[tensor.path][tensor.layer] = mapping.from_published(
         array, tensor.turn
@@ -147,10 +147,10 @@ def read_adapter(
 
 
 def read_lora(folder: str | Path) -> LoRAConfig | None:
-  """Returns the LoRA of a PEFT folder without reading its weights.
+  """Returns the LoRA config of a PEFT folder without reading its weights.
 
   Returns:
-    Rank, alpha, dropout and projections; None for a folder that is no adapter.
+    Rank, alpha, dropout and projections; None if the folder is not an adapter.
 
   Raises:
     ValueError: malformed settings or weights.
@@ -164,13 +164,13 @@ def read_lora(folder: str | Path) -> LoRAConfig | None:
 
 
 def attach(config: FusarConfig, params: dict, adapter: dict) -> dict:
-  """Returns the base's parameters with the adapter's leaves over them.
+  """Returns the base parameters merged with the adapter's leaves.
 
   Args:
-    config: of the adapted model, see `read_adapter`; without TLM the base's is
-      left out.
-    params: of the base.
-    adapter: the adapter's leaves; its TLM replaces the base's.
+    config: config of the adapted model, see `read_adapter`; if it has no TLM,
+      the TLM of the base is dropped.
+    params: parameters of the base.
+    adapter: leaves of the adapter; its TLM replaces that of the base.
   """
   both = unflatten(flatten(params) | flatten(adapter))
   if config.tlm is None:
@@ -179,7 +179,7 @@ def attach(config: FusarConfig, params: dict, adapter: dict) -> dict:
 
 
 def lora_config(path: Path, settings: dict, found) -> LoRAConfig:
-  """Returns the LoRA of an adapter's settings and tensors.
+  """Returns the LoRA config from an adapter's settings and tensors.
 
   Raises:
     ValueError: rank or alpha missing; the message names the file `path`.
@@ -227,7 +227,7 @@ def _refuse_unsupported(path: Path, settings: dict) -> None:
 
 
 def _check_targets(path, settings, base_config, table) -> None:
-  """What `target_modules` selects must be what the tensors cover."""
+  """Raises ValueError unless `target_modules` selects the adapted modules."""
   targets = settings.get("target_modules")
   if not targets:
     raise ValueError(f"{path}: target_modules is empty.")
@@ -235,7 +235,7 @@ def _check_targets(path, settings, base_config, table) -> None:
   names = set()
   for tensor in mapping.tensors(base_config):
     names.add(tensor.name.rpartition(".")[0])
-  # Older transformers named the modules as the hub's files do.
+  # Older transformers versions use the module names of the hub's files.
   selections = [
     {n for n in names if _selects(path, targets, spell(n))}
     for spell in (str, mapping.hub_name)
@@ -253,7 +253,7 @@ def _check_targets(path, settings, base_config, table) -> None:
 
 
 def _selects(path: Path, targets, name: str) -> bool:
-  """peft's rule: a whole-name pattern, or a list of names or endings."""
+  """peft's rule: a full-match regex, or a list of names or suffixes."""
   if isinstance(targets, str):
     try:
       return re.fullmatch(targets, name) is not None
@@ -263,10 +263,10 @@ def _selects(path: Path, targets, name: str) -> bool:
 
 
 def target_modules(config: FusarConfig) -> list[str]:
-  """Returns the endings by which peft selects exactly our adapters.
+  """Returns suffixes that select exactly the adapted modules in peft.
 
-  The tower's MLP bears the decoder's names, so where only one of the two is
-  adapted its layers are spelt out, as the official folders do.
+  The vision MLP and the decoder MLP share their names. If only one of them is
+  adapted, its layers are listed individually, as in the official folders.
   """
   language, vision = config.lora.language, config.lora.vision
   endings = {"qkv": "qkv", "proj": "attn.proj"}
@@ -297,20 +297,20 @@ def write_adapter(
 ) -> Path:
   """Writes LoRA and TLM as a folder that peft and the official code load.
 
-  Without TLM, `image_text_config.json` takes the place of the TLM's files.
+  Without TLM, `image_text_config.json` replaces the TLM's files.
 
   Args:
-    folder: to make.
-    config: with `lora` (rank at least 1), and `tlm` or None.
-    params: the whole tree, or only its LoRA and TLM leaves.
+    folder: new folder.
+    config: config with `lora` (rank at least 1), and `tlm` or None.
+    params: the full tree, or only its LoRA and TLM leaves.
     base: name or path of the base model, as peft records it.
-    tokenizer: a folder whose tokenizer is written along, as `tokenizer.json`,
-      with the rest of the processor.
-    overwrite: replaces what the folder holds.
-    record: of the run that the weights come from, see `folders.RECORD`.
+    tokenizer: folder of the tokenizer to export, as `tokenizer.json`, with the
+      processor's other files.
+    overwrite: replaces the contents of the folder.
+    record: provenance of the source run, see `folders.RECORD`.
 
   Raises:
-    ValueError: no LoRA, or leaves that are missing.
+    ValueError: no LoRA, or missing leaves.
     FileExistsError: the folder is not empty.
   """
   if not config.lora.rank:
@@ -332,7 +332,7 @@ def write_adapter(
     else:
       image_text_file.write_image_text(made, config)
     if tokenizer is not None:
-      # The official folders carry the whole processor.
+      # The official folders include the complete processor.
       write_json(made / "preprocessor_config.json", preprocessor_json(config))
     write_tokenizer(made, tokenizer)
     write_record(made, record)

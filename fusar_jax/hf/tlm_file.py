@@ -35,7 +35,7 @@ def tensors(tlm: TLMConfig, out_width: int) -> tuple[Tensor, ...]:
   """Returns the table's four rows for a TLM on tokens of width C.
 
   Raises:
-    ValueError: another fusion, which the format cannot hold.
+    ValueError: another fusion, which the format cannot express.
   """
   if tlm.fusion != "tlm":
     raise ValueError(
@@ -161,7 +161,7 @@ def _read_settings(path: Path):
 
 
 def _legacy(arrays: dict, width: int, sigma: float) -> TLMConfig:
-  """Reads off the tensors what a legacy folder does not say."""
+  """Infers the settings of a legacy folder from its tensors."""
   if sigma <= 0:
     raise ValueError(f"legacy_sigma {sigma} must be positive.")
   tlm = TLMConfig(sigma=float(sigma))
@@ -178,8 +178,8 @@ def _legacy(arrays: dict, width: int, sigma: float) -> TLMConfig:
 def write_tlm(folder: Path, config: FusarConfig, tlm_params: dict) -> None:
   """Writes both files into a folder that exists, in the official format.
 
-  Weights are written as float32, whatever their type here: the official code
-  trains the projector so.
+  Weights are always written as float32, the dtype in which the official code
+  trains the projector.
   """
   tlm, size = config.tlm, config.image_size
   state = {}

@@ -1,11 +1,11 @@
-"""The tokenizer's files of a folder, so that transformers encodes as we do.
+"""Exports tokenizer files that make transformers encode identically.
 
   tokenizer.json         converted from SentencePiece if need be
   tokenizer_config.json  its class, end and padding tokens
   chat_template.jinja    the prompt of `data.prompts`
 
-With `preprocessor_config.json` (see `config_json`) beside them, AutoProcessor
-gives our `input_ids`, without a network and without remote code.
+Together with `preprocessor_config.json` (see `config_json`), AutoProcessor
+returns the same `input_ids`, without a network and without remote code.
 """
 
 import shutil
@@ -22,7 +22,7 @@ _SENTENCEPIECE = "tokenizer.model"
 _QWEN = "vocab.json"  # with merges.txt; tokenizer.json holds both
 _TEMPLATE = "chat_template.jinja"
 
-# Copied as they are where transformers reads the tokenizer already.
+# Copied unchanged if transformers can already read the tokenizer.
 _COPIED = (
   _TOKENIZER,
   "special_tokens_map.json",
@@ -105,14 +105,14 @@ def write_tokenizer(folder: Path, tokenizer: str | Path | None) -> None:
 
 
 def _tokenizer_settings(settings: dict) -> dict:
-  """`tokenizer_config.json`: the source's, completed.
+  """Returns the source's `tokenizer_config.json` with missing fields added.
 
-  Its own template goes: it would be asked before the one that is written here,
-  and the model was trained on ours.
+  Drops its chat template, which would override `chat_template.jinja`, the
+  template that the model was trained with.
   """
   settings = {k: v for k, v in settings.items() if k != "chat_template"}
   return {
-    # Takes tokenizer.json as it stands, in transformers 4 and 5.
+    # Reads tokenizer.json unchanged, in transformers 4 and 5.
     "tokenizer_class": "PreTrainedTokenizerFast",
     "eos_token": "<|im_end|>",
     "pad_token": "<|endoftext|>",

@@ -1,9 +1,9 @@
-"""PyTorch's zip format (`torch.save`), read and written without PyTorch.
+"""Reads and writes PyTorch's zip format (`torch.save`) without PyTorch.
 
-Such a file is a zip archive: `NAME/data.pkl` is a pickle of the object, whose
-tensors refer to the raw arrays `NAME/data/0`, `NAME/data/1`, ... A pickle may
-call any function of the machine that reads it; here it may name only those that
-rebuild a tensor, and a file that asks for more is refused before anything runs.
+The file is a zip archive: `NAME/data.pkl` is a pickle of the object, whose
+tensors refer to the raw arrays `NAME/data/0`, `NAME/data/1`, ... A pickle can
+call arbitrary functions. This reader allows only those that rebuild a tensor,
+and rejects any other file before it runs anything.
 
 The format follows `torch.serialization` and the functions of `torch._utils`
 that its pickles name.
@@ -56,8 +56,8 @@ def read_torch(path: str | Path) -> Any:
     Dicts, lists and numbers as saved; every tensor is an array of its dtype.
 
   Raises:
-    ValueError: not such a file, a truncated one, or one that wants more than
-      tensors; the message names the file and what it asked for.
+    ValueError: not a torch file, truncated, or it contains more than tensors;
+      the message names the file and the rejected global.
   """
   try:
     with zipfile.ZipFile(path) as archive:
@@ -100,7 +100,7 @@ def _read(archive: zipfile.ZipFile) -> Any:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-  """An unpickler that admits tensors and plain containers, nothing else."""
+  """An unpickler that allows only tensors and plain containers."""
 
   def __init__(self, archive, root, entries, order):
     super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))

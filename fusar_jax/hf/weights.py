@@ -1,7 +1,6 @@
-"""The safetensors of a folder, opened together and read tensor by tensor.
+"""Reads and writes the safetensors files of a model folder.
 
-Nothing is read when the files are opened: a tensor's bytes come when they are
-asked for, so the host never holds more than the leaf being filled.
+Tensors are read lazily, so host memory contains only the leaf being loaded.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from fusar_jax.hf.coverage import Found
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-# Quantised checkpoints are refused: their scales would be lost in silence.
+# Quantised checkpoints are rejected: their scales would be silently lost.
 _DTYPES = {
   "F64": np.dtype(np.float64),
   "F32": np.dtype(np.float32),
@@ -46,7 +45,7 @@ class Weights:
     """Returns a tensor's dtype.
 
     Raises:
-      ValueError: not a floating point type that we compute in.
+      ValueError: not a supported floating point dtype.
     """
     kind = self._handles[item.file].get_slice(item.name).get_dtype()
     if kind not in _DTYPES:
@@ -58,7 +57,7 @@ class Weights:
     return _DTYPES[kind]
 
   def read(self, item: Found, index: tuple[slice, ...] = ()) -> np.ndarray:
-    """Returns a tensor, or the part of it that `index` cuts out."""
+    """Returns a tensor, or its slice `index`."""
     handle = self._handles[item.file]
     if not index:
       return handle.get_tensor(item.name)
@@ -67,7 +66,7 @@ class Weights:
 
 @contextlib.contextmanager
 def open_weights(paths: list[Path]) -> Iterator[Weights]:
-  """Opens files for the length of a `with` block.
+  """Opens safetensors files for the duration of a `with` block.
 
   Raises:
     ValueError: a truncated or corrupt file, by name.
@@ -120,9 +119,9 @@ def weight_files(folder: Path) -> list[Path]:
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
   """Writes one safetensors file that transformers and peft accept.
 
-  safetensors writes the memory of an array as it lies and would store a
-  transposed view in the wrong order: contiguous copies are made here. It also
-  writes with mode 0600; the file gets the mode that the umask asks for.
+  safetensors writes the raw memory of an array and would store a transposed
+  view in the wrong order, so arrays are made contiguous first. It also creates
+  files with mode 0600; the mode is reset to that of the umask.
   """
   arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
   path.touch()

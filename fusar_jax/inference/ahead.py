@@ -1,4 +1,4 @@
-"""The next batch is built while the device works on this one."""
+"""Builds the next batch in a thread while the device computes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +10,10 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 def one_ahead(
   build: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Result]]:
-  """Yields (item, build(item)) in order; the next is built meanwhile.
+  """Yields (item, build(item)) in order and builds the next item meanwhile.
 
-  A thread builds, one item at a time and never more than one ahead, whatever
-  their number. What `build` raises is raised where its item was due.
+  A thread builds one item at a time, at most one ahead. An exception of `build`
+  is raised when its item is due.
 
   Example:
     >>> list(one_ahead(str.upper, "ab"))

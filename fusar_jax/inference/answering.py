@@ -1,13 +1,13 @@
-"""Answers every row of a manifest: batches, a file that survives a kill.
+"""Resumable batch prediction over a manifest.
 
-Greedy, in batches of a few static shapes. What is answered stands in
-predictions.partial.jsonl; after an interruption the same call goes on from
-there. Batches do not depend on where a run was interrupted, so that the file in
-the end is the same.
+Decoding is greedy, in batches of a few static shapes. Completed rows are
+appended to predictions.partial.jsonl, and repeating an interrupted call resumes
+from that file. Batches do not depend on where a run was interrupted, so a
+resumed run writes the same final file.
 
-Two kinds of answers may be had otherwise. Box lists can be held to their
-grammar (`constrain`). And a class can be chosen by likelihood among the names
-that the question offers (`choices`), which no answer can then fall out of.
+Two options replace free greedy decoding. `constrain` restricts box lists to
+their grammar. `choices` selects the class with the highest likelihood among the
+names that the question offers.
 """
 
 import dataclasses
@@ -46,9 +46,9 @@ from fusar_jax.tasks.predictions import guess_task, prediction_row
 from fusar_jax.training import provenance
 
 FINISHED = "predictions.jsonl"
-# Instead of ".jsonl", while rows are missing.
+# Replaces ".jsonl" while rows are missing.
 PARTIAL = ".partial.jsonl"
-# Most tokens of a prompt, as officially; training has a limit of its own.
+# Maximum tokens in a prompt, as in the official code; training has another cap.
 PROMPT_LENGTH = 4096
 
 
@@ -56,9 +56,9 @@ class Answer(NamedTuple):
   """One answered row.
 
   Attributes:
-    row: its number, from 0.
-    triplet: as it was asked.
-    prediction: as it is written.
+    row: row number, from 0.
+    triplet: the manifest row, under its anchor condition.
+    prediction: the row of predictions.jsonl.
   """
 
   row: int
@@ -85,34 +85,34 @@ def predict(
   assistant: Assistant | None = None,
   on_complete: Callable[[FusarConfig, list[Answer]], None] | None = None,
 ) -> Path:
-  """Answers the rows of a manifest; returns the path of the predictions.
+  """Answers the rows of a manifest and returns the path of the predictions.
 
   Args:
     model, adapter, legacy_sigma, use_tlm, image_size: see `fusar_jax.load`.
     data: manifest.
     out: folder for predictions.jsonl, or the name of a file, X.jsonl.
     anchors: condition of the anchors, see `data.anchor_conditions`; default:
-      the one that the run was trained with. A model without TLM takes none.
-    batch_size: rows answered at once.
-    max_new_tokens: cap on an answer; a generated answer has "truncated", true
-      if it was cut there.
-    repetition_penalty: above 0, 1 is none; None: that of the model's
+      the condition of the training run. A model without TLM takes no anchors.
+    batch_size: rows per batch.
+    max_new_tokens: maximum tokens of an answer. The "truncated" field of a
+      generated answer is true if the answer reached this limit.
+    repetition_penalty: above 0, 1 disables it; None: the value of the model's
       `generation_config.json`.
-    limit: answers only this many rows, the first ones.
+    limit: answers only the first `limit` rows.
     constrain: "json": an answer to a detection question is a well-formed list
-      of boxes within the image, or "None", and ends within the cap. Other
-      tasks' answers are not held to it.
-    choices: a classification question that offers names is answered by the
-      likeliest of them; all log-likelihoods stand in the row as "scores".
-      Other questions, and those that offer none, are answered in words.
-    assistant: the model, if it is loaded already.
-    on_complete: called with the model's config and all answers in the order of
-      the rows, before the file appears under its name. If it raises, the same
-      call repeats it and answers nothing again.
+      of boxes within the image, or "None", and ends within `max_new_tokens`.
+      Answers of other tasks are unconstrained.
+    choices: answers a classification question with the likeliest of the names
+      that it offers; "scores" in the row lists all log-likelihoods. Answers to
+      other questions, and to those without names, are generated.
+    assistant: the model, if it is already loaded.
+    on_complete: called with the model's config and all answers in row order,
+      before the final file is written. If it raises, repeating the call runs
+      only `on_complete` again.
 
   Raises:
-    FileNotFoundError, FileExistsError, ValueError: what is wrong, where, and
-      the fix; nothing was written.
+    FileNotFoundError, FileExistsError, ValueError: invalid arguments or input
+      files; the message names the fix, and no file is written.
   """
   out = Path(out)
   for name, value in (
@@ -240,10 +240,10 @@ def _truncated(rows: Mapping[int, dict]) -> int:
 def _without_anchors(
   triplets: Sequence[Triplet], anchors: str | None
 ) -> list[Triplet]:
-  """Returns the rows as a model without TLM is asked them.
+  """Returns the rows without anchors, for a model without TLM.
 
   Raises:
-    ValueError: a condition that shows anchors was requested.
+    ValueError: the requested condition uses anchors.
   """
   if anchors not in (None, "none"):
     raise ValueError(
@@ -259,9 +259,9 @@ def _without_anchors(
 
 
 def recorded_condition(model: str | os.PathLike) -> AnchorCondition:
-  """Returns how the anchors were shown to a run while it was trained.
+  """Returns the anchor condition that a run was trained with.
 
-  A model of another kind, or a run older than the controls, saw them aligned.
+  Models of other kinds, and runs older than the conditions, return ALIGNED.
   """
   if not provenance.is_run(Path(model)):
     return ALIGNED
@@ -273,7 +273,7 @@ def recorded_condition(model: str | os.PathLike) -> AnchorCondition:
 
 
 def identity(model, data, *, adapter=None, legacy_sigma=None) -> dict:
-  """Returns what a resumed run must not mix: weights and rows, by content."""
+  """Returns hashes of weights and rows, which a resumed run must match."""
   weights = {
     name: path and provenance.describe(str(path), Path()).sha256
     for name, path in (("model", model), ("adapter", adapter))
@@ -290,7 +290,7 @@ def _asks_boxes(triplet: Triplet) -> bool:
 
 
 def _offered(triplets: Sequence[Triplet]) -> dict[int, tuple[str, ...]]:
-  """Returns row -> names to choose from, as the question spells them."""
+  """Returns row -> candidate names, spelled as in the question."""
   offered = {}
   for row, triplet in enumerate(triplets):
     question = triplet.question
@@ -302,7 +302,7 @@ def _offered(triplets: Sequence[Triplet]) -> dict[int, tuple[str, ...]]:
 
 
 def _as_spelt(name: str, question: str) -> str:
-  """What is compared is lower case; what was learned may be "T-72"."""
+  """Returns a lower-case name as the question spells it, e.g. "T-72"."""
   words = r"[\W_]+".join(map(re.escape, name.split()))
   found = re.findall(rf"(?<!\w){words}(?!\w)", question, re.IGNORECASE)
   return found[-1] if found else name
@@ -311,7 +311,7 @@ def _as_spelt(name: str, question: str) -> str:
 def _box_table(
   assistant: Assistant, triplets: Sequence[Triplet], max_new_tokens: int
 ) -> TokenTable:
-  """The grammar of boxes, for each size at which the model sees an image."""
+  """Returns the box grammar for every model image size of the rows."""
   config = assistant.config
   seen = {
     _seen_size(triplet, config) for triplet in triplets if _asks_boxes(triplet)
@@ -341,8 +341,8 @@ class _Answers:
     assistant: the model.
     build: triplet -> example.
     triplets: rows of the manifest.
-    offered: row -> names, of those that are scored.
-    table: grammar of boxes, or None: no answer is held to any.
+    offered: row -> candidate names, for rows that are scored.
+    table: box grammar, or None: answers are unconstrained.
     max_new_tokens, repetition_penalty: see `predict`.
   """
 
@@ -355,14 +355,14 @@ class _Answers:
   repetition_penalty: float | None
 
   def examples(self, work: Work) -> list[Example]:
-    """Reads a batch's images, anchors and words."""
+    """Builds the examples of a batch: images, anchors and token ids."""
     return [self.build(self.triplets[row]) for row in work.rows]
 
   def of(
     self, work: Work, examples: list[Example], batch_size: int
   ) -> dict[int, dict]:
     """Returns row number -> prediction row."""
-    # Copies fill a short batch up: no other shape is compiled for it.
+    # Copies fill up a short batch, which avoids compiling another shape.
     spare = batch_size - len(examples)
     batch = pad_batch(
       examples + [examples[0]] * spare,
@@ -424,7 +424,7 @@ class _Answers:
 
 
 def _image_name(triplet: Triplet) -> str:
-  """The first image, as seen from its manifest where it lies below it."""
+  """Returns the first image, relative to its manifest's folder if inside it."""
   image, folder = triplet.images[0], triplet.source.parent
   below = isinstance(image, Path) and image.is_relative_to(folder)
   return (image.relative_to(folder) if below else image).as_posix()

@@ -1,4 +1,4 @@
-"""What `fusar_jax.load` returns: a model to ask, in Python or a notebook.
+"""Python interface of a loaded model, returned by `fusar_jax.load`.
 
   m = fusar_jax.load("runs/stage2")
   m.ask("scene.png", "How many ships are there?", anchors="scene.npz")
@@ -45,7 +45,7 @@ from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.training import provenance
 from fusar_jax.training.parameters import load_run
 
-# Lengths are rounded up to this, so that few programs are compiled.
+# Lengths are rounded up to a multiple of this, to limit compiled programs.
 _LENGTH_STEP = 64
 
 
@@ -59,24 +59,25 @@ def load(
 ) -> "Assistant":
   """Loads a run folder, a Hugging Face folder or a hub id.
 
-  Answers follow the `generation_config.json` of the folder, or of the folder
-  that the run started from, see `GenerationDefaults`.
+  Decoding uses the `generation_config.json` of the folder, or of the run's base
+  folder, see `GenerationDefaults`.
 
   Args:
     path: folder of `fusar_jax.train`, folder with `config.json` and
       safetensors, or a hub id (needs a network).
-    adapter: folder of the official format (PEFT LoRA, `vec64_film.pt`,
-      `tlm_config.json`, or `image_text_config.json` without TLM), put on the
-      base of `path`.
+    adapter: folder in the official format (PEFT LoRA, `vec64_film.pt`,
+      `tlm_config.json`, or `image_text_config.json` without TLM), applied to
+      the base in `path`.
     legacy_sigma: sigma of an adapter folder without `tlm_config.json`; 2 for
       the weights released before it.
     use_tlm: False loads base and LoRA only, as the official script without
       anchors does.
     image_size: side in pixels, a multiple of 28, to which images are resized
-      (squared, as officially), for a model whose files record no size.
+      (square, as in the official code), for a model whose files record no size.
 
   Raises:
-    ValueError, FileNotFoundError: what is wrong, where, and the fix.
+    ValueError, FileNotFoundError: invalid arguments or files; the message names
+      the file and the fix.
   """
   check_platforms()
   if (Path(path) / "checkpoints").is_dir():
@@ -110,7 +111,7 @@ def load(
 
 
 def _find_tokenizer(folders) -> Tokenizer | None:
-  """The first folder's tokenizer; None: ids only, `ask` will say so."""
+  """Returns the first tokenizer, or None; `ask` then raises ValueError."""
   for folder in folders:
     if any(
       (Path(folder) / name).is_file()
@@ -126,9 +127,9 @@ class Assistant:
   Attributes:
     config: `FusarConfig`.
     params: nested dict of arrays, as `init_params`.
-    tokenizer: or None, when its folder had none.
-    generation: `GenerationDefaults`. Its ends and its repetition penalty always
-      apply, the other fields where a temperature above 0 is given. May be
+    tokenizer: the tokenizer, or None if the folder contains none.
+    generation: `GenerationDefaults`. Its end tokens and repetition penalty
+      always apply; the other fields apply at temperatures above 0. May be
       replaced.
   """
 
@@ -172,18 +173,18 @@ class Assistant:
   ) -> str:
     """Returns the answer to a question about one image.
 
-    Boxes in the question and in the answer are xyxy pixels of the image as it
-    is given; the model's own size never shows.
+    Boxes in the question and in the answer are xyxy pixels of the input image;
+    `ask` converts them to and from the model's image size.
 
     Args:
       image: path, PIL image or uint8[h, w, 3].
       question: text.
       anchors: path (.npz, .npy), `Anchors`, or None: unmodulated.
-      max_new_tokens: cap on the answer; an answer that it cuts is logged.
-      temperature: 0 takes the likeliest token; above it samples, within top_k,
-        top_p and min_p of `generation`.
-      seed: of the samples, from 0 to 2**32 - 1.
-      repetition_penalty: above 0, 1 is none; None: that of `generation`.
+      max_new_tokens: maximum tokens of the answer; truncation is logged.
+      temperature: 0 is greedy; above 0 samples, with top_k, top_p and min_p of
+        `generation`.
+      seed: sampling seed, from 0 to 2**32 - 1.
+      repetition_penalty: above 0, 1 disables it; None: that of `generation`.
 
     Raises:
       ValueError: an argument out of its range, or anchors for a model without
@@ -236,9 +237,9 @@ class Assistant:
   ) -> list[np.ndarray]:
     """Returns per image float32[M, C], the tokens that enter the decoder.
 
-    After the TLM, in raster order of merged cells: an image of H x W pixels at
-    its model size has M = (H / 28) * (W / 28). transformers and vLLM take them
-    in place of pixels, see `fusar_jax.hf.handoff`.
+    The tokens are TLM outputs in raster order of the merged grid: an image of
+    H x W pixels at its model size has M = (H / 28) * (W / 28). transformers and
+    vLLM accept them in place of pixels, see `fusar_jax.hf.handoff`.
 
     Args:
       images: one entry per image, resized to its model size.
@@ -260,7 +261,7 @@ class Assistant:
       )
     ]
     batch = self._batch([self._example(ids, seen, anchors)])
-    # A copy: torch wants arrays that it may write to.
+    # Copied because torch expects writable arrays.
     found = np.array(self._visual_tokens(self.params, batch)[0], np.float32)
     return [rows[:count] for rows, count in zip(found, counts, strict=True)]
 
@@ -274,11 +275,11 @@ class Assistant:
     seed: int = 0,
     repetition_penalty: float | None = None,
   ) -> list[int]:
-    """Returns the new tokens only, end token included if produced.
+    """Returns only the new tokens, including the end token if produced.
 
     Args:
       input_ids, images, anchors: as `logits`.
-      max_new_tokens: cap.
+      max_new_tokens: maximum number of new tokens.
       temperature, seed, repetition_penalty: as `ask`.
     """
     example = self._example(input_ids, images, anchors)
@@ -302,7 +303,7 @@ class Assistant:
     """As `generate`, for a padded batch of prompts (`pad_batch`).
 
     Args:
-      constraint: what the rows may say (`token_table`); None: anything.
+      constraint: grammar of the answers (`token_table`); None: unconstrained.
     """
     defaults = self.generation
     if repetition_penalty is None:
@@ -372,7 +373,7 @@ class Assistant:
     pixels = [_pixels(image) for image in images]
     config = self.config
     if _fits(input_ids, pixels, config):
-      # The ids were written for the images as they are: no size of our own.
+      # The ids match the images at their given sizes, so skip resizing.
       config = dataclasses.replace(
         config, image_size=None, min_pixels=1, max_pixels=2**62
       )
@@ -410,7 +411,7 @@ def _pixels(image: ImageLike) -> np.ndarray:
 
 
 def _fits(input_ids, images: list[np.ndarray], config: FusarConfig) -> bool:
-  """Whether the ids hold one image token per cell of the images as given."""
+  """Whether the ids have one image token per merged cell of the images."""
   cell = config.vision.cell
   sides = [side for image in images for side in image.shape[:2]]
   cells = sum(i.shape[0] * i.shape[1] // cell**2 for i in images)

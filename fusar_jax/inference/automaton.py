@@ -1,11 +1,11 @@
-"""Small regular languages, compiled to a table: state x symbol -> next state.
+"""Compiles small regular languages to a table: state x symbol -> next state.
 
-A language is put together from parts (`text`, `one_of`, `chain`, `either`,
-`repeated`), as a nondeterministic automaton (Thompson's construction), and made
-deterministic (subset construction). States that a text can be in after its
-first characters are then one number, which a device can carry along.
+A language is composed from parts (`text`, `one_of`, `chain`, `either`,
+`repeated`) as a nondeterministic automaton (Thompson's construction) and made
+deterministic (subset construction). The state after any prefix is then a single
+integer, which the decoding loop can carry on the device.
 
-Symbols are characters: ASCII by its code, all others together as OTHER.
+Symbols are characters: ASCII by code, all others share the symbol OTHER.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def symbols(string: str) -> np.ndarray:
 
 
 class _Draft:
-  """A nondeterministic automaton in the making."""
+  """A nondeterministic automaton under construction."""
 
   def __init__(self):
     self.edges: list[list[tuple[frozenset[int], int]]] = []
@@ -60,7 +60,7 @@ class _Draft:
     return len(self.edges) - 1
 
   def closure(self, states: Iterable[int]) -> frozenset[int]:
-    """The states, and all that are reached from them by no symbol."""
+    """Returns the states and all states reachable by empty transitions."""
     found, open_ = set(states), list(states)
     while open_:
       new = set(self.silent[open_.pop()]) - found
@@ -69,7 +69,7 @@ class _Draft:
     return frozenset(found)
 
 
-# Draws itself from a state on; returns the state in which it ends.
+# Adds itself to a draft from a start state; returns its end state.
 Part = Callable[[_Draft, int], int]
 
 
@@ -92,7 +92,7 @@ def text(string: str) -> Part:
 
 
 def chain(*parts: Part) -> Part:
-  """Returns one part after the other; of none, the empty text."""
+  """Returns the concatenation of the parts; without parts, the empty text."""
 
   def draw(draft, at):
     for part in parts:
@@ -117,7 +117,7 @@ def either(*parts: Part) -> Part:
 
 
 def repeated(part: Part) -> Part:
-  """Returns the part any number of times, or not at all."""
+  """Returns the part repeated zero or more times."""
 
   def draw(draft, at):
     hub = draft.state()
@@ -129,18 +129,18 @@ def repeated(part: Part) -> Part:
 
 
 def up_to(times: int, part: Part) -> Part:
-  """Returns the part at most so many times, or not at all."""
+  """Returns the part repeated zero to `times` times."""
   return chain(*[either(chain(), part)] * times)
 
 
 def whole_number(largest: int) -> Part:
-  """Returns 0, 1, ... largest, in digits without leading zeros."""
+  """Returns the integers 0, 1, ... largest, without leading zeros."""
   most = str(largest)
   digit, leading = one_of("0123456789"), one_of("123456789")
   parts = [text("0")]
   parts += [chain(leading, *[digit] * more) for more in range(len(most) - 1)]
   for i, top in enumerate(most):
-    # As `largest` up to digit i, below it there, and anything behind.
+    # Equal to `largest` before digit i, smaller at i, any digits after it.
     below = [str(d) for d in range(i == 0, int(top))]
     if below:
       rest = [digit] * (len(most) - i - 1)
@@ -176,7 +176,7 @@ def compiled(language: Part) -> Automaton:
 
 
 def _smallest(automaton: Automaton) -> Automaton:
-  """Merges states that the same texts lead to acceptance from (Moore)."""
+  """Merges equivalent states (Moore's algorithm)."""
   following, kind = automaton.following, automaton.accepting.astype(np.int16)
   count = 0
   while kind.max() >= count:
@@ -188,7 +188,7 @@ def _smallest(automaton: Automaton) -> Automaton:
       return_index=True,
       return_inverse=True,
     )
-  # In the order of their first states: the empty text stays state 0.
+  # Ordered by first state, so the empty text remains state 0.
   order = np.argsort(first)
   number = np.argsort(order).astype(np.int16)[kind.ravel()]
   following = following[first[order]]

@@ -1,8 +1,8 @@
-"""Which rows are answered together, and padded to which shape.
+"""Groups manifest rows into batches of a few padded shapes.
 
-Each shape is a program of its own to compile, so there are few; rows of a batch
-are as alike as may be, since it lasts as long as its longest answer. Batches
-depend on the rows alone, not on what is answered already.
+Each shape compiles a separate program, so the number of shapes is small. A
+batch takes as long as its longest answer, so it groups similar rows. Batches
+depend only on the rows, not on which rows are already answered.
 """
 
 import dataclasses
@@ -11,18 +11,18 @@ from collections.abc import Collection, Iterator, Sequence
 from fusar_jax.data.sizes import Sizes, round_up
 from fusar_jax.data.triplets import Triplet
 
-# Prompts are padded up to multiples of this, so that few programs are compiled.
+# Prompts are padded to multiples of this, to limit compiled programs.
 _LENGTH_STEP = 64
-# A program of its own pays where it saves the work of so many batches: one took
-# 12 s to compile and 1 s to run (tiny model, 16 rows, one core).
+# A separate program pays off if it saves the work of this many batches: one
+# took 12 s to compile and 1 s to run (tiny model, 16 rows, one core).
 _WORTH = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """Rows that are answered together, and the shape that they are padded to.
+  """Rows of one batch and their padded shape.
 
-  `scored`: their answers are chosen, not generated.
+  `scored`: answers are selected by likelihood instead of generated.
   """
 
   rows: tuple[int, ...]
@@ -36,13 +36,14 @@ def batches(
   batch_size: int,
   scored: Collection[int],
 ) -> Iterator[Work]:
-  """Groups rows by length; within it by task, whose answers are as long.
+  """Groups rows by length, then by task, which predicts the answer length.
 
   Args:
     triplets: rows of a manifest.
-    sizes: of each of their prompts.
-    batch_size: most rows in one batch.
-    scored: rows whose answers are chosen; never beside one that is generated.
+    sizes: size of each row's prompt.
+    batch_size: maximum rows in a batch.
+    scored: rows whose answers are selected by likelihood; they never share a
+      batch with generated answers.
   """
   for kind in (True, False):
     rows = [row for row in range(len(sizes)) if (row in scored) == kind]
@@ -60,10 +61,10 @@ def batches(
 def _shelves(
   rows: Sequence[int], sizes: Sequence[Sizes], batch_size: int
 ) -> list[tuple[int, list[int]]]:
-  """Returns (padded length, its rows): few shelves, shortest first.
+  """Returns (padded length, its rows) pairs ("shelves"), shortest first.
 
-  From the longest down, shorter rows join a shelf while the padding that this
-  costs, all in all, is less than the work of _WORTH batches.
+  From the longest down, shorter rows join a shelf while the total padding that
+  this adds is less than the work of _WORTH batches.
 
   Example: of 64-token steps and batches of 16, 200 rows of 60 tokens and 600 of
   120 make one shelf: 200 rows padded to twice their length are 12.5 batches, of

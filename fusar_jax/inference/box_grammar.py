@@ -1,10 +1,10 @@
-"""The language of well-formed box lists, as `--constrain json` enforces it.
+"""Grammar of well-formed box lists, enforced by `--constrain json`.
 
     [{"bbox_2d": [x1, y1, x2, y2], "label": "ship"}, ...]    or    None
 
-As the published prompt asks for it and `fusar_jax.tasks.boxes` writes it. White
-space is as JSON allows it, but never so much that an answer is padded without
-end: one blank, or, outside of the four numbers, a line feed and an indent.
+The published prompt requests this format and `fusar_jax.tasks.boxes` writes it.
+White space follows JSON but is bounded, so that an answer cannot be padded
+endlessly: one blank, or, outside the four numbers, a line feed and an indent.
 """
 
 import functools
@@ -22,7 +22,7 @@ from fusar_jax.inference.automaton import (
   whole_number,
 )
 
-# Of a JSON string, what needs no escape.
+# Characters of a JSON string that need no escape.
 _PLAIN = set(string.printable) - set('"\\' + string.whitespace) | {" "}
 _INDENT = 4
 # Characters; without a bound, an unsure model fills its cap with one label.
@@ -31,11 +31,11 @@ _LABEL = 40
 
 @functools.cache
 def box_list(size: tuple[int, int]) -> Automaton:
-  """Returns the automaton of the answers about an image of (height, width).
+  """Returns the automaton of answers for an image of size (height, width).
 
-  x is a whole number in 0..width, y in 0..height. A label has 1 to 40
-  characters. That x1 <= x2 is not enforced: it would take a state for every x1;
-  `parse_boxes` puts swapped corners right and says so.
+  x is an integer in 0..width, y in 0..height. A label has 1 to 40 characters.
+  x1 <= x2 is not enforced, which would take a state for every x1; `parse_boxes`
+  swaps inverted corners and reports it.
 
   Example:
     >>> inside = '[{"bbox_2d": [0, 1, 84, 56], "label": "ship"}]'

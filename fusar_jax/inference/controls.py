@@ -1,7 +1,7 @@
-"""One model under every condition of its anchors.
+"""Predictions of one model under every anchor condition.
 
-The model is loaded once; each condition's answers lie in a folder of its name.
-An interrupted call goes on where it was, with the same model and rows only.
+The model is loaded once, and each condition writes to a folder of its name. An
+interrupted call resumes, provided that the model and the rows are unchanged.
 """
 
 import os
@@ -35,15 +35,15 @@ def predict_controls(
   """Returns condition -> predictions.jsonl, in the order of CONDITIONS.
 
   Args:
-    out: folder; it gets one folder per condition.
+    out: output folder, with one subfolder per condition.
     model, data, adapter, legacy_sigma, image_size, batch_size,
     max_new_tokens, repetition_penalty, limit, constrain, choices: see
     `fusar_jax.inference.answering.predict`.
 
   Raises:
-    FileExistsError: the folder holds answers of another model, other rows or
+    FileExistsError: the folder contains answers of another model, other rows or
       other settings.
-    FileNotFoundError, ValueError: as `predict`; or the model has no TLM.
+    FileNotFoundError, ValueError: as `predict`, or the model has no TLM.
   """
   out = Path(out)
   triplets = read_manifest(data)

@@ -1,13 +1,13 @@
-"""Decoding: the prompts are read once, then a loop on the device.
+"""Autoregressive decoding: prefill, then a `while_loop` on the device.
 
-The loop ends when every row has ended. A constraint is a table that lies on the
-device too (`fusar_jax.inference.token_table`).
+The loop ends when every row has ended. A constraint is a table on the device
+(`fusar_jax.inference.token_table`).
 
-A cap is high and most answers are short, and each step reads all columns of the
-cache. So the cache begins with room for FIRST tokens, and doubles when a row
-needs more: each size is a program of its own, and only between them does the
-host look whether all rows have ended. A short answer costs the same under any
-cap of FIRST or more.
+Each step reads all columns of the cache, and most answers are much shorter than
+`max_new_tokens`. The cache therefore starts with room for FIRST tokens and
+doubles when a row needs more. Each cache size is a separately compiled program,
+and the host checks for completion only between programs. The cost of a short
+answer is the same for any `max_new_tokens` of FIRST or more.
 
 B batch, T new tokens, V vocabulary.
 """
@@ -30,21 +30,21 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.fusar_gpt import FusarGPT
 
-# New tokens that the cache first has room for.
+# Initial room of the cache, in new tokens.
 FIRST = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-  """How an answer is chosen.
+  """Decoding options.
 
   Attributes:
-    max_new_tokens: T, a cap on endless answers.
-    temperature: 0 takes the likeliest token; above it samples.
-    seed: of the samples, uint32.
-    stop: token ids that end an answer; they belong to it.
+    max_new_tokens: T, maximum tokens of an answer.
+    temperature: 0 is greedy; above 0 samples.
+    seed: sampling seed, uint32.
+    stop: token ids that end an answer; the answer includes them.
     repetition_penalty, top_k, top_p, min_p: see `sampling`. The penalty applies
-      at any temperature, the others to samples.
+      at any temperature, the others only to sampling.
   """
 
   max_new_tokens: int = MAX_NEW_TOKENS
@@ -71,7 +71,7 @@ class Decoding:
 
 @flax.struct.dataclass
 class Constraint:
-  """A `TokenTable` on the device, and where each row begins in it.
+  """A `TokenTable` on the device, with the start state of each row.
 
   Attributes:
     following: int[states, kinds].
@@ -87,32 +87,32 @@ class Constraint:
 
   @classmethod
   def of(cls, table: TokenTable, versions: Sequence[Hashable]) -> "Constraint":
-    """Returns the constraint of rows that follow these versions."""
+    """Returns the constraint for rows with these grammar versions."""
     start = np.array([table.starts[name] for name in versions], np.int32)
     return cls(table.following, table.kinds, table.distance, start)
 
   def legal(self, state: jax.Array, left: jax.Array) -> jax.Array:
-    """bool[B, V]: tokens behind which `left` more suffice to end well."""
+    """bool[B, V]: tokens after which `left` more can complete the answer."""
     reached = self.following[state]
     legal = (reached >= 0) & (self.distance[reached] <= left)
     return legal[:, self.kinds]
 
   def after(self, state: jax.Array, token: jax.Array) -> jax.Array:
-    """int32[B], the states behind one token more."""
+    """int32[B], the states after one more token."""
     return self.following[state, self.kinds[token]].astype(jnp.int32)
 
 
 @flax.struct.dataclass
 class _State:
-  """Where decoding stands.
+  """State of the decoding loop.
 
   Attributes:
     step: int32, tokens of the longest row.
     tokens: int32[B, T so far].
     lengths: int32[B].
     ended: bool[B].
-    place: int32[B], the rows' states in the constraint, or None.
-    occurred: bool[B, V], tokens of prompt and answer, or None: no penalty.
+    place: int32[B], constraint state of each row, or None.
+    occurred: bool[B, V], tokens of prompt and answer, or None without penalty.
   """
 
   step: jax.Array
@@ -136,12 +136,13 @@ def generate(
     model: `config`, `dtype` and attention of the model.
     params: as `init_params`; LoRA leaves only if `model.config` has them.
     batch: prompts, right-padded, one sample a row (no packing).
-    decoding: how to choose.
-    constraint: what may be said; None: anything. A constrained answer ends
-      within the cap.
+    decoding: decoding options.
+    constraint: grammar of the answers; None: unconstrained. A constrained
+      answer ends within `max_new_tokens`.
 
   Raises:
-    ValueError: the cap is too low for any answer that the constraint allows.
+    ValueError: `max_new_tokens` is too low for any answer that the constraint
+      allows.
   """
   if constraint is not None:
     needed = int(np.asarray(constraint.distance)[constraint.start].max())
@@ -153,7 +154,7 @@ def generate(
   limit = decoding.max_new_tokens
   seed = np.uint32(decoding.seed)
   end = min(FIRST, limit)
-  # Neither seed nor cap is part of a program, except for a cap below FIRST.
+  # Neither seed nor limit is compiled in, except for a limit below FIRST.
   rules = dataclasses.replace(decoding, max_new_tokens=end, seed=0)
   state, cache = _first()(
     model, rules, end < limit, params, batch, constraint, limit, seed
@@ -184,20 +185,20 @@ def _next():
 
 
 def begin(model, rules, more, params, batch, constraint, limit, seed):
-  """Reads the prompts and decodes up to `rules.max_new_tokens` tokens.
+  """Prefills the prompts and decodes up to `rules.max_new_tokens` tokens.
 
   Args:
-    model, rules, params, batch, constraint: as of `generate`. Of the rules,
-      the cap is that of this program, and the seed is not used.
-    more: another program may follow, so the cache is returned.
-    limit: int32, cap of the answer.
-    seed: uint32, of the samples.
+    model, rules, params, batch, constraint: as in `generate`. In `rules`,
+      `max_new_tokens` is the limit of this program, and the seed is unused.
+    more: returns the cache, because another program may follow.
+    limit: int32, maximum tokens of the answer.
+    seed: uint32, sampling seed.
 
   Returns:
-    the state, and the cache or None.
+    The state, and the cache or None.
   """
   rows, end = batch.input_ids.shape[0], rules.max_new_tokens
-  # The last token needs no successor, hence no column.
+  # The last token has no successor, so it needs no column.
   prefix = Prefix(model, params, batch, end - 1)
   logits, cache = prefix.read()
   occurred = None
@@ -221,7 +222,7 @@ def begin(model, rules, more, params, batch, constraint, limit, seed):
 def _resume(
   model, rules, more, params, batch, constraint, limit, seed, state, cache
 ):
-  """As `begin`, from where a program with a lower cap left off."""
+  """As `begin`, continuing from a program with a lower token limit."""
   end, before = rules.max_new_tokens, state.tokens.shape[1]
   prefix = Prefix(model, params, batch, end - 1)
   filling = ((0, 0), (0, end - before))
@@ -237,7 +238,7 @@ def _resume(
 
 @dataclasses.dataclass(frozen=True)
 class _Choice:
-  """How the next token of each row is chosen, inside a traced function."""
+  """Selects the next token of each row inside a traced function."""
 
   rules: Decoding
   constraint: Constraint | None

@@ -1,8 +1,8 @@
-"""How likely a model holds given answers: one prompt, several candidates.
+"""Log-likelihoods of candidate answers to a prompt.
 
-Image and question are read once. The candidates are then read one after the
-other behind them, in the same columns of the cache: a mask hides what the
-candidate before left there, so no cache is ever copied.
+Image and question are prefilled once. The candidates then reuse the same cache
+columns after the prompt, one after the other. A mask hides the columns of the
+previous candidate, so the cache is never copied.
 
 B batch, C candidates of a row, T tokens of a candidate.
 """
@@ -20,7 +20,7 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.fusar_gpt import FusarGPT
 
-# Shapes go up to multiples of this, so that few programs are compiled.
+# Shapes are rounded up to multiples of this, to limit compiled programs.
 _STEP = 4
 
 
@@ -32,9 +32,9 @@ def log_likelihoods(
 ) -> list[np.ndarray]:
   """Returns float32[C] per row, natural logarithms, in the candidates' order.
 
-  A candidate's is the sum over all of its tokens. With the end token as its
-  last, it is that of saying this and nothing more, and "ship" and "ship yard"
-  can be compared.
+  A log-likelihood is the sum over all tokens of the candidate. Candidates that
+  include the end token are complete answers, which makes "ship" and "ship yard"
+  comparable.
 
   Args:
     model, params: as `generate`.

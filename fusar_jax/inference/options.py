@@ -1,19 +1,19 @@
-"""How a model is to answer, as options of a command line.
+"""Command-line options for inference.
 
-The same for `predict`, which does nothing else, and for `evaluate --model`,
-which scores the answers. Brings no JAX: `--help` is quick.
+`predict` and `evaluate --model` share them. The module does not import JAX, so
+`--help` is fast.
 """
 
 import argparse
 
 from fusar_jax.data.anchor_conditions import CONDITIONS
 
-# Grammars that answers can be held to.
+# Grammars that can constrain answers.
 CONSTRAINTS = ("json",)
 
 MAX_NEW_TOKENS = 2048
 
-# By keyword of `fusar_jax.inference.answering.predict`: what argparse is told.
+# Keyword of `fusar_jax.inference.answering.predict` -> argparse arguments.
 OPTIONS = {
   "adapter": {"help": "PEFT or official adapter to put on it"},
   "legacy_sigma": {
@@ -74,5 +74,5 @@ def add_options(parser: argparse._ActionsContainer) -> None:
 
 
 def flag(name: str) -> str:
-  """Returns an option as it is typed: "batch_size" is "--batch-size"."""
+  """Returns the command-line flag of an option: "--batch-size"."""
   return OPTIONS[name].get("flag", f"--{name.replace('_', '-')}")

@@ -1,8 +1,8 @@
-"""Prompts, read once: the cache from which answers are generated and scored.
+"""Prefill and single-token steps, for generation and scoring.
 
-New tokens of all rows stand in the same column of the cache, behind the longest
-prompt, so a step writes one slice; what a row may see is a mask, and where it
-stands is its own M-RoPE position.
+The new tokens of all rows share a cache column after the longest prompt, so a
+step writes one slice. A mask defines the columns that a row attends to, and
+each row has its own M-RoPE position.
 
 B batch, L length of the padded prompts, V vocabulary.
 """
@@ -56,11 +56,11 @@ class Prefix:
       self._weights = self._weights | {"layers": apart}
 
   def read(self) -> tuple[jax.Array, Cache]:
-    """Reads the prompts.
+    """Prefills the prompts.
 
     Returns:
       float32[B, V], the logits of the first new token, and the cache: keys and
-      values of the prompts, with room behind them.
+      values of the prompts, followed by `room` empty columns.
     """
     hidden, cache = self._apply(self._batch, method=self._model.prefill)
     last = jnp.sum(self.seen, axis=1) - 1
@@ -74,12 +74,12 @@ class Prefix:
   def step(
     self, token: jax.Array, place: jax.Array, cache: Cache
   ) -> tuple[jax.Array, Cache]:
-    """Reads one more token of each row.
+    """Processes one more token of each row.
 
     Args:
       token: int32[B, 1].
-      place: int32, how many new tokens stand before it; those are seen.
-      cache: as the step before left it.
+      place: int32, number of preceding new tokens, which are visible.
+      cache: cache of the previous step.
 
     Returns:
       float32[B, V], the logits of the next token, and the cache.
@@ -102,7 +102,7 @@ class Prefix:
 
 
 def widen(cache: Cache, columns: int) -> Cache:
-  """Returns the cache with so many empty columns more."""
+  """Returns the cache with `columns` more empty columns."""
   return jax.tree.map(
     lambda layer: layer.with_room(columns),
     cache,

@@ -1,7 +1,7 @@
-"""What is answered so far: a file that survives a kill, and a bar to look at.
+"""Resumable prediction file and progress display.
 
-A line is handed to the system as soon as its row is answered; a kill may cut
-the last one, which is then answered again.
+Rows are flushed to the operating system as soon as they are answered. A kill
+can truncate the last line; a resumed run answers that row again.
 """
 
 import json
@@ -17,15 +17,15 @@ class Progress:
   """The partial file: a line of settings, then one line per answered row."""
 
   def __init__(self, path: Path, settings: dict):
-    """Reads what is there.
+    """Reads the partial file if it exists.
 
     Args:
-      path: of the partial file.
-      settings: what a resumed run must share with the one that it goes on from.
+      path: path of the partial file.
+      settings: settings that must equal those of the interrupted run.
 
     Raises:
       FileExistsError: the file belongs to a run with other settings.
-      ValueError: the file is damaged.
+      ValueError: the file is corrupt.
     """
     self.path = path
     self._settings = settings
@@ -36,7 +36,7 @@ class Progress:
       self._read()
 
   def _read(self) -> None:
-    """Keeps whole lines; a kill may have cut the last one."""
+    """Reads complete lines; a kill can truncate the last one."""
     lines = self.path.read_bytes().splitlines(keepends=True)
     lines = [line for line in lines if line.endswith(b"\n")]
     if not lines:
@@ -60,7 +60,7 @@ class Progress:
     self._whole = sum(map(len, lines))
 
   def open(self) -> set[int]:
-    """Makes ready to append; returns the rows that are answered already."""
+    """Opens the file for appending and returns the rows already answered."""
     self.path.parent.mkdir(parents=True, exist_ok=True)
     self._file = self.path.open("ab")
     self._file.truncate(self._whole)
@@ -69,7 +69,7 @@ class Progress:
     return set(self._rows)
 
   def append(self, rows: dict[int, dict]) -> None:
-    """Adds answered rows, and hands them to the system at once."""
+    """Appends answered rows and flushes them."""
     self._rows |= rows
     self._write({"row": i, "prediction": row} for i, row in rows.items())
 
@@ -79,7 +79,7 @@ class Progress:
     self._file.flush()
 
   def rows(self) -> dict[int, dict]:
-    """Returns row number -> prediction, of all that is answered."""
+    """Returns row number -> prediction of all answered rows."""
     return self._rows
 
   def __enter__(self):
@@ -105,11 +105,11 @@ class Display:
     return self
 
   def advance(self, rows: int, truncated: int) -> None:
-    """Shows how far it is.
+    """Updates the display.
 
     Args:
-      rows: so many more are answered.
-      truncated: answers that were cut so far, of all.
+      rows: number of newly answered rows.
+      truncated: total number of truncated answers.
     """
     self._done += rows
     if self._bar:

@@ -1,9 +1,9 @@
-"""From logits to the choice of a token, as transformers' `generate` does it.
+"""Logits processors of transformers' `generate`.
 
 Reference: `RepetitionPenaltyLogitsProcessor`, `TopKLogitsWarper`,
 `TopPLogitsWarper` and `MinPLogitsWarper`, in the order of
 `_get_logits_processor`: penalty, (constraint,) temperature, top-k, top-p,
-min-p. A token that is left out has the logit -inf.
+min-p. Excluded tokens get the logit -inf.
 
 B batch, V vocabulary.
 """
@@ -15,12 +15,12 @@ import jax.numpy as jnp
 def penalized(
   logits: jax.Array, occurred: jax.Array, penalty: float
 ) -> jax.Array:
-  """Returns logits with those of tokens that have occurred moved down.
+  """Returns logits with the repetition penalty on tokens that have occurred.
 
   Args:
     logits: float32[B, V].
-    occurred: bool[B, V]; the token stands in the row's prompt or answer.
-    penalty: divides positive logits and multiplies negative ones; 1: none.
+    occurred: bool[B, V]; True: the token is in the row's prompt or answer.
+    penalty: divides positive logits, multiplies negative ones; 1 disables it.
 
   Example: logits [2, -2, 2], the first two have occurred, penalty 2:
     [1, -4, 2]
@@ -41,12 +41,11 @@ def warped(
   Args:
     logits: float32[B, V].
     temperature: above 0; divides the logits.
-    top_k: keeps the k likeliest tokens, and any as likely as the last of them;
-      0: all.
-    top_p: keeps the fewest of the likeliest tokens that have this probability
-      together, at least one; 1: all.
-    min_p: keeps tokens of at least this share of the probability of the
-      likeliest; None: all.
+    top_k: keeps the k likeliest tokens, and ties with the k-th; 0: all.
+    top_p: keeps the smallest set of likeliest tokens with this cumulative
+      probability, at least one; 1: all.
+    min_p: keeps tokens with at least this fraction of the highest probability;
+      None: all.
   """
   logits = logits / temperature
   if top_k:

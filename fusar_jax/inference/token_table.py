@@ -1,16 +1,16 @@
-"""A grammar over characters, as a table over the tokens of a vocabulary.
+"""Compiles a character grammar to a transition table over vocabulary tokens.
 
-A token may hold several characters and so cross several states (`"], "label`).
-Each is walked through the automaton once, on the host, from every state:
+A token can contain several characters and cross several states (`"], "label`).
+The host runs each token through the automaton once, from every state:
 
   following[state, kind of token] -> next state, or DEAD
 
-Tokens that do the same from every state are of one kind. Of the 152 k tokens of
-Qwen's vocabulary most are of a few kinds (never legal; letters of a label), so
-that the table stays small: some hundred states times some hundred kinds.
+Tokens with equal transitions from every state form one kind. Most of the 152 k
+tokens of Qwen's vocabulary belong to a few kinds (never legal; letters of a
+label), so the table is small: some hundred states times some hundred kinds.
 
-A grammar may come in several versions, say for images of several sizes: their
-states stand in one table, one after the other, and a text chooses by its start.
+A grammar can have several versions, e.g. one per image size. Their states are
+concatenated in one table, and the start state of a row selects the version.
 """
 
 import dataclasses
@@ -21,23 +21,23 @@ import numpy as np
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.inference.automaton import DEAD, Automaton, symbols
 
-# The first two states: the answer has ended; anything may be said.
+# The first two states: the answer has ended; the answer is unconstrained.
 ENDED, FREE = 0, 1
 _FAR = np.iinfo(np.int32).max // 2
-# What a token decodes to that holds only a part of a character.
+# Decoded text of a token that contains only a part of a character.
 _PART = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenTable:
-  """What may be said next, and where that leads.
+  """Legal next tokens and the states that they lead to.
 
   Attributes:
     following: int16[states, kinds] (int32 where there are many states), the
       next state, or DEAD where such a token is not legal.
     kinds: int32[V], the kind of each token.
-    distance: int32[states], how many tokens an answer needs from here to its
-      end, the end token counted; 0 in ENDED and FREE.
+    distance: int32[states], minimum number of tokens to the end of the answer,
+      including the end token; 0 in ENDED and FREE.
     starts: the first state, by version of the grammar; None: unconstrained.
   """
 
@@ -48,7 +48,7 @@ class TokenTable:
 
   @property
   def nbytes(self) -> int:
-    """Bytes of the arrays, which is what a device holds."""
+    """Bytes of the arrays, on the host or the device."""
     parts = (self.following, self.kinds, self.distance)
     return sum(part.nbytes for part in parts)
 

@@ -1,8 +1,8 @@
-"""Where activations live: a small logical map from axis names to mesh axes.
+"""Sharding of activations: a map from logical axis names to mesh axes.
 
-Parameters are placed by a table of paths (`fusar_jax.training.sharding`); what
-flows between them is placed here. Without a mesh in scope (`on_mesh`) nothing
-is said, and the compiler is free.
+`fusar_jax.training.sharding` shards parameters; this module constrains the
+activations between them. Without a mesh in scope (`on_mesh`) it adds no
+constraint, and the compiler decides.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ _scope: list[Mesh] = []
 
 @contextlib.contextmanager
 def on_mesh(mesh: Mesh | None):
-  """While it lasts, models that are traced place their activations on `mesh`.
+  """Shards activations of models traced within the context over `mesh`.
 
-  None, and a mesh of one device, place nothing.
+  None and a mesh of one device add no constraints.
   """
   _scope.append(mesh)
   try:
@@ -34,13 +34,13 @@ def on_mesh(mesh: Mesh | None):
 
 
 def current_mesh() -> Mesh | None:
-  """Returns the mesh of the innermost `on_mesh`; None: one device, or free."""
+  """Returns the mesh of the innermost `on_mesh`; None if single-device."""
   mesh = _scope[-1] if _scope else None
   return None if mesh is None or mesh.size == 1 else mesh
 
 
 def platform() -> str:
-  """Returns what the innermost mesh is made of; without one, this process."""
+  """Returns the platform of the innermost mesh, else that of this process."""
   mesh = _scope[-1] if _scope else None
   return mesh.devices.flat[0].platform if mesh else jax.default_backend()
 
@@ -48,9 +48,9 @@ def platform() -> str:
 def spec(
   mesh: Mesh, shape: tuple[int, ...], axes: tuple[str | None, ...]
 ) -> PartitionSpec:
-  """Returns the placement of an activation whose axes have these names.
+  """Returns the PartitionSpec of an activation with these logical axes.
 
-  An axis that its mesh axes do not divide stays whole.
+  An axis that its mesh axes do not divide is not split.
 
   Example: 8 rows, 28 heads on a mesh of data 2, fsdp 4, tensor 3:
     >>> spec(mesh, (8, 512, 28, 128), ("batch", None, "heads", None))
@@ -65,14 +65,14 @@ def spec(
 
 
 def ways(name: str, size: int) -> int:
-  """Returns in how many parts devices split an axis of this name and size."""
+  """Returns the number of shards of an axis of this name and size."""
   mesh = current_mesh()
   parts = math.prod(mesh.shape[n] for n in LOGICAL[name]) if mesh else 1
   return parts if size % parts == 0 else 1
 
 
 def place(x: jax.Array, *axes: str | None) -> jax.Array:
-  """Returns x, told where it lives: one name, or None, per axis."""
+  """Constrains the sharding of x: one logical name, or None, per axis."""
   mesh = current_mesh()
   if mesh is None:
     return x

@@ -1,8 +1,8 @@
-"""Attention behind one function; the implementation is a setting.
+"""Attention with selectable implementations: xla, blocked, cudnn, splash.
 
-`xla` runs everywhere and shards; `blocked` keeps the scores of one block (a
-batch row, or one key/value head of it) in the cache of a CPU and computes them
-again in the backward pass, so that no score ever travels to memory; `cudnn` is
+`xla` runs everywhere and shards. `blocked` computes one block at a time (a
+batch row, or one key/value head of it), so that scores stay in the CPU
+cache, and recomputes them in the backward pass. `cudnn` is
 the fused kernel of NVIDIA GPUs (bf16/f16), `splash` that of TPUs
 (`fusar_jax.model.splash`). Softmax is float32 in all.
 
@@ -19,19 +19,19 @@ IMPLEMENTATIONS = ("xla", "blocked", "cudnn", "splash")
 
 # Scores of one block: 4 MiB of float32, about what a core's caches hold.
 _BLOCK_SCORES = 2**20
-# A masked score; finite, so that a query that sees nothing makes no NaN.
+# A masked score; finite, to avoid NaN for a query without visible keys.
 _MASKED = -1e30
 
 
 def default_implementation(
   devices: int = 1, platform: str | None = None, dtype=jnp.float32
 ) -> str:
-  """The fastest implementation for a platform.
+  """Returns the fastest implementation for a platform.
 
   Args:
-    devices: how many devices the program is spread over.
-    platform: "cpu", "gpu" or "tpu"; None: this process's.
-    dtype: of the arithmetic; cudnn has none but 16 bits.
+    devices: number of devices of the program.
+    platform: "cpu", "gpu" or "tpu"; None: that of this process.
+    dtype: compute dtype; cudnn supports only 16-bit types.
   """
   platform = platform or jax.default_backend()
   if platform == "tpu":
@@ -43,11 +43,11 @@ def default_implementation(
 
 @flax.struct.dataclass
 class Segments:
-  """Who sees whom, as a kernel can test it without a mask in memory.
+  """Segment ids, from which a kernel computes the mask on the fly.
 
   Attributes:
-    ids: int32[B, L]; a position sees those of its own number.
-    causal: none sees what follows it.
+    ids: int32[B, L]; a position attends to those with the same id.
+    causal: whether positions attend only to themselves and earlier ones.
   """
 
   ids: jax.Array
@@ -67,20 +67,20 @@ def attend(
   Args:
     query: [B, L, N, H].
     key, value: [B, S, K, H]; K divides N.
-    mask: bool[B, L or 1, S]; False: the key is not seen. `splash` takes
-      Segments, and only it.
+    mask: bool[B, L or 1, S]; False: the key is masked. `splash`, and no
+      other implementation, takes Segments.
     impl: one of IMPLEMENTATIONS.
 
   Returns:
-    [B, L, N, H], of the query's dtype. A query that sees no key gets a finite
-    value that nothing may use.
+    [B, L, N, H], in the dtype of the query. A query without visible keys gets
+    a finite, meaningless value.
   """
   if impl not in IMPLEMENTATIONS:
     raise ValueError(
       f"attention implementation {impl!r}; known: {', '.join(IMPLEMENTATIONS)}."
     )
   if impl == "cudnn":
-    # The kernel wants a row of the mask for each query.
+    # The kernel expects one mask row per query.
     shape = (mask.shape[0], query.shape[1], mask.shape[2])
     return jax.nn.dot_product_attention(
       query,
@@ -101,16 +101,16 @@ def attend(
 def attend_cached(
   query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
 ) -> jax.Array:
-  """One new position attends to a cache, read where it lies.
+  """Attention of one new position to a KV cache, read in place.
 
   Args:
     query: [B, 1, N, H].
-    key: [B, K, H, S], of the cache, the new position's own included.
+    key: [B, K, H, S], cached keys, including that of the new position.
     value: [B, K, S, H], likewise.
-    mask: bool[B, S]; False: the key is not seen.
+    mask: bool[B, S]; False: the key is masked.
 
   Returns:
-    [B, 1, N, H], of the query's dtype.
+    [B, 1, N, H], in the dtype of the query.
   """
   batch, _, heads, width = query.shape
   grouped = query.reshape(batch, key.shape[1], -1, width) * width**-0.5
@@ -126,8 +126,8 @@ def attend_cached(
 def _by_key_head(query, key, value):
   """[B, K, G * L, H], [B, K, H, S], [B, K, S, H].
 
-  Query heads that share a key head stand under one another, so that each key
-  head is one plain matrix product.
+  Stacks the query heads of each key head along the rows: one matrix product
+  per key head.
   """
   batch, length, heads, width = query.shape
   kv_heads = key.shape[2]

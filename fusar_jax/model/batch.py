@@ -1,11 +1,11 @@
-"""What travels from the loader to the model: arrays of static shape.
+"""Model input: a batch of arrays of static shape.
 
-Everything that depends on data (patches, window order, positions, anchor
-weights) was computed on the host; see `fusar_jax.data.padding.pad_batch`.
+The host computes all data-dependent values (patches, window order, positions,
+anchor weights); see `fusar_jax.data.padding.pad_batch`.
 
-A answer slots, B batch, E = 64 embedding bands, I images in a sample, L text
-length, M merged visual tokens of an image, P patches of an image, S anchors,
-T patches of a window, W windows of an image.
+A target positions, B batch, E = 64 embedding bands, I images in a sample, L
+text length, M merged visual tokens of an image, P patches of an image, S
+anchors, T patches of a window, W windows of an image.
 """
 
 import flax.struct
@@ -20,8 +20,8 @@ class Batch:
     input_ids: int32[B, L].
     segment_ids: int32[B, L]; 0 is padding, 1.. the samples packed in a row.
     positions: int32[B, 3, L]; time, row, column of M-RoPE.
-    visual_index: int32[B, L]; which of the row's I * M visual tokens stands
-      here, -1 for text.
+    visual_index: int32[B, L]; index into the row's I * M visual tokens, -1 for
+      text.
     patches: uint8[B, I, P, 588]; 3 x 14 x 14 values of one frame, in the order
       of merged cells (raster), in each cell its four patches (raster).
     patch_positions: int32[B, I, P, 2]; row and column of each patch.
@@ -31,10 +31,10 @@ class Batch:
     anchor_features: float32[B, I, S, E]; AlphaEarth vectors.
     anchor_weights: float32[B, I, M, S]; share of each anchor in each visual
       token; all zero: the image stays unmodulated.
-    answer_index: int32[B, A]; position whose hidden state predicts the answer
-      token, that is, one before it. from L on, visual tokens, see
-      `FusarGPT.hidden_and_spoken`.
-    answer_ids: int32[B, A]; the answer tokens.
+    answer_index: int32[B, A]; position whose hidden state predicts the
+      supervised token, that is, one before it. Values >= L index auxiliary
+      visual-token features, see `FusarGPT.hidden_and_spoken`.
+    answer_ids: int32[B, A]; ids of the supervised tokens.
     answer_weight: float32[B, A]; weight in the loss, 0 on padding.
 
   Example: a row of 6 tokens, `<image> <image> what ? ship <end>`, of which the

@@ -1,8 +1,8 @@
 """Options of XLA that suit where the process runs.
 
-On a CPU, XLA may hand matrix products to YNNPACK. Beside XLA's own products, in
-turn (jaxlib 0.10.2, 2 cores), a decoding step of 16 rows of the `bench` model
-took 1.6 times as long with it; so it is turned off.
+On a CPU, XLA may hand matrix products to YNNPACK. A decoding step of 16 rows of
+the `bench` model takes 1.6 times as long with it as with XLA's own products
+(jaxlib 0.10.2, 2 cores, in alternation), so it is turned off.
 """
 
 import functools

@@ -1,10 +1,10 @@
 """FUSAR-GPT: vision tower -> TLM -> merge into text -> decoder -> logits.
 
-The paper's Fig. 2, readable top-down. Parameters are a plain nested dict whose
-names follow the published checkpoint: `visual`, `tlm`, `model`, `lm_head`.
+Implements Fig. 2 of the paper. Parameters are a plain nested dict whose names
+follow the published checkpoint: `visual`, `tlm`, `model`, `lm_head`.
 
-A answer slots, B batch, C visual token width, D model width (= C), I images in
-a sample, L text length, M merged visual tokens, V vocabulary.
+A target positions, B batch, C visual token width, D model width (= C), I
+images in a sample, L text length, M merged visual tokens, V vocabulary.
 """
 
 import flax.linen as nn
@@ -39,15 +39,15 @@ def project_to_vocabulary(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 class FusarGPT(nn.Module):
-  """The whole model as pure functions of parameters and a `Batch`.
+  """The full model as pure functions of parameters and a `Batch`.
 
   Attributes:
     config: shapes.
-    dtype: of the arithmetic; norms, rotary, softmax, TLM and logits stay
-      float32.
-    remat: policy of the scanned layers, see `fusar_jax.model.remat`.
-    impl: attention, see `fusar_jax.model.attention`.
-    unroll: layers in one iteration of the scans.
+    dtype: compute dtype; norms, rotary, softmax, TLM and logits stay float32.
+    remat: rematerialisation policy of the scanned layers, see
+      `fusar_jax.model.remat`.
+    impl: attention implementation, see `fusar_jax.model.attention`.
+    unroll: layers per iteration of the scans.
   """
 
   config: FusarConfig
@@ -93,7 +93,7 @@ class FusarGPT(nn.Module):
     return tokens
 
   def embed(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
-    """[B, L, D]: text embeddings with visual tokens in their places."""
+    """[B, L, D]: text embeddings with visual tokens inserted."""
     visual = self.visual_tokens(batch, deterministic=deterministic)
     return self._place(batch, visual)
 
@@ -115,11 +115,12 @@ class FusarGPT(nn.Module):
   def hidden_and_spoken(
     self, batch: Batch, *, deterministic: bool = True
   ) -> jax.Array:
-    """[B, L + 12 * M, D]: `hidden`, then what visual tokens say.
+    """[B, L + 12 * M, D]: `hidden`, then features for auxiliary targets.
 
-    One vector says six words, word f in frame f: rolled by f * D/8 channels.
-    Those of the first image, as they enter the decoder and halfway through it;
-    normalised as hidden states are, but without a gain. See
+    Each visual token predicts six targets; target f reads the token's features
+    rolled by f * D/8 channels. Features are those of the first image, at the
+    decoder input and halfway through the decoder, RMS-normalised without a
+    gain. See
     `fusar_jax.data.cells`.
     """
     visual = self.visual_tokens(batch, deterministic=deterministic)
@@ -129,7 +130,7 @@ class FusarGPT(nn.Module):
       causal_view(batch.segment_ids, self.impl),
       deterministic=deterministic,
     )
-    # Where each of the first image's visual tokens stands.
+    # Text position of each visual token of the first image.
     merged = visual.shape[2]
     found = batch.visual_index[:, None] == jnp.arange(merged)[:, None]
     later = jnp.take_along_axis(halfway, found.argmax(-1)[..., None], axis=1)
@@ -150,7 +151,7 @@ class FusarGPT(nn.Module):
   def prefill(
     self, batch: Batch, *, keep: bool = True, deterministic: bool = True
   ) -> tuple[jax.Array, KVCache | None]:
-    """Hidden states [B, L, D] and the keys and values of the whole batch."""
+    """Returns hidden states [B, L, D] and, if `keep`, the KV cache."""
     return self.model(
       self.embed(batch, deterministic=deterministic),
       batch.positions,
@@ -167,7 +168,7 @@ class FusarGPT(nn.Module):
     return self.lm_head(hidden)
 
   def __call__(self, batch: Batch) -> jax.Array:
-    """float32[B, L, V]: logits everywhere; training needs only answers."""
+    """float32[B, L, V]: logits at all positions; training uses `hidden`."""
     return self.head(self.hidden(batch))
 
 
@@ -177,17 +178,17 @@ def fast_options(
   platform: str | None = None,
   dtype: jnp.dtype = jnp.float32,
 ) -> dict:
-  """`impl` and `unroll` of `FusarGPT` that suit where the program runs.
+  """Returns the fastest `impl` and `unroll` of `FusarGPT` for a platform.
 
-  On one CPU device attention is blocked, and few layers are unrolled: inside a
-  loop XLA neither spreads element-wise work over cores nor reads a layer's
-  weights in place. Elsewhere programs stay small and shard.
+  A single CPU device uses blocked attention and unrolls up to 12 layers: inside
+  a loop XLA neither parallelises element-wise work over cores nor reads layer
+  weights in place. On other platforms layers are not unrolled.
 
   Args:
     config: shapes.
-    devices: how many devices the program is spread over.
-    platform: "cpu", "gpu" or "tpu"; None: this process's.
-    dtype: of the arithmetic.
+    devices: number of devices of the program.
+    platform: "cpu", "gpu" or "tpu"; None: that of this process.
+    dtype: compute dtype.
   """
   impl = default_implementation(devices, platform, dtype)
   layers = max(config.vision.depth, config.decoder.layers)
@@ -196,18 +197,18 @@ def fast_options(
 
 
 def head_kernel(params: dict, config: FusarConfig) -> jax.Array:
-  """[D, V]: the head's kernel, from the embedding where they are tied."""
+  """[D, V]: kernel of the head; the embedding, if the two are tied."""
   if config.decoder.tied:
     return params["model"]["embed_tokens"]["embedding"].T
   return params["lm_head"]["kernel"]
 
 
 def init_params(config: FusarConfig, key: jax.Array) -> dict:
-  """Random float32 parameters: a plain nested dict, layers stacked on axis 0.
+  """Returns random float32 parameters: a nested dict, layers stacked on axis 0.
 
-  Kernels are normal, of variance 1 / fan-in; embeddings normal(0.02); LoRA and
-  TLM start as PEFT's and torch's do: an adapter begins as a no-op. For shapes
-  alone wrap it in `jax.eval_shape`.
+  Kernels are normal with variance 1 / fan-in, embeddings normal(0.02). LoRA and
+  TLM are initialised as in PEFT and torch: an adapter starts as a no-op. For
+  shapes only, wrap the call in `jax.eval_shape`.
   """
   model = FusarGPT(config)
   return model.init(key, _smallest_batch(config))["params"]

@@ -1,15 +1,15 @@
-"""Other ways to bring anchors to visual tokens: the paper's fusion ablation.
+"""Alternative anchor fusion: sum and concatenation, for the fusion ablation.
 
-The paper compares TLM with concatenation and with a sum, and publishes neither
-of the two; the definitions here are ours, as close to TLM as they can be. An
-MLP as TLM's turns each anchor's vector into C values, the same spatial weights
-spread these over the visual tokens as a field B, and
+The paper compares TLM with concatenation and with a sum, but publishes neither;
+the definitions here are ours, as close to TLM as possible. An MLP like that of
+TLM maps each anchor vector to C values, and the same spatial weights distribute
+them over the visual tokens as a field B:
 
   sum            x' = x + B                  TLM without its gain
   concatenation  x' = W [x ; B] + b          W [C, 2C] begins as [1 0], b as 0
 
-A concatenation starts as the identity, but nothing keeps an image without
-anchors unmodulated once W has been trained; TLM and the sum do.
+Concatenation starts as the identity, but a trained W also changes images
+without anchors; TLM and the sum leave them unmodulated.
 
 B batch, C visual token width, E = 64 embedding bands, I images in a sample, M
 merged visual tokens, S anchors.
@@ -25,7 +25,7 @@ from fusar_jax.model.tlm import Linear, TokenwiseLinearModulation
 
 
 class Sum(nn.Module):
-  """Adds the anchors' field to the visual tokens, in float32."""
+  """Adds the anchor field to the visual tokens, in float32."""
 
   config: TLMConfig
 
@@ -39,7 +39,7 @@ class Sum(nn.Module):
 
 
 class Concatenation(nn.Module):
-  """Projects visual tokens beside the anchors' field back to C, in float32.
+  """Projects [visual tokens ; anchor field] back to C, in float32.
 
   The two halves of W are `token_proj/kernel` and `field_proj/kernel`, both
   [in, out]: the product with [x ; B] without building it.
@@ -78,7 +78,7 @@ def _identity(key, shape, dtype=jnp.float32):
 def _field(
   config: TLMConfig, channels: int, features: jax.Array, weights: jax.Array
 ) -> jax.Array:
-  """float32[B, I, M, C]: what the anchors say, at every visual token."""
+  """float32[B, I, M, C]: anchor features at every visual token."""
   x = features.astype(jnp.float32)
   x = Linear(config.hidden(channels), name="mlp_0")(x)
   x = Linear(channels, name="mlp_2")(nn.silu(x))

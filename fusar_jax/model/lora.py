@@ -1,7 +1,7 @@
-"""LoRA as a part of the tree: `lora_a` and `lora_b` beside their kernel.
+"""LoRA merging; `lora_a` and `lora_b` are siblings of their kernel in the tree.
 
-`x @ kernel + scale * (x @ lora_a) @ lora_b` equals `x @ merged`; merging costs
-nothing at run time but can no longer be undone or trained.
+`x @ kernel + scale * (x @ lora_a) @ lora_b` equals `x @ merged`. A merged
+adapter costs nothing at run time, but can be neither removed nor trained.
 
 R is the rank.
 """
@@ -22,15 +22,16 @@ def merged_kernel(
     scale: alpha / R.
   """
   low, high = (jnp.asarray(x, jnp.float32) for x in (lora_a, lora_b))
-  # bf16 products would round the update away: it is small beside the kernel.
+  # The update is small relative to the kernel: bf16 would round it away.
   update = jnp.matmul(low, high, precision=jax.lax.Precision.HIGHEST)
   return jnp.asarray(kernel, jnp.float32) + scale * update
 
 
 def merge_lora(params: dict, scale: float) -> dict:
-  """Returns the tree without adapters: each merged into its kernel.
+  """Returns the tree with each adapter merged into its kernel.
 
-  Merged in float32 and returned in the kernel's dtype; the rest is untouched.
+  Merges in float32 and returns the dtype of the kernel; other leaves are
+  unchanged.
 
   Args:
     params: nested dict, see `fusar_gpt`.

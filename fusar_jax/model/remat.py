@@ -1,20 +1,20 @@
-"""Rematerialisation by named policy: what a layer keeps for its backward."""
+"""Rematerialisation policies: residuals that a layer saves for backward."""
 
 import flax.linen as nn
 import jax
 
 POLICIES = {
-  # Keep everything: fastest, most memory.
+  # Save everything: fastest, most memory.
   "none": None,
-  # Keep the layer's input only and compute the rest again.
+  # Save only the layer input and recompute the rest.
   "full": jax.checkpoint_policies.nothing_saveable,
-  # Keep results of matrix products with weights; attention is recomputed.
+  # Save results of matrix products with weights; attention is recomputed.
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
 def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
-  """Wraps a layer class that is going to be scanned.
+  """Wraps a layer class for use inside `nn.scan`.
 
   Raises:
     ValueError: an unknown policy; the message lists the known ones.

@@ -1,14 +1,14 @@
 """The anchor-fusion projector: Token-wise Linear Modulation (TLM).
 
-AlphaEarth vectors v_s of S anchors say what a place is; an MLP turns each into
-a gain gamma_s and a shift beta_s per channel, the anchors' spatial weights
-w[m, s] spread them over the image's M visual tokens, and
+Each of S anchors has an AlphaEarth vector v_s. An MLP maps v_s to a gain
+gamma_s and a shift beta_s per channel. Spatial weights w[m, s] distribute
+them over the M visual tokens of the image:
     x'_m = x_m * (1 + sum_s w[m, s] gamma_s) + sum_s w[m, s] beta_s.
 
 Reference: FUSAR-GPT's equations and the official training code's `film_mlp`.
-The weights depend on positions alone and come from the host
-(`fusar_jax.data.anchor_weights`), so this module never sees a coordinate. An
-image whose weights are zero is left as it is.
+The weights depend on positions only and are computed on the host
+(`fusar_jax.data.anchor_weights`). An image whose weights are all zero stays
+unmodulated.
 
 B batch, C visual token width, E = 64 embedding bands, I images in a sample, M
 merged visual tokens, S anchors.
@@ -32,7 +32,7 @@ def _fan_in_uniform(width: int):
 
 
 class Linear(nn.Module):
-  """As torch.nn.Linear, its initial values too."""
+  """Equivalent of torch.nn.Linear, including its initialisation."""
 
   features: int
 
@@ -47,7 +47,7 @@ class Linear(nn.Module):
 class TokenwiseLinearModulation(nn.Module):
   """Modulates visual tokens by anchors, in float32.
 
-  The official code autocasts the MLP to bf16 on a GPU; its own float32 values
+  The official code autocasts the MLP to bf16 on a GPU; its float32 values
   are the reference here.
   """
 
@@ -57,11 +57,11 @@ class TokenwiseLinearModulation(nn.Module):
   def __call__(
     self, tokens: jax.Array, features: jax.Array, weights: jax.Array
   ) -> jax.Array:
-    """Returns [B, I, M, C], of the tokens' dtype.
+    """Returns [B, I, M, C] in the dtype of the tokens.
 
     Args:
       tokens: [B, I, M, C], merged visual tokens in raster order.
-      features: float32[B, I, S, E], AlphaEarth vectors, anything on padding.
+      features: float32[B, I, S, E], AlphaEarth vectors, arbitrary on padding.
       weights: float32[B, I, M, S], zero on padding.
     """
     channels = tokens.shape[-1]

@@ -1,17 +1,17 @@
-"""Published rates of TPU chips, and slices by the name they are rented under.
+"""Published rates of TPU chips, and TPU slices by their Cloud TPU names.
 
 Peak, memory and memory bandwidth: Cloud TPU documentation, "TPU v4", "TPU v5e",
 "TPU v5p", "TPU v6e" (cloud.google.com/tpu/docs). Links: "How to Scale Your
 Model", chapter "How to Think About TPUs" (jax-ml.github.io/scaling-book), which
-tells one direction of one link; the documentation tells both of all, rounded up
-(v5e: 4 ports, 400 GB/s).
+gives the rate of one link in one direction; the Cloud documentation gives the
+rounded sum of all links in both directions (v5e: 4 ports, 400 GB/s).
 
-A slice is part of a torus, and most slices are plain meshes. v4 and v5p close
-through switches between cubes of 4x4x4 chips: a slice made of full cubes closes
-along all three axes, a smaller one along none, even where an axis is 4 long
-(v5p-64 is 2x4x4). Source: the page "TPU v5p" above, which grants the 3D torus
-to slices of one cube and more, and the same chapter. v5e and v6e close only
-along an axis of the full pod's 16 chips.
+Most slices are meshes without wrap-around links. The wrap-around links of v4
+and v5p are switches between cubes of 4x4x4 chips: a slice of full cubes wraps
+around along all three axes, a smaller slice along none, even if an axis has 4
+chips (v5p-64 is 2x4x4). Source: the page "TPU v5p" above, which documents a 3D
+torus for slices of one cube or more, and the same chapter. v5e and v6e wrap
+around only along an axis with the 16 chips of a full pod.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What one chip can do at most.
+  """Peak rates of one chip.
 
   Attributes:
     name: "v5e".
@@ -31,10 +31,11 @@ class Chip:
     memory: bytes of HBM.
     bandwidth: bytes/s of HBM.
     link: bytes/s of one interconnect link, one way.
-    axes: of the torus; two links an axis.
-    ring: wrap-around links come in this length: along all axes or none in three
-      dimensions (a slice of full cubes), along each axis by itself in two.
-    cores: TensorCores, which slices of v4 and v5p are named for.
+    axes: number of torus axes, with two links each.
+    ring: length of an axis with wrap-around links: in three dimensions along
+      all axes (slices of full cubes) or none, in two along each axis
+      separately.
+    cores: TensorCores per chip; the names of v4 and v5p slices count them.
   """
 
   name: str
@@ -57,7 +58,7 @@ CHIPS = {
   )
 }
 
-# Chips along each axis, by their number.
+# {axes: {chips: chips along each axis}}.
 _SHAPES = {
   2: {
     1: (1, 1),
@@ -83,11 +84,11 @@ _SHAPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-  """Chips that are rented together.
+  """A TPU slice.
 
   Attributes:
-    name: as asked for, "v5e-16".
-    chip: what it is made of.
+    name: as requested, e.g. "v5e-16".
+    chip: type of its chips.
     shape: chips along each axis of the torus.
   """
 
@@ -101,32 +102,32 @@ class Slice:
 
   @property
   def topology(self) -> str:
-    """Its name for `jax.experimental.topologies`, "v5e:4x4"."""
+    """Name for `jax.experimental.topologies`, e.g. "v5e:4x4"."""
     return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
   def links(self, axis: int) -> int:
-    """Links by which any chip hears its neighbours along an axis."""
+    """Returns the links of every chip to its neighbours along an axis."""
     length = self.shape[axis]
     if length == 1:
       return 0
-    # Cubes close together, an axis of a flat pod by itself.
+    # 3D: all axes wrap around or none; 2D: each axis separately.
     lengths = self.shape if self.chip.axes == 3 else (length,)
     return 2 if all(n % self.chip.ring == 0 for n in lengths) else 1
 
 
 def slices(chip: Chip) -> list[str]:
-  """Returns the names of all slices of a chip that can be planned for."""
+  """Returns the names of all supported slices of a chip type."""
   return [f"{chip.name}-{n * chip.cores}" for n in _SHAPES[chip.axes]]
 
 
 def find_slice(name: str) -> Slice:
-  """Returns the slice of a name: "v5e-16", or its shape, "v5e:4x4".
+  """Returns a slice by its name, "v5e-16", or by its shape, "v5e:4x4".
 
-  As Google names them, the number counts TensorCores for v4 and v5p (v5p-16 has
-  8 chips) and chips for v5e and v6e.
+  As in the Cloud TPU documentation, the number counts TensorCores for v4 and
+  v5p (v5p-16 has 8 chips) and chips for v5e and v6e.
 
   Raises:
-    ValueError: an unknown chip or size; the message lists the known ones.
+    ValueError: unknown chip or size; the message lists the supported ones.
 
   Example:
     >>> find_slice("v5p-16").topology, find_slice("v5e-16").topology

@@ -1,8 +1,9 @@
-"""FLOPs of convolutions in a compiled program: of products that meet a value.
+"""FLOPs of convolutions in a compiled program, without padding and dilation.
 
-A TPU's compiler writes every product of matrices as a convolution, a batch of
-them with windows of which one value at a time meets something: padding and
-dilation meet none.
+The TPU compiler expresses every matrix product as a convolution. A batched
+product becomes a convolution with a window in which only one value at a time
+falls on input. The other positions fall on padding or dilation and cost
+nothing.
 """
 
 import re
@@ -14,7 +15,7 @@ def convolution_flops(i: Instruction, left: tuple, right: tuple) -> float:
   """Returns the FLOPs of a convolution.
 
   Args:
-    i: the instruction.
+    i: the convolution instruction.
     left, right: shapes of its operands.
   """
   inputs, kernel, result = re.search(
@@ -54,7 +55,7 @@ def _meetings(
   spread: int,
   reach: int,
 ) -> int:
-  """Pairs (result, tap) along one axis that meet a value, not padding."""
+  """Returns the (result, tap) pairs of one axis that fall on input values."""
   last = (values - 1) * spread
   places = (
     result * stride + tap * reach - before

@@ -1,12 +1,13 @@
-"""FLOPs of one sample, by arithmetic: what must be computed, and what is.
+"""Analytic FLOPs of one sample: useful and executed.
 
-Useful is what the mathematics asks for: products with weights, scores of
-visible pairs, gradients that something trainable needs. Executed adds what the
-program computes besides: layers again (rematerialisation), masked scores,
-padding. A product of [m, k] and [k, n] is 2 m k n; element-wise work is left
-out. For LoRA that makes 4 N a token, not 6 N: a frozen weight has no gradient.
+Useful FLOPs are those of the model's mathematics: products with weights,
+attention scores of visible pairs, gradients that trainable parameters need.
+Executed FLOPs add rematerialisation, masked scores and padding. A product of
+[m, k] and [k, n] has 2 m k n FLOPs; element-wise operations are ignored. LoRA
+training costs 4 N per token instead of 6 N, because frozen weights have no
+gradient.
 
-A answer slots, C visual token width, D model width, F feed-forward width, H
+A target positions, C visual token width, D model width, F feed-forward width, H
 head width, K key/value heads, L text length, M merged tokens, N query heads, P
 patches, R LoRA rank, S anchors, T patches of a window, V vocabulary, W windows.
 """
@@ -21,8 +22,8 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.splash import block_of
 
-# Products of a softmax attention, each L x S x H a head: forward 2, backward 4;
-# splash computes the scores again in both of its backward kernels.
+# Products of softmax attention, L x S x H each per head: forward 2, backward 4.
+# Splash recomputes the scores in both of its backward kernels.
 _FORWARD, _BACKWARD, _SPLASH_BACKWARD = 2, 4, 7
 
 
@@ -32,9 +33,9 @@ class Work:
 
   Attributes:
     part: "tower", "projector", "decoder" or "head".
-    forward, backward: useful ones.
-    again: of the forward pass, computed a second time.
-    wasted: on masked scores and padding.
+    forward, backward: useful FLOPs.
+    again: recomputed FLOPs of the forward pass (rematerialisation).
+    wasted: FLOPs of masked scores and padding.
   """
 
   part: str
@@ -60,15 +61,15 @@ def train_flops(
   remat: str,
   impl: str,
 ) -> list[Work]:
-  """Returns the work of one sample of a train step, part by part.
+  """Returns the work of one sample of a train step by part of the model.
 
   Args:
     model: shapes.
-    batch: shapes; one image a sample.
-    trainable: paths of parameters that train.
+    batch: shapes; one image per sample.
+    trainable: paths of the trainable parameters.
     remat, impl: of the step, see `StepOptions`.
   """
-  below = False  # Whether something before this part trains.
+  below = False  # Whether an earlier part is trainable.
   work = []
   for part, make in (
     ("visual", _tower),
@@ -84,7 +85,7 @@ def train_flops(
 
 
 def _parts(path: str, model: FusarConfig) -> set[str]:
-  """The parts in whose products a parameter takes part."""
+  """Returns the parts whose matrix products use a parameter."""
   if path == "model/embed_tokens/embedding":
     return {"head"} if model.decoder.tied else set()
   top = path.split("/")[0]
@@ -93,10 +94,10 @@ def _parts(path: str, model: FusarConfig) -> set[str]:
 
 @dataclasses.dataclass
 class _Products:
-  """Sums products with weights and of attention.
+  """Sums the FLOPs of weight products and attention.
 
   Attributes:
-    below: what enters depends on something trainable: it needs a gradient.
+    below: the input depends on trainable parameters, so it needs a gradient.
     remat, impl: of the step.
   """
 
@@ -111,9 +112,9 @@ class _Products:
   def weight(
     self, rows, width, features, trains, times=1, *, needed=True
   ) -> None:
-    """rows x [width, features], `times` over.
+    """Adds `times` products of rows x [width, features].
 
-    A product whose result no gradient needs is not computed again.
+    A product is not recomputed if no gradient needs its result.
     """
     flops = 2.0 * rows * width * features * times
     self.forward += flops
@@ -121,9 +122,9 @@ class _Products:
     self.again += flops * (self.below and self.remat == "full" and needed)
 
   def layer(self, rows, lora, projections, trains, adapters, times) -> None:
-    """Projections (name, width, features) of a layer, adapters beside them.
+    """Adds projections (name, width, features) of a layer and their adapters.
 
-    The last one's result is only added to what comes in.
+    No gradient needs the result of down_proj: it is only added to the residual.
     """
     for name, width, features in projections:
       needed = name != "down_proj"
@@ -135,7 +136,7 @@ class _Products:
         self.weight(rows, rank, features, learns, times, needed=needed)
 
   def attention(self, useful, computed, heads, width, times, *, splash) -> None:
-    """Pairs (query, key) that see each other, and that are computed."""
+    """Adds attention over `useful` and `computed` (query, key) pairs."""
     one = 2.0 * heads * width * times
     backward = _SPLASH_BACKWARD if splash else _BACKWARD
     repeated = self.below and self.remat in ("full", "dots")
@@ -154,7 +155,7 @@ def _tower(model, batch, paths, below, remat, impl) -> Work:
   v = model.vision
   patches = batch.patches.shape[2]
   windows, slots = batch.window_index.shape[2:]
-  # Gradients are cut in front of the first block that holds something.
+  # Gradients stop before the first block with trainable parameters.
   trains = any(path.startswith("visual/blocks") for path in paths)
   everything = any(path.endswith("/kernel") for path in paths)
   p = _Products(trains, remat, impl)
@@ -181,7 +182,7 @@ def _tower(model, batch, paths, below, remat, impl) -> Work:
     v.depth - full,
     splash=False,
   )
-  p.remat = "none"  # The merger stands behind the blocks.
+  p.remat = "none"  # The merger is outside the blocks.
   wide = v.width * v.merge**2
   merged = patches // v.merge**2
   p.weight(merged, wide, wide, everything)
@@ -203,7 +204,7 @@ def _projector(model, batch, paths, below, remat, impl) -> Work:
   hidden = model.tlm.hidden(channels)
   both = channels * (2 if model.tlm.fusion == "tlm" else 1)
   trains = bool(paths)
-  # Anchors are data: no gradient goes on behind the first product.
+  # Anchors are data: the first product needs no input gradient.
   p.below = False
   p.weight(anchors, model.tlm.bands, hidden, trains)
   p.below = trains
@@ -259,11 +260,11 @@ def _head(model, batch, paths, below, remat, impl) -> Work:
 
 
 def _lora(model: FusarConfig, names: tuple[str, ...]) -> dict[str, int]:
-  """Rank of each adapted projection."""
+  """Returns the rank of each adapted projection."""
   return dict.fromkeys(names, model.lora.rank) if model.lora.rank else {}
 
 
 def _adapters(paths) -> set[str]:
-  """Names of the projections whose LoRA trains."""
+  """Returns the names of projections with trainable LoRA."""
   found = (re.search(r"(\w+)/lora_[ab]$", path) for path in paths)
   return {match[1] for match in found if match}

@@ -1,13 +1,13 @@
-"""What a compiled program does, read from its text (optimized HLO).
+"""FLOPs, HBM traffic and collectives of a program, from its optimized HLO.
 
-XLA's own `cost_analysis` counts the body of a loop once; a scanned model is
-nearly all body. Here every computation counts as often as it runs: loops by
-their trip count, of the branches of a condition the dearest.
+XLA's `cost_analysis` counts the body of a loop once, but a scanned model is
+nearly all loop body. Here every computation counts as often as it runs: a loop
+by its trip count, a conditional by its most expensive branch.
 
-Bytes of HBM are those of operands and results, once each, of what stands
-between fusions; of an operand that is only sliced, its slices. Buffers in other
-memories (layouts with S(1), vector memory) cost none. It is a lower bound: what
-the compiler moves for itself inside an instruction is not seen.
+HBM bytes are the operands and results of instructions outside of fusions, once
+each; for an operand that is only sliced, the slices. Buffers in other memories
+(layouts with S(1), vector memory) cost nothing. The sum is a lower bound: data
+movement inside an instruction is not visible.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ _COLLECTIVES = (
   "all-to-all",
   "collective-permute",
 )
-# Nothing is read or written where these stand, or elsewhere already.
+# No traffic, or traffic that is counted at other instructions.
 _FREE = {
   "parameter",
   "constant",
@@ -42,19 +42,19 @@ _FREE = {
   "replica-id",
   "iota",
 }
-# Inside a fusion.
+# Pass-through inside a fusion.
 _HANDED = {"parameter", *_COLLECTIVES}
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One kind of exchange, among groups of one shape.
+  """One collective.
 
   Attributes:
     kind: "all-gather", ...
-    groups: of partition numbers; for a permutation the pairs.
-    times: how often it runs.
-    bytes: that one chip receives, each time, if nothing is sent twice.
+    groups: replica groups of partition numbers; pairs for a permutation.
+    times: number of executions.
+    bytes: received by one chip per execution, if nothing is sent twice.
   """
 
   kind: str
@@ -69,13 +69,13 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-  """What one chip does in one run of the program.
+  """Operations of one chip in one run of the program.
 
   Attributes:
     collectives: one entry per instruction.
     hbm: bytes read and written.
     flops: of products outside of custom kernels.
-    unknown_loops: loops whose trip count the text does not tell; counted once.
+    unknown_loops: loops without a static trip count; counted once.
   """
 
   collectives: tuple[Collective, ...] = ()
@@ -116,7 +116,7 @@ def read(text: str) -> Traffic:
 
 
 def read_endless(text: str) -> Traffic:
-  """Returns one turn of the dearest loop that only its data ends.
+  """Returns one iteration of the costliest loop without a static trip count.
 
   Args:
     text: `compiled.as_text()`.
@@ -137,8 +137,8 @@ class _Program:
     self._computations, self.entry = parsed.computations, parsed.entry
     self._partitions = parsed.partitions
     self._known: dict[str, Traffic] = {}
-    # The compiler spreads an exchange over several fusions that compute beside
-    # it, also over those of a loop that runs meanwhile.
+    # The compiler splits an asynchronous collective over several fusions that
+    # compute at the same time, also over those of a concurrent loop.
     self._starts = {
       name
       for name, lines in self._computations.items()
@@ -153,7 +153,7 @@ class _Program:
     } - {None}
 
   def traffic(self, name: str) -> Traffic:
-    """All that happens in a computation and what it calls."""
+    """Returns the traffic of a computation, including its callees."""
     if name not in self._known:
       total = Traffic()
       for instruction in self._computations[name].values():
@@ -162,7 +162,7 @@ class _Program:
     return self._known[name]
 
   def endless(self) -> list[Traffic]:
-    """One turn of each loop of the entry whose trip count is not told."""
+    """Returns one iteration of each entry loop without a trip count."""
     return [
       self.traffic(i.attribute("body"))
       for i in self._computations[self.entry].values()
@@ -184,7 +184,7 @@ class _Program:
     total = Traffic(hbm=self._hbm(i, where), flops=self._flops(i, where))
     called = i.attribute("calls")
     if called:
-      # Inside a fusion only products and exchanges count: the rest is there.
+      # Inside a fusion only FLOPs and collectives count: no HBM traffic.
       inner = self.traffic(called)
       total += dataclasses.replace(inner, hbm=0.0)
     collective = self._collective(i, where)
@@ -193,9 +193,10 @@ class _Program:
     return total
 
   def _trips(self, i: Instruction) -> int | None:
-    """Turns of a loop that counts up from 0 to a constant; None: not told.
+    """Returns the trip count of a loop from 0 to a constant, or None.
 
-    A condition that is more than one comparison may end the loop before.
+    None also if the condition is more than one comparison: the loop may end
+    earlier.
     """
     condition = self._computations[i.attribute("condition")]
     root = next(c for c in condition.values() if c.root)
@@ -214,7 +215,7 @@ class _Program:
     return -(-limits[0] // self._step(i, condition))
 
   def _step(self, i: Instruction, condition) -> int:
-    """What a loop's counter grows by in a turn: bodies may hold two."""
+    """Returns the increment of the loop counter: 2 for an unrolled body."""
     root = next(c for c in condition.values() if c.root)
     counters = [
       int(condition[name].attribute("index"))
@@ -259,7 +260,7 @@ class _Program:
     if "AsyncCollectiveStart" in root.rest:
       read = [a for name in i.operands for a in self._arrays(where, name)]
       return _hbm_bytes(read) + _hbm_bytes(i.arrays[1:2])
-    # What is only handed on, an exchange under way with it, costs nothing.
+    # Passed-through values cost nothing, in-flight collectives included.
     handed = {n for n, u in fused.items() if u.opcode in _HANDED}
     inside = _parameters(fused)
     total = 0.0
@@ -286,9 +287,9 @@ class _Program:
     return total
 
   def _read(self, fused, name: str, whole: float) -> float:
-    """Bytes that a fusion reads of a value: its slices, or the whole of it."""
+    """Returns the bytes that a fusion reads of a value: slices or all."""
     if fused[name].root:
-      return whole  # Whoever calls uses it as it is.
+      return whole  # The caller uses the entire value.
     read = 0.0
     for u in fused.values():
       if name not in u.operands:
@@ -297,7 +298,7 @@ class _Program:
       if u.opcode in ("dynamic-slice", "slice", "gather") and first:
         read += sum(a.bytes for a in u.arrays)
       elif u.opcode == "dynamic-update-slice" and first:
-        pass  # What is not written stays where it is.
+        pass  # In place: the rest is not copied.
       elif u.opcode == "bitcast":
         read += self._read(fused, u.name, whole)
       elif u.opcode == "fusion":
@@ -329,7 +330,7 @@ class _Program:
     if kind not in _COLLECTIVES:
       return None
     if i.attribute("channel_id") in self._started and where not in self._starts:
-      return None  # A later part of an exchange that was counted at its start.
+      return None  # Counted at the start of the collective.
     operands = [a for n in i.operands for a in self._arrays(where, n)]
     given = sum(a.bytes for a in operands)
     if kind == "collective-permute":
@@ -339,8 +340,8 @@ class _Program:
     members = groups(i.rest, self._partitions)
     size = len(members[0])
     share = {
-      "all-gather": size - 1,  # of every other's piece
-      "all-reduce": 2 * (size - 1) / size,  # scattered, then gathered
+      "all-gather": size - 1,  # the shards of all others
+      "all-reduce": 2 * (size - 1) / size,  # reduce-scatter, then all-gather
       "reduce-scatter": (size - 1) / size,
       "all-to-all": (size - 1) / size,
     }[kind]
@@ -348,7 +349,7 @@ class _Program:
 
 
 def _parameters(fused: dict[str, Instruction]) -> dict[int, str]:
-  """Number of a parameter -> its name within a fusion."""
+  """Returns {parameter number: name} of a fusion."""
   return {
     int(i.rest.split(")")[0]): i.name
     for i in fused.values()
@@ -357,7 +358,7 @@ def _parameters(fused: dict[str, Instruction]) -> dict[int, str]:
 
 
 def _written(i: Instruction) -> tuple[Array, ...]:
-  # What starts a transfer returns its operand and flags, too.
+  # An asynchronous start also returns its operand and flags.
   if i.opcode == "copy-start":
     return i.arrays[:1]
   if i.opcode.endswith("-start") and len(i.arrays) > 1:

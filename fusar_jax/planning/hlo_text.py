@@ -1,6 +1,6 @@
-"""The text of optimized HLO: computations, their lines, groups of partitions.
+"""Parser of optimized HLO text: computations, instructions, replica groups.
 
-Only what counting needs is read: names, types, operands, attributes.
+Parses what cost counting needs: names, types, operands, attributes.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """An array in the text: bits of an element, sizes, whether HBM holds it."""
+  """An array type: bits per element, shape, whether it is in HBM."""
 
   bits: int
   shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """A line: `%name = type opcode(operands), attributes`."""
+  """One instruction: `%name = type opcode(operands), attributes`."""
 
   name: str
   arrays: tuple[Array, ...]
@@ -45,19 +45,19 @@ class Instruction:
   root: bool
 
   def attribute(self, name: str) -> str | None:
-    """The value of `name=%value`."""
+    """Returns the value of `name=%value`, or None."""
     found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
     return found[1] if found else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-  """A program.
+  """A parsed program.
 
   Attributes:
-    computations: {name: {name of an instruction: instruction}}.
-    entry: where it begins.
-    partitions: chips it is cut for.
+    computations: {computation name: {instruction name: instruction}}.
+    entry: name of the entry computation.
+    partitions: number of SPMD partitions (chips).
   """
 
   computations: dict[str, dict[str, Instruction]]
@@ -66,7 +66,7 @@ class Text:
 
 
 def parse(text: str) -> Text:
-  """Reads `compiled.as_text()`.
+  """Parses `compiled.as_text()`.
 
   Raises:
     ValueError: the text has no entry computation.
@@ -79,13 +79,15 @@ def parse(text: str) -> Text:
       current = computations.setdefault(name, {})
       if line.startswith("ENTRY "):
         entry = name
-    elif line == "}":  # A kernel's attributes may begin lines with more.
+    elif (
+      line == "}"
+    ):  # Exact match: lines of kernel attributes may start with }.
       current = None
     elif current is not None and " = " in line:
       instruction = _instruction(line.strip())
       current[instruction.name] = instruction
   if not entry:
-    raise ValueError("the text holds no ENTRY computation; is it HLO?")
+    raise ValueError("the text contains no ENTRY computation; is it HLO?")
   partitions = re.search(r"num_partitions=(\d+)", text)
   return Text(computations, entry, int(partitions[1]) if partitions else 1)
 
@@ -98,10 +100,10 @@ def pairs(text: str) -> tuple[tuple[int, ...], ...]:
 
 
 def groups(rest: str, partitions: int) -> tuple[tuple[int, ...], ...]:
-  """Groups of partitions: written out, a turned range, or axes of a mesh.
+  """Returns replica groups: a list, a transposed iota, or axes of a mesh.
 
   Examples: replica_groups={{0,2},{1,3}}, [2,2]<=[2,2]T(1,0) and
-  mesh['a'=2,'b'=2] {'a'} are the same.
+  mesh['a'=2,'b'=2] {'a'} are equal.
   """
   listed = re.search(r"replica_groups=\{(\{.*?\})\}", rest)
   if listed:
@@ -122,7 +124,7 @@ def groups(rest: str, partitions: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _of_mesh(axes: str, taken: str) -> tuple[tuple[int, ...], ...]:
-  """Groups along some axes of a mesh, whose partitions count row by row."""
+  """Returns the groups along axes of a mesh with partitions in C order."""
   sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
   names = re.findall(r"'(\w+)'", taken)
   order = [list(sizes).index(n) for n in sizes if n not in names]
@@ -136,7 +138,7 @@ def _cut(flat: list[int], size: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _turned(source: tuple[int, ...], order: Sequence[int]) -> list[int]:
-  """range(...) of this shape, transposed, flat."""
+  """Returns arange of this shape, transposed and flattened."""
   strides = [math.prod(source[k + 1 :]) for k in range(len(source))]
   flat = [0]
   for axis in order:
@@ -158,7 +160,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _until_space(line: str) -> tuple[str, str]:
-  """Splits a type from what follows; tuples hold spaces."""
+  """Splits at the first space outside of brackets: tuple types have spaces."""
   depth = 0
   for place, letter in enumerate(line):
     depth += (letter in "([{") - (letter in ")]}")
@@ -168,7 +170,7 @@ def _until_space(line: str) -> tuple[str, str]:
 
 
 def _closed(text: str) -> str:
-  """What stands before the bracket that closes an open one."""
+  """Returns the text before the unmatched closing parenthesis."""
   depth = 1
   for place, letter in enumerate(text):
     depth += (letter == "(") - (letter == ")")

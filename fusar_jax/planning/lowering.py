@@ -1,9 +1,11 @@
-"""The real programs, from shapes alone: nothing of a 72B model is in memory.
+"""Lowers the train step and generation from abstract shapes.
 
-They are the jitted step that training runs (`fusar_jax.training.program`) and
-the decoding of `fusar_jax.inference.generation`.
+Both are the programs of real runs: the jitted step of training
+(`fusar_jax.training.program`) and the decoding of
+`fusar_jax.inference.generation`. No arrays are allocated, not even for a 72B
+model.
 
-A answer slots, B batch, L text length.
+A target positions, B batch, L text length.
 """
 
 import jax
@@ -25,17 +27,18 @@ from fusar_jax.training import partition, program, sharding
 from fusar_jax.training.frozen import hold, read_dtype
 from fusar_jax.training.state import create_state
 
-# Only shapes of the optimizer depend on nothing; its schedule needs a number.
+# Any value: the schedule needs a number of steps, the shapes ignore it.
 _STEPS = 1000
 
 
 def abstract_batch(
   model: FusarConfig, rows: int, length: int, answers: int, anchors: int
 ) -> Batch:
-  """Returns the shapes of a batch of one image a sample.
+  """Returns the shapes of a batch with one image per sample.
 
   Raises:
-    ValueError: images of no fixed size, or samples too short for theirs.
+    ValueError: the image size is not fixed, or `length` is too short for the
+      visual tokens and the answer.
   """
   if model.image_size is None:
     raise ValueError(
@@ -46,8 +49,8 @@ def abstract_batch(
   merged = grid[0] * grid[1] // model.vision.merge**2
   if length <= merged + answers:
     raise ValueError(
-      f"plan: {length} tokens do not hold the {merged} visual tokens of an"
-      f" image of {model.image_size} and {answers} of an answer; give a larger"
+      f"plan: {length} tokens are too few for the {merged} visual tokens of an"
+      f" image of {model.image_size} and {answers} of an answer; use a larger"
       " --length."
     )
   sizes = Sizes(
@@ -82,13 +85,13 @@ def train_arguments(config: ConfigDict, model: FusarConfig, mesh: Mesh):
 def lower_train_step(
   mesh: Mesh, config: ConfigDict, model: FusarConfig, batch: Batch
 ) -> Lowered:
-  """Returns the step that training jits.
+  """Returns the lowered train step.
 
   Args:
     mesh: of the devices of a slice.
-    config: of the run; its batch size is that of `batch`.
+    config: of the run; its batch size equals that of `batch`.
     model: shapes.
-    batch: shapes, `abstract_batch`.
+    batch: shapes, from `abstract_batch`.
   """
   state, frozen, shardings, tx = train_arguments(config, model, mesh)
   step = program.jit_train_step(config, model, tx, mesh, shardings)
@@ -102,15 +105,15 @@ def lower_generation(
   prompts: Batch,
   new_tokens: int,
 ) -> Lowered:
-  """Returns what answers: prompts are read, then a loop makes a token a turn.
+  """Returns lowered generation: prefill, then a loop that decodes tokens.
 
   Args:
     mesh: of the devices of a slice.
-    config: of the run; weights are in the dtype of its frozen ones (int8: of
-      its arithmetic), adapters beside them.
+    config: of the run; weights have the dtype of its frozen parameters (for
+      int8: its compute dtype), with unmerged adapters.
     model: shapes.
-    prompts: shapes, `abstract_batch`.
-    new_tokens: room for each answer.
+    prompts: shapes, from `abstract_batch`.
+    new_tokens: maximum length of an answer.
   """
   options = program.step_options(config, model, mesh)
   network = FusarGPT(model, dtype=options.dtype, impl=options.impl)

@@ -1,6 +1,6 @@
-"""A config on a slice: resolved, compiled, predicted.
+"""Plans a config on a TPU slice: resolve, compile, predict.
 
-A micro-batch is what is in memory at one time: batch_size / accumulation.
+A micro-batch is the batch of one forward pass: batch_size / accumulation.
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ class Shape:
   """Sizes of a sample.
 
   Attributes:
-    length: L, tokens with answer and visual tokens.
-    answers: A, answer slots.
-    anchors: S, of its image.
+    length: L, tokens, including answer and visual tokens.
+    answers: A, target positions.
+    anchors: S, anchors per image.
   """
 
   length: int = 512
@@ -52,10 +52,10 @@ class StepPlan:
   """A train step that fits.
 
   Attributes:
-    choice: mesh, samples of a micro-batch on a chip, rematerialisation.
-    accumulation: micro-batches of a step.
-    memory: of a chip.
-    work: of one sample.
+    choice: mesh, samples per chip and micro-batch, rematerialisation.
+    accumulation: micro-batches per step.
+    memory: per chip.
+    work: FLOPs of one sample.
     prediction: of one step.
   """
 
@@ -68,11 +68,11 @@ class StepPlan:
 
 @dataclasses.dataclass(frozen=True)
 class DecodingPlan:
-  """Answering, on the same slice and mesh.
+  """Generation on the same slice and mesh.
 
   Attributes:
-    memory: of a chip, prompts and answers in the cache.
-    prediction: of one turn, a token of each answer.
+    memory: per chip, with prompts and answers in the KV cache.
+    prediction: of one decoding iteration, one token per row.
   """
 
   memory: Memory
@@ -83,14 +83,14 @@ class Planner:
   """Plans for one config on one slice.
 
   Attributes:
-    model: shapes, resolved.
+    model: resolved config of the model.
   """
 
   def __init__(self, config: ConfigDict, where: Slice, shape: Shape):
-    """Resolves the model and finds the chips.
+    """Resolves the model and creates the devices of the slice.
 
     Raises:
-      ValueError: shapes that the config leaves to a base.
+      ValueError: the config takes its shapes from a base.
       MissingCompiler: no libtpu.
     """
     if config.model.vision is None or config.model.decoder is None:
@@ -108,15 +108,15 @@ class Planner:
   def choice(
     self, mesh: str | tuple[int, int, int], samples: int | None
   ) -> tuple[Choice, int]:
-    """Returns the config's choice, and its accumulation.
+    """Returns the choice that the config makes, and its accumulation.
 
     Args:
       mesh: (data, fsdp, tensor), or AUTO.
-      samples: of a micro-batch, on each chip. None: the config's batch; it is
-        accumulated less often where the chips treat more of it at one time.
+      samples: per chip and micro-batch. None: the batch of the config, with
+        fewer accumulation steps where more of it fits the chips at a time.
 
     Raises:
-      ValueError: a batch that does not split over the chips.
+      ValueError: the batch is not divisible over the chips.
     """
     chips = self._where.chips
     config = self._config.copy_and_resolve_references().unlock()
@@ -136,8 +136,8 @@ class Planner:
     """Compiles a train step.
 
     Raises:
-      DoesNotFit: too large for a chip.
-      ValueError: sizes that do not divide.
+      DoesNotFit: the step exceeds the memory of a chip.
+      ValueError: sizes that are not divisible over the mesh.
     """
     config = self._config.copy_and_resolve_references().unlock()
     config.remat = choice.remat
@@ -160,10 +160,10 @@ class Planner:
     return StepPlan(choice, accumulation, settled.memory, work, prediction)
 
   def decoding(self, choice: Choice, new_tokens: int) -> DecodingPlan:
-    """Compiles the program that answers, with a micro-batch of prompts.
+    """Compiles generation for a micro-batch of prompts.
 
     Raises:
-      DoesNotFit: too large for a chip.
+      DoesNotFit: the program exceeds the memory of a chip.
     """
     mesh = self._mesh(choice.mesh)
     rows = int(choice.samples * self._where.chips)
@@ -194,10 +194,10 @@ class Planner:
     )
 
   def search(self, tries: int, measured) -> tuple[StepPlan | None, bool]:
-    """Returns the best of all choices, and whether the others are excluded.
+    """Returns the best plan, and whether it is proven to be the best.
 
     Args:
-      tries: compilations at most.
+      tries: maximum number of compilations.
       measured: called with (choice, StepPlan or DoesNotFit) after each.
     """
     weights = program.weights(self._config, self.model)
@@ -231,7 +231,7 @@ class Planner:
     return plans.get(winner), proven
 
   def knobs(self, choice: Choice) -> list[str]:
-    """What makes a step smaller, the cheapest first."""
+    """Returns options that reduce the memory of a step, cheapest first."""
     chips, (_, fsdp, tensor) = self._where.chips, choice.mesh
     knobs = []
     if fsdp * tensor < chips:
@@ -240,14 +240,14 @@ class Planner:
         f" {fsdp * tensor}"
       )
     if choice.remat != "full":
-      knobs.append("--config.remat=full: only the layers' inputs are kept")
+      knobs.append("--config.remat=full: stores only the inputs of layers")
     if choice.samples > 1:
       knobs.append(
         f"--samples-per-chip {choice.samples // 2}: now {choice.samples}"
       )
     if self._config.head_chunk > 64:
       knobs.append(
-        "--config.head_chunk=64: fewer logits at one time, now"
+        "--config.head_chunk=64: fewer logits in memory at a time, now"
         f" {self._config.head_chunk}"
       )
     if self._config.dtype.frozen == "float32":

@@ -1,14 +1,14 @@
-"""How fast a program can be at most, from published rates.
+"""Roofline bound on the speed of a program, from published rates.
 
-A roofline with three limits: products at the peak, bytes of HBM at its
-bandwidth, collectives at the rate of the links they use. The roofline step
-takes as long as the slowest of them, as if the others overlapped with it
-completely. The serial step overlaps no collective: max(compute, HBM) + links.
-Both are lower bounds of time, so both MFUs are upper bounds: no product runs at
-the peak all the time.
+The roofline has three limits: matrix products at peak FLOP/s, HBM traffic at
+the memory bandwidth, and collectives at the rate of the links they use. The
+roofline step takes the maximum of the three times, which assumes complete
+overlap. The serial step overlaps no collective: max(compute, HBM) + links. Both
+are lower bounds on time, so both MFUs are upper bounds: no product runs at peak
+throughout.
 
-Useful FLOPs over executed FLOPs is neither: it is a constant of the remat
-policy and the model, and the MFU of a step that compute bounds.
+Useful FLOPs over executed FLOPs is no bound. It is a constant of the remat
+policy and the model, and equals the MFU of a compute-bound step.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ class Exchange:
 
   Attributes:
     kind: "all-gather", ...
-    axes: of the torus, numbers.
-    times: runs in a step.
-    bytes: received by one chip in a step.
-    seconds: of a step.
+    axes: numbers of the torus axes.
+    times: executions per step.
+    bytes: received by one chip per step.
+    seconds: per step.
   """
 
   kind: str
@@ -45,14 +45,14 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """A bound on a program's speed.
+  """Roofline bound on the speed of a program.
 
   Attributes:
-    where: the chips.
-    samples: that one run of the program treats, on all chips.
+    where: the slice.
+    samples: processed by one run of the program on all chips.
     useful, executed: FLOPs of one chip in one run.
     hbm: bytes of HBM that one chip reads and writes.
-    exchanges: what the chips send each other.
+    exchanges: collectives between the chips.
   """
 
   where: Slice
@@ -64,7 +64,7 @@ class Prediction:
 
   @property
   def seconds(self) -> dict[str, float]:
-    """Seconds that each clock needs for one run."""
+    """Seconds of one run under each roofline limit."""
     chip = self.where.chip
     return {
       COMPUTE: self.executed / chip.peak,
@@ -74,7 +74,7 @@ class Prediction:
 
   @property
   def bound(self) -> str:
-    """The clock that the others wait for."""
+    """The limit with the longest time."""
     seconds = self.seconds
     return max(seconds, key=seconds.get)
 
@@ -84,7 +84,7 @@ class Prediction:
 
   @property
   def serial_seconds(self) -> float:
-    """Seconds of a step that overlaps no collective."""
+    """Seconds of a step without overlap of collectives."""
     seconds = self.seconds
     return max(seconds[COMPUTE], seconds[HBM]) + seconds[LINKS]
 
@@ -94,7 +94,7 @@ class Prediction:
 
   @property
   def useful_share(self) -> float:
-    """Useful FLOPs over executed FLOPs; the rest is recomputed or padding."""
+    """Useful over executed FLOPs; the rest is recomputation or padding."""
     return self.useful / self.executed
 
   @property
@@ -104,7 +104,7 @@ class Prediction:
 
   @property
   def serial_mfu(self) -> float:
-    """Model FLOPs utilisation of the serial step: an upper bound, too."""
+    """Model FLOPs utilisation of the serial step: also an upper bound."""
     return self.useful / self.serial_seconds / self.where.chip.peak
 
 
@@ -115,12 +115,13 @@ def predict(
   work: Sequence[Work],
   traffic: Traffic,
 ) -> Prediction:
-  """Returns the bound of a compiled program.
+  """Returns the roofline bound of a compiled program.
 
   Args:
-    where, mesh: the chips, and the order in which the program numbers them.
-    samples: that one run treats, on all chips.
-    work: of one sample.
+    where: the slice.
+    mesh: its devices in the order of the program's partition numbers.
+    samples: processed by one run on all chips.
+    work: FLOPs of one sample.
     traffic: of one chip in one run.
   """
   share = samples / where.chips
@@ -152,7 +153,7 @@ def _exchanges(where, mesh, collectives) -> tuple[Exchange, ...]:
 
 
 def gathering_rate(where: Slice, mesh: Mesh, axis: str) -> float:
-  """Returns bytes/s at which a chip can hear its group along a mesh's axis."""
+  """Returns the bytes/s that a chip can receive from its group on an axis."""
   numbers = np.arange(mesh.size).reshape(mesh.devices.shape)
   groups = np.moveaxis(numbers, mesh.axis_names.index(axis), -1)
   groups = groups.reshape(-1, mesh.shape[axis])
@@ -164,13 +165,13 @@ def gathering_rate(where: Slice, mesh: Mesh, axis: str) -> float:
 def route(
   where: Slice, coordinates: Sequence[Sequence[int]], collective: Collective
 ) -> tuple[tuple[int, ...], int]:
-  """Returns (axes of the torus, links) by which a chip hears its group.
+  """Returns (torus axes, links) by which a chip receives from its group.
 
-  The chip with the fewest links holds the others up: on an axis that is cut
-  open, those at its ends have one.
+  The chip with the fewest links limits the group: on an axis without
+  wrap-around links the chips at both ends have one link.
 
-  Example: all 16 chips of v5e-16 exchange over both axes, 4 chips long each and
-  open: 2 links.
+  Example: all 16 chips of v5e-16 communicate over both axes, each 4 chips long
+  and without wrap-around: 2 links.
   """
   groups = collective.groups
   if collective.kind == "collective-permute":
@@ -187,6 +188,6 @@ def route(
       seen = len({coordinates[p][axis] for p in groups[0]})
       if seen > 1:
         whole[axis] = seen == length
-  # Part of a ring is a line.
+  # A part of a ring has no wrap-around link.
   links = sum(where.links(a) if full else 1 for a, full in whole.items())
   return tuple(sorted(whole)), max(links, 1)

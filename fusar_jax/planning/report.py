@@ -1,6 +1,6 @@
-"""Plans as tables: memory, work, exchanges, clocks; and what to turn.
+"""Tables of a plan: memory, FLOPs, collectives, roofline; memory options.
 
-All numbers are of one chip unless a row says otherwise.
+All numbers are per chip unless a row states otherwise.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from fusar_jax.planning.settled import DoesNotFit, Memory
 
 
 def memory_table(title: str, memory: Memory, where: Slice) -> Table:
-  """Bytes of a program against the memory of a chip."""
-  table = _table(title, "memory of a chip", "GiB", "share")
+  """Returns the memory of a program, absolute and as a share of the HBM."""
+  table = _table(title, "memory per chip", "GiB", "share")
   for name, count in (
     ("arguments", memory.arguments),
     ("temporaries", memory.temporaries),
@@ -29,9 +29,9 @@ def memory_table(title: str, memory: Memory, where: Slice) -> Table:
 
 
 def work_table(work: Sequence[Work]) -> Table:
-  """FLOPs of one sample, part by part."""
+  """Returns the FLOPs of one sample by part of the model."""
   columns = ("useful", "forward", "backward", "again", "wasted", "executed")
-  table = _table("Work of one sample, TFLOP", "part", *columns)
+  table = _table("FLOPs per sample, TFLOP", "part", *columns)
   total = [0.0] * len(columns)
   for w in work:
     values = [getattr(w, column) / 1e12 for column in columns]
@@ -42,8 +42,8 @@ def work_table(work: Sequence[Work]) -> Table:
 
 
 def exchange_table(prediction: Prediction) -> Table:
-  """Bytes that chips receive from each other in one run."""
-  table = _table("Collectives of one step", "kind", "axes", "times", "GB", "ms")
+  """Returns the collectives of one run: count, bytes received, time."""
+  table = _table("Collectives per step", "kind", "axes", "times", "GB", "ms")
   for e in prediction.exchanges:
     axes = "+".join("xyz"[axis] for axis in e.axes) or "-"
     values = f"{e.bytes / 1e9:.3f}", f"{e.seconds * 1e3:.1f}"
@@ -54,11 +54,11 @@ def exchange_table(prediction: Prediction) -> Table:
 
 
 def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
-  """Seconds of each clock, the bound, speed and MFU.
+  """Returns the time per roofline limit, the bound, the speed and the MFU.
 
-  MFU stands for the roofline step and for the serial one; see `prediction`.
+  MFU is given for the roofline step and for the serial step; see `prediction`.
   """
-  table = _table("At most, from published rates", "clock", "ms", "")
+  table = _table("Upper bounds, from published rates", "limit", "ms", "")
   for name, seconds in prediction.seconds.items():
     mark = "bounds the step" if name == prediction.bound else ""
     table.add_row(name, f"{seconds * 1e3:.1f}", mark)
@@ -78,7 +78,7 @@ def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
 
 
 def does_not_fit(error: DoesNotFit, where: Slice, knobs: Sequence[str]) -> str:
-  """What the compiler said, and what to turn."""
+  """Returns the compiler's memory error and the applicable memory options."""
   if error.used:
     told = (
       f"needs {error.used / GIB:.2f} GiB a chip; the compiler may use"
@@ -89,16 +89,16 @@ def does_not_fit(error: DoesNotFit, where: Slice, knobs: Sequence[str]) -> str:
     told = str(error)
   lines = [f"Does not fit {where.name}: {told}."]
   if error.largest:
-    lines += ["Largest buffers, as the compiler tells them:"]
+    lines += ["Largest buffers, as reported by the compiler:"]
     lines += [f"  {line}" for line in error.largest[:5]]
-  lines += ["Knobs to turn:", *(f"  {knob}" for knob in knobs)]
+  lines += ["Memory options:", *(f"  {knob}" for knob in knobs)]
   return "\n".join(lines)
 
 
 def plan_of_step(
   memory: Memory, work: Sequence[Work], prediction: Prediction
 ) -> Group:
-  """All tables of a train step that fits."""
+  """Returns all tables of a train step that fits."""
   return Group(
     memory_table("Train step", memory, prediction.where),
     work_table(work),
@@ -108,9 +108,9 @@ def plan_of_step(
 
 
 def plan_of_decoding(memory: Memory, prediction: Prediction) -> Group:
-  """Tables of answering: one turn makes a token of each answer."""
+  """Returns the tables of generation; one iteration decodes a token per row."""
   return Group(
-    memory_table("Answering", memory, prediction.where),
+    memory_table("Generation", memory, prediction.where),
     clock_table(prediction, unit="tokens"),
   )
 

@@ -1,10 +1,10 @@
-"""Which mesh, batch and rematerialisation are best: branch and bound.
+"""Search for the best mesh, batch and remat policy by branch and bound.
 
-For every choice an optimistic bound is known without compiling: the arithmetic,
-the decoder's gathered weights, and the bytes that must be in memory in any
-case. Choices are compiled in the order of their bounds, until none can beat the
-best that was found by 1 %. So the answer is the best of all choices, not of
-those tried.
+An optimistic bound on the speed of a choice needs no compilation: it follows
+from the FLOPs, the gathered weights of the decoder and the minimum memory.
+Choices are compiled in the order of their bounds, until no bound exceeds the
+best measured speed by more than 1 %. The result is therefore the best of all
+choices, not only of the compiled ones.
 """
 
 import dataclasses
@@ -20,22 +20,22 @@ from fusar_jax.training import sharding
 from fusar_jax.training.program import Weights
 
 _BF16 = 2
-# Policies of rematerialisation, from what keeps least.
+# Remat policies, in the order of stored activations, least first.
 _KEEPS = ("full", "dots", "none")
-# A compilation pays for choices that may be so much faster, and bounds within
-# this factor are about equal.
+# A choice is compiled if it may be faster by the first factor. Bounds within
+# the second factor count as equal.
 _WORTH, _ABOUT = 1.01, 1.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """What can be chosen.
+  """One point of the search space.
 
   Attributes:
     mesh: (data, fsdp, tensor).
-    samples: of a micro-batch, on each chip; a fraction where "tensor" splits
-      a sample.
-    remat: policy.
+    samples: per chip and micro-batch; a fraction if the tensor axis splits a
+      sample.
+    remat: rematerialisation policy.
   """
 
   mesh: tuple[int, int, int]
@@ -43,7 +43,7 @@ class Choice:
   remat: str
 
   def flags(self, chips: int, accumulation: int) -> str:
-    """The arguments of `train` that make this choice."""
+    """Returns the arguments of `train` for this choice."""
     mesh = ",".join(map(str, self.mesh))
     rows = int(self.samples * chips * accumulation)
     return (
@@ -59,7 +59,7 @@ def choices(
   samples: Sequence[int] = (1, 2, 4, 8, 16, 32),
   remat: Sequence[str] = tuple(POLICIES),
 ) -> Iterator[Choice]:
-  """Yields everything that divides."""
+  """Yields all choices whose sizes are divisible."""
   for count in samples:
     for mesh in sharding.mesh_choices(chips, count * chips, model):
       for policy in remat:
@@ -75,28 +75,28 @@ def optimistic(
   length: int,
   rate: float,
 ) -> float:
-  """Returns samples/s that the choice cannot exceed; 0: it cannot fit.
+  """Returns an upper bound in samples/s; 0 if the choice cannot fit.
 
   Args:
-    choice: what is chosen.
-    where: the chips.
+    choice: mesh, samples and remat policy.
+    where: the slice.
     model: shapes.
     weights: bytes of parameters.
-    work: of one sample under the choice's rematerialisation.
-    length: tokens of a sample.
+    work: FLOPs of one sample under the remat policy of the choice.
+    length: tokens per sample.
     rate: bytes/s at which a chip gathers weights, `gathering_rate`.
   """
   _, fsdp, tensor = choice.mesh
   d = model.decoder
-  # Every layer's input is kept for the backward pass, if there is one.
+  # The input of every layer is stored for the backward pass, if there is one.
   kept = choice.samples * tensor * length * d.width * d.layers * _BF16
   kept *= any(w.part == "decoder" and w.backward for w in work)
   held = weights.all / (fsdp * tensor) + kept
   if held > where.chip.memory:
     return 0.0
   compute = choice.samples * sum(w.executed for w in work) / where.chip.peak
-  # The decoder's layers are gathered for the forward pass at least, and for the
-  # backward one if there is one; what lies before them has none.
+  # The decoder's layers are gathered for the forward pass, and again for the
+  # backward pass if there is one.
   gathered = weights.layers / tensor * (1 - 1 / fsdp) * (1 + bool(kept))
   return choice.samples * where.chips / max(compute, gathered / rate)
 
@@ -106,12 +106,13 @@ def best(
   measure: Callable[[Choice], float],
   tries: int,
 ) -> tuple[Choice | None, float, bool]:
-  """Returns (best choice, its samples/s, whether none is 1 % faster).
+  """Returns (best choice, its samples/s, whether no other is 1 % faster).
 
   Args:
     found: choices with their optimistic samples/s.
-    measure: compiles one: samples/s at its bound, 0 if it does not fit.
-    tries: compilations at most.
+    measure: compiles a choice and returns its roofline samples/s, 0 if it does
+      not fit.
+    tries: maximum number of compilations.
   """
   order = sorted(found, key=lambda item: _promise(*item))
   winner, speed = None, 0.0
@@ -133,11 +134,11 @@ def best(
 
 
 def _promise(choice: Choice, bound: float) -> tuple:
-  """What is compiled first: least.
+  """Returns the sort key of the compilation order, lowest first.
 
-  Of bounds that are about equal, those first that rather fit: little is kept
-  and weights are split, but not by "tensor", whose exchanges the bound does not
-  know.
+  Among about equal bounds, choices that are more likely to fit come first: few
+  stored activations and sharded weights, but no tensor axis, whose collectives
+  the bound ignores.
   """
   about = -round(math.log(bound, _ABOUT)) if bound else math.inf
   _, fsdp, tensor = choice.mesh
@@ -145,7 +146,7 @@ def _promise(choice: Choice, bound: float) -> tuple:
 
 
 def _harder(choice: Choice, other: Choice) -> bool:
-  """True if `choice` needs no less memory than `other`."""
+  """Returns whether `choice` needs at least the memory of `other`."""
   return (
     math.prod(choice.mesh[1:]) <= math.prod(other.mesh[1:])
     and choice.samples >= other.samples

@@ -1,9 +1,9 @@
-"""A program as a TPU's compiler settles it, before it writes machine code.
+"""Compiles a program for TPUs up to optimized HLO, without code generation.
 
-Which instructions there are, in which order, and where their buffers lie is
-settled in seconds; machine code, which nobody runs here, takes minutes more. So
-a child process compiles and lets the compiler write down what it has settled;
-when that is there the child is ended.
+Instructions, schedule and buffer assignment take the compiler seconds; machine
+code, which planning does not need, takes minutes more. A child process compiles
+and dumps the optimized HLO and the buffer assignment. The child is killed when
+both files are complete.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from fusar_jax.training import sharding
 from fusar_jax.training.child import end_with_parent
 
 _POLL_SECONDS = 0.2
-# What the compiler writes, the program last.
+# Suffixes of the dumped files; the compiler writes the program last.
 _BUFFERS = ".after_optimizations-buffer-assignment.txt"
 _PROGRAM = ".after_optimizations_after_buffer_assignment.txt"
-# How it says that memory ran out: after it had tried to place all, or before,
-# of arguments or temporaries alone.
+# Its out-of-memory messages: after buffer assignment, or before it, for
+# arguments or temporaries alone.
 _TOLD = (
   r"Used ([\d.]+)(\w?) of ([\d.]+)(\w?) hbm",
   r"\(([\d.]+)(\w?)\) exceeds available HBM \(([\d.]+)(\w?)\)",
@@ -40,8 +40,8 @@ class Memory:
 
   Attributes:
     arguments: parameters, optimizer state, batch.
-    temporaries: what lives during the program besides, at its fullest.
-    outputs: results that do not take the place of an argument.
+    temporaries: peak size of the temporary buffers.
+    outputs: results that alias no argument.
   """
 
   arguments: int
@@ -55,18 +55,18 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Settled:
-  """A program that fits: its memory, and its text after optimization."""
+  """A program that fits: its memory and its optimized HLO text."""
 
   memory: Memory
   text: str
 
 
 class DoesNotFit(Exception):
-  """The compiler found no way to hold the program in memory.
+  """The program exceeds the memory of a chip.
 
   Attributes:
-    used, limit: bytes of one chip, as the compiler tells them; 0: it did not.
-    largest: its own list of the largest buffers.
+    used, limit: bytes of one chip from the compiler's message; 0 if unknown.
+    largest: the compiler's list of the largest buffers.
   """
 
   def __init__(self, message: str):
@@ -78,17 +78,18 @@ class DoesNotFit(Exception):
 def settle(
   lower: Callable, where: Slice, sizes: tuple[int, int, int], *args
 ) -> Settled:
-  """Returns what the compiler makes of a program.
+  """Compiles a program to optimized HLO.
 
   Args:
-    lower: called in another process with (mesh, *args); returns what `jit`
-      lowers.
-    where, sizes: of the mesh.
-    args: of `lower`; they must pickle.
+    lower: called in a child process with (mesh, *args); returns a
+      `jax.stages.Lowered`.
+    where: the slice.
+    sizes: (data, fsdp, tensor) of the mesh.
+    args: of `lower`; they must be picklable.
 
   Raises:
-    DoesNotFit: the program does not fit the chips' memory.
-    RuntimeError: the compiler failed otherwise; the message is its own.
+    DoesNotFit: the program exceeds the memory of a chip.
+    RuntimeError: another compiler error, with the compiler's message.
   """
   context = multiprocessing.get_context("spawn")
   with tempfile.TemporaryDirectory() as name:
@@ -114,9 +115,9 @@ def settle(
 
 
 def _written(folder: Path) -> str | None:
-  """What the names of the compiler's files begin with, if all are whole."""
+  """Returns the common stem of the dumped files if all are complete."""
   for path in folder.glob("*" + _PROGRAM):
-    # A text that is being written grows, and seldom ends with a brace.
+    # An incomplete file still grows, and rarely ends with a brace.
     size = path.stat().st_size
     if path.read_text().endswith("}\n\n") and path.stat().st_size == size:
       return path.name.removesuffix(_PROGRAM)
@@ -147,7 +148,7 @@ def _raise(pipe, child) -> None:
 
 
 def read_memory(text: str) -> Memory:
-  """Reads the compiler's assignment of buffers; other memories are left out.
+  """Parses the buffer assignment of HBM; other memory spaces are ignored.
 
   Example of two lines, 512 B of HBM and 2 KiB of vector memory (a color):
     allocation 3: size 512, page 0, parameter 50, shape |f32[128]| at ...
@@ -166,7 +167,7 @@ def read_memory(text: str) -> Memory:
 
 
 def _told(message: str) -> tuple[int, int]:
-  """(used, limit), bytes of one chip."""
+  """Returns (used, limit), bytes of one chip; zeros if not in the message."""
   for pattern in _TOLD:
     found = re.search(pattern, message)
     if found:
@@ -179,7 +180,7 @@ def _told(message: str) -> tuple[int, int]:
 
 
 def _largest(message: str) -> list[str]:
-  """The compiler's list of the largest buffers, a line each."""
+  """Returns the compiler's list of the largest buffers, one line each."""
   return [
     " ".join(entry.split())
     for entry in re.findall(r"Size: (.*?\n.*?Operator: .*?)\n", message, re.S)

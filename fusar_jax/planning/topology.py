@@ -1,6 +1,7 @@
-"""Devices of a slice that need not exist: the compiler knows them all.
+"""Compile-only devices of a TPU slice.
 
-libtpu brings the compiler of every TPU and needs no hardware for it.
+libtpu includes the compiler of every TPU generation and compiles without TPU
+hardware.
 """
 
 import importlib.util
@@ -13,33 +14,34 @@ from fusar_jax.planning.chips import Slice
 
 
 class MissingCompiler(RuntimeError):
-  """libtpu is not installed, or not for this machine."""
+  """libtpu is not installed or does not support the topology."""
 
 
 def devices_of(where: Slice) -> list:
-  """Returns the devices of a slice that need not exist.
+  """Returns compile-only devices of a slice.
 
   Raises:
-    MissingCompiler: no libtpu; the message says how to install it.
+    MissingCompiler: libtpu is missing; the message contains the install
+      command. Or it does not support the topology.
   """
   if importlib.util.find_spec("libtpu") is None:
     raise MissingCompiler(
       "planning needs the TPU compiler, libtpu, and no TPU. Install it:"
       " pip install 'fusar-jax[plan]' (or: pip install libtpu)."
     )
-  # There is no TPU machine around to ask what it is; unasked, it would warn of
-  # what it does not know.
+  # Skip the query of the TPU metadata server: off a TPU VM it fails, and libtpu
+  # logs warnings about missing values.
   for name, value in (
     ("TPU_SKIP_MDS_QUERY", "1"),
     ("TPU_ACCELERATOR_TYPE", "v5litepod-16"),
     ("TPU_WORKER_HOSTNAMES", "localhost"),
-    # There is no TPU to lock: others may plan meanwhile.
+    # No TPU needs a lock: several plans may run at the same time.
     ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
   ):
     os.environ.setdefault(name, value)
   options = {}
   if where.chip.name == "v4":
-    options["chip_config_name"] = "megacore"  # One device a chip.
+    options["chip_config_name"] = "megacore"  # One device per chip.
   if where.chips == 1:
     options["chips_per_host_bounds"] = (1, 1, 1)
   try:

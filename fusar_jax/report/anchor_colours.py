@@ -1,29 +1,29 @@
-"""Colours of anchors: what 64 bands say, in three.
+"""RGB colours of AlphaEarth anchors by principal component analysis.
 
-The first three principal components of the vectors become red, green and blue,
-so that ground of one kind has one colour and a boundary on the ground shows as
-an edge. The colours mean nothing by themselves, and hold for the vectors that
-they were computed over together.
+The first three principal components of the vectors become red, green and blue:
+similar ground gets a similar colour, and a boundary on the ground shows as an
+edge. Colours have no absolute meaning. They are comparable only among vectors
+that were passed to the same call.
 
 S anchors, E = 64 embedding bands.
 """
 
 import numpy as np
 
-# Outliers would leave all others grey.
+# Clips outliers, which would otherwise make all other colours grey.
 _PERCENTILES = (2.0, 98.0)
 
 
 def anchor_colours(features: np.ndarray) -> tuple[np.ndarray, float]:
-  """Returns (uint8[S, 3] RGB, share of the variance that they show).
+  """Returns (uint8[S, 3] RGB, share of the variance that they explain).
 
-  The same vectors give the same colours: a component points to where its
-  largest loading is positive. Components that do not vary are middle grey.
+  The result is deterministic: the sign of a component makes its largest loading
+  positive. Components without variance become middle grey (128).
 
   Args:
     features: float32[S, 64]; S may be 0.
 
-  Example: two kinds of ground, no more to tell, so red alone differs:
+  Example: two kinds of ground differ in one component, red:
     >>> kinds = np.zeros((2, 64)); kinds[0, 7] = 1.0
     >>> anchor_colours(kinds)[0].tolist()
     [[255, 128, 128], [0, 128, 128]]
@@ -33,7 +33,7 @@ def anchor_colours(features: np.ndarray) -> tuple[np.ndarray, float]:
   if len(features) < 2:
     return _as_bytes(colours), 1.0
   centred = features - features.mean(axis=0)
-  # Of [64, 64] rather than of all the vectors.
+  # Decomposes float64[64, 64] instead of all S vectors.
   values, vectors = np.linalg.eigh(centred.T @ centred)
   axes = vectors[:, ::-1][:, :3]
   largest = np.take_along_axis(

@@ -1,7 +1,7 @@
-"""One answer as a card: the image with boxes, what was asked, true and said.
+"""HTML card of one answer: image with boxes, question, truth and prediction.
 
-True boxes are corners, predicted ones frames, and those of them that found no
-target dashed frames, so that shape tells what colour tells.
+True boxes are drawn as corners, predicted boxes as frames, and false positives
+as dashed frames. Shape and colour carry the same information.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from fusar_jax.report.sample_card import escape
 from fusar_jax.tasks import captioning
 
 NO_TARGET, NOTHING = "no target", "nothing"
-# Characters of a text that are shown; a longer one scrolls from here on.
+# Most characters shown of a text, and the length from which it scrolls.
 _MOST_TEXT, _LONG_TEXT = 2000, 300
 
 STYLE = f"""
@@ -47,23 +47,23 @@ LEGEND = (
   '<span><svg viewBox="0 0 20 20" aria-hidden="true"><path class="said"'
   ' d="M4 4h12v12h-12z"/></svg> predicted</span>'
   '<span><svg viewBox="0 0 20 20" aria-hidden="true"><path class="said alarm"'
-  ' d="M4 4h12v12h-12z"/></svg> predicted, nothing there</span></span>'
+  ' d="M4 4h12v12h-12z"/></svg> false positive</span></span>'
 )
 
 
 def classes_of(answer: Answer) -> tuple[str, ...]:
-  """Returns the values of the class filter that a card answers to."""
+  """Returns the values of the class filter that match the card."""
   names = (name.replace("|", "/") for name in answer.classes if name)
   return tuple(names) or (NO_TARGET,)
 
 
 def errors_of(answer: Answer) -> tuple[str, ...]:
-  """Returns the values of the error filter that a card answers to."""
+  """Returns the values of the error filter that match the card."""
   return answer.errors or (NOTHING,)
 
 
 def card(item: Chosen, picture: Picture | None) -> str:
-  """Returns the card's HTML; without a picture, boxes stand on black."""
+  """Returns the card's HTML; without a picture, boxes are drawn on black."""
   answer = item.answer
   if answer.right:
     verdict = '<span class="good">✓ right</span>'
@@ -96,10 +96,10 @@ def _cut(text: str) -> str:
 
 
 def _words(answer: Answer) -> str:
-  """What is true and what was said; of a caption, field by field."""
+  """Returns truth and prediction; captions are compared field by field."""
   lines = [
     ("true", _cut(answer.truth), len(answer.truth)),
-    ("said", _cut(answer.said) or "–", len(answer.said)),
+    ("predicted", _cut(answer.said) or "–", len(answer.said)),
   ]
   if answer.task == "captioning" and answer.error is None:
     said = captioning.parse(answer.said).fields
@@ -107,7 +107,7 @@ def _words(answer: Answer) -> str:
       (name, _field(text, said.get(name, "–")), 0)
       for name, text in captioning.parse(answer.truth).fields.items()
     ]
-  # What scrolls can be scrolled by keys.
+  # Texts that scroll are focusable, so that keys can scroll them.
   scrolls = (' tabindex="0"' * (n > _LONG_TEXT) for _, _, n in lines)
   return "<dl>{}</dl>".format(
     "".join(
@@ -124,7 +124,8 @@ def _field(true: str, said: str) -> str:
 
 
 def _picture(answer: Answer, picture: Picture | None) -> str:
-  # What boxes are pixels of, so that none is moved; the picture is fitted.
+  # The view box is the coordinate system of the boxes; the image is scaled
+  # to it.
   shape = answer.size or (picture.shape if picture else None)
   if shape is None or not (
     picture or len(answer.true) or len(answer.predicted)
@@ -140,7 +141,7 @@ def _picture(answer: Answer, picture: Picture | None) -> str:
   marks += [
     _mark("said", "predicted", label, _frame(box))
     if hit
-    else _mark("said alarm", "predicted, nothing there", label, _frame(box))
+    else _mark("said alarm", "false positive", label, _frame(box))
     for box, label, hit in zip(given.boxes.tolist(), given.labels, answer.hit)
   ]
   told = (
@@ -172,7 +173,7 @@ def _frame(box: Sequence[float]) -> str:
 
 
 def _corners(box: Sequence[float], out: float) -> str:
-  """Four corners, a little outside of the box, so that a frame hides none."""
+  """Returns four corners just outside the box, clear of predicted frames."""
   x1, y1, x2, y2 = box[0] - out, box[1] - out, box[2] + out, box[3] + out
   a, b = (x2 - x1) / 4, (y2 - y1) / 4
   return "".join(

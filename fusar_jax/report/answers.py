@@ -1,9 +1,10 @@
-"""Answers that were scored, ready to be shown: what was asked, true, said.
+"""Scored answers with question, truth, prediction, boxes and error labels.
 
-`right` and `quality` follow each task's own score: a count or a class that is
-exact, the set of cells, every field of a caption, every box found at IoU 0.25
-and none too many. Quality orders answers from worst to best; it is no score.
-What is wrong with an answer has a name, so that its like can be looked for.
+`right` and `quality` follow the score of each task. An answer is right if its
+count or class is exact, its set of cells is exact, every caption field is
+correct, or every box is found at IoU 0.25 without a false positive. Quality
+sorts answers from worst to best; it is not a score. Each error has a label, by
+which the report filters answers.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from fusar_jax.tasks.detection import Matched
 from fusar_jax.tasks.predictions import Prediction
 
 NOT_READ = "not read"
-# IoU from which a box counts as found where right and wrong are told.
+# IoU threshold of a found box, for `right` and `hit`.
 FOUND = detection.THRESHOLDS[0]
 _NO_BOXES = boxes_lib.parse_boxes("None")
 _NO_PAIRS = detection.match([], [], [], [])
@@ -26,23 +27,23 @@ _NO_PAIRS = detection.match([], [], [], [])
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answer:
-  """One question to the model, and what became of it.
+  """One question to the model with its scored answer.
 
   Attributes:
     id: of the row.
     task: as of its row: one of `report.scoring.SCORERS`.
     question, truth, said: texts, boxes in pixels of `size`.
-    error: why the answer could not be read, or None.
-    right: it is all right.
+    error: why the answer could not be parsed, or None.
+    right: the answer is completely correct.
     quality: 0 worst to 1 best, among answers of the same task.
-    errors: what is wrong, such as "too many"; () where all is right.
+    errors: error labels such as "too many"; () if the answer is right.
     classes: names of the true targets, sorted.
-    image: the file to show, or None: it is not at hand.
-    image_name: rows of one image have one name.
+    image: the image file, or None if it is unavailable.
+    image_name: name of the image, shared by all of its rows.
     anchors: its AlphaEarth file, or None.
-    size: (height, width) that boxes are pixels of; None: the image's own.
+    size: (height, width) of the box coordinates; None: the image's own size.
     true, predicted: boxes to draw.
-    pairs: of predicted and true boxes, as the score matches them.
+    pairs: predicted and true boxes as matched by the scorer.
     scored: the row of samples.jsonl.
   """
 
@@ -67,13 +68,13 @@ class Answer:
 
   @property
   def found(self) -> list[float]:
-    """IoU of each true box with its partner; 0 without one."""
+    """IoU of each true box with its matched box; 0 if unmatched."""
     partner = dict(zip(self.pairs.true.tolist(), self.pairs.iou.tolist()))
     return [partner.get(k, 0.0) for k in range(len(self.true))]
 
   @property
   def hit(self) -> list[bool]:
-    """Whether each predicted box counts as one that found a target."""
+    """Whether each predicted box is a true positive."""
     partner = dict(zip(self.pairs.predicted.tolist(), self.pairs.iou.tolist()))
     return [partner.get(k, 0.0) >= FOUND for k in range(len(self.predicted))]
 
@@ -81,23 +82,23 @@ class Answer:
 def read_answers(
   rows: Sequence[Prediction], samples: Sequence[Mapping], manifest=None
 ) -> list[Answer]:
-  """Returns the answers in the order of the rows.
+  """Returns one answer per row, in the same order.
 
   Args:
     rows, samples: as `fusar_jax.evaluate.score_rows` takes and returns them.
-    manifest: path of the manifest that was asked; it names the images. None:
-      answers are without images, and boxes are known of detection alone.
+    manifest: path of the manifest with the questions; it names the images.
+      None: answers have no images, and only detection answers have boxes.
 
   Raises:
-    ValueError: a row that the manifest does not hold.
+    ValueError: a row that the manifest does not contain.
   """
   if manifest is None:
     return [_answer(row, sample) for row, sample in zip(rows, samples)]
   triplets = {triplet.id: triplet for triplet in read_manifest(manifest)}
   if unknown := [row.where for row in rows if row.id not in triplets]:
     raise ValueError(
-      f"{manifest} does not hold {unknown[0]} and {len(unknown) - 1} more rows"
-      " that were scored; give the manifest that was answered."
+      f"{manifest} does not contain {unknown[0]} and {len(unknown) - 1} more"
+      " scored rows; pass the manifest that the predictions were made from."
     )
   return [
     _answer(row, sample, triplets[row.id])
@@ -131,7 +132,7 @@ def _answer(
   elif row.task != "classification":
     true = _labelled(triplet, row.size)
   else:
-    # The one box that was asked about, not its neighbours.
+    # Only the box in the question, not its neighbours.
     asked = boxes_lib.parse_boxes(triplet.question).boxes
     true = Parsed(
       _scaled(asked, triplet, row.size), (sample["true"],) * len(asked)
@@ -166,7 +167,7 @@ def _classes(task: str, sample: Mapping, true: Parsed) -> tuple[str, ...]:
 
 
 def _labelled(triplet: Triplet, size) -> Parsed:
-  """Boxes that the manifest gives beside the answer, if it does."""
+  """Returns the manifest row's own boxes; none if it has no such field."""
   found = boxes_lib.as_boxes(triplet.extra.get("boxes", ()))
   labels = triplet.extra.get("labels") or ("",) * len(found)
   return Parsed(_scaled(found, triplet, size), tuple(labels))
@@ -195,13 +196,13 @@ def _name(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   if sample["correct"]:
     return 1.0, ()
   kinds = {classification.coarse(sample[k]) for k in ("predicted", "true")}
-  # Of two wrong names the one of the right kind is less so.
+  # A wrong name within the correct coarse class gets partial credit.
   return (0.5, ("other name",)) if len(kinds) == 1 else (0.0, ("other kind",))
 
 
 def _caption(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   share = sample["fields_right"] / sample["fields"]
-  # Words tell captions apart that have as many fields right.
+  # Word F1 breaks ties between captions with equally many correct fields.
   return (4 * share + sample["word_f1"]) / 5, ("field wrong",) * (share < 1)
 
 
@@ -214,7 +215,7 @@ def _boxes(sample: Mapping) -> tuple[float, tuple[str, ...]]:
 
 
 def _statements(sample: Mapping) -> tuple[float, tuple[str, ...]]:
-  """Of SARChat's tasks, whose answers are sets of statements."""
+  """Judges SARChat tasks, whose answers are sets of statements."""
   if sample["correct"]:
     return 1.0, ()
   said, true = set(sample["predicted"]), set(sample["true"])
@@ -222,7 +223,7 @@ def _statements(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   return both / 2, ("statement wrong",)
 
 
-# Of a scored sample: (how good is it, what is wrong).
+# Task -> function from a scored sample to (quality, error labels).
 _JUDGES = {
   "counting": _count,
   "grounding": _cells,

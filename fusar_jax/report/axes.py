@@ -1,8 +1,8 @@
-"""The frame of a plot as SVG: scales, grid, ticks, and the figure around it.
+"""SVG plots: scales, grid, ticks, and the surrounding HTML figure.
 
-Plots are drawn in text: no script, no library, and they follow the page's
-light or dark. Marks differ by shape, not by colour alone, and every figure can
-give its numbers as a table.
+Plots are plain SVG without scripts or a plotting library, and they follow the
+page's light or dark scheme. Marks differ by shape as well as by colour, and
+every figure can include its numbers as a table.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from fusar_jax.report.sample_card import escape
 
-# The plotted area, in units of the SVG; what is left is for words.
+# Size of the SVG, and the plotted area in it; the margins are for labels.
 WIDTH, HEIGHT = 340, 258
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 328, 12, 206
 
@@ -35,12 +35,12 @@ STYLE = """
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-  """Two linear scales and what stands at their ticks.
+  """Two linear scales with their ticks and labels.
 
   Attributes:
     x, y: (low, high) of the data; y grows upwards.
-    x_ticks, y_ticks: what is written, and where.
-    x_name, y_name: of the axes.
+    x_ticks, y_ticks: label -> data value.
+    x_name, y_name: labels of the axes.
   """
 
   x: tuple[float, float]
@@ -51,7 +51,7 @@ class Axes:
   y_name: str
 
   def at(self, x: float, y: float) -> tuple[float, float]:
-    """Returns where data stand in the SVG.
+    """Returns the SVG coordinates of a data point.
 
     Example:
       >>> Axes((0, 1), (0, 1), {}, {}, "", "").at(0.5, 0)
@@ -63,12 +63,12 @@ class Axes:
     )
 
   def path(self, points: Sequence[tuple[float, float]]) -> str:
-    """Returns the `d` of a line through points of data."""
+    """Returns the `d` attribute of a line through data points."""
     places = [self.at(*point) for point in points]
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
 
   def frame(self) -> str:
-    """Returns grid, ticks and names."""
+    """Returns the SVG of the grid, the ticks and the axis labels."""
     lines, words = [f"M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"], []
     for text, value in self.y_ticks.items():
       _, y = self.at(self.x[0], value)
@@ -79,7 +79,7 @@ class Axes:
       )
     for text, value in self.x_ticks.items():
       x, _ = self.at(value, self.y[0])
-      # A tick may have a second line: how many it stands for.
+      # A tick label may have a second line, such as the sample count.
       rows = "".join(
         f'<tspan x="{x:.1f}" dy="{13 * (k > 0)}">{escape(row)}</tspan>'
         for k, row in enumerate(text.split("\n"))
@@ -99,7 +99,7 @@ class Axes:
 
 
 def percent_ticks() -> dict[str, float]:
-  """Returns ticks of shares, written as percent."""
+  """Returns ticks of shares in [0, 1], labelled in percent."""
   return {str(value): value / 100 for value in range(0, 101, 20)}
 
 
@@ -115,8 +115,9 @@ def figure(
   Args:
     title: its heading, plain text.
     drawn: SVG, its texts escaped already.
-    words: what is to be seen, plain text; also what a screen reader says.
-    head, numbers: a table of what is drawn; none without numbers.
+    words: caption, plain text; also the label for screen readers.
+    head, numbers: header and rows of a table of the drawn values; without
+      numbers there is no table.
   """
   table = ""
   if numbers:

@@ -1,6 +1,6 @@
-"""Colours of boxes on pictures, RGB: the same on every page and sheet.
+"""RGB colours of boxes, shared by all pages and contact sheets.
 
-Colour is never the only mark: pages draw true boxes as corners.
+Colour is never the only cue: pages draw true boxes as corners.
 """
 
 TRUE_COLOUR = (70, 220, 110)

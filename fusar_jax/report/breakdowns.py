@@ -1,9 +1,10 @@
-"""Where a model errs: scores by the size and by the number of targets.
+"""Scores broken down by size and by number of targets.
 
-Every point is a ratio of sums over images with a 95 % interval, as the headline
-scores have it: Wilson's where an image is one trial, else a bootstrap by image,
-since boxes of one image are not independent. Where all images agree a bootstrap
-knows no doubt, and each image is taken as a trial.
+Every point is a ratio of sums over images with a 95 % interval, computed as for
+the headline scores: Wilson's interval where each image is one trial, otherwise
+a bootstrap over images, since boxes of one image are not independent. If all
+images agree, a bootstrap interval has zero width; the Wilson interval with one
+trial per image replaces it.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from fusar_jax.tasks import detection, scores
 # Lower edges, in pixels of the row's coordinates: side = sqrt(w * h).
 _SIDES = (0, 8, 16, 32, 64, 128)
 _NUMBERS = (0, 1, 2, 3, 4, 5, 9)
-# Half of the distance between two series at one tick.
+# Half the horizontal distance between two series at one tick.
 _ASIDE = 0.09
 
 
@@ -32,7 +33,7 @@ class Share:
     value: the ratio.
     low, high: the 95 % interval.
     n: the denominator: boxes or answers.
-    images: how many have part in it.
+    images: number of contributing images.
   """
 
   value: float
@@ -42,18 +43,18 @@ class Share:
   images: int
 
   def text(self) -> str:
-    """Example: "53.3 (40.9-65.4)", percent."""
+    """Returns value and interval in percent, e.g. "53.3 (40.9-65.4)"."""
     low, high = 100 * self.low, 100 * self.high
     return f"{100 * self.value:.1f} ({low:.1f}-{high:.1f})"
 
 
 def share(counts: Iterable[tuple[str, float, float]]) -> Share | None:
-  """Returns the ratio of what was counted; None where there is nothing.
+  """Returns the ratio of the counts; None if the denominator is 0.
 
   Args:
-    counts: (image, numerator, denominator), several of one image are summed.
+    counts: (image, numerator, denominator); counts of one image are summed.
 
-  Example: of two images, 1 of 2 boxes and 2 of 2.
+  Example: 1 of 2 boxes in one image, 2 of 2 in another.
     >>> share([("a", 1, 2), ("b", 2, 2)])
     Share(value=0.75, low=0.5, high=1.0, n=4, images=2)
   """
@@ -76,7 +77,7 @@ def share(counts: Iterable[tuple[str, float, float]]) -> Share | None:
 
 
 def figures(answers: Sequence[Answer]) -> list[str]:
-  """Returns the figures that these answers have something to say for."""
+  """Returns the figures for which the answers contain data."""
   found = {
     task: [answer for answer in answers if answer.task == task]
     for task in ("detection", "classification", "counting", "grounding")
@@ -103,11 +104,11 @@ def _found_by_size(answers: Sequence[Answer]) -> str:
     ]
 
   return _figure(
-    "Found, by size of the target",
+    "Recall by target size",
     {f"IoU {t}": counted(t) for t in detection.THRESHOLDS},
     _between(_SIDES),
-    ("side of the true box, pixels", "found, %"),
-    "Recall of true boxes; side is the root of a box's area.",
+    ("side of the true box, pixels", "recall, %"),
+    "Recall of true boxes. Side: square root of the box area.",
   )
 
 
@@ -125,14 +126,14 @@ def _f1_by_number(answers: Sequence[Answer]) -> str:
     ]
 
   empty = [answer for answer in answers if not len(answer.true)]
-  words = "Where there is a target; n: images."
+  words = "Images with at least one target; n: images."
   if empty:
     alarms = sum(len(answer.predicted) for answer in empty)
     words += (
-      f" In {len(empty)} images without one, {alarms} boxes were predicted."
+      f" In {len(empty)} images without targets, {alarms} boxes were predicted."
     )
   return _figure(
-    "F1, by number of targets",
+    "F1 by number of targets",
     {f"IoU {t}": counted(t) for t in detection.THRESHOLDS},
     _between(_NUMBERS),
     ("true boxes in the image", "F1, %"),
@@ -148,11 +149,11 @@ def _named_by_size(answers: Sequence[Answer]) -> str:
     for side in _sides(answer.true.boxes)
   ]
   return _figure(
-    "Class right, by size of the target",
+    "Classification accuracy by target size",
     {"accuracy": counts},
     _between(_SIDES),
-    ("side of the given box, pixels", "right, %"),
-    "Classification of a given box.",
+    ("side of the given box, pixels", "accuracy, %"),
+    "Classification of the target in a given box.",
   )
 
 
@@ -170,14 +171,14 @@ def _count_by_number(answers: Sequence[Answer]) -> str:
     ]
 
   return _figure(
-    "Count right, by number of targets",
+    "Counting accuracy by number of targets",
     {
       "exact": counted(lambda told, true: told == true),
       "within 1": counted(lambda told, true: abs(told - true) <= 1),
     },
     _between(_NUMBERS),
-    ("true number", "right, %"),
-    "Counting.",
+    ("true count", "accuracy, %"),
+    "Share of counts that are exact, and within 1 of the truth.",
   )
 
 
@@ -194,10 +195,10 @@ def _cells_by_number(answers: Sequence[Answer]) -> str:
     ]
 
   return _figure(
-    "Cells right, by number of cells",
+    "Grounding accuracy by number of cells",
     {name: counted(name) for name in ("acc@100", "acc@50")},
     _between(_NUMBERS),
-    ("true cells", "right, %"),
+    ("true cells", "accuracy, %"),
     "Grounding on the 3 x 3 grid.",
   )
 
@@ -212,7 +213,7 @@ def _bin(value: float, edges: Sequence[int]) -> int:
 
 
 def _between(edges: Sequence[int]) -> list[str]:
-  """Example: ["0", "1-3", "4+"] of (0, 1, 4)."""
+  """Returns bin labels, e.g. ["0", "1-3", "4+"] for (0, 1, 4)."""
   names = [
     str(low) if high == low + 1 else f"{low}-{high - 1}"
     for low, high in itertools.pairwise(edges)
@@ -223,7 +224,7 @@ def _between(edges: Sequence[int]) -> list[str]:
 def _figure(
   title, series, names, axis_names, words, of=lambda part: part.n
 ) -> str:
-  """Dots with intervals by bin; the first series filled, the second hollow."""
+  """Returns dots with intervals per bin: first series filled, second hollow."""
   points = {
     name: {
       b: part

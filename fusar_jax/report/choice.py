@@ -1,7 +1,7 @@
-"""Which answers are shown: the best, the worst and random ones of each task.
+"""Selects the answers to show: the best, the worst and random ones per task.
 
-Of a thousand answers nobody looks at all; these three kinds tell what a model
-can do, where it fails, and what is usual.
+Nobody reviews a thousand answers. The three kinds show what the model can do,
+where it fails, and how it typically behaves.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ from fusar_jax.report.answers import Answer
 
 BEST, WORST, RANDOM = "best", "worst", "random"
 KINDS = (BEST, WORST, RANDOM)
-# Cards on a page.
+# Largest number of cards on a page.
 MOST = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chosen:
-  """An answer, and what it was chosen as: BEST, WORST or RANDOM."""
+  """An answer and the kind it was selected as: BEST, WORST or RANDOM."""
 
   answer: Answer
   kind: str
@@ -30,18 +30,18 @@ class Chosen:
 def choose(
   answers: Sequence[Answer], most: int = MOST, *, seed: int = 0
 ) -> list[Chosen]:
-  """Returns at most `most` answers, as many of every task and kind if it can.
+  """Returns at most `most` answers, balanced over tasks and kinds if possible.
 
-  None is chosen twice; an answer that is all right is never a worst one, and
-  one of no worth never a best one. Among equals those with more targets come
-  first: they say more, and one that rightly finds nothing says least. The order
-  is for reading from the top: the best, the worst and a random answer of every
-  task, then the second of each, and so on.
+  No answer is selected twice. A right answer is never WORST, and an answer of
+  quality 0 is never BEST. Ties go to answers with more targets, which are more
+  informative; a correct empty answer is the least informative. The result is
+  interleaved: the best, the worst and a random answer of every task, then the
+  second of each, and so on.
 
   Args:
-    answers: all there are.
-    most: of all tasks together.
-    seed: of the random ones; the same answers give the same choice.
+    answers: all answers.
+    most: limit over all tasks together.
+    seed: of the random selection; the result is deterministic.
   """
   rng = np.random.default_rng(seed)
   tasks = dict.fromkeys(answer.task for answer in answers)
@@ -57,7 +57,7 @@ def choose(
 def _of_task(
   left: list[Answer], rng: np.random.Generator
 ) -> Iterator[list[Chosen]]:
-  """The best third, the worst third, and all others in random order."""
+  """Yields the best third, the worst third, and the rest in random order."""
   each = math.ceil(len(left) / len(KINDS))
   left = sorted(
     left,

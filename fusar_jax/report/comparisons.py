@@ -1,6 +1,6 @@
 """Paired tests of scored answers, as a table and as JSON.
 
-What `evaluate --against` and `evaluate --controls` tell.
+The output of `evaluate --against` and `evaluate --controls`.
 """
 
 import dataclasses
@@ -18,14 +18,15 @@ from fusar_jax.tasks.pairing import Comparison, compare, pair
 def comparison_table(
   title: str, first: str, others: Mapping[str, Sequence[Comparison]]
 ) -> Table:
-  """Returns one table: every score, each of the others beneath the first.
+  """Returns a table with one block per score: the first, then the others.
+
+  The McNemar column lists the rows that only the first got right, the rows that
+  only the other got right, and p.
 
   Args:
     title: of the table.
-    first: what the others are compared with, such as "aligned".
+    first: name of the reference, such as "aligned".
     others: name -> `pairing.compare` of the first with it, on the same rows.
-
-  McNemar: rows that the first alone got right, the other alone, and p.
   """
   shown = Table(title=title, caption=f"difference: {first} minus the other")
   for name in (
@@ -64,15 +65,15 @@ def comparison_table(
 def compare_paths(
   first: str, second: str, manifest: str | None = None
 ) -> list[Comparison]:
-  """Compares answers with others to the same rows.
+  """Compares two sets of answers to the same rows.
 
   Args:
-    first, second: a predictions file or a folder of scores; of several seeds,
-      with commas between, the same number and order in both.
-    manifest: takes the truth of predictions files from it.
+    first, second: a predictions file or a folder of scores, or one per seed,
+      comma-separated, in the same number and order on both sides.
+    manifest: source of the truth for predictions files.
 
   Raises:
-    ValueError: another number of the two, or rows that do not pair.
+    ValueError: different numbers of paths, or rows that do not pair.
   """
   ours, theirs = split_paths(first), split_paths(second)
   if len(ours) != len(theirs):
@@ -89,12 +90,12 @@ def compare_paths(
 
 
 def as_json(comparisons: Sequence[Comparison]) -> list[dict]:
-  """Returns what JSON files hold of comparisons: every field, by its name."""
+  """Returns the comparisons as JSON objects with every field."""
   return [dataclasses.asdict(one) for one in comparisons]
 
 
 def write_json(path: Path, value: Mapping) -> None:
-  """Writes a file of results, whole or not at all."""
+  """Writes a JSON file of results atomically."""
   text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
   write_text(path, text + "\n")
 
@@ -104,7 +105,7 @@ def _key(comparison: Comparison) -> tuple[str, str]:
 
 
 def _mcnemar(comparison: Comparison) -> str:
-  """Rows right in the first only, in the other only, and p."""
+  """Returns "only first right:only second right p value"."""
   test = comparison.mcnemar
   return f"{test.only_first}:{test.only_second} p {_p(test.p)}" if test else ""
 

@@ -1,8 +1,8 @@
-"""Which class is taken for which: a table, its cells shaded by their share.
+"""Confusion matrix of classification answers, as a shaded HTML table.
 
-Rows are true classes, columns what was answered; each cell says how many, and
-the shade how large a part of its row that is. What was answered and is no true
-class, and what could not be read, have columns of their own.
+Rows: ground truth; columns: prediction. Each cell shows its count, and its
+shade shows its share of the row. Predictions outside the true classes and
+answers that cannot be parsed have separate columns.
 """
 
 import collections
@@ -34,7 +34,7 @@ figure.wide { grid-column: 1 / -1; }
 def counted(
   answers: Sequence[Answer],
 ) -> tuple[list[str], list[str], collections.Counter]:
-  """Returns (true classes, columns, answers by (true class, column)).
+  """Returns (true classes, columns, counts by (true class, column)).
 
   Args:
     answers: of the classification task.
@@ -56,7 +56,7 @@ def _column(answer: Answer, names: Sequence[str]) -> str:
 
 
 def figure(answers: Sequence[Answer]) -> str:
-  """Returns the table as a figure; "" without classification answers."""
+  """Returns the table as an HTML figure; "" without classification answers."""
   answers = [answer for answer in answers if answer.task == "classification"]
   if not answers:
     return ""
@@ -71,12 +71,12 @@ def figure(answers: Sequence[Answer]) -> str:
     for name in names
   )
   return (
-    '<figure class="plot wide"><h3>Confusion of classes</h3>'
+    '<figure class="plot wide"><h3>Confusion matrix</h3>'
     '<div class="scroll" tabindex="0" role="region"'
-    ' aria-label="confusion of classes"><table class="confusion"><thead>'
-    f"<tr><th>true ↓ answered →</th>{head}</tr></thead><tbody>{rows}</tbody>"
-    "</table></div><figcaption>Answers; framed: right. The stronger the shade,"
-    " the larger the share of its row."
+    ' aria-label="confusion matrix"><table class="confusion"><thead>'
+    f"<tr><th>true ↓ predicted →</th>{head}</tr></thead><tbody>{rows}</tbody>"
+    "</table></div><figcaption>Number of answers; framed: correct. Shade:"
+    " share of the row."
     f"</figcaption></figure>"
   )
 
@@ -86,6 +86,6 @@ def _cell(name, column, columns, counts) -> str:
   part = n / sum(counts[name, other] for other in columns)
   same = ' class="same"' if name == column else ""
   return (
-    f'<td{same} style="--share:{part:.2f}" title="{escape(name)} answered as'
+    f'<td{same} style="--share:{part:.2f}" title="{escape(name)} predicted as'
     f' {escape(column)}: {n} ({100 * part:.0f} %)">{n or "·"}</td>'
   )

@@ -1,9 +1,9 @@
-"""Contact sheets: many scenes on one PNG, to be looked at.
+"""Contact sheets: many scenes on one PNG, for visual inspection.
 
-`contact_sheet` shows scenes with their true boxes and a line of words each;
-`mixed_sheet` puts real crops among simulated ones without telling which, and
-the solution into a text file beside. Images stand pixel by pixel, never
-smoothed. The same panels give the same bytes.
+`contact_sheet` shows scenes with their true boxes and a one-line caption each.
+`mixed_sheet` shuffles real and simulated crops without labels and writes the
+solution to a text file next to the PNG. Images are enlarged by nearest
+neighbour, without smoothing. The same panels give the same bytes.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ _BACK = (24, 26, 30)
 _TEXT = (225, 228, 232)
 _GAP = 8
 _LINE = 16
-# Small images are enlarged by whole factors up to about this size.
+# Small images are enlarged by an integer factor up to about this size.
 _SIDE = 256
 
 
@@ -35,7 +35,7 @@ class Panel:
 
   Attributes:
     image: uint8[h, w].
-    caption: one line; what does not fit is cut off.
+    caption: one line, truncated to the panel's width.
     boxes: xyxy, pixels of the image.
   """
 
@@ -51,11 +51,11 @@ def contact_sheet(
 
   Args:
     panels: at least one, all of the same size.
-    path: of the PNG; its folder is made.
-    columns: pictures side by side.
+    path: of the PNG; its folder is created.
+    columns: panels per row.
 
   Raises:
-    ValueError: no panels, or of several sizes.
+    ValueError: no panels, or panels of different sizes.
   """
   shapes = {panel.image.shape for panel in panels}
   if len(shapes) != 1:
@@ -91,20 +91,23 @@ def mixed_sheet(
   seed: int = 0,
   columns: int = 6,
 ) -> Path:
-  """Writes real and simulated pictures in random order; returns the solution.
+  """Writes real and simulated panels in random order.
 
   The PNG numbers its panels from 1 and shows neither boxes nor captions. The
-  solution, PATH with .txt, tells each number, "real" or "simulated", and the
-  panel's caption.
+  solution, PATH with the suffix .txt, lists for each number "real" or
+  "simulated" and the panel's caption.
 
   Args:
-    real, simulated: of one size, captions telling where each comes from.
+    real, simulated: panels of one size; captions name the source of each.
     path: of the PNG.
     seed: of the order.
-    columns: pictures side by side.
+    columns: panels per row.
+
+  Returns:
+    The path of the solution.
 
   Raises:
-    ValueError: as `contact_sheet`.
+    ValueError: as in `contact_sheet`.
   """
   told = [("real", panel) for panel in real]
   told += [("simulated", panel) for panel in simulated]
@@ -123,14 +126,14 @@ def mixed_sheet(
 
 
 def manifest_panels(path: str | os.PathLike, most: int) -> list[Panel]:
-  """Returns the first scenes of a data set, with all of their true boxes.
+  """Returns the first scenes of a data set with all of their true boxes.
 
   Args:
-    path: a manifest, as `simulate` writes it.
-    most: at most this many scenes.
+    path: a manifest as written by `simulate`.
+    most: largest number of scenes.
 
   Raises:
-    ValueError: a bad row or image.
+    ValueError: an invalid row or image.
   """
   scenes = {}
   for row in triplets.read_manifest(path):
@@ -147,7 +150,7 @@ def manifest_panels(path: str | os.PathLike, most: int) -> list[Panel]:
 
 
 def _caption(rows, targets):
-  """Example: "open sea: 1", in an open sea with one target."""
+  """Returns "terrain: targets", e.g. "open sea: 1"."""
   for row in rows:
     if row.task == "captioning" and row.answer:
       terrain = captioning.parse(row.answer).fields.get("Terrain")
@@ -162,7 +165,7 @@ def _picture(panel, factor):
   picture = picture.resize((width * factor, height * factor), Image.NEAREST)
   draw = ImageDraw.Draw(picture)
   for x0, y0, x1, y1 in panel.boxes:
-    # Outside of the box, so that the target itself stays to be seen.
+    # One pixel outside the box: the outline must not hide the target.
     draw.rectangle(
       (
         x0 * factor - 1,

@@ -1,7 +1,7 @@
-"""True counts against told ones: each pair a square with how many answers.
+"""True against predicted counts: one square per pair, with its frequency.
 
-Framed squares, on the diagonal, are right. Answers that could not be read have
-a line of their own beneath 0; counts beyond the largest tick stand on it.
+Framed squares on the diagonal are correct. Answers that cannot be parsed have a
+separate row below 0. Counts above the largest tick are clipped to it.
 """
 
 import collections
@@ -17,13 +17,13 @@ STYLE = """
 .plot .pair.same rect { stroke-width: 1.3; }
 .plot .pair text { text-anchor: middle; font-size: 10px; }
 """
-# Largest number with a place of its own.
+# Largest count with its own tick.
 _MOST = 12
 _UNREAD = -1
 
 
 def figure(answers: Sequence[Answer]) -> str:
-  """Returns the figure of counting answers; "" of none."""
+  """Returns the figure of the counting answers; "" if there are none."""
   pairs = collections.Counter(
     (answer.scored["true"], answer.scored["predicted"])
     for answer in answers
@@ -37,7 +37,7 @@ def figure(answers: Sequence[Answer]) -> str:
   for (true, told), n in pairs.items():
     y = _UNREAD if told is None else min(told, top)
     squares[min(true, top), y] += n
-  # Of many numbers every second one is written, the largest always.
+  # With many counts only every second one is labelled, and the largest.
   each = 1 + (top > 9)
   ticks = {str(k): k for k in range(0, top, each) if top - k >= each}
   ticks[f"{top}+" if largest > top else str(top)] = top
@@ -47,8 +47,8 @@ def figure(answers: Sequence[Answer]) -> str:
     y=(-1.6 if unread else -0.6, top + 0.6),
     x_ticks=ticks,
     y_ticks=ticks | ({"unread": _UNREAD} if unread else {}),
-    x_name="true number",
-    y_name="told number",
+    x_name="true count",
+    y_name="predicted count",
   )
   most = max(squares.values())
   drawn = axes.frame() + "".join(
@@ -62,12 +62,11 @@ def figure(answers: Sequence[Answer]) -> str:
   more = sum(n for (a, b), n in pairs.items() if b is not None and b > a)
   less = sum(n for (a, b), n in pairs.items() if b is not None and b < a)
   return axes_lib.figure(
-    "Counts, true and told",
+    "Predicted against true counts",
     drawn,
     f"Of {n} answers {right} right (framed), {more} too many, {less} too"
-    f" few, {n - right - more - less} not read. The stronger the shade,"
-    " the more answers.",
-    ("true", "told", "answers"),
+    f" few, {n - right - more - less} not read. Shade: number of answers.",
+    ("true", "predicted", "answers"),
     [
       (str(true), "not read" if told is None else str(told), str(n))
       for (true, told), n in sorted(
@@ -81,9 +80,9 @@ def _square(axes: Axes, true: int, told: int, n: int, part: float) -> str:
   x, y = axes.at(true, told)
   right, above = axes.at(true + 0.46, told + 0.46)
   w, h = right - x, y - above
-  said = "not read" if told == _UNREAD else f"told {told}"
-  # A root: else one pair would leave all others blank. Never so dark that the
-  # figure on it could not be read, nor so light that it could not be seen.
+  said = "not read" if told == _UNREAD else f"predicted {told}"
+  # The square root keeps rare pairs visible next to a dominant one. The range
+  # keeps the number on the square legible and the square visible.
   shade = 0.08 + 0.42 * part**0.5
   return (
     f'<g class="pair{" same" * (true == told)}">'

@@ -1,7 +1,7 @@
-"""Training curves: the loss of a run by its steps, as an SVG.
+"""Training curves: the loss of a run by step, as an SVG.
 
-The axis of the loss is logarithmic: a run falls fast at first, and what it
-learns later would lie flat on a linear one.
+The loss axis is logarithmic: the loss falls fast at first, and later progress
+would be invisible on a linear axis.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ STYLE = """
 .curve .grid { stroke: var(--line); stroke-width: 1; }
 .curve .held { stroke: var(--warning); fill: none; stroke-width: 1.6; }
 """
-# Powers of ten that the axis spans at least.
+# Smallest span of the loss axis, in powers of ten.
 _LEAST = 0.7
 METRICS = "metrics.jsonl"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 316, 8, 150
@@ -31,8 +31,8 @@ class Curve:
 
   Attributes:
     name: of the run.
-    train: (step, loss) of answers it learns from, a mean since the last line.
-    held_out: (step, loss) of its evaluation set; may be empty.
+    train: (step, training loss); the loss is a mean since the previous line.
+    held_out: (step, loss) of the evaluation set; may be empty.
   """
 
   name: str
@@ -41,11 +41,11 @@ class Curve:
 
 
 def read_curve(workdir: str | os.PathLike) -> Curve:
-  """Returns the curve of a run, of its metrics.jsonl.
+  """Returns the curve of a run from its metrics.jsonl.
 
   Raises:
-    FileNotFoundError: no metrics there.
-    ValueError: a line that is not JSON; it is named.
+    FileNotFoundError: the run has no metrics.jsonl.
+    ValueError: a line that is not JSON; the message gives its number.
   """
   workdir = Path(workdir)
   path = workdir / METRICS
@@ -66,20 +66,20 @@ def read_curve(workdir: str | os.PathLike) -> Curve:
 
 
 def read_curves(runs: Sequence[Path]) -> list[Curve]:
-  """Returns the curves of those runs that have written any metrics."""
+  """Returns the curves of the runs that have a metrics.jsonl."""
   return [read_curve(run) for run in runs if (run / METRICS).is_file()]
 
 
 def figure(curve: Curve) -> str:
-  """Returns a figure: the SVG and a line of words; "" of no points."""
+  """Returns an HTML figure with SVG and caption; "" for an empty curve."""
   points = curve.train + curve.held_out
   if not points:
     return ""
   last = max(step for step, _ in points)
-  # A loss of 0 has no logarithm; below 0.0001 nothing is to be seen.
+  # Losses are clipped at 0.0001: a loss of 0 has no logarithm.
   logs = [math.log10(max(loss, 1e-4)) for _, loss in points]
   low, high = min(logs), max(logs)
-  # Else the noise of a run that learns little would fill the figure.
+  # A smallest span keeps the noise of a flat curve from filling the figure.
   spare = max(0.0, _LEAST - (high - low)) / 2
   low, high = low - spare, high + spare
 
@@ -124,14 +124,14 @@ def _line(points: Sequence[tuple[int, float]], place) -> str:
 
 
 def _ends(points: Sequence[tuple[int, float]]) -> str:
-  """Example: "4.21 to 0.35"."""
+  """Returns the first and last loss, e.g. "4.21 to 0.35"."""
   if not points:
     return "not written"
   return f"{points[0][1]:.3g} to {points[-1][1]:.3g}"
 
 
 def _ticks(low: float, high: float) -> list[float]:
-  """Returns 1, 2 and 5 times powers of ten between two logarithms.
+  """Returns ticks at 1, 2 and 5 times powers of ten in a range of log10.
 
   Example:
     >>> _ticks(-0.5, 1.0)

@@ -1,8 +1,7 @@
-"""A data set on one page: numbers, problems, distributions, samples.
+"""HTML report of a data set: statistics, problems, distributions, samples.
 
-One HTML file that needs no network, no script and no other file: images are
-embedded and figures are SVG. The same numbers go to a terminal through
-`summary`.
+The page is a single self-contained file without scripts: images are embedded
+and figures are SVG. `summary` returns the same statistics for the terminal.
 """
 
 import collections
@@ -20,7 +19,7 @@ from fusar_jax.report.document import document
 from fusar_jax.report.sample_card import Sample, card, colour_samples, escape
 from fusar_jax.tasks import boxes as boxes_lib
 
-# Problems of one kind beyond these are counted, not told.
+# Problems listed per kind; the rest is only counted.
 _MAX_TOLD = 100
 _BINS = 28
 _NONE = "–"
@@ -55,13 +54,14 @@ def write_dataset_page(
   model: str,
   tokenizer: str | None,
 ) -> None:
-  """Writes the page, whole or not at all.
+  """Writes the page atomically.
 
   Args:
-    path: of the HTML file; its folder is made.
-    inspection: of `fusar_jax.data.inspection.inspect`.
-    samples: rows to show, of `read_sample`.
-    model, tokenizer: how they were named; None: lengths were not counted.
+    path: of the HTML file; its folder is created.
+    inspection: result of `fusar_jax.data.inspection.inspect`.
+    samples: rows to show, from `read_sample`.
+    model, tokenizer: names to display; without a tokenizer, lengths in tokens
+      are not counted.
   """
   write_text(Path(path), dataset_page(inspection, samples, model, tokenizer))
 
@@ -93,7 +93,7 @@ def dataset_page(
 
 
 def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
-  """Returns groups of (name, one text per split), to be set as a table.
+  """Returns groups of table rows (name, one text per split).
 
   Example: [[("rows", ["2784", "348"]), ("refused", ["0", "0"])], ...]
   """
@@ -169,9 +169,9 @@ def _length_names(inspection: Inspection) -> tuple[str, str]:
 
 
 def histogram(values: Sequence[float], title: str) -> str:
-  """Returns a figure: an SVG of bars, its range and its median below.
+  """Returns an HTML figure: bars as SVG with range and median below.
 
-  Values that are all alike are told in words.
+  If all values are equal, the figure is a caption with that value.
   """
   values = np.asarray(values, np.float64)
   if not len(values):
@@ -184,7 +184,7 @@ def histogram(values: Sequence[float], title: str) -> str:
     )
   bins = _BINS
   if (values == np.rint(values)).all():
-    # Bins of one whole width: no comb of empty bars.
+    # Bins of an integer width avoid spurious empty bars.
     step = math.ceil((high - low + 1) / _BINS)
     bins = math.ceil((high - low + 1) / step)
     counts, _ = np.histogram(values, bins, (low, low + bins * step))
@@ -285,15 +285,15 @@ def _samples(inspection: Inspection, samples: Sequence[Sample]) -> str:
   ]
   ground = (
     " Dots are anchors; their colours are the first three principal components"
-    " of all vectors on this page, which show"
+    " of all vectors on this page, which explain"
     f" {100 * shown:.0f} % of their variance."
     if any(c is not None for colour in colours for c in colour)
     else ""
   )
   return (
-    '<h2>Samples</h2><p class="quiet">Images at the size that the model sees,'
-    f" true boxes in green.{ground} In the words below, what is learned is"
-    f" underlined on green; all else is given.</p>{''.join(cards)}"
+    '<h2>Samples</h2><p class="quiet">Images at the model\'s input size,'
+    f" true boxes in green.{ground} In the text, supervised tokens are"
+    f" underlined on green; all others are the prompt.</p>{''.join(cards)}"
   )
 
 
@@ -314,7 +314,7 @@ def _anchors(split: Split) -> list[int]:
 
 
 def _sides(split: Split) -> list[float]:
-  """Of the square with the box's area: one number for how large it is."""
+  """Returns the side of a square with the area of each box."""
   return np.sqrt(boxes_lib.area(split.boxes)).tolist()
 
 
@@ -337,7 +337,7 @@ def _sizes(sizes: set[tuple[int, int]]) -> str:
 
 
 def _range(values: Sequence[float]) -> str:
-  """Median (smallest to largest), or the one number that all are."""
+  """Returns "median (min to max)", or the value if all are equal."""
   if not len(values):
     return _NONE
   low, high = min(values), max(values)

@@ -1,8 +1,8 @@
-"""One HTML document that needs nothing else: its head, its policy, its manner.
+"""Self-contained HTML documents: head, content security policy, base style.
 
-The document's own policy forbids to load anything and to run any script but the
-one that it was written with. It follows the reader's choice of light or dark,
-and its columns fold on a phone. All pages of the project share this manner.
+The policy blocks all external resources and every script except the embedded
+one, which it allows by hash. The style follows the reader's light or dark
+scheme and adapts to phones. All pages of the project share it.
 """
 
 import base64
@@ -57,14 +57,14 @@ figure svg { width: 100%; display: block; }
 def document(
   title: str, body: str, *, style: str = "", script: str = ""
 ) -> str:
-  """Returns the whole HTML of a page.
+  """Returns the complete HTML of a page.
 
   Args:
-    title: plain text; it is escaped.
-    body: HTML, its texts escaped already.
-    style: CSS after that of all pages.
-    script: JavaScript, run after the body was read; the policy allows it by
-      its hash, and nothing else.
+    title: plain text; it is escaped here.
+    body: HTML with its texts already escaped.
+    style: CSS, appended to the base style.
+    script: JavaScript, run after the body is parsed; the policy allows only
+      this script, by its hash.
   """
   allowed = ""
   if script:

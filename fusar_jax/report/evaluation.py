@@ -1,8 +1,8 @@
-"""The page of one scored predictions file, as `evaluate` writes it.
+"""Writes the HTML report of `evaluate` for one scored predictions file.
 
-What it shows beside the scores is found, not asked for: images through the
-manifest, training curves and origin through the run that answered or that the
-predictions lie in, if there is one.
+The report adds what it can find: images through the manifest; training curves
+and provenance through the run of the model, or else the run whose folder
+contains the predictions.
 """
 
 import os
@@ -34,12 +34,12 @@ def report_evaluation(
   """Writes report.html and returns its path.
 
   Args:
-    out: folder for it.
-    predictions, manifest: paths of what was scored; without a manifest there
+    out: output folder.
+    predictions, manifest: paths of the scored files; without a manifest there
       are no images.
     metrics, rows, samples: see `fusar_jax.evaluate.score_rows`.
-    baselines: metrics by name, to stand beside.
-    model: what answered, as a path or hub id, if that is known.
+    baselines: name -> metrics, shown for comparison.
+    model: path or hub id of the model that answered, if known.
   """
   predictions = Path(predictions).absolute()
   asked = predictions if manifest is None else Path(manifest).absolute()

@@ -1,6 +1,6 @@
-"""The figures of an evaluation: where a model is right, and where it errs.
+"""All figures of an evaluation report.
 
-Each is drawn by a file of its own; a task that was not asked has none.
+Each figure has its own module. Tasks without answers have no figures.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ STYLE = axes.STYLE + confusion_matrix.STYLE + count_scatter.STYLE
 
 
 def figures(answers: Sequence[Answer]) -> str:
-  """Returns the HTML of all figures that the answers have; "" of none.
+  """Returns the HTML of all figures with data; "" if there are none.
 
   Args:
-    answers: all that were scored, not only those that are shown.
+    answers: all scored answers, not only those shown as cards.
   """
   drawn = [
     precision_recall.figure(answers),

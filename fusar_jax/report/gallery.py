@@ -1,8 +1,8 @@
-"""A gallery of answers with a filter: by task, class, error and kind of choice.
+"""Gallery of answer cards with filters for task, class, error and selection.
 
-A few lines of JavaScript filter the cards and show them some at a time, so that
-a page of a thousand stays quick; without them all cards are seen. Boxes and
-anchors are shown and hidden by CSS alone.
+A short script filters the cards and shows them in batches, which keeps a page
+of a thousand cards fast. Without JavaScript all cards are visible. CSS alone
+toggles boxes and anchors.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from fusar_jax.report.choice import KINDS, Chosen
 from fusar_jax.report.picture_store import Store
 from fusar_jax.report.sample_card import escape
 
-# Cards shown at a time.
+# Cards per batch.
 _STEP = 24
 
 STYLE = (
@@ -69,7 +69,7 @@ function show() {{
   }}
   const seen = Math.min(found, room);
   form.querySelector("output").value =
-    found ? `${{seen}} of ${{found}} shown` : "no card is like that";
+    found ? `${{seen}} of ${{found}} shown` : "no matching cards";
   more.hidden = found <= room;
 }}
 form.addEventListener("change", event => {{
@@ -84,10 +84,10 @@ show();
 
 
 def gallery(kept: Sequence[Chosen], store: Store) -> str:
-  """Returns the HTML of the filter and the cards; it needs STYLE and SCRIPT.
+  """Returns the HTML of filter and cards; the page needs STYLE and SCRIPT.
 
   Args:
-    kept, store: of `picture_store.fill`.
+    kept, store: the result of `picture_store.fill`.
   """
   answers = [item.answer for item in kept]
   cards = (
@@ -95,7 +95,7 @@ def gallery(kept: Sequence[Chosen], store: Store) -> str:
     for item in kept
   )
   return (
-    # Outside of all cards: a hidden card's image may serve a shown one.
+    # Outside the cards: a visible card may reuse the image of a hidden one.
     f"{_filter(answers, store)}{store.html}"
     f'<div class="answers">{"".join(cards)}</div>'
     f'<button type="button" class="more" hidden>{_STEP} more</button>'
@@ -109,7 +109,7 @@ def _filter(answers: Sequence[Answer], store: Store) -> str:
     _choice("task", "task", dict.fromkeys(a.task for a in answers)),
     _choice("classes", "class", sorted(classes)),
     _choice("errors", "error", sorted(errors)),
-    _choice("kind", "chosen as", KINDS),
+    _choice("kind", "selection", KINDS),
   )
   layers = [("true", "true boxes", True), ("said", "predicted boxes", True)]
   if picture_store.has_anchors(answers, store):
@@ -120,7 +120,7 @@ def _filter(answers: Sequence[Answer], store: Store) -> str:
     for name, label, on in layers
   )
   return (
-    f'<form class="filter" aria-label="filter of samples" hidden>'
+    f'<form class="filter" aria-label="filter samples" hidden>'
     f"{''.join(choices)}<fieldset>{boxes}</fieldset>"
     '<output class="quiet" aria-live="polite"></output></form>'
   )

@@ -1,7 +1,7 @@
-"""Where a result comes from: the runs behind it, oldest first, in their words.
+"""Lineage of a model: the chain of training runs behind it, oldest first.
 
-A run names its base in provenance.json. Following these names gives the stages
-that led to a model, each with its config, its data and their hashes.
+A run records its base in provenance.json. Following these links gives the
+stages that led to a model, each with its config, data and hashes.
 """
 
 import os
@@ -17,21 +17,21 @@ from fusar_jax.training.provenance import (
   read_json,
 )
 
-# Entries of a table beyond these are counted, not shown.
+# Longer mappings are cut to their first entries plus a count.
 _MOST = 40
 _FIRST = 3
 
 
 def find_run(path: str | os.PathLike) -> Path | None:
-  """Returns the run that a path is or lies in; None: it may lie anywhere."""
+  """Returns the run folder at or above a path; None if there is none."""
   path = Path(path).absolute()
   return next((p for p in (path, *path.parents) if is_run(p)), None)
 
 
 def lineage(run: str | os.PathLike) -> list[Path]:
-  """Returns the run after the runs that it started from, as far as they exist.
+  """Returns the existing ancestor runs of a run, oldest first, and the run.
 
-  Example: [runs/stage1, runs/stage2] of runs/stage2.
+  Example: [runs/stage1, runs/stage2] for runs/stage2.
   """
   runs, folder = [], Path(run)
   while folder is not None and is_run(folder) and folder not in runs:
@@ -43,7 +43,7 @@ def lineage(run: str | os.PathLike) -> list[Path]:
 
 
 def records(runs: Sequence[Path]) -> dict[str, Any]:
-  """Returns by the run's name what its config and its provenance say."""
+  """Returns run name -> {"provenance", "config"} of each run."""
   return {
     run.absolute().name: {
       "provenance": shortened(read_json(run / PROVENANCE_FILE)),
@@ -54,7 +54,7 @@ def records(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def shortened(value: Any) -> Any:
-  """Returns JSON values with long tables cut: a hash per image fills pages.
+  """Returns a JSON value with long mappings cut, such as per-image hashes.
 
   Example: {"0.png": ..., "1.png": ..., "2.png": ..., "...": "997 more"}.
   """

@@ -1,9 +1,9 @@
-"""Pictures of predicted boxes, as the official inference script draws them.
+"""Images with predicted boxes, drawn as by the official inference script.
 
-prediction_000.png belongs to the first row of the manifest: the image as the
-model sees it (officially 504 x 504, bicubic, RGB), boxes red and 2 pixels wide,
-the label in yellow at the upper left corner. A row whose answer cannot be read,
-or asks for no boxes, has no picture.
+prediction_000.png belongs to the first row of the manifest. It shows the image
+at the model's input size (officially 504 x 504, bicubic, RGB), boxes in red, 2
+pixels wide, and the label in yellow at the upper left corner. Rows of other
+tasks and rows whose answer cannot be parsed have no image.
 """
 
 from collections.abc import Iterable
@@ -20,13 +20,13 @@ from fusar_jax.tasks.predictions import guess_task
 
 
 class Overlays:
-  """Writes the pictures of a predictions file; see the module."""
+  """Writes the overlay images of a predictions file; see the module."""
 
   def __init__(self, folder: str | Path):
-    """Names the folder; it appears with all of its pictures, or not at all.
+    """Sets the output folder, which is created atomically with all images.
 
     Raises:
-      FileExistsError: it holds something already.
+      FileExistsError: the folder exists and is not empty.
     """
     self._folder = Path(folder)
     check_new(self._folder)
@@ -37,7 +37,7 @@ class Overlays:
     """Draws the detections of answers.
 
     Args:
-      config: of the model, for the size at which it sees an image.
+      config: of the model; sets the image size.
       answers: (row number, row of the manifest, its prediction), boxes in
         pixels of the prediction's coordinate_size.
     """
@@ -57,7 +57,7 @@ def _has_boxes(prediction: dict) -> bool:
 def overlay(
   triplet: Triplet, prediction: dict, config: FusarConfig
 ) -> Image.Image:
-  """Returns the first image of a row with the predicted boxes on it."""
+  """Returns the first image of a row with the predicted boxes drawn on it."""
   image, _ = decode(triplet.images[0], config)
   picture = Image.fromarray(image)
   draw = ImageDraw.Draw(picture)

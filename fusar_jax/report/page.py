@@ -1,8 +1,8 @@
-"""An evaluation on one page: scores, figures, answers with pictures, origin.
+"""HTML report of an evaluation: scores, figures, answers, provenance.
 
-One HTML file that needs no network and no other file: pictures are embedded,
-figures are SVG. It reads on a phone, in light and dark, and by keyboard; its
-only script filters the gallery, and without it everything is seen.
+The page is a single self-contained file: images are embedded and figures are
+SVG. It supports phones, light and dark schemes, and keyboard navigation. Its
+only script filters the gallery; without JavaScript everything is visible.
 """
 
 import json
@@ -45,19 +45,20 @@ def write_report(
   curves: Sequence[Curve],
   provenance: Mapping[str, Any],
 ) -> None:
-  """Writes the page, whole or not at all.
+  """Writes the page atomically.
 
-  The same arguments give the same bytes. What is empty has no section.
+  The same arguments give the same bytes. Empty sections are left out.
 
   Args:
-    path: of the HTML file; its folder is made.
+    path: of the HTML file; its folder is created.
     title: plain text.
-    scores: of the model, of `score_table.read_scores`.
-    baselines: by name, e.g. {"most common answer": ...}; shown beside.
-    samples: all answers there are; figures count them all, and the page shows
-      the best, the worst and random ones of each task.
-    curves: of the runs, oldest first, of `curves.read_curve`.
-    provenance: JSON values by name, of `lineage.records` and the like.
+    scores: of the model, from `score_table.read_scores`.
+    baselines: name -> scores, e.g. {"most common answer": ...}, shown for
+      comparison.
+    samples: all answers. Figures use all of them; the gallery shows the best,
+      the worst and random ones of each task.
+    curves: of the runs, oldest first, from `curves.read_curve`.
+    provenance: name -> JSON value, such as `lineage.records`.
 
   Raises:
     FileNotFoundError, ValueError: an image or anchors that cannot be read.
@@ -96,14 +97,14 @@ def _scores(
 ) -> str:
   if not scores:
     return ""
-  beside = " Rings on the strips are the baselines." if baselines else ""
+  beside = " Circles on the strips are the baselines." if baselines else ""
   return (
-    '<p class="quiet">Percent with 95 % intervals; mae, the mean error of'
-    " counts, in targets, and cider from 0 to 10. An answer that cannot be read"
-    " counts as empty."
-    f"{beside}</p><p><strong>Published numbers are of other data and cannot be"
-    " compared with these:</strong> the authors scored about 198 images of"
-    " their own, so that each of their numbers lies within about ± 7 points."
+    '<p class="quiet">Percent with 95 % intervals, except mae (mean absolute'
+    " error of counts, in targets) and cider (0 to 10). Answers that cannot be"
+    " parsed count as empty."
+    f"{beside}</p><p><strong>Published numbers come from other data and are"
+    " not comparable:</strong> the authors evaluated about 198 images of their"
+    " own, so each of their numbers has a 95 % interval of about ± 7 points."
     "</p>"
     f"{score_table.score_table(scores, baselines)}"
   )
@@ -116,14 +117,15 @@ def _samples(samples: Sequence[Answer]) -> str:
   anchors = ""
   if picture_store.has_anchors([item.answer for item in kept], store):
     anchors = (
-      " Anchors: like colours are like ground, by the three directions in which"
-      " the AlphaEarth vectors of this page differ most; at most"
-      f" {picture_store.MOST_ANCHORS} dots an image."
+      " Anchors: similar colours mean similar ground (first three principal"
+      " components of the AlphaEarth vectors on this page); at most"
+      f" {picture_store.MOST_ANCHORS} dots per image."
     )
   return (
-    f'<p class="quiet">{len(kept)} of {len(samples)} answers: of each task'
-    " the best, the worst and random ones. Right means exactly right; of boxes,"
-    f" each found at IoU 0.25 and none too many.{anchors}</p>"
+    f'<p class="quiet">{len(kept)} of {len(samples)} answers: the best,'
+    " the worst and random ones of each task. Right means exactly right; for"
+    " detection, every box found at IoU 0.25 without false positives."
+    f"{anchors}</p>"
     f'<p class="quiet">{answer_card.LEGEND}</p>'
     f"{gallery.gallery(kept, store)}"
   )
@@ -134,7 +136,7 @@ def _curves(curves: Sequence[Curve]) -> str:
   if not figures:
     return ""
   return (
-    '<p class="quiet">Loss of the answers by step; the axis is logarithmic.'
+    '<p class="quiet">Loss by step; the loss axis is logarithmic.'
     f'</p><div class="plots">{figures}</div>'
   )
 

@@ -1,8 +1,7 @@
-"""Pictures of a page: each image and its anchors embedded once, within a limit.
+"""Embedded images of a page: each image and its anchors once, within a limit.
 
-Several questions are about one image: its cards refer to one copy. The limit
-keeps a page of many samples small enough for a phone; the browser decodes a
-picture when its card comes near the window.
+All cards about an image share one copy. The limit keeps large pages usable on
+a phone. The browser decodes an image only when its card nears the viewport.
 
 S anchors.
 """
@@ -22,13 +21,14 @@ from fusar_jax.report.answers import Answer
 from fusar_jax.report.choice import Chosen
 from fusar_jax.report.sample_card import data_uri
 
-# Characters of all embedded pictures together.
+# Total characters of all embedded images.
 MOST_CHARACTERS = 16_000_000
-# Pixels of the longer side beyond which a picture is shown smaller.
+# Images with a longer side above this many pixels are downscaled.
 LARGEST = 504
-# Dots over an image beyond these hide it.
+# Most anchors drawn per image; more would hide it.
 MOST_ANCHORS = 256
-# A larger PNG is replaced: speckle does not compress, and nobody sees the loss.
+# A larger PNG becomes a JPEG: speckle compresses badly without loss, and the
+# loss is invisible.
 _LARGEST_PNG = 64_000
 _JPEG_QUALITY = 85
 
@@ -45,10 +45,10 @@ class Picture:
   """An image of the store.
 
   Attributes:
-    name: id of its element, to be used at `scale(w h)`.
-    shape: (height, width) of the image file as shown.
-    dots: id of its anchors, or None.
-    anchors: how many it has.
+    name: id of its SVG element in a unit square; use it with `scale(w h)`.
+    shape: (height, width) of the embedded image.
+    dots: id of the element of its anchors, or None.
+    anchors: number of anchors of the image.
   """
 
   name: str
@@ -59,7 +59,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Store:
-  """Pictures by their answers' `image_name`, and the HTML that holds them."""
+  """Pictures by `Answer.image_name`, and the HTML that defines them."""
 
   pictures: dict[str, Picture]
   html: str
@@ -68,11 +68,12 @@ class Store:
 def fill(
   chosen: Sequence[Chosen], most: int = MOST_CHARACTERS
 ) -> tuple[list[Chosen], Store]:
-  """Returns (those that find room, their pictures), in the order given.
+  """Returns (items whose images fit the limit, their pictures), in order.
 
   Args:
-    chosen: the first ones find room first; one without an image needs none.
-    most: characters of all pictures.
+    chosen: earlier items have priority; items without an image always fit.
+    most: character limit for all images together. The image that crosses it is
+      the last one embedded.
 
   Raises:
     FileNotFoundError, ValueError: an image or anchors that cannot be read.
@@ -112,13 +113,13 @@ def fill(
 
 
 def has_anchors(answers: Sequence[Answer], store: Store) -> bool:
-  """Whether any of the answers' pictures has anchors to show."""
+  """Returns whether any picture of the answers has anchors."""
   found = (store.pictures.get(answer.image_name) for answer in answers)
   return any(picture and picture.dots for picture in found)
 
 
 def _embedded(image: np.ndarray) -> tuple[str, tuple[int, int]]:
-  """Returns (data URI, shape as shown) of uint8[H, W, 3]."""
+  """Returns (data URI, embedded shape) of uint8[H, W, 3]."""
   h, w = image.shape[:2]
   shrink = max(h, w) / LARGEST
   if shrink > 1:
@@ -138,7 +139,7 @@ def _embedded(image: np.ndarray) -> tuple[str, tuple[int, int]]:
 
 
 def _colours(known: dict[str, Anchors]) -> dict[str, np.ndarray]:
-  """uint8[S, 3] by name, computed together: a colour is a kind of ground."""
+  """Returns name -> uint8[S, 3], computed jointly to be comparable."""
   if not known:
     return {}
   features = np.concatenate([a.features for a in known.values()])
@@ -148,7 +149,7 @@ def _colours(known: dict[str, Anchors]) -> dict[str, np.ndarray]:
 
 
 def _dots(name: str, anchors: Anchors, colours: np.ndarray) -> str:
-  """Dots in a unit square, over a veil that dims the image."""
+  """Returns the dots in a unit square, over a layer that dims the image."""
   n = len(anchors)
   shown = np.unique(np.linspace(0, n - 1, min(n, MOST_ANCHORS)).astype(int))
   places = [f"M{x:.3f} {y:.3f}h0" for y, x in anchors.positions[shown].tolist()]

@@ -1,9 +1,9 @@
-"""Precision against recall: a point for every class, at both thresholds.
+"""Precision-recall figure: one point per class and IoU threshold.
 
-Answers in words carry no confidences, so that a class is a point; lines of
-equal F1 tell what it is worth. Where every box has a score there is a curve,
-too: what is left as boxes are asked to be surer. Values of points are those of
-metrics.json: the matching is the scorer's.
+Generated text carries no confidence scores, so each class is a single point;
+iso-F1 lines give its F1. If every box has a score, the figure also shows the
+precision-recall curve over the score threshold. The points equal the values in
+metrics.json, since they use the scorer's matching.
 """
 
 import dataclasses
@@ -21,18 +21,21 @@ from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import detection
 
 ALL = "all boxes"
-# Classes of most true boxes that are drawn; the table has all.
+# Number of most frequent classes that are drawn; the table lists all.
 _DRAWN = 6
 _EQUAL_F1 = (0.2, 0.4, 0.6, 0.8)
-# Corners of a drawn curve at most.
+# Most vertices of a drawn curve.
 _CORNERS = 200
-# Units between two names.
+# SVG units between two labels.
 _LINE = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """Precision and recall of one class; None: nothing predicted, or true."""
+  """Precision and recall of one class.
+
+  Precision is None without predicted boxes, recall is None without true boxes.
+  """
 
   name: str
   threshold: float
@@ -41,7 +44,7 @@ class Point:
 
 
 def points(answers: Sequence[Answer]) -> list[Point]:
-  """Returns the points of all boxes and of every true class, largest first.
+  """Returns the points of all boxes and of each true class, by frequency.
 
   Args:
     answers: of the detection task.
@@ -56,7 +59,7 @@ def points(answers: Sequence[Answer]) -> list[Point]:
       true.append((detection.normal(name), answer.image_name, iou))
   counted = [name for name, _, _ in true]
   classes = sorted({*counted}, key=lambda name: (-counted.count(name), name))
-  # Of images without a box too: the scorer draws among all of them.
+  # Images without boxes count too: the scorer resamples over all images.
   nothing = [(answer.image_name, 0, 0) for answer in answers]
 
   def of(boxes, name, threshold):
@@ -79,15 +82,16 @@ def points(answers: Sequence[Answer]) -> list[Point]:
 def curve(
   answers: Sequence[Answer], threshold: float
 ) -> list[tuple[float, float]]:
-  """Returns (recall, precision) with the first k boxes, for every k.
+  """Returns (recall, precision) of the k highest-scoring boxes, for every k.
 
-  All boxes together; of one image the surest box takes the true box of highest
-  IoU that is left, as in COCO's evaluation. Empty where a box has no score, or
-  nothing is to be found.
+  All classes together. Within an image, boxes in order of falling score take
+  the unmatched true box of the same class and highest IoU, as in COCO's
+  evaluation. The list is empty if any box has no score, or if there are no
+  predicted or no true boxes.
 
   Args:
     answers: of the detection task.
-    threshold: of IoU, from which a box counts as found.
+    threshold: IoU from which a predicted box is a true positive.
   """
   hits, sure = [], []
   for answer in answers:
@@ -114,7 +118,7 @@ def curve(
 
 
 def figure(answers: Sequence[Answer]) -> str:
-  """Returns the figure of detection answers; "" of none."""
+  """Returns the figure of the detection answers; "" if there are none."""
   answers = [answer for answer in answers if answer.task == "detection"]
   found = points(answers)
   if not any(point.recall or point.precision for point in found):
@@ -130,10 +134,10 @@ def figure(answers: Sequence[Answer]) -> str:
   drawn = axes.frame() + "".join(_equal_f1(axes, f1) for f1 in _EQUAL_F1)
   curves = [curve(answers, t) for t in detection.THRESHOLDS]
   drawn += "".join(map(functools.partial(_curve, axes), curves, ("", "4 3")))
-  words = "Without confidences a class is a point, no curve."
+  words = "Without confidence scores each class is a point, no curve."
   if any(curves):
     words = (
-      "Curves: all boxes, as they are asked to be surer (dashed: IoU"
+      "Curves: all boxes, by confidence threshold (dashed: IoU"
       f" {detection.THRESHOLDS[1]})."
     )
   names = list(dict.fromkeys(point.name for point in found))[: _DRAWN + 1]
@@ -144,8 +148,8 @@ def figure(answers: Sequence[Answer]) -> str:
   return axes_lib.figure(
     "Precision and recall",
     drawn,
-    f"Filled: IoU {first}; rings: IoU {second}; bars: 95 % intervals. Pale"
-    f" lines join equal F1. {words}",
+    f"Filled: IoU {first}; rings: IoU {second}; bars: 95 % intervals."
+    f" Pale dashed lines: equal F1. {words}",
     ("class", "IoU", "precision, %", "recall, %"),
     [
       (p.name, str(p.threshold), _text(p.precision), _text(p.recall))
@@ -159,7 +163,7 @@ def _text(part: Share | None) -> str:
 
 
 def _equal_f1(axes: Axes, f1: float) -> str:
-  """Precision p of recall r where 2pr / (p + r) is f1."""
+  """Returns the iso-F1 line: p(r) with 2pr / (p + r) = f1."""
   lowest = f1 / (2 - f1)
   recalls = [lowest + (1 - lowest) * k / 30 for k in range(31)]
   d = axes.path([(r, f1 * r / (2 * r - f1)) for r in recalls])
@@ -174,7 +178,7 @@ def _equal_f1(axes: Axes, f1: float) -> str:
 def _curve(axes: Axes, points: Sequence[tuple[float, float]], dash: str) -> str:
   if not points:
     return ""
-  # Equal steps, and always the last one: that is where the points stand.
+  # Equally spaced vertices including the last, where the point lies.
   chosen = np.linspace(0, len(points) - 1, min(len(points), _CORNERS))
   d = axes.path([points[k] for k in chosen.astype(int)])
   return f'<path class="bar" stroke-dasharray="{dash}" d="{d}"/>'
@@ -208,7 +212,7 @@ def _marks(axes: Axes, pair: Sequence[Point]) -> str:
 
 
 def _names(axes: Axes, found: Sequence[Point]) -> str:
-  """Names beside the filled points, one above the other where they meet."""
+  """Returns labels next to the filled points, stacked where they overlap."""
   places = sorted(
     ((*_where(axes, p), p.name) for p in found[:: len(detection.THRESHOLDS)]),
     key=lambda place: -place[1],

@@ -1,8 +1,8 @@
-"""One row of a data set as the model meets it: picture, ground, words.
+"""HTML card of a data set row as the model receives it.
 
-Left the image at the model's size with the true boxes, right the same image
-with its anchors; below every token, those that are learned marked by colour and
-underline. HTML and SVG without scripts; every word from the data is escaped.
+Left: the image at the model's input size with the true boxes. Right: the same
+image with its anchors. Below: all tokens, supervised ones marked by colour and
+underline. HTML and SVG without scripts; all text from the data is escaped.
 """
 
 import base64
@@ -22,19 +22,19 @@ from fusar_jax.geo.anchors import Anchors, read_anchors
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.report.anchor_colours import anchor_colours
 
-# Pixels between the two panels, in widths of the image.
+# Gap between the two panels, as a fraction of the image width.
 _GAP = 0.04
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """One token, or several that only together make a character.
+  """One token, or several that together encode one character.
 
   Attributes:
-    text: what it says, special tokens by name.
-    ids: of the tokens.
-    learned: the loss counts it.
-    visual: it is a run of this many visual tokens; 0: text.
+    text: the decoded text, special tokens by name.
+    ids: token ids.
+    learned: whether the loss includes it.
+    visual: number of visual tokens in this run; 0 for text.
   """
 
   text: str
@@ -45,14 +45,14 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sample:
-  """A row with its files read.
+  """A row with its files loaded.
 
   Attributes:
-    row: of the inventory.
-    images: uint8[H, W, 3] each, at the model's size.
+    row: the scanned row.
+    images: uint8[H, W, 3] each, at the model's input size.
     anchors: per image, or None.
-    question, answer: as the model reads them, boxes in its own pixels.
-    pieces: the whole sequence, or None without a tokenizer.
+    question, answer: as the model receives them, boxes in pixels of its input.
+    pieces: the complete token sequence, or None without a tokenizer.
   """
 
   row: Row
@@ -66,7 +66,7 @@ class Sample:
 def read_sample(
   row: Row, config: FusarConfig, tokenizer: Tokenizer | None
 ) -> Sample:
-  """Reads what a card shows, by the functions that examples are built with."""
+  """Loads a sample with the functions that build training examples."""
   triplet = row.triplet
   images = tuple(decode(path, config)[0] for path in triplet.images)
   question, answer = texts(triplet, row.images[0].size, row.seen[0])
@@ -92,14 +92,14 @@ def read_sample(
 def split_tokens(
   tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[bool]
 ) -> tuple[Piece, ...]:
-  """Returns the sequence in pieces that can be shown.
+  """Splits a token sequence into displayable pieces.
 
-  Image tokens in a row become one piece; tokens that are bytes of one character
-  stay together.
+  Consecutive image tokens become one piece, as do tokens that are bytes of one
+  character.
 
   Args:
     ids: int[L].
-    mask: bool[L], True where the token is learned.
+    mask: bool[L], True for supervised tokens.
   """
   image = tokenizer.special_tokens().image
   pieces, i = [], 0
@@ -120,7 +120,7 @@ def split_tokens(
 
 def _whole_character(tokenizer, ids, mask, start) -> tuple[int, str]:
   """Returns (end, text) of the tokens from `start` that decode without loss."""
-  # A character has at most four bytes, and may begin inside of a token.
+  # A character has at most four bytes and may begin inside a token.
   for end in range(start + 2, min(start + 5, len(ids)) + 1):
     if mask[end - 1] != mask[start]:
       break
@@ -133,10 +133,10 @@ def _whole_character(tokenizer, ids, mask, start) -> tuple[int, str]:
 def colour_samples(
   samples: Sequence[Sample],
 ) -> tuple[list[list[np.ndarray | None]], float]:
-  """Returns (per sample and image uint8[S, 3] or None, variance shown).
+  """Returns (uint8[S, 3] or None per sample and image, explained variance).
 
-  Colours are computed over the anchors of all samples, so that one colour is
-  one kind of ground on the whole page.
+  Colours are computed over the anchors of all samples, so they are comparable
+  across the page.
   """
   known = [a for sample in samples for a in sample.anchors if a is not None]
   if not known:
@@ -157,7 +157,7 @@ def card(
   Args:
     sample: the row.
     colours: per image uint8[S, 3], or None without anchors.
-    number: of the card on its page.
+    number: index of the card on its page.
     split: name of the row's split.
   """
   row = sample.row
@@ -191,14 +191,14 @@ def picture(
   *,
   name: str,
 ) -> str:
-  """Returns one SVG: the image with its boxes; beside it, with its anchors.
+  """Returns one SVG: image with boxes, and to its right image with anchors.
 
   Args:
     image: uint8[H, W, 3].
     boxes: float32[n, 4], xyxy, pixels of the image.
     labels: one name per box.
-    anchors, colours: S of each, or None: the right panel is left out.
-    name: of the image inside of the page, unlike that of any other.
+    anchors, colours: S of each; None omits the right panel.
+    name: element id of the image, unique in the page.
   """
   h, w = image.shape[:2]
   left = "".join(
@@ -206,7 +206,7 @@ def picture(
     "</g>"
     for box, label in zip(boxes.tolist(), labels, strict=True)
   )
-  # Lines and dots keep their size whatever the size of the image.
+  # Lines and dots scale with the image, so they look the same on every card.
   unit = max(h, w) / 336
   right, width = "", w
   if anchors is not None:
@@ -219,7 +219,7 @@ def picture(
     )
     right = (
       f'<g transform="translate({w * (1 + _GAP):.1f} 0)">'
-      # Dimmed towards black on a light page too.
+      # The black background dims the image on light pages too.
       f'<rect width="{w}" height="{h}"/><use href="#{name}" opacity="0.6"/>'
       f'<g stroke="#fff" stroke-width="{0.5 * unit:.2f}">{dots}</g></g>'
     )
@@ -234,7 +234,7 @@ def picture(
 
 
 def data_uri(image: np.ndarray) -> str:
-  """Returns uint8[H, W, 3] as a PNG inside of a text, without loss."""
+  """Returns uint8[H, W, 3] as a data URI with a PNG (lossless)."""
   grey = (image == image[..., :1]).all()
   file = io.BytesIO()
   Image.fromarray(image[..., 0] if grey else image).save(file, "PNG")
@@ -242,7 +242,7 @@ def data_uri(image: np.ndarray) -> str:
 
 
 def escape(text: str) -> str:
-  """Returns text for HTML; control characters become pictures of themselves."""
+  """Returns text escaped for HTML; control characters become U+24xx symbols."""
   seen = "".join(
     chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text
   )
@@ -268,7 +268,7 @@ def _facts(sample: Sample, split: str) -> str:
   facts.append(f"{row.visual_tokens} visual tokens")
   if row.length is not None:
     facts.append(
-      f"{row.length} tokens, {row.answer_length} of them learned"
+      f"{row.length} tokens, {row.answer_length} of them supervised"
       if row.with_answer
       else f"{row.length} tokens of prompt"
     )

@@ -1,10 +1,10 @@
-"""Scores with their 95 % intervals, beside baselines and the published ones.
+"""Table of scores with 95 % intervals, baselines and published values.
 
-One table: a row per score, a strip that shows whether intervals lie apart, and
-what was published on the authors' own data, which nobody else has.
+Each row is one score, with a strip that shows whether intervals overlap, and
+the value published on the authors' own, unreleased data.
 
-Published: FUSAR-GPT (arXiv 2602.19190), about 198 images, so that each of
-their numbers has an interval of about 7 points either way.
+Published: FUSAR-GPT (arXiv 2602.19190), about 198 images, so each of their
+numbers has a 95 % interval of about +/- 7 points.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from fusar_jax.report.sample_card import escape
 
-# The scores that a reader wants first; metrics.json has all.
+# The main scores of each task; metrics.json contains all.
 HEADLINE = {
   "counting": ("accuracy", "within_1", "mae"),
   "grounding": ("acc@100", "acc@50", "top1"),
@@ -21,12 +21,12 @@ HEADLINE = {
   "captioning": ("accuracy", "word_f1"),
   "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
 }
-# Scores that only some scorers give.
+# Scores that are shown only if metrics.json has them.
 _MORE = {
   "classification": ("invalid",),
   "captioning": ("bleu_4", "rouge_l", "cider"),
 }
-# Percent: Qwen2.5-VL-7B, tuned, and FUSAR-GPT.
+# Percent: Qwen2.5-VL-7B fine-tuned, FUSAR-GPT.
 PUBLISHED = {
   ("counting", "accuracy"): ("34.85", "52.53"),
   ("grounding", "acc@100"): ("30.81", "52.02"),
@@ -39,8 +39,8 @@ PUBLISHED = {
   ("detection", "f1@0.25"): ("47.1", "74.8"),
   ("detection", "f1@0.5"): ("27.7", "58.7"),
 }
-_PUBLISHED = "published, other data: Qwen2.5-VL-7B tuned / FUSAR-GPT"
-# Scores that are no shares.
+_PUBLISHED = "published, other data: Qwen2.5-VL-7B fine-tuned / FUSAR-GPT"
+# Scores that are not shares of 1.
 _PLAIN = ("mae", "cider")
 _WIDTH = 150
 
@@ -82,10 +82,10 @@ class Score:
     task, name: as in metrics.json, e.g. "detection" and "f1@0.25".
     value: a share in [0, 1]; "mae" is in targets, "cider" up to 10.
     low, high: the 95 % interval.
-    n: rows that it was computed over.
-    unread: share of these rows whose answer could not be read.
-    truncated: share of those whose answer reached the limit of new tokens;
-      None: not known.
+    n: number of rows.
+    unread: share of these rows whose answer could not be parsed.
+    truncated: share of these rows whose answer reached the limit of new
+      tokens; None: unknown.
   """
 
   task: str
@@ -99,10 +99,10 @@ class Score:
 
 
 def read_scores(metrics: Mapping) -> tuple[Score, ...]:
-  """Returns the first scores of a metrics.json, of the tasks it has.
+  """Returns the main scores of all tasks in a metrics.json.
 
-  The HEADLINE tasks come first; of others, such as SARChat's, every score that
-  has an interval is taken.
+  The HEADLINE tasks come first. For other tasks, such as SARChat's, every score
+  with an interval is included.
   """
   others = [task for task in metrics if task not in HEADLINE]
   found = {task: metrics.get(task) for task in (*HEADLINE, *others)}
@@ -127,7 +127,7 @@ def _told(task: str, scores: Mapping) -> list[tuple[str, float, Sequence]]:
   names = [*HEADLINE.get(task, intervals)]
   names += [name for name in _MORE.get(task, ()) if name in intervals]
   told = [(name, scores[name], intervals[name]) for name in names]
-  # COCO's average precision, where every box says how sure it is.
+  # COCO's average precision, if every box has a confidence score.
   coco = scores.get("coco", {"ci95": {}})
   return told + [(f"coco {n}", coco[n], ci) for n, ci in coco["ci95"].items()]
 
@@ -138,9 +138,8 @@ def score_table(
   """Returns the table's HTML.
 
   Args:
-    scores: of the model, in the order of rows.
-    baselines: by the name of their column; one that lacks a score leaves its
-      cell empty.
+    scores: of the model, in row order.
+    baselines: column name -> scores; a missing score leaves its cell empty.
   """
   others = {
     column: {(s.task, s.name): s for s in given}
@@ -202,7 +201,7 @@ def _cell(column: str, html: str, more: str = "") -> str:
 
 
 def interval_text(score: Score) -> str:
-  """Returns value and interval: "53.3 (40.9-65.4)", percent but for _PLAIN."""
+  """Returns e.g. "53.3 (40.9-65.4)", in percent except for _PLAIN scores."""
   if score.name in _PLAIN:
     return f"{score.value:.2f} ({score.low:.2f}-{score.high:.2f})"
   return (
@@ -211,7 +210,7 @@ def interval_text(score: Score) -> str:
 
 
 def _strip(score: Score, others: Sequence[Score]) -> str:
-  """The score as a dot, baselines as rings, intervals as lines."""
+  """Returns an SVG: score as a dot, baselines as rings, intervals as lines."""
   top = 1.0
   if score.name in _PLAIN:
     top = max(s.high for s in (score, *others)) or 1.0

@@ -1,8 +1,8 @@
-"""Tables of a study: each variant's scores, and the standard against it.
+"""Tables of a study: scores per variant, and paired tests of the standard.
 
-Fields of captions stand in two groups: what the land cover decides, which radar
-leaves open and anchors may know, and what the targets decide, which anchors
-cannot know (`simulation.words`).
+Caption fields form two groups (`simulation.words`): land-cover fields, which
+radar leaves ambiguous and anchors can resolve, and target fields, which anchors
+cannot inform.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from fusar_jax.tasks.pairing import Comparison, Measure, compare, measure, pair
 
 _LAND, _TARGETS = "land-cover fields", "target fields"
 _FIELDS = {_LAND: LAND_COVER_FIELDS, _TARGETS: TARGET_FIELDS}
-# (task, score): heading of its column.
+# (task, score) -> column heading.
 _COLUMNS = {
   ("captioning", _LAND): _LAND,
   ("captioning", _TARGETS): _TARGETS,
@@ -28,14 +28,14 @@ _COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class StudyTable:
-  """Variants beside each other, on the same rows.
+  """Scores and paired tests of variants on the same rows.
 
   Attributes:
-    title: what they differ in.
-    standard: label of the variant that the others are tested against.
-    seeds: runs of each variant.
-    scores: label -> every score, the standard's too.
-    against: label -> every score of the standard and of this one.
+    title: the property in which the variants differ.
+    standard: label of the reference variant.
+    seeds: number of runs per variant.
+    scores: label -> scores, including the standard's.
+    against: label -> comparisons of the standard with this variant.
   """
 
   title: str
@@ -45,7 +45,7 @@ class StudyTable:
   against: Mapping[str, Sequence[Comparison]]
 
   def to_json(self) -> dict:
-    """Returns every number, in shares of 1."""
+    """Returns all numbers as JSON; scores are shares of 1."""
     return {
       "title": self.title,
       "standard": self.standard,
@@ -60,7 +60,7 @@ class StudyTable:
     }
 
   def to_markdown(self) -> str:
-    """Returns a table of scores and one of differences, in percent."""
+    """Returns a Markdown table of scores and one of differences, in percent."""
     first = next(iter(self.scores.values()))
     columns = {(m.task, m.score): m for m in first}
     columns = {key: columns[key] for key in _COLUMNS if key in columns}
@@ -98,16 +98,16 @@ def tabulate(
   standard: str,
   answers: Mapping[str, Sequence[Sequence[Mapping]]],
 ) -> StudyTable:
-  """Scores every variant, and tests the standard against every other.
+  """Scores every variant and tests the standard against each other one.
 
   Args:
-    title: what they differ in.
+    title: the property in which the variants differ.
     standard: one of the labels.
-    answers: label -> samples as `evaluate` writes them, of each seed, in the
-      same order of seeds.
+    answers: label -> per seed the samples as written by `evaluate`; seeds in
+      the same order for every label.
 
   Raises:
-    ValueError: variants that did not answer the same rows.
+    ValueError: variants with different rows or numbers of seeds.
   """
   ours = answers[standard]
   against = {}

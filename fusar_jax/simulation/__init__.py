@@ -1,7 +1,7 @@
-"""Scenes with known truth: ground, targets, backscatter, anchors, words.
+"""Simulated SAR scenes with ground truth, AlphaEarth anchors and captions.
 
-An honest small world: what a caption or an answer says is read off the scene
-that was drawn, never drawn to fit; what radar and AlphaEarth see of each land
-cover is fitted to real places; images and anchors are made by the same code as
-those of real scenes. NumPy, Pillow and rasterio only.
+Captions and answers are derived from the drawn scene. Backscatter and
+AlphaEarth statistics of each land cover are fitted to real points. Images and
+anchors use the same code as real scenes. Depends on NumPy, Pillow and rasterio
+only.
 """

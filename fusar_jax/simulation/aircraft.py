@@ -1,12 +1,13 @@
-"""Aircraft on the ground: their sizes, and where their echoes come from.
+"""Aircraft classes: sizes and radar scatterers on the ground.
 
-Lengths and spans are those of common types: fighters as F-15 and Su-27,
-propeller transports as C-130 and An-12, airliners from A320 to A330. The echo's
-strength is ours, set beside chips of Gaofen-3, where aircraft stand 15 to 25 dB
-above the apron: far above the cross sections in flight of Skolnik's table
-(Introduction to Radar Systems: fighter 6 m2, jet airliner 40 m2), as each part
-also forms corners with the ground. So is their pattern: a few bright knots
-(nose, engines, wing roots, tail) joined by fainter lines.
+Lengths and spans are those of common types: fighters such as F-15 and Su-27,
+propeller transports such as C-130 and An-12, airliners from A320 to A330. Echo
+strength and pattern are chosen by comparison with chips of Gaofen-3, where
+aircraft are 15 to 25 dB brighter than the apron. This is far above the in-
+flight cross sections of Skolnik (Introduction to Radar Systems: fighter 6 m2,
+jet airliner 40 m2), because each part also forms corner reflectors with the
+ground. The pattern is a few bright points (nose, engines, wing roots, tail)
+joined by fainter lines.
 
 Coordinates: along, -0.5 (tail) .. 0.5 (nose), times the length; across,
 -0.5 .. 0.5, times the span.
@@ -22,7 +23,7 @@ PLANE_SIZES = {
   "transport plane": ((29.0, 34.0), (0.74, 0.86)),
   "airliner plane": ((38.0, 62.0), (1.03, 1.12)),
 }
-# Square metres of all scatterers together, and their spread.
+# Total radar cross section, m2, and its spread.
 _TOTAL = {
   "fighter plane": 450.0,
   "transport plane": 1200.0,
@@ -45,7 +46,7 @@ _BODY = 0.045  # half the width of the fuselage, in spans
 
 
 def plane_outline(name: str) -> np.ndarray:
-  """Returns float64[n, 2], (along, across) of the corners in turn."""
+  """Returns float64[n, 2], (along, across) of consecutive corners."""
   root, tip, depth = _WINGS[name]
   half = [
     (0.5, 0.0),
@@ -67,10 +68,10 @@ def plane_scatterers(
   """Returns float64[n, 3]: along, across, radar cross section in m2.
 
   Args:
-    rng: draws the single aircraft of its class.
+    rng: random generator of the individual aircraft.
     name: one of PLANES.
     towards: unit vector to the sensor, (along, across) the aircraft. Leading
-      edges, nose and tail answer by how far they face it.
+      edges, nose and tail are brighter the more they face it.
   """
   ahead, aside = towards
   nose, tail = (0.3 + max(0.0, s * ahead) for s in (1, -1))
@@ -96,7 +97,7 @@ def plane_scatterers(
 
 
 def _line(rng, start, end, n, strength):
-  """Scatterers along a line, of the given mean strength."""
+  """Returns n scatterers along a line with the given mean strength."""
   place = np.linspace(start, end, n)
   return np.column_stack([place, strength * rng.exponential(1.0, n)])
 

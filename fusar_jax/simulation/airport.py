@@ -1,8 +1,8 @@
-"""An airport: a runway, a taxiway along it, an apron with stands, a terminal.
+"""Draws airports: runway, parallel taxiway, apron with stands, terminal.
 
-Measures are those of a mid-sized airport: a runway 45 to 60 m wide, a taxiway
+Dimensions are those of a mid-sized airport: a runway 45 to 60 m wide, a taxiway
 of 18 to 25 m at 90 to 130 m from it, stands 48 to 60 m apart. A scene of
-half a kilometre shows a part of one; the apron is always in it.
+half a kilometre shows a part of one and always includes the apron.
 """
 
 import numpy as np
@@ -39,14 +39,14 @@ def draw_airport(rng: np.random.Generator, canvas: Canvas) -> None:
   canvas.pave(axes.box(-half, half, taxiway, back), APRON)
   _draw_terminal(rng, canvas, axes, half, back)
   _place_stands(rng, canvas, axes, half, front, back)
-  # Taking off, or on the way to it.
+  # Aircraft on the taxiway or taking off.
   for u in np.array([-0.35, 0.0, 0.35]) * canvas.extent:
     for v in (taxiway, runway):
       canvas.mark(canvas.stands, axes, u, v, axes.angle)
 
 
 def _draw_terminal(rng, canvas, axes, half, back):
-  """A terminal or a row of hangars on paved ground, and the road to it."""
+  """Draws a terminal or a row of hangars, and its access road."""
   deep = rng.uniform(28, 42)
   canvas.paint(axes.box(-half, half, back, back + deep + 14), BUILT)
   height = rng.uniform(9, 14)
@@ -63,7 +63,7 @@ def _draw_terminal(rng, canvas, axes, half, back):
 
 
 def _place_stands(rng, canvas, axes, half, front, back):
-  """One row of stands, or two on a deep apron; noses to the terminal."""
+  """Adds one row of stands, or two on a deep apron; noses to the terminal."""
   step = rng.uniform(48, 60)
   rows = [back - 26]
   if back - front > 100:

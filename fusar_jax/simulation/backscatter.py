@@ -1,16 +1,15 @@
-"""Backscatter: the mean power that each pixel of the ground sends back.
+"""Mean backscatter power of the ground, with buildings and ship wakes.
 
 Fitted: mean and spread of every land cover in dB, per region
-(`covers.ground_statistics`); a parcel is one draw of them. Ours, set beside
-chips of Gaofen-3 and Sentinel-1: how uneven a cover is within a parcel, and
-what walls send back. Concrete and asphalt reflect away from the sensor as calm
-water does (their C-band values in the literature are as low), so they draw from
-the region's water, and radar alone cannot tell the two.
+(`covers.ground_statistics`); each parcel is one draw. Chosen by comparison with
+chips of Gaofen-3 and Sentinel-1: the texture within a parcel, and the echo of
+walls. Concrete and asphalt reflect specularly like calm water (their C-band
+values in the literature are as low), so they use the region's water statistics,
+and radar alone cannot separate the two.
 
-Buildings follow the geometry of a side-looking radar: the wall that faces the
-sensor is a double bounce, its height lies folded over the ground before it
-(layover, height / tan(incidence)), and behind it is shadow
-(height * tan(incidence)).
+Buildings follow side-looking geometry: the wall that faces the sensor is a
+double bounce, layover of length height / tan(incidence) is in front of it, and
+shadow of length height * tan(incidence) is behind it.
 
 Power is linear, 1 is 0 dB. Rows are azimuth, columns are ground range.
 """
@@ -31,7 +30,7 @@ from fusar_jax.simulation.covers import (
 from fusar_jax.simulation.targets import SHIPS, Target
 from fusar_jax.simulation.terrain import APRON, ROAD, RUNWAY, Terrain
 
-# Spread of the slow and of the fine unevenness within a parcel, dB.
+# Spread of coarse and fine texture within a parcel, dB.
 _SLOW_DB = np.full(len(COVERS), 0.5, np.float32)
 _FINE_DB = np.full(len(COVERS), 0.3, np.float32)
 _FINE_DB[[TREES, FLOODED, SHRUB, BARE]] = 1.6, 1.2, 1.4, 0.6
@@ -41,7 +40,7 @@ _SPIKES = 0.35
 _WALL_DB, _WALL_SPREAD_DB = 6.0, 4.0
 _LAYOVER_DB = -4.0
 _SHADOW_DB = -30.0
-# What a wake does to the sea: smooth water astern, and two bright arms.
+# Wake: dark smooth water astern and two bright arms.
 _WAKE_DARK_DB, _WAKE_ARMS_DB, _WAKE_SPREAD = -6.0, 5.0, 0.2
 
 
@@ -57,12 +56,12 @@ def ground_power(
   """Returns float32[h, w], above 0: mean power before speckle.
 
   Args:
-    rng: draws parcels, textures and walls.
+    rng: random generator of parcels, textures and walls.
     terrain: the ground.
     region: index into `covers.REGIONS`.
     look: +1: the sensor is beyond column 0, -1: beyond the last column.
     incidence: from the vertical, radians.
-    wind: what the wind adds to the water, dB.
+    wind: increase of water backscatter due to wind, dB.
   """
   db = _parcels(rng, terrain, region, wind)
   for spread, scale in ((_SLOW_DB, 16), (_FINE_DB, 2)):
@@ -79,12 +78,12 @@ def ground_power(
 def add_wakes(
   power: np.ndarray, terrain: Terrain, targets: tuple[Target, ...]
 ) -> None:
-  """Draws the wakes of ships under way into the power of the water, in place.
+  """Adds the wakes of ships under way to the water's power, in place.
 
   Args:
     power: float32[h, w], changed.
     terrain: the ground.
-    targets: those with a wake leave one.
+    targets: ships with `wake` > 0 leave a wake.
   """
   y, x = np.mgrid[: power.shape[0], : power.shape[1]].astype(np.float32)
   for ship in targets:
@@ -103,13 +102,13 @@ def add_wakes(
 
 
 def _parcels(rng, terrain, region, wind):
-  """float32[h, w], dB: one draw per parcel and cover, and smooth surfaces."""
+  """Returns float32[h, w], dB: one draw per parcel and cover; smooth paving."""
   statistics = ground_statistics()
   mean, spread = statistics.vv_mean[region], statistics.vv_std[region]
   key = terrain.parcel.astype(np.int64) * len(COVERS) + terrain.cover
   keys, index = np.unique(key, return_inverse=True)
   cover = keys % len(COVERS)
-  # Beyond two spreads, a parcel would be taken for another cover's.
+  # Clipped at two spreads, so that a parcel does not resemble another cover.
   z = np.clip(rng.standard_normal(len(keys)), -2, 2)
   draws = mean[cover] + spread[cover] * z + wind * (cover == WATER)
   db = draws.astype(np.float32)[index].reshape(key.shape)
@@ -120,8 +119,8 @@ def _parcels(rng, terrain, region, wind):
 
 
 def _buildings(rng, power, terrain, look, incidence):
-  """Walls, layover and shadow; every row is seen from its near end."""
-  # Views from the near end, so that what follows knows one direction only.
+  """Adds walls, layover and shadow, row by row from near range."""
+  # Views that start at near range: one direction for the code below.
   near = power[:, ::look]
   height = terrain.height[:, ::look]
   reach = np.arange(height.shape[1]) * np.float32(terrain.gsd)
@@ -142,7 +141,7 @@ def _buildings(rng, power, terrain, look, incidence):
 
 
 def _noise(rng, shape, scale):
-  """float32[h, w], a random field of about unit spread, smooth over `scale`."""
+  """Returns float32[h, w], noise of about unit spread, smooth over `scale`."""
   h, w = (max(2, side // scale) for side in shape)
   coarse = Image.fromarray(rng.standard_normal((h, w), np.float32))
   return np.asarray(coarse.resize(shape[::-1], Image.BICUBIC))

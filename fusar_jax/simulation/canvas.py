@@ -1,8 +1,8 @@
-"""A canvas: the four maps of a scene while they are being drawn, in metres.
+"""Mutable canvas for the four maps of a scene, with coordinates in metres.
 
-Whoever draws on it (waters, countryside, town, airport) thinks in metres from
-the centre of the scene, along axes of its own direction; later strokes cover
-earlier ones. Every stroke keeps one promise: a parcel has one land cover.
+The drawing modules (waters, countryside, town, airport) use metres from the
+scene's centre along rotated axes; later strokes overwrite earlier ones. Every
+stroke preserves the invariant that a parcel has one land cover.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ def smooth_noise(rng: np.random.Generator, size: int, nodes: int) -> np.ndarray:
   """Returns float32[size, size], a smooth random field of about unit spread.
 
   Args:
-    nodes: hills and valleys per side.
+    nodes: random grid points per side.
   """
   coarse = rng.standard_normal((nodes, nodes)).astype(np.float32)
   field = Image.fromarray(coarse).resize((size, size), Image.BICUBIC)
@@ -30,11 +30,11 @@ def smooth_noise(rng: np.random.Generator, size: int, nodes: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Axes:
-  """Two axes at right angles across a canvas, with their own origin.
+  """Rotated orthogonal axes on a canvas.
 
   Attributes:
-    angle: of the axis u, radians from x (columns) towards y (rows); v stands
-      a quarter turn further.
+    angle: of the axis u, radians from x (columns) towards y (rows); v is
+      rotated by a further 90 degrees.
     u, v: float32[h, w], metres of each pixel's centre along the axes.
     origin: (y, x), where u = v = 0, in pixels.
     gsd: metres of a pixel.
@@ -61,7 +61,7 @@ class Axes:
 
 
 class Canvas:
-  """Maps of size x size pixels; water everywhere to begin with.
+  """Maps of size x size pixels, initially all water.
 
   Attributes:
     size: pixels of a side.
@@ -69,7 +69,7 @@ class Canvas:
     extent: metres of a side.
     cover, surface, parcel, height: as in `Terrain`.
     stands, berths: lists of (y, x, angle), as in `Terrain`.
-    piers, runways: how many were drawn.
+    piers, runways: number drawn.
   """
 
   def __init__(self, size: int, gsd: float):
@@ -101,12 +101,12 @@ class Canvas:
     )
 
   def noise(self, rng: np.random.Generator, wavelength: float) -> np.ndarray:
-    """Returns float32[h, w], smooth noise of hills that many metres apart."""
+    """Returns float32[h, w], smooth noise of this wavelength in metres."""
     nodes = max(2, round(self.extent / wavelength) + 1)
     return smooth_noise(rng, self.size, nodes)
 
   def paint(self, where: np.ndarray, cover: int, surface: int = GROUND) -> None:
-    """One parcel of one cover, flat.
+    """Paints one flat parcel of one cover.
 
     Args:
       where: bool[h, w].
@@ -120,7 +120,7 @@ class Canvas:
     covers: np.ndarray,
     surface: int = GROUND,
   ) -> None:
-    """Parcels side by side, flat.
+    """Paints several flat parcels.
 
     Args:
       where: bool[h, w].
@@ -135,19 +135,19 @@ class Canvas:
     self._parcels += len(covers)
 
   def pave(self, where: np.ndarray, surface: int) -> None:
-    """Something built and flat to drive or walk on: a road, a pier."""
+    """Paints a flat built surface, such as a road or a pier."""
     self.paint(where, BUILT, surface)
 
   def mark(
     self, spots: list, axes: Axes, u: float, v: float, angle: float
   ) -> None:
-    """Adds a stand or berth, unless it is at the scene's edge or beyond."""
+    """Adds a stand or berth unless it is near or beyond the scene's edge."""
     y, x = axes.pixel(u, v)
     edge = _CLEAR_METRES / self.gsd
     if edge < min(y, x) and max(y, x) < self.size - edge:
       spots.append((y, x, float(angle)))
 
   def numbered_parcels(self) -> np.ndarray:
-    """Returns int32[h, w], the parcels that can be seen, numbered from 0."""
+    """Returns int32[h, w], the visible parcels, renumbered from 0."""
     seen = np.bincount(self.parcel.ravel(), minlength=self._parcels) > 0
     return (np.cumsum(seen) - 1).astype(np.int32)[self.parcel]

@@ -1,9 +1,8 @@
-"""First-order statistics of 8-bit SAR images, real ones beside simulated ones.
+"""Compares first-order statistics of real and simulated 8-bit SAR images.
 
-How close two sets of images are in what an eye meets first: the equivalent
-number of looks (ENL) over water, the length over which speckle hangs together,
-the dynamic range, and the shares of black and of saturated pixels; and how far
-apart their histograms are. All of it is over images alone: no labels are read.
+The statistics are the equivalent number of looks (ENL) over water, the speckle
+correlation length, the dynamic range, the shares of black and of saturated
+pixels, and the distance between histograms. No labels are needed.
 
 Levels are taken as amplitudes, so intensity is their square and the ENL of an
 area of one backscatter is mean(intensity)^2 / variance(intensity). A stretch in
@@ -19,25 +18,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Sides of the windows whose speckle is measured, in pixels.
+# Side of the windows for speckle statistics, pixels.
 WINDOW = 16
 _LAGS = WINDOW // 2
-# Of the darkest half of an image's windows, the more homogeneous half.
+# Share retained: the darker half, then the more homogeneous half of it.
 _SHARE = 0.5
-# Above this share of black or saturated pixels a window's variance is cut off.
+# Windows with a larger share of black or saturated pixels are excluded.
 _CLIPPED = 0.1
 _FEWEST_WINDOWS = 4
-# The levels that one bin of the total variation holds. JPEG and stretches leave
-# gaps between single levels, which mean nothing.
+# Levels per bin of the total variation. JPEG and stretches leave gaps between
+# single levels, which are not significant.
 _BIN = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageStatistics:
-  """What one image is like.
+  """First-order statistics of one image.
 
   Attributes:
-    looks: equivalent number of looks over water; NaN: nothing to measure it on.
+    looks: equivalent number of looks over water; NaN without suitable windows.
     correlation: pixels after which the correlation of water's speckle has
       fallen to 1/e, mean of rows and columns; 0.63 for independent pixels; NaN
       as `looks`.
@@ -54,7 +53,7 @@ class ImageStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class Quartiles:
-  """Of one statistic over the images that have it; NaN if none has."""
+  """Quartiles of one statistic over images; NaN if no image has a value."""
 
   lower: float
   median: float
@@ -63,16 +62,16 @@ class Quartiles:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Two sets of images side by side.
+  """Comparison of two sets of images.
 
   Attributes:
-    real_images, simulated_images: how many.
+    real_images, simulated_images: number of images.
     real, simulated: quartiles by name of `ImageStatistics`' fields.
     total_variation: between the two pooled histograms in bins of 8 levels, 0
       (equal) to 1 (no level in common).
-    kolmogorov_smirnov: largest distance of the two cumulative histograms.
-    between_real: the total variation between every other real image and the
-      rest: how far apart two samples of one source are anyway.
+    kolmogorov_smirnov: largest distance between the cumulative histograms.
+    between_real: total variation between even and odd real images: the
+      sampling variation within one source.
   """
 
   real_images: int
@@ -87,10 +86,10 @@ class Comparison:
 def compare(
   real: Sequence[np.ndarray], simulated: Sequence[np.ndarray]
 ) -> Comparison:
-  """Returns how two sets of images differ.
+  """Compares two sets of images.
 
   Args:
-    real, simulated: uint8[h, w] each; at least two real ones, and one.
+    real, simulated: uint8[h, w] each; at least two real and one simulated.
 
   Raises:
     ValueError: too few images, or one that is not uint8[h, w].
@@ -144,12 +143,11 @@ def statistics(image: np.ndarray) -> ImageStatistics:
 
 
 def homogeneous_windows(image: np.ndarray) -> np.ndarray:
-  """Returns float64[n, 16, 16], the windows that most look like water; n may
-  be 0.
+  """Returns float64[n, 16, 16], the most water-like windows; n may be 0.
 
-  Of the darker half of the windows, those whose four quarters are most alike in
-  mean intensity. The choice never looks at the variance inside of a quarter, so
-  it does not favour windows that happen to have little speckle.
+  Selects, from the darker half of the windows, those whose four quarters have
+  the most similar mean intensity. The variance within a quarter is not used, so
+  the choice is not biased towards windows with little speckle.
 
   Args:
     image: uint8[h, w].
@@ -171,9 +169,9 @@ def homogeneous_windows(image: np.ndarray) -> np.ndarray:
 
 
 def equivalent_looks(windows: np.ndarray) -> float:
-  """Returns the median equivalent number of looks of windows of amplitudes.
+  """Returns the median equivalent number of looks of amplitude windows.
 
-  A window without any variance counts as infinite.
+  A window with zero variance has an infinite ENL.
 
   Args:
     windows: float64[n, h, w], n at least 1.
@@ -185,9 +183,9 @@ def equivalent_looks(windows: np.ndarray) -> float:
 
 
 def correlation_length(windows: np.ndarray) -> float:
-  """Returns the pixels after which speckle's correlation has fallen to 1/e.
+  """Returns the lag, in pixels, at which the speckle correlation is 1/e.
 
-  Linear between whole lags, the mean of both axes, at most 8.
+  Interpolates linearly between lags, averages both axes, and returns at most 8.
 
   Args:
     windows: float64[n, 16, 16] of amplitudes, n at least 1.
@@ -203,7 +201,7 @@ def correlation_length(windows: np.ndarray) -> float:
 
 
 def histogram(images: Sequence[np.ndarray]) -> np.ndarray:
-  """Returns float64[256], the share of each level; each image counts alike."""
+  """Returns float64[256], the share of each level; images weigh equally."""
   shares = [
     np.bincount(_checked(image).ravel(), minlength=256) / image.size
     for image in images
@@ -212,7 +210,7 @@ def histogram(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def total_variation(one: np.ndarray, other: np.ndarray) -> float:
-  """Returns half of the summed differences of two histograms, in bins of 8.
+  """Returns the total variation of two histograms in bins of 8 levels.
 
   Args:
     one, other: float64[256], shares.
@@ -227,7 +225,7 @@ def _first_half(windows, key):
 
 
 def _decay(rest):
-  """Where the correlation along the last axis passes 1/e."""
+  """Returns the lag at which the correlation along the last axis is 1/e."""
   products = [np.mean(np.square(rest))]
   for lag in range(1, _LAGS + 1):
     products.append(np.mean(rest[..., lag:] * rest[..., :-lag]))

@@ -1,8 +1,8 @@
-"""Countryside: parcels of fields, or woods and heaths with soft outlines.
+"""Draws countryside: parcels of fields, or woods and heaths as soft patches.
 
-One geometry serves several covers on purpose: parcels are of crops, of grass or
-flooded; soft patches are of trees or of shrub; a smooth hollow is water or bare
-ground. Radar alone cannot tell them apart, the ground's vectors can.
+Several covers deliberately share one geometry: parcels are crops, grass or
+flooded; soft patches are trees or shrub; a smooth hollow is water or bare
+ground. Radar alone cannot distinguish them; AlphaEarth vectors can.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from fusar_jax.simulation.covers import (
 )
 
 OPEN_LAND = (TREES, GRASS, FLOODED, CROPS, SHRUB, BARE)
-# The share of fields (the rest: soft patches) where a cover is the main one.
+# Probability of fields (otherwise soft patches) by main cover.
 _IN_FIELDS = {CROPS: 1, GRASS: 1, FLOODED: 0.6, BARE: 0.5, TREES: 0, SHRUB: 0}
 _FIELD_METRES = (60, 200)
 
@@ -34,7 +34,7 @@ def draw_countryside(
 
   Args:
     where: bool[h, w].
-    main: the cover of most of it; drawn if not given.
+    main: the main cover; default: drawn at random.
   """
   if main is None:
     main = int(rng.choice(OPEN_LAND))
@@ -55,10 +55,10 @@ def draw_countryside(
 def draw_hollow(
   rng: np.random.Generator, canvas: Canvas, cover: int, radius: float
 ) -> None:
-  """Draws a smooth patch, wholly inside the scene: a lake, or a bare pan.
+  """Draws a smooth patch fully inside the scene: a lake or a bare pan.
 
   Args:
-    radius: metres, its mean.
+    radius: mean radius, metres.
   """
   reach = max(canvas.extent / 2 - 1.5 * radius, 0)
   y, x = rng.uniform(-reach, reach, 2)
@@ -74,7 +74,7 @@ def draw_hollow(
 def draw_road(
   rng: np.random.Generator, canvas: Canvas, where: np.ndarray
 ) -> None:
-  """Draws a country road, straight or gently winding, through all of it."""
+  """Draws a straight or gently winding country road across the area."""
   y, x = rng.uniform(-0.3, 0.3, 2) * canvas.extent
   axes = canvas.axes(rng.uniform(0, np.pi), y, x)
   bend = rng.choice([0.0, 0.02]) * canvas.extent
@@ -84,7 +84,7 @@ def draw_road(
 
 
 def _draw_fields(rng, canvas, where, covers, shares):
-  """A rotated grid of parcels with uneven widths, hedges or tracks between."""
+  """Draws a rotated grid of uneven parcels with hedges or tracks between."""
   axes = canvas.axes(rng.uniform(0, np.pi))
   bend = 5 * canvas.noise(rng, 150)
   column, side = _strips(rng, axes.u + bend)
@@ -114,10 +114,10 @@ def _strips(rng, position):
 
 
 def _share_out(rng, ids, covers, shares):
-  """Returns int[n], covers of parcels so that the main one has its share.
+  """Returns int[n], covers of parcels that match the shares of area.
 
-  Parcels take the first cover in random order until its share of the area is
-  full, then the second, then the third.
+  In random order, parcels get the first cover until its share is reached, then
+  the second, then the third.
   """
   areas = np.bincount(ids)
   order = rng.permutation(len(areas))
@@ -129,7 +129,7 @@ def _share_out(rng, ids, covers, shares):
 
 
 def _draw_patches(rng, canvas, where, covers, shares):
-  """Soft patches; each cover in two parcels, as stands of different age."""
+  """Draws soft patches, with two parcels per cover (stands of two ages)."""
   scale = rng.uniform(90, 200)
   hills = canvas.noise(rng, scale) + 0.35 * canvas.noise(rng, 30)
   which = (hills > np.quantile(hills[where], shares[0])).astype(np.int64)
@@ -143,7 +143,7 @@ def _draw_patches(rng, canvas, where, covers, shares):
 
 
 def _draw_farmstead(rng, canvas, where):
-  """A yard with two to four buildings, where there is room."""
+  """Draws a yard with up to four buildings if there is room."""
   y, x = rng.uniform(-0.4, 0.4, 2) * canvas.extent
   axes = canvas.axes(rng.uniform(0, np.pi), y, x)
   yard = axes.box(-35, 35, -30, 30)

@@ -1,9 +1,9 @@
-"""The eight land covers, and what radar and AlphaEarth see of each.
+"""Land covers and their backscatter and AlphaEarth statistics.
 
-Mean and spread of backscatter, and mean and covariance of AlphaEarth's vectors,
-per region and cover: a small table (`ground_statistics.json`) that `fit` makes
-from real points where Sentinel-1, AlphaEarth and Dynamic World meet. The table
-names its sources and carries the attribution that their licences ask for.
+`ground_statistics.json` contains mean and spread of backscatter, and mean and
+covariance of AlphaEarth vectors, per region and cover. `fit` computes it from
+real points with Sentinel-1, AlphaEarth and Dynamic World data. The table lists
+its sources and the attribution that their licences require.
 
 R regions, 8 covers, E = 64 embedding bands, K factors.
 """
@@ -15,7 +15,7 @@ from importlib import resources
 
 import numpy as np
 
-# Dynamic World's classes in its own order, without snow.
+# Dynamic World classes in their original order, without snow.
 COVERS = (
   "water",
   "trees",
@@ -27,17 +27,17 @@ COVERS = (
   "bare",
 )
 WATER, TREES, GRASS, FLOODED, CROPS, SHRUB, BUILT, BARE = range(len(COVERS))
-# Where the points come from; a scene lies in one of these.
+# Regions of the points; every scene is in one of them.
 REGIONS = ("amazon", "california", "iowa")
 TABLE = "ground_statistics.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroundStatistics:
-  """What was fitted, per region and cover. Arrays are read-only.
+  """Fitted statistics per region and cover. Arrays are read-only.
 
   A vector of a cover is mean + z @ factors + noise * e with z and e standard
-  normal, made unit length; so its covariance, before that, is
+  normal, normalised to unit length. Its covariance before normalisation is
   factors.T @ factors + diag(noise**2).
 
   Attributes:
@@ -61,7 +61,7 @@ class GroundStatistics:
 
 @functools.cache
 def ground_statistics() -> GroundStatistics:
-  """Returns the shipped table, read once.
+  """Returns the statistics of the shipped table (cached).
 
   Example: a lake in the Amazon is darker than its forest by half of the decades
   that VV spans:
@@ -72,16 +72,16 @@ def ground_statistics() -> GroundStatistics:
 
 
 def shipped_table() -> dict:
-  """Returns the table as it is stored."""
+  """Returns the shipped table as parsed JSON."""
   text = resources.files("fusar_jax.simulation").joinpath(TABLE).read_text()
   return json.loads(text)
 
 
 def parse(table: dict) -> GroundStatistics:
-  """Returns the statistics of a table as `fit` writes it.
+  """Returns the statistics of a table written by `fit`.
 
   Raises:
-    ValueError: covers or regions are not those of this module.
+    ValueError: covers or regions differ from this module's.
   """
   for name, own in (("covers", COVERS), ("regions", REGIONS)):
     if tuple(table[name]) != own:

@@ -1,17 +1,17 @@
-"""A folder of simulated scenes, with questions whose answers are known.
+"""Writes a data set of simulated scenes with questions and true answers.
 
-  images/, anchors/     of each scene
+  images/, anchors/     one file per scene
   captions.jsonl        stage 1: one caption per scene
   tasks.jsonl           stage 2: counting, grounding, classification, detection
-  looking.jsonl         if asked for: stage 0, what a backbone learns before
-  manifest.jsonl        all of these rows, scene by scene
-  dataset.json          how it was made, from what, and hashes of it all
-  rasters/              if asked for; through `prepare` with --stretch
-                        dataset.json, --limit as the anchors' and the size as
-                        here they give the same pictures, anchors and boxes
+  looking.jsonl         optional: stage 0, pretraining tasks of the tiny base
+  manifest.jsonl        captions and tasks, scene by scene
+  dataset.json          plan, sources and SHA-256 hashes
+  rasters/              optional: inputs of `prepare`. With --stretch
+                        dataset.json and the same --limit and size, `prepare`
+                        reproduces the same images, anchors and boxes
 
-The same seed gives the same bytes, whatever the number of workers. The folder
-appears whole or not at all.
+The same seed gives the same bytes for any number of workers. The folder is
+renamed into place once it is complete.
 """
 
 import concurrent.futures
@@ -37,10 +37,10 @@ from fusar_jax.simulation.questions import scene_rows
 from fusar_jax.simulation.scene_files import write_pair, write_rasters
 from fusar_jax.tasks.predictions import TASKS
 
-# Raised whenever the same seed no longer gives the same bytes.
+# Incremented whenever the output bytes of a given seed change.
 VERSION = 4
 _QUESTIONS, _LOOKING = 1, 2
-# OpenBLAS and MKL both listen to it.
+# Read by both OpenBLAS and MKL.
 _THREADS = "OMP_NUM_THREADS"
 
 
@@ -49,17 +49,17 @@ class Plan:
   """What to simulate.
 
   Attributes:
-    scenes: how many.
-    seed: scene k depends on (seed, k).
+    scenes: number of scenes.
+    seed: scene k depends on (seed, k) only.
     size: pixels per side.
     gsd: ground sampling distance, metres.
-    anchors: nodes along one side at most.
-    tasks: which questions are asked of each scene, of TASKS.
-    rasters: write the scenes' rasters and labels, too.
-    looking: write stage 0's rows, too.
+    anchors: maximum number of grid points per side.
+    tasks: tasks that get questions, a subset of TASKS.
+    rasters: also write the rasters and labels of each scene.
+    looking: also write the rows of stage 0.
 
   Raises:
-    ValueError: no scenes, an unknown task, a number out of range.
+    ValueError: no scenes, an unknown task, or a number out of range.
   """
 
   scenes: int
@@ -85,7 +85,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class _Written:
-  """What is kept of a scene once its files are written."""
+  """Manifest rows and metadata of a scene whose files are written."""
 
   rows: list[dict]
   looking: list[dict]
@@ -100,17 +100,17 @@ def simulate(
   workers: int = 1,
   on_scene: Callable[[], None] = lambda: None,
 ) -> dict:
-  """Writes a data set and returns what its dataset.json says.
+  """Writes a data set and returns the content of its dataset.json.
 
   Args:
-    out: folder to make; may exist, but empty.
+    out: output folder; must be new or empty.
     plan: what to simulate.
-    workers: processes to share the work.
+    workers: number of processes.
     on_scene: called after each scene.
 
   Raises:
-    FileExistsError: `out` is a file, or a folder with something in it.
-    ValueError: none of the tasks can be asked of any of the scenes.
+    FileExistsError: `out` is a file or a folder that is not empty.
+    ValueError: no scene yields a row for any of the tasks.
   """
   out = pathlib.Path(out)
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -138,7 +138,7 @@ def _scenes(part, plan, workers) -> Iterator[_Written]:
   if workers <= 1:
     yield from map(_write_scene, jobs)
     return
-  # Spawned, not forked: the caller may hold threads (JAX does).
+  # Spawn, not fork: the caller may run threads (JAX does).
   context = multiprocessing.get_context("spawn")
   with (
     _one_thread_each(),
@@ -149,10 +149,10 @@ def _scenes(part, plan, workers) -> Iterator[_Written]:
 
 @contextlib.contextmanager
 def _one_thread_each():
-  """Processes started meanwhile leave BLAS one thread, unless told otherwise.
+  """Limits BLAS to one thread in new processes unless the user set a limit.
 
-  By default each would start as many as there are cores, and those that wait
-  for work spin: half of the time went into that.
+  By default each process starts one thread per core, and idle threads spin.
+  That took half of the run time.
   """
   before = os.environ.get(_THREADS)
   os.environ.setdefault(_THREADS, "1")
@@ -229,5 +229,5 @@ def _write_tables(part, plan, written: list[_Written]) -> dict:
     "scenes": [w.record for w in written],
   }
   write_text(part / "dataset.json", json.dumps(card, indent=1) + "\n")
-  # As a reader of the file will have it: lists, not tuples.
+  # Same types as the parsed file: lists, not tuples.
   return json.loads(json.dumps(card))

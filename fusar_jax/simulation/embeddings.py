@@ -1,19 +1,19 @@
-"""The AlphaEarth field under a simulated scene: real statistics, made-up place.
+"""Draws the AlphaEarth field of a simulated scene from fitted statistics.
 
-A vector is its cover's mean plus a deviation with the fitted covariance
-(`covers.GroundStatistics`), made unit length, mixed by area where a pixel lies
-on a border, and quantised as the product is. A deviation has three parts; what
-their shares and the correlation length were chosen from:
+A vector is the mean of its land cover plus a deviation with the fitted
+covariance (`covers.GroundStatistics`), normalised to unit length, mixed by area
+at borders, and quantised like the product. The deviation has three parts. Their
+variance shares and correlation lengths come from these measurements:
 
-  SCENE   0.20  the same for all ground of one cover in a scene. Points of one
-                label (those of `fit`), 300 to 600 m apart, correlate by 0.70
-                (Amazon, 31 pairs), 0.12 (California, 1472), 0.32 (Iowa, 40).
+  SCENE   0.20  constant per cover and scene. Points of one label (those of
+                `fit`), 300 to 600 m apart, correlate by 0.70 (Amazon, 31
+                pairs), 0.12 (California, 1472), 0.32 (Iowa, 40).
   SMOOTH  0.47  and 0.30 with correlations exp(-(d / 90 m)^2), exp(-(d / 27.5
                 m)^2). A real tile (Wisconsin, 2024, 97 x 97 pixels), less the
                 means of 5 to 8 clusters (k-means), correlates by 0.91, 0.81,
                 0.72, 0.56, 0.34, 0.15 over 1, 2, 3, 5, 10, 20 pixels; this is
-                the best sum of two such terms beside the other shares.
-  PIXEL   0.03  of each pixel alone; the share that the same fit finds.
+                the best fit of two such terms given the other shares.
+  PIXEL   0.03  independent per pixel; the share found by the same fit.
 
 E = 64 bands, K factors, [n, m] pixels of the field, [h, w] of the image.
 """
@@ -26,7 +26,7 @@ from fusar_jax.simulation.covers import (
   ground_statistics,
 )
 
-# Shares of the variance; of the smooth parts also the lengths, metres.
+# Variance shares; for smooth parts (share, correlation length in metres).
 SCENE = 0.2
 SMOOTH = ((0.47, 90.0), (0.3, 27.5))
 PIXEL = 0.03
@@ -40,20 +40,20 @@ def draw_embeddings(
   pixel: float = 10.0,
   statistics: GroundStatistics | None = None,
 ) -> np.ndarray:
-  """Draws the vectors of a scene's ground as the product would store them.
+  """Draws the quantised AlphaEarth vectors of a scene.
 
   Args:
-    rng: whose draws they are; their number depends on the sizes alone.
+    rng: random generator; the number of draws depends on the sizes only.
     cover: uint8[h, w], index into COVERS.
     region: index into REGIONS.
     gsd: ground sampling distance of `cover`, metres.
-    pixel: of the field, metres.
-    statistics: of the ground; default the shipped table.
+    pixel: pixel size of the field, metres.
+    statistics: ground statistics; default: the shipped table.
 
   Returns:
     int8[n, m, 64] with n = ceil(h * gsd / pixel) and likewise m; pixel (0, 0)
-    begins at the image's top left corner, the last may reach beyond the image
-    and is then made of what lies inside.
+    starts at the image's top left corner. A last pixel that extends beyond the
+    image averages the part inside.
 
   Example: a scene of 504 m is covered by 51 pixels of 10 m.
     >>> cover = np.full((168, 168), GRASS, np.uint8)
@@ -82,21 +82,21 @@ def draw_embeddings(
 
 
 def quantise(vectors: np.ndarray) -> np.ndarray:
-  """Returns int8[...] of float[...] in -1..1, as the product stores them.
+  """Returns int8[...] of float[...] in -1..1, in the product's quantisation.
 
-  The inverse of `alphaearth_tiles.dequantise`, to half a step.
+  Inverse of `alphaearth_tiles.dequantise`, within half a step.
 
   Example:
     >>> quantise(np.array([-1.0, 0.0, 0.252]))
     array([-127,    0,   64], dtype=int8)
   """
   steps = np.rint(np.copysign(np.sqrt(np.abs(vectors)) * 127.5, vectors))
-  # -128 is nodata, and a length of 1 in one band alone would round to it.
+  # -128 is nodata; -1.0 would round to it.
   return np.clip(steps, -127, 127).astype(np.int8)
 
 
 def _overlaps(size: int, gsd: float, pixel: float) -> np.ndarray:
-  """float32[n, size], share of each pixel of the field, of those of the image.
+  """Returns float32[n, size], area weights of image pixels per field pixel.
 
   Example: two pixels of 3 m under one of 4 m and the rest of another.
     >>> _overlaps(2, 3.0, 4.0)
@@ -110,7 +110,7 @@ def _overlaps(size: int, gsd: float, pixel: float) -> np.ndarray:
 
 
 def _fields(rng, count, n, m, pixel) -> np.ndarray:
-  """float32[count, n, m], fields of all but the scene's share of variance."""
+  """Returns float32[count, n, m], the smooth and per-pixel deviations."""
   fields = PIXEL**0.5 * _draw(rng, (count, n, m))
   for share, length in SMOOTH:
     down, across = (_spread(size, pixel, length) for size in (n, m))
@@ -120,15 +120,15 @@ def _fields(rng, count, n, m, pixel) -> np.ndarray:
 
 
 def _spread(size: int, pixel: float, length: float) -> np.ndarray:
-  """float32[size, nodes], weights by which nodes on a line make a smooth one.
+  """Returns float32[size, nodes], smoothing weights along one axis.
 
-  White noise under the window exp(-2 (d / length)^2) correlates by
-  exp(-(d / length)^2), and in a plane by rows and columns likewise in every
-  direction. Rows have length 1: variance is kept.
+  White noise filtered with exp(-2 (d / length)^2) has the correlation
+  exp(-(d / length)^2). Filtering rows and columns is isotropic in the plane.
+  Rows have unit length, which preserves the variance.
   """
   place = np.arange(size) * pixel
   nodes = np.arange(-2 * length, place[-1] + 2 * length, 0.75 * length)
-  # Far nodes keep 1e-8: float32 is slow with numbers that it hardly holds.
+  # Clipped at 1.5e-8: float32 arithmetic on subnormal numbers is slow.
   apart = np.minimum(np.abs(place[:, None] - nodes) / length, 3)
   weights = np.exp(-2 * apart**2)
   return _unit(weights).astype(np.float32)

@@ -1,18 +1,18 @@
-"""Fits the table of land covers to real points, and says how good it is.
+"""Fits the land-cover table to real points and evaluates the fit.
 
-COMMAND (checks the shipped table and prints its goodness, seconds):
+COMMAND (checks the shipped table and prints its goodness; takes seconds):
   python -m fusar_jax.simulation.fit --points aef_points_s1_dw
 COMMAND (makes a table):
   python -m fusar_jax.simulation.fit --points FOLDER --out table.json
 
-Backscatter: median, and median absolute deviation x 1.4826, which wrong labels
-move little (water of the Amazon spreads by 4.3 dB, robustly by 1.3 dB).
-Vectors: plain mean, and the covariance as its FACTORS largest principal
-components and what they leave of the diagonal.
+Backscatter: median, and median absolute deviation x 1.4826, which are robust to
+wrong labels (std of Amazon water: 4.3 dB; robust estimate: 1.3 dB). Vectors:
+mean, and the covariance as its FACTORS largest principal components plus the
+residual diagonal.
 
-Goodness: how well a linear classifier taught by simulated vectors labels real
-points that the table has not seen, as a share of how well one taught by real
-vectors does. Neighbours may lie on both sides, for both classifiers alike.
+Goodness: accuracy of a linear classifier trained on simulated vectors, relative
+to one trained on real vectors, on real points held out from the table. Spatial
+neighbours may be on both sides of the split, for both classifiers.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from fusar_jax.simulation.covers import COVERS, REGIONS, GroundStatistics
 from fusar_jax.simulation.embeddings import draw_embeddings
 
 FACTORS = 8
-# Of the table's whole numbers: a seventh of the product's own step at 0.05.
+# Unit of the table's integers: 1/7 of the product's step size at 0.05.
 _UNIT = 0.0005
 FOLDS = 5
 GOOD = 0.9
-# Vectors of each region and cover that a classifier learns from.
+# Training vectors per region and cover.
 _DRAWS = 256
-# Of the classifier's ridge, relative to the mean variance of a band.
+# Ridge penalty relative to the mean variance of a band.
 _RIDGE = 0.01
 _SNOW = len(COVERS)
 
@@ -78,19 +78,19 @@ class Points:
   vectors: np.ndarray
 
   def __getitem__(self, rows) -> "Points":
-    """The points of these rows (indices, or bool[n])."""
+    """Returns the points at these rows (indices or bool[n])."""
     return Points(*(v[rows] for v in vars(self).values()))
 
 
 def read_points(folder: str | Path) -> Points:
-  """Reads the CSV files of a folder, in the order of their names.
+  """Reads the CSV files of a folder in name order.
 
-  Columns: region (begins with one of REGIONS), dw_label 0..8 (points of snow
-  are left out), S1_VV in dB, A00..A63.
+  Columns: region (starts with one of REGIONS), dw_label 0..8 (snow points are
+  skipped), S1_VV in dB, A00..A63.
 
   Raises:
-    ValueError: no file, or a row that lacks a column, has no number there or
-      another region or label; names file and row.
+    ValueError: no file, or a row with a missing column, an invalid number or
+      an unknown region or label; the message names file and row.
   """
   files = sorted(Path(folder).glob("*.csv"))
   if not files:
@@ -121,10 +121,11 @@ def _point(row):
 
 
 def fit(points: Points) -> dict:
-  """Returns the table of the points, ready for JSON (`covers.parse` reads it).
+  """Returns the JSON-ready table of the points (read by `covers.parse`).
 
   Raises:
-    ValueError: fewer than two points of a region and cover; names it.
+    ValueError: fewer than two points of a region and cover; the message names
+      them.
   """
   shape = len(REGIONS), len(COVERS)
   vv_mean, vv_std = np.zeros(shape), np.zeros(shape)
@@ -157,11 +158,11 @@ def fit(points: Points) -> dict:
 
 
 def _factors(covariance):
-  """([..., K, 64], [..., 64]) whose product and square make [..., 64, 64]."""
+  """Returns factors [..., K, 64] and noise [..., 64] of [..., 64, 64]."""
   values, vectors = np.linalg.eigh(covariance)
   values, vectors = values[..., -FACTORS:], vectors[..., -FACTORS:]
   factors = np.swapaxes(vectors * np.sqrt(values)[..., None, :], -1, -2)
-  # An eigenvector's sign is arbitrary: its largest entry is made positive.
+  # Resolve the sign ambiguity: the largest entry is positive.
   at = np.abs(factors).argmax(-1)[..., None]
   factors *= np.sign(np.take_along_axis(factors, at, -1))
   whole = np.diagonal(covariance, axis1=-2, axis2=-1)
@@ -174,16 +175,16 @@ def _whole(values):
 
 
 def goodness(points: Points, seed: int = 0, draws: int = _DRAWS) -> np.ndarray:
-  """Compares classifiers that learnt from simulated and from real vectors.
+  """Compares classifiers trained on simulated and on real vectors.
 
-  The points of a region and cover are dealt at random to FOLDS parts. For each,
-  the table is fitted to the others and vectors are simulated from it, by
-  `draw_embeddings`, one scene of a single pixel each. A classifier of each kind
-  of vector and each region, and one of all regions, labels the part left out.
+  Cross-validation over FOLDS random folds, stratified by region and cover. The
+  table is fitted to the training folds, and `draw_embeddings` simulates vectors
+  from it, one single-pixel scene each. Classifiers per kind of vector, for each
+  region and for all regions, label the held-out fold.
 
   Returns:
-    float64[R + 1, 2], share of right labels (by simulated, by real vectors);
-    rows are the regions, then all regions in one.
+    float64[R + 1, 2], accuracy (simulated, real training vectors); rows are
+    the regions, then all regions together.
   """
   rng = np.random.default_rng(seed)
   fold = np.zeros(len(points.vv), int)
@@ -209,7 +210,7 @@ def goodness(points: Points, seed: int = 0, draws: int = _DRAWS) -> np.ndarray:
 def simulate_points(
   rng: np.random.Generator, statistics: GroundStatistics, draws: int
 ) -> Points:
-  """Returns `draws` points of every region and cover, each of its own scene."""
+  """Returns `draws` points of every region and cover, one per scene."""
   shape = len(REGIONS), len(COVERS), draws
   region, cover, _ = np.indices(shape).reshape(3, -1)
   stored = [
@@ -226,12 +227,12 @@ def simulate_points(
 def classify(
   vectors: np.ndarray, cover: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
-  """Labels vectors by ridge regression onto one-hot covers: linear, one solve.
+  """Labels vectors by ridge regression onto one-hot covers.
 
   Args:
-    vectors: float[n, 64], to learn from.
-    cover: int[n], theirs.
-    asked: float[m, 64].
+    vectors: float[n, 64], training vectors.
+    cover: int[n], their labels.
+    asked: float[m, 64], vectors to label.
 
   Returns:
     int[m], index into COVERS.
@@ -254,7 +255,7 @@ def _same(a, b):
   if not isinstance(a, list) or isinstance(a[0], str):
     return a == b
   a, b = np.array(a), np.array(b)
-  # Another LAPACK may round the last digit the other way.
+  # Other LAPACK builds may round the last digit differently.
   step = 1 if a.dtype.kind == "i" else 0.01
   return a.shape == b.shape and np.abs(a - b).max() <= 1.01 * step
 
@@ -295,7 +296,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _lines(table):
-  """JSON with the innermost lists of numbers on one line each."""
+  """Returns JSON with each innermost list of numbers on one line."""
 
   def lay(value):
     if isinstance(value, list) and isinstance(value[0], list):

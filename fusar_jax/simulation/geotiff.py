@@ -1,9 +1,9 @@
-"""A scene's rasters as GeoTIFFs, and the archive that its anchors come from.
+"""Encodes a scene's rasters as GeoTIFFs and opens them as an archive.
 
-Two rasters, as a user of `prepare` would bring them: backscatter in decibels,
-and AlphaEarth as it is published (int8, 64 bands A00..A63, 10 m, nodata -128).
-`open_in_memory` opens the second as `geo.alphaearth` opens a folder, without a
-disk: a scene's anchors are read from the very bytes that would be written.
+The two rasters are valid inputs of `prepare`: backscatter in decibels, and
+AlphaEarth as published (int8, 64 bands A00..A63, 10 m, nodata -128).
+`open_in_memory` opens the second like `geo.alphaearth` opens a folder, so the
+anchors of a scene are read from the same bytes that would be written to disk.
 
 E = 64 embedding bands.
 """
@@ -22,18 +22,18 @@ from fusar_jax.geo.alphaearth_tiles import BANDS, NODATA
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.georeference import Georeference
 
-# "db" tells the quantity and "VV" the polarisation, as processors name bands.
+# Processor band name: "db" is the quantity and "VV" the polarisation.
 SAR_BAND = "Sigma0_VV_db"
 PIXEL = 10.0
 _NAMES = tuple(f"A{band:02d}" for band in range(BANDS))
 
 
 def sar_geotiff(db: np.ndarray, place: Georeference) -> bytes:
-  """Returns a GeoTIFF of one band of decibels, NaN meaning nodata.
+  """Returns a GeoTIFF with one band of decibels and nodata NaN.
 
   Args:
     db: float32[h, w], backscatter.
-    place: of its pixels.
+    place: georeference of its pixels.
   """
   return _encode(db[None], place, (SAR_BAND,), np.nan)
 
@@ -54,7 +54,7 @@ def alphaearth_geotiff(vectors: np.ndarray, place: Georeference) -> bytes:
 def open_in_memory(
   vectors: np.ndarray, place: Georeference, year: int
 ) -> Iterator[Archive]:
-  """Opens the tile of `alphaearth_geotiff` as an archive of its own.
+  """Opens the tile of `alphaearth_geotiff` as an in-memory archive.
 
   Args:
     vectors, place: as `alphaearth_geotiff`.
@@ -74,7 +74,7 @@ def open_in_memory(
       ),
       degrees=np.array([False]),
     )
-    # Nothing here is remote: the cache stays empty, and makes no folder.
+    # No remote reads: the cache stays empty and creates no folder.
     with Archive(table, BlockCache(os.devnull, 0)) as archive:
       yield archive
 

@@ -1,9 +1,9 @@
-"""Where simulated scenes lie: one square each, near their region's points.
+"""Georeferences of simulated scenes on one lattice per region.
 
-Each region has a lattice of squares in its UTM zone, 128 wide, from a corner
-north-west of the places whose statistics it carries. Scene k takes square k, so
-that rasters of different scenes never overlap, whatever regions they were drawn
-in. Corners are multiples of 10 m, as AlphaEarth's pixels are.
+Each region has a lattice of squares, 128 wide, in its UTM zone. It starts
+north-west of the points whose statistics the region uses. Scene k is in square
+k, so rasters of different scenes never overlap, within or across regions.
+Corners are multiples of 10 m, like AlphaEarth pixels.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from fusar_jax.simulation.covers import REGIONS
 
 _COLUMNS, _ROWS = 128, 1024
 SQUARES = _COLUMNS * _ROWS
-# Between squares, metres: footprints are turned against the parallels a little,
-# and still their bounds do not meet.
+# Gap between squares, metres: the bounds of footprints, which are slightly
+# rotated against the parallels, do not meet.
 _GAP = 100
 _GRID = 10
 
@@ -38,7 +38,7 @@ CORNERS = {
 
 
 def place_of(region: int, k: int, size: int, gsd: float) -> Georeference:
-  """Returns where scene k lies if it is of a region.
+  """Returns the georeference of scene k in a region.
 
   Args:
     region: index into `covers.REGIONS`.

@@ -1,14 +1,13 @@
-"""What a backbone learns before the stages: to look, and the words for it.
+"""Pretraining tasks of the tiny base (stage 0) on simulated scenes.
 
-The stand-in for Qwen2.5-VL cannot come with what Qwen has learned from the
-world's pictures, so stage 0 teaches it on simulated scenes. It lists what
-stands out, counts, points, boxes, names what is pointed at, and tells fields of
-a caption, in few words of its own. As a language model can, it says what a long
-question asks in short: so the words of stage 2 mean something, but to answer
-them is for stage 2. It never sees an anchor.
+The tiny stand-in for Qwen2.5-VL has no pretrained visual knowledge. Stage 0
+trains it on simulated scenes to list and count targets, locate and box them,
+name the target in a box, and write fields of a caption, with few words. It also
+rewrites long stage-2 questions in short form, which gives the words of stage 2
+a meaning; answering them is left to stage 2. Rows have no anchors.
 
-Every row carries all targets of its scene with their classes, so that visual
-tokens can be asked too (`fusar_jax.data.cells`).
+Every row contains all targets of its scene with their classes, which
+`fusar_jax.data.cells` needs for the auxiliary visual-token targets.
 """
 
 from collections.abc import Sequence
@@ -26,33 +25,33 @@ from fusar_jax.tasks import (
   grounding,
 )
 
-# The task that rows of this kind name.
+# Value of "task" in these rows.
 TASK = "looking"
 LIST = "List what stands out."
 _HOW_MANY = "How many {}s are there?"
 _PARTS = "In which parts are {}s?"
 _BOXES = "Box all {}s."
 _WHAT = "What is in {}?"
-_JITTER = 2  # pixels that a box pointed at may be off
+_JITTER = 2  # largest offset of a queried box, pixels
 _MOST_FIELDS = 4
-_SHORT_SHARE = 0.25  # of scenes; to shorten a question takes no picture
+_SHORT_SHARE = 0.25  # of scenes; shortening a question needs no image
 
 
 def rows(
   scene: Scene, name: str, image: str, rng: np.random.Generator
 ) -> list[dict]:
-  """Returns the manifest rows of one scene; four or five.
+  """Returns the four or five manifest rows of one scene.
 
-  A list; one of a number, a name and a place; one of parts and boxes; some
-  fields of the caption; and sometimes a question in short.
+  The list; one of count, name and location; one of parts and boxes; some
+  fields of the caption; and, for a quarter of the scenes, a shortened question.
 
   Args:
-    scene: what was drawn.
-    name: begins their ids.
-    image: its file.
-    rng: which words are asked about.
+    scene: the scene.
+    name: prefix of the row ids.
+    image: image file.
+    rng: selects the questions.
 
-  Example: of a scene with one fishing ship, all there may be:
+  Example: all possible rows of a scene with one fishing ship:
     List what stands out.              1: fishing ship [30, 41, 42, 50].
     How many ships are there?          1
     What is in [31, 40, 43, 51]?       fishing ship
@@ -100,7 +99,7 @@ def _one_of(scene, rng, makers) -> tuple[str, str, str]:
 
 
 def _kind(scene, rng) -> tuple[str, list[list[int]]]:
-  """A kind to ask for, mostly one that is there, and its boxes."""
+  """Returns a kind, usually one that is present, and its boxes."""
   there = [target.kind for target in scene.targets]
   kind = KINDS[rng.integers(len(KINDS))]
   if there and rng.random() < 0.8:
@@ -126,7 +125,7 @@ def _boxes(scene, rng) -> tuple[str, str, str]:
 
 
 def _where(scene, rng) -> tuple[str, str, str]:
-  """Of a target that is alone of its class; else a name."""
+  """Asks where a target is, if its class is unique; otherwise for a name."""
   labels = scene.labels
   alone = [i for i, label in enumerate(labels) if labels.count(label) == 1]
   if not alone:
@@ -145,7 +144,7 @@ def _fields(scene, rng) -> tuple[str, str, str]:
 
 
 def _short(scene, rng) -> tuple[str, str, str]:
-  """What a question of stage 2 asks, as it is asked here."""
+  """Returns a stage-2 question and its short form as the answer."""
   kind = KINDS[rng.integers(len(KINDS))]
   size = scene.image.shape[0]
   box = np.sort(rng.integers(0, size + 1, (2, 2)), axis=0).ravel()
@@ -159,7 +158,7 @@ def _short(scene, rng) -> tuple[str, str, str]:
 
 
 def _name(scene, rng) -> tuple[str, str, str]:
-  """A box that holds a target, or one of its size anywhere."""
+  """Asks for the content of a target's box, or of a random box of its size."""
   size = scene.image.shape[0]
   boxes = np.array(scene.boxes, int).reshape(-1, 4)
   if len(boxes) and rng.random() < 0.7:
@@ -179,7 +178,7 @@ def _name(scene, rng) -> tuple[str, str, str]:
 
 
 def held(box, boxes, labels) -> str:
-  """The target that the box holds most of, "part of" it, or "nothing"."""
+  """Returns the target the box covers most, "part of" it, or "nothing"."""
   low = np.maximum(boxes[:, :2], box[:2])
   high = np.minimum(boxes[:, 2:], box[2:])
   held = np.prod(np.maximum(high - low, 0), axis=1)

@@ -1,12 +1,12 @@
-"""Questions about a scene, and the answers that its truth gives.
+"""Builds questions about a scene with answers from its ground truth.
 
 Counting, grounding and detection ask for a kind of target, "ship" or "plane";
-classification for the name of one; captioning for the eight fields. Rows are as
-importers and `prepare` write them.
+classification asks for the class of one target; captioning for the eight
+fields. Rows have the format of the importers and `prepare`.
 
-Most ask for the kind that the place can hold. Some ask for the other kind, and
-some about a place that can hold neither: there the true answer is 0, or None,
-and no picture betrays what was asked.
+Most questions ask for the kind that the place can contain. Some ask for the
+other kind, and some ask about a place with neither; their true answer is 0 or
+None. The image therefore does not reveal which kind is asked for.
 """
 
 import numpy as np
@@ -21,9 +21,9 @@ from fusar_jax.tasks import captioning
 from fusar_jax.tasks.predictions import TASKS
 
 KINDS = ("ship", "plane")
-# How often the other kind is asked for; how often a place that can hold neither
-# is asked about: often enough to learn that there may be nothing, and seldom
-# enough that "nothing" is no good guess.
+# Probability of asking for the other kind, and of asking about a place with
+# neither: high enough to learn empty answers, and low enough that "nothing" is
+# not a good guess.
 _OTHER, _NEITHER = 0.1, 0.3
 
 
@@ -35,16 +35,16 @@ def scene_rows(
   rng: np.random.Generator,
   tasks: tuple[str, ...] = TASKS,
 ) -> list[dict]:
-  """Returns the manifest rows of a scene, at most one a task.
+  """Returns the manifest rows of a scene, at most one per task.
 
-  Without targets there is nothing to classify.
+  A scene without targets has no classification row.
 
   Args:
     scene: the scene.
-    name: begins the ids.
-    image, anchors: its files, relative to the manifest.
-    rng: decides what is asked for; its draws do not depend on `tasks`.
-    tasks: of `TASKS`, which questions are asked.
+    name: prefix of the row ids.
+    image, anchors: files of the scene, relative to the manifest.
+    rng: selects the questions; its draws do not depend on `tasks`.
+    tasks: tasks to include, a subset of `TASKS`.
   """
   size = scene.image.shape
   found = [Target(n, tuple(b)) for n, b in zip(scene.labels, scene.boxes)]
@@ -80,7 +80,7 @@ def scene_rows(
 
 
 def _asked_for(rng, place: str) -> str | None:
-  """The kind to ask for; None: nothing is asked about this place."""
+  """Returns the kind to ask for, or None for no question."""
   rare, which = rng.random(2)
   ship, plane = KINDS
   if place in SHIP_PLACES:

@@ -1,17 +1,17 @@
-"""Radar: how the sensor turns ground and targets into backscatter in dB.
+"""SAR image formation: ground power and targets to backscatter in dB.
 
-One look of a pixel is the field that arrives, h * (sqrt(power) n + a): n is
-complex normal noise (the many scatterers of a cell, so its power is
-exponential), a the few strong scatterers of targets, h the sensor's impulse
-response. The image is the mean of |.|2 over L independent looks: Gamma speckle
-of shape L whose grain is as wide as h, and side lobes where a scatterer is
-strong, both from one equation.
+One look is the received field h * (sqrt(power) n + a), where * is convolution,
+n is complex normal noise (the many scatterers of a cell, so its power is
+exponential), a are the strong scatterers of targets and h is the impulse
+response. The image is the mean of |.|2 over L independent looks. This gives
+Gamma speckle of shape L, correlated over the width of h, and side lobes of
+strong scatterers.
 
 h is a sinc in azimuth and in range, weighted by a generalised Hamming window;
 unit energy, so that clutter keeps its mean power. Real chips are oversampled:
 over sea, neighbours of SSDD correlate by 0.5 to 0.8 in range, 0.2 to 0.7 in
 azimuth, and the median number of looks is 1.2 (some have been smoothed to 30).
-Widths are drawn to match; looks are rather more, for the small targets' sake.
+Widths are drawn to match; looks are slightly more, because targets are small.
 """
 
 import dataclasses
@@ -24,30 +24,30 @@ from fusar_jax.simulation.targets import SHIPS, Target
 from fusar_jax.simulation.terrain import Terrain
 
 FLOOR_DB = -45.0
-# How far the impulse response is followed, and the ground beyond the border.
+# Half-length of the impulse response and padding of the ground, pixels.
 REACH = 36
 _BORDER = 6
-# Echoes of a rolling ship's scatterers along its smear, and their share.
+# Number and relative level (dB) of a rolling ship's smeared echoes.
 _ECHOES, _ECHO_DB = 3, -10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Sensor:
-  """How one image was taken.
+  """Imaging parameters of one scene.
 
   Attributes:
-    looks: L, independent looks that are averaged.
+    looks: L, number of independent looks averaged.
     look: +1: near range is column 0; -1: near range is the last column.
     incidence: from the vertical, radians.
     widths: of the impulse response in azimuth and range, pixels from its peak
-      to the first zero, before the window widens it.
+      to the first zero, before windowing.
     windows: of azimuth and range, 0.5..1: 1 is a plain sinc (side lobes at
       -13 dB), 0.54 a Hamming window (-43 dB).
-    wind: what the wind adds to the water, dB.
-    noise: floor of the receiver (noise-equivalent sigma zero), dB.
+    wind: increase of water backscatter due to wind, dB.
+    noise: noise-equivalent sigma zero, dB.
     smear: of rolling ships, along azimuth, pixels; 0: none.
     ambiguity: rows between a target and its azimuth ghost; 0: none. A real one
-      lies kilometres off; ours lies within the scene, to be seen.
+      is kilometres away; here it is within the scene.
     ghost: strength of that ghost, dB.
   """
 
@@ -64,9 +64,9 @@ class Sensor:
 
 
 def draw_sensor(rng: np.random.Generator) -> Sensor:
-  """Draws the circumstances of one image."""
+  """Draws the imaging parameters of one scene."""
   width = rng.uniform(1.0, 2.4)
-  # Often one axis is resolved more coarsely, and often lobes are left high.
+  # One axis is often coarser, and side lobes are often high.
   coarser = rng.uniform(1.0, 1.6) if rng.random() < 0.4 else 1.0
   sharp = rng.random(2) < 0.35
   return Sensor(
@@ -99,10 +99,10 @@ def render(
   """Returns float32[h, w], sigma zero in VV, dB, at least FLOOR_DB.
 
   Args:
-    rng: draws ground, speckle and the single targets.
-    sensor: how the image is taken.
-    terrain: the ground.
-    targets: what stands on it.
+    rng: random generator of ground, speckle and target scatterers.
+    sensor: imaging parameters.
+    terrain: maps of the ground.
+    targets: ships and aircraft.
     region: index into `covers.REGIONS`.
   """
   power = backscatter.ground_power(
@@ -115,7 +115,7 @@ def render(
   )
   backscatter.add_wakes(power, terrain, targets)
   power += 10 ** (0.1 * sensor.noise)
-  # Ground goes on beyond the border, so that speckle is even up to it.
+  # Padding keeps the speckle statistics constant up to the border.
   power = np.pad(power, _BORDER, "edge")
   shape = (sensor.looks, *power.shape, 2)
   field = rng.standard_normal(shape, np.float32).view(np.complex64)[..., 0]
@@ -132,13 +132,13 @@ def render(
 def response(width: float, window: float) -> np.ndarray:
   """Returns float64[2 * REACH + 1], the impulse response of one axis.
 
-  Its squares sum to 1; the middle is the scatterer's own place.
+  Its squares sum to 1; the middle entry is the scatterer's position.
 
   Args:
-    width: pixels from the peak to the first zero, before the window widens it.
+    width: pixels from the peak to the first zero, before windowing.
     window: 0.5..1, as in `Sensor`.
 
-  Example: a sinc of the pixel's own width reaches no other pixel:
+  Example: a sinc one pixel wide is zero at all other pixels:
     >>> response(1.0, 1.0)[REACH - 1 : REACH + 2].round(3) + 0.0
     array([0., 1., 0.])
   """
@@ -151,11 +151,11 @@ def response(width: float, window: float) -> np.ndarray:
 def _respond(field, sensor):
   """Convolves complex64[L, h, w] with the impulse response of both axes.
 
-  By Fourier transform: the last bits of matrix products would depend on how
-  many threads share the work.
+  Uses an FFT, because the last bits of matrix products depend on the number
+  of threads.
   """
   h, w = field.shape[1:]
-  # As long again as the response, so that side lobes do not come round.
+  # Zero-padded by the response's reach against circular wrap-around.
   sides = [_fast_length(side + REACH) for side in (h, w)]
   gains = []
   for side, width, window in zip(sides, sensor.widths, sensor.windows):
@@ -168,7 +168,7 @@ def _respond(field, sensor):
 
 
 def _fast_length(least):
-  """The next product of 2, 3 and 5, which Fourier transforms like."""
+  """Returns the next product of 2, 3 and 5, an efficient FFT length."""
   n = least
   while True:
     rest = n
@@ -181,16 +181,15 @@ def _fast_length(least):
 
 
 def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
-  """Draws how a scene becomes 8 bits, as if fitted to its wide surroundings.
+  """Draws an 8-bit stretch, as if fitted to a larger image.
 
-  Most chips in the wild are linear in amplitude, cut off near the brightest
-  land, some are in decibels. What becomes 255 is an absolute level, whatever
-  this piece of the scene shows; yet never so low that its ground saturates, nor
-  so high that it is black. Of SSDD's chips three in four have lost their own
-  darkest 0.3 percent or more to 0, half of them 1 percent.
+  Most published chips are linear in amplitude and clipped near the brightest
+  land; some are in decibels. The level of 255 is absolute, but limited so that
+  the scene's ground is neither saturated nor black. In three of four SSDD chips
+  at least the darkest 0.3 percent are clipped to 0, in half of them 1 percent.
 
   Args:
-    rng: draws curve and levels.
+    rng: random generator of curve and levels.
     db: float32[h, w], dB.
   """
   ground = float(np.median(db))
@@ -209,10 +208,10 @@ def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
 
 
 def _strong(rng, sensor, targets, gsd):
-  """Places float[n, 2] (y, x), pixels, and powers float[n] of scatterers."""
+  """Returns positions float[n, 2] (y, x), pixels, and powers float[n]."""
   places, powers = [np.zeros((0, 2))], [np.zeros(0)]
   for target in targets:
-    # The way to the sensor is -look along x; told in the target's own axes.
+    # The direction to the sensor is -look along x; here in target axes.
     c, s = np.cos(target.angle), np.sin(target.angle)
     towards = (-sensor.look * c, sensor.look * s)
     if target.name in SHIPS:
@@ -238,9 +237,9 @@ def _strong(rng, sensor, targets, gsd):
 
 
 def _deposit(rng, field, points, amplitudes):
-  """Adds scatterers to the four pixels around them, by nearness.
+  """Adds scatterers bilinearly to the four nearest pixels.
 
-  Each look sees them from elsewhere: with other phases.
+  Each look draws independent phases.
   """
   h, w = field.shape[1:]
   low = np.floor(points).astype(int)

@@ -1,8 +1,8 @@
-"""Crops of real SAR images, to be held against simulated ones.
+"""Reads crops of real SAR images for comparison with simulated ones.
 
-Pictures of 8 bits are taken as they are. Rasters of more bits are stretched as
-`prepare` would, in amplitude, as most published chips were: what is compared is
-the image that a model would meet.
+8-bit images are used unchanged. Rasters of more bits are stretched in amplitude
+with the code of `prepare`, like most published chips, so the comparison uses
+the images that a model would see.
 """
 
 import dataclasses
@@ -41,19 +41,18 @@ def read_crops(
 ) -> list[Crop]:
   """Returns at most `count` crops of a folder's images, none overlapping.
 
-  Files come in an order drawn from the seed, and none gives more than its share
-  of `count`. Those smaller than a crop are passed over, and so are crops with
-  pixels that were never measured.
+  The seed determines the order of files; every file gives at most its share of
+  `count`. Files smaller than a crop and crops with nodata pixels are skipped.
 
   Args:
-    folder: read with all folders in it: jpg, png, and tif.
+    folder: searched recursively for jpg, png and tif files.
     size: pixels per side.
     count: at least 1.
-    seed: of the choice.
+    seed: seed of the selection.
 
   Raises:
     FileNotFoundError: no such folder, or no image in it.
-    ValueError: no image that large, or a damaged one, by name.
+    ValueError: no image is large enough, or a file is corrupt (named).
   """
   folder = Path(folder)
   paths = sorted(
@@ -87,7 +86,7 @@ def read_crops(
 
 
 def _crops(path, size, rng) -> Iterator[tuple[int, int, np.ndarray]]:
-  """(row, column, uint8[size, size]) in an order drawn from rng."""
+  """Yields (row, column, uint8[size, size]) in random order."""
   if path.suffix.lower() in PICTURES:
     image = np.asarray(Image.fromarray(load_image(path)).convert("L"))
     for row, col in _corners(*image.shape, size, rng):

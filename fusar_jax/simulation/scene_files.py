@@ -1,4 +1,4 @@
-"""The files of one scene: picture and anchors, and its rasters if asked for.
+"""Writes the files of one scene: image, anchors and optional rasters.
 
   images/NAME.png           8 bits
   anchors/NAME.npz          features [S, 64] and positions [S, 2]
@@ -6,8 +6,8 @@
   rasters/aef/NAME_YEAR.tif AlphaEarth below it
   rasters/labels/NAME.geojson   boxes of its targets, longitude and latitude
 
-Rasters and labels are what `prepare` takes; it gives the same picture, anchors
-and boxes back (see `dataset`).
+Rasters and labels are inputs of `prepare`, which reproduces the same image,
+anchors and boxes (see `dataset`).
 """
 
 import io
@@ -24,7 +24,7 @@ from fusar_jax.simulation.scenes import Scene
 
 
 def write_pair(scene: Scene, name: str, folder: Path) -> tuple[str, str]:
-  """Writes picture and anchors; returns their names below the folder."""
+  """Writes image and anchors; returns their paths relative to the folder."""
   image, anchors = f"images/{name}.png", f"anchors/{name}.npz"
   file = io.BytesIO()
   Image.fromarray(scene.image).save(file, "PNG")
@@ -34,7 +34,7 @@ def write_pair(scene: Scene, name: str, folder: Path) -> tuple[str, str]:
 
 
 def write_rasters(scene: Scene, name: str, folder: Path) -> tuple[str, ...]:
-  """Writes rasters and labels; returns their names below the folder."""
+  """Writes rasters and labels; returns paths relative to the folder."""
   files = {
     f"sar/{name}.tif": sar_geotiff(scene.db, scene.place),
     f"aef/{name}_{scene.year}.tif": alphaearth_geotiff(
@@ -50,13 +50,13 @@ def write_rasters(scene: Scene, name: str, folder: Path) -> tuple[str, ...]:
 def geojson(scene: Scene) -> str:
   """Returns the boxes of a scene as polygons, with "label" and "kind".
 
-  Positions have 10 digits after the point (RFC 7946 has no precision of its
-  own): hundredths of a millimetre, so that whole pixels come back whole.
+  Coordinates have 10 decimals (RFC 7946 prescribes no precision), hundredths of
+  a millimetre, so that integer pixels survive the round trip.
   """
   features = []
   for target, (x0, y0, x1, y1) in zip(scene.targets, scene.boxes):
     lons, lats = scene.place.to_lonlat(
-      # Counter-clockwise on the map, as the format has outer rings.
+      # Counter-clockwise on the map, as RFC 7946 requires of outer rings.
       np.array([y1, y1, y0, y0, y1]),
       np.array([x0, x1, x1, x0, x0]),
     )

@@ -1,10 +1,9 @@
-"""A scene: ground, targets, backscatter, image, anchors and words as one.
+"""Draws a scene: ground, targets, backscatter, image, anchors and caption.
 
-Scene k of a seed depends on (seed, k) alone: it is the same whoever draws it,
-and in whatever order. The image is backscatter through the same stretch to 8
-bits as a real scene's; the anchors are read from the scene's own AlphaEarth
-tile as a real scene's are. Written as rasters, a scene therefore comes back
-from `prepare` as it is.
+Scene k depends on (seed, k) only, independent of process and order. The image
+is backscatter through the same 8-bit stretch as a real scene. The anchors are
+read from the scene's AlphaEarth tile by the same code as for real scenes.
+`prepare` therefore reproduces a scene exactly from its rasters.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ from fusar_jax.simulation.targets import Target, draw_targets
 from fusar_jax.simulation.terrain import Terrain, draw_terrain
 
 SIZE, GSD, ANCHORS = 168, 3.0, 9
-# Of the points that the ground's statistics were fitted to.
+# Year of the points that the ground statistics are fitted to.
 YEAR = 2024
 
 
@@ -40,19 +39,19 @@ class Scene:
   """One simulated scene.
 
   Attributes:
-    image: uint8[h, w], `stretch` of `db`.
-    db: float32[h, w], backscatter in decibels, VV.
-    stretch: to 8 bits.
-    sensor: what took the image.
-    terrain: the ground.
-    targets: in reading order.
+    image: uint8[h, w], `stretch` applied to `db`.
+    db: float32[h, w], VV backscatter, dB.
+    stretch: mapping of dB to 8 bits.
+    sensor: imaging parameters.
+    terrain: maps of the ground.
+    targets: ships and aircraft in reading order.
     region: index into `covers.REGIONS`.
-    embeddings: int8[n, m, 64], AlphaEarth of the ground, pixels of 10 m from
-      the image's top left corner on.
-    anchors: what is known about the ground.
+    embeddings: int8[n, m, 64], AlphaEarth vectors of the ground, 10 m pixels
+      that start at the image's top left corner.
+    anchors: AlphaEarth anchors read from `embeddings`.
     caption: text of each field of `captioning.FIELDS`.
-    place: of the image's pixels.
-    year: of the embeddings.
+    place: georeference of the image.
+    year: year of the embeddings.
   """
 
   image: np.ndarray
@@ -89,7 +88,7 @@ class Scene:
 
 
 def check(seed: int, k: int, size: int, gsd: float, anchors: int) -> None:
-  """Raises ValueError for what `draw_scene` cannot draw."""
+  """Raises ValueError if `draw_scene` does not support the arguments."""
   fits = 0 <= k < SQUARES and size >= 64 and 0 < gsd < math.inf
   if seed < 0 or anchors < 1 or not fits:
     raise ValueError(
@@ -112,13 +111,14 @@ def draw_scene(
     seed, k: at least 0.
     size: at least 64.
     gsd: ground sampling distance, metres.
-    anchors: nodes along one side at most; 10 m apart at least.
+    anchors: maximum number of grid points per side; they are at least 10 m
+      apart.
 
   Raises:
-    ValueError: a number below these, or a k beyond `lattice.SQUARES`.
+    ValueError: a number below its minimum, or k >= `lattice.SQUARES`.
   """
   check(seed, k, size, gsd, anchors)
-  # One stream per part: a change of one part leaves the others as they were.
+  # One random stream per part: changing one part leaves the others unchanged.
   streams = np.random.SeedSequence([seed, k]).spawn(6)
   where, ground, fleet, sensing, knowing, showing = map(
     np.random.default_rng, streams

@@ -1,10 +1,10 @@
-"""Ships: their sizes, and where on a hull the radar's echoes come from.
+"""Ship classes: sizes and radar scatterers.
 
-Lengths of vessels are typical. Slenderness (length / beam) keeps gaps between
-the classes that real fleets do not keep, so that no ship is a matter of taste:
-that is ours. So is the pattern of scatterers, drawn after chips of Gaofen-3 and
-Sentinel-1: a bridge aft, bars of hatches and cranes across a cargo ship, a
-pipe along a tanker, one knot of gear on a fishing ship.
+Lengths are typical of real vessels. The ranges of length / beam have gaps
+between classes that real fleets do not have; we chose them to make classes
+unambiguous. The scatterer patterns are modelled on chips of Gaofen-3 and
+Sentinel-1: a bridge aft, bars of hatches and cranes across a cargo ship, a pipe
+along a tanker, a cluster of gear on a fishing ship.
 
 Coordinates of a hull: along, -0.5 (stern) .. 0.5 (bow), times its length;
 across, -0.5 .. 0.5, times its beam.
@@ -24,7 +24,7 @@ SHIP_SIZES = {
 HULL = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.3, 0.5], [0.5, 0], [0.3, -0.5]])
 # Mean echo of a deck, m2 per m2: ships show 0..15 dB in chips of C band.
 _DECK_DB, _DECK_SPREAD_DB = 6.0, 2.0
-# Share of the echo of a part that stays when it is turned away.
+# Relative echo of a side that faces away from the sensor.
 _TURNED_AWAY = 0.06
 
 
@@ -38,12 +38,12 @@ def ship_scatterers(
   """Returns float64[n, 3]: along, across, radar cross section in m2.
 
   Args:
-    rng: draws the single ship of its class.
+    rng: random generator of the individual ship.
     name: one of SHIPS.
     length: metres.
     width: metres.
     towards: unit vector to the sensor, (along, across) the hull. The side that
-      faces the sensor answers with the double bounce of hull and sea.
+      faces the sensor returns the double bounce of hull and sea.
   """
   parts = [_deck(rng, length, width), _bridge(rng, name), _pattern(rng, name)]
   parts += [_side(rng, side, length, towards) for side in (-0.5, 0.5)]
@@ -54,7 +54,7 @@ def ship_scatterers(
 
 
 def _deck(rng, length, width):
-  """Weak scatterers all over the hull, one in about 25 m2."""
+  """Returns weak scatterers across the hull, one per 25 m2 or so."""
   n = int(np.clip(length * width / 25, 8, 120))
   along = rng.uniform(-0.48, 0.48, n)
   across = rng.uniform(-0.45, 0.45, n) * _taper(along)
@@ -62,7 +62,7 @@ def _deck(rng, length, width):
 
 
 def _side(rng, side, length, towards):
-  """One long edge: bright where it faces the sensor."""
+  """Returns one long side, bright if it faces the sensor."""
   n = max(4, round(length / 4))
   facing = max(0.0, np.sign(side) * towards[1])
   along = rng.uniform(-0.49, 0.49, n)
@@ -71,16 +71,16 @@ def _side(rng, side, length, towards):
 
 
 def _bridge(rng, name):
-  """The deckhouse near the stern, a cluster of corner reflectors."""
+  """Returns the deckhouse, a cluster of corner reflectors near the stern."""
   middle = 0.05 if name == "fishing ship" else -0.36
   along = middle + rng.uniform(-0.05, 0.05, 8)
   return _points(along, rng.uniform(-0.4, 0.4, 8), rng.lognormal(2.0, 0.6, 8))
 
 
 def _corners(rng, total):
-  """One to three corner reflectors, nearly as strong as all the rest.
+  """Returns one to three corner reflectors, nearly as strong as the rest.
 
-  They make a ship throw its cross of side lobes.
+  They cause the cross of side lobes around a ship.
   """
   n = int(rng.integers(1, 4))
   along, across = rng.uniform(-0.42, 0.25, n), rng.uniform(-0.28, 0.28, n)
@@ -88,7 +88,7 @@ def _corners(rng, total):
 
 
 def _pattern(rng, name):
-  """What tells the classes apart beside their size."""
+  """Returns the scatterer pattern that is specific to the class."""
   if name == "cargo ship":
     bars = np.linspace(-0.2, 0.36, int(rng.integers(4, 7)))
     along = np.repeat(bars, 5)
@@ -102,7 +102,7 @@ def _pattern(rng, name):
 
 
 def _taper(along):
-  """Half the beam left, of 1, towards the bow."""
+  """Returns the relative beam, 1 to 0 towards the bow."""
   return np.clip((0.5 - along) / 0.2, 0, 1)
 
 

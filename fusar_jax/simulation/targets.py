@@ -1,8 +1,8 @@
-"""Targets: which ships and aircraft a scene holds, and where.
+"""Draws the ships and aircraft of a scene.
 
-Ships lie on the water, at anchor, under way or at a berth; aircraft stand on
-an apron, a taxiway or a runway. No two boxes touch, so targets can be counted.
-How many a scene asks for is drawn first; a narrow place may hold fewer.
+Ships are on water: at anchor, under way or at a berth. Aircraft are on an
+apron, a taxiway or a runway. Boxes do not touch, so targets can be counted. The
+number of targets is drawn first; a place with little room may get fewer.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from fusar_jax.tasks import classification
 CLASSES = SHIPS + PLANES
 SHIP_PLACES = ("open sea", "coast", "harbour", "river", "lake")
 COUNT_SHARES = (0.14, 0.2, 0.18, 0.16, 0.13, 0.1, 0.09)
-# Pixels by which the sensor blurs an outline, and that boxes stay apart.
+# Blur of an outline by the sensor, and least gap between boxes, pixels.
 _BLUR, _GAP = 1.0, 2.0
 _TRIES = 40
 _LINE = 28  # pixels, the side of a visual token
@@ -30,10 +30,10 @@ class Target:
   """One ship or aircraft, seen from above.
 
   Attributes:
-    y: of the centre, pixels.
-    x: of the centre, pixels.
+    y: row of the centre, pixels.
+    x: column of the centre, pixels.
     length: pixels.
-    width: pixels; of a ship its beam, of an aircraft its span.
+    width: beam of a ship or span of an aircraft, pixels.
     angle: of the bow or nose, radians from the x axis towards the y axis.
     name: one of CLASSES.
     wake: length of the wake, pixels; 0: none.
@@ -71,7 +71,7 @@ class Target:
 
   @property
   def outline(self) -> np.ndarray:
-    """float64[n, 2], (y, x) of the corners in turn, pixels."""
+    """float64[n, 2], (y, x) of consecutive corners, pixels."""
     ship = self.name in SHIPS
     return self.to_scene(
       ships.HULL if ship else aircraft.plane_outline(self.name)
@@ -79,7 +79,7 @@ class Target:
 
   @property
   def box(self) -> tuple[float, float, float, float]:
-    """xyxy, pixels: the outline, and the pixel that the sensor blurs it by."""
+    """xyxy, pixels: bounds of the outline plus one pixel of sensor blur."""
     outline = self.outline
     (y0, x0), (y1, x1) = outline.min(0) - _BLUR, outline.max(0) + _BLUR
     return float(x0), float(y0), float(x1), float(y1)
@@ -90,8 +90,8 @@ def draw_targets(
 ) -> tuple[Target, ...]:
   """Draws the targets of a scene, in reading order of their boxes' centres.
 
-  That is by lines of 28 pixels, and in a line from left to right: the order in
-  which a causal decoder meets their visual tokens.
+  Rows of 28 pixels, left to right within a row: the order of their visual
+  tokens in a causal decoder.
 
   Returns 0..6 aircraft where there are stands, 0..6 ships on the water of
   SHIP_PLACES, and none elsewhere.
@@ -106,7 +106,7 @@ def draw_targets(
   for _ in range(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES)):
     name = ground.draw_name()
     for attempt in range(_TRIES):
-      # What has found no room by then gives way to a class that may.
+      # After half of the attempts without room, try another class.
       if attempt >= _TRIES // 2:
         name = ground.draw_name()
       target = ground.draw(name)
@@ -117,12 +117,12 @@ def draw_targets(
 
 
 class _Waters:
-  """Draws ships that may lie on a scene's water."""
+  """Draws candidate ships on a scene's water."""
 
   def __init__(self, rng, terrain):
     self.rng, self.terrain = rng, terrain
     self.water = np.argwhere(~terrain.land)
-    # Ships of one water often share a course, and often keep together.
+    # Ships often share a course, and often form a group.
     self.course = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else None
     self.middle = (
       self.water[rng.integers(len(self.water))] if rng.random() < 0.3 else None
@@ -152,7 +152,10 @@ class _Waters:
     return Target(y, x, length, width, angle, name, wake)
 
   def holds(self, ship: Target) -> bool:
-    """Wholly inside the image and, a pixel around it too, on water."""
+    """Returns whether a ship is inside the image and on water.
+
+    Includes a margin of one pixel.
+    """
     if not _inside(ship, self.terrain.cover.shape):
       return False
     wider = dataclasses.replace(
@@ -167,7 +170,7 @@ class _Waters:
 
 
 class _Stands:
-  """Draws aircraft on the stands of an airport."""
+  """Draws candidate aircraft on the stands of an airport."""
 
   def __init__(self, rng, terrain):
     self.rng, self.terrain = rng, terrain
@@ -183,12 +186,12 @@ class _Stands:
     return Target(y, x, length, width, angle, name)
 
   def holds(self, plane: Target) -> bool:
-    """Inside the image; the stand itself is on the ground."""
+    """Returns whether the plane is inside the image; stands are on land."""
     return _inside(plane, self.terrain.cover.shape)
 
 
 def _size(rng, ranges, gsd):
-  """Length and width in pixels, of ranges of length and length / width."""
+  """Returns length and width in pixels from ranges of length and ratio."""
   lengths, ratios = ranges
   length = rng.uniform(*lengths) / gsd
   return length, length / rng.uniform(*ratios)

@@ -1,9 +1,9 @@
-"""Terrain: the ground of a scene, as maps of cover, surface, parcel and height.
+"""Draws the ground of a scene as maps of cover, surface, parcel and height.
 
-Twelve kinds of place. Some are pairs of one geometry that only the land cover
-tells apart, so that radar alone is ambiguous: fields of crops or of grass or
-flooded, patches of trees or of shrub, a hollow with water or bare ground, a
-canal or a runway. Coasts, rivers and lakes lie in any kind of land.
+There are twelve kinds of place. Some share one geometry and differ only in land
+cover, so that radar alone is ambiguous: fields of crops, grass or flooded
+vegetation; patches of trees or shrub; a hollow of water or bare ground; a canal
+or a runway. Coasts, rivers and lakes occur in any kind of land.
 """
 
 import dataclasses
@@ -87,13 +87,13 @@ class Terrain:
     cover: uint8[h, w], index into `covers.COVERS`.
     surface: uint8[h, w], index into SURFACES; all but ground are built.
     parcel: int32[h, w], 0 <= parcel < n, the field, patch or water body; each
-      has one cover and one surface, and need not hang together.
+      has one cover and one surface, and may be disconnected.
     height: float32[h, w], metres of buildings, 0 elsewhere.
-    stands: (y, x, angle) where aircraft may stand: on the apron, the taxiway,
-      the runway; pixels, the nose in radians from x towards y.
+    stands: (y, x, angle) of aircraft positions on apron, taxiway and runway;
+      pixels, and the heading in radians from x towards y.
     berths: the same for ships along piers: the middle of the hull, 21 m from
       the pier's edge.
-    piers, runways: how many there are.
+    piers, runways: number of each.
   """
 
   place: str
@@ -113,7 +113,7 @@ class Terrain:
 
   @property
   def land(self) -> np.ndarray:
-    """bool[h, w]: all that is not water, piers included."""
+    """bool[h, w]: everything but water; piers are land."""
     return self.cover != WATER
 
   def share(self, cover: int) -> float:
@@ -131,7 +131,7 @@ def draw_terrain(
 
   Args:
     gsd: metres of a pixel.
-    place: one of PLACES; drawn by its share if not given.
+    place: one of PLACES; default: drawn by its share.
 
   Raises:
     ValueError: an unknown place.
@@ -160,7 +160,7 @@ def draw_terrain(
 
 
 def _draw_land(rng, canvas, place):
-  """Countryside or a town in it, with a pond or a bare pan of one shape."""
+  """Draws countryside, with a town, a pond or a bare pan."""
   everywhere = np.ones_like(canvas.land)
   countryside.draw_countryside(rng, canvas, everywhere, _MAIN_COVER.get(place))
   if place == "town":

@@ -1,4 +1,4 @@
-"""A town: a grid of streets, blocks of buildings between them, parks.
+"""Draws towns: a grid of streets, blocks of buildings, and parks.
 
 Streets are 8 to 12 m wide and 60 to 130 m apart. A block is divided into lots
 of one building each; houses are 10 to 20 m, halls and warehouses 30 to 80 m.
@@ -16,13 +16,13 @@ _TABLE = 1021  # of random numbers for lots; a prime, so that no row repeats
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """What stands on the lots of a block.
+  """Building style of a block.
 
   Attributes:
-    lot: metres, the least and the largest side.
-    height: metres, the least and the largest.
-    gap: metres, from a building to the edge of its lot.
-    share: of the lots that are built on.
+    lot: least and largest side of a lot, metres.
+    height: least and largest height, metres.
+    gap: distance from a building to the edge of its lot, metres.
+    share: share of lots with a building.
   """
 
   lot: tuple[float, float]
@@ -48,7 +48,7 @@ def draw_town(
   axes = canvas.axes(rng.uniform(0, np.pi))
   street = rng.uniform(8, 12)
   step_u, step_v = rng.uniform(60, 130), rng.uniform(60, 100)
-  # From outside the scene, so that all blocks have positive numbers.
+  # Offset from outside the scene: block indices are not negative.
   u = axes.u + canvas.extent + rng.uniform(0, step_u)
   v = axes.v + canvas.extent + rng.uniform(0, step_v)
   column, u = np.divmod(u, np.float32(step_u))

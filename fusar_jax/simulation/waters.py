@@ -1,4 +1,4 @@
-"""Waters: open sea, coasts, harbours, rivers and lakes, in any kind of land.
+"""Draws waters: open sea, coasts, harbours, rivers and lakes in any land.
 
 A coast is irregular at all scales, a harbour has a straight quay with piers, a
 river meanders and a canal does not. Land is drawn by the countryside; a strip
@@ -32,7 +32,7 @@ def draw_open_sea(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def draw_coast(rng: np.random.Generator, canvas: Canvas) -> None:
-  """Land on one side of an irregular shore, sometimes with a village."""
+  """Draws land on one side of an irregular shore, sometimes with a village."""
   axes = canvas.axes(rng.uniform(0, 2 * np.pi))
   rough = rng.uniform(10, 40)
   inland = axes.u - rng.uniform(-0.15, 0.2) * canvas.extent
@@ -47,7 +47,7 @@ def draw_coast(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def draw_harbour(rng: np.random.Generator, canvas: Canvas) -> None:
-  """A straight quay with one to four piers, warehouses behind."""
+  """Draws a straight quay with one to four piers and warehouses behind."""
   axes = canvas.axes(rng.uniform(0, 2 * np.pi))
   quay = rng.uniform(0.05, 0.25) * canvas.extent
   port = quay + rng.uniform(90, 160)
@@ -72,7 +72,7 @@ def draw_harbour(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def draw_river(rng: np.random.Generator, canvas: Canvas) -> None:
-  """A meandering river or a straight canal, from side to side."""
+  """Draws a meandering river or a straight canal across the scene."""
   draw_countryside(rng, canvas, np.ones_like(canvas.land))
   y, x = rng.uniform(-0.12, 0.12, 2) * canvas.extent
   axes = canvas.axes(rng.uniform(0, np.pi), y, x)
@@ -94,13 +94,13 @@ def draw_river(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def draw_lake(rng: np.random.Generator, canvas: Canvas) -> None:
-  """A lake, all of it within the scene."""
+  """Draws a lake fully inside the scene."""
   draw_countryside(rng, canvas, np.ones_like(canvas.land))
   draw_hollow(rng, canvas, WATER, rng.uniform(0.22, 0.33) * canvas.extent)
 
 
 def _draw_shore(rng, canvas, inland):
-  """A strip along the water; `inland`: metres from it, about."""
+  """Draws a strip along the water; `inland`: approximate metres from it."""
   if rng.random() < 0.5:
     strip = (inland > 0) & (inland < rng.uniform(9, 24))
     cover = rng.choice([BARE, GRASS, SHRUB, FLOODED, TREES])
@@ -108,7 +108,7 @@ def _draw_shore(rng, canvas, inland):
 
 
 def _draw_piers(rng, canvas: Canvas, axes: Axes, quay: float):
-  """Piers at right angles to the quay, as many as have room, and berths."""
+  """Draws piers perpendicular to the quay, and their berths."""
   step = rng.uniform(105, 150)
   room = max(int((canvas.extent - 50) // step), 1)
   canvas.piers = int(rng.integers(1, min(room, 4) + 1))

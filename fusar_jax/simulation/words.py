@@ -1,13 +1,13 @@
-"""Words: what is true of a scene, in the eight fields of FUSAR-GEOVL.
+"""Describes a scene in the eight caption fields of FUSAR-GEOVL.
 
-Every text is decided by the maps and the targets that were drawn; the place
-only names the form of the land (coast, lake shore, river banks, plain). There
-are few words on purpose: a small model shall learn what they mean.
+Every text is derived from the drawn maps and targets; the place only names the
+landform (coast, lake shore, river banks, plain). The vocabulary is small so
+that a small model can learn it.
 
-LAND_COVER_FIELDS tell the ground's cover, which radar alone leaves open (crops
-or grass, water or a bare pan) and the anchors know. TARGET_FIELDS tell the
-ships and aircraft, which the anchors cannot know and radar shows. The other
-two, Buildings and Roads, are seen by both.
+LAND_COVER_FIELDS describe the land cover, which is ambiguous in radar alone
+(crops or grass, water or a bare pan) and known from the anchors. TARGET_FIELDS
+describe ships and aircraft, which are visible in radar and unknown to the
+anchors. Buildings and Roads are visible in both.
 """
 
 import itertools
@@ -64,10 +64,10 @@ _FORM = {
 _SPOTS = ("on water", "at piers", "on apron", "on runway")
 _SPACING = ("a single", "close together", "spread out")
 _AMOUNTS = ("little", "some", "much", "mostly")
-# The share from which a second cover is named, of the land and of a shore.
+# Least share at which a second cover is named, of the land and of a shore.
 _SECOND_LAND, _SECOND_SHORE = 0.1, 0.25
 _TALL_METRES = 15
-_PIER_METRES = 30  # a ship within this of a pier is at it
+_PIER_METRES = 30  # a ship within this distance of a pier is at it
 _CLOSE = 0.2  # mean distance from the targets' middle, of the scene's side
 
 
@@ -99,7 +99,7 @@ def describe(terrain: Terrain, targets: Sequence[Target]) -> dict[str, str]:
 
 
 def vocabulary() -> list[str]:
-  """Returns sentences that hold every word of every text, for a tokenizer."""
+  """Returns sentences that cover every word of the texts, for a tokenizer."""
   texts = {name: set() for name in captioning.FIELDS}
   for form in (*_FORM.values(), "plain"):
     texts["Terrain"] |= {f"{form} with {cover}" for cover in _COVER.values()}
@@ -156,7 +156,7 @@ def _land_shares(terrain: Terrain) -> np.ndarray:
 
 
 def _ranked(shares: np.ndarray, second: float) -> list[int]:
-  """Returns the first of the covers, and the next if it has that share."""
+  """Returns the largest cover, and the second if its share is >= `second`."""
   order = np.argsort(-shares, kind="stable")[:2]
   least = (np.finfo(float).tiny, second)
   return [int(c) for c, share in zip(order, least) if shares[c] >= share]
@@ -231,7 +231,7 @@ def _spot(terrain, target):
 
 
 def _boundary(terrain):
-  """What borders the water, and the two open covers that border most."""
+  """Returns the covers along the shore and the pair with the longest border."""
   cover, n = terrain.cover.astype(np.int64), len(COVERS)
   borders = np.zeros((n, n), np.int64)
   for a, b in ((cover[1:], cover[:-1]), (cover[:, 1:], cover[:, :-1])):
@@ -239,7 +239,7 @@ def _boundary(terrain):
     borders += pairs.reshape(n, n)
   borders += borders.T
   np.fill_diagonal(borders, 0)
-  least = cover.shape[0] / 8  # pixels; a shorter border is not told
+  least = cover.shape[0] / 8  # pixels; shorter borders are omitted
   parts = []
   shore = borders[WATER]
   if shore.sum() >= least:

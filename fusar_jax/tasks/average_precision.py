@@ -1,12 +1,12 @@
-"""COCO's average precision, for detections that say how sure they are.
+"""COCO average precision for detections with confidence scores.
 
 T. Lin et al., Microsoft COCO (arXiv 1405.0312), as pycocotools computes it for
-boxes without crowds: per image and class, detections in falling order of score
-take the true box of highest IoU that is left; precision, made monotone, is read
-at 101 recalls, and averaged over these, over ten thresholds of IoU, .5 to .95,
-and over the classes that have true boxes. By area, in square pixels of the
-boxes' coordinates: small < 32^2, medium < 96^2, large. True boxes of other
-areas, what they take, and unmatched detections of other areas do not count.
+boxes without crowds. Per image and class, detections in descending order of
+score match the unmatched true box of highest IoU. Precision, made monotone, is
+sampled at 101 recalls and averaged over them, over ten IoU thresholds from .5
+to .95, and over the classes that have true boxes. Areas, in square pixels of
+the boxes' coordinates: small < 32^2, medium < 96^2, large. True boxes of other
+areas, their matches, and unmatched detections of other areas do not count.
 
 Letters of this file: T thresholds, n detections, m true boxes.
 """
@@ -24,31 +24,31 @@ from fusar_jax.tasks.boxes import Parsed
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-# Both ends count, as in pycocotools.
+# Both ends are inclusive, as in pycocotools.
 AREAS = {
   "all": (0, np.inf),
   "small": (0, 32**2),
   "medium": (32**2, 96**2),
   "large": (96**2, np.inf),
 }
-# Of one class in one image, by falling score.
+# Per class and image, by descending score.
 MAX_DETECTIONS = 100
-# A resample costs T times all detections; the interval of very many is drawn
-# from fewer resamples, but never from fewer than this.
+# A resample costs T times the number of detections. Very many detections use
+# fewer resamples, at least _MIN_RESAMPLES.
 _CELLS = 300_000_000
 _MIN_RESAMPLES = 100
-# Pairs of boxes that are compared at once: 300 MB.
+# Pairs of boxes compared at once: 300 MB.
 _PAIRS_AT_ONCE = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Found:
-  """Detections of one class and area in falling order of score.
+  """Detections of one class and area in descending order of score.
 
   Attributes:
-    right, wrong: bool[T, n]; neither where a detection does not count.
+    right, wrong: bool[T, n]; both false if a detection does not count.
     image: int[n].
-    true: int[images], the true boxes that count.
+    true: int[images], number of true boxes that count.
   """
 
   right: np.ndarray
@@ -58,7 +58,7 @@ class _Found:
 
   @functools.cached_property
   def _steps(self) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per threshold: images of detections that count, and which are right."""
+    """Per threshold: images of counted detections, indices of right ones."""
     steps = []
     for right, wrong in zip(self.right, self.wrong):
       counted = right | wrong
@@ -66,7 +66,7 @@ class _Found:
     return steps
 
   def curve(self, weights) -> np.ndarray:
-    """Returns float64[T, R], the precision at each recall; images weighted."""
+    """Returns float64[T, R], precision at each recall with weighted images."""
     curves, true = (
       np.zeros((len(THRESHOLDS), len(RECALLS))),
       self.true @ weights,
@@ -78,7 +78,7 @@ class _Found:
       precision = hits / (np.cumsum(weight)[right] + np.spacing(1))
       precision = np.maximum.accumulate(precision[::-1])[::-1]
       places = np.searchsorted(hits / true, RECALLS, side="left")
-      # Recalls that are never reached have a precision of 0.
+      # Unreached recalls have a precision of 0.
       reached = places < len(right)
       curve[reached] = precision[places[reached]]
     return curves
@@ -91,20 +91,21 @@ def average_precision(
 ) -> dict:
   """Returns {"ap", "ap50", "ap75", "ap_small", ..., "per_class", "ci95"}.
 
-  An entry is None where no true box counts for it. Intervals are bootstraps
-  over images.
+  An entry is None if no true box counts for it. Intervals are bootstraps over
+  images.
 
   Args:
-    answers: one per question, with `scores`; labels are compared as they are,
-      and those that no true box has are left out, as in COCO.
+    answers: one per question, with `scores`; labels are compared verbatim,
+      and those that no true box has are ignored, as in COCO.
     truths: one per question.
     images: the image of each question, from 0; default: one each. Matching is
-      by question: a class that was not asked for is a false alarm.
+      per question: a class that the question does not ask for is a false
+      positive.
 
   Raises:
     ValueError: an answer without scores.
 
-  Example: of two boxes the surer one is found: recall 1/2, at precision 1, so
+  Example: the more confident of two boxes is right: recall 1/2, precision 1, so
   51 of 101 recalls have precision 1.
     >>> truth = Parsed(boxes_lib.as_boxes([[0, 0, 9, 9], [20, 0, 29, 9]]),
     ...                ("ship", "ship"))
@@ -154,7 +155,7 @@ def _summary(curves) -> dict:
 
 
 def _intervals(found: list[_Found], images: int) -> dict:
-  """The 95 % percentile bootstrap over images of ap, ap50 and ap75."""
+  """Returns 95 % percentile bootstraps over images of ap, ap50 and ap75."""
   if not found:
     return {}
   cells = sum(one.right.size for one in found)
@@ -166,7 +167,7 @@ def _intervals(found: list[_Found], images: int) -> dict:
   for _ in range(times):
     drawn = rng.integers(0, images, images)
     weights = np.bincount(drawn, minlength=images).astype(float)
-    # A class that was not drawn has no precision in this resample.
+    # A class absent from this resample has no precision in it.
     curves = [one.curve(weights) for one in found if one.true @ weights]
     for name, value in _summary(curves).items():
       if value is not None:
@@ -178,7 +179,7 @@ def _intervals(found: list[_Found], images: int) -> dict:
 
 
 def _found(answers, truths, images) -> dict[tuple[str, str], _Found]:
-  """Matches every question; keys are (class, area) with true boxes."""
+  """Matches all questions; keys are (class, area) pairs with true boxes."""
   names = {name for truth in truths for name in truth.labels}
   codes = {name: k for k, name in enumerate(sorted(names))}
   given, there = _Boxes.of(answers, codes), _Boxes.of(truths, codes)
@@ -190,7 +191,7 @@ def _found(answers, truths, images) -> dict[tuple[str, str], _Found]:
     question = given.question[mine]
     rank = np.arange(len(mine)) - np.searchsorted(question, question)
     mine = mine[rank < MAX_DETECTIONS]
-    # Stable: of equal scores, those of earlier questions come first.
+    # Stable: equal scores are ordered by question.
     order = np.argsort(-score[mine], kind="stable")
     detections, true = given.at(mine), there.at(there.code == code)
     near = _near(detections, true)
@@ -220,7 +221,7 @@ class _Boxes:
   Attributes:
     boxes: float32[n, 4].
     question: int[n].
-    code: int[n], the class; -1 for one that no true box has.
+    code: int[n], the class; -1 if no true box has it.
   """
 
   boxes: np.ndarray
@@ -244,17 +245,17 @@ class _Boxes:
 
 
 def _near(given: _Boxes, true: _Boxes) -> tuple[np.ndarray, ...]:
-  """Returns (detection, true box, IoU) of pairs that a threshold may match.
+  """Returns (detection, true box, IoU) of pairs above the lowest threshold.
 
   Args:
-    given, true: of one class, by rising question.
+    given, true: boxes of one class, in ascending order of question.
   """
   first, last = (
     np.searchsorted(true.question, given.question, side=side)
     for side in ("left", "right")
   )
   options = last - first
-  # In pieces: crowded images have very many pairs.
+  # In chunks: crowded images have very many pairs.
   cuts = np.flatnonzero(np.diff(np.cumsum(options) // _PAIRS_AT_ONCE)) + 1
   pieces = []
   for some in np.split(np.arange(len(options)), cuts):
@@ -268,20 +269,20 @@ def _near(given: _Boxes, true: _Boxes) -> tuple[np.ndarray, ...]:
 
 
 def _take(given, true, overlap, n: int, ignored) -> np.ndarray:
-  """Returns int[T, n], the true box that each detection takes, or -1.
+  """Returns int[T, n], the true box matched to each detection, or -1.
 
   Args:
-    given, true, overlap: pairs, see `_near`; detections in the order in which
-      they choose.
-    n: how many detections there are.
-    ignored: bool[m], true boxes that are taken only if no other one is left.
+    given, true, overlap: pairs, see `_near`; detections in matching
+      order.
+    n: number of detections.
+    ignored: bool[m], true boxes that match only if no other one is available.
   """
   taken = np.full((len(THRESHOLDS), n), -1)
-  # Where nobody competes, the order does not matter.
+  # Pairs without competitors match independently of the order.
   alone = (np.bincount(given)[given] == 1) & (np.bincount(true)[true] == 1)
   reached = overlap[alone] >= THRESHOLDS[:, None]
   taken[:, given[alone]] = np.where(reached, true[alone], -1)
-  # Of equals the last, as pycocotools does.
+  # Ties go to the last, as in pycocotools.
   order = np.lexsort((-true, -overlap, ignored[true], given))
   order = order[~alone[order]]
   pairs = [of[order].tolist() for of in (given, true, overlap)]

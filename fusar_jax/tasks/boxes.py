@@ -1,9 +1,9 @@
-"""Boxes as text and as arrays: the one place that turns one into the other.
+"""Conversion of boxes between text and arrays.
 
-The text that is written is Qwen2.5-VL's grounding JSON, as the published
-FUSAR-GPT prompt asks for it: `[{"bbox_2d": [x1, y1, x2, y2], "label": "ship"},
-...]`, or `None`. Read is every notation of `fusar_jax.tasks.notations`, by its
-named rules.
+Boxes are written as Qwen2.5-VL's grounding JSON, which the published FUSAR-GPT
+prompt requests: `[{"bbox_2d": [x1, y1, x2, y2], "label": "ship"}, ...]`, or
+`None`. The parser accepts every notation of `fusar_jax.tasks.notations` and
+applies its named rules.
 
 Boxes are float32[n, 4], xyxy (x1, y1, x2, y2), continuous pixels of an image of
 a stated size (height, width): a box one pixel wide spans x2 - x1 = 1.
@@ -25,18 +25,18 @@ _BRACKETED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Parsed:
-  """What was read from an answer.
+  """Boxes parsed from an answer.
 
   Attributes:
-    boxes: float32[n, 4], xyxy, in pixels; of a rotated box, the upright one
-      around it.
-    labels: one name per box; "" where the text gives none.
-    error: why the text could not be read, or None. The boxes are then empty:
-      a parse failure counts as an empty answer, and is counted.
-    rule: the notation and the rules of repair that were needed, joined by "+":
-      names of `notations.NOTATIONS` and `notations.RULES`. "json" is left out
-      where rules were needed.
-    scores: float32[n] if the text tells of every box how sure it is, else None.
+    boxes: float32[n, 4], xyxy, in pixels; for a rotated box, its axis-aligned
+      bounding box.
+    labels: one name per box; "" if the text gives none.
+    error: the reason for a parse failure, or None. On failure the boxes are
+      empty: the answer scores as an empty one and counts as a parse failure.
+    rule: the notation and the repair rules applied, joined by "+": names of
+      `notations.NOTATIONS` and `notations.RULES`. "json" is omitted if any
+      rule was applied.
+    scores: float32[n] if every box has a confidence score, else None.
     rotated: float32[n, 5] (x1, y1, x2, y2, angle) if the notation has angles,
       else None; see `fusar_jax.tasks.rotated`.
   """
@@ -53,23 +53,23 @@ class Parsed:
 
   @property
   def is_truncated(self) -> bool:
-    """Whether the text ends inside of its list: there may be more boxes."""
+    """Whether the text ends inside its list, so boxes may be missing."""
     return "truncated" in self.rule.split("+")
 
 
 def as_boxes(boxes) -> np.ndarray:
-  """Returns float32[n, 4] of any nested sequence; n may be 0."""
+  """Converts any nested sequence to float32[n, 4]; n may be 0."""
   return np.asarray(boxes, np.float32).reshape(-1, 4)
 
 
 def parse_boxes(text: str, size=None) -> Parsed:
-  """Reads boxes out of a model's answer, in any notation; it never raises.
+  """Parses the boxes of a model's answer in any notation; never raises.
 
   Args:
     text: the answer.
     size: (height, width) of the image, or one number for a square. Notations
-      that give shares of the image cannot be read without it. An angle is of
-      the box in these pixels.
+      with relative coordinates require it. Angles apply to the box in these
+      pixels.
 
   Example:
     >>> parse_boxes("```json\\n[{'bbox_2d': [1, 2, 3, 4]}]```").rule
@@ -104,9 +104,9 @@ def parse_boxes(text: str, size=None) -> Parsed:
 
 
 def parse_complete(text: str, size=None) -> Parsed:
-  """Reads boxes as `parse_boxes`, but a list that is cut off is an error.
+  """Parses boxes like `parse_boxes`, but treats a truncated list as an error.
 
-  For true answers, and where the number of boxes is what is asked.
+  For ground truth, and for answers whose number of boxes matters.
   """
   parsed = parse_boxes(text, size)
   if parsed.is_truncated:
@@ -122,7 +122,7 @@ def _joined(rules: list[str]) -> str:
 
 
 def format_boxes(boxes, labels) -> str:
-  """Returns the answer that the published prompt asks for.
+  """Formats boxes as the answer that the published prompt requests.
 
   Args:
     boxes: float32[n, 4], xyxy pixels; rounded to whole pixels.
@@ -145,7 +145,7 @@ def format_boxes(boxes, labels) -> str:
 
 
 def as_size(size) -> tuple[int, int]:
-  """Returns (height, width) of `504` or `[504, 532]`, as rows declare it."""
+  """Returns (height, width) of `504` or `[504, 532]`, as declared in rows."""
   pair = (size, size) if isinstance(size, (int, float)) else tuple(size)
   if (
     isinstance(size, bool)
@@ -165,10 +165,10 @@ def _factors(from_size, to_size) -> np.ndarray:
 
 
 def scale(boxes, from_size, to_size) -> np.ndarray:
-  """Returns float32[n, 4]: boxes of an image of one size on that of another.
+  """Returns float32[n, 4], boxes rescaled from one image size to another.
 
   Args:
-    boxes: float32[n, 4], xyxy pixels of an image of `from_size`.
+    boxes: float32[n, 4], xyxy pixels of the image at `from_size`.
     from_size, to_size: (height, width), or one number for a square.
 
   Example: a box on 100 x 200 pixels (height x width), seen at 50 x 50.
@@ -180,11 +180,11 @@ def scale(boxes, from_size, to_size) -> np.ndarray:
 
 
 def scale_text(text: str, from_size, to_size) -> str:
-  """Rescales each bracketed box `[x1, y1, x2, y2]` that stands in a text.
+  """Rescales each bracketed box `[x1, y1, x2, y2]` in a text.
 
-  For questions that give a box, and for answers whose other words must stay as
-  they are. Numbers come back as whole pixels. The text is returned untouched
-  where the sizes agree.
+  For questions that contain a box, and for answers whose other words must not
+  change. Coordinates are rounded to whole pixels. If the sizes are equal, the
+  text is returned unchanged.
 
   Example:
     >>> scale_text("What is at [10, 20, 30, 40]?", 100, 50)
@@ -202,10 +202,10 @@ def scale_text(text: str, from_size, to_size) -> str:
 
 
 def clip(boxes, size) -> np.ndarray:
-  """Returns float32[n, 4], each corner moved into the image of (h, w).
+  """Returns float32[n, 4], each corner clipped to the image of (h, w).
 
-  A box that lies wholly outside comes back with no area (see `area`): it is
-  for the caller to drop it, together with its label.
+  A box entirely outside the image gets zero area (see `area`); the caller must
+  drop it and its label.
   """
   h, w = as_size(size)
   bounds = np.array([w, h, w, h], np.float32)
@@ -213,7 +213,7 @@ def clip(boxes, size) -> np.ndarray:
 
 
 def area(boxes) -> np.ndarray:
-  """Returns float32[n], square pixels; 0 where the corners are swapped."""
+  """Returns float32[n], square pixels; 0 if the corners are swapped."""
   boxes = as_boxes(boxes)
   return _area(boxes[:, :2], boxes[:, 2:])
 
@@ -224,8 +224,8 @@ def iou(a, b) -> np.ndarray:
   Args:
     a: float32[n, 4], xyxy. b: float32[m, 4], xyxy.
 
-  Two boxes without area have an IoU of 0, even with themselves. In float64, so
-  that 3/5 reaches a threshold of 0.6.
+  A box without area has an IoU of 0, even with itself. The result is float64,
+  so 3/5 reaches a threshold of 0.6.
   """
   return iou_of_pairs(as_boxes(a)[:, None], as_boxes(b)[None])
 
@@ -233,7 +233,7 @@ def iou(a, b) -> np.ndarray:
 def iou_of_pairs(a, b) -> np.ndarray:
   """Returns float64[...], the IoU of boxes [..., 4] with boxes [..., 4].
 
-  As `iou`, of arrays that broadcast.
+  Like `iou`, for arrays that broadcast.
   """
   a, b = a.astype(float), b.astype(float)
   both = _area(np.maximum(a, b)[..., :2], np.minimum(a, b)[..., 2:])

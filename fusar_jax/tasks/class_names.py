@@ -1,15 +1,14 @@
-"""Names of classes: which words mean the same, and which kind a class is of.
+"""Class names: synonyms, aliases and coarse classes.
 
-Tables for SAR targets. SYNONYMS: words that answers and data sets use for one
-another, taken word by word, so that a "cargo vessel" is a "cargo ship".
-ALIASES: other names of a whole class. KINDS: the coarse class of names whose
-last word does not tell it.
+Tables for SAR targets. SYNONYMS: interchangeable words, replaced word by word:
+a "cargo vessel" is a "cargo ship". ALIASES: other names of a complete class.
+KINDS: the coarse class of names whose last word does not give it.
 """
 
 import functools
 import re
 
-# What is written -> the word that it is compared as.
+# Word in the text -> word used for comparison.
 SYNONYMS = {
   **dict.fromkeys(("vessel", "boat", "watercraft"), "ship"),
   **dict.fromkeys(("aircraft", "airplane", "aeroplane", "jet"), "plane"),
@@ -32,18 +31,18 @@ _PLURAL = re.compile(r"(?<=[a-z0-9]{2})(?:(?<=sh)es|(?<!s)s)\Z")
 
 
 def normal(text: str) -> str:
-  """Returns words in lower case, one space between: "Cargo_Ship." is two."""
+  """Returns lower-case words with single spaces: "Cargo_Ship." is two words."""
   return " ".join(re.findall(r"[\w-]+", text.lower().replace("_", " ")))
 
 
 @functools.lru_cache(maxsize=4096)
 def singular(word: str) -> str:
-  """Returns a word of `normal` without the s or es of its plural."""
+  """Returns a word of `normal` without a plural s or es."""
   return _PLURAL.sub("", word)
 
 
 def folded(name: str) -> str:
-  """Returns a normal name with each word in the singular, synonyms replaced.
+  """Returns a normal name with singular words and synonyms replaced.
 
   Example:
     >>> folded("two cargo vessels"), folded("t-72")
@@ -54,7 +53,7 @@ def folded(name: str) -> str:
 
 
 def canonical(name: str) -> str:
-  """Returns what a normal name is compared as: `folded`, without aliases.
+  """Returns the comparison form of a normal name: `folded`, aliases resolved.
 
   Example:
     >>> canonical("cargo vessel"), canonical("freighters")
@@ -66,7 +65,7 @@ def canonical(name: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def coarse(name: str) -> str:
-  """Returns the kind of a class, mostly the last word; "" of "".
+  """Returns the coarse class, usually the last word; "" for "".
 
   Example:
     >>> coarse("cargo ship"), coarse("Fishing vessel"), coarse("A330")

@@ -1,14 +1,14 @@
 """Classification: what is the object in a given box?
 
 Class names are plain nouns whose last word is the coarse class: a "cargo ship"
-is a "ship"; synonyms and other names are those of `class_names`. The published
-prompt is not known; the question below is ours, and offers the names to choose
-from. How the answer was found does not matter here: written freely, or chosen
-as the most likely of the names.
+is a "ship"; `class_names` defines synonyms and aliases. The published prompt is
+unknown; the question below is defined by this package and lists the candidate
+names. The scores are the same for free generation and for the most likely
+candidate.
 
-Scores: accuracy of the name, and of its coarse class (the paper's), of all rows
-and by class; the confusion of classes; and the share of invalid answers, which
-name none of the classes, or several.
+Scores: accuracy of the name and of its coarse class (the paper's), overall and
+per class; the confusion matrix; and the share of invalid answers, which
+name no class or several.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from fusar_jax.tasks.predictions import Prediction, read_truths
 
 __all__ = ["Name", "answer", "choices", "coarse", "parse", "question", "score"]
 
-# Columns of the confusion for what is no true class.
+# Confusion columns for answers that are not a true class.
 OTHER, UNREAD = "(other)", "(not read)"
 _CHOICES = re.compile(r"choose from:? ([^.?]+)", re.IGNORECASE)
 # Without a list to choose from, a longer answer is a sentence, not a name.
@@ -33,7 +33,7 @@ _LONGEST_NAME = 4
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-  """A class name read from an answer; "" where `error` tells why not."""
+  """A class name parsed from an answer; "" with the reason in `error`."""
 
   name: str
   error: str | None = None
@@ -43,8 +43,8 @@ def question(box, names) -> str:
   """Returns the question.
 
   Args:
-    box: xyxy pixels; rounded to whole ones.
-    names: the class names to choose from.
+    box: xyxy pixels; rounded to integers.
+    names: the candidate class names.
   """
   corners = [int(v) for v in np.rint(np.asarray(box, float)).tolist()]
   return (
@@ -59,21 +59,21 @@ def answer(name: str) -> str:
 
 
 def choices(question_text: str) -> tuple[str, ...]:
-  """Returns the names that a question offers; none if it offers none."""
+  """Returns the names that a question offers, possibly none."""
   found = _CHOICES.search(question_text)
   names = found.group(1).split(",") if found else []
   return tuple(n for name in names if (n := class_names.normal(name)))
 
 
 def parse(text: str, names: Sequence[str] = ()) -> Name:
-  """Reads one class name.
+  """Parses one class name.
 
   Args:
     text: the answer.
-    names: names offered. The one that the answer names, in the singular or
-      plural, or by a synonym, is taken, the longest where one holds another;
-      an answer that speaks of two of them is an error. Where the answer speaks
-      of none, it is a name itself, if it is no sentence.
+    names: names offered. The result is the one that the answer contains, in
+      singular, plural or as a synonym; the longest if one contains another. An
+      answer with two of them is an error. An answer with none is itself the
+      name if it is short (at most 4 words).
 
   Example:
     >>> parse("It is a Cargo Vessel.", ("ship", "cargo ship")).name
@@ -99,13 +99,13 @@ def _forms(names: tuple[str, ...]):
   read = class_names.folded
   forms = {class_names.canonical(name): name for name in names}
   if len(forms) < len(set(names)):
-    # The data set tells apart what the table would not.
+    # The data set distinguishes names that the table merges.
     read = _singulars
     forms = {read(name): name for name in names}
   else:
     classes = dict(forms)
     for alias, name in class_names.ALIASES.items():
-      # "cargo" is no name of a ship where there is a cargo plane, too.
+      # "cargo" does not mean a ship if the data set also has a cargo plane.
       others = {w for form in classes if form != name for w in form.split()}
       if name in classes and not others & set(alias.split()):
         forms[alias] = classes[name]
@@ -121,12 +121,12 @@ def _singulars(name: str) -> str:
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   """Scores classification rows.
 
-  A row whose question offers no names is held against all true ones.
+  If a question offers no names, the candidates are all true names.
 
   Returns:
     Metrics `accuracy`, `coarse_accuracy`, `invalid`, `per_class`, `per_kind`
-    (coarse accuracy) and `confusion` (counts[i][j]: rows of class i that were
-    answered as column j), and one sample per row.
+    (coarse accuracy) and `confusion` (counts[i][j]: rows of true class i
+    predicted as column j), and one sample per row.
   """
   true = [truth.name for truth in read_truths(rows, parse)]
   known = tuple(sorted(set(true)))
@@ -137,7 +137,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   kinds = [coarse(t) for t in true]
   kind = np.array([coarse(p) == k for p, k in zip(predicted, kinds)])
   failed = np.array([p.error is not None for p in read])
-  # A right answer is never invalid, even where the question forgot to offer it.
+  # A right answer is never invalid, even if the question does not offer it.
   invalid = ~right & [p.name not in names for p, names in zip(read, offered)]
   n = len(rows)
   hits = {"accuracy": right, "coarse_accuracy": kind, "invalid": invalid}
@@ -166,7 +166,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
 
 
 def _as_true(name: str, true: str, offered: Sequence[str]) -> str:
-  """Returns the true name's spelling for another of the same class."""
+  """Returns the true name if `name` is a synonym of it, else `name`."""
   if {name, true} <= set(offered):
     return name
   same = class_names.canonical(name) == class_names.canonical(true)

@@ -1,9 +1,9 @@
 """Counting: how many targets of one class does the image show?
 
-The published prompt of this task is not known; the question below is ours. The
-answer is a number in digits. Words are read too (`three ships`, `no ship`, `a
-dozen`), and where an answer lists boxes instead of stating a number, it counts
-them.
+The prompt of this task is unpublished; this package defines the question below.
+The answer is a number in digits. The parser also accepts number words (`three
+ships`, `no ship`, `a dozen`). If an answer lists boxes without stating a
+number, the count is the number of boxes.
 
 Scores: exact accuracy (the paper's), mean absolute error, and the share of
 answers within 1 of the truth.
@@ -42,20 +42,20 @@ _NAMES = re.compile(
   rf"|(?:(?P<dozens>a|{_TO_99})[- ])?dozen"
   rf"|(?P<small>{_TO_99}|single|none|no))\b"
 )
-# Coordinates, whole or cut off: their numbers are no counts.
+# Coordinates, complete or truncated: their numbers are not counts.
 _COORDINATES = re.compile(r"bbox|box_start|\d\s*[,>]\s*<?\s*-?\d")
 
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-  """A count read from an answer.
+  """A count parsed from an answer.
 
   Attributes:
-    value: None where `error` tells why.
-    error: why no count was read, or None.
-    rule: what it was read from: "digits", "words" or "boxes"; "" if unread.
-    boxes: how many boxes the answer lists, or None if it lists none; a stated
-      number counts, whatever this is.
+    value: the count, or None on error.
+    error: why no count was parsed, or None.
+    rule: source of the count: "digits", "words" or "boxes"; "" if unparsed.
+    boxes: number of boxes that the answer lists, or None if it lists none; a
+      stated number takes precedence.
   """
 
   value: int | None
@@ -81,10 +81,10 @@ def answer(n: int) -> str:
 
 
 def parse(text: str) -> Count:
-  """Reads one count: in digits, else in words below a thousand, else of boxes.
+  """Parses one count: digits, else words below a thousand, else boxes.
 
-  Repeating the same number is no contradiction; two different ones are an
-  error, and so are negative numbers and fractions.
+  A repeated number is valid. Two different numbers, a negative number or a
+  fraction is an error.
 
   Example:
     >>> parse("There are twenty-one ships.").value, parse("No ships").value
@@ -95,7 +95,7 @@ def parse(text: str) -> Count:
   first = min((i for i in map(text.find, "[{<") if i >= 0), default=-1)
   if first < 0:
     return _stated(text)
-  # Only how many there are is asked: any size will do.
+  # Only the number of boxes matters, so any size works.
   listed = boxes_lib.parse_complete(text, 1)
   if listed.error is None:
     last = max(map(text.rfind, "]}>"))
@@ -139,11 +139,11 @@ def _to_99(name: str) -> int:
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   """Scores counting rows.
 
-  An unread answer is never right; for the mean absolute error it counts as 0
+  An unparsed answer is never right; the mean absolute error counts it as 0
   targets.
 
   Returns:
-    Metrics `accuracy`, `within_1`, `mae`, how many answers were read from what
+    Metrics `accuracy`, `within_1`, `mae`, the number of answers per source
     (`read_from`), and one sample per row.
   """
   true = np.array([t.value for t in read_truths(rows, parse)], np.int64)

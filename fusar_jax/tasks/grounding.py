@@ -1,15 +1,15 @@
-"""Grounding: which cells of a 3 x 3 grid hold targets of one class?
+"""Grounding: which cells of a 3 x 3 grid contain targets of one class?
 
-A target belongs to the cell that holds the centre of its box. The published
-prompt and the definitions of its metrics are not known; ours:
+A target belongs to the cell that contains the centre of its box. The prompt and
+the metric definitions are unpublished; this package uses:
 
   acc@100  the predicted set of cells equals the true set
   acc@50   at least half of the true cells are predicted (recall >= 0.5)
   top1     the first predicted cell is a true one
 
-Where no cell holds a target, each of the three is right only if the answer says
-so (`None`). By option, acc@100 and acc@50 are read as a Jaccard index |P & T| /
-|P | T| of at least 1 and 0.5, so that cells too many count, too, at 50.
+If no cell contains a target, each of the three is right only if the answer is
+`None`. Optionally, acc@100 and acc@50 require a Jaccard index |P & T| / |P | T|
+of at least 1 and 0.5, which also penalises extra cells at 50.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ _CELL = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-  """Cells read from an answer, in its order; `error` tells why none were."""
+  """Cells parsed from an answer, in order; `error` is the reason if none."""
 
   cells: tuple[int, ...]
   error: str | None = None
@@ -79,9 +79,9 @@ def question(class_name: str) -> str:
 
 
 def cells_of(boxes, size) -> tuple[int, ...]:
-  """Returns the cells that hold the centres of boxes, the fullest first.
+  """Returns the cells that contain the centres of boxes, fullest first.
 
-  Equally full cells stand in raster order. A centre on a line between cells
+  Equally full cells are in raster order. A centre on a line between cells
   belongs to the right or lower one; a centre outside the image, to the nearest
   cell.
 
@@ -110,7 +110,7 @@ def answer(boxes, size_hw) -> str:
 
 
 def find_cells(text: str) -> list[tuple[int, int]]:
-  """Returns (place in the text, cell) of each cell that a text names.
+  """Returns (offset in the text, cell) of each cell that a text names.
 
   `top center`, `upper middle`, `center top` and `top` are one cell; so are
   `middle left`, `left center`, `west` and `left`; `central region` and `middle`
@@ -133,7 +133,7 @@ def find_cells(text: str) -> list[tuple[int, int]]:
 
 
 def parse(text: str) -> Cells:
-  """Reads the names of cells, with the usual synonyms, each cell once.
+  """Parses cell names, including common synonyms; each cell counts once.
 
   Example:
     >>> parse("upper left and the central region").cells
@@ -147,7 +147,7 @@ def parse(text: str) -> Cells:
 
 
 def jaccard(predicted: Cells, true: tuple[int, ...]) -> float:
-  """Returns |P & T| / |P | T|; 1 where both are empty and the text was read."""
+  """Returns |P & T| / |P | T|; 1 if both are empty and the text parsed."""
   union = set(predicted.cells) | set(true)
   if not union:
     return float(predicted.error is None)
@@ -174,12 +174,11 @@ def top1(predicted: Cells, true: tuple[int, ...]) -> bool:
 
 
 def acc50_jaccard(predicted: Cells, true: tuple[int, ...]) -> bool:
-  """At least half of all cells that are predicted or true are both."""
+  """The Jaccard index of predicted and true cells is at least 0.5."""
   return jaccard(predicted, true) >= 0.5
 
 
-# How acc@50 can be read: the rule, and its definition in words. For acc@100
-# both readings agree.
+# Definitions of acc@50: the rule and its description. For acc@100 both agree.
 READINGS = {
   "recall": (acc50, "at least half of the true cells predicted"),
   "jaccard": (
@@ -195,12 +194,12 @@ def score(
   """Scores grounding rows.
 
   Args:
-    rows: of this task.
-    reading: of acc@50, one of READINGS.
+    rows: rows of this task.
+    reading: definition of acc@50, one of READINGS.
 
   Returns:
-    Metrics `acc@100`, `acc@50`, `top1`, `jaccard` (mean) and the definitions
-    that they follow, and one sample per row.
+    Metrics `acc@100`, `acc@50`, `top1`, `jaccard` (mean) and their
+    definitions, and one sample per row.
   """
   half, half_in_words = READINGS[reading]
   rules = {"acc@100": acc100, "acc@50": half, "top1": top1}

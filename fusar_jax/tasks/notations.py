@@ -1,4 +1,4 @@
-"""Boxes as models write them: five notations, and the rules that repair them.
+"""Parser for five box notations, with named repair rules.
 
   Qwen2.5-VL    [{"bbox_2d": [x1, y1, x2, y2], "label": "ship"}]   pixels
   SARChat       {<x1><y1><x2><y2>}                                 pixels
@@ -6,15 +6,16 @@
   GeoChat       {<x1><y1><x2><y2>|<angle>}                         0 to 100
   EarthDial     [[x1, y1, x2, y2, angle]]                          0 to 100
 
-The last three give shares of the image's width and height. In tags, words may
-stand around the boxes, and <p>ship</p> or <|object_ref_start|>ship
-<|object_ref_end|> names those that follow. A text in no notation is read by
-named rules, see `RULES`; whatever no rule covers is an error, never a guess.
+The last three are relative to the image's width and height. Tagged boxes may
+have text around them, and <p>ship</p> or <|object_ref_start|>ship
+<|object_ref_end|> labels the boxes that follow. Named rules (`RULES`) parse
+texts that deviate from these notations. A text that no rule covers is an error,
+never a guess.
 
-The official code has none of these rules: to it, whatever is not one
-well-formed list (`fusar_jax.tasks.official_answers`) is an error. Prediction
-rows have that error as their "parse_error"; scores are of what is read here,
-and count how many answers needed which rule.
+The official code has none of these rules: anything but one well-formed list
+(`fusar_jax.tasks.official_answers`) is an error. Prediction rows store that
+error as "parse_error". Scores use the parser of this module and count the
+answers that needed each rule.
 """
 
 import ast
@@ -23,12 +24,12 @@ import json
 import re
 import warnings
 
-# An answer is capped long before this; a longer text is no answer.
+# Answers are capped long before this; a longer text is not an answer.
 MAX_TEXT = 200_000
 
-# Names that `read` gives. The notations as they are published:
+# Rule names that `read` reports. The published notations:
 NOTATIONS = ("json", "sarchat", "qwen2vl", "geochat", "earthdial")
-# and what else is read, in the order in which it is tried:
+# and the repair rules, in the order in which they are tried:
 RULES = {
   "none": '"None", "null" or "[]", in any case, with or without a full stop',
   "fenced": "the list stands in a ```json ... ``` or '''json ... ''' fence",
@@ -49,7 +50,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)', re.DOTALL)
 _BLANK = re.compile(r"\s*")
 _BETWEEN = re.compile(r"\s*(,?)\s*")
 _N = r"\s*(-?\d+(?:\.\d+)?)\s*"
-# No part of these can match a text in two ways, so that they take linear time.
+# No part of these patterns is ambiguous, so matching takes linear time.
 _TAG = re.compile(
   r"<p>(?P<phrase>[^<>]*)</p>"
   r"|<\|object_ref_start\|>(?P<reference>[^<>]*)<\|object_ref_end\|>"
@@ -65,13 +66,13 @@ _LEFT_OVER = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-  """One box as it was written.
+  """One box as written in a text.
 
   Attributes:
     corners: (x1, y1, x2, y2), ordered.
-    label: "" where the text gives none.
-    angle: degrees, or None where the notation has none.
-    score: how sure the model says it is ("score" of an object), or None.
+    label: "" if the text gives none.
+    angle: degrees, or None if the notation has none.
+    score: the model's confidence ("score" of an object), or None.
   """
 
   corners: tuple[float, float, float, float]
@@ -81,25 +82,24 @@ class Box:
 
 
 class UnreadableError(Exception):
-  """Tells why a text holds no boxes that a rule covers."""
+  """No rule covers the text; the message gives the reason."""
 
 
 def read(text: str, rules: list[str]) -> tuple[list[Box], int | None]:
-  """Returns the boxes of a text, and the number its coordinates run up to.
+  """Returns the boxes of a text and the range of its coordinates.
 
   Args:
     text: a model's answer.
-    rules: the names of the notation and of the rules that were needed are
+    rules: output; the names of the notation and of the applied rules are
       appended, also before an error.
 
   Returns:
-    The boxes, and 100 or 1000 if these are shares of the image, or None if
-    they are pixels.
+    The boxes, and 100 or 1000 for relative coordinates or None for pixels.
 
   Raises:
-    UnreadableError: no rule covers the text: it is cut off before its first
-      box is complete, holds words between its lists, two notations, or one bad
-      box among good ones.
+    UnreadableError: no rule covers the text: it is truncated before its first
+      box is complete, or contains words between its lists, two notations, or
+      an invalid box among valid ones.
 
   Example:
     >>> read("[[58, 21, 71, 33, 0]][[21, 40, 33, 51, 0]]", rules := [])[1]
@@ -130,7 +130,7 @@ def read(text: str, rules: list[str]) -> tuple[list[Box], int | None]:
 
 
 def _tagged(body: str, rules: list[str]) -> list[tuple[Box, int | None]]:
-  """Boxes in tags; the name of each is the last that stands before it."""
+  """Parses tagged boxes; the label of each is the last one before it."""
   if left := _LEFT_OVER.search(rest := _TAG.sub(" ", body)):
     raise UnreadableError(
       "a box that is cut off or not in its tags:"
@@ -162,8 +162,8 @@ def _tagged(body: str, rules: list[str]) -> list[tuple[Box, int | None]]:
 
 
 def _literals(body: str, rules: list[str]) -> list:
-  """The items of the list that a text holds, in JSON or almost so."""
-  # Marks in pairs; a last one without its partner is a word like any other.
+  """Returns the list items of a text in JSON or nearly JSON."""
+  # Fence marks come in pairs; an unpaired last one is ordinary text.
   pieces = _FENCE.split(body)
   if len(pieces) > 4:
     raise UnreadableError(f"{len(pieces) // 2} fenced blocks; expected one")
@@ -198,7 +198,7 @@ def _is_numbers(value) -> bool:
 
 
 def _values(body: str, rules: list[str]) -> list:
-  """The literals in `body`: JSON, else JSON amid words, else Python."""
+  """Returns the literals in `body`: JSON, else embedded JSON, else Python."""
   try:
     return [json.loads(body)]
   except (ValueError, RecursionError):
@@ -222,7 +222,7 @@ def _values(body: str, rules: list[str]) -> list:
   rules.append("python")
   try:
     with warnings.catch_warnings():
-      # Python warns of odd escapes in what was never meant to be Python.
+      # Python warns about invalid escapes in non-Python text.
       warnings.simplefilter("ignore")
       return [ast.literal_eval(body)]
   except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
@@ -232,7 +232,7 @@ def _values(body: str, rules: list[str]) -> list:
 
 
 def _truncated(body: str) -> list | None:
-  """Complete items of a list that ends in its middle; None: it does not.
+  """Returns the complete items of a truncated list; None if not truncated.
 
   Example:
     >>> _truncated('[[1, 2, 3, 4], [5, 6')
@@ -249,7 +249,7 @@ def _truncated(body: str) -> list | None:
     try:
       item, at = decoder.raw_decode(body, at)
     except (ValueError, RecursionError):
-      # Cut off, unless it was closed, outside of its strings: then malformed.
+      # Truncated, unless closed outside its strings: then malformed.
       closed = {"[": "]", "{": "}"}[opened] in _STRING.sub("", body[at:])
       return None if closed else items
     items.append(item)
@@ -303,11 +303,11 @@ def _item(item, i: int, rules: list[str]) -> tuple[Box, int | None]:
 
 
 def _checked(numbers, span, i, rules) -> tuple[tuple, float | None]:
-  """Ordered corners, and the angle where a fifth number stands."""
+  """Returns ordered corners, and the angle if there is a fifth number."""
   *box, angle = _numbers(numbers, f"box {i}: expected finite numbers")
   if len(numbers) == 4:
     box, angle = [*box, angle], None
-  # A turned box may reach over the edge; by a whole image it was never meant.
+  # A rotated box may cross the edge, but not by a full image size.
   if span and not -span <= min(box) <= max(box) <= 2 * span:
     raise UnreadableError(
       f"box {i}: expected coordinates from 0 to {span}, got {box}"
@@ -319,7 +319,7 @@ def _checked(numbers, span, i, rules) -> tuple[tuple, float | None]:
 
 
 def _numbers(values, expected: str) -> list[float]:
-  # True is no number, and NaN is in no range.
+  # Rejects bool by type and NaN by range.
   if all(type(v) in (int, float) and -1e6 <= v <= 1e6 for v in values):
     return [float(v) for v in values]
   raise UnreadableError(f"{expected} up to 1e6, got {str(values)[:60]}")

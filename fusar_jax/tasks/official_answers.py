@@ -1,13 +1,13 @@
-"""Detection answers as the official code reads them: strictly.
+"""Strict parsing of detection answers, as in the official code.
 
-To it an answer is "None", "null" (in any case) or one JSON list of objects with
-a "bbox_2d". One Markdown fence of ``` may stand around it, if the answer begins
-with it and ends with it; the prompt's own ''' fence is not cut. One bad item
-(numbers that are none, x1 >= x2) makes the whole answer an error, and so does
-every word beside the list: "None." is one.
+A valid answer is "None", "null" (in any case) or one JSON list of objects with
+a "bbox_2d". One Markdown fence of ``` may enclose the complete answer; the
+prompt's own ''' fence is not removed. One invalid item (non-numbers, x1 >= x2)
+invalidates the answer, as does any text around the list, such as the full stop
+in "None.".
 
-This is what "parse_error" of a prediction row means. Scores use the rules of
-repair of `fusar_jax.tasks.notations` instead.
+The "parse_error" of a prediction row is this error. Scores use the repair rules
+of `fusar_jax.tasks.notations` instead.
 """
 
 import json
@@ -17,7 +17,7 @@ _FENCE = "```"
 
 
 def official_error(text: str) -> str | None:
-  """Returns why the official code cannot read an answer, or None if it can.
+  """Returns the error of the official code for an answer, or None if valid.
 
   Example:
     >>> official_error('[{"bbox_2d": [1, 2, 3, 4], "label": "ship"}]')

@@ -1,8 +1,7 @@
-"""Tests of two models on the same questions: is one better, or was it chance?
+"""Significance tests for two models on the same questions.
 
-Right or wrong answers get McNemar's exact test; a ratio of sums over images
-gets a paired bootstrap over images, which also holds where an image has several
-rows.
+Binary outcomes use McNemar's exact test. Ratios of sums over images use a
+paired bootstrap over images, which is also valid if an image has several rows.
 
 References: Q. McNemar, Psychometrika 12 (1947), in its exact, binomial form;
 B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993).
@@ -14,17 +13,17 @@ import numpy as np
 
 from fusar_jax.tasks import scores
 
-# Ten times those of an interval: p values lie in the tail.
+# Ten times as many as for intervals: p values depend on the tail.
 RESAMPLES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class McNemar:
-  """Rows on which two models disagree.
+  """Result of McNemar's test: the rows on which two models disagree.
 
   Attributes:
-    only_first, only_second: rows that one got right and the other did not.
-    p: two-sided; of the null hypothesis that either is as likely.
+    only_first, only_second: rows that only one model answered right.
+    p: two-sided p value; the null hypothesis is that both are equally likely.
   """
 
   only_first: int
@@ -35,11 +34,11 @@ class McNemar:
 def mcnemar(first, second) -> McNemar:
   """Returns McNemar's exact test of bool[n] and bool[n].
 
-  Rows on which both are right, or both wrong, say nothing. Of the others, which
-  model was right is a fair coin under the null hypothesis.
+  Rows on which both are right or both wrong carry no information. On each other
+  row, either model is right with probability 1/2 under the null hypothesis.
 
   Raises:
-    ValueError: not one value each per row.
+    ValueError: the shapes differ or are not one-dimensional.
 
   Example: 9 rows for the first alone, 1 for the second: 2 (1 + 10) / 2^10.
     >>> round(mcnemar([1] * 9 + [0] + [1] * 5, [0] * 9 + [1] + [1] * 5).p, 4)
@@ -52,7 +51,7 @@ def mcnemar(first, second) -> McNemar:
       f" {list(second.shape)} values."
     )
   a, b = int((first & ~second).sum()), int((second & ~first).sum())
-  # Whole numbers: exact, however many rows.
+  # Integer arithmetic: exact for any number of rows.
   tail = ways = 1
   for k in range(min(a, b)):
     ways = ways * (a + b - k) // (k + 1)
@@ -69,18 +68,18 @@ def paired_bootstrap(
 ) -> tuple[float, tuple[float, float], float]:
   """Returns (difference, (low, high), p) of a ratio of sums over images.
 
-  The 95 % interval is the percentile one. p is twice the smaller share of
-  resamples in which the difference is on one side of zero, or zero; one more is
-  counted on each side, so that p is never 0.
+  The 95 % interval is the percentile interval. p is twice the smaller of the
+  shares of resamples with a difference <= 0 and >= 0. One resample is added to
+  each side, so p is never 0.
 
   Args:
-    first, second: [images, 2], numerator and denominator of each image, of the
-      same images in the same order.
-    resamples: how many times the images are drawn.
-    seed: of the draws.
+    first, second: [images, 2], numerator and denominator of each image, for
+      the same images in the same order.
+    resamples: number of resamples of the images.
+    seed: random seed.
 
   Raises:
-    ValueError: other images, or none.
+    ValueError: the shapes differ, or there are no images.
   """
   first, second = np.asarray(first, float), np.asarray(second, float)
   if first.shape != second.shape:

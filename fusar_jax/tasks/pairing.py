@@ -1,10 +1,10 @@
-"""Two models on the same questions: scores, and tests of their difference.
+"""Scores of two models on the same questions, and tests of their difference.
 
-`measure` scores one model, over several seeds at once; `compare` tests two.
-Answers are paired by the id of their row, so that a hard image is hard for
-both; rows of one image, and of runs of several seeds, are resampled together.
-The tests are of one pair of models: of how far another training run would lie
-they know only what the seeds show.
+`measure` scores one model, optionally over several seeds; `compare` tests two
+models. Answers are paired by row id, which removes the difficulty of the image
+from the difference. Rows of one image, and of runs of several seeds, are
+resampled together. The tests concern the given models: only the given seeds
+represent the variance between training runs.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ class Measure:
   """One score of one model.
 
   Attributes:
-    task, score: as of Comparison.
-    value: over several runs, of all their rows.
+    task, score: as in Comparison.
+    value: score over all rows of all runs.
     ci95: (low, high), bootstrap over images.
     each: the value of each run.
-    n, images: rows of one run, and their images.
+    n, images: number of rows of one run, and of their images.
   """
 
   task: str
@@ -45,12 +45,12 @@ class Comparison:
 
   Attributes:
     task, score: "captioning", "Water" is the share of rows whose field Water is
-      right; the others are as in metrics.json.
-    first, second: the score of each; over several runs, of all their rows.
+      right; other names are as in metrics.json.
+    first, second: score of each model over all rows of all runs.
     difference: first - second.
     ci95: (low, high), paired bootstrap over images.
-    p: of no difference, from the same bootstrap, two-sided.
-    mcnemar: for right or wrong rows of one pair of runs, else None: the rows of
+    p: two-sided p value of no difference, from the same bootstrap.
+    mcnemar: for binary outcomes of one pair of runs, else None: the rows of
       several seeds are not independent.
     each: the difference of each pair of runs.
     n, images: rows of one run, and their images.
@@ -74,15 +74,15 @@ def pair(
   second: Sequence[Mapping],
   names: tuple[str, str] = ("the first", "the second"),
 ) -> list[tuple[Mapping, Mapping]]:
-  """Returns the samples of two models, side by side, in the first's order.
+  """Returns the paired samples of two models, in the order of the first.
 
   Args:
     first, second: samples as `evaluate` writes them.
-    names: of the two, for errors.
+    names: names of the two, for error messages.
 
   Raises:
-    ValueError: an id that stands twice, in one of the two only, or with another
-      task or truth; all are told.
+    ValueError: an id that is duplicated, missing in one of the two, or has a
+      different task or truth; lists all of them.
   """
   known, bad = [], []
   for samples, name in zip((first, second), names, strict=True):
@@ -109,16 +109,16 @@ def measure(
   runs: Sequence[Sequence[Mapping]],
   groups: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Measure]:
-  """Returns a Measure of every score that the rows have, task by task.
+  """Returns a Measure of every score of the rows, by task.
 
   Args:
-    runs: samples as `evaluate` writes them, of one run or of one per seed, all
-      on the same rows.
-    groups: further scores of captions: name -> fields, of which it is the share
-      that is right.
+    runs: samples as `evaluate` writes them, of one run or one per seed, all on
+      the same rows.
+    groups: additional caption scores: name -> fields; the score is the share
+      of these fields that is right.
 
   Raises:
-    ValueError: runs on other rows.
+    ValueError: the runs have different rows.
   """
   return [
     Measure(
@@ -140,15 +140,15 @@ def compare(
   runs: Sequence[Sequence[tuple[Mapping, Mapping]]],
   groups: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Comparison]:
-  """Returns a Comparison of every score that the rows have, task by task.
+  """Returns a Comparison of every score of the rows, by task.
 
   Args:
-    runs: what `pair` returns, of one pair of models or of one per seed, all on
-      the same rows.
+    runs: results of `pair`, for one pair of models or one per seed, all on the
+      same rows.
     groups: see `measure`.
 
   Raises:
-    ValueError: runs on other rows.
+    ValueError: the runs have different rows.
   """
   return [
     _compare(task, name, counts, len(runs))
@@ -197,9 +197,9 @@ class _Counts:
 
 
 def _all_counts(runs, groups) -> Iterator[tuple[str, str, _Counts]]:
-  """Yields task, score and counts of every score that the rows have.
+  """Yields task, name and counts of every score of the rows.
 
-  Each row is a tuple of samples, one of each model.
+  Each row is a tuple of samples, one per model.
   """
   ids = [{row[0]["id"] for row in rows} for rows in runs]
   if any(of != ids[0] for of in ids):

@@ -1,17 +1,16 @@
-"""Rows of predictions: what a model answered, beside the truth.
+"""Prediction rows: the model's answer together with the ground truth.
 
-One JSON object per line, as the official code writes it. A detection row is
-{"id", "coordinate_size", "question", "gt", "prediction_text", "detections",
+The format is one JSON object per line, as in the official code. A detection row
+is {"id", "coordinate_size", "question", "gt", "prediction_text", "detections",
 "parse_error"}: "gt" is null where the manifest has no answer, and "detections"
-is null where "parse_error" says why there are none. A row of another task has
-the first five of these. Ours add, after them, "task", "image", "raw_text",
-"truncated" (the answer reached the limit of new tokens) and "scores". Every box
-of a row, in its texts and in its detections, is in pixels of its
-`coordinate_size`.
+is null if "parse_error" gives a reason. A row of another task has the first
+five of these. This package appends "task", "image", "raw_text", "truncated"
+(the answer reached the limit of new tokens) and "scores". Every box of a row,
+in its texts and in its detections, is in pixels of its `coordinate_size`.
 
-What stands in a file is somebody else's: every line is checked, and all that
-are bad are told together, by their number. What a model said is never bad: an
-answer that cannot be read is scored as an empty one.
+Files are untrusted input: the reader checks every line and reports all bad ones
+together, by line number. A model's answer is never a file error: an unparsable
+answer is scored as an empty one.
 """
 
 import codecs
@@ -27,8 +26,8 @@ from fusar_jax.tasks.official_answers import official_error
 
 TASKS = ("counting", "grounding", "classification", "captioning", "detection")
 
-# First match wins: SARChat's tags, then words of our own questions, then what
-# others write.
+# First match wins: SARChat's tags, then phrases of this package's questions,
+# then common phrases of other data sets.
 _GUESSES = (
   ("sarchat-counting", r"^\s*\[count\]"),
   ("sarchat-grounding", r"^\s*\[grounding\]"),
@@ -40,12 +39,12 @@ _GUESSES = (
   ("classification", r"\bchoose from\b|\bclassif|\b(?:class|type|kind) of\b"),
   ("captioning", r"\bdescri(?:be|ption)|\bcaption\b"),
 )
-# Boxes that the official code has no words for; its own rules are about JSON.
+# Notations that the official code does not define; its rules cover JSON only.
 _OTHER_NOTATIONS = {*notations.NOTATIONS} - {"json"}
 _SHOWN = 20
 _HALF = re.compile("[\ud800-\udfff]")
-# Answers are capped long before this. Of a longer text, which is none, so much
-# is kept, to be looked at.
+# Answers are capped long before this. A longer text is not an answer; its first
+# _KEPT characters are retained for inspection.
 MAX_ANSWER = 200_000
 _KEPT = 1000
 
@@ -55,15 +54,15 @@ class Prediction:
   """One row of a predictions file.
 
   Attributes:
-    id: of the triplet that was asked.
+    id: id of the triplet.
     row: line of the file, from 1.
     task: one of TASKS, or of `sarchat.TASKS`.
-    question, gt, text: what was asked, the true answer, the given answer.
+    question, gt, text: the question, the true answer, the model's answer.
     size: (h, w) of the image that boxes are pixels of, or None.
     image: name of the image; rows of one image are resampled together.
-    guessed: the task was told from the question.
-    unread: why the answer is not even looked at, or None; it counts as empty.
-    truncated: the answer reached the limit of new tokens; None: not known.
+    guessed: the task was inferred from the question.
+    unread: why the answer is not parsed, or None; it scores as empty.
+    truncated: the answer reached the limit of new tokens; None: unknown.
   """
 
   id: str
@@ -100,23 +99,23 @@ def prediction_row(
   task: str | None = None,
   **extra,
 ) -> dict:
-  """Returns one row to write, its boxes inverted to the row's coordinates.
+  """Returns one output row with its boxes mapped to the row's coordinates.
 
   Args:
-    id, question, gt, task: of the triplet, as its manifest has them; a `gt` of
-      None: the truth is not known.
-    prediction_text: what the model said, its boxes in pixels of `model_size`.
+    id, question, gt, task: of the triplet, as in its manifest; a `gt` of None
+      means that the truth is unknown.
+    prediction_text: the model's output, its boxes in pixels of `model_size`.
     coordinate_size: size that the triplet declares for its boxes: one number
-      or (h, w). For a triplet that declares none, the image's own size.
-    model_size: (h, w) of the image that the model saw; default: the same.
+      or (h, w). If it declares none, the image's own size.
+    model_size: (h, w) of the model's input image; default: coordinate_size.
     extra: further fields, e.g. image="images/1.png".
 
-  An answer of boxes that can be read is written anew in the row's coordinates,
-  unless the model saw these, and what the model literally said is kept as
-  "raw_text"; any other answer stays as it is. "parse_error" is about what the
-  model literally said: of boxes in JSON, whatever the official code cannot
-  read (`official_answers`), though a rule of `notations` may repair it where
-  it is scored; of boxes in another notation, what `notations` cannot read.
+  A parsable answer with boxes is rewritten in the row's coordinates unless they
+  equal the model's, and the verbatim output is stored as "raw_text". Any other
+  answer is unchanged. "parse_error" refers to the verbatim output. For boxes in
+  JSON, it is the error of the official code (`official_answers`), although a
+  rule of `notations` may repair the answer for scoring. For boxes in another
+  notation, it is the error of `notations`.
   """
   size = boxes_lib.as_size(coordinate_size)
   task = task or guess_task(question)
@@ -133,7 +132,7 @@ def prediction_row(
   }
   seen = size if model_size is None else boxes_lib.as_size(model_size)
   if task and task.startswith("sarchat-"):
-    # Words with boxes among them: the words stay.
+    # Text with embedded boxes: rescale the boxes, preserve the words.
     text = boxes_lib.scale_text(prediction_text, seen, size)
     if text != prediction_text:
       row["prediction_text"], row["raw_text"] = text, prediction_text
@@ -153,7 +152,7 @@ def prediction_row(
       for box, label, score in zip(found.tolist(), parsed.labels, sure)
     ]
   if seen != size and parsed.is_truncated:
-    # Where they stand, so that the cut remains to be seen.
+    # Rescale in place, which preserves the visible truncation.
     text = boxes_lib.scale_text(prediction_text, seen, size)
     row["prediction_text"], row["raw_text"] = text, prediction_text
   elif seen != size and parsed.error is None:
@@ -168,17 +167,17 @@ def prediction_row(
 def read_predictions(
   path, *, with_truth: bool = True, tasks: Sequence[str] = TASKS
 ) -> list[Prediction]:
-  """Reads a predictions JSONL; empty lines are passed over.
+  """Reads a predictions JSONL file; skips empty lines.
 
   Args:
     path: the file.
-    with_truth: rows bring question and truth themselves. Otherwise "id" and
-      "prediction_text" are enough, and the rest is left empty.
-    tasks: those that may occur, if rows bring their truth.
+    with_truth: rows contain the question and the truth. Otherwise "id" and
+      "prediction_text" suffice, and the other fields are empty.
+    tasks: tasks allowed when rows contain their truth.
 
   Raises:
-    IsADirectoryError: a folder.
-    ValueError: nothing in it, or bad rows, all told together by number.
+    IsADirectoryError: path is a folder.
+    ValueError: the file is empty or has bad rows; lists all of them by number.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -187,7 +186,7 @@ def read_predictions(
       f" {path / 'test.jsonl'}."
     )
   rows, bad, seen = [], [], {}
-  # Bytes: one line that is no UTF-8 must not hide what the others are.
+  # Read bytes: a line of invalid UTF-8 must not hide errors in other lines.
   with path.open("rb") as lines:
     for number, line in enumerate(lines, start=1):
       if number == 1:
@@ -213,7 +212,7 @@ def read_predictions(
 
 
 def raise_bad(where: str, bad: list[str]) -> None:
-  """Raises one ValueError that tells all that is wrong, if anything is."""
+  """Raises one ValueError that lists all bad rows, if there are any."""
   if bad:
     more = [f"... and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
     rows = "\n  ".join([*bad[:_SHOWN], *more])
@@ -291,7 +290,7 @@ def _read_row(
 def _check_text(name: str, value) -> None:
   if not isinstance(value, str):
     raise ValueError(f"{name} is {type(value).__name__}, expected text")
-  # JSON can spell what no UTF-8 file can hold, ours among them.
+  # JSON escapes can encode lone surrogates, which UTF-8 output cannot.
   if not value.isascii() and (half := _HALF.search(value)):
     raise ValueError(
       f"{name}: character {half.start() + 1} is half of a surrogate pair"
@@ -310,17 +309,17 @@ def _size(value) -> tuple[int, int]:
 
 
 def as_text(gt) -> str:
-  """Returns a true answer as text: manifests may hold it as a list."""
+  """Returns a true answer as text; manifests may store it as a list."""
   if isinstance(gt, str):
     return gt
   return "None" if gt is None else json.dumps(gt, ensure_ascii=False)
 
 
 def read_truths(rows: Iterable[Prediction], parse: Callable[[str], object]):
-  """Returns `parse(row.gt)` of each row.
+  """Returns `parse(row.gt)` for each row.
 
   Raises:
-    ValueError: true answers that cannot be read, all told together.
+    ValueError: unparsable true answers; lists all of them.
   """
   truths = [(row, parse(row.gt)) for row in rows]
   raise_bad(

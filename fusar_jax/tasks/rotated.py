@@ -1,21 +1,21 @@
-"""Rotated boxes: their corners, and how much two of them overlap.
+"""Corners and IoU of rotated boxes.
 
-A rotated box is (x1, y1, x2, y2, angle): the upright box, turned about its
-centre by `angle` degrees, counter-clockwise as it is seen on the screen, where
-y points down. So GeoChat's demonstration draws its boxes (mbzuai-oryx/GeoChat,
-geochat_demo.py, rotate_bbox), in pixels, after scaling.
+A rotated box is (x1, y1, x2, y2, angle): the upright box, rotated about its
+centre by `angle` degrees, counter-clockwise on the screen, where y points down.
+GeoChat's demo draws its boxes this way (mbzuai-oryx/GeoChat, geochat_demo.py,
+rotate_bbox), in pixels, after scaling.
 
-The intersection is clipped polygon by half-plane: I. Sutherland and G. Hodgman,
-Reentrant Polygon Clipping, Comm. ACM 17 (1974); here for many pairs at once.
+The intersection clips a polygon by half-planes: I. Sutherland and G. Hodgman,
+Reentrant Polygon Clipping, Comm. ACM 17 (1974); vectorised over pairs.
 """
 
 import numpy as np
 
 
 def as_rotated(boxes) -> np.ndarray:
-  """Returns float32[n, 5] of any nested sequence; n may be 0.
+  """Converts any nested sequence to float32[n, 5]; n may be 0.
 
-  Upright boxes float32[n, 4] are taken at an angle of 0.
+  Upright boxes float32[n, 4] get an angle of 0.
   """
   boxes = np.asarray(boxes, np.float32)
   if boxes.ndim == 2 and boxes.shape[1] == 4:
@@ -31,7 +31,7 @@ def corners(boxes) -> np.ndarray:
   Args:
     boxes: float32[n, 5].
 
-  Example: 4 wide and 2 high, turned upright about its centre (2, 1).
+  Example: 4 wide and 2 high, rotated by 90 degrees about its centre (2, 1).
     >>> corners([[0, 0, 4, 2, 90]]).round().tolist()
     [[[1.0, 3.0], [1.0, -1.0], [3.0, -1.0], [3.0, 3.0]]]
   """
@@ -52,7 +52,7 @@ def corners(boxes) -> np.ndarray:
 
 
 def envelope(boxes) -> np.ndarray:
-  """Returns float32[n, 4], the upright boxes around rotated ones."""
+  """Returns float32[n, 4], axis-aligned bounding boxes of rotated boxes."""
   points = corners(boxes)
   ends = np.concatenate([points.min(1), points.max(1)], axis=1)
   return ends.astype(np.float32)
@@ -64,10 +64,10 @@ def iou(a, b) -> np.ndarray:
   Args:
     a: float32[n, 5]. b: float32[m, 5]; or upright boxes float32[., 4].
 
-  Boxes without area, or with swapped corners, overlap nothing.
+  Boxes without area or with swapped corners have an IoU of 0.
 
-  Example: a square of side 2 and the same turned by 45 degrees share a regular
-  octagon of 8 (sqrt(2) - 1); of their union that is 1 / sqrt(2).
+  Example: a square of side 2 and the same rotated by 45 degrees share a regular
+  octagon of area 8 (sqrt(2) - 1), which is 1 / sqrt(2) of their union.
     >>> iou([[0, 0, 2, 2, 0]], [[0, 0, 2, 2, 45]]).round(6).tolist()
     [[0.707107]]
   """
@@ -81,7 +81,7 @@ def iou(a, b) -> np.ndarray:
   overlap = np.zeros(near.shape)
   if len(i):
     both = _intersection(points_a[i], points_b[j])
-    # Rounding must not make a box more than equal to itself.
+    # Rounding must not raise the IoU above 1.
     both = np.minimum(both, np.minimum(areas_a[i], areas_b[j]))
     overlap[i, j] = both / (areas_a[i] + areas_b[j] - both)
   return overlap
@@ -93,8 +93,8 @@ def _area_of(boxes) -> np.ndarray:
 
 
 def _intersection(polygon, window) -> np.ndarray:
-  """Areas [p] of what convex polygons [p, v, 2] and windows [p, 4, 2] share."""
-  # Far from the origin, products of coordinates would eat up the digits.
+  """Areas [p] of the intersection of convex polygons [p, v, 2], [p, 4, 2]."""
+  # Centring avoids cancellation in products of large coordinates.
   centre = window.mean(1, keepdims=True)
   polygon, window = polygon - centre, window - centre
   for edge in range(4):
@@ -105,10 +105,10 @@ def _intersection(polygon, window) -> np.ndarray:
 
 
 def _clip(polygon, start, end) -> np.ndarray:
-  """The part of [p, v, 2] on the inner side of an edge: [p, v + 2, 2].
+  """Returns [p, v + 2, 2], the part of [p, v, 2] inside an edge.
 
-  A half-plane cuts at most two new corners. Slots that are left over repeat the
-  first corner: sides of no length, which add no area.
+  A half-plane adds at most two corners. Unused slots repeat the first corner:
+  sides of zero length, which add no area.
   """
   inner = _cross((end - start)[:, None], polygon - start[:, None])
   ahead, inner_ahead = np.roll(polygon, -1, 1), np.roll(inner, -1, 1)
@@ -117,7 +117,7 @@ def _clip(polygon, start, end) -> np.ndarray:
     inner, inner - inner_ahead, out=np.zeros_like(inner), where=crossed
   )
   crossing = polygon + share[..., None] * (ahead - polygon)
-  # Each corner, if kept, then the crossing on the way to the next.
+  # Each retained corner, then the crossing before the next corner.
   points = np.stack([polygon, crossing], axis=2)
   points = points.reshape(len(polygon), -1, 2)
   used = np.stack([kept, crossed], axis=2).reshape(len(polygon), -1)
@@ -126,7 +126,7 @@ def _clip(polygon, start, end) -> np.ndarray:
   points = np.take_along_axis(points, order[..., None], axis=1)
   used = np.take_along_axis(used, order, axis=1)
   points = np.where(used[..., None], points, points[:, :1])
-  # Nothing is left: no used slot at all.
+  # Empty intersection: no used slot.
   return np.where(used[:, :1, None], points, 0.0)
 
 

@@ -1,10 +1,10 @@
-"""What one row adds to each score of its task.
+"""Contribution of one row to each score of its task.
 
-Nearly every score is a ratio of two sums over rows, such as F1: of boxes. So
-rows can be summed by image, resampled, and compared between models. BLEU and
-COCO's average precision cannot: they are not made of what single rows add.
-CIDEr's row is weighted by how rare words are in all true captions, which are
-the same for two models of the same rows.
+Nearly every score, such as F1 of boxes, is a ratio of two sums over rows. Rows
+can therefore be summed by image, resampled, and compared between models. BLEU
+and COCO's average precision are excluded: they are not ratios of sums over
+rows. CIDEr weights a row by the rarity of its words in all true captions, which
+are the same for two models on the same rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def _words(sample) -> tuple[float, float]:
 
 
 def share_of_fields(names: Sequence[str]) -> Callable:
-  """The share of these fields that is right, of those that the truth has."""
+  """Returns a score function: share of right ones among these fields."""
 
   def part(sample):
     told = [r for n, r in sample.get("right", {}).items() if n in names]
@@ -47,7 +47,7 @@ def _f1(threshold: float) -> Callable:
 
 
 def _acc(part: str) -> Callable:
-  """SARChat's, of the statements ("") or of the boxes at a threshold."""
+  """SARChat's Acc of statements ("") or of boxes at a threshold."""
 
   def counted(sample):
     true = sample[f"tp{part}"]
@@ -57,8 +57,8 @@ def _acc(part: str) -> Callable:
   return counted
 
 
-# Task -> score -> function of a sample: what it adds to numerator and
-# denominator, or None if it has no such score. A mean has a denominator of 1.
+# Task -> score -> function of a sample that returns its numerator and
+# denominator, or None if the score does not apply. Means have denominator 1.
 PARTS = {
   "counting": {"accuracy": _given("correct"), "mae": _miss},
   "grounding": {name: _given(name) for name in ("acc@100", "acc@50", "top1")},
@@ -80,7 +80,7 @@ PARTS = {
     for task in sarchat.TASKS
   },
 }
-# Of these a row is right or wrong.
+# Scores with a binary outcome per row.
 RIGHT = {
   "counting": {"accuracy"},
   "grounding": {"acc@100", "acc@50", "top1"},

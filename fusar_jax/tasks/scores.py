@@ -1,20 +1,20 @@
-"""Intervals: how far a score may lie from what more images would give.
+"""95 % confidence intervals of scores.
 
-Shares get Wilson's interval; everything that is a ratio of sums over images
-(F1, precision, recall, a mean) gets a percentile bootstrap over images.
+Shares use Wilson's interval. Ratios of sums over images (F1, precision, recall,
+means) use a percentile bootstrap over images.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-# The published training seed; named, so that an interval can be reproduced.
+# The published training seed; fixed, so intervals are reproducible.
 BOOTSTRAP_SEED = 42
 RESAMPLES = 1000
 _Z95 = 1.959963984540054
-# Weights held at once by the bootstrap: 80 MB.
+# Bootstrap weights in memory at once: 80 MB.
 _CELLS_AT_ONCE = 10_000_000
-# How often one distinct row occurs takes as long to draw as so many images.
+# Drawing the count of one distinct row costs as much as this many images.
 _DRAW_COST = 6
 
 
@@ -25,7 +25,7 @@ def share(hits) -> float:
 
 
 def ratio(part, whole) -> np.ndarray:
-  """Returns part / whole, 0 where there is nothing at all."""
+  """Returns part / whole; 0 if whole is 0."""
   part, whole = np.broadcast_arrays(np.asarray(part, float), whole)
   return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
@@ -39,7 +39,7 @@ def wilson(k: int, n: int) -> list[float]:
   """Returns [low, high], Wilson's 95 % interval of k successes in n trials.
 
   Reference: E. B. Wilson, J. Amer. Statist. Assoc. 22 (1927), without
-  continuity correction. n = 0 knows nothing: [0, 1].
+  continuity correction. For n = 0 the interval is [0, 1].
 
   Example: 41 of 99 images.
     >>> [round(v, 3) for v in wilson(41, 99)]
@@ -80,7 +80,7 @@ def bootstrap(
 def bootstrap_all(
   counts, statistics: Mapping[str, Callable[[np.ndarray], np.ndarray]]
 ) -> dict[str, list[float]]:
-  """Returns the `bootstrap` of each statistic, all of the same resamples."""
+  """Returns the `bootstrap` of each statistic from shared resamples."""
   sums = resample(counts)
   return {
     name: [float(v) for v in np.percentile(statistic(sums), [2.5, 97.5])]
@@ -91,7 +91,7 @@ def bootstrap_all(
 def by_image(images: Sequence[Hashable], values) -> np.ndarray:
   """Returns float64[images, c], sums of the rows [n, c] of each image.
 
-  Rows of one image are not independent: they are resampled together.
+  Rows of one image are not independent, so they are resampled together.
 
   Args:
     images: the image of each row.
@@ -113,15 +113,15 @@ def resample(
 ) -> np.ndarray:
   """Returns [resamples, c], sums over images drawn with replacement.
 
-  Images with equal counts are exchangeable, so a resample is drawn as how
-  often each distinct row of counts occurs: the same distribution as drawing
-  images one by one, at the cost of the distinct rows only. Where nearly all
-  rows are distinct, images are drawn one by one.
+  Images with equal counts are exchangeable, so a resample draws the
+  multiplicity of each distinct row of counts. The distribution equals that of
+  drawing images one by one, at the cost of the distinct rows only. If nearly
+  all rows are distinct, images are drawn one by one.
 
   Args:
     counts: [n, c], one row per image.
-    resamples: how many times n images are drawn.
-    seed: of the draws.
+    resamples: number of resamples of n images.
+    seed: random seed.
 
   Raises:
     ValueError: no images.
@@ -142,7 +142,7 @@ def resample(
 
 
 def _draw(rng: np.random.Generator, repeats, times: int) -> np.ndarray:
-  """Returns int[times, distinct], how often each row occurs in a resample."""
+  """Returns int[times, distinct], multiplicity of each row per resample."""
   n = repeats.sum()
   if _DRAW_COST * len(repeats) < n:
     return rng.multinomial(n, repeats / n, size=times)

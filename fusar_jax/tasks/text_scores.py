@@ -1,18 +1,18 @@
-"""BLEU-1..4, ROUGE-L and CIDEr: how near a text comes to its references.
+"""BLEU-1..4, ROUGE-L and CIDEr of texts against references.
 
-  BLEU     Papineni et al., ACL 2002: n-gram precision of the whole corpus,
+  BLEU     Papineni et al., ACL 2002: n-gram precision of the corpus,
            clipped, geometric mean over n, brevity penalty by the closest
-           reference. No smoothing: without a common n-gram it is 0.
+           reference. No smoothing: 0 without a common n-gram.
   ROUGE-L  Lin, ACL Workshop 2004, eq. 2-4: longest common subsequence; best
            precision and best recall over the references, F with beta 1.2.
   CIDEr    Vedantam et al., CVPR 2015, its variant CIDEr-D (section 7), times
            10: tf-idf cosine of n-grams, n = 1..4, counts clipped, Gaussian
            penalty on the difference of lengths (sigma 6). Document frequencies
-           are those of the references that are scored with it.
+           are those of the references in the same call.
 
 Choices that the papers leave open are those of the COCO caption evaluation
 (beta; raw counts; lengths of CIDEr-D counted in bigrams), whose Python package
-needs Java to split words. Here words are what `words` finds: lower case, no
+needs Java for tokenisation. Here `words` tokenises: lower case, no
 punctuation.
 """
 
@@ -31,8 +31,8 @@ BETA = 1.2
 SIGMA = 6.0
 NAMES = (*(f"bleu_{n}" for n in range(1, ORDERS + 1)), "rouge_l", "cider")
 
-# Keys are ranked by a table of all that may be, if it is at most so many times
-# as long as they are: sorting takes several times as long.
+# Keys are ranked by a lookup table if it is at most this many times as long as
+# the keys: sorting takes several times as long.
 _TABLE_SIZE = 4
 
 _WORD = re.compile(r"\w+(?:-\w+)*")
@@ -45,12 +45,12 @@ def words(text: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextScores:
-  """What each of n texts adds to the scores.
+  """Contribution of each of n texts to the scores.
 
   Attributes:
-    matched: int64[n, 4], its n-grams of n = 1..4 words that a reference has, at
-      most as often as the reference that has them most often.
-    offered: int64[n, 4], all of its n-grams.
+    matched: int64[n, 4], n-grams of n = 1..4 words that occur in a reference,
+      clipped to the maximum count over references.
+    offered: int64[n, 4], number of its n-grams.
     length: int64[n], words.
     reference_length: int64[n], words of the reference closest in length.
     rouge_l: float64[n] in [0, 1].
@@ -90,7 +90,7 @@ def compare(
     )
   if not texts:
     raise ValueError("expected at least one text.")
-  # A word that is looked up for the first time gets the next number.
+  # The first lookup of a word assigns the next number.
   vocabulary: dict[str, int] = collections.defaultdict()
   vocabulary.default_factory = vocabulary.__len__
 
@@ -114,7 +114,7 @@ def bleu(matched, offered, length, reference_length) -> np.ndarray:
 
   Args:
     matched, offered: [..., 4], sums over the corpus, see TextScores.
-    length, reference_length: [...], likewise.
+    length, reference_length: [...], sums over the corpus.
   """
   matched, offered = np.asarray(matched, float), np.asarray(offered, float)
   length = np.asarray(length, float)[..., None]
@@ -188,10 +188,10 @@ def _rouge_l(text: Sequence[int], references) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Table:
-  """Which n-gram occurs how often in which text.
+  """Counts of n-grams per text.
 
   Attributes:
-    key: int64[k], text * (number of n-grams) + n-gram; rising.
+    key: int64[k], text * (number of n-grams) + n-gram; ascending.
     text, gram, count: int64[k].
   """
 
@@ -201,7 +201,7 @@ class _Table:
   count: np.ndarray
 
   def counts_of(self, key: np.ndarray) -> np.ndarray:
-    """Returns the count at each key, 0 where there is none."""
+    """Returns the count at each key; 0 if absent."""
     if not len(self.key):
       return np.zeros(len(key), np.int64)
     place = np.minimum(np.searchsorted(self.key, key), len(self.key) - 1)
@@ -211,8 +211,8 @@ class _Table:
 def _tables(columns, vocabulary: int):
   """Yields the tables of the columns of texts, for n-grams of 1 to 4 words.
 
-  All words of all texts stand in one row, so that an n-gram is numbered by the
-  n-1 words before and one more.
+  All words of all texts are concatenated, so the number of an n-gram follows
+  from its first n-1 words and the last one.
   """
   flat = [
     np.fromiter(itertools.chain.from_iterable(texts), np.int64)
@@ -254,10 +254,10 @@ def _ranks(keys: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
 
 
 def _counted(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the distinct keys, rising, and how often each occurs.
+  """Returns the distinct keys, ascending, and the count of each.
 
-  As np.unique does; that one hashes, which takes millions of keys far longer
-  than to sort them.
+  Equivalent to np.unique, which hashes: for millions of keys, hashing is far
+  slower than sorting.
   """
   keys = np.sort(keys)
   first = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
@@ -267,12 +267,12 @@ def _counted(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _ngrams(given, true, vocabulary: int):
   """Returns (matched [n, 4], offered [n, 4], cider [n])."""
   n = len(given)
-  # The k-th reference of every text, where it has so many.
+  # The k-th reference of every text, empty if it has fewer.
   slots = range(max(map(len, true)))
   columns = [given] + [
     [of[k] if k < len(of) else [] for of in true] for k in slots
   ]
-  # Of each reference; COCO counts lengths in pairs of words.
+  # Per reference; COCO measures lengths in bigrams.
   pairs = [np.array([max(len(t) - 1, 0) for t in c]) for c in columns]
   penalty = [
     np.exp(-((pairs[0] - other) ** 2) / (2 * SIGMA**2)) for other in pairs[1:]
@@ -294,7 +294,7 @@ def _ngrams(given, true, vocabulary: int):
 def _cosines(tables, same, grams: int, n: int) -> list[np.ndarray]:
   """Returns the tf-idf cosine of each text with each reference, clipped."""
   mine, *others = tables
-  # A text counts once, however many of its references hold the n-gram.
+  # A text counts once, even if several of its references contain the n-gram.
   holding, _ = _counted(np.concatenate([table.key for table in others]))
   frequency = np.bincount(holding % grams, minlength=grams)
   weight = np.log(n) - np.log(np.maximum(frequency, 1))

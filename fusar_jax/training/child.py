@@ -1,4 +1,4 @@
-"""A spawned process that does not outlive the one that spawned it."""
+"""Ends a spawned process together with its parent."""
 
 import multiprocessing
 import os
@@ -6,9 +6,9 @@ import threading
 
 
 def end_with_parent() -> None:
-  """Ends this process, at once, when its parent ends, however that ends.
+  """Ends this process as soon as its parent ends, for whatever reason.
 
-  For work of minutes that nobody would wait for any more.
+  For long work whose result is useless without the parent.
   """
   threading.Thread(target=_wait_and_exit, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk: a restart compiles nothing again."""
+"""Persistent compilation cache, so that a restart recompiles nothing."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from jax.experimental.compilation_cache import compilation_cache
 
 @contextlib.contextmanager
 def compile_cache(folder: Path) -> Iterator[None]:
-  """Within, JAX keeps what it compiles in a folder.
+  """Enables JAX's compilation cache in a folder, within the context.
 
-  A folder that JAX knows already (JAX_COMPILATION_CACHE_DIR, or the program
-  that calls) goes before it.
+  A cache directory that is already configured (JAX_COMPILATION_CACHE_DIR or
+  the calling program) takes precedence.
   """
   if jax.config.jax_compilation_cache_dir:
     yield

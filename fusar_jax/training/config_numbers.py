@@ -1,6 +1,6 @@
-"""Numbers of a config that must be positive, checked before anything is read.
+"""Checks that config numbers are positive, before any input is read.
 
-A learning rate or an alpha below zero would train to no end without an error.
+A negative learning rate or alpha would train without an error, and diverge.
 """
 
 from ml_collections import ConfigDict

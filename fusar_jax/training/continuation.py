@@ -1,9 +1,8 @@
-"""The LoRA and TLM that a run continues from its base or adapter.
+"""LoRA and TLM that a run continues from its base or adapter.
 
-Which projections carry LoRA is a property of the weights: released stage-1
-adapters have vision LoRA, too, and it is trained on, as the official code does.
-Rank and alpha must be those of the config. A run without TLM takes the LoRA
-only.
+The weights determine which projections have LoRA: released stage-1 adapters
+also have vision LoRA, and training continues it, as in the official code. Rank
+and alpha must match the config. A run without TLM takes only the LoRA.
 """
 
 import dataclasses
@@ -27,18 +26,18 @@ def continued(
   config: ConfigDict,
   workdir: Path,
 ) -> FusarConfig:
-  """Returns the run's model with the LoRA projections of what it continues.
+  """Returns the model with the LoRA projections of the continued weights.
 
   Args:
-    model: of the config, shapes resolved.
-    base, adapter: sources of the weights; the adapter's LoRA and TLM count, if
-      both have them.
-    config: of the run.
-    workdir: the run, from which relative sources are found.
+    model: from the config, shapes resolved.
+    base, adapter: sources of the weights; LoRA and TLM of the adapter take
+      precedence over those of the base.
+    config: config of the run.
+    workdir: folder of the run, to resolve relative sources.
 
   Raises:
-    ValueError: another rank or alpha, projections unlike the config's own
-      choice, or a TLM that would stay random.
+    ValueError: rank, alpha or explicitly configured projections differ, or
+      the TLM would stay random.
   """
   sources = [
     _Existing.of(source, workdir)
@@ -59,7 +58,7 @@ def continued(
 
 @dataclasses.dataclass(frozen=True)
 class _Existing:
-  """What a source has beyond a plain Qwen2.5-VL."""
+  """LoRA and TLM of a source, beyond a plain Qwen2.5-VL."""
 
   name: str
   lora: LoRAConfig | None
@@ -67,7 +66,7 @@ class _Existing:
 
   @classmethod
   def of(cls, source: Source, workdir: Path):
-    # Its weights are checked when they are read.
+    # Weights are verified when they are read.
     folder = provenance.find(source, workdir)
     if source.kind == "run":
       written = provenance.read_json(folder / provenance.CONFIG_FILE)
@@ -81,7 +80,7 @@ class _Existing:
 def _continued_lora(model: FusarConfig, found: _Existing) -> LoRAConfig:
   ours, theirs, default = model.lora, found.lora, LoRAConfig()
   fields = [name for name in ("rank", "alpha") if _differs(ours, theirs, name)]
-  # Left at its default, the choice of projections is open.
+  # Projections at their default follow the source.
   fields += [
     name
     for name in ("language", "vision")
@@ -110,7 +109,7 @@ def _differs(one: LoRAConfig, other: LoRAConfig, name: str) -> bool:
 
 
 def _check_tlm(config: ConfigDict, with_tlm: list[_Existing]) -> None:
-  """A frozen TLM of random weights would distort every visual token."""
+  """Rejects a frozen random TLM: it would distort every visual token."""
   paths = ("tlm/mlp_0/kernel", "tlm/mlp_2/kernel")
   rules = [
     (partition.compiled(regex, "config.trainable"), trains)
@@ -132,13 +131,13 @@ def read_adapter_leaves(folder: Path, config: FusarConfig) -> partition.Params:
   """Returns an adapter's leaves for a run: LoRA, and TLM if the config has one.
 
   Raises:
-    ValueError: LoRA, TLM or image size are not the config's; all are listed.
+    ValueError: LoRA, TLM or image size differ from the config; lists all.
   """
   plain = dataclasses.replace(config, lora=LoRAConfig())
   use_tlm = config.tlm is not None
   sigma = None
   if use_tlm and tlm_file.is_legacy(folder):
-    sigma = config.tlm.sigma  # The folder does not record its own.
+    sigma = config.tlm.sigma  # Legacy folders do not record sigma.
   found, leaves = read_adapter(folder, plain, sigma, use_tlm=use_tlm)
   expected = config_lib.to_dict(config)
   theirs = config_lib.to_dict(found)
@@ -147,7 +146,7 @@ def read_adapter_leaves(folder: Path, config: FusarConfig) -> partition.Params:
     f" {value}"
     for part in ("lora", "tlm")
     for name, value in (theirs[part] or {}).items()
-    # Dropout is a choice of each stage.
+    # Each stage sets its own dropout.
     if name != "dropout" and (expected[part] or {}).get(name) != value
   ]
   if found.image_size != config.image_size:

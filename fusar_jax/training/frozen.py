@@ -1,9 +1,9 @@
-"""How frozen parameters are held, by `config.dtype`.
+"""Dtype of frozen parameters, selected by `config.dtype.frozen`.
 
-"float32" and "bfloat16" hold all of them so. "int8" holds the kernels of the
-layers in 8 bits (`fusar_jax.model.int8`) and the rest in the dtype of the
-arithmetic. Only training sees the rounded kernels: a run refers to its base,
-and whoever loads or exports the run takes the base's own.
+"float32" and "bfloat16" apply to all of them. "int8" quantises the layer
+kernels to 8 bits (`fusar_jax.model.int8`) and casts the rest to the compute
+dtype. Only training uses the quantised kernels: a run refers to its base, and
+loading or exporting the run reads the original weights of the base.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ _INT8 = "int8"
 
 
 def hold(frozen: Params, dtype: ConfigDict) -> Params:
-  """Returns the frozen parameters as `dtype.frozen` wants them.
+  """Returns the frozen parameters cast to `dtype.frozen`.
 
   Args:
     frozen: nested dict of arrays, of any float dtype.
     dtype: `config.dtype`.
 
   Raises:
-    ValueError: int8, and no kernel of a layer is frozen.
+    ValueError: int8 is selected, but no layer kernel is frozen.
   """
   kept = jax.tree.map(lambda leaf: leaf.astype(read_dtype(dtype)), frozen)
   return quantize_layers(kept) if dtype.frozen == _INT8 else kept
@@ -39,9 +39,10 @@ def read_dtype(dtype: ConfigDict) -> str:
 
 
 def read_placement(dtype: ConfigDict, mesh: Mesh) -> Callable:
-  """Returns (path, shape) -> sharding of weights as they are read.
+  """Returns (path, shape) -> sharding, for reading weights.
 
-  What will be rounded stays on the host until then: it may not fit the devices.
+  For int8, weights stay on the host until they are quantised: unquantised, they
+  may not fit the devices.
   """
   if dtype.frozen != _INT8:
     return sharding.placement(mesh)

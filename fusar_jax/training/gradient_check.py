@@ -1,8 +1,8 @@
-"""After the first step every trainable parameter must have had a gradient.
+"""Checks after the first step that every trainable parameter has a gradient.
 
-A parameter that is listed as trainable but not reached by the loss (a tower
-behind a wrong name, a LoRA beside a layer that is not used) would otherwise
-train for days and stay what it was.
+A parameter that is trainable but does not affect the loss (a tower under a
+wrong name, LoRA on an unused layer) would otherwise go unnoticed for a full run
+and never change.
 """
 
 import logging
@@ -15,21 +15,21 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 
-# What a control of the anchors (config.data.anchors) leaves without a gradient,
-# on purpose and for all of the run.
+# Parameters that a control condition (config.data.anchors) leaves without a
+# gradient for the full run, by design.
 _SILENT = {"none": "tlm/", "zeros": "tlm/mlp_0/kernel"}
 
 
 class GradientCheck:
-  """Remembers what has not had a gradient yet.
+  """Tracks the parameters that have had no gradient yet.
 
-  Excused are LoRA's A while its B is all zero (as it starts: the gradient of A
-  passes through B), likewise the MLP of a concatenation, the TLM until a batch
-  has anchors, and what a control of the anchors silences.
+  Exempt are: LoRA's A while its B is all zero (the initial value; the gradient
+  of A passes through B), likewise the MLP of concatenation fusion; the TLM
+  until a batch has anchors; and parameters that a control condition disables.
 
   Args:
     trainable: parameters before the first step.
-    anchors: condition of the anchors.
+    anchors: control condition, `config.data.anchors`.
   """
 
   def __init__(self, trainable: partition.Params, anchors: str = "aligned"):
@@ -44,14 +44,14 @@ class GradientCheck:
     self._told = False
 
   def passes(self, nonzero: Mapping[str, bool], batch: Batch) -> bool:
-    """Returns True when all have had a gradient and no check is needed.
+    """Returns True once all parameters have had a gradient.
 
     Args:
       nonzero: {path: whether this step's gradient has a non-zero value}.
-      batch: of this step, on the host.
+      batch: the batch of this step, on the host.
 
     Raises:
-      ValueError: parameters without a gradient, named.
+      ValueError: parameters have no gradient; lists them.
     """
     self._waiting -= {
       path for path, is_nonzero in nonzero.items() if is_nonzero

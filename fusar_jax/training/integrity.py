@@ -1,8 +1,8 @@
-"""Checksums of a checkpoint, so that a damaged one is never trained on.
+"""SHA-256 checksums of checkpoints, to detect corrupt files before resuming.
 
-`seal` writes them into a checkpoint while it still has its temporary name:
-every checkpoint that can be seen has them. Covered are the items, in folders;
-files beside them are Orbax's notes on times and formats, written last.
+`seal` runs while the checkpoint still has its temporary name, so
+every visible checkpoint has checksums. They cover the item folders; top-level
+files are Orbax metadata (times, formats), which is written last.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str:
-  """Returns what is wrong with a sealed checkpoint, its file named; "": whole.
+  """Returns the first problem of a checkpoint and its file; "" if intact.
 
   "/run/checkpoints/40/trainable/d/0a1b: truncated, 512 of 4096 bytes"
   """
@@ -45,17 +45,17 @@ def damage(folder: Path) -> str:
 
 
 def damages(folder: Path, steps: Sequence[int]) -> dict[int, str]:
-  """Returns {step: damage} from the newest down to the first whole one.
+  """Returns {step: problem} from the newest down to the first intact one.
 
-  Checkpoints without checksums are older than checksums are, and taken as
-  whole, unless another has them: then they are the rest of a deletion.
+  If no checkpoint has checksums, all predate them and count as intact. If only
+  some have them, those without are remains of a deletion.
 
   Args:
-    folder: of checkpoints, each in a folder named by its step.
-    steps: of those that are there.
+    folder: folder of checkpoints, each in a subfolder named by its step.
+    steps: steps of the existing checkpoints.
 
   Returns:
-    All of the steps, if none is whole.
+    All steps, if none is intact.
   """
   if not any((folder / str(step) / CHECKSUMS).is_file() for step in steps):
     return {}

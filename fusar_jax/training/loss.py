@@ -1,16 +1,16 @@
-"""Cross-entropy on answer positions only, over the vocabulary in chunks.
+"""Cross-entropy on target positions only, with chunked logits.
 
 A 7B head turns one hidden state into 152 064 logits: 1.25 GB of float32 for a
-2048-token sample. Only the states that predict an answer token reach the head
-here, and only a chunk of them at a time.
+2048-token sample. Only hidden states that predict a supervised token reach the
+head, one chunk at a time.
 
 With a frozen head (LoRA, TLM training) the gradient with respect to the hidden
-state is (softmax - onehot) W^T, known in the forward pass: it is computed there
-while the logits exist, and the backward pass is a scaling. That saves the
-second head product of a rematerialised chunk.
+state is (softmax - onehot) W^T. The forward pass computes it while the logits
+exist, and the backward pass only scales it. This saves the second head product
+of a rematerialised chunk.
 
-A answer slots, B batch, D model width, V vocabulary; `rows` are slots of all
-samples.
+A target positions, B batch, D model width, V vocabulary; `rows` counts target
+positions of all samples.
 """
 
 import functools
@@ -32,24 +32,24 @@ def answer_losses(
   frozen_head: bool,
   chunk: int = 256,
 ) -> jax.Array:
-  """Negative log-likelihood of each answer token.
+  """Returns the negative log-likelihood of each supervised token.
 
   Args:
     hidden: [B, L, D].
     kernel: [D, V], the head.
-    answer_index: int32[B, A]; position that predicts the token.
-    answer_ids: int32[B, A].
-    frozen_head: the head gets no gradient; see the module's text.
-    chunk: answer slots whose logits exist at one time, on one device; at least
-      one of each of its rows.
+    answer_index: int32[B, A], position that predicts the token.
+    answer_ids: int32[B, A], target token ids.
+    frozen_head: compute no gradient of the head; see the module docstring.
+    chunk: target positions whose logits exist at one time, per device; at
+      least one per row.
 
   Returns:
     float32[B, A].
   """
   batch, slots = answer_ids.shape
   states = jnp.take_along_axis(hidden, answer_index[..., None], axis=1)
-  # Equal chunks, so that the last one is not mostly padding. Slots are cut and
-  # rows are not: each device goes through the chunks of its own rows.
+  # Equal chunks: otherwise the last one could be mostly padding. Chunks split
+  # target positions, not rows: each device processes its own rows.
   rows = batch * slots // activations.ways("batch", batch)
   chunks = min(slots, -(-rows // chunk))
   size = -(-slots // chunks)
@@ -90,8 +90,8 @@ def _frozen_forward(states, targets, kernel):
   exponent = jnp.exp(logits - top)
   total = jnp.sum(exponent, axis=-1, keepdims=True)
   losses = jnp.log(total[:, 0]) + top[:, 0] - chosen
-  # softmax W^T - W[:, target]: the onehot never exists. With the head on the
-  # left a CPU reads it as it lies; on the right it would transpose it first,
+  # softmax W^T - W[:, target]: no onehot is built. With the head on the
+  # left a CPU reads it in place; on the right it would transpose it first,
   # 0.3 GB for a vocabulary of 152 064 and a width of 512.
   mean = jax.lax.dot_general(
     kernel,

@@ -1,8 +1,8 @@
-"""What a run tells while it trains: a line, metrics.jsonl, TensorBoard.
+"""Training metrics: log lines, metrics.jsonl and TensorBoard.
 
-Metrics stay on the device until the steps after them are on their way, so that
-reading them never makes the device wait. They are sums and counts until a line
-is written; means of means are never taken.
+Metrics stay on the device until later steps are dispatched, so reading them
+never stalls the device. They are accumulated as sums and counts until a line is
+written; means of means are never taken.
 """
 
 import collections
@@ -59,7 +59,7 @@ class MetricsFile:
       write_text(self._path, kept)
 
   def append(self, values: dict[str, Any]) -> None:
-    """Adds one line by one write, so that a reader sees it whole.
+    """Appends one line by one write, so readers see complete lines.
 
     Raises:
       OSError: it could not be written, or not all of it; a resumed run drops
@@ -93,7 +93,7 @@ class Meters:
     may_skip: batches whose loss or gradient is not finite that the run may have
       skipped; the step must be made so. 0: the first one is an error.
     writes: False on all processes but the first: they check, and stay silent.
-    saved: `state()` of the checkpoint that the run resumes from.
+    saved: `state()` from the checkpoint that the run resumes from.
   """
 
   def __init__(
@@ -157,11 +157,11 @@ class Meters:
       self._read()
 
   def state(self) -> dict[str, Any]:
-    """JSON values that a resumed run goes on from."""
+    """Returns JSON values from which a resumed run continues."""
     return {"skipped": self._skipped, "sums": dict(self._sums)}
 
   def evaluated(self, step: int, values: dict[str, float]) -> None:
-    """Writes what an evaluation found."""
+    """Writes the metrics of an evaluation."""
     if self._writes:
       self._file.append({"step": step, **values})
       for name, value in values.items():

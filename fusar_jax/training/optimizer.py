@@ -1,8 +1,8 @@
-"""AdamW with linear warm-up and decay, number for number as the reference.
+"""AdamW with linear warm-up and decay, numerically equal to the reference.
 
 The official code trains with torch.optim.AdamW, torch.nn.utils.clip_grad_norm_
 and transformers' get_linear_schedule_with_warmup (fusar_gpt.md, section 3).
-Optax has the same parts, but for the clip: torch divides by (norm + 1e-6).
+Optax matches them except for clipping: torch divides by (norm + 1e-6).
 """
 
 import math
@@ -42,8 +42,8 @@ def linear_schedule(
 ) -> Callable[[jax.Array], jax.Array]:
   """Returns step -> learning rate, float32[], step counted from 0.
 
-  Up from 0 over `warmup` steps, then down to 0 at `total_steps`. As in the
-  reference, the very first step has rate 0 when there is a warm-up.
+  Rises from 0 over `warmup` steps, then falls to 0 at `total_steps`. As in the
+  reference, the first step has rate 0 if there is a warm-up.
 
   Example:
     >>> rate = linear_schedule(2e-3, total_steps=6, warmup=2)
@@ -79,7 +79,7 @@ def scale_by_rules(rules: partition.Rules) -> optax.GradientTransformation:
     return partition.match(paths, rules, "config.optimizer.rates")
 
   def init(params):
-    factors(params)  # A rule that does not fit fails here, before any step.
+    factors(params)  # Validates the rules before any step.
     return optax.EmptyState()
 
   def update(updates, state, params=None):
@@ -102,12 +102,12 @@ def make_optimizer(
   clip_norm: float = 1.0,
   rates: partition.Rules = ((".*", 1.0),),
 ) -> optax.GradientTransformation:
-  """Returns the optimizer of trainables.
+  """Returns the optimizer of trainable parameters.
 
   Args:
-    rate: learning rate of a step, from `linear_schedule`.
-    b1, b2, eps, weight_decay: of AdamW; the decay is decoupled.
-    clip_norm: limit of the global norm; 0 clips nothing.
+    rate: step -> learning rate, from `linear_schedule`.
+    b1, b2, eps, weight_decay: AdamW parameters; the decay is decoupled.
+    clip_norm: limit of the global norm; 0 disables clipping.
     rates: [(path regex, factor on the learning rate)], covering every
       trainable parameter.
   """

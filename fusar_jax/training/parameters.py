@@ -1,7 +1,8 @@
-"""A run's full parameters: its base, recursively, and what it trained itself.
+"""Full parameters of a run: its base, recursively, plus its checkpoint.
 
-A run keeps what it trained and refers to the rest, see `provenance`. What
-neither the base nor an adapter has (fresh LoRA and TLM) is drawn from the seed.
+A run stores only what it trained and refers to the rest, see `provenance`.
+Parameters that neither base nor adapter has (new LoRA and TLM) are initialised
+from the seed.
 """
 
 from collections.abc import Callable
@@ -28,22 +29,22 @@ def load_run(
   dtype: str | None = None,
   placement: Callable | None = None,
 ) -> tuple[FusarConfig, partition.Params, Path, dict[str, Any]]:
-  """Rebuilds a run's whole model: its base, recursively, and what it trained.
+  """Loads the full model of a run: its base, recursively, plus a checkpoint.
 
   Args:
     workdir: the run.
-    step: of the checkpoint; default the newest that is whole.
-    dtype: of parameters that the run kept frozen; None keeps the file's.
-    placement: (path, shape) -> sharding of what is read from a Hugging Face
-      folder; None: the default device.
+    step: step of the checkpoint; default: the newest intact one.
+    dtype: dtype of frozen parameters; None: that of the file.
+    placement: (path, shape) -> sharding of weights from a Hugging Face folder;
+      None: the default device.
 
   Returns:
     (config, parameters as nested dict of arrays, tokenizer's folder,
     {"step", "workdir", "base": Source}).
 
   Raises:
-    FileNotFoundError: no run, no checkpoint, or a base that is gone.
-    ValueError: a base that has changed, or parameters that do not fit.
+    FileNotFoundError: no run, no checkpoint, or the base is missing.
+    ValueError: the base has changed, or parameters do not fit.
   """
   workdir = Path(workdir)
   if not provenance.is_run(workdir):
@@ -80,7 +81,7 @@ def source_config(source: Source, workdir: Path) -> FusarConfig | None:
 
 
 def read_shapes(folder: Path) -> FusarConfig:
-  """Returns the config of a run or of a Hugging Face folder; reads no weights.
+  """Returns the config of a run or a Hugging Face folder; reads no weights.
 
   Raises:
     FileNotFoundError, ValueError: as `read_config`.
@@ -104,21 +105,22 @@ def initial_params(
 ) -> partition.Params:
   """Returns the parameters that a run starts from.
 
-  Those of the base, over them those of the adapter; LoRA and TLM that neither
-  has are drawn from the seed as PEFT and torch draw them. Only a random base
-  may lack more. A run without TLM leaves out theirs.
+  Parameters of the base, overridden by those of the adapter. LoRA and TLM that
+  neither has are initialised from the seed, with the distributions of PEFT and
+  torch. Only a random base may lack other parameters. A run without TLM drops
+  the TLM of its sources.
 
   Args:
-    config: of the run.
+    config: config of the model.
     base, adapter: see `Source`.
-    workdir: the run, from which relative sources are found.
-    seed: of the fresh parameters.
-    without: paths that are not needed (a checkpoint has them).
+    workdir: folder of the run, to resolve relative sources.
+    seed: seed of new parameters.
+    without: paths to omit (a checkpoint has them).
     dtype, placement: see `load_run`.
 
   Raises:
-    ValueError: the base lacks a parameter or has one too many; an adapter
-      whose LoRA or TLM is not the config's.
+    ValueError: parameters of the base are missing or unexpected, or LoRA or
+      TLM of the adapter differ from the config.
   """
   flat = {}
   if base.kind == "folder":
@@ -146,7 +148,7 @@ def complete(
   base: Source,
   without: frozenset[str] | set[str] = frozenset(),
 ) -> partition.Params:
-  """Adds fresh parameters; checks names and shapes against the config."""
+  """Adds new parameters; checks names and shapes against the config."""
   key = jax.random.key(seed)
   shapes = flatten(jax.eval_shape(lambda: init_params(config, key)))
   missing = sorted(set(shapes) - set(flat) - set(without))
@@ -169,7 +171,7 @@ def complete(
     )
   kept = {p: leaf for p, leaf in flat.items() if p not in without}
   if missing:
-    # Of the whole tree only what is missing is ever computed.
+    # XLA computes only the missing leaves of the tree.
     draw = jax.jit(
       lambda key: {
         path: leaf

@@ -1,9 +1,9 @@
-"""Ordered rules over parameter paths, and the split they decide.
+"""Ordered regex rules over parameter paths; trainable/frozen partition.
 
-A rule list is [(regex, value), ...]; a regex must match a whole path such as
-"model/layers/self_attn/q_proj/lora_a", and the first match wins. Rules that
-cover too little or too much are errors, not surprises: a parameter without a
-rule, and a rule that decides no parameter, are told by name.
+A rule list is [(regex, value), ...]. A regex must match a full path such as
+"model/layers/self_attn/q_proj/lora_a"; the first match wins. A parameter
+without a rule and a rule that applies to no parameter are errors, listed by
+name.
 """
 
 import re
@@ -19,7 +19,7 @@ CATCH_ALL = ".*"
 
 
 def match(paths: Iterable[str], rules: Rules, what: str) -> dict[str, Any]:
-  """Returns {path: value of the first rule that matches the whole path}.
+  """Returns {path: value of the first rule that matches the full path}.
 
   Args:
     paths: parameter paths.
@@ -27,9 +27,9 @@ def match(paths: Iterable[str], rules: Rules, what: str) -> dict[str, Any]:
     what: name of the rule list, for messages ("config.trainable").
 
   Raises:
-    ValueError: a path without a rule, a rule that decides no path (also one
-      that earlier rules shadow; a last `.*` may find nothing left), or a
-      broken regex; all of them in one message.
+    ValueError: a path has no rule, a rule applies to no path (or earlier rules
+      shadow it; a final `.*` is exempt), or a regex is invalid. One message
+      lists all path and rule problems.
 
   Example:
     >>> rules = [("tlm/.*", True), (".*", False)]
@@ -68,10 +68,10 @@ def match(paths: Iterable[str], rules: Rules, what: str) -> dict[str, Any]:
 def partition(
   params: Params, rules: Rules, what: str = "config.trainable"
 ) -> tuple[Params, Params]:
-  """Splits parameters in (trainable, frozen) by rules with values True, False.
+  """Splits parameters into (trainable, frozen) by rules with bool values.
 
   Raises:
-    ValueError: see `match`; or nothing is trainable.
+    ValueError: as `match`, or nothing is trainable.
   """
   flat = flatten(params)
   decided = match(flat, rules, what)
@@ -86,7 +86,7 @@ def merge(trainable: Params, frozen: Params) -> Params:
   """Returns the union of two disjoint nested dicts; inverse of `partition`.
 
   Raises:
-    ValueError: a parameter in both.
+    ValueError: a parameter is in both.
   """
   ours, theirs = flatten(trainable), flatten(frozen)
   both = sorted(set(ours) & set(theirs))
@@ -96,7 +96,7 @@ def merge(trainable: Params, frozen: Params) -> Params:
 
 
 def compiled(regex: str, what: str) -> re.Pattern:
-  """Compiles a rule's regex; a broken one is an error of that rule list."""
+  """Compiles the regex of a rule; raises ValueError if it is invalid."""
   try:
     return re.compile(regex)
   except re.error as error:

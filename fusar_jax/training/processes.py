@@ -1,17 +1,19 @@
-"""The processes of a run on several hosts: they find and they miss each other.
+"""Multi-host initialisation: roll, failure detection, clean shutdown.
 
-JAX connects them, but where one never comes or dies it aborts the others after
-minutes, with a number at best (jax-ml/jax#35905). So the roll is called first:
-every process opens a connection to process 0, says where it runs, and keeps the
-connection open. Who is late is named by number and host; a connection that ends
-without a farewell is a death, and the others stop at once and say whose.
+If a process never starts or dies, JAX aborts the others after minutes, and
+reports a process number at best (jax-ml/jax#35905). A roll therefore runs
+before `jax.distributed.initialize`: every process connects to process 0,
+reports its host and keeps the connection open. Missing processes are listed by
+number and host. A connection that closes without a clean shutdown means that
+its process died; the others stop at once and name it.
 
-Where the processes are is told by FUSAR_COORDINATOR (host:port of process 0;
-the port below it calls the roll), FUSAR_PROCESSES and FUSAR_PROCESS (this one's
-number), else by JAX's own detection: Cloud TPU, GKE, Slurm, Open MPI. Without
-either there is one process. FUSAR_HOSTS may name their hosts, with commas, for
-messages. FUSAR_LOCAL_DEVICES splits a CPU into so many devices;
-FUSAR_START_SECONDS is how long a process may be late (600).
+Environment variables locate the processes: FUSAR_COORDINATOR (host:port of
+process 0; the roll uses the port below it), FUSAR_PROCESSES (their
+number) and FUSAR_PROCESS (index of this one). If they are unset, JAX's
+detection applies (Cloud TPU, GKE, Slurm, Open MPI); if it finds nothing, the
+run has one process. Optional: FUSAR_HOSTS (comma-separated host names, for
+messages), FUSAR_LOCAL_DEVICES (number of devices to split a CPU into) and
+FUSAR_START_SECONDS (timeout of the roll, default 600).
 """
 
 import atexit
@@ -33,25 +35,25 @@ import jax
 from jax._src.clusters import ClusterEnv
 
 _NAMES = ("FUSAR_COORDINATOR", "FUSAR_PROCESSES", "FUSAR_PROCESS")
-# Exit code of a process that stops because another one vanished: a host was
-# taken away or lost its power. A scheduler may restart it, while a failure,
-# which ends all processes with 1, would only repeat itself.
+# Exit code of a process that stops because another one was lost (preempted host
+# or power loss). A scheduler may restart it. A failure ends all processes with
+# exit code 1; a restart would only repeat it.
 PEER_LOST = 76
-# A process that hears of a failure may be about to tell one of its own.
+# A process that receives a failure may be about to report its own.
 _GRACE_SECONDS = 3.0
 _LONGEST_LINE = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-  """Where the processes of a run are.
+  """Addresses and indices of the processes of a run.
 
   Attributes:
     host, port: of process 0, where JAX's coordinator will listen.
-    processes: how many there are.
-    index: of this one.
-    devices: the local devices that this process may use; None: all.
-    hosts: names by index as far as the environment tells them.
+    processes: their number.
+    index: index of this process.
+    devices: local devices that this process may use; None: all.
+    hosts: host names by index, if the environment lists them; else empty.
   """
 
   host: str
@@ -68,10 +70,10 @@ class Cluster:
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-  """Returns where the processes are, None where there is only this one.
+  """Returns the cluster that the environment describes; None if single-process.
 
   Raises:
-    ValueError: variables that are missing or do not make sense.
+    ValueError: a variable is missing or invalid.
   """
   given = [name for name in _NAMES if environment.get(name)]
   if not given:
@@ -140,16 +142,15 @@ def _hosts(environment: Mapping[str, str], processes: int) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def joined(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
-  """Joins the processes of the run; call it before JAX looks for devices.
+  """Joins the processes of the run; call it before JAX initialises devices.
 
-  While the body runs, the death or failure of any process ends all others
-  with a message that names it: exit code 1 after a failure, PEER_LOST after a
-  death.
+  While the body runs, the death or failure of any process ends all others with
+  a message that names it. The exit code is 1 after a failure and PEER_LOST
+  after a death.
 
   Raises:
-    ValueError: variables that do not make sense, or processes that contradict
-      each other.
-    TimeoutError: processes that did not come, named.
+    ValueError: invalid variables, or processes whose settings conflict.
+    TimeoutError: processes are missing; lists them.
   """
   devices = environment.get("FUSAR_LOCAL_DEVICES", "")
   if devices:
@@ -172,14 +173,14 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     yield
   except BaseException as error:
     roll.tell({"failed": f"{type(error).__name__}: {error}"})
-    # Before JAX's own handler, which would wait for processes that are gone.
+    # Runs before JAX's exit handler, which would wait for dead processes.
     atexit.register(_leave)
     raise
   roll.tell({"done": True})
 
 
 class _Roll:
-  """Connections between process 0 and each other one: a star."""
+  """Star of connections between process 0 and every other process."""
 
   def __init__(self, cluster: Cluster):
     self._cluster = cluster
@@ -193,7 +194,7 @@ class _Roll:
     self._who = {cluster.index: self._here}
 
   def call(self, seconds: float) -> None:
-    """Returns when all are there; from then on watches them in a thread."""
+    """Waits for all processes, then monitors them in a background thread."""
     deadline = time.monotonic() + seconds
     if self._cluster.index == 0:
       self._gather(deadline, seconds)
@@ -202,7 +203,7 @@ class _Roll:
     threading.Thread(target=self._watch, daemon=True).start()
 
   def tell(self, message: dict) -> None:
-    """Tells those that are still there."""
+    """Sends the message to all processes that are still connected."""
     for line in self._lines.values():
       with contextlib.suppress(OSError):
         line.send(message)
@@ -230,7 +231,7 @@ class _Roll:
         # Anything can connect to a port.
         if said is not None and said.keys() == self._here.keys():
           self._admit(said, line)
-    self.tell({"roll": [self._who[i] for i in range(cluster.processes)]})
+    self.tell({"rendezvous": [self._who[i] for i in range(cluster.processes)]})
 
   def _admit(self, said: dict, line: "_Lines") -> None:
     index, processes = said["process"], said["processes"]
@@ -284,7 +285,7 @@ class _Roll:
       )
     if "refused" in said:
       raise TimeoutError(said["refused"])
-    self._who = dict(enumerate(said["roll"]))
+    self._who = dict(enumerate(said["rendezvous"]))
 
   def _present(self) -> str:
     return ", ".join(
@@ -292,7 +293,7 @@ class _Roll:
     )
 
   def _watch(self) -> None:
-    """Ends this process where another one fails or dies."""
+    """Ends this process when another one fails or dies."""
     selector = selectors.DefaultSelector()
     for index, line in self._lines.items():
       selector.register(line.connection, selectors.EVENT_READ, (index, line))
@@ -317,19 +318,19 @@ class _Roll:
     message = (
       f"{self._cluster.name(index)} on {who['host']} pid {who['pid']} {how}."
     )
-    # Only process 0 hears of all.
+    # Only process 0 is connected to all processes.
     self.tell({"stop": message, "code": code})
     _end(message, code)
 
 
 class _Lines:
-  """JSON, a line a message, over a connection that notices a dead host."""
+  """JSON-lines messages over a socket; keepalive detects a dead host."""
 
   def __init__(self, connection: socket.socket):
     self.connection = connection
     self._rest = b""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # A host without power says nothing: asked after 20 s, given up after 60.
+    # A host without power closes no socket: probe after 20 s, drop after 60.
     for option, value in (
       ("TCP_KEEPIDLE", 20),
       ("TCP_KEEPINTVL", 10),
@@ -343,14 +344,14 @@ class _Lines:
     self.connection.sendall(json.dumps(message).encode() + b"\n")
 
   def first(self, seconds: float) -> dict | None:
-    """Returns the first message, None where none comes."""
+    """Returns the first message, or None if none arrives in time."""
     self.connection.settimeout(seconds)
     said = self.receive(once=True)
     self.connection.settimeout(None)
     return said[0] if said and "lost" not in said[0] else None
 
   def receive(self, once: bool = False) -> list[dict]:
-    """Returns what came; {"lost": True} where the connection ended."""
+    """Returns the received messages; [{"lost": True}] if it disconnected."""
     while True:
       try:
         data = self.connection.recv(4096)
@@ -387,7 +388,7 @@ def _end(message: str, code: int) -> None:
 
 
 def _leave(code: int = 1) -> None:
-  """Exits without waiting for anybody."""
+  """Exits without waiting for other processes."""
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, ValueError):
       stream.flush()

@@ -1,4 +1,4 @@
-"""A window of steps under JAX's profiler, for TensorBoard or XProf."""
+"""Profiles a window of steps with JAX's profiler, for TensorBoard or XProf."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ class ProfilerWindow:
   """Writes the trace of steps `first` to `first + steps - 1`, once.
 
   Args:
-    folder: of the trace; one file for each process.
-    first: step, from 1; 0: never.
-    steps: how many.
+    folder: output folder of the trace; one file per process.
+    first: first step, counted from 1; 0: never.
+    steps: number of steps.
   """
 
   def __init__(self, folder: Path, first: int, steps: int):
@@ -26,19 +26,19 @@ class ProfilerWindow:
     self._runs = False
 
   def before(self, step: int) -> None:
-    """To be called before a step is dispatched."""
+    """Call before a step is dispatched."""
     if step == self._first:
       jax.profiler.start_trace(self._folder)
       self._runs = True
 
   def after(self, step: int, result: Any) -> None:
-    """To be called with what the step gives; waits for the last one's."""
+    """Call with the result of the step; blocks on that of the last step."""
     if self._runs and step == self._last:
       jax.block_until_ready(result)
       self.close()
 
   def close(self) -> None:
-    """Ends a window that the run ended within."""
+    """Stops the trace if the run ends within the window."""
     if self._runs:
       self._runs = False
       jax.profiler.stop_trace()

@@ -1,7 +1,7 @@
-"""The train step as one jitted program: what the loop runs, `plan` compiles.
+"""The train step as one jitted program, run by the loop, compiled by `plan`.
 
-Shardings in and out are explicit, and the state is donated: its memory is the
-new state's.
+Input and output shardings are explicit. The state is donated: the new state
+reuses its memory.
 """
 
 import dataclasses
@@ -126,7 +126,7 @@ def step_options(
 
 
 def make_rate(config: ConfigDict, total_steps: int) -> Callable:
-  """Returns step -> learning rate, as the config wants it."""
+  """Returns step -> learning rate, for the config."""
   o = config.optimizer
   warmup = optimizer.warmup_steps(total_steps, o.warmup_steps, o.warmup_ratio)
   return optimizer.linear_schedule(o.learning_rate, total_steps, warmup)
@@ -167,7 +167,7 @@ def place(
 
   Args:
     trainable: float32, to begin with; may be given away to the state.
-    frozen: as `frozen.hold` returns them.
+    frozen: from `frozen_lib.hold`.
     config: of the run.
     mesh: of its devices.
     tx: from `make_optimizer`.
@@ -177,7 +177,7 @@ def place(
   create = functools.partial(create_state, tx=tx, seed=config.seed)
   shardings = state_shardings(jax.eval_shape(create, trainable), config, mesh)
   trainable = sharding.put(trainable, shardings.trainable)
-  # Moments are made where they lie, never whole on one device.
+  # Moments are created sharded, never unsharded on one device.
   state = jax.jit(create, out_shardings=shardings)(trainable)
   return state, frozen, (shardings, frozen_shardings)
 

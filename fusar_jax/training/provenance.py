@@ -1,8 +1,8 @@
-"""Where a run comes from: config.json, provenance.json and hashes of content.
+"""Provenance of a run: config.json, provenance.json and content hashes.
 
-A run keeps what it trained and refers to the rest: its base is a Hugging Face
-folder or another run, by path and sha256. A base that moved is searched beside
-the run again; a base that changed is an error.
+A run stores what it trained and refers to its base, a Hugging Face folder or
+another run, by path and sha256. A missing base is searched at its path relative
+to the run; a changed base is an error.
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ def find(source: Source, workdir: Path) -> Path:
 
 
 def locate(source: Source, workdir: Path) -> Path:
-  """Returns the folder of a source, checked to hold what it held.
+  """Returns the folder of a source after verifying its hash.
 
   Raises:
     FileNotFoundError: as `find`.
@@ -209,7 +209,7 @@ def _manifest(path: str) -> dict[str, Any]:
 def provenance(
   base: Source, adapter: Source, data: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Returns what `provenance.json` of a run says."""
+  """Returns the content of `provenance.json`."""
   return {
     "base": dataclasses.asdict(base),
     "adapter": dataclasses.asdict(adapter),
@@ -250,7 +250,7 @@ def _without_places(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-  """Raises ValueError, naming the file, where it is not JSON."""
+  """Reads a JSON file; raises ValueError with its name if it is invalid."""
   try:
     return json.loads(Path(path).read_text("utf-8"))
   except json.JSONDecodeError as error:
@@ -258,6 +258,6 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes a whole file or none of it."""
+  """Writes a JSON file atomically."""
   text = json.dumps(value, indent=2, ensure_ascii=False)
   write_text(Path(path), text + "\n")

@@ -1,7 +1,7 @@
-"""What a folder of work was begun with: the same call goes on, another is told.
+"""Checks that a resumed output folder was created with the same settings.
 
-Demos, studies and controls take minutes to hours and go on after an
-interruption. Parts made with other settings must not mix in one folder.
+Demos, studies and controls take minutes to hours and resume after an
+interruption. Results of different settings must not mix in one folder.
 """
 
 import os
@@ -13,14 +13,14 @@ from fusar_jax.training.provenance import read_json, write_json
 
 
 def settle(path: str | os.PathLike, settings: Mapping[str, Any]) -> None:
-  """Writes the settings to a file, or finds the same ones there.
+  """Writes the settings to a file, or compares them with the existing file.
 
   Args:
-    path: JSON file in the folder of the work; the folder is made.
-    settings: name -> value that JSON can hold.
+    path: JSON file in the output folder; the folder is created.
+    settings: name -> JSON-serialisable value.
 
   Raises:
-    FileExistsError: the file holds other settings; each is named.
+    FileExistsError: the file contains other settings; lists each.
   """
   path = Path(path)
   if not path.is_file():

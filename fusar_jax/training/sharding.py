@@ -1,11 +1,11 @@
-"""Where arrays live: one mesh, one table of rules, three axes.
+"""Sharding of arrays: one mesh with three axes and one rule table.
 
 "data" repeats the parameters and splits the batch; "fsdp" splits both; "tensor"
 splits the widths of a layer (Megatron's pattern: columns first, then rows, so
 that a pair of projections needs one reduction). A stacked layer axis comes
 first in a parameter and is never split.
 
-Shardings are only placement: any mesh computes the same numbers.
+Sharding does not change results: any mesh computes the same numbers.
 """
 
 import logging
@@ -26,8 +26,8 @@ from fusar_jax.training import partition
 AXES = (activations.DATA, activations.FSDP, activations.TENSOR)
 AUTO = "auto"
 BATCH_SPEC = PartitionSpec(activations.LOGICAL["batch"])
-# Of a device's memory, what weights may take when a mesh is chosen; the rest is
-# for activations.
+# Fraction of device memory for weights when a mesh is chosen automatically; the
+# rest is for activations.
 _WEIGHTS_SHARE = 0.6
 
 _COLUMNS = "(q_proj|k_proj|v_proj|gate_proj|up_proj)"
@@ -204,7 +204,7 @@ def parameter_shardings(abstract: partition.Params, mesh: Mesh):
     abstract: nested dict of arrays or ShapeDtypeStructs.
 
   Raises:
-    ValueError: a parameter that the table does not cover.
+    ValueError: the table does not cover a parameter.
   """
   flat = flatten(abstract)
   shardings, whole = {}, []
@@ -222,17 +222,17 @@ def parameter_shardings(abstract: partition.Params, mesh: Mesh):
 
 
 def placement(mesh: Mesh) -> Callable[[str, tuple[int, ...]], NamedSharding]:
-  """Returns (path, shape) -> sharding, for readers that place leaf by leaf."""
+  """Returns (path, shape) -> sharding, for reading weights leaf by leaf."""
   return lambda path, shape: NamedSharding(
     mesh, _fit(_spec(path), shape, mesh)[0]
   )
 
 
 def state_shardings(abstract: Any, mesh: Mesh):
-  """Returns the shardings of a TrainState (or any tree that holds one).
+  """Returns the shardings of a TrainState (or any tree that contains one).
 
-  A moment of the optimizer lies where its parameter lies: the dictionary keys
-  of its path are the parameter's path. Counters and keys are replicated.
+  Optimizer moments are sharded as their parameters: the dictionary keys of
+  their paths are the parameter path. Counters and keys are replicated.
   """
 
   def of(path, leaf):
@@ -251,7 +251,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def row_unit(accumulation: int, mesh: Mesh, processes: int = 1) -> int:
-  """Returns the number that the rows of a batch must be a multiple of."""
+  """Returns the number that must divide the rows of a batch."""
   ways = mesh.shape["data"] * mesh.shape["fsdp"]
   return accumulation * math.lcm(ways, processes)
 
@@ -289,7 +289,7 @@ def split_batch(
 
 
 def put(tree: Any, shardings: Any) -> Any:
-  """Places host or device arrays; each process holds the whole of them.
+  """Shards host or device arrays; each process has the full arrays.
 
   Unlike `jax.device_put` this works when a sharding spans processes. Arrays
   that span processes already are only moved.
@@ -309,7 +309,7 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-  """Makes global arrays of the rows that this process has loaded."""
+  """Returns global arrays from the rows that this process has loaded."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(
     lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch

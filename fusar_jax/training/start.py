@@ -1,8 +1,7 @@
-"""Everything before the first step: model, tokenizer, data, parameters, mesh.
+"""Run setup: model, tokenizer, data, parameters and mesh.
 
-All that can be wrong with a config is found here, before a file is written. A
-workdir that already holds this very run is resumed; one that holds anything
-else is refused.
+Setup reports config errors before it writes a file. A workdir that contains
+the same run is resumed; a workdir with any other content is rejected.
 """
 
 import dataclasses
@@ -35,7 +34,7 @@ from fusar_jax.training import frozen as frozen_lib
 from fusar_jax.training import parameters as parameters_lib
 from fusar_jax.training.provenance import Source
 
-# Fields that may differ when a run goes on: they change how, not what.
+# Fields that may change on resume: they do not change what is computed.
 _FREE = (
   "data.num_workers",
   "mesh",
@@ -59,14 +58,14 @@ TOKENIZER = "tokenizer"
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """What a run starts from.
+  """Inputs of a run.
 
   Attributes:
-    model: shapes, resolved.
+    model: config with resolved shapes.
     base, adapter: sources of the weights.
-    tokenizer: of the run.
-    train, evaluation: triplets; the latter may be empty.
-    resumes: the workdir holds this run already.
+    tokenizer: tokenizer of the run.
+    train, evaluation: triplets; `evaluation` may be empty.
+    resumes: whether the workdir already contains this run.
   """
 
   model: FusarConfig
@@ -108,7 +107,7 @@ def start(config: ConfigDict, workdir: Path) -> Start:
   _check_trainable(config, base, model, train)
   if not resumes:
     tokenizer = _ready_tokenizer(config, base, model, workdir)
-    # Who looked later would take it for another run's.
+    # A process that checks the folder later would see another run's files.
     multihost_utils.sync_global_devices("all have seen the empty folder")
     if jax.process_index() == 0:
       records = (base, adapter, data)
@@ -121,10 +120,10 @@ def start(config: ConfigDict, workdir: Path) -> Start:
 def resolve_model(
   values: ConfigDict, base: Source, workdir: Path
 ) -> FusarConfig:
-  """Returns the run's model; shapes that are None come from the base.
+  """Returns the model of the run; shapes that are None come from the base.
 
   Raises:
-    ValueError: shapes that differ from the base's, all of them listed.
+    ValueError: shapes differ from those of the base; lists all.
   """
   found = parameters_lib.source_config(base, workdir)
   return config_lib.from_dict(_filled(values, found, base.path))
@@ -133,11 +132,11 @@ def resolve_model(
 def with_shapes(config: ConfigDict) -> ConfigDict:
   """Returns the config with the shapes of config.init in config.model.
 
-  Of a local folder only config.json is read; weights need not be there. Without
-  the folder, the shapes of a preset are taken as they are.
+  Reads only config.json of a local folder; weights may be absent. Without the
+  folder, the shapes of a preset are used unchanged.
 
   Raises:
-    ValueError: model=init and no local folder, or shapes that differ.
+    ValueError: model=init without a local folder, or shapes differ.
     OSError: as `read_shapes`.
   """
   path, found = Path(config.init).expanduser(), None
@@ -153,7 +152,7 @@ def with_shapes(config: ConfigDict) -> ConfigDict:
 def _filled(
   values: ConfigDict, found: FusarConfig | None, where: str
 ) -> dict[str, Any]:
-  """Values of config.model, with those of the base for what is None."""
+  """Returns config.model with None values filled from the base."""
   values = values.to_dict()
   parts = ("vision", "decoder", "tokens")
   unknown = [name for name in parts if values[name] is None]
@@ -185,7 +184,7 @@ def _filled(
 
 
 def undo(run: Start, workdir: Path) -> None:
-  """Takes back what `start` wrote for a run that cannot begin after all."""
+  """Removes the files of `start` when the run cannot start."""
   if run.resumes or jax.process_index() != 0:
     return
   for name in (provenance.CONFIG_FILE, provenance.PROVENANCE_FILE):
@@ -198,11 +197,11 @@ def undo(run: Start, workdir: Path) -> None:
 def parameters(
   run: Start, config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh
 ) -> tuple[partition.Params, partition.Params]:
-  """Returns (trainable float32, frozen as config.dtype.frozen wants).
+  """Returns (float32 trainables, frozen in config.dtype.frozen).
 
   Raises:
-    ValueError: weights that do not fit the model, or rules that do not fit
-      the parameters.
+    ValueError: weights do not fit the model, or rules do not fit the
+      parameters.
   """
   whole = parameters_lib.initial_params(
     run.model,
@@ -221,10 +220,10 @@ def parameters(
 def make_mesh(
   config: ConfigDict, model: FusarConfig
 ) -> tuple[jax.sharding.Mesh, ConfigDict]:
-  """Returns (mesh, config with the accumulation that divides over it).
+  """Returns (mesh, config with accumulation adjusted to the mesh).
 
   Raises:
-    ValueError: sizes that do not fit the devices or the batch.
+    ValueError: sizes do not fit the devices or the batch.
   """
   memory = jax.local_devices()[0].memory_stats() or {}
   sizes, accumulation = program.layout(
@@ -252,11 +251,11 @@ def make_mesh(
 
 
 def _same_run(config: ConfigDict, workdir: Path) -> bool:
-  """True to resume, False to begin; anything else in the folder is an error."""
+  """Returns True to resume, False to start; raises for a foreign workdir."""
   if workdir.exists() and not workdir.is_dir():
     raise FileExistsError(f"--workdir {workdir} is a file.")
   path = workdir / provenance.CONFIG_FILE
-  # Drafts of config.json are all that a run leaves which is killed so early.
+  # A run that is killed this early leaves only partial files of config.json.
   if not workdir.is_dir() or all(
     p.suffix == whole_file.DRAFT for p in workdir.iterdir()
   ):
@@ -283,7 +282,7 @@ def _same_run(config: ConfigDict, workdir: Path) -> bool:
 
 
 def json_values(config: ConfigDict) -> dict[str, Any]:
-  """Returns the config as JSON has it: tuples are lists."""
+  """Returns the config as JSON values: tuples become lists."""
   return json.loads(json.dumps(config.to_dict()))
 
 
@@ -322,7 +321,7 @@ def _check_trainable(config, base, model, train) -> None:
   shapes = jax.eval_shape(lambda: init_params(model, key))
   trainable, _ = partition.partition(shapes, config.trainable)
   anchored = any(path for row in train for path in row.anchors)
-  # Without anchors on purpose, the TLM stays as it began.
+  # Without anchors by design, the TLM keeps its initial values.
   if "tlm" in trainable and not anchored and config.data.anchors != "none":
     raise ValueError(
       f"{config.data.train}: no row has anchors, so the TLM would get no"
@@ -331,7 +330,7 @@ def _check_trainable(config, base, model, train) -> None:
 
 
 def _ready_tokenizer(config, base, model, workdir):
-  """The tokenizer that the config or the base names; None: to be trained."""
+  """Returns the tokenizer of the config or the base; None: train one."""
   path = config.tokenizer
   if not path and base.kind == "random":
     return None
@@ -365,17 +364,17 @@ def _write(config, workdir, model, tokenizer, triplets, records) -> None:
       (text for row in triplets for text in _texts(row)),
       workdir / TOKENIZER / "tokenizer.model",
       vocab_size=model.decoder.vocab,
-      # Boxes are written in pixels of the image as the model sees it.
+      # Boxes are in pixels of the resized image.
       numbers=max(model.image_size or (0,)) + 1,
     )
-  # Last: it marks a run that can be resumed.
+  # Written last: it marks a resumable run.
   provenance.write_json(
     workdir / provenance.PROVENANCE_FILE, provenance.provenance(*records)
   )
 
 
 def _texts(row: Triplet) -> tuple[str, ...]:
-  """What a row says, template included, as often as the model will read it."""
+  """Returns the texts of a row, chat template included."""
   return (
     f"system\n{prompts.SYSTEM}",
     f"user\n{row.question}",

@@ -1,4 +1,4 @@
-"""The knobs' table: what is held in fewer bytes takes fewer."""
+"""Measured memory of the memory options."""
 
 import jax
 
@@ -14,7 +14,7 @@ SHAPE = workload.Shape(length=80, answer=8, side=3, rank=4)
 def test_int8_nearly_halves_the_tiny_models_arguments(
   capsys, tmp_path, monkeypatch
 ):
-  """Two thirds of its parameters are in kernels of layers: 1 byte for 4."""
+  """Two thirds of the parameters are layer kernels: 1 byte instead of 4."""
   name, path = "dtype.frozen-int8", tmp_path / "knobs.jsonl"
   with Results(path, {}) as results:
     bench.run_knobs(results, "tiny", SHAPE, 1, [name])
@@ -29,7 +29,7 @@ def test_int8_nearly_halves_the_tiny_models_arguments(
   *_, last = capsys.readouterr().out.splitlines()
   start = f"| dtype.frozen int8 | {row['arguments'] / 1e9:.3f} |"
   assert last.startswith(start)
-  # It is there, and not measured again.
+  # An existing result is not measured again.
   monkeypatch.setattr(knobs, "measure", None)
   with Results(path, {}) as results:
     bench.run_knobs(results, "tiny", SHAPE, 1, [name])

@@ -4,7 +4,7 @@ from fusar_jax.benchmark.progress import Progress
 
 
 def test_lines_have_elapsed_time_and_an_estimate():
-  """Turns of 10 s, 3 s and 5 s; a work without any takes the mean, 6 s."""
+  """Turns of 10 s, 3 s and 5 s; a work without turns gets the mean, 6 s."""
   times = iter([0, 4, 14, 17, 22])
   lines = []
   progress = Progress(

@@ -1,4 +1,4 @@
-"""Results on disk: each at once, resumed, never mixed with other settings."""
+"""Results on disk: written immediately, resumed, separate per settings."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_what_is_there_is_read_again(tmp_path):
   path = tmp_path / "bench.jsonl"
   with Results(path, ABOUT) as results:
     results.add("pair", work="train", ours=[1.5])
-  # More rounds of the same are no other benchmark.
+  # More rounds are compatible settings.
   with Results(path, ABOUT | {"rounds": 5}) as results:
     assert len(results.of("pair", work="train")) == 1
     assert results.of("pair", work="decode") == []
@@ -59,7 +59,7 @@ def test_other_settings_raise_and_leave_the_file(tmp_path):
   ['{\n "preset": "tiny",\n "rows": []\n}\n', '{"loss": 1}\n', "[1]\n", "note"],
 )
 def test_a_file_of_something_else_is_left_alone(tmp_path, text):
-  """Among others the single JSON document of earlier versions."""
+  """Includes the single JSON document of earlier versions."""
   path = tmp_path / "bench.json"
   path.write_text(text)
   with pytest.raises(ValueError, match="expected JSON lines of this command"):

@@ -1,4 +1,4 @@
-"""Pairs of measurements: what is recorded, repeated, and computed from it."""
+"""Pairs of measurements: records, repetitions and summaries."""
 
 import pytest
 
@@ -59,8 +59,8 @@ def test_decoding_is_timed_without_its_prompt():
 
 
 def test_more_tokens_are_decoded_where_the_prompt_takes_all():
-  """8 steps of 5 ms beside 1 s: 9, 18, 36 tokens, which later turns begin
-  with."""
+  """8 steps of 5 ms against a prompt of 1 s: 9, 18, then 36 tokens. Later turns
+  start with 36."""
   ours = Canned(1.0, 0.005)
   results = _measure(ours, Canned(1.0, 1.0), ONE)
   (warm_up,) = results.of("warm-up")
@@ -73,7 +73,7 @@ def test_more_tokens_are_decoded_where_the_prompt_takes_all():
 
 
 def test_decoding_that_no_number_of_tokens_shows_is_reported_with_its_prompt():
-  """Formerly minutes of measurement ended in an error that kept nothing."""
+  """Regression: an error discarded minutes of measurement."""
   results = _measure(Canned(10.0, -0.001), Canned(1.0, 1.0), ONE)
   row = _summary(results, ONE)
   assert row["work"] == "decode one, prompt included"

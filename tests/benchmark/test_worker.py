@@ -1,4 +1,4 @@
-"""The peak memory of a worker is its own."""
+"""Peak memory of a worker, independent of its parent."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ LARGE = 400_000_000
 
 
 def _printed(code: str) -> list[int]:
-  """What a process prints whose parent takes much memory."""
+  """Returns the output of a process whose parent uses much memory."""
   filled = bytearray(LARGE)
   filled[::4096] = b"1" * len(filled[::4096])
   code = f"from fusar_jax.benchmark.worker import *\n{code}"

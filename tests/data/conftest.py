@@ -1,4 +1,4 @@
-"""A tiny data set: pictures, anchors, a tokenizer, a model's shape."""
+"""Tiny data set: images, anchors, a tokenizer and a model config."""
 
 import dataclasses
 
@@ -67,7 +67,7 @@ def triplets(manifest):
 
 @pytest.fixture(scope="session")
 def assert_same_batches():
-  """Compares what two loaders gave: ids, types and every number."""
+  """Asserts equal batches of two loaders: ids, dtypes and values."""
 
   def compare(ours, theirs):
     assert len(ours) == len(theirs) > 0

@@ -1,4 +1,4 @@
-"""Each condition takes away what it says, and nothing else."""
+"""Each control condition removes only what it documents."""
 
 import dataclasses
 import itertools
@@ -26,7 +26,7 @@ RING = [[8.0, 54.1], [8.2, 54.1], [8.2, 54.0], [8.0, 54.0], [8.0, 54.1]]
 
 @pytest.fixture(scope="module")
 def anchored(manifest, tmp_path_factory):
-  """6 rows of 3 images, 9 x 9 nodes each; the last image has a footprint."""
+  """6 rows of 3 images, 9 x 9 grid points each; the last has a footprint."""
   folder = tmp_path_factory.mktemp("anchored")
   y, x = (np.indices((9, 9)).reshape(2, -1) + 0.5) / 9
   rng = np.random.default_rng(0)
@@ -186,7 +186,7 @@ def test_two_cells_may_share_a_node():
 
 
 def test_a_grid_denser_than_the_data_is_refused(anchored, tokenizer, config):
-  """By the survey, for every row, before the first step; and when read."""
+  """Raised by the scan of all rows before the first step, and on reading."""
   dense = AnchorCondition("aligned", 18)
   _, refused = survey(anchored, Recipe(tokenizer, config, anchors=dense))
   assert len(refused) == 6

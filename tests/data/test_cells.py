@@ -1,4 +1,4 @@
-"""What visual tokens say: cells, labels, and their places in a batch."""
+"""Auxiliary visual-token targets: cells, labels, indices in a batch."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ def test_cells_of_boxes_are_those_of_centres():
 
 @pytest.fixture(scope="module")
 def numbered(triplets, tmp_path_factory):
-  """A vocabulary in which whole numbers are one piece each."""
+  """A vocabulary in which integers are single pieces."""
   words = [t.question + t.answer for t in triplets]
   file = tmp_path_factory.mktemp("numbered") / "tokenizer.model"
   return train_sentencepiece(words, file, 512, numbers=100)

@@ -1,4 +1,4 @@
-"""The worked examples of docstrings are true."""
+"""Doctests of the package."""
 
 import doctest
 import importlib

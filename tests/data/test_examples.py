@@ -1,4 +1,4 @@
-"""Triplet to Example: the box contract, the tokens, and what is refused."""
+"""Triplet to Example: the box contract, the tokens, and rejected input."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a data set is told once, where it is."""
+"""Every kind of data set problem is reported once, with its location."""
 
 import collections
 import json

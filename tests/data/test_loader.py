@@ -1,4 +1,4 @@
-"""Padding by hand; an order that depends on the seed and nothing else."""
+"""Padding computed by hand; an order that depends only on the seed."""
 
 import collections
 import dataclasses
@@ -49,7 +49,7 @@ def make(triplets, tokenizer, config):
 
 
 def test_padding_by_hand(config):
-  """Two samples of other lengths, images, grids and anchors."""
+  """Two samples with different lengths, images, grids and anchors."""
   free = dataclasses.replace(config, image_size=None, min_pixels=784)
   rng = np.random.default_rng(0)
   large, small = (
@@ -113,7 +113,7 @@ def test_same_seed_same_bytes_another_seed_another_order(make):
   _assert_equal(first, _take(make(), 6))
   orders = [ids for _, ids in first]
   assert orders != [ids for _, ids in _take(make(seed=2), 6)]
-  # The second epoch has an order of its own.
+  # The second epoch is shuffled differently.
   flat = [i for ids in orders for i in ids]
   assert sorted(flat[:11]) == sorted(set(flat))
   assert flat[:11] != flat[11:22]
@@ -127,7 +127,7 @@ def test_a_state_resumes_with_the_same_bytes(make):
   fresh = make()
   fresh.set_state(state)
   _assert_equal(_take(fresh, 4), whole[3:])
-  # The interrupted loader itself goes on, too, and may be put back.
+  # The interrupted loader itself also continues, and can be reset.
   _assert_equal(_take(loader, 4), whole[3:])
   loader.set_state(state)
   _assert_equal(_take(loader, 4), whole[3:])
@@ -147,7 +147,7 @@ def test_workers_change_nothing(make):
 
 
 def test_processes_share_each_batch(make):
-  """Two processes hold the halves of what one would hold, in one shape."""
+  """Two processes load the halves of one process's batch, same shapes."""
   whole = _take(make(), 3)
   halves = [_take(make(process_index=i, process_count=2), 3) for i in range(2)]
   for (batch, ids), (low, low_ids), (high, high_ids) in zip(
@@ -244,7 +244,7 @@ def test_bad_rows_are_told_before_the_first_step(
 def test_a_file_that_goes_bad_later_names_its_row(
   triplets, tokenizer, config, tmp_path, num_workers
 ):
-  """The survey reads headers only: NaN shows when the example is built."""
+  """The scan reads headers only; NaN is found when building the example."""
   path = tmp_path / "nan.npz"
   positions = np.zeros((2, 2))
   np.savez(path, features=np.full((2, 64), np.nan), positions=positions)
@@ -277,7 +277,7 @@ def test_workers_never_import_jax(
 def test_workers_end_with_a_parent_that_forgot_them(
   manifest, tokenizer, tmp_path
 ):
-  """A script that stops in the middle of its batches exits, and says nothing.
+  """A script that stops in the middle of its batches exits silently.
 
   It has no `if __name__ == "__main__"` either, which spawning would need.
   """

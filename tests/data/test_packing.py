@@ -1,4 +1,4 @@
-"""Samples that share a row: who with whom, and what a row then holds."""
+"""Sequence packing: assignment to rows, and the content of packed rows."""
 
 import itertools
 

@@ -12,7 +12,7 @@ TOKENS = SpecialTokens(
 
 
 def test_words_an_image_a_word():
-  """The docstring's example: 2 words, 2 x 3 merged tokens, 1 word."""
+  """The docstring's example: 2 tokens of text, 2 x 3 of an image, 1 of text."""
   found = mrope_positions([5, 5, *[9] * 6, 5], [(4, 6)], TOKENS)
   np.testing.assert_array_equal(
     found,

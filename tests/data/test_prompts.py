@@ -1,4 +1,4 @@
-"""What is learned of a conversation, and what must not stand in it."""
+"""Supervised tokens of a conversation, and rejected content."""
 
 import numpy as np
 import pytest

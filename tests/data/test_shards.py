@@ -1,4 +1,4 @@
-"""Shards hold what the folder held: same rows, same bytes, same batches."""
+"""Shards equal the folder: same rows, same bytes, same batches."""
 
 import itertools
 import json

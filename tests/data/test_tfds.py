@@ -60,7 +60,7 @@ def test_batches_are_those_of_the_folder(
 
 
 def test_rows_and_files_are_those_of_the_folder(built, triplets):
-  """In the order of the manifest, though TFDS has shuffled its records."""
+  """Rows are in manifest order, although TFDS shuffles its records."""
   raw = [
     int(e["index"])
     for e in tfds.data_source(
@@ -103,7 +103,7 @@ def test_another_build_is_read_anew(manifest, tmp_path):
 
 
 def test_what_others_read(built, triplets):
-  """A record says by itself what its triplet holds: pixels, tensors, words."""
+  """A record is self-contained: pixels, tensors and text of its triplet."""
   source = tfds.data_source(
     "tfds_fusar", data_dir=built.parents[1], split="test"
   )
@@ -284,7 +284,7 @@ def test_beam(
   assert_same_batches,
   monkeypatch,
 ):
-  """Two splits through DirectRunner hold what the plain build holds.
+  """Two splits built with DirectRunner equal those of the plain build.
 
   TFDS deals records out to shards in another way there.
   """

@@ -1,4 +1,4 @@
-"""Both tokenizers: exact ids where they are published, else round trips."""
+"""Both tokenizers: exact published ids, otherwise round trips."""
 
 import gzip
 import pickle

@@ -1,4 +1,4 @@
-"""A converted SentencePiece model encodes and decodes as the original does."""
+"""A converted SentencePiece model encodes and decodes like the original."""
 
 import io
 import json
@@ -93,7 +93,7 @@ def test_special_tokens_and_each_token_s_text_are_the_same(both):
   assert converted.vocab_size == original.vocab_size
   assert converted.special_tokens() == original.special_tokens()
   assert token_texts(converted) == token_texts(original)
-  # What a text says is never taken for the unknown token.
+  # Text is never parsed as the unknown token.
   assert 1 not in converted.encode("<unk>")
   assert converted.decode([1]) == original.decode([1]) == ""
 

@@ -1,4 +1,4 @@
-"""Manifests: the official layout, and everything that can be wrong with one."""
+"""Manifests: the official layout, and every kind of invalid input."""
 
 import contextlib
 import json

@@ -133,7 +133,7 @@ def test_damaged_pictures_give_nothing_but_value_errors(tmp_path, kind):
     if trial % 3 == 0:
       data = data[: rng.integers(len(data))]
     else:
-      # Headers are where the interesting damage is.
+      # Corrupt headers are the most interesting case.
       reach = 100 if trial % 3 == 1 else len(data)
       for at in rng.integers(reach, size=3):
         data[at] = rng.integers(256)

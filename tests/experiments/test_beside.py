@@ -1,4 +1,4 @@
-"""A command in a process of its own: its log, its failure, its end."""
+"""Beside: log, failure and termination."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Rows of simulated scenes fit the shapes that are compiled for them."""
+"""Rows of simulated scenes fit their padding buckets."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from fusar_jax.hf.folders import resolve
 from fusar_jax.simulation.questions import KINDS
 from fusar_jax.tasks import counting, detection, grounding
 
-# Most targets in a scene of 168 pixels, 36 visual tokens.
+# Maximum number of targets in a scene of 168 pixels, 36 visual tokens.
 _MOST, _VISUAL = 6, [36]
 
 
@@ -29,5 +29,5 @@ def test_the_longest_rows_of_tasks_fit(kind):
     ids, learned = prompts.encode_example(words, question, answer, _VISUAL)
     lengths.append(len(ids))
     assert learned.sum() <= buckets.ANSWERS[-1]
-  # And with little to spare: what is longer is padding in every step.
+  # The bucket is tight: a longer one would add padding to every step.
   assert longest - 16 < max(lengths) <= longest

@@ -1,4 +1,4 @@
-"""Time left, by a clock that is set by hand."""
+"""Estimates of remaining time with a fake clock."""
 
 import doctest
 

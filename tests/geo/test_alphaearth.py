@@ -1,4 +1,4 @@
-"""AlphaEarth vectors at places: row orders, zones, nodata, memory."""
+"""AlphaEarth vectors at points: row orders, zones, nodata, memory."""
 
 import pickle
 import subprocess
@@ -54,7 +54,7 @@ def test_real_wisconsin_agrees_exactly(shared):
 def test_both_row_orders_give_identical_vectors(
   tmp_path, method, write_tile, random_values, random_places
 ):
-  """Also where blocks cut the two files at different places."""
+  """Also if the blocks of the two files are not aligned."""
   values = random_values(300, 290)
   values[:, 40:60, 30:50] = -128
   archives = [
@@ -72,7 +72,7 @@ def test_both_row_orders_give_identical_vectors(
 
 
 def test_bilinear_by_hand(tmp_path, write_tile, random_values):
-  """Mean of de-quantised vectors, its length given back; nodata left out."""
+  """Unit-length mean of de-quantised vectors without nodata."""
   values = random_values(2, 2)
   tile = write_tile(tmp_path / "2024.tif", values)
   # A quarter pixel right of and below the first centre.
@@ -152,7 +152,7 @@ def test_names_of_bands_win_over_their_order(
 
 
 def _constant(band, height=60, width=60):
-  """A tile whose vectors all point along one band: its name, so to say."""
+  """A tile whose vectors all point along one band, which identifies it."""
   values = np.zeros((64, height, width), np.int8)
   values[band] = 127
   return values
@@ -167,7 +167,7 @@ def _constant(band, height=60, width=60):
   ],
 )
 def test_own_zone_across_a_border(tmp_path, left, right, lon, lat, write_tile):
-  """Both tiles reach over the border; each place is read from its own zone."""
+  """Both tiles cross the border; each point is read from its own zone."""
   for band, code in enumerate((left, right)):
     x, y = georeference.reproject("EPSG:4326", f"EPSG:{code}", [lon], [lat])
     values = _constant(band)
@@ -186,11 +186,11 @@ def test_own_zone_across_a_border(tmp_path, left, right, lon, lat, write_tile):
   vectors, found = archive.sample(lons, lats, 2024)
   assert found.all()
   assert vectors.argmax(axis=1).tolist() == [0, 0, 1, 1]
-  # In the north the right tile is nodata: its neighbour helps out.
+  # In the north the right tile is nodata: its neighbour is read.
   vectors, found = archive.sample(lons, lats + 2.4e-3, 2024)
   assert found.all()
   assert vectors.argmax(axis=1).tolist() == [0, 0, 0, 0]
-  # Other turns of the same longitudes.
+  # The same longitudes plus multiples of 360.
   turned = archive.sample(lons + 360, lats, 2024)[0]
   assert turned.argmax(axis=1).tolist() == [0, 0, 1, 1]
 
@@ -211,7 +211,7 @@ def test_both_sides_of_the_equator(tmp_path, write_tile):
 
 
 def test_nothing_falls_between_two_tiles(tmp_path, write_tile):
-  """Places on the seam, in degrees that no float holds exactly."""
+  """Points on the seam, in degrees that no float represents exactly."""
   pixel = 1e-4
   for i in range(3):
     write_tile(
@@ -297,7 +297,7 @@ def test_memory_beside_the_output_does_not_grow(
 def test_each_block_is_read_once_however_many_places(
   tmp_path, write_tile, random_values, random_places, monkeypatch
 ):
-  """20 000 places in random order, in a tile of 4 x 4 blocks."""
+  """20 000 points in random order, in a tile of 4 x 4 blocks."""
   tile = write_tile(tmp_path / "2024.tif", random_values(256, 256), block=64)
   archive = open_archive(tile)
   lons, lats = random_places(archive, 20_000)

@@ -1,4 +1,4 @@
-"""What makes an archive: folders, indexes of all kinds, and what is refused."""
+"""Discovery of tiles: folders, indexes of all formats, rejected input."""
 
 import csv
 import sys
@@ -48,7 +48,7 @@ def _without_bounds(prefix, values):
 
 
 def _sample(source, **options):
-  """Vectors of all pixels of `tile`, by whatever source."""
+  """Vectors of all pixels of `tile` from any source."""
   x, y = np.meshgrid(
     358415 + 10.0 * np.arange(60), 4906595 - 10.0 * np.arange(60)
   )
@@ -178,7 +178,7 @@ def test_an_index_that_lies_is_caught(tmp_path, tile, change, told):
 
 
 def test_degrees_across_the_date_line(tmp_path, write_tile, random_values):
-  """West is then larger than east, as published tables write it."""
+  """West is then larger than east, as in published tables."""
   x, y = rasterio.warp.transform("EPSG:4326", "EPSG:32660", [180.0], [60.0])
   write_tile(
     tmp_path / "line.tif",
@@ -233,7 +233,7 @@ def test_mixed_and_missing_years_are_told_together(
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_other_rasters_are_refused_together(tmp_path, write_tile):
-  """All that is wrong with all files, each by its name."""
+  """One message lists the problems of all files by name."""
   ones = np.ones((64, 4, 4), np.int8)
   folder = tmp_path / "2024"
   write_tile(folder / "few.tif", ones[:63])

@@ -1,4 +1,4 @@
-"""AlphaEarth tiles behind URLs: read by ranges, kept in a bounded cache."""
+"""AlphaEarth tiles at URLs: range requests and a size-bounded cache."""
 
 import functools
 import http.server
@@ -13,7 +13,7 @@ from fusar_jax.geo.alphaearth import open_archive
 
 
 class _Ranges(http.server.SimpleHTTPRequestHandler):
-  """Serves files by ranges, as the archives of the world do."""
+  """Serves range requests, as public archives do."""
 
   def do_HEAD(self):
     self._answer(body=False)
@@ -69,7 +69,7 @@ def _url(server, name):
 def test_remote_tiles_are_read_by_ranges_and_kept(
   tmp_path, server, write_tile, random_values, random_places
 ):
-  """The second process reads with the server gone: all comes from the disk."""
+  """The second process reads everything from disk without the server."""
   values = random_values(300, 300)
   local = write_tile(
     tmp_path / "served" / "aef_2024.tif", values, block=256, bottom_up=True

@@ -1,4 +1,4 @@
-"""Official anchor files: what is read, what is refused."""
+"""Official anchor files: reading, writing, rejected input."""
 
 import contextlib
 
@@ -17,7 +17,7 @@ def _random(count, seed=0):
 
 
 def test_npz_round_trip(tmp_path):
-  """What was written comes back, and its header alone tells how many."""
+  """Round trip; the header alone gives the count."""
   path = tmp_path / "a" / "x.npz"
   anchors_lib.write_anchors(path, _random(7))
   back = anchors_lib.read_anchors(path)

@@ -1,4 +1,4 @@
-"""Pixels to places and back: affines, control points, the date line."""
+"""Pixels to longitude and latitude: affines, control points, date line."""
 
 import pickle
 
@@ -141,7 +141,7 @@ def test_ring_and_ground_sampling_distance():
 
 
 def test_places_without_a_projection_are_nan():
-  """One impossible place does not take its neighbours along."""
+  """One invalid point does not invalidate its neighbours."""
   rows, _ = _NORTH_UP.to_pixel([-88.77, 0, np.nan, -88.77], [44.2, 95, 0, 44.2])
   assert np.isfinite(rows).tolist() == [True, False, False, True]
 

@@ -1,4 +1,4 @@
-"""Anchors of an image: where nodes lie, what is dropped, what is written."""
+"""Anchors of an image: positions and dropping of grid points, tables."""
 
 import math
 
@@ -27,8 +27,8 @@ def archive(tmp_path_factory, write_tile, random_values):
 
 
 def test_nodes_of_random_rotated_images_lie_on_their_pixels(archive):
-  """A node's position maps back to its place within a tenth of a pixel, and
-  carries the vector of that place."""
+  """A grid point's position maps back to its coordinates within a tenth of a
+  pixel and has the vector at those coordinates."""
   rng = np.random.default_rng(0)
   for _ in range(40):
     size = rng.integers(40, 300, 2)
@@ -62,7 +62,7 @@ def test_nodes_of_random_rotated_images_lie_on_their_pixels(archive):
 
 
 def test_native_spacing_count_and_limit(archive):
-  """900 x 600 m: 10 m apart while 32 nodes suffice, evenly thinned beyond."""
+  """900 x 600 m: 10 m apart up to 32 grid points, evenly subsampled beyond."""
   image = _image((3.0, 0, _WEST + 500, 0, -3.0, _NORTH - 500))
   for options, sides in (
     ({}, (32, 32)),
@@ -105,7 +105,7 @@ def test_a_rotated_image_fills_half_of_its_bounds(archive):
 
 
 def test_a_tile_of_a_scene_has_the_scenes_places(archive):
-  """The same place in the scene and in its tile, twice as coarse."""
+  """The same point in the scene and in its tile at half resolution."""
   scene = _image((2.0, 0, _WEST + 200, 0, -2.0, _NORTH - 200))
   tile = scene.tile(100, 160, 2.0, 2.0)
   nodes = make_anchors(tile, (128, 128), archive, 2024, count=8)
@@ -139,7 +139,7 @@ def test_control_points_give_the_anchors_of_their_affine(archive):
 
 
 def test_lost_nodes_are_counted_and_warned_of(archive):
-  """Half of the image is beside the archive."""
+  """Half of the image is outside the archive."""
   image = _image((10.0, 0, _WEST - 500, 0, -10.0, _NORTH - 500))
   with pytest.warns(UserWarning, match=r"only \d+ of \d+ nodes.*\(50 %\)"):
     nodes = make_anchors(image, (100, 100), archive, 2024, min_share=0.6)
@@ -179,7 +179,7 @@ def test_impossible_grids_are_refused(archive, options):
 
 
 def test_both_official_files(tmp_path, archive):
-  """The .npz keeps positions; the table's reader spreads x and y."""
+  """The .npz stores positions; the table's reader normalises x and y."""
   image = _image((3.0, 0, _WEST + 500, 0, -3.0, _NORTH - 500))
   nodes = make_anchors(image, (200, 200), archive, 2024, count=4)
   write_anchors(tmp_path / "a.npz", nodes.anchors)
@@ -197,7 +197,7 @@ def test_both_official_files(tmp_path, archive):
 
 @pytest.mark.filterwarnings("ignore:only:UserWarning")
 def test_real_wisconsin(shared):
-  """All 32 x 32 nodes of the real tile, on its own grid of pixels."""
+  """All 32 x 32 grid points of the real tile, on its pixel grid."""
   path = (
     shared / "data/aef_wisconsin_64band/derived/aef_wi_utm16n_int8_topdown.tif"
   )

@@ -1,4 +1,4 @@
-"""Names and tags: what they tell, and what they only seem to."""
+"""Metadata from names and tags, and misleading ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What values mean, and which mean nothing: guesses and wishes."""
+"""Detection of quantity and nodata, and its overrides."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_quantity_is_guessed_and_overruled(
 
 
 def test_names_tell_the_quantity(tmp_path, write_raster, speckle):
-  """Positive decibels look like amplitude, but their names say better."""
+  """Positive decibels resemble amplitude; the names identify them."""
   path = write_raster(
     tmp_path / "a.tif",
     speckle(2, 20, 20),
@@ -117,7 +117,7 @@ def test_fillers_are_found_before_the_quantity(
 
 
 def test_the_users_nodata_wins(tmp_path, write_raster):
-  """-99 dB is a measurement, and -20 dB is not, if the user says so."""
+  """A user-supplied nodata value overrides the guess."""
   stored = np.full((1, 9, 9), -15, np.float32)
   stored[0, 1], stored[0, 2] = -99, -20
   path = write_raster(tmp_path / "a.tif", stored)
@@ -141,7 +141,7 @@ def test_nan_is_never_valid(tmp_path, write_raster, speckle):
 
 
 def test_a_mask_of_the_file_counts(tmp_path):
-  """An alpha band is no band of measurements."""
+  """An alpha band is not a band of measurements."""
   grey = np.full((20, 30), 90, np.uint8)
   alpha = np.where(np.arange(30) < 10, 0, 255).astype(np.uint8)
   alpha = np.broadcast_to(alpha, grey.shape)

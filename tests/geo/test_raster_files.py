@@ -1,4 +1,4 @@
-"""Files of every make, and the bad ones: each refused by name."""
+"""Raster file formats, and invalid files rejected by name."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_png_under_the_name_of_a_tiff(tmp_path, speckle):
 
 
 def test_polarisations_in_separate_files(shared, tmp_path):
-  """A VRT makes one raster of Gaofen-3's four files, as its users need."""
+  """A VRT combines the four files of Gaofen-3 into one raster."""
   folder = shared / "data/gf3_quadpol_tiff"
   bands = "".join(
     f'<VRTRasterBand dataType="UInt16" band="{i}"><Description>{name}'
@@ -170,5 +170,5 @@ def test_mutated_files_give_nothing_but_value_errors(
 
 
 def test_limits_hold_what_they_promise():
-  """The largest raster accepted holds a Sentinel-1 swath many times."""
+  """The size limit is many times a Sentinel-1 swath."""
   assert raster_files.MAX_PIXELS > 10 * 13500 * 21169

@@ -1,4 +1,4 @@
-"""SAR rasters: real ones understood, windows read and resampled."""
+"""SAR rasters: detection on real files, reading and resampling windows."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ REAL = {
     "amplitude", ("VH",), "declared", 0.003, "gcps", "Sentinel-1A",
     "2023-08-09",
   ),
-  # Its TIFF date tag, a day of processing, is not believed.
+  # Its TIFF date tag, the processing day, is ignored.
   "georef/rioxarray/cint16.tif": (
     "complex", ("1",), "declared", 0.209, "gcps", "Sentinel-1A", None,
   ),
@@ -66,7 +66,7 @@ def test_real_rasters_are_understood(shared, name):
 
 
 def test_constant_slant_range_rasters(shared):
-  """One is nothing but zeros; the other's affine is no place on Earth."""
+  """One contains only zeros; the other's affine is off the Earth."""
   folder = shared / "data/georef/s1_slc_safe_measurement"
   zeros, ones = sorted(folder.glob("*.tiff"), key=lambda p: "iw1" not in p.name)
   with open_raster(zeros) as raster:
@@ -157,7 +157,7 @@ def test_windows_hang_over_edges_and_keep_their_pixels(
 
 @pytest.mark.parametrize("quantity", ["amplitude", "intensity", "db"])
 def test_coarser_sampling_averages_intensity(tmp_path, quantity, write_raster):
-  """Stripes of intensity 2 and 8 become 5, whatever the file holds."""
+  """Stripes of intensity 2 and 8 average to 5 for every quantity."""
   intensity = np.where(np.arange(64) % 2, 8.0, 2.0) * np.ones((1, 64, 1))
   stored = {
     "amplitude": np.sqrt(intensity),
@@ -193,7 +193,7 @@ def test_resampling_leaves_invalid_pixels_out(tmp_path, write_raster):
 
 
 def test_strips_do_not_show(tmp_path, monkeypatch, write_raster, speckle):
-  """A large window is resampled strip by strip, as if at once."""
+  """Resampling in strips equals resampling a large window at once."""
   path = write_raster(tmp_path / "a.tif", speckle(1, 200, 150))
   with open_raster(path) as raster:
     whole, _ = raster.read((3.3, 1.7, 190, 140), shape=(71, 53))
@@ -229,7 +229,7 @@ def test_a_large_raster_stays_within_600_mib(shared):
 
 
 def test_the_record_is_plain(shared):
-  """What dataset.json is to hold is JSON, and names no folder."""
+  """The record for dataset.json is JSON and contains no folder."""
   path = shared / "data/georef/rioxarray/cint16.tif"
   with open_raster(path) as raster:
     text = json.dumps(raster.to_json())

@@ -1,4 +1,4 @@
-"""The stretch: a record that says everything, and gives the same again."""
+"""The stretch: a complete record with reproducible results."""
 
 import json
 
@@ -16,7 +16,7 @@ def _raster(folder, array, **options):
 
 
 def test_percentiles_over_valid_pixels(tmp_path):
-  """Decibels of 0..100, the zeros of a wedge left out."""
+  """Decibels of 0..100 without the zeros of a wedge."""
   decibels = np.linspace(0, 100, 5000, dtype=np.float32).reshape(50, 100)
   stored = np.concatenate([np.zeros((50, 100)), 10 ** (decibels / 20)])
   with _raster(tmp_path, stored) as raster:
@@ -28,7 +28,7 @@ def test_percentiles_over_valid_pixels(tmp_path):
 
 
 def test_amplitude_intensity_and_decibels_look_the_same(tmp_path, speckle):
-  """A logarithm does not mind which of them the file holds."""
+  """Amplitude and intensity give the same decibels."""
   amplitude = speckle(60, 60) / 1e3
   images = []
   for stored, quantity in (
@@ -75,13 +75,13 @@ def test_replay_on_another_scene_is_exact(tmp_path, shared):
     image = one.apply(plane, valid)
     np.testing.assert_array_equal(image, again.apply(plane, valid))
     assert np.ptp(image) == 255
-  # The replay is the recorded one, not one fitted anew.
+  # The replay uses the record instead of a new fit.
   refitted = np.percentile(other[0], found[0].percentiles)
   assert refitted[0] != pytest.approx(found[0].low, abs=1)
 
 
 def test_the_same_scene_gives_the_same_stretch(tmp_path, monkeypatch, speckle):
-  """A large raster is seen through a lattice, at the same places each time."""
+  """A large raster is read in a lattice of fixed windows."""
   monkeypatch.setattr(stretch_lib, "_WHOLE", 1000)
   monkeypatch.setattr(stretch_lib, "_WINDOW", 32)
   with _raster(tmp_path, speckle(300, 401)) as raster:

@@ -1,4 +1,4 @@
-"""Tiles: they cover the scene, agree where they overlap, and carry boxes."""
+"""Tiles: coverage, identical overlaps, boxes."""
 
 import doctest
 import importlib
@@ -49,7 +49,7 @@ def test_tiles_cover_the_raster_and_stay_inside(overlap, scale):
     assert tile.row + tile.height <= height + 1e-3
     assert tile.col + tile.width <= width + 1e-3
     assert tile.height == pytest.approx(size * scales[0])
-    # Pixels whose centre the tile holds.
+    # Pixels whose centre is in the tile.
     rows, cols = (
       slice(round(start), round(start + extent))
       for start, extent in ((tile.row, tile.height), (tile.col, tile.width))
@@ -65,7 +65,7 @@ def test_tiles_cover_the_raster_and_stay_inside(overlap, scale):
 def test_overlapping_tiles_show_the_same_pixels(
   tmp_path, scale, tolerance, speckle
 ):
-  """Each tile against the one picture of the whole scene."""
+  """Each tile equals its part of the rendered scene."""
   size = 48
   with _raster(tmp_path, speckle(150, 150)) as raster:
     stretches = fit_stretches(raster)
@@ -125,7 +125,7 @@ def test_nodata_is_black_and_counted(shared):
 
 
 def test_the_ground_sampling_distance_is_met(shared):
-  """Half a metre becomes 2.5 m; a tile's georeference says so too."""
+  """Half a metre becomes 2.5 m, also in the tile's georeference."""
   path = shared / "data/georef/umbra_gec/umbra_mount_yasur.tiff"
   with open_raster(path) as raster:
     scale = scale_to(raster, 2.5)
@@ -178,7 +178,7 @@ def test_boxes_follow_their_tile():
 
 
 def test_points_belong_to_one_tile():
-  """A box without area is in the tile that holds it, on an edge in one."""
+  """A box without area is in exactly one tile, also on an edge."""
   left, right = Tile(0, 0, 10, 10), Tile(0, 10, 10, 10)
   points = [[10, 5, 10, 5], [9.5, 5, 9.5, 5], [20, 5, 20, 5]]
   assert boxes_in_tile(points, left, 10)[1].tolist() == [1]

@@ -1,4 +1,4 @@
-"""Files appear whole, and with the mode that the umask asks for."""
+"""Atomic writes: complete files, with the mode of the umask."""
 
 import os
 

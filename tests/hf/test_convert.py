@@ -1,4 +1,4 @@
-"""The command: what it writes, what it prints, how it fails."""
+"""The `convert` command: files, output and errors."""
 
 import json
 

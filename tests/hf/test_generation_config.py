@@ -1,4 +1,4 @@
-"""`generation_config.json`: what is followed, what is named in a warning."""
+"""`generation_config.json`: applied fields and fields that are logged."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Folders: written and read back bit by bit, in all layouts; bad ones named."""
+"""Bit-exact round trips of folders in all layouts, and errors by file name."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The table: its shapes are the model's, its turns invert each other."""
+"""The mapping's shapes match the model; its transforms are inverses."""
 
 import dataclasses
 

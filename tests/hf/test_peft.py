@@ -1,4 +1,4 @@
-"""Adapters: the official folders, our own, and those that do not fit."""
+"""Adapters: official folders, exported folders, and mismatches."""
 
 import dataclasses
 import json

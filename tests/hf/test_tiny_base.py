@@ -1,4 +1,4 @@
-"""The base that comes with the package: small, whole, and nobody's data."""
+"""The shipped base is small and complete, and contains no third-party data."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What is written beside the weights, for transformers and for people."""
+"""Tokenizer, processor and text files of an exported folder."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""torch's files: tensors come and go exactly; anything else is refused."""
+"""torch files: exact round trips of tensors; anything else is rejected."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def test_transposed_arrays_are_written_as_they_read(tmp_path):
 
 
 def test_equal_weights_are_equal_files(tmp_path, monkeypatch):
-  """Whenever they are written: runs are told apart by their hash."""
+  """Independent of the time of writing: runs are identified by hash."""
   tree = {"a": np.arange(3, dtype=np.float32)}
   files = []
   for now in (1e9, 1.6e9):
@@ -83,7 +83,7 @@ class _Evil:
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_that_calls_a_function_is_refused(tmp_path, protocol):
-  """Refused by name, at every protocol, and nothing was executed."""
+  """Rejected by name at every protocol, without executing anything."""
   body = pickle.dumps({"film_mlp": _Evil(tmp_path / "ran")}, protocol=protocol)
   assert any(op.name == "REDUCE" for op, _, _ in pickletools.genops(body))
   _forge(tmp_path / "evil.pt", body)
@@ -184,7 +184,7 @@ def test_truncated_and_foreign_files(tmp_path):
 
 
 def test_damaged_pickles_raise_value_errors_only(tmp_path):
-  """1000 random edits of a good pickle: read, or refused, never a crash."""
+  """1000 random edits of a valid pickle: read or rejected, never a crash."""
   write_torch(tmp_path / "a.pt", {"m": {"w": np.ones((2, 3), np.float32)}})
   with zipfile.ZipFile(tmp_path / "a.pt") as archive:
     good = archive.read("a/data.pkl")

@@ -1,4 +1,4 @@
-"""One batch is built ahead: in order, no further, and errors where due."""
+"""Prefetch keeps the order, stays one item ahead, raises errors when due."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""`ask` and `generate`: seeds, ends, cut answers and anchors."""
+"""`ask` and `generate`: seeds, end tokens, truncation and anchors."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Few shapes, and no row lost."""
+"""Batching produces few shapes and covers every row."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def test_a_long_row_does_not_make_all_others_long():
 
 
 def test_padding_adds_up_over_shelves():
-  """Each alone would join; together they would waste too much."""
+  """Each group alone would join; together they add too much padding."""
   lengths = [512] * 16 + [448] * 512 + [384] * 320
   assert set(shapes(lengths)) == {384, 512}
 

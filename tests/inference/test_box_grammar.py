@@ -1,4 +1,4 @@
-"""The language of box lists: what belongs to it, and what does not."""
+"""Box grammar: accepted and rejected answers."""
 
 import numpy as np
 import pytest
@@ -78,5 +78,5 @@ def test_everything_else_is_not(text):
 
 
 def test_it_stays_small():
-  """A state more is a row more of every table."""
+  """Each additional state adds a row to every table."""
   assert len(box_list((504, 504)).following) <= 150

@@ -80,7 +80,7 @@ def test_answers_belong_to_the_language_at_any_cap(model, prompts, limit):
 
 @pytest.fixture(scope="module")
 def held(model, prompts):
-  """The second row is held to the language; greedy."""
+  """The second row is constrained to the language; greedy."""
   config, params = model
   batch = pad_batch(prompts, config=config)
   constraint = Constraint.of(table_of(LANGUAGE), [None, "v", None])
@@ -132,7 +132,7 @@ def test_a_cap_that_no_answer_fits_is_told(model, prompts):
 
 
 def test_no_token_goes_to_the_host_before_the_last(model, prompts):
-  """The whole answer is one program, and it calls nothing back."""
+  """The answer is one program without host callbacks."""
   config, params = model
   batch = pad_batch(prompts, config=config)
   constraint = Constraint.of(table_of(LANGUAGE), ["v"] * 3)

@@ -1,4 +1,4 @@
-"""Decoding with a cache equals running the whole model again for each token."""
+"""Decoding with a cache equals a full forward pass for each token."""
 
 import dataclasses
 

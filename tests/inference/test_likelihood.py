@@ -1,4 +1,4 @@
-"""Log-likelihoods from the cache equal those of the whole forward pass."""
+"""Log-likelihoods from the cache equal those of the full forward pass."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def test_they_equal_the_whole_forward_pass(model, prompts, whole, unroll):
 
 
 def test_a_candidate_does_not_depend_on_the_others(model, prompts, whole):
-  """What the one before left in the cache is not seen."""
+  """A candidate does not attend to the previous one's cache entries."""
   config, params = model
   batch = pad_batch(prompts, config=config)
   turned = [row[::-1] for row in CANDIDATES]

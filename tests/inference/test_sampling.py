@@ -1,4 +1,4 @@
-"""Penalty and warpers on arrays small enough to work out by hand."""
+"""Penalty and warpers on small arrays with values computed by hand."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every extra can be installed with our constraints, on each Python we support.
+"""Every extra resolves with our constraints on each supported Python.
 
 `make launch` resolves them with uv, as `launch/worker.sh` does on a TPU VM;
 nothing is installed.
@@ -36,9 +36,9 @@ def test_an_extra_resolves(extra, python, constraints):
   command = [
     *(Path(tools) / "uv", "pip", "compile", "pyproject.toml", "--quiet"),
     *("--constraints", constraints, "--python-version", python),
-    # Which Python runs uv does not matter; it would download the other ones.
+    # Any Python can run uv; uv would download the other versions.
     *("--python", sys.executable, "--no-python-downloads"),
-    # glibc of Ubuntu 22.04, which TPU VMs run; libtpu needs 2.31.
+    # glibc of Ubuntu 22.04, as on TPU VMs; libtpu needs 2.31.
     *("--python-platform", "x86_64-manylinux_2_35", "--no-header"),
     *(("--extra", extra) if extra else ()),
   ]

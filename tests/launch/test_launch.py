@@ -1,8 +1,8 @@
-"""The launchers: their commands, to the letter, and what they do on failures.
+"""The launchers: exact commands, and behaviour on failures.
 
-No cloud is here. What can run runs: `worker.sh` and `local.sh` for real, the
-Slurm job against commands that answer from a script. test_watch.py: a slice
-that is simulated; test_parsers.py: the tools read these commands.
+No cloud is needed. `worker.sh` and `local.sh` run for real, the Slurm job with
+scripted stand-ins for Slurm's commands. test_watch.py simulates a slice;
+test_parsers.py parses the commands with the tools' parsers.
 """
 
 import os
@@ -38,10 +38,10 @@ TRAIN = [
   "--config.data.train=bucket/it's here/manifest.jsonl",
 ]
 ACCOUNT = "fusar@my-project.iam.gserviceaccount.com"
-# To be passed on, but for the last.
+# Variables to pass to the run, except for the last.
 PASSED = {"HF_TOKEN": "secret", "JAX_DEBUG_NANS": "1", "JAX_PLATFORMS": "cpu"}
 LOCAL = ["--config=configs/stage0_tiny.py", "--workdir=runs/a"]
-# Script -> (variables beside GIVEN, arguments).
+# {script: (variables in addition to GIVEN, arguments)}.
 CASES = {
   "tpu_vm": [
     ({}, ["create"]),
@@ -106,14 +106,14 @@ CASES = {
 
 @pytest.mark.parametrize("script", CASES)
 def test_dry_runs_print_these_commands(script):
-  """To change them on purpose: FUSAR_WRITE_GOLDEN=1."""
+  """To update the expected commands: FUSAR_WRITE_GOLDEN=1."""
   golden = Path(__file__).with_name(f"{script}.txt")
   told = []
   for variables, arguments in CASES[script]:
     out = _launch(script, "--dry-run", *arguments, **GIVEN | variables)
     assert out.returncode == 0, out.stderr
     assert out.stderr == ""
-    # Behind the arguments of the train command as well.
+    # --dry-run also works after the arguments of the train command.
     behind = _launch(script, *arguments, "--dry-run", **GIVEN | variables)
     assert behind.stdout == out.stdout
     assert "secret" not in out.stdout
@@ -127,7 +127,7 @@ def test_dry_runs_print_these_commands(script):
 
 
 def test_the_readme_can_be_walked():
-  """Each launcher of its bash blocks, in their order, as a dry run."""
+  """Runs all launchers of its bash blocks in order, as dry runs."""
   text = (ROOT / "launch" / "README.md").read_text()
   blocks = "".join(re.findall(r"```bash\n(.*?)```", text, re.S))
   lines = textwrap.dedent(blocks).replace("\\\n", " ").splitlines()
@@ -241,7 +241,7 @@ def test_a_workdir_that_is_no_bucket_is_refused():
 
 
 def test_a_worker_keeps_log_and_exit_code(tmp_path):
-  """It outlives who started it, is stopped by SIGTERM, and refuses a second."""
+  """It outlives its parent, stops on SIGTERM and rejects a second run."""
 
   launch = tmp_path / "launch"
   launch.mkdir()
@@ -265,13 +265,13 @@ def test_a_worker_keeps_log_and_exit_code(tmp_path):
   second = worker("run", "sleep", "60")
   assert second.returncode == 1
   assert "a run is going on" in second.stderr
-  # Nothing is installed under it.
+  # Setup installs nothing during a run.
   assert worker("setup", "my-bucket").stderr == second.stderr
   assert not (tmp_path / "venv").exists()
   worker("stop")
   _until(lambda: worker("code").stdout == f"{128 + signal.SIGTERM}\n")
 
-  # The machine was started again, and another process has the number.
+  # After a restart of the machine another process has the pid.
   (tmp_path / "run" / "code").unlink()
   (tmp_path / "run" / "pid").write_text(f"{os.getpid()} another-boot\n")
   assert worker("code").stdout == "76\n"
@@ -279,7 +279,7 @@ def test_a_worker_keeps_log_and_exit_code(tmp_path):
 
 @pytest.mark.parametrize(("locked", "code"), [(2, 0), (9, 1)])
 def test_a_worker_waits_for_the_lock_on_packages(tmp_path, locked, code):
-  """Set-up against stand-ins: what it installs, and that it gives up."""
+  """Setup with stand-ins: what it installs, and that it gives up."""
   (tmp_path / "launch").mkdir()
   (tmp_path / ".local" / "bin").mkdir(parents=True)
   shutil.copy(ROOT / "launch" / "worker.sh", tmp_path / "launch")
@@ -342,7 +342,7 @@ def test_the_bucket_is_not_deleted_unless_it_is_named(tmp_path):
 
 
 def test_a_container_hands_sigterm_to_the_command(tmp_path):
-  """XPK runs the command in a subshell, and signals that."""
+  """XPK runs the command in a subshell and signals the subshell."""
   _command(tmp_path, "python", "trap 'echo saved; exit 75' TERM", "touch began",
            "while :; do sleep 0.05; done")  # fmt: skip
   dry = _launch("gke", "--dry-run", "run", "--config=c.py", **GIVEN).stdout
@@ -375,7 +375,7 @@ def test_a_container_hands_sigterm_to_the_command(tmp_path):
 def test_a_slurm_job_is_queued_again_unless_told_to_stop(
   tmp_path, told, code, before, requeued
 ):
-  """USR1: the time limit is near. USR2: `slurm.sh stop`. Not for ever."""
+  """USR1: near the time limit. USR2: `slurm.sh stop`. Requeues are limited."""
   _command(
     tmp_path,
     "srun",
@@ -410,7 +410,7 @@ def test_a_slurm_job_is_queued_again_unless_told_to_stop(
 
 
 def test_a_pod_on_one_machine_is_started_again(tmp_path):
-  """Two processes; the first time the second is preempted, then fails."""
+  """Two processes; the second is preempted first, then fails."""
   _command(
     tmp_path,
     "python",
@@ -452,7 +452,7 @@ def _launch(script, *arguments, folder=ROOT, path=None, **variables):
 
 
 def _environment(path=None, **variables):
-  """None of the caller's own variables, which would hide a missing one."""
+  """Without the caller's variables, which would hide a missing one."""
   paths = [str(path)] if path else []
   return {
     "PATH": os.pathsep.join([*paths, os.environ["PATH"]]),

@@ -1,7 +1,7 @@
-"""A pod on one machine: the real command in two processes of four devices.
+"""A simulated pod: the real command in two processes of four devices.
 
-`FUSAR_PODS=1 python -m pytest tests/launch/test_local.py` takes all three
-stages through four pods each, of up to four processes; it takes minutes.
+`FUSAR_PODS=1 python -m pytest tests/launch/test_local.py` runs all three stages
+on four pods each, with up to four processes; it takes minutes.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Configs, and the pods that a run goes through: (processes, devices of each).
+# {config: consecutive pods of a run, each (processes, devices per process)}.
 if os.environ.get("FUSAR_PODS") == "1":
   STAGES = ("stage0_tiny", "stage1", "stage2")
   PODS = ((2, 4), (4, 1), (2, 1), (1, 1))
@@ -29,9 +29,9 @@ STEPS = 4 * len(PODS)
 def test_pods_learn_as_one_process_does_and_stop_together(
   manifest, shrunk, tmp_path
 ):
-  """SIGTERM stops all processes of a pod at one step; the next pod goes on
-  there, and the last one to the end. Losses step by step are those of a run in
-  one process: no sample is lost or repeated."""
+  """SIGTERM stops all processes of a pod at the same step. The next pod resumes
+  there; the last one finishes. The losses of all steps equal those of a
+  single-process run: no sample is lost or repeated."""
   base = ""
   for stage in STAGES:
     arguments = _arguments(stage, base, manifest, shrunk)
@@ -53,7 +53,7 @@ def test_pods_learn_as_one_process_does_and_stop_together(
 
 
 def _arguments(stage: str, base, manifest: Path, shrunk: dict) -> list[str]:
-  """Of a stage upon a base, on the smallest model."""
+  """Arguments of a stage with a base, for the smallest model."""
   values = shrunk | {
     "steps": STEPS,
     "log_every_steps": 1,
@@ -69,7 +69,7 @@ def _arguments(stage: str, base, manifest: Path, shrunk: dict) -> list[str]:
 
 
 def _stop(processes, devices, arguments, workdir) -> None:
-  """Runs a pod until it has done a step, and SIGTERM has ended it."""
+  """Runs a pod for at least a step, then stops it with SIGTERM."""
   pod = _start(processes, devices, arguments, workdir)
   lines = []
   for line in pod.stdout:

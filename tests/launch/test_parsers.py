@@ -1,13 +1,13 @@
-"""The tools' own parsers read every command that the launchers print.
+"""The tools' own parsers accept every command that the launchers print.
 
-`make launch` runs them: gcloud, kubectl and sbatch without an account and
-without a server, which they miss only after they have read their arguments;
-XPK's parser in the environment that the target makes. The commands are those of
-the dry runs (the .txt files here) and of launch/README.md.
+`make launch` runs them: gcloud, kubectl and sbatch without an account or a
+server, which they miss only after parsing their arguments; XPK's parser in the
+environment of the target. The commands are those of the dry runs (the .txt
+files here) and of launch/README.md.
 
-What a parser has accepted is kept in parsed.txt, so that a machine without the
-tool still notices a flag that nobody has checked. After a change, on a machine
-with all tools: FUSAR_WRITE_GOLDEN=1 make launch JOBS=0.
+parsed.txt lists the accepted commands, so unchecked flags also fail on machines
+without the tools. After a change, on a machine with all tools:
+FUSAR_WRITE_GOLDEN=1 make launch JOBS=0.
 """
 
 import json
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PARSED = HERE / "parsed.txt"
 CONTROLLER = r"Unable to contact slurm controller"
-# What comes after the arguments were read.
+# Messages that appear after the arguments are parsed.
 READ = {
   "gcloud": r"do not currently have an active account|"
   r"Did not find existing container at: weights|Docker configuration file "
@@ -66,12 +66,12 @@ def shape(words: list[str]) -> str:
 
 
 def commands() -> dict[str, list[str]]:
-  """One command of each shape."""
+  """Returns one command of each shape."""
   lines = []
   for name in ("tpu_vm", "gke", "slurm", "project"):
     text = (HERE / f"{name}.txt").read_text()
     lines += [x for x in text.splitlines() if x and x[0] not in "$#"]
-  # The job's own, with something to run.
+  # Commands of the job script, with a command to run.
   job = (ROOT / "launch" / "slurm.sh").read_text().replace("\\\n", " ")
   found = re.search(r'FUSAR_HOSTS="\$hosts" (srun .*?) "\$\{@:2\}"', job)
   lines.append(f"{found[1]} true")
@@ -92,7 +92,7 @@ COMMANDS = commands()
 
 
 def test_every_command_was_read_by_its_tool_once():
-  """Holds on every machine; the next ones renew what they are held against."""
+  """Runs on every machine; the tests below verify the contents of the file."""
   if os.environ.get("FUSAR_WRITE_GOLDEN"):
     PARSED.write_text("\n".join(sorted(COMMANDS)) + "\n")
   assert set(COMMANDS) == set(PARSED.read_text().splitlines())
@@ -108,14 +108,14 @@ def test_the_tool_reads(name, tmp_path):
 
 @pytest.mark.parametrize("tool", READ)
 def test_the_tool_refuses_a_flag_that_it_does_not_know(tool, tmp_path):
-  """Else what it says above would prove nothing."""
+  """Verifies that the checks above can fail."""
   words = next(
     words
     for words in COMMANDS.values()
     if words[0] == tool and words[1] != "auth"
   )
   flag = "--no-such-flag=1"
-  # What follows the command of srun is that command's.
+  # Words after the command of srun belong to that command.
   words = [*words[1:], flag] if tool == "gcloud" else [flag, *words[1:]]
   assert not re.search(READ[tool], _answer([_tool(tool), *words], tmp_path))
 
@@ -140,8 +140,8 @@ def test_xpk_reads():
 
 
 def test_xpk_makes_a_jobset_that_saves_and_restarts(tmp_path):
-  """Its own manifest: what stops the container reaches the command, and the
-  exit codes of a run that may be repeated are in the list."""
+  """XPK's manifest: signals to the container reach the command, and the exit
+  codes that allow a restart are in the list."""
   xpk = _tool("xpk")
   words = next(w for w in COMMANDS.values() if w[:3] == CREATE)
   (tmp_path / "environment").write_text("HF_TOKEN=it\n")
@@ -167,12 +167,12 @@ def test_xpk_makes_a_jobset_that_saves_and_restarts(tmp_path):
     "NotIn",
   )
   assert {75, 76} <= set(rule["onExitCodes"]["values"])
-  # Failures, and what `timeout` ends with.
+  # Failures, and the exit code of `timeout`.
   assert not {1, 2, 124, 125} & set(rule["onExitCodes"]["values"])
   pod = job["template"]["spec"]
   assert pod["terminationGracePeriodSeconds"] == 120
   container = pod["containers"][0]
-  # The one whose logs `gke.sh logs` follows.
+  # The container whose logs `gke.sh logs` follows.
   assert container["name"] == "jax-tpu"
   assert {"name": "HF_TOKEN", "value": "it"} in container["env"]
 
@@ -196,7 +196,7 @@ def test_xpk_makes_a_jobset_that_saves_and_restarts(tmp_path):
 
 
 def _answer(command: list, home: Path) -> str:
-  """What a tool says that finds no account, no cluster and no settings."""
+  """Returns the output of a tool without account, cluster and settings."""
   slurm = home / "slurm.conf"
   found = _tool_folder().parent.glob("slurm/usr/lib/*/slurm-wlm")
   plugins = str(next(found, home))

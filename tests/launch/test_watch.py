@@ -1,8 +1,8 @@
-"""`tpu_vm.sh watch` on a slice that is simulated: it resumes, and it ends.
+"""`tpu_vm.sh watch` on a simulated slice: it resumes, and it terminates.
 
-A stand-in for `gcloud` keeps the state of one slice and the exit codes of its
-workers. Each of its commands can be made to fail: every loop of the script has
-to end by itself, and with AUTODOWN nothing may stay that is billed.
+A stand-in for `gcloud` stores the state of one slice and the exit codes of its
+workers. Each of its commands can be made to fail: every loop of the script must
+terminate, and with AUTODOWN no billed resource may remain.
 """
 
 import os
@@ -22,8 +22,8 @@ GIVEN = {
   "ATTEMPTS": "2",
   "RESTARTS": "1",
 }
-# What happened goes to `did`, a word a command. A line of `states` or `codes`
-# replaces what the slice would answer; "-" leaves it.
+# Each command appends a word to `did`. A line of `states` or `codes` replaces
+# the answer of the slice; "-" leaves the answer.
 GCLOUD = r"""#!/usr/bin/env bash
 case "$*" in
   *"queued-resources list"*) kind=list ;;
@@ -72,7 +72,7 @@ START = f"{SETUP} environment run"
 
 
 class Cloud:
-  """A folder with the stand-ins, where the script runs."""
+  """A folder with the stand-ins, in which the script runs."""
 
   def __init__(self, folder: Path):
     self.folder = folder
@@ -114,7 +114,7 @@ def cloud(tmp_path) -> Cloud:
 
 
 def test_a_preempted_run_is_brought_to_its_end(cloud):
-  """The first slice is taken away; in the second the run is preempted once."""
+  """The first slice is preempted; on the second the run is preempted once."""
   cloud.write("states", "-", "PROVISIONING", "ACTIVE", "-", "SUSPENDED")
   cloud.write("codes", "-", "-", "-", "75 75", "-", "0 0")
   out = cloud.watch(ATTEMPTS="3")
@@ -138,7 +138,7 @@ def test_a_run_that_is_going_on_is_watched_and_not_touched(cloud):
 @pytest.mark.parametrize(
   ("ends", "code"),
   [
-    # A failure is repeated RESTARTS times, what a lost host did ATTEMPTS times.
+    # Failures are retried RESTARTS times, lost hosts ATTEMPTS times.
     ("1 76", 1),
     ("134 76", 134),
     ("76 76", 1),

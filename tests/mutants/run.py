@@ -1,14 +1,13 @@
-"""Plants each fault of `table.toml` and runs the tests that should notice it.
+"""Mutation tests: plants each fault of `table.toml` and runs its tests.
 
-Every fault stands in a copy of the project, beside its tests, so that the
-checkout is never touched and no reference values from outside are there: what
-is caught here is caught in a fresh clone. Results are kept by what they depend
-on (the mutant, the file, the tests), so that a run can be stopped and goes on
-where it was, and repeats only what has changed.
+Faults are planted in a copy of the project without external reference values.
+The checkout stays unchanged, and a fault that is caught here is also caught in
+a fresh clone. Results are cached by the hash of their inputs (mutant, file,
+tests): an interrupted run resumes, and only changed inputs are tested again.
 
     python tests/mutants/run.py                    all; writes docs/mutants.md
-    python tests/mutants/run.py --only "M-RoPE"    those with this in the name
-    python tests/mutants/run.py --again            forget earlier results
+    python tests/mutants/run.py --only "M-RoPE"    names that contain M-RoPE
+    python tests/mutants/run.py --again            ignore cached results
 """
 
 import argparse
@@ -30,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("table.toml")
 PAGE = ROOT / "docs" / "mutants.md"
 KEPT = ROOT / ".cache" / "mutants.json"
-# No test named here takes this long; a fault may make one wait for ever.
+# More than any test takes; a fault may cause an endless wait.
 LIMIT_SECONDS = 600
 SURVIVED, CAUGHT = "survived", "caught"
 
@@ -51,10 +50,10 @@ class Mutant:
   """One fault.
 
   Attributes:
-    name: what is wrong.
+    name: description of the fault.
     file: path within the package.
     old, new: the edit; `old` occurs once in the file.
-    tests: paths within tests/ of files that should notice.
+    tests: paths within tests/ of files that should fail.
   """
 
   name: str
@@ -75,8 +74,8 @@ def read_table(path: Path = TABLE) -> list[Mutant]:
   """Returns the mutants, in order.
 
   Raises:
-    ValueError: a row with other fields than those of `Mutant`, or a name that
-      occurs twice.
+    ValueError: a row whose fields differ from those of `Mutant`, or a
+      duplicate name.
   """
   rows = tomllib.loads(path.read_text("utf-8"))["mutant"]
   fields = {field.name for field in dataclasses.fields(Mutant)}
@@ -93,11 +92,11 @@ def read_table(path: Path = TABLE) -> list[Mutant]:
 
 
 def apply(mutant: Mutant, text: str) -> str:
-  """Returns the file's text with the fault in it.
+  """Returns the text of the file with the fault.
 
   Raises:
     ValueError: `old` does not occur exactly once, nothing changes, or the
-      result is no Python.
+      result is not valid Python.
   """
   found = text.count(mutant.old)
   if found != 1:
@@ -117,7 +116,7 @@ def apply(mutant: Mutant, text: str) -> str:
 
 
 def problems(mutants: list[Mutant]) -> list[str]:
-  """Returns what is wrong with the table, as one line or more for each."""
+  """Returns the errors in the table, one string each."""
   found = []
   for mutant in mutants:
     try:
@@ -133,7 +132,7 @@ def problems(mutants: list[Mutant]) -> list[str]:
 
 
 def digest(mutant: Mutant) -> str:
-  """Of all that a result depends on, as far as one file can tell."""
+  """Returns the hash of the mutant, its file and its tests."""
   parts = [json.dumps(dataclasses.asdict(mutant))]
   files = [mutant.path, *map(Path, mutant.test_files())]
   parts += [(ROOT / path).read_text("utf-8") for path in files]
@@ -141,7 +140,7 @@ def digest(mutant: Mutant) -> str:
 
 
 def copy_project(to: Path) -> None:
-  """Copies what git tracks, or would: the checkout without its caches."""
+  """Copies tracked and untracked files, without those that git ignores."""
   listed = subprocess.run(
     ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
     cwd=ROOT,
@@ -166,7 +165,7 @@ def run_tests(project: Path, files: list[str]) -> tuple[str, str]:
     "PYTHONDONTWRITEBYTECODE": "1",
     "FUSAR_SHARED": str(project / "nothing"),
   }
-  # Unchanged programs are compiled once for all mutants.
+  # A shared cache compiles unchanged programs once for all mutants.
   environment.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax")
   )
@@ -201,8 +200,8 @@ def keep(results: dict) -> None:
 
 
 def run(mutants: list[Mutant], results: dict) -> None:
-  """Adds the results of mutants that have none to `results`, and keeps them."""
-  # Of the files as they are copied: they may change meanwhile.
+  """Runs mutants without a result; adds to `results` and saves them."""
+  # Hash before the copy: files may change during the run.
   due = {mutant: digest(mutant) for mutant in mutants}
   due = {mutant: key for mutant, key in due.items() if key not in results}
   if not due:
@@ -214,7 +213,7 @@ def run(mutants: list[Mutant], results: dict) -> None:
     print(f"without a fault: {len(files)} test files", flush=True)
     outcome, test = run_tests(project, files)
     if outcome != SURVIVED:
-      raise RuntimeError(f"{test} fails without any fault; mend it first.")
+      raise RuntimeError(f"{test} fails without any fault; fix it first.")
     for number, (mutant, key) in enumerate(due.items(), 1):
       path = project / mutant.path
       text = path.read_text("utf-8")
@@ -251,13 +250,13 @@ def page(mutants: list[Mutant], results: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-    description="Plants faults and runs the tests that should notice them."
+    description="Plants faults and runs the tests that should catch them."
   )
   parser.add_argument(
     "--only", default="", help="run mutants whose name contains this text"
   )
   parser.add_argument(
-    "--again", action="store_true", help="forget the results of earlier runs"
+    "--again", action="store_true", help="ignore the results of earlier runs"
   )
   args = parser.parse_args(arguments)
   mutants = read_table()

@@ -1,7 +1,7 @@
-"""Random models for both sides, and one sample through each of them.
+"""Random models and samples for parity tests against torch.
 
-torch's side is transformers' Qwen2.5-VL, peft's LoRA, and the TLM of the
-official code written out in torch below.
+The torch side is transformers' Qwen2.5-VL, peft's LoRA, and the TLM of the
+official code, reimplemented in torch below.
 """
 
 import dataclasses
@@ -110,7 +110,7 @@ def with_extras():
 
 @pytest.fixture
 def draw():
-  """Parameters where every leaf matters: no zero bias, no unit scale."""
+  """Parameters without zero biases or unit scales, so every leaf matters."""
 
   def params(config: FusarConfig, seed: int) -> dict:
     rng = np.random.default_rng(seed)
@@ -126,7 +126,7 @@ def draw():
       elif kind != "embedding":
         value = value * leaf.shape[-2] ** -0.5
       if kind == "lora_b":
-        # Beside a much larger update softmaxes saturate, and torch's float32
+        # With a much larger update softmaxes saturate, and torch's float32
         # strays from its own float64 by more than the tolerance.
         value = 0.3 * value
       flat[path] = value.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Stage-1 folders with vision LoRA: continued as peft does, and used alone."""
+"""Stage-1 folders with vision LoRA: training as in peft, and inference."""
 
 import dataclasses
 

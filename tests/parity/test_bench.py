@@ -1,4 +1,4 @@
-"""The benchmark on a tiny model: both sides agree, everything is timed."""
+"""The benchmark on a tiny model: both sides agree, all timings exist."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""Exports asked in transformers, by the code that their README and docs show.
+"""Exports run in transformers with the code of their README and the docs.
 
-In a process of its own, without a network: what a user who has the folder does.
+Each runs in a separate process without network access, as a user would run it.
 """
 
 import dataclasses

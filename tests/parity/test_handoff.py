@@ -1,7 +1,7 @@
-"""Our visual tokens, TLM included, in transformers' decoder.
+"""Visual tokens of this package, with TLM, in transformers' decoder.
 
-Random models with every grid of its own size; what docs/export.md shows runs in
-test_exports.py, on a model with a tokenizer.
+Random models with image grids of different sizes. test_exports.py runs the code
+of docs/export.md, on a model with a tokenizer.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""transformers and peft load what we write, and we what they write."""
+"""Folders written here load in transformers and peft, and vice versa."""
 
 import dataclasses
 import os

@@ -1,7 +1,7 @@
-"""The values of tests/reference are what their script computes.
+"""The stored values of tests/reference match the output of their script.
 
-To float32 rounding: another version of torch, or another CPU, adds in another
-order.
+The tolerance is float32 rounding, because the summation order depends on the
+torch version and the CPU.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
-"""AutoTokenizer reads an exported tokenizer as we do: ids, text, template.
+"""AutoTokenizer matches this package on exports: ids, text, template.
 
-Of a SentencePiece base, and of byte-level BPE as Qwen2.5-VL ships it, with and
-without a tokenizer_config.json.
+Covers a SentencePiece base, and byte-level BPE as shipped by Qwen2.5-VL, with
+and without a tokenizer_config.json.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Slices by the names they are rented under, and the links of their chips."""
+"""Slices by their Cloud TPU names, and the links of their chips."""
 
 import pytest
 
@@ -38,13 +38,13 @@ def test_unknown_slices_are_refused(name, message):
 @pytest.mark.parametrize(
   ("name", "links"),
   [
-    # Flat pods: an axis of 16 has wrap-around links, a shorter one has none.
+    # 2D: an axis of 16 has wrap-around links, a shorter axis has none.
     ("v5e-16", [1, 1]),
     ("v5e-128", [1, 2]),
     ("v5e-256", [2, 2]),
     ("v6e-64", [1, 1]),
     ("v6e-256", [2, 2]),
-    # Full cubes of 4x4x4 close along all axes, anything smaller along none.
+    # 3D: full 4x4x4 cubes wrap around on all axes, smaller slices on none.
     ("v5p-8", [1, 1, 0]),
     ("v5p-32", [1, 1, 1]),  # 2x2x4
     ("v5p-64", [1, 1, 1]),  # 2x4x4

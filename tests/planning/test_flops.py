@@ -1,4 +1,4 @@
-"""FLOPs of 7B, against the budget that was worked out by hand."""
+"""FLOPs of 7B against a budget computed by hand."""
 
 import dataclasses
 
@@ -64,7 +64,7 @@ def test_vision_lora_makes_the_tower_differentiable():
 
 
 def test_splash_skips_what_lies_above_the_diagonal():
-  """2048 tokens are 4 x 4 blocks, of which 10 are computed."""
+  """2048 tokens form 4 x 4 blocks; splash computes 10 of them."""
   splash = _parts(_lora, impl="splash", length=2048)["decoder"]
   xla = _parts(_lora, impl="xla", length=2048)["decoder"]
   assert splash.useful == xla.useful

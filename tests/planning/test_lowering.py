@@ -1,4 +1,4 @@
-"""Real steps, compiled for TPUs that are not here."""
+"""The train step and generation, compiled for TPUs without TPU hardware."""
 
 import dataclasses
 
@@ -31,12 +31,12 @@ def planner(libtpu, config):
 
 @pytest.fixture(scope="module")
 def gathered(planner):
-  """The tiny model, its weights over all four chips."""
+  """The tiny model with weights sharded over four chips."""
   return planner.step(Choice((1, 4, 1), 2, "full"))
 
 
 def test_the_real_step_is_compiled(gathered, planner, config):
-  """Arguments are a quarter of weights and state, and two samples a chip."""
+  """Arguments: a quarter of weights and state, and two samples per chip."""
   batch = lowering.abstract_batch(planner.model, 2, 96, 16, 9)
   state, frozen, _, _ = lowering.train_arguments(
     config, planner.model, planner._mesh((1, 4, 1))
@@ -46,20 +46,20 @@ def test_the_real_step_is_compiled(gathered, planner, config):
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
   least = (size(state) + size(frozen)) / 4 + size(batch)
-  # Tiles and what stays whole on each chip take the rest.
+  # Tile padding and replicated arrays take the rest.
   assert least <= gathered.memory.arguments <= 2 * least
   assert gathered.memory.peak > gathered.memory.arguments
 
 
 def test_weights_are_gathered_once_a_layer_and_pass(gathered):
-  """Of the decoder's 4 layers, 7 kernels each: forward, and backward again."""
+  """7 kernels of each of the decoder's 4 layers, forward and backward."""
   gathers = [e for e in gathered.prediction.exchanges if e.kind == "all-gather"]
   assert sum(e.times for e in gathers) >= 4 * 7 * 2
   assert {e.axes for e in gathers} == {(0, 1)}
 
 
 def test_products_of_the_program_are_those_of_the_arithmetic(planner, config):
-  """With XLA's attention every product is in the text; executed FLOPs agree."""
+  """With impl="xla" the HLO contains every product; executed FLOPs agree."""
   config = config.copy_and_resolve_references()
   config.attention = "xla"
   planner = Planner(config, find_slice("v5e-4"), TINY)
@@ -82,7 +82,7 @@ def test_products_of_the_program_are_those_of_the_arithmetic(planner, config):
 def test_memory_is_what_the_compiler_s_own_analysis_tells(
   gathered, planner, config
 ):
-  """Compiled to its end, here."""
+  """Compiled completely, on this machine."""
   config = config.copy_and_resolve_references()
   config.batch_size, config.accumulation = 8, 1
   step = lowering.lower_train_step(
@@ -117,5 +117,5 @@ def test_images_of_any_size_have_no_plan(config):
 
 def test_samples_must_hold_their_image(config):
   model = config_lib.from_dict(config.model.to_dict())
-  with pytest.raises(ValueError, match="do not hold the 36 visual tokens"):
+  with pytest.raises(ValueError, match="too few for the 36 visual tokens"):
     lowering.abstract_batch(model, 1, 40, 16, 9)

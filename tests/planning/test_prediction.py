@@ -1,4 +1,4 @@
-"""Bounds, against arithmetic on paper."""
+"""Roofline bounds against values computed by hand."""
 
 import io
 import itertools
@@ -13,7 +13,7 @@ from fusar_jax.planning.report import clock_table
 
 
 def _coordinates(where):
-  """Of the chips of a slice, the first axis fastest, as libtpu lists them."""
+  """Coordinates of a slice in libtpu's order: the first axis is the fastest."""
   axes = [range(length) for length in reversed(where.shape)]
   return [tuple(reversed(c)) for c in itertools.product(*axes)]
 
@@ -21,17 +21,17 @@ def _coordinates(where):
 @pytest.mark.parametrize(
   ("name", "group", "axes", "links"),
   [
-    # All chips of an open square: two links at its corners.
+    # All chips of a square without wrap-around: two links at its corners.
     ("v5e-16", range(16), (0, 1), 2),
-    # A row of it: one link at its ends.
+    # One row: one link at its ends.
     ("v5e-16", range(4), (0,), 1),
-    # A column of v5e-128 (8 x 16), which closes to a ring.
+    # A column of v5e-128 (8 x 16), which is a ring.
     ("v5e-128", range(0, 128, 8), (1,), 2),
-    # Half of that ring is a line.
+    # Half of that ring has no wrap-around.
     ("v5e-128", range(0, 64, 8), (1,), 1),
-    # All chips of 2 x 4 x 4: less than a cube, one link along each axis.
+    # All chips of 2 x 4 x 4: no full cube, one link along each axis.
     ("v5p-64", range(32), (0, 1, 2), 3),
-    # A cube of v5p, closed along each axis.
+    # A full cube of v5p, with wrap-around along each axis.
     ("v5p-128", range(64), (0, 1, 2), 6),
   ],
 )
@@ -49,7 +49,7 @@ def test_a_permutation_takes_the_axes_that_its_pairs_cross():
 
 
 def _prediction(seconds):
-  """v5e: 197 TFLOP/s, 819 GB/s; 1.97 TFLOP take 10 ms, 4.095 GB 5 ms."""
+  """v5e: 197 TFLOP/s, 819 GB/s; so 1.97 TFLOP = 10 ms, 4.095 GB = 5 ms."""
   exchange = Exchange("all-gather", (0, 1), 1, 1e9, seconds)
   where = find_slice("v5e-16")
   return Prediction(where, 64, 1.576e12, 1.97e12, 4.095e9, (exchange,))
@@ -60,7 +60,7 @@ def test_the_slowest_clock_bounds():
   assert compute.bound == "compute"
   assert compute.samples_per_second == pytest.approx(6400)
   assert compute.mfu == pytest.approx(0.8)
-  # 4 ms of collectives that overlap nothing: 14 ms.
+  # Plus 4 ms of collectives without overlap: 14 ms.
   assert compute.serial_seconds == pytest.approx(0.014)
   assert compute.serial_mfu == pytest.approx(0.8 * 10 / 14)
   links = _prediction(0.02)

@@ -1,4 +1,4 @@
-"""The search finds the best of all choices without compiling all of them."""
+"""The search finds the best choice without compiling all choices."""
 
 import random
 
@@ -16,7 +16,7 @@ def _all():
 
 
 def test_the_best_is_found_with_few_compilations():
-  """Real speeds lie anywhere below their bounds; some choices do not fit."""
+  """Random speeds below their bounds; some choices do not fit."""
   for seed in range(50):
     rng = random.Random(seed)
     found = [(choice, rng.choice([0.0, 10.0, 20.0, 30.0])) for choice in _all()]
@@ -33,7 +33,7 @@ def test_the_best_is_found_with_few_compilations():
       return speed[choice]
 
     winner, fastest, proven = search.best(found, measure, tries=1000)
-    # A hundredth is not worth a compilation.
+    # A gain of 1 % is not worth a compilation.
     assert fastest >= max(speed.values()) / 1.01
     assert proven
     assert fastest == 0 or speed[winner] == fastest
@@ -41,7 +41,7 @@ def test_the_best_is_found_with_few_compilations():
 
 
 def _needed(choice):
-  """Grows with samples and with what is kept, shrinks with split weights."""
+  """Memory: grows with samples and stored activations, shrinks with shards."""
   keeps = {"full": 1, "dots": 2, "none": 3}[choice.remat]
   return choice.samples * keeps + 40 / (choice.mesh[1] * choice.mesh[2])
 
@@ -49,7 +49,7 @@ def _needed(choice):
 def test_of_equal_bounds_the_one_that_rather_fits_comes_first():
   tried = []
   everything = [(choice, 10.0) for choice in _all()]
-  # It does not fit: nor does what splits less, or keeps more.
+  # If it does not fit, neither do choices with less sharding or more storage.
   assert search.best(everything, lambda c: tried.append(c) or 0.0, tries=9) == (
     None,
     0.0,
@@ -78,10 +78,10 @@ def test_optimistic_bounds():
       choice, where, MODEL, weights, work, 512, rate=2 * 45e9
     )
 
-  # 16.9 GB do not fit 16 GiB; split they do, and products bound.
+  # 16.9 GB exceed 16 GiB; sharded they fit, and the step is compute-bound.
   assert bound((16, 1, 1)) == 0
   assert bound((1, 16, 1)) == 16 * 197e12 / 24e12
-  # One sample a chip: gathering 12.2 GB twice over two links takes longer.
+  # One sample per chip: gathering 12.2 GB twice over two links takes longer.
   seconds = 2 * 13e9 * 15 / 16 / (2 * 45e9)
   assert round(bound((1, 16, 1), samples=1), 6) == round(16 / seconds, 6)
 

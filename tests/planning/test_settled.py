@@ -1,4 +1,4 @@
-"""What the compiler writes and says, read."""
+"""Parsing of buffer assignments and of out-of-memory errors."""
 
 import pytest
 
@@ -29,7 +29,7 @@ allocation 6: size 64, page 0, output shape is |(s32[])|, maybe-live-out:
 
 
 def test_memory_of_the_chip_is_summed_by_kind():
-  """Vector memory (color 1) is another; a donated parameter is no output."""
+  """Vector memory (color 1) and donated parameters do not count as outputs."""
   memory = read_memory(BUFFERS)
   assert memory == Memory(arguments=5120, temporaries=8192, outputs=320)
   assert memory.peak == 13632

@@ -1,4 +1,4 @@
-"""All slices that have a name, and a step on each kind of chip."""
+"""All named slices, and a compiled step on each chip type."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from fusar_jax.training.recipes import get_config
 
 @pytest.mark.parametrize("chip", CHIPS)
 def test_every_slice_takes_every_mesh(libtpu, chip):
-  """Also one that cuts an axis of the torus, such as 8 x 2 on 4 x 4 chips."""
+  """Also meshes that split a torus axis, such as 8 x 2 on 4 x 4 chips."""
   model = preset("qwen2_5_vl_7b")
   for name in slices(CHIPS[chip]):
     where = find_slice(name)

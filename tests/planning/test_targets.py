@@ -1,8 +1,8 @@
-"""7B and 72B on the slices they are meant for, against sums done by hand.
+"""Plans of 7B and 72B on their target slices, against values by hand.
 
-Nothing below reads the package's own arithmetic: parameters of a layer are
-multiplied out here, from the shapes that Qwen2.5-VL publishes. A compilation
-takes half a minute and more; v6e-16, the narrowest target, is tested always.
+The expected values do not use the package's arithmetic: parameter counts follow
+from the published shapes of Qwen2.5-VL. A compilation takes half a minute or
+more; only v6e-16, the tightest target, is part of the default tests.
 """
 
 import functools
@@ -23,7 +23,7 @@ MERGER = 5120**2 + 5120 * 3584
 TLM = 64 * 14336 + 14336 * 7168
 HEAD = 152064 * 3584
 DOWN = 3584 * 18944
-# LoRA of rank 8 beside the seven projections of a layer.
+# LoRA of rank 8 on the seven projections of a layer.
 ADAPTERS = 8 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
 
 TOKENS, PATCHES, MERGED, ANSWERS, ANCHORS = 512, 1296, 324, 32, 100
@@ -36,22 +36,22 @@ def _plan(topology, samples, model="qwen2_5_vl_7b", accumulation=4):
   planner = Planner(
     config, find_slice(topology), Shape(TOKENS, ANSWERS, ANCHORS)
   )
-  # Weights over all chips, also where one would hold them.
+  # Weights are sharded over all chips, even if they fit one chip.
   choice, _ = planner.choice((1, -1, 1), samples)
   return planner.step(choice)
 
 
 def _useful():
-  """FLOPs of a sample: a product with n parameters is 2 n a row."""
+  """FLOPs of a sample: a product with n parameters is 2 n per row."""
   tower = 2 * PATCHES * BLOCKS * BLOCK + 2 * MERGED * MERGER
-  # Scores and their sums, 4 blocks over the image, 28 within 8 x 8 patches.
+  # Attention: 4 blocks over the image, 28 within windows of 8 x 8 patches.
   tower += 4 * 4 * PATCHES**2 * 1280 + 28 * 4 * PATCHES * 57 * 1280
   decoder = 2 * TOKENS * LAYERS * (LAYER + ADAPTERS)
-  # A token sees half of the others.
+  # Causal: a token attends to half of the tokens on average.
   decoder += LAYERS * 4 * TOKENS**2 / 2 * 3584
   rest = 2 * ANCHORS * TLM + 2 * ANSWERS * 2 * HEAD
-  # The decoder's base is frozen: one product backward for one forward. Nothing
-  # trains before it.
+  # The decoder's base is frozen: one backward product per forward product.
+  # Nothing before the decoder is trainable.
   return tower + 2 * decoder + rest
 
 
@@ -61,7 +61,7 @@ def _useful():
     pytest.param("v5e-8", 4, 4, 0.5, marks=pytest.mark.slow),
     pytest.param("v5e-16", 4, 4, 0.5, marks=pytest.mark.slow),
     pytest.param("v5p-16", 8, 4, 0.6, marks=pytest.mark.slow),
-    # Bound by HBM, from which each micro-batch reads all weights.
+    # HBM-bound: each micro-batch reads all weights.
     ("v6e-16", 8, 1, 0.55),
   ],
 )
@@ -72,14 +72,14 @@ def test_7b_fits_and_is_fast_enough(
   chip = plan.prediction.where.chip
   assert plan.memory.peak <= chip.memory
   assert plan.prediction.mfu >= mfu
-  # Serial: the slower of compute and HBM, then all collectives.
+  # Serial: max(compute, HBM), then all collectives.
   seconds = plan.prediction.seconds
   serial = max(seconds[COMPUTE], seconds[HBM]) + seconds[LINKS]
   assert plan.prediction.serial_mfu == pytest.approx(
     samples * _useful() / serial / chip.peak, rel=0.01
   )
   assert plan.prediction.useful == pytest.approx(samples * _useful(), rel=0.01)
-  # Layers are computed again, but for the products of down_proj.
+  # Remat recomputes layers except the products of down_proj.
   again = 2 * TOKENS * LAYERS * (LAYER - DOWN)
   assert plan.prediction.seconds[COMPUTE] * chip.peak == pytest.approx(
     samples * (_useful() + again), rel=0.03
@@ -92,8 +92,8 @@ def test_7b_fits_and_is_fast_enough(
 @pytest.mark.slow
 @pytest.mark.parametrize(("topology", "samples"), [("v5e-8", 4), ("v5e-16", 4)])
 def test_weights_go_round_as_by_hand(libtpu, topology, samples):
-  """bf16 kernels are gathered once a pass: the decoder's forward and backward,
-  the tower's and what lies between forward; each chip has its own part."""
+  """bf16 kernels are gathered once per pass: those of the decoder forward and
+  backward, of tower, merger and TLM forward. Each chip has its own shard."""
   plan = _plan(topology, samples, accumulation=4)
   chips = plan.prediction.where.chips
   assert plan.choice.mesh == (1, chips, 1)
@@ -102,7 +102,7 @@ def test_weights_go_round_as_by_hand(libtpu, topology, samples):
     e.bytes for e in plan.prediction.exchanges if e.kind == "all-gather"
   )
   assert told == pytest.approx(2 * used * (chips - 1) / chips, rel=0.1)
-  # What arrives is written and read at least once.
+  # Received bytes are written and read at least once.
   where = plan.prediction.where.chip
   assert plan.prediction.seconds[HBM] * where.bandwidth >= 2 * told
 
@@ -110,8 +110,8 @@ def test_weights_go_round_as_by_hand(libtpu, topology, samples):
 @pytest.mark.slow
 @pytest.mark.parametrize(("topology", "samples"), [("v5e-8", 4), ("v5e-16", 4)])
 def test_arguments_as_by_hand(libtpu, topology, samples):
-  """A chip's part of all weights, and of adapters with both moments. Their 8
-  columns are padded to the tile of 128, one of the two matrices each."""
+  """A chip's shard of the weights and of adapters with both moments. The 8
+  columns of one of the two LoRA matrices are padded to a tile of 128."""
   plan = _plan(topology, samples, accumulation=4)
   chips = plan.prediction.where.chips
   frozen = LAYERS * LAYER + BLOCKS * BLOCK + MERGER + TLM + 2 * HEAD
@@ -123,8 +123,8 @@ def test_arguments_as_by_hand(libtpu, topology, samples):
 
 @pytest.mark.slow
 def test_72b_on_v5p_64_as_by_hand(libtpu):
-  """145 GB of weights over 2 x 4 x 4 chips. That is less than a cube of 4 x 4 x
-  4, so no axis closes to a ring: three links a chip, which bound the step."""
+  """145 GB of weights on 2 x 4 x 4 chips. The slice has no full cube, so no
+  axis wraps around: three links per chip, and the step is link-bound."""
   width, keys, between, layers, chips = 8192, 1024, 29568, 80, 32
   layer = 2 * width**2 + 2 * width * keys + 3 * width * between
   adapters = 8 * (2 * 2 * width + 2 * (width + keys) + 3 * (width + between))
@@ -136,7 +136,7 @@ def test_72b_on_v5p_64_as_by_hand(libtpu):
   assert plan.memory.arguments >= 2 * 72e9 / chips
   assert plan.memory.peak <= chip.memory
 
-  # bf16 kernels, the decoder's forward and backward; from 31 other chips.
+  # bf16 kernels, the decoder's forward and backward, from 31 other chips.
   gathered = 2 * (2 * layers * layer + 32 * block + merger + tlm + head)
   links = gathered * (chips - 1) / chips / (3 * 90e9)
   assert found.bound == LINKS

@@ -1,4 +1,4 @@
-"""Answers scored by the real scorer, without images."""
+"""Fixture with answers scored by the real scorer, without images."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from fusar_jax.tasks.predictions import Prediction
 
 @pytest.fixture(scope="session")
 def scored():
-  """A function: (task, [(image, truth, said), ...]) -> (answers, metrics)."""
+  """Function (task, [(image, truth, predicted), ...]) -> (answers, metrics)."""
 
   def score(task, given, question="?"):
     rows = [

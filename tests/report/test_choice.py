@@ -1,4 +1,4 @@
-"""What is shown of many answers: disjoint kinds, all tasks, always the same."""
+"""Selection of answers: disjoint kinds, all tasks, deterministic."""
 
 import collections
 
@@ -9,7 +9,7 @@ from fusar_jax.report import choice
 
 @pytest.fixture
 def counts(scored):
-  """Answers to a true count of 1."""
+  """Returns answers to a true count of 1."""
   return lambda *said: scored("counting", [("a", "1", text) for text in said])[
     0
   ]
@@ -20,7 +20,7 @@ def kinds(chosen):
 
 
 def test_best_worst_and_random_are_disjoint(counts):
-  """Of 40 counts, 10 right: 4 best, 4 worst, 4 others; always the same."""
+  """40 counts, 10 right, limit 12: 4 of each kind, deterministically."""
   many = counts(*["1", "2", "3", "4"] * 10)
   chosen = choice.choose(many, 12)
   assert kinds(chosen) == {"best": 4, "worst": 4, "random": 4}
@@ -32,7 +32,7 @@ def test_best_worst_and_random_are_disjoint(counts):
 
 
 def test_the_best_find_something(scored):
-  """Rightly nothing comes after what was found, and before what was missed."""
+  """Correct empty answers rank after found boxes and before missed ones."""
   box = '[{"bbox_2d": [0, 0, 10, 10], "label": "ship"}]'
   near = box.replace("10, 10]", "10, 8]")
   given = [("a", "None", "None"), ("b", box, near), ("c", box, "None")]
@@ -45,7 +45,7 @@ def test_the_best_find_something(scored):
 
 
 def test_few_answers_are_shared_out(counts):
-  """Seven: three best, then three worst, and one is left."""
+  """Seven answers: three best, three worst, one random."""
   chosen = choice.choose(counts("1", "1", "2", "3", "4", "5", "6"))
   assert kinds(chosen) == {"best": 3, "worst": 3, "random": 1}
 
@@ -61,7 +61,7 @@ def test_the_first_cards_are_of_every_kind(counts):
 
 
 def test_a_page_holds_a_thousand(counts, scored):
-  """A task of few answers is there with all of them, others fill the page."""
+  """A task with few answers is shown in full; other tasks fill the page."""
   many = counts(*["1", "2"] * 600)
   cells = [("a", "center", "center")] * 3
   chosen = choice.choose(many + scored("grounding", cells)[0])

@@ -1,4 +1,4 @@
-"""Sheets of scenes: every picture and box in its place, and a true solution."""
+"""Contact sheets: positions of images and boxes, and the correct solution."""
 
 import json
 
@@ -18,7 +18,7 @@ def grey(level, size=128):
 
 
 def places(count, columns, side):
-  """Upper left corners (x, y) of panels of that many pixels on the sheet."""
+  """Returns the upper left corners (x, y) of panels with sides in pixels."""
   return [
     (GAP + i % columns * (side + GAP), GAP + i // columns * (side + LINE + GAP))
     for i in range(count)
@@ -26,7 +26,7 @@ def places(count, columns, side):
 
 
 def test_pictures_stand_row_by_row(tmp_path):
-  """Three panels of 128 pixels in two columns, each enlarged twice."""
+  """Three panels of 128 pixels in two columns, each enlarged by 2."""
   path = tmp_path / "new/sheet.png"
   levels = [40, 90, 200]
   contact_sheet.contact_sheet(
@@ -39,7 +39,7 @@ def test_pictures_stand_row_by_row(tmp_path):
 
 
 def test_box_encloses_its_pixels(tmp_path):
-  """The box of a white target touches it from outside and hides none of it."""
+  """The outline of a box touches the target from outside and hides no pixel."""
   image = grey(0, 256)
   image[30:50, 100:130] = 255
   path = tmp_path / "sheet.png"
@@ -54,7 +54,7 @@ def test_box_encloses_its_pixels(tmp_path):
 
 
 def test_captions_are_written_and_cut(tmp_path):
-  """A caption of any length stays below its own panel."""
+  """Captions of any length stay within the width of their panel."""
   written = []
   for n, text in enumerate(["", "sea", "sea " * 99]):
     path = tmp_path / f"{n}.png"
@@ -78,7 +78,7 @@ def test_panels_of_one_size(tmp_path):
 
 
 def test_solution_of_the_mixed_sheet(tmp_path):
-  """The kind told for each number is the kind that stands there."""
+  """The solution lists the kind of the panel at each number."""
   real = [Panel(grey(100 + i, 256), f"crop {i}") for i in range(5)]
   made = [
     Panel(grey(200 + i, 256), f"scene {i}", [[1, 1, 9, 9]]) for i in range(5)
@@ -94,7 +94,7 @@ def test_solution_of_the_mixed_sheet(tmp_path):
     names = ("real: crop", "simulated: scene")
     expected.append(f"{n} {names[level // 200]} {level % 100}")
   assert told == expected
-  # Mixed indeed, and the same for the same seed alone.
+  # Shuffled; equal for equal seeds, different for different seeds.
   assert {line.split()[1] for line in told[:5]} == {"real:", "simulated:"}
   again = tmp_path / "again.png"
   contact_sheet.mixed_sheet(real, made, again, seed=3, columns=4)
@@ -104,7 +104,7 @@ def test_solution_of_the_mixed_sheet(tmp_path):
 
 
 def test_scenes_of_a_manifest(tmp_path):
-  """Boxes of all rows of a scene, each once; its terrain in words."""
+  """A scene has the distinct boxes of all its rows; its caption the terrain."""
   answer = "The terrain is classified as open sea. Road presence: none."
   rows = []
   for n in range(3):

@@ -1,4 +1,4 @@
-"""Training curves: every line of metrics.jsonl becomes a point."""
+"""Training curves from metrics.jsonl: values, scale, errors."""
 
 import doctest
 import json
@@ -34,14 +34,14 @@ def test_losses_are_read(tmp_path):
   assert curve == curves.Curve("stage1", ((10, 4.0), (20, 0.4)), ((20, 0.5),))
   assert curves.read_curves([run, tmp_path]) == [curve]
   svg = curves.figure(curve)
-  # Ten times less is the whole height; half of the steps the middle.
+  # A factor of 10 spans the full height; half of the steps is the middle.
   assert points(svg) == [(175.0, 8.0), (316.0, 150.0)]
   assert svg.count("<circle") == 1
   assert "stage1: loss 4 to 0.4; rings, held out: 0.5 to 0.5" in svg
 
 
 def test_noise_does_not_fill_the_figure(tmp_path):
-  """A run between 0.50 and 0.55 stays within a quarter of the height."""
+  """Losses from 0.50 to 0.55 span less than a quarter of the height."""
   svg = curves.figure(curves.Curve("a<b", ((1, 0.5), (2, 0.55), (3, 0.52))))
   heights = [y for _, y in points(svg)]
   assert max(heights) - min(heights) < 142 / 4

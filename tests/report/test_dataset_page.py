@@ -1,4 +1,4 @@
-"""The page of a data set: what it shows is what the model gets."""
+"""The data set page: it shows exactly the model's inputs."""
 
 import base64
 import dataclasses
@@ -37,7 +37,7 @@ from fusar_jax.report.sample_card import (
   split_tokens,
 )
 
-# What a hostile data set may say wherever it can say something.
+# Text of a hostile data set, used in every free-text field.
 EVIL = "</b><script src=http://evil.example/x.js></script>\"'&\x00\ud800"
 QUESTION = "Where are the ships? Ã — 🛰"
 
@@ -56,7 +56,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-  """Two rows of two images, the first with anchors; names are hostile."""
+  """Three rows about two images, with and without anchors; hostile names."""
   folder = tmp_path_factory.mktemp("data")
   rng = np.random.default_rng(0)
   for name in "ab":
@@ -102,7 +102,7 @@ def page(inspection, samples):
 
 
 class Reader(html.parser.HTMLParser):
-  """Collects tags and attributes, and insists that tags are balanced."""
+  """Collects tags and attributes; asserts that tags are balanced."""
 
   def __init__(self, text):
     super().__init__()
@@ -132,7 +132,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def test_the_page_needs_nothing_else(page):
-  """No script, no link; every reference is data or inside of the page."""
+  """No scripts or links; references are data URIs or internal."""
   reader = Reader(page)
   tags = {tag for tag, _ in reader.tags}
   assert not tags & {"script", "link", "iframe", "img", "object", "base"}
@@ -156,7 +156,7 @@ def test_words_of_the_data_are_escaped(page):
   assert "&lt;script&gt;alert(1)" in page
   assert "&lt;i&gt;task" in page
   assert "As &lt;model&gt; sees it; tokens of &lt;words&gt;." in page
-  # The row with half a surrogate pair is no sample, but a problem.
+  # The row with half of a surrogate pair is a problem, not a sample.
   assert "1 error, 0 warnings" in page
   assert "half of a surrogate pair" in page
   page.encode()
@@ -165,7 +165,7 @@ def test_words_of_the_data_are_escaped(page):
 def test_pictures_are_what_the_model_sees(
   page, samples, inspection, config, tokenizer
 ):
-  """The embedded pixels, cut into patches, are the example's patches."""
+  """The embedded pixels, cut into patches, equal the example's patches."""
   images = [
     np.asarray(
       Image.open(
@@ -209,12 +209,12 @@ def test_marks_on_the_page_follow_the_mask(page, samples):
 
 
 def test_bytes_of_one_character_stay_together(tokenizer):
-  """Byte fallback spells the satellite in 4 tokens; one piece shows it."""
+  """Byte fallback encodes the satellite as 4 tokens, shown as one piece."""
   ids = tokenizer.encode("a🛰é")
   pieces = split_tokens(tokenizer, ids, [True] * len(ids))
   assert [piece.text for piece in pieces] == ["a", "🛰", "é"]
   assert [len(piece.ids) for piece in pieces] == [1, 4, 2]
-  # Never across the border of the mask, and never lost.
+  # Pieces never cross a mask boundary, and no token is lost.
   mask = [False, False, True, True, True, True, True]
   pieces = split_tokens(tokenizer, ids, mask)
   assert [p.learned for p in pieces for _ in p.ids] == mask
@@ -266,7 +266,7 @@ def test_an_image_without_anchors_has_one_panel(samples):
 
 
 def test_colours_show_kinds_of_ground():
-  """Three kinds of ground, with a little noise, have three colours."""
+  """Three kinds of ground with a little noise have three colours."""
   rng = np.random.default_rng(0)
   kinds = np.repeat(np.eye(64)[:3], 50, axis=0)
   features = kinds + 0.01 * rng.normal(size=kinds.shape)
@@ -275,7 +275,7 @@ def test_colours_show_kinds_of_ground():
   centres = colours.reshape(3, 50, 3).astype(int).mean(1)[:, :2]
   for a, b in ((0, 1), (0, 2), (1, 2)):
     assert np.abs(centres[a] - centres[b]).max() > 100
-  # The order of the anchors changes nothing, nor does a second call.
+  # Colours do not depend on the order of the anchors.
   order = rng.permutation(150)
   np.testing.assert_array_equal(
     anchor_colours(features[order])[0], colours[order]
@@ -283,7 +283,7 @@ def test_colours_show_kinds_of_ground():
 
 
 def test_signs_of_colours_are_fixed():
-  """Red grows along a line wherever its largest loading is positive."""
+  """Red increases along a line if its largest loading is positive."""
   rng = np.random.default_rng(0)
   for _ in range(20):
     direction = rng.normal(size=64)
@@ -341,16 +341,16 @@ def test_summary_counts(inspection):
 
 
 def bars(svg):
-  """Heights of the bars; the last rectangle is the axis."""
+  """Returns the heights of the bars; the last rectangle is the axis."""
   return [float(h) for h in re.findall(r'height="([\d.]+)"/>', svg)][:-1]
 
 
 def test_histogram_has_every_value():
-  """Heights add up: whole numbers in bins of whole width, none dropped."""
+  """Integers fall into bins of integer width, and none is dropped."""
   values = [1] * 8 + [2] * 4 + [57] * 2
   svg = histogram(values, "a < b")
   assert bars(svg) == [64.0, 10.7]
-  # Bins are as wide as each other, of 3 numbers; the last holds one.
+  # Each bin covers 3 integers; the last one contains a single value.
   assert bars(histogram(range(1, 59), "x")) == [64.0] * 19 + [21.3]
   assert "median 1" in svg
   assert "a &lt; b" in svg

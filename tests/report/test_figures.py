@@ -1,4 +1,4 @@
-"""Figures say what was scored: every number worked out by hand."""
+"""Figures of an evaluation agree with the scores and hand-computed values."""
 
 import doctest
 import re
@@ -17,7 +17,7 @@ from fusar_jax.report.breakdowns import Share
 
 
 def boxes(*found):
-  """A JSON list of squares, of (x, side, label)."""
+  """Returns a JSON list of square boxes from (x, side, label)."""
   items = (
     f'{{"bbox_2d": [{x}, 0, {x + side}, {side}], "label": "{label}"}}'
     for x, side, label in found
@@ -25,8 +25,8 @@ def boxes(*found):
   return f"[{', '.join(items)}]"
 
 
-# Two ships of 10 and one of 20 pixels, a plane of 40; found are one of the
-# small ships, exactly, and the plane at IoU 1/3; one alarm.
+# True: two ships of 10 and one of 20 pixels, a plane of 40. Found: one small
+# ship exactly, and the plane at IoU 1/3. One false positive.
 DETECTED = [
   (
     "a",
@@ -72,15 +72,15 @@ def test_a_wrongly_named_box_is_an_alarm_among_all(scored):
     0,
     0,
   )
-  # Nothing predicted: there is no precision.
+  # Without predictions precision is undefined.
   answers, _ = scored("detection", [("a", boxes((0, 10, "ship")), "None")])
   assert precision_recall.points(answers)[0].precision is None
 
 
 def test_a_curve_where_boxes_have_scores(scored):
-  """Of two ships the surer box finds one, the other none; no score, no curve.
+  """Boxes with scores give a curve; boxes without scores give none.
 
-  One true box is found but once: the second box on it is an alarm.
+  Of two boxes per image only the one of higher score matches a ship.
   """
   sure = '{"bbox_2d": [%d, 0, %d, 10], "label": "ship", "score": %s}'
   true = boxes((0, 10, "ship"), (20, 10, "ship"))
@@ -104,7 +104,7 @@ def test_a_curve_where_boxes_have_scores(scored):
 
 
 def test_points_stand_where_they_belong(detected):
-  """All at IoU 0.25: recall 1/2 is the middle of the plotted width."""
+  """Recall 1/2 at IoU 0.25 is at the middle of the plotted width."""
   html = precision_recall.figure(detected[0])
   assert re.search(r'class="solid" r="4.5" cx="187.0" cy="76.7"', html)
   assert html.count('class="solid"') == html.count('class="hollow"') == 3
@@ -122,8 +122,8 @@ def table(answers, title):
 
 
 def test_found_by_size(detected):
-  """Of the two small ships one; the other sizes have one image each."""
-  rows = table(detected[0], "Found")
+  """One of two small ships is found; other sizes have one target each."""
+  rows = table(detected[0], "Recall")
   assert [(row[0], row[1], row[2].split()[0], row[3]) for row in rows] == [
     ("8-15", "IoU 0.25", "50.0", "2"),
     ("8-15", "IoU 0.5", "50.0", "2"),
@@ -135,16 +135,16 @@ def test_found_by_size(detected):
 
 
 def test_f1_by_number_of_targets(detected):
-  """One target, two images: 2 x 1 / (1 + 0 + 1 + 1); two: 2 x 1 / (2 + 2)."""
+  """One target, two images: 2 * 1 / (1 + 0 + 1 + 1); two: 2 * 1 / (2 + 2)."""
   rows = table(detected[0], "F1")
   assert [row[2].split()[0] for row in rows] == ["66.7", "0.0", "50.0", "50.0"]
   assert [row[3] for row in rows] == ["2", "2", "1", "1"]
   (html,) = (h for h in breakdowns.figures(detected[0]) if "<h3>F1" in h)
-  assert "In 1 images without one, 0 boxes were predicted." in html
+  assert "In 1 images without targets, 0 boxes were predicted." in html
 
 
 def test_shares_have_the_intervals_of_scores():
-  """Wilson's of 1 in 2 and 0 in 3; else between images that differ."""
+  """Wilson intervals of 1 in 2 and of 0 in 3 images."""
   half = breakdowns.share([("a", 1, 1), ("b", 0, 1)])
   assert (half.low, half.high) == pytest.approx((0.0945, 0.9055), abs=1e-4)
   none = breakdowns.share([("a", 0, 9), ("b", 0, 9), ("c", 0, 9)])
@@ -158,10 +158,10 @@ def test_counts(scored):
   answers, _ = scored("counting", said)
   html = count_scatter.figure(answers)
   assert "Of 4 answers 1 right (framed), 1 too many, 1 too few, 1 not" in html
-  assert "true 12, told 1: 1" in html  # Beyond the largest tick.
+  assert "true 12, predicted 1: 1" in html  # Clipped to the largest tick.
   assert html.count('class="pair same"') == 1
   assert ("30", "1", "1") in numbers(html)
-  rows = table(answers, "Count right")
+  rows = table(answers, "Counting")
   assert [(r[0], r[1], r[2].split()[0]) for r in rows if r[0] == "2"] == [
     ("2", "exact", "50.0"),
     ("2", "within 1", "100.0"),
@@ -181,13 +181,15 @@ def test_confusion(scored):
   assert counts["tanker ship", "tanker ship"] == 1
   html = confusion_matrix.figure(answers)
   assert html.count('class="same"') == 2
-  assert "cargo ship answered as (other): 1 (25 %)" in html
+  assert "cargo ship predicted as (other): 1 (25 %)" in html
 
 
 def test_cells_by_their_number(scored):
   said = [("a", "top-left, center", "top-left"), ("b", "None", "None")]
   answers, _ = scored("grounding", said)
-  assert [(*row[:2], row[2].split()[0]) for row in table(answers, "Cells")] == [
+  assert [
+    (*row[:2], row[2].split()[0]) for row in table(answers, "Grounding")
+  ] == [
     ("0", "acc@100", "100.0"),
     ("0", "acc@50", "100.0"),
     ("2", "acc@100", "0.0"),

@@ -1,9 +1,9 @@
-"""The page as a reader meets it: a real browser, light and dark, wide and not.
+"""The report page in a real browser: desktop and phone, light and dark.
 
-Needs Playwright and a Chromium: `make browser` installs the one and finds the
-other (FUSAR_BROWSER names another than those on the PATH). Without them these
-tests skip; with FUSAR_REQUIRE_BROWSER=1 they fail. Pictures of the views go to
-the folder that FUSAR_SCREENSHOTS names, else to pytest's.
+The tests need Playwright and Chromium: `make browser` installs the former and
+finds the latter (FUSAR_BROWSER overrides the PATH). Without them the tests
+skip, or fail with FUSAR_REQUIRE_BROWSER=1. Screenshots go to FUSAR_SCREENSHOTS,
+by default to pytest's temporary folder.
 """
 
 import dataclasses
@@ -33,20 +33,20 @@ VIEWS = {
   for scheme in ("light", "dark")
 }
 SECTIONS = ("scores", "figures", "samples", "training", "provenance")
-# Elements that a phone's reader would have to pan to.
+# Lists elements that overflow the viewport horizontally.
 _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .filter(e => !e.closest(".scroll, pre, svg"))
   .map(e => e.outerHTML.slice(0, 80))"""
 _SAMPLES = 1200
-# What is done to the page is done the same way in either scheme.
+# Interactions do not depend on the scheme: two of the four views suffice.
 _both = pytest.mark.parametrize(
   "view", ["desk-light", "phone-dark"], indirect=True
 )
 
 
 def _browser_path():
-  """The browser to start; None: Playwright's own, if it has been installed."""
+  """Returns the browser to start; None: Playwright's own, if installed."""
   names = (
     "chromium",
     "chromium-browser",
@@ -62,7 +62,7 @@ def browser():
   with sync_api.sync_playwright() as playwright:
     try:
       started = playwright.chromium.launch(
-        # Containers rarely let a browser build its sandbox.
+        # Containers rarely allow the browser sandbox.
         executable_path=_browser_path(),
         args=["--no-sandbox"],
         timeout=120_000,
@@ -77,7 +77,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def page_path(scored, tmp_path_factory):
-  """A page of 1200 answers about 60 images, of which it shows 1000."""
+  """A page of 1260 answers about 60 images, of which it shows 1000."""
   folder = tmp_path_factory.mktemp("page")
   rng = np.random.default_rng(0)
   features = rng.normal(size=(81, 64)).astype(np.float32)
@@ -128,7 +128,7 @@ def page_path(scored, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=VIEWS)
 def view(request, browser, page_path):
-  """The page, opened; at the end nothing may have been complained about."""
+  """The opened page; fails on console messages, errors or other requests."""
   (width, height), scheme = VIEWS[request.param]
   context = browser.new_context(
     viewport={"width": width, "height": height},
@@ -144,7 +144,7 @@ def view(request, browser, page_path):
   page.goto(page_path.as_uri())
   page.name = request.param
   yield page
-  # The page itself, and pictures inside of it; nothing else.
+  # Only the page itself and its embedded images may be requested.
   others = [text for text in said if not text.startswith(("file:", "data:"))]
   context.close()
   assert others == []
@@ -159,7 +159,7 @@ def screenshots(tmp_path_factory):
 
 
 def picture(page, path=None):
-  """uint8[H, W, 3] of what the window shows."""
+  """Returns a screenshot of the window, uint8[H, W, 3]."""
   data = page.screenshot(path=path)
   return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
@@ -169,7 +169,7 @@ def cards(page):
 
 
 def test_every_section_is_drawn(view, screenshots):
-  """Something is seen, on light or on dark, and nothing leaves the window."""
+  """Every section renders in its scheme, and nothing overflows the window."""
   for name in SECTIONS:
     view.evaluate(f'document.getElementById("{name}").scrollIntoView()')
     pixels = picture(view, screenshots / f"{view.name}-{name}.png")
@@ -195,14 +195,14 @@ def test_cards_come_some_at_a_time(view):
   assert not more.is_visible()
   assert view.locator(".answer:visible .good").count() == right
   view.select_option("select[name=errors]", "too few")
-  assert output.inner_text() == "no card is like that"
+  assert output.inner_text() == "no matching cards"
   for name in ("task", "errors"):
     view.select_option(f"select[name={name}]", "")
 
 
 @_both
 def test_layers_are_switched_on_the_pictures(view):
-  """Anchors come and go; without true boxes no green corner is left."""
+  """The check boxes toggle anchors and true boxes."""
   card = view.locator(".answer").first
   card.scroll_into_view_if_needed()
   bare = card.screenshot()
@@ -220,8 +220,8 @@ def test_layers_are_switched_on_the_pictures(view):
 
 @_both
 def test_all_of_it_by_keys(view):
-  """Tab reaches links, tables, filter and cards, and each shows its focus."""
-  # Tab goes on from where the last click was, unless it is told otherwise.
+  """Tab reaches links, tables and filters, and each shows its focus."""
+  # Tab continues from the last click unless the focus is reset.
   view.evaluate("document.body.tabIndex = -1; document.body.focus()")
   seen = []
   for _ in range(60):
@@ -247,7 +247,7 @@ def test_all_of_it_by_keys(view):
 
 @pytest.mark.parametrize("view", ["phone-dark"], indirect=True)
 def test_a_page_of_a_thousand_stays_usable(view, page_path):
-  """In the browser's own time, which no other process takes from it."""
+  """Filtering takes < 2 s of thread time, independent of other processes."""
   assert page_path.stat().st_size < 20_000_000
   session = view.context.new_cdp_session(view)
   session.send("Performance.enable", {"timeDomain": "threadTicks"})

@@ -1,4 +1,4 @@
-"""Runs behind a result: from the last one back to the first."""
+"""Lineage of runs: ancestors, run lookup, shortened records."""
 
 import json
 
@@ -15,7 +15,7 @@ def make(folder, base):
 
 
 def test_stages_in_their_order(tmp_path):
-  """The second names a path that is gone, and one beside it that is not."""
+  """The base's absolute path is gone; its relative path still exists."""
   first = make(tmp_path / "stage1", {"kind": "folder", "path": str(tmp_path)})
   gone = {"kind": "run", "path": "/nowhere", "relative": "../stage1"}
   second = make(tmp_path / "stage2", gone)

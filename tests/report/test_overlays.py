@@ -1,4 +1,4 @@
-"""Pictures of predicted boxes: names, size, colours, which rows have one."""
+"""Overlay images: file names, size, colours, rows that have one."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ RED = (255, 0, 0)
 
 @pytest.fixture
 def triplet(tmp_path):
-  """A row whose image is 40 x 80 pixels; the model sees 56 x 56."""
+  """A row with an image of 40 x 80 pixels; the model input is 56 x 56."""
   pixels = np.random.default_rng(0).integers(0, 90, (40, 80, 3), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "a.png")
   return Triplet(
@@ -54,17 +54,17 @@ def test_boxes_are_red_and_labels_yellow(tmp_path, triplet, config):
   picture = np.asarray(Image.open(path))
   assert picture.shape == (56, 56, 3)
   red = np.argwhere((picture == RED).all(-1))
-  # At the model's size: x 14..49, y 14..49; two pixels wide.
+  # At the model's input size: x 14..49, y 14..49; two pixels wide.
   assert red.min(0).tolist() == [14, 14]
   assert red.max(0).tolist() == [49, 49]
   assert (picture[30, 14:16] == RED).all()
   assert not (picture[30, 16] == RED).all()
-  # Its letters are smoothed.
+  # The letters are antialiased, so colours need tolerances.
   red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
   yellow = np.argwhere((red > 150) & (green > 150) & (blue < 90))
   assert len(yellow)
   assert (yellow.min(0) >= 14).all()
-  # Elsewhere it is the image as the model sees it.
+  # Elsewhere the pixels equal the model's input.
   seen = resize(np.asarray(Image.open(triplet.images[0])), (56, 56))
   np.testing.assert_array_equal(picture[:13], seen[:13])
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation: needs nothing else, shows what was scored."""
+"""The evaluation page: self-contained, escaped, consistent with the scores."""
 
 import base64
 import dataclasses
@@ -22,11 +22,11 @@ from fusar_jax.report.score_table import Score, read_scores, score_table
 from fusar_jax.tasks import captioning, classification, counting, detection
 from fusar_jax.tasks.predictions import prediction_row
 
-# What a hostile model may say.
+# Output of a hostile model.
 EVIL = "</dd><script src=http://evil.example/x.js></script>\"'&\x00"
 SHIPS = '[{"bbox_2d": [4, 2, 14, 12], "label": "ship"}]'
 FIELDS = dict.fromkeys(captioning.FIELDS, "water")
-# Task, question, truth, answer; whether it is right.
+# (task, question, truth, answer, whether it is right).
 ASKED = [
   ("counting", counting.question("ship"), "1", "1", True),
   ("counting", counting.question("ship"), "1", "3", False),
@@ -59,7 +59,7 @@ ASKED = [
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-  """(manifest, predictions): two images of 20 x 30, the second one missing."""
+  """(manifest, predictions): images of 20 x 30, the second one missing."""
   folder = tmp_path_factory.mktemp("data")
   pixels = np.random.default_rng(0).integers(0, 255, (20, 30), np.uint8)
   Image.fromarray(pixels).save(folder / "a.png")
@@ -71,7 +71,7 @@ def files(tmp_path_factory):
       | {"image": "a.png", "coordinate_size": [20, 30], "answer": truth}
       | {"boxes": [[4, 2, 14, 12]], "labels": ["ship"]}
     )
-    # Answered on an image of twice the size.
+    # Detection answers use an image of twice the size.
     size = [40, 60] if task == "detection" else [20, 30]
     doubled = re.sub(r"(?<=[\[ ])\d+(?=[,\]])", _double, text)
     said.append(
@@ -102,7 +102,7 @@ def answers(files):
 
 @pytest.fixture(scope="module")
 def page(files, tmp_path_factory):
-  """Written by the command, with a curve of the run that it lies in."""
+  """The page as written by the `evaluate` command."""
   out = tmp_path_factory.mktemp("scores")
   command = ["--predictions", str(files[1]), "--manifest", str(files[0])]
   assert evaluate.main([*command, "--out", str(out)]) == 0
@@ -110,7 +110,7 @@ def page(files, tmp_path_factory):
 
 
 class Reader(html.parser.HTMLParser):
-  """Collects tags and attributes, and insists that tags are balanced."""
+  """Collects tags, attributes and scripts; asserts that tags are balanced."""
 
   def __init__(self, text):
     super().__init__()
@@ -143,7 +143,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def test_the_page_needs_nothing_else(page):
-  """One script, allowed by its hash; every reference is data or inside."""
+  """One script, allowed by hash; references are data URIs or internal."""
   reader = Reader(page)
   tags = {tag for tag, _ in reader.tags}
   assert not tags & {"link", "iframe", "img", "object", "base"}
@@ -213,12 +213,12 @@ def test_an_answer_carries_its_class(answers):
 
 
 def test_boxes_are_pixels_of_the_answer(answers):
-  """Both as the predictions say it: of 40 x 60 pixels."""
+  """True and predicted boxes use the prediction's size, 40 x 60 pixels."""
   found = answers[5]
   assert found.size == (40, 60)
   np.testing.assert_allclose(found.true.boxes, [[8, 4, 28, 24]])
   np.testing.assert_allclose(found.predicted.boxes, [[10, 4, 30, 24]])
-  # A class is asked of one box, a count of all that the manifest knows.
+  # Classification shows the box in the question, counting all boxes.
   np.testing.assert_allclose(answers[4].true.boxes, [[4, 2, 14, 12]])
   np.testing.assert_allclose(answers[0].true.boxes, [[4, 2, 14, 12]])
 
@@ -237,7 +237,7 @@ def test_cards_can_be_filtered(page):
 
 
 def test_every_control_has_a_name(page):
-  """A label around it; what scrolls can be reached by keys."""
+  """Controls have labels; scrollable elements are focusable."""
   labels = re.findall(r"<label.*?</label>", page, re.DOTALL)
   controls = re.findall(r"<(?:select|input)\b", page)
   assert len(controls) == sum(
@@ -266,7 +266,7 @@ def test_a_box_stands_where_it_belongs(answers):
   assert 'viewBox="0 0 60 40"' in html
   assert 'transform="scale(60 40)"' in html
   assert '<path class="said" d="M10.0 4.0H30.0V24.0H10.0Z">' in html
-  # Half a pixel outside of the true box, a quarter of its sides each way.
+  # Corners lie 0.5 pixels outside the true box; arms are a quarter side long.
   (path,) = re.findall(r'<path class="true" d="([^"]+)"', html)
   assert path.count("M") == 4
   assert "M12.7 3.5H7.5V8.7" in path
@@ -280,11 +280,11 @@ def test_a_long_answer_is_cut(answers):
 
 
 def test_scores_stand_beside_baselines_and_published_ones(page):
-  """Counting: 1 of 4 right (one is missing), always "1": 4 of 4."""
+  """Counting: 1 of 4 right (one is missing); majority baseline "1": 4 of 4."""
   assert "<b>25.0 (4.6-69.9)</b>" in page
   assert "<span>100.0 (51.0-100.0)</span></td>" in page
   assert "<span>34.85 / 52.53</span></td>" in page
-  assert "Published numbers are of other data" in page
+  assert "Published numbers come from other data" in page
 
 
 def test_other_tasks_show_every_score_with_an_interval():
@@ -309,7 +309,7 @@ def test_without_published_scores_there_is_no_column():
   score = Score("captioning", "accuracy", 0.5, 0.25, 0.75, 12)
   table = score_table([score], {"other": []})
   assert "published" not in table
-  # The strip: 5 to 145 is 0 to 1.
+  # The strip maps 0 to 1 onto 5 to 145.
   assert 'd="M40.0 10H110.0"' in table
   assert '<td data-column="other"></td>' in table
 
@@ -337,7 +337,7 @@ def test_without_images_there_are_figures_and_words(tmp_path, files):
   page = (tmp_path / "out" / "report.html").read_text("utf-8")
   assert "<image" not in page
   assert 'id="figures"' in page
-  # Boxes stand on black where it is known what they are pixels of.
+  # Boxes are drawn on black if their coordinate size is known.
   assert 'class="said" d="M10.0 4.0H30.0V24.0H10.0Z"' in page
 
 

@@ -1,4 +1,4 @@
-"""Pictures within a limit: each image once, its anchors over it."""
+"""Embedded images: size limit, one copy per image, anchors."""
 
 import base64
 import dataclasses
@@ -16,7 +16,7 @@ from fusar_jax.report.choice import BEST, Chosen
 
 @pytest.fixture
 def chosen(scored, tmp_path):
-  """Four answers: two of one image with anchors, two of others, 60 x 90."""
+  """Four answers about 60 x 90 images; two share an image with anchors."""
   rng = np.random.default_rng(0)
   for name in "abc":
     pixels = rng.integers(0, 255, (60, 90), np.uint8)
@@ -49,7 +49,7 @@ def test_an_image_is_stored_once(chosen):
 
 
 def test_beyond_the_limit_only_known_images_are_shown(chosen):
-  """The first one always; its second answer costs nothing."""
+  """The first image always fits; more answers about it cost nothing."""
   kept, store = picture_store.fill([*chosen, chosen[0]], most=1)
   assert [item.answer.image_name for item in kept] == ["a", "a", "a"]
   assert list(store.pictures) == ["a"]
@@ -75,7 +75,7 @@ def test_anchors_are_thinned_out_and_each_has_its_place(chosen):
 
 
 def test_a_large_image_is_made_smaller(chosen, tmp_path):
-  """600 x 1008 of noise: at most 504 wide, and no PNG of 400 kB."""
+  """600 x 1008 noise becomes a JPEG 504 wide, not a PNG of 400 kB."""
   pixels = np.random.default_rng(1).integers(0, 255, (600, 1008), np.uint8)
   Image.fromarray(pixels).save(tmp_path / "large.png")
   answer = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Tables of a study, by hand."""
+"""Study tables against hand-computed values."""
 
 import json
 
@@ -8,7 +8,7 @@ from fusar_jax.report.scoring import score_rows
 from fusar_jax.report.study_table import tabulate
 from fusar_jax.tasks.predictions import Prediction
 
-# Terrain and Water are of the land cover, Layout of the targets, Roads of
+# Terrain and Water are land-cover fields, Layout is a target field, Roads is
 # neither.
 CAPTION = (
   "The terrain is classified as {}. Spatial layout: {}."
@@ -18,7 +18,7 @@ TRUTH = ("plain", "alone", "none", "none")
 
 
 def samples(*images):
-  """Scored answers: per image the four fields and a count (true: 3)."""
+  """Returns scored answers: per image four fields and a count (truth: 3)."""
   rows = [
     Prediction(
       id=f"{task}{i}",
@@ -70,7 +70,7 @@ def test_scores_pool_seeds(table):
 
 
 def test_intervals_draw_images(table):
-  """Both seeds of an image together: 1 of 4 right, or all, or a mixture."""
+  """The bootstrap resamples images with both seeds: 1 of 4 right, or all."""
   found = known(table.scores["none"])["captioning", "land-cover fields"]
   assert (found.n, found.images, found.ci95) == (2, 2, (1 / 4, 1))
 

@@ -1,4 +1,4 @@
-"""Statistics of images: exact on made ones, near on speckle of known looks."""
+"""Image statistics: exact on synthetic images, close on simulated speckle."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_images_without_any_variance():
 
 
 def test_histogram_counts_each_image_alike():
-  """A small white image weighs as much as a large black one."""
+  """A small white image has the same weight as a large black one."""
   shares = comparison.histogram(
     [np.zeros((100, 100), np.uint8), np.full((2, 2), 255, np.uint8)]
   )
@@ -111,7 +111,7 @@ def test_compare():
 
 
 def test_neighbouring_levels_are_one_bin():
-  """Gaps that a stretch leaves between levels are no difference."""
+  """Gaps between levels caused by a stretch do not count as a difference."""
   even, odd = np.zeros(256), np.zeros(256)
   even[0], odd[7] = 1, 1
   assert comparison.total_variation(even, odd) == 0

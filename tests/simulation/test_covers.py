@@ -1,4 +1,4 @@
-"""The shipped table of land covers: whole, small, plausible, attributed."""
+"""The shipped land-cover table: complete, small, plausible, attributed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The command `simulate`: same bytes on any workers, and through `prepare`."""
+"""`simulate` is deterministic for any workers, and matches `prepare`."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(folder, tmp_path_factory):
-  """The same scenes as a user would bring them."""
+  """The same scenes, imported by `prepare` from their rasters."""
   out = tmp_path_factory.mktemp("prepared") / "set"
   rasters = folder / "rasters"
   code = prepare.main(
@@ -81,7 +81,7 @@ def test_files_belong_together(folder):
 
 
 def test_prepare_gives_the_same_pictures_anchors_and_boxes(folder, prepared):
-  """To the byte, the bit and the pixel: one way for simulated and real."""
+  """Exact equality: simulated and real scenes share one code path."""
   ours, theirs = by_scene(folder), by_scene(prepared)
   assert set(ours) == set(theirs)
   boxes = 0
@@ -136,7 +136,7 @@ def test_unknown_tasks_are_named(tmp_path, capsys):
 
 
 def test_tasks_that_nothing_answers_are_told(tmp_path, capsys):
-  """Of 20 seeds, one has a first scene that shows nothing to classify."""
+  """At least one of 20 seeds has a first scene without targets."""
   args = ["--scenes", "1", "--size", "64", "--workers", "1"]
   for seed in range(20):
     out = tmp_path / str(seed)

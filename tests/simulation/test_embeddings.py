@@ -1,4 +1,4 @@
-"""Fields of vectors: their form, their mixing, their statistics in space."""
+"""AlphaEarth fields: format, mixing at borders, spatial statistics."""
 
 import math
 
@@ -155,7 +155,7 @@ def test_neighbours_are_alike_and_far_pixels_share_the_scene(crops):
 
 
 def test_smooth_fields_are_drawn_on_few_nodes(monkeypatch):
-  """And mixed without numbers that float32 hardly holds, which are slow."""
+  """Smoothing weights are not subnormal, which would be slow."""
   drawn, weights = [], []
   draw, spread = embeddings._draw, embeddings._spread
 

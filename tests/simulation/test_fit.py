@@ -41,7 +41,7 @@ def test_simulated_vectors_teach_nearly_as_well_as_real_ones(points):
 
 
 def test_a_poor_table_is_found_out(points):
-  """Vectors of the wrong cover teach nothing: the goodness sees it."""
+  """Goodness is low for vectors of the wrong cover."""
   wrong = fit.Points(
     points.region, (points.cover + 1) % 8, points.vv, points.vectors
   )

@@ -1,4 +1,4 @@
-"""What stage 0 teaches: every answer is true of its scene."""
+"""Pretraining tasks: every answer matches the ground truth of its scene."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Questions of a scene: true answers, and not always the obvious question."""
+"""Questions about a scene: true answers, and questions with empty answers."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""Simulated scenes: the parts belong together, and to (seed, k) alone."""
+"""Simulated scenes: consistent parts that depend on (seed, k) only."""
 
 import dataclasses
 

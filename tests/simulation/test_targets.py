@@ -1,4 +1,4 @@
-"""Targets: where they belong, apart, countable, and of telling sizes."""
+"""Targets: valid positions, no overlap, and class-specific sizes."""
 
 import dataclasses
 import doctest

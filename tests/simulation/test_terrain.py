@@ -1,4 +1,4 @@
-"""Terrain: true to its measures, and ambiguous where it is meant to be."""
+"""Terrain: correct dimensions, and ambiguous pairs of places."""
 
 import itertools
 

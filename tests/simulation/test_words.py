@@ -1,4 +1,4 @@
-"""Words: few, and each true by a count of its own on the maps."""
+"""Caption texts: small vocabulary, verified by independent counts."""
 
 import dataclasses
 import itertools

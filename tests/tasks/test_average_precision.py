@@ -1,9 +1,9 @@
-"""COCO's average precision: by hand, and as pycocotools computes it.
+"""COCO average precision against hand calculations and pycocotools.
 
-The golden file holds a random set and what pycocotools 2.0.11 says of it. Run
-as a program where pycocotools is installed, this file writes it anew:
+The golden file contains a random set and the results of pycocotools 2.0.11.
+With pycocotools installed, running this file as a program regenerates it:
 
-    python tests/tasks/test_average_precision.py
+    python tests/metrics/test_average_precision.py
 """
 
 import contextlib
@@ -43,14 +43,14 @@ def random_set(seed: int, images: int, crowded: bool):
     side = np.exp(rng.uniform(np.log(6), np.log(250), (n, 2))).astype(int)
     true = np.concatenate([low, low + side], 1)
     names = rng.choice(["plane", "ship", "tank"], n, p=[0.3, 0.6, 0.1])
-    # Each is found or not, some twice, and some are not there at all.
+    # Some boxes are found, some missed, some duplicated, some spurious.
     at = np.flatnonzero(np.tile(rng.uniform(size=n) < 0.8, 2))[: 2 * n] % max(
       n, 1
     )
     given = true[at] + rng.integers(-8, 9, (len(at), 4))
     given[:, 2:] = np.maximum(given[:, 2:], given[:, :2] + 1)
     called = np.where(rng.uniform(size=len(at)) < 0.9, names[at], "ship")
-    # Few different scores, so that many are equal.
+    # Few distinct scores, so many are equal.
     scores = rng.integers(0, 20, len(at)) / 20
     pairs.append(
       (
@@ -62,7 +62,7 @@ def random_set(seed: int, images: int, crowded: bool):
 
 
 def coco_stats(pairs) -> list[float]:
-  """What pycocotools says; -1 where it has nothing to find."""
+  """Results of pycocotools; -1 if there are no true boxes."""
   coco_module = pytest.importorskip("pycocotools.coco")
   from pycocotools.cocoeval import COCOeval
 
@@ -101,7 +101,7 @@ def coco_stats(pairs) -> list[float]:
 
 
 def ours(pairs) -> list[float]:
-  """The same of our code, without the bootstrap."""
+  """The same results of this package, without the bootstrap."""
   metrics = average_precision(
     [parsed(given) for _, given in pairs],
     [parsed(true, scores=False) for true, _ in pairs],
@@ -111,7 +111,7 @@ def ours(pairs) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
-  """Intervals have their own test; here they would take the time."""
+  """Intervals have their own test; computing them here is slow."""
   monkeypatch.setattr(module.scores, "RESAMPLES", 100)
   monkeypatch.setattr(module, "_MIN_RESAMPLES", 10)
   monkeypatch.setattr(module, "_CELLS", 100_000)
@@ -139,7 +139,7 @@ def test_pairs_in_pieces_are_the_same_pairs(monkeypatch):
 
 
 def test_by_hand():
-  """Two images, two ships each of 10 x 10 (small); by falling score:
+  """Two images, two ships each of 10 x 10 (small); by descending score:
 
   .9 right; .8 wrong; .7 right with IoU 60/100; .6 a second time on the first.
   Right 1, 1, 2, 2 of 4; precision 1, 1/2, 2/3, 1/2; monotone 1, 2/3, 2/3, 1/2.

@@ -1,4 +1,4 @@
-"""Boxes as text and arrays: every rule, every refusal, geometry by hand."""
+"""Boxes as text and arrays: every rule, every rejection, geometry by hand."""
 
 import json
 import random
@@ -96,7 +96,7 @@ def test_what_no_rule_covers_is_an_error_and_holds_no_box(text):
 
 
 def test_a_list_cut_off_anywhere_keeps_its_complete_boxes():
-  """Never a box that was not written, and all that were."""
+  """Exactly the boxes in the text are parsed."""
   items = [
     {"bbox_2d": [k, -35, k + 10, 529], "label": 'a "}] [{" b'} for k in range(3)
   ]

@@ -1,4 +1,4 @@
-"""Counting: digits, words, contradictions, and scores worked out by hand."""
+"""Counting: digits, words, contradictions, and scores computed by hand."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
     ("[]", 0, "boxes", 0),
     ("{<1><2><3><4>}{<5><6><7><8>}", 2, "boxes", 2),
     ("[[1, 2, 3, 4, 0]][[5, 6, 7, 8, 0]]", 2, "boxes", 2),
-    # A number that is stated counts, whatever is listed.
+    # A stated number takes precedence over listed boxes.
     ("There are 3 ships: [1, 2, 3, 4]", 3, "digits", 1),
     ("Two ships. [[1, 2, 3, 4], [5, 6, 7, 8]]", 2, "words", 2),
     ("There are 5: [1, 2, 3", 5, "digits", None),

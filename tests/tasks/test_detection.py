@@ -1,4 +1,4 @@
-"""Detection: a matcher against brute force, and counts done on paper."""
+"""Detection: the matcher against brute force, and counts computed by hand."""
 
 import collections
 import gzip
@@ -21,7 +21,7 @@ def text(*items):
 
 
 def brute_force(predicted, names, true, true_names, iou):
-  """The definition itself: over and over, the best pair that is left."""
+  """Reference implementation: repeatedly takes the best remaining pair."""
   left = {(i, j) for i in range(len(predicted)) for j in range(len(true))}
   overlap = iou(predicted, true)
   pairs = []
@@ -205,7 +205,7 @@ def test_average_precision_where_every_box_has_a_score():
   assert metrics["coco"]["ap50"] == pytest.approx(51 / 101)
   metrics, _ = detection.score([row(1, true, said(0.3, 0.9))])
   assert metrics["coco"]["ap50"] == pytest.approx(51 / 101 / 2)
-  # An answer that cannot be read holds no box, so none without a score.
+  # An unparsable answer has no boxes, so none lacks a score.
   rows = [row(1, true, said(0.9, 0.3)), row(2, true, "[[1,")]
   metrics, _ = detection.score(rows)
   assert metrics["coco"]["ap50"] == pytest.approx(26 / 101)
@@ -244,7 +244,7 @@ def test_bad_truths_are_told_together():
 
 
 def test_real_answers_against_their_truths(shared):
-  """What another model said of 411 questions; its boxes are all upright."""
+  """Another model's answers to 411 questions; all boxes are upright."""
   path = shared / "data/vlm_outputs_sar"
   lines = (path / "rs_detection_results_ship_dataset_v0.jsonl").read_text()
   rows = [
@@ -267,7 +267,7 @@ def test_nothing_there_and_nothing_said():
   assert metrics["true_boxes"] == metrics["predicted_boxes"] == 0
 
 
-# To the character.
+# Verbatim.
 PUBLISHED = (
   "This is a SAR image. Please carefully check the image and detect the"
   " following object: plane. Output each detected target\u2019s bbox"
@@ -276,7 +276,7 @@ PUBLISHED = (
   '"bbox_2d": [x1, y1, x2, y2], "label": "category name" } ]  '
   "'''  If there are no such targets in the image, simply respond with None."
 )
-# What manifests of earlier versions ask.
+# Prompts of earlier manifest versions.
 EARLIER = (
   "This is a SAR image. Please carefully check the image and detect the"
   " following object: plane. Output each detected target's bbox coordinates in"
@@ -299,7 +299,7 @@ def test_both_wordings_are_detection():
 
 
 def test_the_official_rows(shared, tmp_path):
-  """Questions, answers and what is read of them, character for character."""
+  """Questions, answers and parsed results, verbatim."""
   folder = shared / "data/official_fusar_examples"
   classes = collections.Counter()
   for name in ("detection.jsonl", "detection_no_aef.jsonl"):

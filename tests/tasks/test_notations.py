@@ -1,4 +1,4 @@
-"""Notations of boxes: each as published, damaged, huge; and real answers."""
+"""Box notations: as published, malformed, huge; and real answers."""
 
 import collections
 import doctest
@@ -171,8 +171,8 @@ def _fill(head: str, body: str, tail: str = "") -> str:
   ids=lambda text: repr(text[:12]),
 )
 def test_huge_and_hostile_answers_are_refused(text, count_calls):
-  """A pattern that tries ways again and again would not come to an end here;
-  a text longer than any answer is not read at all."""
+  """Patterns with catastrophic backtracking would not terminate here; a text
+  longer than any answer is not parsed."""
   parsed = boxes.parse_boxes(text, 504)
   assert (len(parsed) == 0) == (parsed.error is not None)
   if len(text) > notations.MAX_TEXT:
@@ -204,7 +204,7 @@ def test_every_name_is_documented():
 
 
 def test_all_411_real_answers_are_read(shared):
-  """What another model said: 371 well-formed, 40 repaired by two rules."""
+  """Another model's answers: 371 well-formed, 40 repaired by two rules."""
   path = (
     shared / "data/vlm_outputs_sar/rs_detection_results_ship_dataset_v0.jsonl"
   )

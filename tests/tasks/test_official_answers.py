@@ -52,7 +52,7 @@ def test_what_is_read(text):
   ],
 )
 def test_what_is_an_error(text, error):
-  """One bad item voids the answer."""
+  """One invalid item invalidates the answer."""
   assert (error or "") in (official_error(text) or "")
   assert (official_error(text) is None) == (error is None)
 

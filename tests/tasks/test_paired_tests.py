@@ -1,4 +1,4 @@
-"""McNemar's test and the paired bootstrap, by hand and by all resamples."""
+"""McNemar's test and the paired bootstrap against exact enumeration."""
 
 import doctest
 import itertools
@@ -13,7 +13,7 @@ from fusar_jax.tasks import paired_tests
   ("a", "b", "p"),
   [
     (0, 0, 1),
-    (1, 0, 1),  # 2 / 2: one coin says nothing.
+    (1, 0, 1),  # 2 / 2: one coin is no evidence.
     (5, 0, 2 / 2**5),
     (8, 2, 2 * (1 + 10 + 45) / 2**10),
     (3, 3, 1),
@@ -42,7 +42,7 @@ def test_mcnemar_needs_the_same_rows():
 
 
 def test_paired_bootstrap_by_all_resamples():
-  """Of 3 images all 27 resamples are known; drawn ones agree with them."""
+  """The bootstrap agrees with all 27 resamples of 3 images."""
   first = np.array([[1, 1], [0, 1], [2, 3]])
   second = np.array([[0, 1], [0, 2], [3, 3]])
   every = []

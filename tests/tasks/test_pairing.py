@@ -1,4 +1,4 @@
-"""Paired tests by hand, and what they refuse to pair."""
+"""Paired tests against hand calculations, and rejected pairings."""
 
 import pytest
 

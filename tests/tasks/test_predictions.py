@@ -1,4 +1,4 @@
-"""Rows of predictions: written, read, refused with their numbers."""
+"""Prediction rows: writing, reading, and errors with row numbers."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_a_task_is_told_from_our_own_question(task):
 
 
 def test_boxes_are_inverted_to_the_declared_size():
-  """The model saw 224 x 224; the row speaks of 448 x 112 (h x w)."""
+  """The model input is 224 x 224; the row uses 448 x 112 (h x w)."""
   said = '[{"bbox_2d": [20, 10, 41, 30], "label": "ship"}]'
   row = prediction_row(
     id="a",
@@ -79,7 +79,7 @@ def test_the_official_row_stays_as_it_is():
 
 @pytest.mark.parametrize("task", [t for t in QUESTIONS if t != "detection"])
 def test_rows_of_text_have_no_detections(task):
-  """As the official code writes them with --task text; ours come after."""
+  """As the official code writes them with --task text; new fields follow."""
   row = prediction_row(
     id="a",
     question=QUESTIONS[task],
@@ -130,7 +130,7 @@ def test_detections_are_what_the_official_code_reads(said, found):
 
 
 def test_a_cut_list_is_inverted_where_it_stands():
-  """So that the rule of repair is seen, and counted, where it is scored."""
+  """Scoring can then see and count the repair rule."""
   said = '[{"bbox_2d": [5, 5, 10, 10], "label": "ship"}, {"bbox_2d": [1, 2'
   row = prediction_row(
     id="a",
@@ -283,7 +283,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
 
 
 def test_an_endless_answer_is_not_kept(tmp_path):
-  """Its row is good: what a model says is no error of the file."""
+  """The row is valid: a model's answer is never a file error."""
   path = write(
     tmp_path / "p.jsonl",
     row("a", prediction_text="1" * MAX_ANSWER),

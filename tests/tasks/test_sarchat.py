@@ -1,4 +1,4 @@
-"""SARChat: what answers state, and Acc of each task worked out on paper."""
+"""SARChat: statements of answers, and Acc of each task computed by hand."""
 
 import pytest
 

@@ -52,7 +52,10 @@ def test_bootstrap_is_repeatable_and_blind_to_order():
 
 
 def test_one_image_has_no_spread():
-  assert scores.bootstrap([[3, 4]], lambda s: s[:, 0] / s[:, 1]) == [0.75, 0.75]
+  assert scores.bootstrap([[3, 4]], lambda s: s[:, 0] / s[:, 1]) == [
+    0.75,
+    0.75,
+  ]
   with pytest.raises(ValueError, match="at least one image"):
     scores.bootstrap(np.zeros((0, 2)), lambda s: s[:, 0])
 
@@ -114,7 +117,7 @@ def test_95_percent_of_captions():
   ],
 )
 def test_95_percent_of_sarchat(subtask, true, names):
-  """An answer that says nothing misses and adds nothing."""
+  """An empty answer has no matches and no predicted boxes."""
   metrics, _ = sarchat.score(_rows(f"sarchat-{subtask}", true, "?"))
   for name in names:
     assert metrics[name] == pytest.approx(RIGHT / IMAGES)

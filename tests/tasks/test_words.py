@@ -1,4 +1,4 @@
-"""Classification and captioning: names and sentences, read and scored."""
+"""Classification and captioning: parsing and scoring names and sentences."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def test_what_a_data_set_tells_apart_stays_apart():
   names = ("ship", "vessel", "plane")
   assert classification.parse("a vessel", names).name == "vessel"
   assert classification.parse("two ships", names).name == "ship"
-  # "cargo" might be either.
+  # "cargo" is ambiguous.
   both = ("cargo ship", "cargo plane")
   assert classification.parse("cargo", both).name == "cargo"
   assert classification.parse("cargo plane", both).name == "cargo plane"
@@ -164,7 +164,7 @@ def test_some_fields_are_asked_for_and_told_in_fixed_order():
   told = captioning.parse(captioning.answer(FIELDS, asked)).fields
   assert list(told) == ["Terrain", "Roads", "Water"]
   assert told["Roads"] == FIELDS["Roads"]
-  # All eight are checked, whatever is told.
+  # All eight are checked, whichever are included.
   with pytest.raises(ValueError, match="missing"):
     captioning.answer({"Water": "none"}, ["Water"])
 

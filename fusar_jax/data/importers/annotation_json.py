@@ -1,4 +1,4 @@
-"""Reading JSON and JSON lines that strangers wrote."""
+"""Readers of untrusted JSON and JSON Lines files."""
 
 import json
 import os
@@ -15,19 +15,19 @@ def read_json(path: str | os.PathLike):
 
 
 def read_records(path: str | os.PathLike) -> list[tuple[int, object]]:
-  """Returns (row number from 1, value) of a JSON list or of JSON lines.
+  """Returns (1-based row number, value) of a JSON list or of JSON Lines.
 
-  The number of JSON lines is that of the line.
+  In JSON Lines the row number is the line number.
 
   Raises:
-    FileNotFoundError: no such file. ValueError: a row is not JSON, or nothing
-      is in the file.
+    FileNotFoundError: no such file. ValueError: a row is not JSON, or the file
+      is empty.
   """
   text = _text(path)
   if text.lstrip().startswith("["):
     records = list(enumerate(_load(text, str(path)), start=1))
   else:
-    # Not splitlines(): JSON strings may hold U+2028 and its like.
+    # Not splitlines(): JSON strings may contain U+2028 and similar characters.
     records = [
       (number, _load(line, f"{path} row {number}"))
       for number, line in enumerate(text.split("\n"), start=1)

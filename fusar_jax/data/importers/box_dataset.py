@@ -1,4 +1,4 @@
-"""Images with boxes, of whatever annotation format, to a data set folder."""
+"""Images with boxes to a data set folder, for all annotation formats."""
 
 import dataclasses
 import os
@@ -24,8 +24,8 @@ class Annotated:
   """An image and its targets.
 
   Attributes:
-    name: begins the ids of its rows; unique.
-    file: where the image lies.
+    name: prefix of the ids of its rows; unique.
+    file: path of the image.
     size: (height, width), pixels.
     targets: in the file's order.
     path: of the copy below images/, if the images are copied; "": the file's
@@ -40,7 +40,7 @@ class Annotated:
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
-  """Raises ValueError for a task that no box can answer."""
+  """Raises ValueError for a task that cannot be generated from boxes."""
   unknown = sorted(set(tasks) - set(EVERY_TASK))
   if unknown or not tasks:
     raise ValueError(f"unknown tasks {unknown}; known: {list(EVERY_TASK)}.")
@@ -60,18 +60,19 @@ def write_boxes(
   """Writes the data set folder OUT; returns its manifest.
 
   Args:
-    out: folder to make; absent or empty.
-    images: those to import.
+    out: output folder; absent or empty.
+    images: images to import.
     origin: of the data.
-    description: what the card tells besides, "importer" first.
-    classes: to ask for, in this order; default: all that occur, sorted.
+    description: additional fields of the card, "importer" first.
+    classes: classes of the rows, in this order; default: all, sorted.
     tasks: of `EVERY_TASK`.
-    copy: copy the images too.
-    refused: images that are left out, and why.
+    copy: True also copies the images.
+    refused: rejected images, with reasons.
 
   Raises:
-    FileExistsError: `out` holds something.
-    ValueError: no class, one that does not occur, or classification of one.
+    FileExistsError: `out` is not empty.
+    ValueError: no class, a class that does not occur, or classification with
+      a single class.
   """
   check_tasks(tasks)
   present = sorted({t.label for image in images for t in image.targets})

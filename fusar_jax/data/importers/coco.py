@@ -9,7 +9,7 @@ the row ("polygons"). Masks and outlines of several parts are no polygon: they
 are left out of the row, and the card counts them ("outlines_left_out").
 
 An image with a crowd region ("iscrowd") has no exact count and no box for each
-target, so it is refused. How targets become rows is told in `targets`.
+target, so it is rejected. `targets` documents the generated rows.
 """
 
 import collections

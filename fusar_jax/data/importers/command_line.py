@@ -1,4 +1,4 @@
-"""What the commands of all importers share: options, summary, exit codes."""
+"""Shared options, summary and exit codes of the importer commands."""
 
 import argparse
 import json
@@ -13,7 +13,8 @@ from fusar_jax.data.importers.targets import EVERY_TASK, TASKS
 def parser(name: str, description: str) -> argparse.ArgumentParser:
   """Returns a parser with the options of every importer."""
   options = argparse.ArgumentParser(
-    prog=f"python -m fusar_jax.data.importers.{name}", description=description
+    prog=f"python -m fusar_jax.data.importers.{name}",
+    description=description,
   )
   options.add_argument("--out", required=True, help="folder to make")
   options.add_argument(
@@ -34,18 +35,18 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_box_options(options: argparse.ArgumentParser) -> None:
-  """Adds what the importers of boxes share."""
+  """Adds the shared options of the box importers."""
   options.add_argument("--classes", nargs="*", default=(), help="default: all")
   options.add_argument("--tasks", nargs="+", default=TASKS, choices=EVERY_TASK)
 
 
 def origin(args: argparse.Namespace) -> Origin:
-  """Returns whose data these are."""
+  """Returns the origin of the data."""
   return Origin(args.source, args.license)
 
 
 def run(importer: Callable[[], Path | Iterable[Path]]) -> int:
-  """Runs an import, prints what came of it; returns the exit code.
+  """Runs an import, prints a summary and returns the exit code.
 
   Args:
     importer: returns the manifest, or the manifest of each split.

@@ -1,10 +1,9 @@
-"""Writing a data set folder: manifest.jsonl, dataset.json, images/.
+"""Atomic writer of a data set folder: manifest.jsonl, dataset.json, images/.
 
-A folder appears whole or not at all: it is written beside its place under
-another name and renamed once everything stands. dataset.json is the card of the
-data set: where it comes from, under which terms, what was imported how, the
-hash of every image, the images that share their bytes, and how many entries
-were refused. What was refused is listed in refused.txt.
+The folder is written under a temporary name in the same parent folder and
+renamed when complete. dataset.json is the data set card: source, licence,
+import options, the hash of every image, byte-identical images, and the number
+of rejected entries. refused.txt lists the rejected entries.
 """
 
 import collections
@@ -30,9 +29,9 @@ class Picture:
   """An image and the rows that ask about it.
 
   Attributes:
-    file: where it lies.
+    file: its path.
     name: its path below images/, if it is copied; "/" between folders.
-    rows: of the manifest, all but their "image".
+    rows: manifest rows without "image".
   """
 
   file: Path
@@ -42,10 +41,10 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-  """Whose data these are, in the importing person's words.
+  """Source and licence of the data, as given by the user.
 
   Attributes:
-    source: where they come from, to be cited.
+    source: citation of the source.
     license: the terms; "none stated" where the source states none.
 
   Raises:
@@ -65,10 +64,10 @@ class Origin:
 
 
 def require_new(out: str | os.PathLike) -> Path:
-  """Returns the path of a folder to make.
+  """Returns the path of an output folder that is absent or empty.
 
   Raises:
-    FileExistsError: something is there already.
+    FileExistsError: the path exists and is not an empty folder.
   """
   out = Path(out)
   if (out.is_dir() and any(out.iterdir())) or out.is_file():
@@ -78,16 +77,16 @@ def require_new(out: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def staged(out: str | os.PathLike) -> Iterator[Path]:
-  """Yields a new folder that becomes OUT if the body ends without an error.
+  """Yields a new folder that is renamed to OUT if the body raises no error.
 
-  It lies beside OUT, so that relative paths from it hold from OUT too.
+  It has the same parent as OUT, so relative paths from it are valid from OUT.
 
   Raises:
-    FileExistsError: something is there already.
+    FileExistsError: OUT exists and is not an empty folder.
   """
   out = require_new(out)
   out.parent.mkdir(parents=True, exist_ok=True)
-  # Not by tempfile.mkdtemp, whose mode 0700 would stay with the folder.
+  # Not tempfile.mkdtemp: its mode 0700 would persist.
   stage = out.with_name(f"{out.name}.{uuid.uuid4().hex}.part")
   stage.mkdir()
   try:
@@ -116,14 +115,14 @@ def write_dataset(
     folder: to fill.
     pictures: each image once.
     origin: of the data.
-    description: what the card tells besides, "importer" first.
-    copy: copy the images to FOLDER/images instead of pointing to where they
-      are.
-    refused: entries of the source that are not in `pictures`, and why.
-    digests: of the pictures' files, if they are known already.
+    description: additional fields of the card, "importer" first.
+    copy: True copies the images to FOLDER/images; False refers to their
+      original paths.
+    refused: entries of the source that are not in `pictures`, with reasons.
+    digests: hashes of the image files, if already known.
 
   Raises:
-    ValueError: no picture, or an id or a name that occurs twice.
+    ValueError: no image, or a duplicate id or name.
   """
   if not pictures:
     raise_together(refused, "nothing is left to import")
@@ -164,7 +163,7 @@ def write_dataset(
 def _check_unique(pictures, copy) -> None:
   ids = collections.Counter(row["id"] for p in pictures for row in p.rows)
   files = collections.Counter(str(p.file) for p in pictures)
-  # Names differ in more than case: not every file system tells them apart.
+  # Names must differ in more than case: some file systems ignore case.
   names = collections.Counter(p.name.lower() for p in pictures if copy)
   raise_together(
     [

@@ -1,8 +1,8 @@
 """Byte-identical images: repeats, leaks between splits, conflicting labels.
 
-Published chip sets hold copies of one file under several names. A copy in the
-training and the test split is a leak, a copy under two labels makes one of them
-wrong; neither can be told from the annotations, only from the bytes.
+Published chip sets contain copies of one file under several names. A copy in
+both the training and the test split is a leak. Of a copy with two labels, one
+is wrong. Only the bytes reveal this, not the annotations.
 """
 
 import collections
@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Copies:
-  """Images of the same bytes.
+  """A group of byte-identical images.
 
   Attributes:
-    names: of the images, as the data set has them, sorted.
-    splits: those that hold a copy, sorted; ("",) without splits.
-    labels: those that a copy bears, sorted; empty where images have none.
+    names: image names in the data set, sorted.
+    splits: splits that contain a copy, sorted; ("",) without splits.
+    labels: labels of the copies, sorted; empty for unlabelled images.
   """
 
   names: tuple[str, ...]
@@ -26,12 +26,12 @@ class Copies:
 
   @property
   def leaks(self) -> bool:
-    """Several splits hold a copy."""
+    """True if several splits contain a copy."""
     return len(self.splits) > 1
 
   @property
   def conflicts(self) -> bool:
-    """The copies bear different labels."""
+    """True if the copies have different labels."""
     return len(self.labels) > 1
 
   def __str__(self) -> str:

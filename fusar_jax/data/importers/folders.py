@@ -4,18 +4,18 @@
         --splits train test validation --out data/mstar \
         --source "MSTAR, AFRL" --license "public release"
 
-Chips lie in CLASS/*, or in SPLIT/CLASS/* where splits are named; then OUT holds
+Chips are in CLASS/*, or in SPLIT/CLASS/* if splits are named; then OUT contains
 one data set folder per split. The target fills its chip, so the question is
-that of classification with the whole chip as the box. Spellings of one class
-("zsu_23_4", "ZSU_23_4") become the most frequent one; the card tells which.
+that of classification with the full chip as the box. Spellings of one class
+("zsu_23_4", "ZSU_23_4") are merged into the most frequent; the card lists them.
 
-Where there are no splits, `--hold-out 0.2` makes train and test by the chips'
-digests: copies stay together, and a chip on its side when others are added.
+Without splits, `--hold-out 0.2` makes train and test by the chips' digests:
+copies are in the same split, and adding chips does not move others.
 
-Chips of the same bytes that lie in several splits or bear several labels stop
-the import, and all are told. "keep" imports them nevertheless; "drop" leaves
-out every copy, because no one knows which label is right, and lists it in
-refused.txt. The card tells all copies and what was done.
+Byte-identical chips in several splits or with several labels are an error that
+lists all of them. "keep" imports them anyway. "drop" skips every copy, because
+the correct label is unknown, and lists it in refused.txt. The card lists all
+copies and the action taken.
 """
 
 import collections

@@ -6,13 +6,13 @@
 
 A record is {"image_id": 17, "Terrain": "The terrain is classified as ...", ...}
 with the eight fields of `tasks.captioning`. It names no file: its image is the
-one whose stem is the image_id, leading zeros aside. A record without an image
-is refused, because a triplet is an image and words about it.
+one whose stem is the image_id, ignoring leading zeros. A record without an
+image is rejected, because a triplet requires an image.
 
-With dropout, each field of each caption is left out with the given probability
-(one at least stays), and the question asks for the others alone: the answer
-stays true to it. The draw depends on the seed and the image_id, not on the
-order of the records or on what else is imported.
+With dropout, each field of each caption is omitted with the given probability
+(at least one remains), and the question asks only for the remaining fields. The
+draw depends on the seed and the image_id, not on the order of the records or on
+other imported records.
 """
 
 import collections

@@ -1,8 +1,8 @@
-"""Image files of other people's data sets: where they are, and that they fit.
+"""Safe lookup and size checks of image files that annotations refer to.
 
-Names in annotation files are strangers' input. One that leads out of its data
-folder, through "..", an absolute path or a link, is refused: an import would
-otherwise copy any file of the machine into a data set.
+Names in annotation files are untrusted input. A name that leaves its data
+folder, through "..", an absolute path or a link, is rejected. Otherwise an
+import could copy any file of the machine into a data set.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ def inside(folder: str | os.PathLike, name: str) -> Path:
   if not isinstance(name, str) or not name.strip() or "\0" in name:
     raise ValueError(f"expected the name of an image, got {name!r:.60}")
   path = Path(folder, name)
-  # Links are followed: one that a stranger packed may point anywhere. ".." is
-  # refused even where it comes back: a copy's place is made from the name.
+  # Links are resolved, because an untrusted link may point anywhere. ".." is
+  # always rejected: the path of a copy is derived from the name.
   if (
     Path(name).is_absolute()
     or ".." in Path(name).parts
@@ -39,7 +39,7 @@ def inside(folder: str | os.PathLike, name: str) -> Path:
 
 
 def named(folder: str | os.PathLike, name: str) -> Path:
-  """Returns the image FOLDER/NAME that an annotation speaks of.
+  """Returns the image FOLDER/NAME that an annotation refers to.
 
   Raises:
     ValueError: see `inside`. FileNotFoundError: no such file.
@@ -54,13 +54,13 @@ def with_stem(folder: str | os.PathLike, stem: str) -> Path:
   """Returns the image FOLDER/STEM.*, whatever its extension.
 
   Raises:
-    FileNotFoundError: there is none.
-    ValueError: there are several, or the stem is a path.
+    FileNotFoundError: no match.
+    ValueError: several matches, or the stem is a path.
   """
   if Path(stem).name != stem:
     raise ValueError(f"{stem!r:.80}: a name must not be a path")
   endings = [*EXTENSIONS, *map(str.upper, EXTENSIONS)]
-  # Where the file system ignores case, both spellings are one file.
+  # On case-insensitive file systems both spellings are one file.
   found = {
     path.name.lower(): path
     for path in (inside(folder, f"{stem}{ending}") for ending in endings)
@@ -74,7 +74,7 @@ def with_stem(folder: str | os.PathLike, stem: str) -> Path:
 
 
 def listed(folder: str | os.PathLike) -> list[Path]:
-  """Returns all images in a folder and below it, sorted by path.
+  """Returns all images in a folder, recursively, sorted by path.
 
   Raises:
     FileNotFoundError: no such folder. ValueError: a link out of it.
@@ -90,7 +90,7 @@ def listed(folder: str | os.PathLike) -> list[Path]:
 
 
 def check_size(file: Path, stated: tuple[int, int]) -> None:
-  """Raises ValueError where a file is not (height, width) as stated."""
+  """Raises ValueError if a file does not have the stated (height, width)."""
   actual = vision.image_size(file)
   if stated != actual:
     raise ValueError(
@@ -100,7 +100,7 @@ def check_size(file: Path, stated: tuple[int, int]) -> None:
 
 
 def digests(files: Iterable[Path]) -> dict[Path, str]:
-  """Returns the SHA-256 of each file's bytes, in hexadecimal digits."""
+  """Returns the SHA-256 hex digest of each file."""
   found = {}
   for path in files:
     with path.open("rb") as file:

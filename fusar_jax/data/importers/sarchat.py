@@ -4,8 +4,8 @@
         --images images --out data/sarchat_count --tasks counting --scored \
         --source "SARChat-Bench-2M, arXiv 2502.08168" --license "CC BY-NC 4.0"
 
-A record is an image and one question with its answer, in either layout of the
-tools that such sets are trained with:
+A record is an image and one question with its answer, in one of the two layouts
+of common training tools:
 
   {"image": "a.jpg", "conversations": [{"from": "human", "value": ...},
                                        {"from": "gpt", "value": ...}]}
@@ -15,16 +15,16 @@ tools that such sets are trained with:
 Published (arXiv 2502.08168, sections 3 and A.4): the six tasks; the tags
 [count], [grounding], [identify] and [refer] that begin a question; boxes as
 {<x1><y1><x2><y2>}, pixels of the image; the six categories. Not published: the
-layout of a record, and what tells classification from description, which have
-no tag. Both layouts are read, and `untagged` says what a file without tags is;
-else a record must say so itself ("task").
+layout of a record, and how to distinguish classification from description,
+which have no tag. Both layouts are supported. `untagged` gives the task of a
+file without tags; otherwise each record must declare it ("task").
 
-Boxes are rewritten as [x1, y1, x2, y2], because the loader rescales that
-notation to the image that the model sees; a box in braces would stay behind.
-Everything else stays as it was said, and the rows' tasks are "sarchat-counting"
-and so on, which `tasks.sarchat` scores as SARChat does. With `scored`, counting
-and identification (which is classification of a given box) are asked in this
-project's words instead, and scored as its own; the other four have no equal.
+Boxes are rewritten as [x1, y1, x2, y2], the notation that the loader rescales
+to the model's input image; it would not rescale boxes in braces. All other text
+is unchanged, and the rows' tasks are "sarchat-counting" and so on, which
+`tasks.sarchat` scores as SARChat does. With `scored`, counting and
+identification (classification of a given box) use this project's prompts and
+scoring instead; the other four tasks have no counterpart.
 """
 
 import os

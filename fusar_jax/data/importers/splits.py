@@ -1,4 +1,4 @@
-"""Split files: the names of the images that belong to a split, one a line."""
+"""Split files: the names of the images of a split, one per line."""
 
 import collections
 import os
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def read_split(path: str | os.PathLike) -> list[str]:
-  """Returns the names in a split file, one a line (first word), in order.
+  """Returns the names in a split file, the first word of each line, in order.
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: no name in it, or one twice.
+    ValueError: no names, or a duplicate name.
   """
   path = Path(path)
   if not path.is_file():

@@ -1,15 +1,15 @@
-"""Targets of an image to rows of a manifest: one per class and task.
+"""Targets of an image to manifest rows: one per class and task.
 
 Each image gives, for each class, one row of detection, counting and 3x3
 grounding; an image without a target of a class gives the empty answers.
-Classification, if asked for, gives one row per target instead: what is in this
-box? Boxes stay in pixels of the original image, `coordinate_size` its [height,
-width]; the loader converts them to what the model sees.
+Optional classification gives one row per target, which asks for the class of a
+box. Boxes are in pixels of the original image, and `coordinate_size` is its
+[height, width]; the loader converts them to pixels of the model's input.
 
-Targets are listed from top to bottom, then from left to right, by the centre of
-their boxes: an autoregressive model learns an order that it can see, and a run
-does not depend on the order in which somebody drew the boxes. Coordinates stay
-as the file gives them; the answer rounds them to whole pixels.
+Targets are sorted from top to bottom, then from left to right, by box centre:
+an autoregressive model can learn this visible order, and the result does not
+depend on the annotation order. Coordinates are unchanged from the file; the
+answer rounds them to whole pixels.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Target:
   Attributes:
     label: its class.
     box: (x1, y1, x2, y2), pixels of the original image.
-    rotated: the file's rotated box as it stands (centre, sides, angle in
-      degrees, corners x1..y4; whichever it gives), or None.
+    rotated: the file's rotated box, unchanged (centre, sides, angle in degrees,
+      corners x1..y4; whichever exist), or None.
     polygon: ((x, y), ...), or None.
   """
 
@@ -43,14 +43,14 @@ class Target:
 
 
 def pixels(value, what: str) -> int | float:
-  """Returns a number of pixels that a file gives as text or number.
+  """Parses a number of pixels given as text or number.
 
   Args:
-    value: as it stands in the file.
-    what: its name there, for the error.
+    value: value from the file.
+    what: its field name, for error messages.
 
   Raises:
-    ValueError: not a finite number, or an absurd one.
+    ValueError: not a finite number, or an implausible one.
   """
   try:
     number = math.nan if isinstance(value, bool) else float(value)
@@ -68,10 +68,10 @@ def enclosing(outline: Sequence[Point]) -> tuple[float, float, float, float]:
 
 
 def check_overlap(box: Sequence[float], size: tuple[int, int]) -> None:
-  """Raises ValueError for a box without area or wholly outside of its image.
+  """Raises ValueError for a box without area or entirely outside its image.
 
-  Parts outside are legal and occur; a box that shows nothing of the image is
-  in the wrong units or belongs to another one.
+  Boxes partly outside are valid and occur. A box entirely outside has the wrong
+  units or belongs to another image.
   """
   x1, y1, x2, y2 = box
   h, w = size
@@ -91,19 +91,19 @@ def rows_of(
   classes: Sequence[str],
   tasks: Sequence[str] = TASKS,
 ) -> list[dict]:
-  """Returns the manifest rows of one image, all but their "image".
+  """Returns the manifest rows of one image, without "image".
 
   Args:
     name: of the image, without its extension.
     size: (height, width) of the image, pixels.
     targets: of all classes.
-    classes: those to ask for.
+    classes: classes for which rows are generated.
     tasks: of `EVERY_TASK`.
   """
   rows = []
   for label in classes:
     found = sorted((t for t in targets if t.label == label), key=_reading_order)
-    # One class needs no name in the id.
+    # With one class the id omits its name.
     prefix = f"{name}-{label}" if len(classes) > 1 else name
     for task in tasks:
       if task == "classification":
@@ -126,7 +126,7 @@ def task_row(
   found: Sequence[Target],
   classes: Sequence[str],
 ) -> dict:
-  """Returns one row, all but its "image".
+  """Returns one row, without "image".
 
   Args:
     identity: its id.

@@ -4,10 +4,10 @@
         --annotations Annotations --split test.txt --out data/ssdd_test \
         --source "SSDD, Li et al. 2017" --license "as stated by the source"
 
-Axis-aligned boxes, rotated boxes and outlines; where a file gives no upright
-box, the one that encloses the shape is taken. Rotated boxes and polygons are
-kept in the row ("rotated", "polygons") for tasks to come. How targets become
-rows is told in `targets`.
+Reads axis-aligned boxes, rotated boxes and outlines. If a file has no
+axis-aligned box, the bounding box of the shape is used. The row stores rotated
+boxes and polygons ("rotated", "polygons") for future tasks. `targets` documents
+the generated rows.
 """
 
 import os

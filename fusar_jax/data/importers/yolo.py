@@ -1,8 +1,8 @@
 """YOLO label files to triplets.
 
-    python -m fusar_jax.data.importers.yolo --images images --labels labels \
-        --names ship --out data/ls_ssdd --source "LS-SSDD-v1.0, Zhang 2020" \
-        --license "as stated by the source"
+    python -m fusar_jax.data.importers.yolo --images images \
+        --labels labels --names ship --out data/ls_ssdd \
+        --source "LS-SSDD-v1.0, Zhang 2020" --license "as stated by the source"
 
 One text file per image, one line per target, all lengths in shares of the
 image's width or height:
@@ -11,9 +11,9 @@ image's width or height:
   class x1 y1 x2 y2 ... xn yn   outline of n >= 3 points; four points are an
                                 oriented box as well, and kept as a polygon
 
-An image without a label file holds no target: that is how the format says so.
-The card counts such images ("without_label_file"), because a file may also be
-missing by accident. How targets become rows is told in `targets`.
+In this format an image without a label file has no targets. The card counts
+such images ("without_label_file"), because a file may also be missing by
+accident. `targets` documents the generated rows.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""dataset.json of scenes: what became of them, from what, under which terms.
+"""Data set card (dataset.json) of prepared scenes.
 
-Everything that a reader of the data must know to judge or to repeat it: what
-was found in each raster and what was guessed, the stretch to 8 bits (to be
-replayed on another scene), how many tiles were skipped and why, whose vectors
-the anchors are, and the hash of every file.
+The card contains what is needed to assess or reproduce the data: metadata read
+from and guessed for each raster, the stretch to 8 bits (which can be reapplied
+to another scene), the number of skipped tiles by reason, the attribution of the
+anchors, and the hash of every file.
 """
 
 import collections
@@ -24,7 +24,7 @@ from fusar_jax.geo import nodes
 from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive
 
 KEPT = "kept"
-# Why a tile is not kept; in the order in which it is asked.
+# Reasons to skip a tile, in the order in which they are checked.
 SKIPPED = {
   "small": "mostly beyond the scene's edge",
   "damaged": "cannot be read",
@@ -36,12 +36,12 @@ SKIPPED = {
 
 @dataclasses.dataclass(frozen=True)
 class SceneResult:
-  """What became of a scene.
+  """Result of preparing one scene.
 
   Attributes:
     scene: the scene.
-    shared: share of their pixels that its only two tiles share.
-    stretches: as `Stretch.to_json` gives them.
+    shared: overlap of its only two tiles, as a share of their pixels.
+    stretches: as returned by `Stretch.to_json`.
     tiles: by name, as they were entered in the journal: "outcome" (KEPT, or of
       SKIPPED, then "why" may tell more), "files" (hash by name), "rows",
       "anchors" ([found, nodes in the image] or None) and "targets" (places in
@@ -59,13 +59,13 @@ class SceneResult:
 
   @property
   def skipped(self) -> dict[str, int]:
-    """How many tiles, by reason."""
+    """Number of tiles by outcome."""
     counts = collections.Counter(e["outcome"] for e in self.tiles.values())
     return {name: counts[name] for name in SKIPPED if counts[name]}
 
   @property
   def damaged(self) -> list[str]:
-    """One message for each tile that cannot be read."""
+    """One message per unreadable tile."""
     return [
       f"{self.scene.path.name} {name}: {entry['why']}"
       for name, entry in self.tiles.items()
@@ -87,7 +87,7 @@ def write_card(
   settings: Mapping[str, Any],
   refused: Sequence[str],
 ) -> dict[str, Any]:
-  """Writes dataset.json, and refused.txt if there is need; returns the card.
+  """Writes dataset.json, and refused.txt if needed; returns the card.
 
   Args:
     path: of dataset.json.
@@ -95,8 +95,8 @@ def write_card(
     labels: their targets.
     archive: of the anchors.
     origin: of the scenes.
-    settings: all that the data depend on.
-    refused: rasters that were left out, and why.
+    settings: everything on which the data depends.
+    refused: rejected rasters, with reasons.
   """
   refused = [*refused, *(told for r in results for told in r.damaged)]
   kept = [entry for result in results for entry in result.kept]
@@ -130,7 +130,7 @@ def write_card(
 
 
 def nothing_left(results: Sequence[SceneResult], size: int) -> str:
-  """Returns why no tile is left, for an error."""
+  """Returns the reasons why no tile is left, for an error message."""
   lines = []
   for result in results:
     scene = result.scene
@@ -185,7 +185,7 @@ def _record(result: SceneResult, labels) -> dict:
 
 
 def _attribution(results, archive) -> dict | None:
-  """What AlphaEarth's licence asks to be told, and which tiles were read."""
+  """Returns the attribution that AlphaEarth requires, and the tiles read."""
   scenes = [result.scene for result in results if result.anchored]
   if not scenes:
     return None

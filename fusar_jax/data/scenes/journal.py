@@ -1,13 +1,12 @@
-"""The journal of a folder that is being made: what is done, line by line.
+"""Journal of an output folder, for resumable jobs.
 
-A long job writes its files one by one; each is written beside its place and
-renamed, and only then is it entered here, with its hash. A job that was killed
-reads the journal, keeps what is entered and still as it was, and does the rest,
-so that it ends with the same bytes. Line 0 holds the settings: a job with other
-settings is refused, since its files would not belong together.
+A long job writes its files atomically, one by one, and then records each in the
+journal with its hash. A restarted job reads the journal, reuses the recorded
+files that are unchanged and writes the rest; its output is identical to that of
+an uninterrupted job. Line 0 contains the settings; a job with other settings is
+rejected.
 
-The journal is locked while a job is at work, and deleted when the folder is
-whole.
+The journal is locked while a job runs and deleted when the folder is complete.
 """
 
 import contextlib
@@ -30,8 +29,8 @@ class Journal:
   """Entries of one job, by key. Made by `open_journal`.
 
   Attributes:
-    folder: that is being made.
-    entries: key -> value, in the order in which they were entered.
+    folder: the output folder.
+    entries: key -> value, in insertion order.
   """
 
   def __init__(self, folder: Path, file, entries: dict[str, Any]):
@@ -40,11 +39,11 @@ class Journal:
     self._file = file
 
   def write_bytes(self, name: str, content: bytes) -> None:
-    """Writes FOLDER/NAME, whole or not at all."""
+    """Writes FOLDER/NAME atomically."""
     write_whole(self.folder / name, lambda file: file.write(content))
 
   def enter(self, key: str, value: Any) -> None:
-    """Adds an entry, and hands it to the system at once."""
+    """Adds an entry and flushes it immediately."""
     self._file.write(_line({"key": key, "value": value}))
     self._file.flush()
     self.entries[key] = value
@@ -56,12 +55,12 @@ class Journal:
     return {name: found[path] for name, path in paths.items()}
 
   def is_intact(self, files: Mapping[str, str]) -> bool:
-    """Whether files, given with their hashes, are there as they were."""
+    """Returns whether all files exist with the given hashes."""
     there = all((self.folder / name).is_file() for name in files)
     return there and self.digests(files) == files
 
   def delete(self) -> None:
-    """Ends the journal: the folder is whole, or nothing came of it."""
+    """Deletes the journal: the folder is complete, or the job failed."""
     (self.folder / NAME).unlink()
 
 
@@ -69,16 +68,16 @@ class Journal:
 def open_journal(
   folder: str | os.PathLike, settings: Mapping[str, Any]
 ) -> Iterator[Journal]:
-  """Begins or continues the folder's journal.
+  """Creates or resumes the folder's journal.
 
   Args:
-    folder: to make; absent, empty, or begun with the same settings.
-    settings: plain values; all that the content of the folder depends on.
+    folder: output folder; absent, empty, or started with the same settings.
+    settings: plain values; everything on which the folder's content depends.
 
   Raises:
-    FileExistsError: the folder holds something else, or was begun with other
-      settings: the differences are told; or another job is at work in it.
-    ValueError: the journal is damaged.
+    FileExistsError: the folder contains other files, was started with other
+      settings (the message lists the differences), or is in use by another job.
+    ValueError: the journal is corrupt.
   """
   folder = Path(folder)
   path = folder / NAME
@@ -113,7 +112,7 @@ def open_journal(
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-  """Returns one line for each setting that differs.
+  """Returns one line per setting that differs.
 
   Example:
     >>> differences({"size": 504, "year": 2024}, {"size": 256, "year": 2024})
@@ -134,7 +133,7 @@ def _shown(settings, key) -> str:
 
 
 def _read(path):
-  """Returns (settings or None, entries, bytes of whole lines)."""
+  """Returns (settings or None, entries, bytes of complete lines)."""
   lines = path.read_bytes().splitlines(keepends=True)
   lines = [line for line in lines if line.endswith(b"\n")]
   if not lines:

@@ -1,8 +1,8 @@
 """Labels of scenes: from COCO, GeoJSON, VOC or CSV to boxes in scene pixels.
 
-Which scene a label belongs to, a file tells by the raster's name, with or
-without its extension; names are compared and never opened. GeoJSON tells it by
-the place: a feature belongs to each scene that it touches.
+Labels are assigned to scenes by the raster's name, with or without its
+extension; names are compared, never opened. GeoJSON features are assigned by
+location, to each scene that they touch.
 
   CSV      scene,x1,y1,x2,y2,label in pixels of the scene; with one scene the
            column may be missing. A line with a scene alone: it holds no target.
@@ -10,8 +10,8 @@ the place: a feature belongs to each scene that it touches.
            user names; the box is the one around the outline in pixels.
   COCO     instances; VOC: one file per scene, of its name.
 
-A scene that the labels do not mention is an error, unless it is said to be
-empty: else its tiles would teach that there is nothing.
+A scene without labels is an error unless it is declared empty. Otherwise its
+tiles would be trained as images without targets.
 """
 
 import collections
@@ -47,7 +47,7 @@ class Labels:
 
   Attributes:
     targets: by the scene's name, in its pixels.
-    elsewhere: how many labels belong to none of the scenes.
+    elsewhere: number of labels that belong to none of the scenes.
     record: files, hashes and options, for dataset.json.
   """
 
@@ -68,16 +68,16 @@ def read_labels(
 
   Args:
     paths: label files.
-    scenes: those that are cut.
+    scenes: scenes to be tiled.
     crs: of GeoJSON: "scene" (each scene's own), "EPSG:..." or WKT; None: as the
       file tells, else longitude and latitude.
     field: GeoJSON property that names the class; None: the first of label,
       class, name and category that a feature has.
-    unmentioned_are_empty: scenes that no label mentions hold no target.
+    unmentioned_are_empty: scenes without labels contain no targets.
 
   Raises:
     FileNotFoundError: a missing file.
-    ValueError: a file of another kind, bad labels (all are told), or a scene
+    ValueError: an unsupported file, bad labels (all are listed), or a scene
       without labels.
   """
   found = _Found(scenes)
@@ -125,7 +125,7 @@ def read_labels(
 
 
 class _Found:
-  """Targets as they are found, and what is wrong with labels."""
+  """Collects targets and problems of labels."""
 
   def __init__(self, scenes):
     self.scenes = scenes
@@ -253,7 +253,7 @@ def _read_geojson(path, told, found: _Found, crs, field) -> None:
   if bad or not features:
     return
   crs = crs or _named_crs(path, told) or georeference.LONLAT
-  # All points in one row; a feature's begin at `starts`.
+  # All points concatenated; those of a feature start at `starts`.
   starts = np.cumsum([0, *map(len, outlines)])[:-1]
   x, y = np.concatenate(outlines).T
   if crs == georeference.LONLAT and (

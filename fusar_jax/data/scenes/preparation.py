@@ -1,14 +1,14 @@
 """SAR scenes, AlphaEarth and labels to a data set folder.
 
   images/SCENE/TILE.png    8 bits, by one stretch per scene
-  anchors/SCENE/TILE.npz   AlphaEarth vectors at places of the tile
+  anchors/SCENE/TILE.npz   AlphaEarth vectors at grid points of the tile
   manifest.jsonl           rows: tile, anchors, question, answer, metadata
-  dataset.json             how it was made, from what, under which terms
-  refused.txt              what was left out for being damaged, if anything
+  dataset.json             data set card: sources, licences, options
+  refused.txt              corrupt inputs that were skipped, if any
 
-Tiles are cut in one fixed order, so that the same scenes and options give the
-same bytes. A run that was stopped goes on where it was (`journal`); the
-manifest is written last, when all that it names is there.
+Tiles are processed in a fixed order, so the same scenes and options give the
+same bytes. An interrupted run resumes where it stopped (`journal`). The
+manifest is written last, after all files to which it refers.
 """
 
 import contextlib
@@ -61,26 +61,26 @@ from fusar_jax.geo.anchors import write_anchors
 from fusar_jax.geo.stretch import Stretch
 from fusar_jax.geo.tiles import Tile, render
 
-# Raised whenever the same options no longer give the same bytes.
+# Incremented whenever the same options no longer give the same bytes.
 VERSION = 1
 MANIFEST, CARD = "manifest.jsonl", "dataset.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What becomes of scenes.
+  """Options of the preparation.
 
   Attributes:
-    look: how they become tiles.
-    min_valid: share of a tile's pixels that must be measured.
+    look: tiling options.
+    min_valid: minimum share of valid pixels in a tile.
     year: of the anchors; None: that of each scene's date.
     spacing, limit, method: of `nodes.make_anchors`.
-    table: write the official .npy beside each .npz.
+    table: also write the official .npy for each .npz.
     require_anchors: skip tiles without AlphaEarth below them.
-    tasks, classes: to ask for, of labels; no class: all that occur.
-    min_inside: share of a box that must be in a tile.
+    tasks, classes: of the generated rows; no class: all that occur.
+    min_inside: minimum share of a box inside a tile.
     skip_empty: skip tiles without a target.
-    metadata_in_prompt: say what is known of the image before the question.
+    metadata_in_prompt: prepend the image metadata to the question.
 
   Raises:
     ValueError: a share outside of (0, 1], an unknown task or method.
@@ -147,20 +147,20 @@ def prepare_scenes(
 
   Args:
     paths: SAR rasters.
-    out: folder to make; or one that was begun, or finished, with the same
-      scenes and options.
-    plan: what becomes of them.
+    out: output folder; may have been started or completed with the same scenes
+      and options.
+    plan: options.
     origin: of the scenes.
     archive: `alphaearth.open_archive`; None: no anchors.
     read_labels: returns the targets of the scenes, see `labels`; None:
       rows ask for captions, and have no answer.
-    drop_refused: leave out what is damaged, and list it in refused.txt.
-    on_tile: called with (tiles done, tiles in all).
+    drop_refused: skip corrupt inputs and list them in refused.txt.
+    on_tile: called with (tiles done, total tiles).
 
   Raises:
-    FileExistsError: `out` holds something else, or was begun with other
+    FileExistsError: `out` contains other files, or was started with other
       options.
-    FileNotFoundError, ValueError: what is wrong, where; or nothing was left.
+    FileNotFoundError, ValueError: invalid input, or no tile is left.
   """
   out = Path(out)
   scenes, refused = open_scenes(paths, plan.look, plan.year)
@@ -192,7 +192,7 @@ def prepare_scenes(
     card = write_card(
       out / CARD, results, labels, archive, origin, settings, refused
     )
-    # Last: all that it names is there.
+    # Last, when all files to which it refers exist.
     write_manifest(
       out / MANIFEST, [row for entry in kept for row in entry["rows"]]
     )
@@ -201,7 +201,7 @@ def prepare_scenes(
 
 
 class _Work:
-  """Cuts scenes into tiles, and enters each in the journal."""
+  """Cuts scenes into tiles and records each in the journal."""
 
   def __init__(self, plan, journal: Journal, archive, labels, drop_refused):
     self.plan = plan
@@ -211,7 +211,7 @@ class _Work:
     self._drop_refused = drop_refused
 
   def cut(self, scene: Scene) -> Iterator[None]:
-    """Yields after each tile, done now or before."""
+    """Yields after each tile, including those of a previous run."""
     look = self.plan.look
     with contextlib.ExitStack() as stack:
       raster = None
@@ -337,7 +337,7 @@ def _with_classes(plan: Plan, labels: Labels | None) -> Plan:
 
 
 def _settings(scenes, plan, origin, archive, labels, refused) -> dict:
-  """All that the folder's content depends on; flat, to tell differences."""
+  """Returns, flat, all settings on which the folder's content depends."""
   settings = {
     "version": VERSION,
     **plan.to_json(),
@@ -352,7 +352,7 @@ def _settings(scenes, plan, origin, archive, labels, refused) -> dict:
 
 
 def _identity(archive: Archive) -> str:
-  """A hash of which tiles there are, wherever the archive is mounted."""
+  """Returns a hash of the tile list, independent of the archive's path."""
   table = archive.table
   told = hashlib.sha256()
   for row in zip(
@@ -366,7 +366,7 @@ def _identity(archive: Archive) -> str:
 
 
 def _finished(out: Path, settings) -> dict | None:
-  """The card of a folder that is whole and was made with these settings."""
+  """Returns the card of a complete folder made with these settings."""
   if (out / NAME).exists() or not (out / MANIFEST).is_file():
     return None
   try:

@@ -1,8 +1,8 @@
-"""Rows about one tile of a scene: what is known of it, and what is asked.
+"""Manifest rows and metadata of one tile of a scene.
 
-With labels a tile gives the rows of `targets`; without, one row that asks for a
-caption and has an empty answer: `predict` answers it, `evaluate` refuses to
-score it, and nothing is made up. "labelled": false marks such a row.
+With labels a tile gives the rows of `targets`. Without labels it gives one row
+that asks for a caption and has an empty answer: `predict` answers it and
+`evaluate` rejects it. "labelled": false marks such a row.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from fusar_jax.geo.product_names import Metadata
 from fusar_jax.geo.tiles import Tile, boxes_in_tile
 from fusar_jax.tasks import captioning
 
-# Hundredths of a pixel; finer is no knowledge.
+# Hundredths of a pixel; more digits would not be meaningful.
 _DIGITS = 2
 
 
@@ -29,7 +29,7 @@ def tile_metadata(
   place: Georeference | None,
   size: int,
 ) -> dict[str, Any]:
-  """Returns what a row tells of its image; unknown things are None.
+  """Returns the metadata of a tile's image; unknown values are None.
 
   Args:
     scene: name.
@@ -67,7 +67,7 @@ def tile_metadata(
 
 
 def sentence(known: dict[str, Any]) -> str:
-  """Returns what is known in words, "" if nothing is.
+  """Returns the metadata as a sentence, "" if nothing is known.
 
   Example:
     >>> sentence({"sensor": "Sentinel-1A", "polarisation": ["VV"],
@@ -93,10 +93,10 @@ sampling distance 10 m.'
 def targets_in_tile(
   targets: Sequence[Target], tile: Tile, size: int, min_inside: float
 ) -> tuple[list[Target], list[int]]:
-  """Returns the targets that a tile shows, in its pixels, and their places.
+  """Returns the targets in a tile, in its pixels, and their indices.
 
-  Boxes are cut at the tile's edges, outlines are not. Rotated boxes are left
-  out: formats disagree on what their angle means.
+  Boxes are clipped to the tile, outlines are not. Rotated boxes are omitted:
+  formats define their angle differently.
 
   Args:
     targets: of the scene, in its pixels.

@@ -1,8 +1,8 @@
-"""Scenes before they are cut: opened, named, planned, checked.
+"""Opens, names, plans and checks scenes before tiling.
 
-All that can be wrong with a scene's options is found here, before a file is
-written: a band that it lacks, a sampling that it does not tell, a year that is
-not known. Only plain values are kept; the raster is opened again to be cut.
+All errors in a scene's options are detected here, before any file is written: a
+missing band, an undeclared ground sampling distance, an unknown year. Scenes
+contain only plain values; the raster is reopened for tiling.
 """
 
 import collections
@@ -22,7 +22,7 @@ from fusar_jax.geo.rasters import Raster, open_raster
 from fusar_jax.geo.stretch import PERCENTILES, Stretch, fit_stretches
 from fusar_jax.geo.tiles import Tile, plan_tiles, scale_to
 
-# Names of files have 255 bytes at most, and tiles add theirs.
+# File names are limited to 255 bytes, and tiles add a suffix.
 _NAME_BYTES = 150
 
 
@@ -38,8 +38,8 @@ class Look:
       first.
     quantity, nodata: of `open_raster`; None: as declared, else guessed.
     percentiles, curve: of `fit_stretch`.
-    stretches: to replay, by the name of the scene they were fitted to; a single
-      one serves all scenes. None: each scene is fitted.
+    stretches: to reapply, by the name of the scene to which they were fitted; a
+      single one applies to all scenes. None: a stretch is fitted per scene.
 
   Raises:
     ValueError: percentiles out of order.
@@ -64,13 +64,13 @@ class Look:
       )
 
   def open(self, path: str | os.PathLike) -> Raster:
-    """Opens a raster as the options tell."""
+    """Opens a raster with these options."""
     return open_raster(path, nodata=self.nodata, quantity=self.quantity)
 
   def stretches_of(
     self, name: str, raster: Raster, scale: tuple[float, float]
   ) -> tuple[Stretch, ...]:
-    """Returns those to replay, or those that fit the scene."""
+    """Returns the given stretches, or fits them to the scene."""
     if self.stretches is not None:
       return self._replayed(name)
     return fit_stretches(
@@ -82,7 +82,7 @@ class Look:
     )
 
   def bands_of(self, name: str, raster: Raster) -> tuple[str, ...]:
-    """Returns the bands that are shown: one, or three."""
+    """Returns the selected bands: one or three."""
     if self.stretches is not None:
       return tuple(stretch.band for stretch in self._replayed(name))
     if self.bands is None:
@@ -112,10 +112,10 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """One scene, as it will be cut.
+  """One scene and its tiling parameters.
 
   Attributes:
-    name: unique; begins ids and names of folders.
+    name: unique; prefix of ids and folder names.
     path: the file.
     sha256: of its bytes.
     height, width: pixels.
@@ -168,7 +168,7 @@ class Scene:
     return rows * cols / (tile.height * tile.width)
 
   def place_of(self, tile: Tile, size: int) -> Georeference | None:
-    """Returns where a tile's picture lies."""
+    """Returns the georeference of a tile's image."""
     return self.place and self.place.tile(
       tile.row, tile.col, tile.height / size, tile.width / size
     )
@@ -202,9 +202,9 @@ def open_scenes(
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-  """Returns unique names that are fit for folders.
+  """Returns unique names that are valid folder names.
 
-  Products name their files alike; then folders above them tell them apart.
+  Equal file names, common in products, are prefixed with their parent folders.
 
   Raises:
     ValueError: a file is named twice.
@@ -256,7 +256,7 @@ def read_stretches(
 
 
 def check_years(scenes: Sequence[Scene], archive: Archive) -> list[str]:
-  """Returns one message per scene that the archive cannot have anchors for."""
+  """Returns one message per scene that the archive cannot cover."""
   problems = []
   for scene in scenes:
     if scene.place is None:
@@ -305,7 +305,7 @@ def _scene(path, name, look, year) -> Scene:
         f"expected one band or three, got {', '.join(bands)}; a composite of"
         " two is, for instance, VV,VH,VV/VH."
       )
-    # Names of bands are the raster's to judge.
+    # Band names are validated by the raster.
     raster.read((0, 0, 1, 1), bands)
     if look.stretches is not None:
       look.check_quantity(name, raster)
@@ -330,7 +330,7 @@ def _scene(path, name, look, year) -> Scene:
 
 
 def _fit(parts) -> str:
-  """A name of letters, digits, "-", "_" and "."."""
+  """Returns a name of letters, digits, "-", "_" and "." only."""
   name = re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip("._-") or "scene"
   return name.encode()[-_NAME_BYTES:].decode(errors="ignore")
 

@@ -1,7 +1,7 @@
-"""The triplets as a TFDS data set, for those who keep their data that way.
+"""Triplets as a TFDS data set.
 
-`python -m fusar_jax.data.tfds_fusar --split train=M --out DIR` builds it, with
-Apache Beam if wished; DIR/tfds_fusar/1.0.0/train is then taken wherever a
-manifest is. Neither needs TensorFlow, and nothing here imports
-tensorflow_datasets before a data set is built or read.
+`python -m fusar_jax.data.tfds_fusar --split train=M --out DIR` builds it,
+optionally with Apache Beam. DIR/tfds_fusar/1.0.0/train is then accepted
+wherever a manifest is. Neither needs TensorFlow, and this package imports
+tensorflow_datasets only when a data set is built or read.
 """

@@ -1,11 +1,11 @@
-"""Reads a split of the TFDS data set: rows, and files where they lie.
+"""Reader of a TFDS split of triplets: rows, and random access to their files.
 
-`tfds.data_source` gives the records; pictures keep their bytes, undecoded, so
-that batches are those of the folder the data set was built from. TFDS shuffles
-its records; here they stand in the order of the manifest again.
+`tfds.data_source` returns the records. Images are returned as encoded bytes, so
+batches equal those of the folder from which the data set was built. TFDS
+shuffles its records; this module restores the manifest order.
 
-Unlike our own shards (`fusar_jax.data.records`) a TFDS data set has no table of
-contents: every record is looked at before the first step.
+Unlike this project's shards (`fusar_jax.data.records`), a TFDS data set has no
+table of contents: every record is read before the first step.
 
 S anchors, E = 64 embedding bands.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from fusar_jax.data.records import PackedFile, Table
 
-# What a data set that was not built by us, or damaged, gives rise to.
+# Exceptions caused by a corrupt data set or by one of another builder.
 _DAMAGE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError)
 
 
@@ -29,9 +29,9 @@ class TfdsSplit:
   """One split of a TFDS data set.
 
   Attributes:
-    folder: that holds its features.json: DIR/tfds_fusar/1.0.0.
-    name: "train", or a part of it as TFDS writes it: "train[:80%]".
-    built: when, in nanoseconds: another build is another split.
+    folder: folder with features.json, such as DIR/tfds_fusar/1.0.0.
+    name: "train", or a slice in TFDS notation: "train[:80%]".
+    built: build time in nanoseconds; distinguishes builds.
   """
 
   folder: Path
@@ -45,10 +45,10 @@ class TfdsSplit:
       key: (record, "image" | "anchors", which image of the record).
 
     Returns:
-      An image's own bytes; anchors as the official `.npz`, whatever they were.
+      The encoded bytes of an image; anchors always in the official `.npz`.
 
     Raises:
-      ValueError: the record is damaged.
+      ValueError: the record is corrupt.
     """
     record, kind, place = key
     try:
@@ -64,21 +64,21 @@ class TfdsSplit:
 
 
 def is_split(path: Path) -> bool:
-  """Tells whether a path means a split: DIR/tfds_fusar/1.0.0/train."""
+  """Returns whether a path names a split, as DIR/tfds_fusar/1.0.0/train."""
   return (path.parent / "features.json").is_file() and not path.exists()
 
 
 def read_table(path: Path) -> Table:
-  """Returns rows and files of a split, in the order of its manifest.
+  """Returns rows and files of a split, in manifest order.
 
   Raises:
-    ValueError: no such split, a data set of something else, or a damaged one.
+    ValueError: no such split, another kind of data set, or a corrupt one.
   """
   built = (path.parent / "features.json").stat().st_mtime_ns
   return _table(TfdsSplit(path.parent, path.name, built))
 
 
-# A run asks twice: for its rows, and for their hash.
+# Cached, because a run reads the table twice: for its rows and for their hash.
 @functools.lru_cache(maxsize=4)
 def _table(split: TfdsSplit) -> Table:
   found = []
@@ -119,11 +119,11 @@ def _table(split: TfdsSplit) -> Table:
 
 @functools.lru_cache(maxsize=16)
 def _source(split: TfdsSplit):
-  """The records, pictures undecoded; opened once a process."""
+  """Returns the records with undecoded images; opened once per process."""
   import tensorflow_datasets as tfds
 
   class Undecoded(tfds.decode.SkipDecoding):
-    """TFDS skips decoding of lists of pictures in TensorFlow only."""
+    """TFDS skips the decoding of image lists in TensorFlow only."""
 
     def decode_batch_example_np(self, serialized_example):
       return serialized_example

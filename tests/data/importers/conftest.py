@@ -1,4 +1,4 @@
-"""What the importers' tests share: an origin, and pictures on disk."""
+"""Shared fixtures of the importer tests: an origin and image files."""
 
 import numpy as np
 import pytest

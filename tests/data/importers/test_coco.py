@@ -1,4 +1,4 @@
-"""COCO: boxes, outlines, refusals; and that it says what VOC says."""
+"""COCO: boxes, outlines, rejections, and equality with VOC."""
 
 import contextlib
 import json

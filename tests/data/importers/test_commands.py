@@ -1,4 +1,4 @@
-"""Every importer as a command: what it prints, and what it refuses."""
+"""Importer commands: output and rejected input."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""A data set folder is whole or absent, and its card tells what is in it."""
+"""A data set folder is written atomically, and its card is complete."""
 
 import json
 import os

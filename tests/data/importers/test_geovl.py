@@ -1,4 +1,4 @@
-"""GEOVL captions: fields in order, dropout that the question knows of."""
+"""GEOVL captions: field order, and dropout that matches the question."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""VOC and SSDD's dialect of it: rows, order, extras, and what is refused."""
+"""VOC and SSDD's dialect of it: rows, order, extras, and rejections."""
 
 import collections
 import contextlib

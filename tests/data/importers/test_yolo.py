@@ -1,4 +1,4 @@
-"""YOLO labels: shares to pixels, outlines, absent files, refusals."""
+"""YOLO labels: shares to pixels, outlines, missing files, rejections."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the tests of scenes share: a turned raster, AlphaEarth below, labels."""
+"""Shared fixtures of scene tests: a rotated raster, AlphaEarth, labels."""
 
 import hashlib
 import json

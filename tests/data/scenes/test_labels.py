@@ -1,4 +1,4 @@
-"""Labels of scenes: five formats say the same, and what is refused."""
+"""Scene labels: five equivalent formats, and rejected input."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Stopped runs: they go on, end with the same bytes, and mix nothing."""
+"""Interrupted runs resume and end with the same bytes."""
 
 import dataclasses
 
