@@ -149,7 +149,7 @@ def test_killed_and_run_again(tmp_path, scene, how):
   assert not (out / "manifest.jsonl").exists()
   if how == signal.SIGINT:
     assert process.returncode == 130
-    assert b"the same command goes on" in told
+    assert b"run the same command to resume" in told
   assert main([*options, "--out", str(out)]) == 0
   assert _bytes_of(out) == _bytes_of(whole)
 

@@ -1,4 +1,4 @@
-"""Doctests of tasks and metrics."""
+"""The examples of the docstrings of tasks."""
 
 import doctest
 import importlib
@@ -9,17 +9,17 @@ import pytest
 @pytest.mark.parametrize(
   "name",
   [
-    "metrics.intervals",
-    "metrics.text_metrics",
-    "tasks.captioning",
-    "tasks.class_names",
-    "tasks.classification",
-    "tasks.counting",
-    "tasks.grounding",
-    "tasks.sarchat",
+    "captioning",
+    "class_names",
+    "classification",
+    "counting",
+    "grounding",
+    "sarchat",
+    "scores",
+    "text_scores",
   ],
 )
 def test_examples(name):
-  found = doctest.testmod(importlib.import_module(f"fusar_jax.{name}"))
+  found = doctest.testmod(importlib.import_module(f"fusar_jax.tasks.{name}"))
   assert found.attempted
   assert not found.failed
