@@ -88,7 +88,13 @@ base: $(VENV)/installed
 	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
 	  --config.data.train=$(BASE)/data/looking.jsonl --config.steps=6000 \
 	  --workdir $(BASE)/stage0
-	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0 \
+	test -e $(BASE)/official || $(BIN)/python -m fusar_jax.simulate \
+	  --out $(BASE)/official --scenes 5000 --seed 3000 --looking
+	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
+	  --config.init=$(BASE)/stage0 --config.steps=1000 \
+	  --config.data.train=$(BASE)/official/looking.jsonl,$(BASE)/official/official.jsonl \
+	  --workdir $(BASE)/stage0_official
+	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0_official \
 	  --to fusar_jax/assets/tiny_base --dtype bfloat16 --overwrite
 
 reference: $(VENV)/installed-parity

@@ -4,6 +4,7 @@
   captions.jsonl        stage 1: one caption per scene
   tasks.jsonl           stage 2: counting, grounding, classification, detection
   looking.jsonl         optional: stage 0, pretraining tasks of the tiny base
+  official.jsonl        optional: questions of both stages without anchors
   manifest.jsonl        captions and tasks, scene by scene
   dataset.json          plan, sources and SHA-256 hashes
   rasters/              optional: inputs of `prepare`. With --stretch
@@ -89,6 +90,7 @@ class _Written:
 
   rows: list[dict]
   looking: list[dict]
+  official: list[dict]
   record: dict[str, Any]
   digest: bytes
 
@@ -173,10 +175,11 @@ def _write_scene(job) -> _Written:
   files = list(write_pair(scene, name, part))
   rng = np.random.default_rng([plan.seed, k, _QUESTIONS])
   rows = scene_rows(scene, name, *files, rng, plan.tasks)
-  looking = []
+  looking, official = [], []
   if plan.looking:
     rng = np.random.default_rng([plan.seed, k, _LOOKING])
     looking = looking_lib.rows(scene, name, files[0], rng)
+    official = looking_lib.official_rows(rows, scene)
   if plan.rasters:
     files += [
       f"rasters/{f}" for f in write_rasters(scene, name, part / "rasters")
@@ -190,7 +193,7 @@ def _write_scene(job) -> _Written:
     "place": scene.terrain.place,
     "stretches": [scene.stretch.to_json()],
   }
-  return _Written(rows, looking, record, digest.digest())
+  return _Written(rows, looking, official, record, digest.digest())
 
 
 def _write_tables(part, plan, written: list[_Written]) -> dict:
@@ -206,6 +209,9 @@ def _write_tables(part, plan, written: list[_Written]) -> dict:
     "tasks.jsonl": [r for r in rows if r["task"] != "captioning"],
     "looking.jsonl": list(
       itertools.chain.from_iterable(w.looking for w in written)
+    ),
+    "official.jsonl": list(
+      itertools.chain.from_iterable(w.official for w in written)
     ),
   }
   hashes = {}

@@ -84,6 +84,30 @@ def rows(
   ]
 
 
+def official_rows(rows: Sequence[dict], scene: Scene) -> list[dict]:
+  """Returns the rows of both stages as rows of the backbone's pretraining.
+
+  Qwen2.5-VL answers such questions before any SAR fine-tuning, so its stand-in
+  learns them as well: images only, and with all targets of the scene, so that
+  the auxiliary visual-token targets are complete.
+
+  Args:
+    rows: of `questions.scene_rows`.
+    scene: what they ask about.
+  """
+  shared = ("image", "coordinate_size", "question", "answer")
+  return [
+    {
+      "id": f"{row['id']}-official",
+      **{key: row[key] for key in shared},
+      "task": TASK,
+      "boxes": scene.boxes,
+      "labels": scene.labels,
+    }
+    for row in rows
+  ]
+
+
 def listing(boxes: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
   """Returns "2: cargo ship [1, 2, 3, 4]; tanker ship [5, 6, 7, 8]."."""
   listed = [f"{label} {_box(box)}" for box, label in zip(boxes, labels)]

@@ -142,5 +142,20 @@ def test_the_folder_has_them_if_asked_for(tmp_path):
   lines = (tmp_path / "out/looking.jsonl").read_text().splitlines()
   assert {json.loads(line)["task"] for line in lines} == {"looking"}
   assert "looking.jsonl" in card["sha256"]
+  official = [
+    json.loads(line)
+    for line in (tmp_path / "out/official.jsonl").read_text().splitlines()
+  ]
+  asked = [
+    json.loads(line)
+    for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()
+  ]
+  assert [(r["question"], r["answer"]) for r in official] == [
+    (r["question"], r["answer"]) for r in asked
+  ]
+  # Auxiliary targets name every target of the scene, not only those asked for.
+  boxes = {r["image"]: r["boxes"] for r in map(json.loads, lines)}
+  assert all(r["boxes"] == boxes[r["image"]] for r in official)
+  assert not any("aef" in r for r in official)
   simulate(tmp_path / "plain", Plan(scenes=3))
   assert not (tmp_path / "plain/looking.jsonl").exists()
