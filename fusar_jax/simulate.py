@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
   p.add_argument(
     "--looking",
     action="store_true",
-    help="also write looking.jsonl, what stage 0 teaches a backbone",
+    help="also write looking.jsonl and official.jsonl, for stage 0",
   )
   p.add_argument(
     "--workers",

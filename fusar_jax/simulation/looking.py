@@ -4,7 +4,8 @@ The tiny stand-in for Qwen2.5-VL has no pretrained visual knowledge. Stage 0
 trains it on simulated scenes to list and count targets, locate and box them,
 name the target in a box, and write fields of a caption, with few words. It also
 rewrites long stage-2 questions in short form, which gives the words of stage 2
-a meaning; answering them is left to stage 2. Rows have no anchors.
+a meaning; `official_rows` are the questions of both stages themselves, for the
+second part of stage 0. Rows have no anchors.
 
 Every row contains all targets of its scene with their classes, which
 `fusar_jax.data.cells` needs for the auxiliary visual-token targets.
