@@ -22,7 +22,7 @@ from fusar_jax.data.triplets import (
   split_paths,
   write_text,
 )
-from fusar_jax.hf.folders import resolve
+from fusar_jax.hf.folders import RECORD, resolve
 
 CONFIG_FILE = "config.json"
 PROVENANCE_FILE = "provenance.json"
@@ -223,11 +223,12 @@ def provenance(
 def portable(workdir: Path, step: int) -> dict[str, Any]:
   """Returns what an export says of the run it comes from.
 
-  The run's config and provenance, without places of the machine that it ran
-  on: of an absolute path its last two parts are kept, which the hashes beside
-  it make sure of.
+  The run's config and provenance, and as "ancestors" the records of what its
+  base comes from, without paths of the machine that it ran on: of an absolute
+  path the last two parts remain; hashes identify the content.
   """
   record = read_json(Path(workdir) / PROVENANCE_FILE)
+  base = Source(**record["base"])
   record.pop("machine")
   for source in (record["base"], record["adapter"]):
     source.pop("relative")
@@ -236,7 +237,24 @@ def portable(workdir: Path, step: int) -> dict[str, Any]:
       # One record per scene: the hash of the manifest stands for them.
       (manifest["dataset"] or {}).pop("scenes", None)
   config = read_json(Path(workdir) / CONFIG_FILE)["config"]
-  return _without_places({"step": step, "config": config, **record})
+  ancestors = _ancestors(base, Path(workdir))
+  return _without_places(
+    {"step": step, "config": config, **record, "ancestors": ancestors}
+  )
+
+
+def _ancestors(base: Source, workdir: Path) -> list[dict[str, Any]]:
+  """Returns the records of what a run's base comes from, the nearest first."""
+  if base.kind == "random":
+    return []
+  folder = find(base, workdir)
+  if base.kind == "run":
+    nearest = portable(folder, base.step)
+  elif (folder / RECORD).is_file():
+    nearest = read_json(folder / RECORD)
+  else:
+    return []
+  return [nearest, *nearest.pop("ancestors", [])]
 
 
 def _without_places(value: Any) -> Any:

@@ -32,8 +32,11 @@ def test_its_words_hold_every_coordinate():
 def test_its_record_names_simulated_data_alone():
   record = read_json(resolve(TINY_BASE) / RECORD)
   # Trained on, several times, from a random model.
-  *_, first = [record, *record.get("ancestors", [])]
-  assert first["base"]["kind"] == "random"
-  [manifest] = record["data"]["train"]
-  assert manifest["dataset"]["source"] == "simulated by fusar_jax.simulate"
-  assert manifest["path"].endswith("looking.jsonl")
+  records = [record, *record["ancestors"]]
+  assert records[-1]["base"]["kind"] == "random"
+  trained_on = [m for r in records for m in r["data"]["train"]]
+  assert {m["dataset"]["source"] for m in trained_on} == {
+    "simulated by fusar_jax.simulate"
+  }
+  names = [m["path"].rpartition("/")[2] for m in trained_on]
+  assert names == ["looking.jsonl", "official.jsonl", "looking.jsonl"]
