@@ -1,6 +1,7 @@
 """The plan command: output and exit codes."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -29,6 +30,18 @@ def test_a_plan_that_fits(libtpu):
   for word in ("peak", "all-reduce", "bounds the step", "MFU", "Generation"):
     assert word in done.stdout
   assert "--config.mesh=4,1,1" in done.stdout
+
+
+def test_shapes_of_a_folder_and_flags_that_train_takes(libtpu, read_flags):
+  """The config's own batch and mesh; what is printed gives `train` the same."""
+  stage = "--config=configs/stage2.py:recipe=tiny,model=init"
+  given = [stage, "--config.init=tiny-base", "--config.dtype.compute=bfloat16"]
+  done = _run(*given, "--topology=v5e-4", "--length=512")
+  assert done.returncode == 0, done.stderr
+  printed = re.search("^train (.*)$", done.stdout, re.M)[1]
+  config, _ = read_flags([*given, *printed.split()])
+  assert (config.mesh, config.batch_size) == ("4,1,1", 16)
+  assert (config.accumulation, config.remat) == (1, "none")
 
 
 def test_a_plan_that_does_not_fit(libtpu):

@@ -244,10 +244,16 @@ def portable(workdir: Path, step: int) -> dict[str, Any]:
 
 
 def _ancestors(base: Source, workdir: Path) -> list[dict[str, Any]]:
-  """Returns the records of what a run's base comes from, the nearest first."""
+  """Returns the records of what a run's base comes from, the nearest first.
+
+  Those of a base that is gone are not known.
+  """
   if base.kind == "random":
     return []
-  folder = find(base, workdir)
+  try:
+    folder = find(base, workdir)
+  except FileNotFoundError:
+    return []
   if base.kind == "run":
     nearest = portable(folder, base.step)
   elif (folder / RECORD).is_file():

@@ -63,3 +63,38 @@ def test_a_portable_record_names_no_place_of_the_machine(tmp_path):
     "train        two/m.jsonl (sha256 ef)",
   ]
   assert convert._describe_record(tmp_path) == []
+
+
+def test_a_record_names_the_runs_that_a_base_comes_from(tmp_path):
+  """A run on a run on an export: the nearest ancestor first."""
+  export = tmp_path / "export"
+  export.mkdir()
+  (export / RECORD).write_text(
+    json.dumps({"step": 1, "ancestors": [{"step": 0}]})
+  )
+  nothing = {"path": "", "sha256": "", "step": None, "relative": ""}
+  bases = {
+    "first": {**nothing, "kind": "folder", "path": str(export)},
+    "second": {
+      **nothing,
+      "kind": "run",
+      "path": str(tmp_path / "first"),
+      "step": 2,
+    },
+  }
+  for name, base in bases.items():
+    (tmp_path / name).mkdir()
+    (tmp_path / name / provenance.CONFIG_FILE).write_text('{"config": {}}')
+    (tmp_path / name / provenance.PROVENANCE_FILE).write_text(
+      json.dumps(
+        {
+          "base": base,
+          "adapter": {**nothing, "kind": "random"},
+          "data": {},
+          "machine": "x86_64",
+        }
+      )
+    )
+  record = provenance.portable(tmp_path / "second", 3)
+  assert [r["step"] for r in record["ancestors"]] == [2, 1, 0]
+  assert not any("ancestors" in r for r in record["ancestors"])
