@@ -1,19 +1,19 @@
-"""Multi-host initialisation: roll, failure detection, clean shutdown.
+"""Multi-host initialisation: rendezvous, failure detection, clean shutdown.
 
 If a process never starts or dies, JAX aborts the others after minutes, and
-reports a process number at best (jax-ml/jax#35905). A roll therefore runs
+reports a process number at best (jax-ml/jax#35905). A rendezvous therefore runs
 before `jax.distributed.initialize`: every process connects to process 0,
 reports its host and keeps the connection open. Missing processes are listed by
 number and host. A connection that closes without a clean shutdown means that
 its process died; the others stop at once and name it.
 
 Environment variables locate the processes: FUSAR_COORDINATOR (host:port of
-process 0; the roll uses the port below it), FUSAR_PROCESSES (their
+process 0; the rendezvous uses the port below it), FUSAR_PROCESSES (their
 number) and FUSAR_PROCESS (index of this one). If they are unset, JAX's
 detection applies (Cloud TPU, GKE, Slurm, Open MPI); if it finds nothing, the
 run has one process. Optional: FUSAR_HOSTS (comma-separated host names, for
 messages), FUSAR_LOCAL_DEVICES (number of devices to split a CPU into) and
-FUSAR_START_SECONDS (timeout of the roll, default 600).
+FUSAR_START_SECONDS (timeout of the rendezvous, default 600).
 """
 
 import atexit

@@ -3,7 +3,7 @@
 The golden file contains a random set and the results of pycocotools 2.0.11.
 With pycocotools installed, running this file as a program regenerates it:
 
-    python tests/metrics/test_average_precision.py
+    python tests/tasks/test_average_precision.py
 """
 
 import contextlib

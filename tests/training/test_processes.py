@@ -15,7 +15,7 @@ from fusar_jax.training.processes import PEER_LOST, Cluster, _Roll, find
 # Reports that it runs; then, as told, waits or fails.
 _PROCESS = """
 import sys, time
-from fusar_jax.training import distributed
+from fusar_jax.training import processes
 with processes.joined():
   print("joined", flush=True)
   if sys.stdin.readline() == "fail\\n":
