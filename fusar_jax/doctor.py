@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fusar_jax import config as config_lib
-from fusar_jax.data.examples import MAX_LENGTH
+from fusar_jax.data.examples import MAX_LENGTH, PROMPT_LENGTH
 from fusar_jax.data.inspection import Inspection, inspect
 from fusar_jax.data.inventory import choose, manifest_of
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -36,9 +36,8 @@ from fusar_jax.report.sample_card import read_sample
 from fusar_jax.training import provenance
 from fusar_jax.training.start import TOKENIZER
 
-# Purpose of the rows -> maximum tokens of a row ("train") or of a prompt
-# ("predict"; the official limit, see `inference.answering`).
-LENGTHS = {"train": MAX_LENGTH, "predict": 4096}
+# Purpose of the rows -> maximum tokens of a row, or of its prompt.
+LENGTHS = {"train": MAX_LENGTH, "predict": PROMPT_LENGTH}
 # Lines of one kind beyond this number are only counted; the page lists more.
 _MAX_TOLD = 10
 

@@ -36,7 +36,10 @@ from fusar_jax.tasks import detection
 ImageLike = str | os.PathLike | PackedFile | np.ndarray | Image.Image
 AnchorsLike = str | os.PathLike | PackedFile | Anchors | None
 
+# Maximum tokens of an example in training, and of a prompt in prediction: the
+# limits of the official code.
 MAX_LENGTH = 2048
+PROMPT_LENGTH = 4096
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

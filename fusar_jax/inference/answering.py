@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from fusar_jax.data import vision
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
-from fusar_jax.data.examples import Example, model_size
+from fusar_jax.data.examples import PROMPT_LENGTH, Example, model_size
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.records import PackedFile
 from fusar_jax.data.survey import survey
@@ -48,8 +48,6 @@ from fusar_jax.training import provenance
 FINISHED = "predictions.jsonl"
 # Replaces ".jsonl" while rows are missing.
 PARTIAL = ".partial.jsonl"
-# Maximum tokens in a prompt, as in the official code; training has another cap.
-PROMPT_LENGTH = 4096
 
 
 class Answer(NamedTuple):
@@ -206,6 +204,7 @@ def predict(
     repetition_penalty,
   )
   done = progress.open()
+  cut = _truncated(progress.rows())
   work = [
     batch
     for batch in batches(triplets, sizes, batch_size, offered)
@@ -216,9 +215,10 @@ def predict(
     for batch, examples in one_ahead(answers.examples, work):
       rows = answers.of(batch, examples, batch_size)
       progress.append(rows)
-      display.advance(len(rows), _truncated(progress.rows()))
+      cut += _truncated(rows)
+      display.advance(len(rows), cut)
   predictions = progress.rows()
-  if cut := _truncated(predictions):
+  if cut:
     print(
       f"truncated {cut} of {len(predictions)} answers at {max_new_tokens}"
       ' tokens, before their end ("truncated": true); raise --max-new-tokens'
