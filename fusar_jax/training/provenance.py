@@ -78,14 +78,21 @@ def find(source: Source, workdir: Path) -> Path:
   Raises:
     FileNotFoundError: it is neither where it was nor at its relative place.
   """
-  places = [Path(source.path), Path(workdir) / source.relative]
-  found = next((p for p in places if p.is_dir()), None)
+  found = _look_for(source, workdir)
   if found is None:
     raise FileNotFoundError(
       f"{workdir}: its base {source.path} is gone. Put it back, there or at"
-      f" {places[1]}: a run keeps only what it trained."
+      f" {Path(workdir) / source.relative}: a run keeps only what it trained."
     )
   return found
+
+
+def _look_for(source: Source, workdir: Path) -> Path | None:
+  """Returns the folder of a source; None: it began from nothing, or is gone."""
+  if source.kind == "random":
+    return None
+  places = (Path(source.path), Path(workdir) / source.relative)
+  return next((p for p in places if p.is_dir()), None)
 
 
 def locate(source: Source, workdir: Path) -> Path:
@@ -112,10 +119,7 @@ def base_folder(workdir: Path) -> Path | None:
   checked (`locate`).
   """
   source = Source(**read_json(workdir / PROVENANCE_FILE)["base"])
-  if source.kind == "random":
-    return None
-  places = (Path(source.path), workdir / source.relative)
-  found = next((p for p in places if p.is_dir()), None)
+  found = _look_for(source, workdir)
   if found is None or source.kind == "folder":
     return found
   return base_folder(found)
@@ -248,11 +252,8 @@ def _ancestors(base: Source, workdir: Path) -> list[dict[str, Any]]:
 
   Those of a base that is gone are not known.
   """
-  if base.kind == "random":
-    return []
-  try:
-    folder = find(base, workdir)
-  except FileNotFoundError:
+  folder = _look_for(base, workdir)
+  if folder is None:
     return []
   if base.kind == "run":
     nearest = portable(folder, base.step)
