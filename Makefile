@@ -1,37 +1,37 @@
-# Each target is enough on a fresh machine with Python 3.11 to 3.13: it makes
-# .venv, installs the tested versions of constraints.txt, and runs.
+# Each target works on a fresh machine with Python 3.11 to 3.13: it creates .venv,
+# installs the tested versions of constraints.txt, and runs.
 #
 #   make demo     simulate, train both stages, score, export, report
-#   make test     the tests that need no torch
-#   make parity   the comparisons with transformers and peft (installs torch)
-#   make beam     builds a TFDS data set with Apache Beam
-#   make browser  looks at the report in Chromium (has to be there)
-#   make plan     compiles train steps for TPUs that are not there
-#   make plan-all also those of 7B and 72B that take minutes
-#   make launch   reads the commands of launch/ with the parsers of their tools,
+#   make test     tests that do not need torch
+#   make parity   comparisons with transformers and peft (installs torch)
+#   make beam     builds a TFDS dataset with Apache Beam
+#   make browser  tests the report in Chromium (must be installed)
+#   make plan     compiles train steps for TPUs without TPU hardware
+#   make plan-all also those of 7B and 72B, which take minutes
+#   make launch   parses the commands of launch/ with the parsers of their tools
 #                 and resolves each extra for Python 3.11 to 3.13
-#   make test-newest  the core of the tests, with Python 3.13 and newest versions
-#   make lint     ruff and the floors of the package
-#   make base     makes the tiny base that comes with the package anew
+#   make test-newest  core tests with Python 3.13 and the newest versions
+#   make lint     ruff and the minimum versions of the package
+#   make base     retrains the tiny base that is shipped with the package
 #   make docs     builds the documentation as a site (links checked)
-#   make reference  computes the reference values of tests/reference anew
-#   make mutants  plants faults and runs the tests that should notice them
+#   make reference  recomputes the reference values of tests/reference
+#   make mutants  plants faults and runs the tests that should catch them
 
 VENV ?= .venv
-# The first Python of a version that we support.
+# The first supported Python on the PATH.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
   $(shell $(p) -c "import sys; \
     (3, 11) <= sys.version_info < (3, 14) and print('$(p)')" 2>/dev/null)))
 BIN := $(VENV)/bin
-# Processes that test: what takes longest, XLA's compiler, keeps one core busy.
+# Test processes: XLA compilation, which takes longest, uses one core.
 JOBS ?= 2
 INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(BIN)/python $(INSTALL) -c constraints.txt
-# A Python 3.13, also one that pyenv keeps to itself.
+# A Python 3.13, also one of pyenv that is not on the PATH.
 PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
   $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python),\
   $(shell $(p) -c "print('$(p)')" 2>/dev/null)))
-# This exact version takes a build for CPUs.
+# This exact version selects the CPU build.
 TORCH := torch==2.13.0
 
 .PHONY: demo test test-newest parity beam browser plan plan-all launch lint \
@@ -44,7 +44,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/parity
 
-# What of JAX and Flax is most likely to change under us.
+# Tests that depend most on JAX and Flax versions.
 test-newest: $(VENV)-newest/installed
 	$(VENV)-newest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/model \
 	  tests/inference tests/hf tests/training/test_step.py \
@@ -80,7 +80,7 @@ lint: $(VENV)/installed
 docs: $(VENV)-docs/installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
 
-# From nothing, on simulated scenes alone: no anchor, nobody's data.
+# From scratch on simulated scenes: no anchors, no third-party data.
 BASE := runs/base
 base: $(VENV)/installed
 	test -e $(BASE)/data || $(BIN)/python -m fusar_jax.simulate \
@@ -100,11 +100,11 @@ base: $(VENV)/installed
 reference: $(VENV)/installed-parity
 	$(BIN)/python tests/reference/make.py
 
-# A quarter of an hour of one core; goes on where it was stopped.
+# 15 minutes on one core; resumes after an interruption.
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants/run.py
 
-# Stamps: an installation is repeated only when what it depends on changes.
+# Stamps: an installation is repeated only if its dependencies change.
 $(VENV)/made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and\
 	 none is on the PATH; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -124,14 +124,14 @@ $(VENV)/installed-browser: $(VENV)/installed
 	$(PIP) -e '.[browser]'
 	@touch $@
 
-# Of its own: where libtpu is, JAX looks for a TPU in all other tests.
+# Separate environment: with libtpu installed JAX looks for a TPU in all tests.
 $(VENV)-plan/installed: $(VENV)/made pyproject.toml constraints.txt \
     constraints-plan.txt
 	$(VENV)/bin/python -m venv $(VENV)-plan
 	$(VENV)-plan/bin/python $(INSTALL) -c constraints-plan.txt -e '.[test,plan]'
 	@touch $@
 
-# Of its own, and without constraints.txt: Beam wants an older protobuf.
+# Separate environment without constraints.txt: Beam needs an older protobuf.
 $(VENV)-beam/installed: $(VENV)/made pyproject.toml
 	$(VENV)/bin/python -m venv $(VENV)-beam
 	$(VENV)-beam/bin/python $(INSTALL) -e '.[test,tfds-build]'
@@ -144,8 +144,8 @@ $(VENV)-newest/installed: pyproject.toml constraints-3.13.txt
 	$(VENV)-newest/bin/python $(INSTALL) -c constraints-3.13.txt -e '.[test]'
 	@touch $@
 
-# Of its own: these tools want versions that are none of our business. Slurm's
-# are unpacked, not installed, where Debian's packages can be had.
+# Separate environment: these tools pin unrelated versions. Slurm's tools are
+# unpacked, not installed, if Debian packages are available.
 $(VENV)-launch/installed: $(VENV)/made constraints-launch.txt
 	$(VENV)/bin/python -m venv $(VENV)-launch
 	$(VENV)-launch/bin/python $(INSTALL) -c constraints-launch.txt uv xpk
@@ -155,7 +155,7 @@ $(VENV)-launch/installed: $(VENV)/made constraints-launch.txt
 	  echo "make launch: without Slurm's commands, which apt-get has not got"
 	@touch $@
 
-# Of its own: nothing of the package is imported, docstrings are read as text.
+# Separate environment: docstrings are parsed as text, without imports.
 $(VENV)-docs/installed: $(VENV)/made constraints-docs.txt
 	$(VENV)/bin/python -m venv $(VENV)-docs
 	$(VENV)-docs/bin/python $(INSTALL) -c constraints-docs.txt \

@@ -4,7 +4,7 @@
 package imports no JAX: loader workers and `geo` stay light.
 """
 
-__version__ = "0.1.0"
+from fusar_jax._version import __version__ as __version__
 
 
 def load(

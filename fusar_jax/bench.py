@@ -24,10 +24,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fusar_jax.benchmark import knobs, turns, workload
-from fusar_jax.benchmark.progress import Progress
-from fusar_jax.benchmark.results import Results
 from fusar_jax.config import PRESETS
+from fusar_jax.experiments.benchmark import memory_options as knobs
+from fusar_jax.experiments.benchmark import turns, workload
+from fusar_jax.experiments.benchmark.progress import Progress
+from fusar_jax.experiments.benchmark.results import Results
 
 _INTERRUPTED = 130
 

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from fusar_jax import convert, evaluate, predict, simulate
 from fusar_jax.experiments import buckets
-from fusar_jax.experiments.beside import Beside
+from fusar_jax.experiments.background import BackgroundCommand
 from fusar_jax.hf.folders import TINY_BASE
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import Answer, read_answers
@@ -38,7 +38,7 @@ from fusar_jax.training import provenance
 from fusar_jax.training.compile_cache import compile_cache
 from fusar_jax.training.provenance import read_json
 from fusar_jax.training.recipes import Recipe
-from fusar_jax.training.settings import settle
+from fusar_jax.training.resume_config import check_resume_config
 
 _SETTINGS = "demo.json"
 _STEPS = 7
@@ -129,7 +129,7 @@ class _Demo:
   def begin(self) -> None:
     """Raises at once for settings that would fail minutes later."""
     source = provenance.describe(self.base, self.out)
-    settle(
+    check_resume_config(
       self.out / _SETTINGS,
       {
         **dataclasses.asdict(self.plan),
@@ -282,7 +282,7 @@ class _Demo:
     arguments = self._show("predict", *self._answering(name, model, rows))
     log = self._predictions(name).parent / "predict.log"
     print(f"(in the background; output in {log})", flush=True)
-    return Beside(
+    return BackgroundCommand(
       "predict", predict.main, arguments, log, self.out / "compiled"
     )
 

@@ -26,15 +26,15 @@ from rich.text import Text
 
 from fusar_jax import config as config_lib
 from fusar_jax.data.examples import MAX_LENGTH, PROMPT_LENGTH
-from fusar_jax.data.inspection import Inspection, inspect
-from fusar_jax.data.inventory import choose, manifest_of
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
+from fusar_jax.datasets.scan import choose, manifest_of
+from fusar_jax.datasets.validation import Inspection, inspect
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.report.dataset_page import summary, write_dataset_page
 from fusar_jax.report.sample_card import read_sample
 from fusar_jax.training import provenance
-from fusar_jax.training.start import TOKENIZER
+from fusar_jax.training.setup import TOKENIZER
 
 # Purpose of the rows -> maximum tokens of a row, or of its prompt.
 LENGTHS = {"train": MAX_LENGTH, "predict": PROMPT_LENGTH}
@@ -66,7 +66,7 @@ def examine(
     max_length: maximum tokens of a row, or of its prompt for "predict";
       default: LENGTHS.
     purpose: what the rows are for: "train" or "predict".
-    track: see `fusar_jax.data.inspection.inspect`.
+    track: see `fusar_jax.datasets.validation.inspect`.
 
   Raises:
     FileNotFoundError, ValueError: a manifest, model or tokenizer is missing

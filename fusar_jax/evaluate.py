@@ -39,6 +39,7 @@ from rich.text import Text
 
 from fusar_jax.data.triplets import read_manifest, require_answers
 from fusar_jax.inference.options import OPTIONS, add_options, flag
+from fusar_jax.metrics import pairing
 from fusar_jax.report import comparisons
 from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.score_table import HEADLINE
@@ -54,7 +55,7 @@ from fusar_jax.report.scoring import (
   score_rows,
   write_scores,
 )
-from fusar_jax.tasks import grounding, notations, pairing
+from fusar_jax.tasks import grounding, notations
 from fusar_jax.tasks.predictions import Prediction
 
 # Console width when stdout is not a terminal: comparison tables are wide.
@@ -230,7 +231,7 @@ def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def _answer(args: argparse.Namespace) -> str:
   """Runs prediction; returns the path of the predictions file."""
   # Imported here because it imports JAX.
-  from fusar_jax.inference.answering import FINISHED, predict
+  from fusar_jax.inference.prediction import FINISHED, predict
 
   # Report unparsable ground truth before hours of prediction.
   check_truths(args.manifest, limit=args.limit)

@@ -1,20 +1,20 @@
-"""Plans a pod without the pod: `python -m fusar_jax.plan --config FILE.py ...`.
+"""Memory and speed on a TPU slice: `python -m fusar_jax.plan --config FILE.py`.
 
-Compiles the very train step of a config for TPUs that are not here, and tells
-per chip its memory, its work, its traffic, and how fast it can be at most:
+Compiles the train step of a config for a TPU slice without TPU hardware. Prints
+memory, FLOPs and collectives per chip, and the roofline bound on the speed:
   python -m fusar_jax.plan --config configs/stage2.py --topology v5e-16 \\
       --mesh auto --samples-per-chip 4
 
-Exit code 1 if it does not fit. Every field of the config can be overridden, as
-for `train`. Needs libtpu (`pip install 'fusar-jax[plan]'`), but no TPU.
+Exit code 1 if the step does not fit. `--config.FIELD=VALUE` overrides a field,
+as for `train`. Needs libtpu (`pip install 'fusar-jax[plan]'`), but no TPU.
 """
 
 import os
 import sys
 
-# Before JAX looks for devices: a plan needs none.
+# Set before JAX initialises its backends: planning needs no accelerator.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# What is compiled for TPUs can be kept, but not read again without one.
+# Programs compiled for TPUs can be cached, but not read back without a TPU.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 from absl import app, flags, logging
@@ -23,31 +23,33 @@ from fusar_jax import command_line
 
 _CONFIG = command_line.define_config()
 _TOPOLOGY = flags.DEFINE_string(
-  "topology", None, "Slice of TPUs: v5e-16, v5p-64, ..., or v5e:4x4."
+  "topology", None, "TPU slice: v5e-16, v5p-64, ..., or v5e:4x4."
 )
 _MESH = flags.DEFINE_string(
-  "mesh", None, "auto, or data,fsdp,tensor; none: the config's."
+  "mesh", None, "auto or DATA,FSDP,TENSOR (default: config.mesh)."
 )
 _SAMPLES = flags.DEFINE_integer(
   "samples_per_chip",
   None,
-  "Samples of a micro-batch on each chip; none: the config's batch.",
+  "Samples per chip and micro-batch (default: from config.batch_size).",
 )
 _LENGTH = flags.DEFINE_integer(
-  "length", None, "Tokens of a sample; none: the config's smallest bucket."
+  "length", None, "Tokens per sample (default: the smallest data.buckets)."
 )
 _ANSWERS = flags.DEFINE_integer(
-  "answers", None, "Answer slots; none: the config's smallest bucket."
+  "answers",
+  None,
+  "Target positions per sample (default: the smallest data.answer_buckets).",
 )
-_ANCHORS = flags.DEFINE_integer("anchors", 100, "Anchors of an image.")
+_ANCHORS = flags.DEFINE_integer("anchors", 100, "Anchors per image.")
 _NEW_TOKENS = flags.DEFINE_integer(
-  "new_tokens", 256, "Tokens of an answer, when the model is asked."
+  "new_tokens", 256, "Tokens to generate per answer."
 )
 _SEARCH = flags.DEFINE_bool(
-  "search", False, "Find the best mesh, batch and rematerialisation."
+  "search", False, "Search for the fastest mesh, batch and remat policy."
 )
 _TRIES = flags.DEFINE_integer(
-  "tries", 12, "Programs that --search compiles at most."
+  "tries", 12, "Maximum number of programs that --search compiles."
 )
 
 
@@ -63,16 +65,16 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> bool:
-  """Plans what the flags ask for, prints it; True if it fits."""
-  # Slow: mistakes in flags and --help need no JAX.
+  """Prints the plan that the flags select; returns True if it fits."""
+  # Slow imports: flag errors and --help must not wait for JAX.
   from rich.console import Console
 
   from fusar_jax.planning import report
   from fusar_jax.planning.chips import find_slice
+  from fusar_jax.planning.compile_hlo import DoesNotFitError
   from fusar_jax.planning.plan import Planner, Shape
-  from fusar_jax.planning.settled import DoesNotFit
+  from fusar_jax.training.setup import with_shapes
   from fusar_jax.training.sharding import read_mesh
-  from fusar_jax.training.start import with_shapes
 
   config, where = with_shapes(_CONFIG.value), find_slice(_TOPOLOGY.value)
   shape = Shape(
@@ -84,7 +86,7 @@ def run() -> bool:
   console = Console()
   console.print(
     f"{where.name}: {where.chips} chips {where.topology};"
-    f" {shape.length} tokens a sample, {shape.answers} of answers",
+    f" {shape.length} tokens a sample, {shape.answers} target positions",
     highlight=False,
   )
   planner = Planner(config, where, shape)
@@ -96,29 +98,29 @@ def run() -> bool:
   )
   try:
     plan = planner.step(choice, accumulation)
-  except DoesNotFit as error:
+  except DoesNotFitError as error:
     print(report.does_not_fit(error, where, planner.knobs(choice)))
     return False
   console.print(report.plan_of_step(plan.memory, plan.work, plan.prediction))
   try:
     answering = planner.decoding(choice, _NEW_TOKENS.value)
-  except DoesNotFit as error:
-    print("Answering: " + report.does_not_fit(error, where, []))
-    return True  # Training does.
+  except DoesNotFitError as error:
+    print("Generation: " + report.does_not_fit(error, where, []))
+    return True  # The train step fits.
   console.print(report.plan_of_decoding(answering.memory, answering.prediction))
   return True
 
 
 def _search(planner, console, where) -> bool:
   from fusar_jax.planning import report
-  from fusar_jax.planning.settled import DoesNotFit
+  from fusar_jax.planning.compile_hlo import DoesNotFitError
 
   def measured(choice, result):
-    if isinstance(result, DoesNotFit):
+    if isinstance(result, DoesNotFitError):
       told = f"does not fit ({result.used / 2**30:.1f} GiB)"
     else:
       p = result.prediction
-      told = f"{p.samples_per_second:.1f} samples/s, {p.bound} bounds"
+      told = f"{p.samples_per_second:.1f} samples/s, bound by {p.bound}"
     data, fsdp, tensor = choice.mesh
     console.print(
       f"mesh {data},{fsdp},{tensor}  samples {choice.samples}  remat"
@@ -128,13 +130,13 @@ def _search(planner, console, where) -> bool:
 
   plan, proven = planner.search(_TRIES.value, measured)
   if plan is None:
-    print(f"Nothing tried fits {where.name}; take a larger slice.")
+    print(f"Nothing tried fits {where.name}; use a larger slice.")
     return False
   console.print(
     f"best: train {plan.choice.flags(where.chips, 1)}", soft_wrap=True
   )
   if not proven:
-    console.print("More programs might be faster: give a larger --tries.")
+    console.print("Search incomplete: a larger --tries may find a faster one.")
   console.print(report.plan_of_step(plan.memory, plan.work, plan.prediction))
   return True
 

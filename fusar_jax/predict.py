@@ -8,7 +8,7 @@ COMMAND:
 then score predictions.jsonl with `python -m fusar_jax.evaluate`.
 
 Decoding is greedy. Repeating the command resumes an interrupted run, see
-`fusar_jax.inference.answering`. By default the anchors have the condition of
+`fusar_jax.inference.prediction`. By default the anchors have the condition of
 the training run; `--anchors` selects another one.
 
 `--constrain json` restricts answers to detection questions to well-formed box
@@ -21,8 +21,8 @@ import sys
 
 from rich.console import Console
 
-from fusar_jax.inference.answering import FINISHED, predict
 from fusar_jax.inference.options import add_options
+from fusar_jax.inference.prediction import FINISHED, predict
 from fusar_jax.report.overlays import Overlays
 
 __all__ = ["FINISHED", "main", "parser", "predict"]

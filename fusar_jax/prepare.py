@@ -25,13 +25,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from fusar_jax.data.importers.dataset_folder import Origin
-from fusar_jax.data.importers.targets import EVERY_TASK, TASKS
-from fusar_jax.data.scenes.card import SKIPPED
-from fusar_jax.data.scenes.labels import read_labels
-from fusar_jax.data.scenes.preparation import Plan, prepare_scenes
-from fusar_jax.data.scenes.sources import Look, read_stretches
-from fusar_jax.geo import nodes
+from fusar_jax.datasets.importers.dataset_folder import Origin
+from fusar_jax.datasets.importers.targets import EVERY_TASK, TASKS
+from fusar_jax.datasets.prepare.card import SKIPPED
+from fusar_jax.datasets.prepare.labels import read_labels
+from fusar_jax.datasets.prepare.preparation import Plan, prepare_scenes
+from fusar_jax.datasets.prepare.sources import Look, read_stretches
+from fusar_jax.geo import grid_points
 from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive, open_archive
 from fusar_jax.geo.quantities import QUANTITIES
 from fusar_jax.geo.stretch import CURVES, DECIBELS, PERCENTILES
@@ -125,13 +125,13 @@ def parser() -> argparse.ArgumentParser:
   g.add_argument(
     "--spacing",
     type=float,
-    default=nodes.SPACING,
+    default=grid_points.SPACING,
     help="metres between anchors (default: %(default)s)",
   )
   g.add_argument(
     "--limit",
     type=int,
-    default=nodes.LIMIT,
+    default=grid_points.LIMIT,
     help="maximum anchors per side (default: %(default)s)",
   )
   g.add_argument("--method", choices=("nearest", "bilinear"), default="nearest")
@@ -366,7 +366,7 @@ def _warnings(card):
     if thin := scene["anchors"]["thin_tiles"]:
       yield (
         f"{scene['name']}: {thin} tiles have AlphaEarth below less than"
-        f" {100 * nodes.MIN_SHARE:.0f} % of their nodes."
+        f" {100 * grid_points.MIN_SHARE:.0f} % of their nodes."
       )
   if card["labels_elsewhere"]:
     yield f"{card['labels_elsewhere']} labels lie in none of the scenes."

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
   del argv
   # Slow: mistakes in flags and --help need no JAX.
   from fusar_jax.platforms import check_platforms
-  from fusar_jax.training import processes
+  from fusar_jax.training import distributed
   from fusar_jax.training.loop import train_and_evaluate
 
   logging.set_verbosity(logging.WARNING)
@@ -37,13 +37,13 @@ def main(argv: list[str]) -> None:
         f"--workdir {_WORKDIR.value}: expected a folder; mount the bucket, as"
         " launch/README.md shows."
       )
-    with processes.joined():
+    with distributed.initialized():
       check_platforms()
       result = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
   except TimeoutError as error:
     # Processes that did not come may come to the next attempt.
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(processes.PEER_LOST)
+    sys.exit(distributed.PEER_LOST)
   except (OSError, ValueError, FloatingPointError) as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)

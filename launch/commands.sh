@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What the launchers share, to be sourced with the script's own arguments:
-# commands that are printed before they run, or printed alone under --dry-run;
-# usage from a script's own header.
+# Functions of the launchers, to be sourced with the arguments of the script:
+# commands that are printed before they run, or only printed under --dry-run;
+# usage from the header of a script.
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
   echo "$0 needs bash 4.4 or newer, and this is $BASH_VERSION." >&2
@@ -9,13 +9,13 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
 fi
 
 # Exit codes of a run that was stopped and has saved, and of one that lost a
-# process: fusar_jax/training/processes.py.
+# process: fusar_jax/training/distributed.py.
 PREEMPTED=75
 # shellcheck disable=SC2034 # Used by the scripts that source this one.
 PEER_LOST=76
 
-# --dry-run counts wherever it stands: after the verb it must not reach the
-# train command while the real command runs. ARGUMENTS: the others.
+# --dry-run is accepted at any position: after the verb it must not reach the
+# train command of a real run. ARGUMENTS: all other arguments.
 DRY_RUN=''
 ARGUMENTS=()
 for argument in "$@"; do
@@ -27,7 +27,7 @@ for argument in "$@"; do
 done
 unset argument
 
-# execute COMMAND...: prints it, quoted so that it can be pasted, and runs it.
+# execute COMMAND...: prints the command, quoted for pasting, and runs it.
 execute() {
   local text
   text="$(quoted "$@")"
@@ -39,7 +39,7 @@ execute() {
   "$@"
 }
 
-# quoted WORD...: one line of shell that means these words.
+# quoted WORD...: prints the words as one line of shell.
 quoted() {
   local word text=''
   for word in "$@"; do
@@ -49,15 +49,15 @@ quoted() {
   echo "${text:1}"
 }
 
-# usage: prints the comment on top of the script that was called, and ends it.
+# usage: prints the header comment of the calling script and exits.
 usage() {
   sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0" >&2
   exit 2
 }
 
-# passed: names of the variables that the run gets from here: those that match
-# a pattern of PASS. Never JAX_PLATFORMS unless PASS names it: it is about this
-# machine.
+# passed: prints the names of local variables that are passed to the run: those
+# that match a pattern of PASS. JAX_PLATFORMS only if PASS names it, because it
+# describes this machine.
 passed() {
   local variable pattern patterns
   read -ra patterns <<<"${PASS-LIBTPU_INIT_ARGS HF_TOKEN JAX_*}"

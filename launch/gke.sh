@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# A slice of TPUs in a Kubernetes cluster: a JobSet, made by XPK (pip install
-# xpk). The JobSet restarts what is preempted, from its workdir.
+# Runs on a TPU slice of a GKE cluster as a JobSet, created by XPK (pip install
+# xpk). The JobSet restarts preempted runs, which resume from their workdir.
 #
 #   launch/gke.sh [--dry-run] create | repository | image | delete
 #   launch/gke.sh [--dry-run] run ARGUMENTS OF fusar_jax.train
 #   launch/gke.sh [--dry-run] status | logs | list | stop
 #
-# create      the cluster, and the bucket in it
-# repository  for IMAGE; the service account may read it
+# create      creates the cluster and mounts the bucket
+# repository  creates the repository of IMAGE; the service account may read it
 # image       builds and pushes IMAGE
-# stop        deletes the run's JobSet, which saves if its grace suffices
-# delete      the cluster; until then its nodes are billed, running or not
+# stop        deletes the JobSet of the run, which saves within its grace period
+# delete      deletes the cluster; its nodes are billed until then, even if idle
 #
-# To be given (environment):
+# Required (environment):
 #   PROJECT, ZONE    of Google Cloud
 #   CLUSTER          name of the cluster
 #   TYPE             e.g. v5litepod-16, v5p-32, v6e-16 (create, run)
@@ -21,15 +21,15 @@
 #                    (repository, image, run)
 #   NAME             of the run (run, status, stop, logs)
 #   WORKDIR          gs://BUCKET/PATH of the run (run)
-# May be given:
+# Optional:
 #   CAPACITY         spot (default), on-demand, or the name of a reservation
 #   SERVICE_ACCOUNT  of the nodes (default: that of Compute Engine)
-#   RESTARTS         of the JobSet (default 10: preemptions count, too)
+#   RESTARTS         of the JobSet, including preemptions (default 10)
 #   HOURS            after which the run saves and is not restarted (default 168)
-#   GRACE            seconds to save in (default 120); Pods on Spot nodes get 15,
-#                    whatever is asked for, unless their nodes allow more
-#   PASS             variables that the run gets from here, as patterns (default
-#                    'LIBTPU_INIT_ARGS HF_TOKEN JAX_*' but JAX_PLATFORMS)
+#   GRACE            seconds for saving (default 120); Pods on Spot nodes always
+#                    get 15, unless their nodes allow more
+#   PASS             patterns of variables that are passed to the run (default
+#                    'LIBTPU_INIT_ARGS HF_TOKEN JAX_*', except JAX_PLATFORMS)
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
@@ -65,7 +65,7 @@ create() {
   fi
   on_cluster cluster create --tpu-type="$TYPE" "$capacity" \
     --enable-gcsfuse-csi-driver ${nodes[@]+"${nodes[@]}"}
-  # Mounted as in worker.sh, where it says why.
+  # Mount options: see worker.sh.
   on_cluster storage attach "$BUCKET" --type=gcsfuse --bucket="$BUCKET" \
     --mount-point="$MOUNT" --size=1 --readonly=false --auto-mount=true \
     --no-prefetch-metadata \
@@ -100,7 +100,7 @@ image() {
   local host repository
   registry
   execute gcloud auth configure-docker "$host" --quiet
-  # TPU hosts are not ARM, as a laptop may be.
+  # TPU hosts are x86-64; the build machine may be ARM.
   execute docker build --platform=linux/amd64 --tag="$IMAGE" \
     --file="$(dirname "$0")/Dockerfile" "$(dirname "$0")/.."
   execute docker push "$IMAGE"
@@ -116,16 +116,16 @@ run() {
   workdir="$(mounted "$WORKDIR")"
   deadline=DEADLINE
   [[ -n "$DRY_RUN" ]] || deadline="$(($(date +%s) + ${HOURS:-168} * 3600))"
-  # XPK sends SIGTERM to its child, which has to be the command, not a shell.
-  # At the deadline, also one that passed before a restart, `timeout` ends with
-  # a code that the JobSet does not restart.
+  # XPK sends SIGTERM to its child, which must be the command, not a shell. At
+  # the deadline, also one that passed before a restart, `timeout` exits with a
+  # code on which the JobSet does not restart.
   command="exec timeout \$(($deadline - \$(date +%s))) $(
     quoted python -u -m fusar_jax.train "$@" \
       --workdir="$workdir" --preempted_exit="$PREEMPTED"
   )"
   names="$(passed)"
   if [[ -n "$names" ]]; then
-    # Names alone: XPK looks up the values, so that no command line shows them.
+    # Names only: XPK reads the values, so no command line contains them.
     scratch
     variables=(--env-file="$SCRATCH/environment")
     if [[ -n "$DRY_RUN" ]]; then
@@ -134,7 +134,7 @@ run() {
       echo "$names" >"$SCRATCH/environment"
     fi
   fi
-  # Of itself the JobSet restarts 42 and 127 to 255 alone.
+  # By default the JobSet restarts only on 42 and on 127 to 255.
   on_cluster workload create --workload="$NAME" --tpu-type="$TYPE" \
     --docker-image="$IMAGE" --command="$command" \
     --max-restarts="${RESTARTS:-10}" \

@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# A pod on one machine: N processes that meet over loopback, as hosts of a pod
-# meet over their network. Everything that several processes can break, breaks
-# here.
+# Simulates a pod on one machine: N processes that communicate over loopback.
+# Use it to test multi-process runs without a cluster.
 #
 #   launch/local.sh [--dry-run] N --config FILE.py --workdir DIR [--config.x=...]
 #
 # DEVICES   simulated devices of each process (default 1)
-# RESTARTS  how often a run that failed or was preempted goes on (default 0)
-# PORT      of the coordinator; the port below it is used, too (default: free)
+# RESTARTS  maximum restarts after a failure or preemption (default 0)
+# PORT      of the coordinator; PORT - 1 is also used (default: a free pair)
 # PYTHON    default python
 #
-# Ctrl-C or SIGTERM: all processes save, and stop at one step (exit code 75).
-# There is nothing to clean up but the workdir.
+# On Ctrl-C or SIGTERM all processes save and stop at the same step (exit code
+# 75). Only the workdir remains.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
@@ -37,7 +36,7 @@ while True:
     break'
 }
 
-# start INDEX: becomes that process.
+# start INDEX: replaces the shell by process INDEX.
 start() {
   local command=(
     env
@@ -52,22 +51,22 @@ start() {
     execute "${command[@]}"
     return
   fi
-  # A number of devices in it would contradict FUSAR_LOCAL_DEVICES.
+  # A device count in it would contradict FUSAR_LOCAL_DEVICES.
   unset XLA_FLAGS
   exec "${command[@]}"
 }
 
 stopping=''
 children=()
-# All are told, as by a cloud that takes its machines back.
+# Signals all processes, like a preemption of all machines.
 stop() {
   HEARD=1
   stopping=1
   kill -TERM "${children[@]}" 2>/dev/null || true
 }
 
-# run ARGUMENTS: all processes once. Returns the worst of their exit codes: a
-# failure before a lost peer before a preemption before 0.
+# run ARGUMENTS: runs all processes once. Returns the worst of their exit codes:
+# a failure before a lost peer before a preemption before 0.
 run() {
   local index child worst=0
   children=()

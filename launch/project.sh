@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# What a Google Cloud project needs once: APIs, a service account, a bucket with
-# the weights in it.
+# One-time setup of a Google Cloud project: APIs, a service account, and a
+# bucket with the weights.
 #
 #   launch/project.sh [--dry-run] services | account | bucket | quota
 #   launch/project.sh [--dry-run] weights REPOSITORY
 #   launch/project.sh [--dry-run] delete BUCKET
 #
 # services  enables the APIs
-# account   makes the service account of the slices, which may write logs
-# bucket    makes the bucket near ZONE; the service account may write into it
-# weights   downloads a base from the Hugging Face Hub (HF_TOKEN, where it is
-#           needed), and copies it into the bucket
-# quota     lists the quota of TPU chips; Spot takes those named Preemptible
-# delete    the bucket, with all runs in it, and the service account; the name is
-#           asked for again
+# account   creates the service account of the slices, which may write logs
+# bucket    creates the bucket near ZONE; the service account may write to it
+# weights   downloads a base from the Hugging Face Hub (with HF_TOKEN if needed)
+#           and copies it to the bucket
+# quota     lists the quota of TPU chips; Spot uses those named Preemptible
+# delete    deletes the bucket, with all runs in it, and the service account;
+#           asks for the name of the bucket as confirmation
 #
-# To be given (environment):
+# Required (environment):
 #   PROJECT, ZONE    of Google Cloud
-#   BUCKET           its name (bucket, weights, delete)
-# May be given:
+#   BUCKET           name of the bucket (bucket, weights, delete)
+# Optional:
 #   SERVICE_ACCOUNT  default fusar@PROJECT.iam.gserviceaccount.com
-#   FOLDER           where weights are kept here (default weights)
+#   FOLDER           local folder for weights (default weights)
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
@@ -55,8 +55,8 @@ account() {
   done
 }
 
-# With a hierarchical namespace a folder is renamed at once, which makes a
-# checkpoint complete or absent.
+# With a hierarchical namespace the rename of a folder is atomic: a checkpoint
+# is complete or absent.
 make_bucket() {
   execute gcloud storage buckets create "gs://$BUCKET" --project="$PROJECT" \
     --location="$(region)" --uniform-bucket-level-access \
@@ -69,7 +69,7 @@ weights() {
   (($# == 1)) || usage
   local folder="${FOLDER:-weights}/${1##*/}"
   execute hf download "$1" --local-dir "$folder"
-  # The download's own notes are no part of the base.
+  # Excludes the metadata of the download.
   execute gcloud storage rsync --recursive --exclude='^\.cache/.*' \
     "$folder" "gs://$BUCKET/${1##*/}"
 }

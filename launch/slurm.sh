@@ -1,47 +1,47 @@
 #!/usr/bin/env bash
-# GPUs of a Slurm cluster: one process per GPU, or per node.
+# Runs on GPUs of a Slurm cluster, with one process per GPU or per node.
 #
 #   launch/slurm.sh [--dry-run] run ARGUMENTS OF fusar_jax.train
 #   launch/slurm.sh [--dry-run] stop | delete | logs | status | list
 #
-# A job that is preempted, or near its time limit, saves and is queued again
-# under its number; it resumes from its workdir. `stop` lets it save and ends it;
-# `delete` ends it at once, waiting ones too.
+# A job that is preempted or near its time limit saves and is requeued with its
+# job id; it resumes from its workdir. `stop` lets the job save and ends it.
+# `delete` ends it immediately, also while it is pending.
 #
-# To be given (environment):
+# Required (environment):
 #   NAME     of the job; its log is NAME.log (all but list)
-#   NODES    how many, e.g. 2 (run)
-#   GPUS     of each node, e.g. 8 (run)
-#   WORKDIR  of the run, on a file system that all nodes see (run)
-# May be given:
-#   PER      gpu (default) or node: what gets a process
-#   PYTHON   that all nodes see (default python)
-#   GRACE    seconds before the time limit in which to save (default 120)
-#   RESTARTS how often the job is queued again (default 100)
+#   NODES    number of nodes, e.g. 2 (run)
+#   GPUS     per node, e.g. 8 (run)
+#   WORKDIR  of the run, on a shared file system (run)
+# Optional:
+#   PER      gpu (default) or node: one process per GPU or per node
+#   PYTHON   on a shared file system (default python)
+#   GRACE    seconds before the time limit for saving (default 120)
+#   RESTARTS maximum number of requeues (default 100)
 #   SBATCH   more options, e.g. SBATCH='--partition=gpu --time=1-00:00:00'
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
 
-# What Slurm runs, on the first node: job PROCESSES_PER_NODE COMMAND...
+# The batch script, run on the first node: job PROCESSES_PER_NODE COMMAND...
 job() {
   local node hosts='' child stopping='' i
-  # For messages: process k runs on the k-th of these.
+  # For messages: process k runs on the k-th host.
   for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
     for ((i = 0; i < $1; i++)); do
       hosts+="${hosts:+,}$node"
     done
   done
-  # Since 22.05 srun does not take --cpus-per-task over from sbatch.
+  # Since 22.05 srun does not inherit --cpus-per-task from sbatch.
   if [[ -n "${SLURM_CPUS_PER_TASK:-}" ]]; then
     export SRUN_CPUS_PER_TASK="${SRUN_CPUS_PER_TASK:-$SLURM_CPUS_PER_TASK}"
   fi
-  # Bound to its GPU a process would number it 0; JAX takes the SLURM_LOCALID-th.
-  # A process that has saved must not take the others with it.
+  # No GPU binding: a bound process sees its GPU as number 0, but JAX selects
+  # number SLURM_LOCALID. A process that exits after saving must not end others.
   FUSAR_HOSTS="$hosts" srun --label --distribution=block --gpu-bind=none \
     --kill-on-bad-exit=0 "${@:2}" &
   child=$!
-  # A signal to the steps alone, not to this shell.
+  # Signals the steps only, not this shell.
   trap 'HEARD=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
   trap 'HEARD=1; stopping=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR2
   await "$child"
@@ -68,7 +68,7 @@ run() {
     gpu) per_node="$GPUS" ;;
     node)
       per_node=1
-      # Else JAX takes one GPU per process.
+      # Otherwise JAX uses one GPU per process.
       devices="$(seq -s, 0 $((GPUS - 1)))"
       command=(env JAX_LOCAL_DEVICE_IDS="$devices" "${command[@]}")
       ;;
@@ -78,7 +78,7 @@ run() {
       ;;
   esac
   read -ra more <<<"${SBATCH:-}"
-  # Not the file itself, of which Slurm would run a copy elsewhere.
+  # --wrap, because Slurm would run a copy of a script file elsewhere.
   job="$(quoted "$(realpath "$0")" job "$per_node" "${command[@]}")"
   execute sbatch --job-name="$NAME" --nodes="$NODES" \
     --ntasks-per-node="$per_node" --gpus-per-node="$GPUS" --requeue \

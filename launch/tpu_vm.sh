@@ -1,46 +1,46 @@
 #!/usr/bin/env bash
-# A slice of Cloud TPU as a queued resource: one process per host.
+# Runs on a Cloud TPU slice (queued resource), with one process per host.
 #
 #   launch/tpu_vm.sh [--dry-run] create | setup | status | stop | delete | list
 #   launch/tpu_vm.sh [--dry-run] logs [WORKER]
 #   launch/tpu_vm.sh [--dry-run] run   ARGUMENTS OF fusar_jax.train
 #   launch/tpu_vm.sh [--dry-run] watch ARGUMENTS OF fusar_jax.train
 #
-# `run` starts the command on all workers and returns. `watch` does everything:
-# it creates the slice if there is none, sets it up, runs, and when the slice is
-# preempted deletes what is left of it, queues again, and runs the same command,
-# which resumes from its workdir. It ends with the run, or at one of the limits
-# below. Started beside a run that is going on, it watches that one.
+# `run` starts the command on all workers and returns. `watch` automates all
+# steps: it creates the slice if there is none, sets it up and runs the command.
+# After a preemption it deletes the slice, queues a new one and runs the same
+# command, which resumes from its workdir. It ends with the run or at one of the
+# limits below. If a run is already active, it watches that run.
 #
-# To be given (environment):
+# Required (environment):
 #   PROJECT, ZONE    of Google Cloud
 #   NAME             of the slice
 #   TYPE             accelerator type, e.g. v5litepod-16, v5p-32, v6e-16
 #                    (create, watch)
 #   WORKDIR          gs://BUCKET/PATH of the run (setup, run, watch)
-# May be given:
+# Optional:
 #   CAPACITY         spot (default), on-demand, reserved, or the name of a
 #                    reservation
 #   RUNTIME          software version; default: the one for TYPE
 #   SERVICE_ACCOUNT  of the machines (default: that of Compute Engine)
-#   VALID_FOR        how long the slice may be waited for (default 24h)
-#   PASS             variables that the run gets from here, as patterns (default
-#                    'LIBTPU_INIT_ARGS HF_TOKEN JAX_*' but JAX_PLATFORMS)
+#   VALID_FOR        maximum time in the queue (default 24h)
+#   PASS             patterns of variables that are passed to the run (default
+#                    'LIBTPU_INIT_ARGS HF_TOKEN JAX_*', except JAX_PLATFORMS)
 # Limits of `watch`:
-#   AUTODOWN         1: the slice is deleted when watch ends, however it ends but
-#                    by Ctrl-C or SIGTERM
-#   ATTEMPTS         slices created, and starts of the run (default 10 each)
-#   RESTARTS         of a run that fails while its slice is well (default 3)
-#   HOURS            in all; then the run is stopped, and saves (default 168)
-#   SECONDS_APART    between two looks (default 60)
+#   AUTODOWN         1: delete the slice when watch ends, except by Ctrl-C or
+#                    SIGTERM
+#   ATTEMPTS         maximum slices created, and starts of the run (default 10)
+#   RESTARTS         of a run that fails on a healthy slice (default 3)
+#   HOURS            in total; then the run saves and is stopped (default 168)
+#   SECONDS_APART    polling interval (default 60)
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
 
 MOUNT=bucket # In the checkout of each worker, where the command runs.
-# Looks or deletions that fail in a row, before watch gives up.
+# Consecutive failed polls or deletions before watch gives up.
 FAILED_LOOKS=30
-# In which a stopped run has to save.
+# Time limit for a stopped run to save.
 STOP_SECONDS=600
 
 set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
@@ -58,13 +58,13 @@ tpus() {
   execute gcloud compute tpus "$1" "$2" "${@:3}" "${place[@]}"
 }
 
-# on WORKERS COMMAND: over ssh; a connection that is dead ends after five minutes.
+# on WORKERS COMMAND: runs it over ssh; dead connections end after five minutes.
 on() {
   tpus tpu-vm ssh "$NAME" --worker="$1" --command="$2" \
     --ssh-flag=-oServerAliveInterval=30 --ssh-flag=-oServerAliveCountMax=10
 }
 
-# To several workers gcloud does not copy while an ssh-agent lacks its key.
+# gcloud does not copy to several workers while an ssh-agent lacks its key.
 agent_has_key() {
   local key="$HOME/.ssh/google_compute_engine" print
   [[ -n "${SSH_AUTH_SOCK:-}" && -e "$key" ]] || return 0
@@ -72,7 +72,7 @@ agent_has_key() {
   ssh-add -l 2>/dev/null | grep -qF "$print" || execute ssh-add "$key"
 }
 
-# copy FILE DESTINATION: to all workers.
+# copy FILE DESTINATION: copies to all workers.
 copy() {
   agent_has_key && tpus tpu-vm scp "$1" "$NAME:$2" --worker=all
 }
@@ -99,7 +99,7 @@ create() {
     spot | reserved) capacity=(--"${CAPACITY:-spot}") ;;
     on-demand) ;;
     *)
-      # The name of a reservation is known to the alpha track alone.
+      # Only the alpha track accepts the name of a reservation.
       track=(alpha)
       capacity=(--reserved --reservation="$CAPACITY")
       ;;
@@ -114,8 +114,8 @@ create() {
     ${capacity[@]+"${capacity[@]}"} "${place[@]}"
 }
 
-# Of the queued resource: WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, FAILED,
-# SUSPENDING, SUSPENDED; nothing where there is none.
+# State of the queued resource: WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE,
+# FAILED, SUSPENDING, SUSPENDED; empty if there is none.
 state() {
   tpus queued-resources list --filter="name~/$NAME\$" \
     --format='value(state.state)'
@@ -127,7 +127,7 @@ delete() {
 
 setup() {
   : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
-  # First of all, for the checkout of a run that is going on is not replaced.
+  # First, because the checkout of an active run must not be replaced.
   on all "$(if_set_up 'fusar_jax/launch/worker.sh idle' :)" &&
     scratch &&
     execute git --git-dir="$(dirname "$0")/../.git" archive --format=tar \
@@ -151,8 +151,8 @@ run() {
     on all "fusar_jax/launch/worker.sh run $command"
 }
 
-# environment: writes the variables that the run gets into a file, so that no
-# command line shows a token.
+# environment: writes the variables of the run to a file, so no command line
+# contains a token.
 environment() {
   local name names
   names="$(passed)"
@@ -166,7 +166,7 @@ environment() {
   done >"$SCRATCH/environment"
 }
 
-# All processes save, and stop at one step.
+# All processes save and stop at the same step.
 stop() {
   on all 'fusar_jax/launch/worker.sh stop'
 }
@@ -180,12 +180,12 @@ status() {
   on all "$(if_set_up 'fusar_jax/launch/worker.sh status' 'echo new')"
 }
 
-# if_set_up COMMAND OTHER: shell that does one where the checkout is.
+# if_set_up COMMAND OTHER: shell code: COMMAND with a checkout, OTHER without.
 if_set_up() {
   echo "if [ -e fusar_jax/launch/worker.sh ]; then $1; else $2; fi"
 }
 
-# Exit codes of all workers, one a line, or "running", or "new".
+# Exit codes of all workers, one per line, or "running", or "new".
 codes() {
   on all "$(if_set_up 'fusar_jax/launch/worker.sh code' 'echo new')"
 }
@@ -220,7 +220,7 @@ watch() {
     if ((looks == FAILED_LOOKS)); then
       finish 1 "$looks commands failed in a row, see above."
     fi
-    # A look that fails is repeated: the network is not the run.
+    # A failed poll is repeated: a network error is no failure of the run.
     if ! now="$(state)"; then
       looks=$((looks + 1))
       pause
@@ -260,7 +260,7 @@ watch() {
         else
           begun=''
           looks=0
-          # A new machine in the place of one that was lost.
+          # A new machine has replaced a lost one.
           code="$(worst <<<"${found//new/$PEER_LOST}")"
           case "$code" in
             0) finish 0 'the run is done.' ;;
@@ -298,11 +298,11 @@ stop_and_save() {
   done
 }
 
-# finish CODE REASON: ends watch, and with AUTODOWN the slice.
+# finish CODE REASON: ends watch; with AUTODOWN deletes the slice.
 finish() {
   local try
   say "$2"
-  # With the slice its logs go.
+  # Deletion of the slice deletes its logs.
   (($1 == 0)) || on all 'tail -n 50 fusar_jax/run/log' >&2 || true
   if [[ "${AUTODOWN:-}" != 1 ]]; then
     say "$(billed)"

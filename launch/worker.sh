@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# What one host of a slice does; tpu_vm.sh calls it on all of them over ssh.
+# Commands of one host of a slice; tpu_vm.sh runs it on all hosts over ssh.
 #
-#   worker.sh setup BUCKET   installs the checkout it lies in, mounts the bucket
-#   worker.sh run COMMAND... starts it, detached, in the checkout
-#   worker.sh stop           SIGTERM: it saves, and stops
-#   worker.sh code           its exit code, or "running"; 76 where it has none
-#   worker.sh idle           fails while it runs
+#   worker.sh setup BUCKET   installs its checkout and mounts the bucket
+#   worker.sh run COMMAND... starts COMMAND, detached, in the checkout
+#   worker.sh stop           sends SIGTERM: the command saves and stops
+#   worker.sh code           its exit code, or "running"; 76 if it has none
+#   worker.sh idle           fails while the command runs
 #   worker.sh status         host, code and the last line of the log
 set -euo pipefail
 
-# Everything is in the checkout: venv/, bucket/, and of the command run/.
+# All files are in the checkout: venv/, bucket/, and run/ of the command.
 cd "$(dirname "$0")/.."
 
-# The system of a new machine may be updating itself, with the lock on packages.
+# A new machine may be updating its system and hold the lock on packages.
 apt() {
   local try
   for try in 1 2 3 4 5; do
@@ -24,12 +24,12 @@ apt() {
 }
 
 setup() {
-  # Under a run that is going on, nothing is changed.
+  # Changes nothing while a run is active.
   idle
-  # JAX asks for it on v5e and newer: the runtime starts and ends faster.
+  # JAX recommends it on v5e and newer: the runtime starts and ends faster.
   echo always |
     sudo tee /sys/kernel/mm/transparent_hugepage/enabled >/dev/null || true
-  # The machines' own Python may be older than ours, and not want packages.
+  # The system Python may be too old, and may reject pip installations.
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
   local uv="$HOME/.local/bin/uv"
   [[ -e venv ]] || "$uv" venv --quiet --python 3.12 venv
@@ -46,8 +46,8 @@ setup() {
     apt -y install gcsfuse
   fi
   mkdir -p bucket
-  # A checkpoint is a folder that is renamed when it is whole, and what one host
-  # writes the others look for at once.
+  # A complete checkpoint is renamed as a folder, and the other hosts must see
+  # the files of one host immediately.
   mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 \
     --metadata-cache-ttl-secs=0 "$1" bucket
 }
@@ -56,14 +56,14 @@ run() {
   mkdir -p run
   idle
   rm -f run/code run/pid
-  # What tpu_vm.sh passes on, e.g. LIBTPU_INIT_ARGS.
+  # Variables from tpu_vm.sh, e.g. LIBTPU_INIT_ARGS.
   if [[ -e environment ]]; then
     set -a
     # shellcheck source=/dev/null
     . ./environment
     set +a
   fi
-  # shellcheck disable=SC2016 # It is the inner shell that expands.
+  # shellcheck disable=SC2016 # The inner shell expands.
   setsid nohup bash -c '"$@" &
     echo "$! $(cat /proc/sys/kernel/random/boot_id)" >run/pid
     wait $!; echo $? >run/code' run "$@" >run/log 2>&1 </dev/null &
@@ -76,8 +76,8 @@ run() {
   return 1
 }
 
-# pid: of the command while it runs. After a restart of the machine another
-# process may have its number.
+# pid: prints the process id of the command while it runs. After a restart of
+# the machine another process may have this id.
 pid() {
   local pid boot
   [[ -s run/pid ]] && read -r pid boot <run/pid &&
@@ -91,7 +91,7 @@ code() {
   elif pid >/dev/null; then
     echo running
   else
-    echo 76 # It never began, or the host was started again: try once more.
+    echo 76 # Never started, or the host was restarted: try again.
   fi
 }
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fusar_jax import bench
-from fusar_jax.benchmark import turns, workload
+from fusar_jax.experiments.benchmark import turns, workload
 
 COMMAND = ["--preset", "tiny", "--rounds", "2", "--tokens", "9"]
 

@@ -16,7 +16,7 @@ from fusar_jax.data.triplets import write_manifest
 from fusar_jax.geo.anchors import Anchors, write_anchors
 from fusar_jax.hf import tlm_file
 from fusar_jax.hf.export import export_merged
-from fusar_jax.inference.answering import recorded_condition
+from fusar_jax.inference.prediction import recorded_condition
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.tasks import counting
 

@@ -29,7 +29,7 @@ from fusar_jax.tasks import (
   grounding,
 )
 from fusar_jax.tasks.predictions import TASKS
-from fusar_jax.training.start import json_values
+from fusar_jax.training.setup import json_values
 
 SMALL = demo.Plan(
   scenes=8,

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from fusar_jax import config as config_lib
 from fusar_jax import doctor
-from fusar_jax.data.inspection import inspect
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import read_manifest, write_manifest
+from fusar_jax.datasets.validation import inspect
 from fusar_jax.hf.config_json import write_config
 from fusar_jax.simulation.dataset import Plan, simulate
 

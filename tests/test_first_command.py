@@ -21,7 +21,8 @@ from fusar_jax.hf.export import export_merged
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.paths import unflatten
 from fusar_jax.planning.search import Choice
-from fusar_jax.training import program, start
+from fusar_jax.training import program
+from fusar_jax.training import setup as start
 from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.parameters import load_run
 

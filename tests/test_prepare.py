@@ -14,7 +14,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from fusar_jax.config import preset
-from fusar_jax.data.inventory import read_splits
+from fusar_jax.datasets.scan import read_splits
 from fusar_jax.prepare import main
 
 TERMS = ["--source", "made for this test", "--license", "none stated"]

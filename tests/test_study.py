@@ -21,7 +21,7 @@ from fusar_jax.experiments.variants import GROUPS
 from fusar_jax.hf.export import export_merged
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training.recipes import get_config
-from fusar_jax.training.start import json_values
+from fusar_jax.training.setup import json_values
 
 SEEDS = {"stages": 1, "tested": 1}
 

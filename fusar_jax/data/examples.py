@@ -24,7 +24,7 @@ from PIL import Image
 
 from fusar_jax.data import anchor_weights, prompts, vision
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
-from fusar_jax.data.cells import CellWords, cell_words
+from fusar_jax.data.aux_targets import AuxTargets, make_aux_targets
 from fusar_jax.data.positions import check_image_tokens, mrope_positions
 from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.triplets import Triplet
@@ -73,7 +73,7 @@ class Example:
   grids: tuple[tuple[int, int], ...]
   anchors: tuple[Anchors | None, ...]
   anchor_weights: tuple[np.ndarray | None, ...]
-  cells: CellWords | None = None
+  cells: AuxTargets | None = None
   id: str = ""
   task: str | None = None
   coordinate_size: tuple[int, int] | None = None
@@ -180,7 +180,7 @@ def check_answer(answer: str | None) -> None:
 def _with_cells(example, triplet, tokenizer, config, originals, sizes):
   if not {"boxes", "labels"} <= triplet.extra.keys():
     return example
-  words = cell_words(
+  words = make_aux_targets(
     triplet.extra["boxes"],
     triplet.extra["labels"],
     triplet.coordinate_size or originals[0],

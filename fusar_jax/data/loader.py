@@ -19,11 +19,11 @@ import numpy as np
 
 from fusar_jax.data import sizes as sizes_lib
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
+from fusar_jax.data.example_sizes import measure_examples
 from fusar_jax.data.examples import MAX_LENGTH
 from fusar_jax.data.packing import pack
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import Sizes
-from fusar_jax.data.survey import survey
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import Triplet, raise_together
 from fusar_jax.data.workers import Recipe, Workers
@@ -131,7 +131,7 @@ class Loader:
       cache_bytes=cache_bytes // max(1, num_workers),
     )
     triplets = anchors.arrange(triplets)
-    rows, refused = survey(triplets, recipe)
+    rows, refused = measure_examples(triplets, recipe)
     if strict:
       raise_together(refused, "bad rows")
     self.refused = refused

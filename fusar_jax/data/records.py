@@ -203,7 +203,7 @@ def _parse(shard, record) -> dict:
     raise ValueError(
       f"{shard}: not a shard of triplets: record 0 should be a table of"
       f" contents of format {FORMAT!r} ({error!s:.80}). Shards are written by"
-      " `python -m fusar_jax.data.shards`."
+      " `python -m fusar_jax.datasets.shards`."
     ) from None
 
 

@@ -9,7 +9,7 @@ be any JSON value and is required in training only (`require_answers`). See
 
 A manifest path may also be a pattern of ArrayRecord shards, such as
 FOLDER/*.array_record, or a split of a TFDS data set, such as FOLDER/train; see
-`fusar_jax.data.shards` and `fusar_jax.data.tfds_fusar`.
+`fusar_jax.datasets.shards` and `fusar_jax.datasets.tfds_fusar`.
 """
 
 import glob
@@ -19,10 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fusar_jax.data import records
+from fusar_jax.data import tfds_reading as reading
 from fusar_jax.data.manifest_row import Triplet, parse_row
 from fusar_jax.data.records import File
-from fusar_jax.data.tfds_fusar import reading
-from fusar_jax.geo.whole_file import write_whole
+from fusar_jax.io.atomic_write import write_atomically
 
 # Limit of the errors that one exception lists.
 _MAX_TOLD = 20
@@ -165,7 +165,7 @@ def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
 def write_text(path: Path, text: str) -> None:
   """Writes a UTF-8 text file atomically."""
   content = text.encode("utf-8")
-  write_whole(path, lambda file: file.write(content))
+  write_atomically(path, lambda file: file.write(content))
 
 
 def raise_together(problems: Sequence[str], head: str) -> None:

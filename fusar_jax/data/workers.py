@@ -1,10 +1,10 @@
-"""Processes that build examples, and never see JAX.
+"""Worker processes that build examples without importing JAX.
 
-A forked process may deadlock in JAX's threads, and one that imports the user's
-main module again (as `multiprocessing` does when it spawns) may import JAX and
-claim the accelerator. So a worker here is a plain `python -m` of this module:
-it reads pickled triplets from its standard input and writes pickled examples to
-its standard output, and ends when its input does, however its parent died.
+A forked process can deadlock in JAX's threads. A process spawned by
+`multiprocessing` imports the user's main module, which may import JAX and claim
+the accelerator. A worker is therefore a plain `python -m` of this module. It
+reads pickled triplets from stdin, writes pickled examples to stdout, and exits
+at end of input, even if its parent was killed.
 """
 
 import concurrent.futures
@@ -18,7 +18,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import fusar_jax
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.examples import MAX_LENGTH, Example, build_example
 from fusar_jax.data.image_cache import ImageCache
@@ -29,12 +28,12 @@ from fusar_jax.model.config import FusarConfig
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """What a worker must know to build examples; the same for all of a run.
+  """Settings with which workers build examples; the same for an entire run.
 
   Attributes:
     tokenizer, config, with_answer, max_length, clip_boxes, cells, anchors: of
       `fusar_jax.data.examples.build_example`.
-    cache_bytes: bound of decoded pictures, per process.
+    cache_bytes: limit of the decoded-image cache, per process.
   """
 
   tokenizer: Tokenizer
@@ -47,7 +46,7 @@ class Recipe:
   cache_bytes: int = 256 << 20
 
   def builder(self):
-    """Returns build(triplet) -> Example, with a cache of its own."""
+    """Returns build(triplet) -> Example, with a separate image cache."""
     cache = ImageCache(self.cache_bytes)
 
     def build(triplet: Triplet) -> Example:
@@ -67,13 +66,13 @@ class Recipe:
 
 
 class Workers:
-  """A number of worker processes; `build` keeps the order of its rows."""
+  """Pool of worker processes; `build` preserves the order of its rows."""
 
   def __init__(self, count: int, recipe: Recipe):
     self._recipe = recipe
     self._mine = threading.local()
     self._processes = []
-    # One thread per process, which waits for it and for nothing else.
+    # One thread per process; it only waits for that process.
     self._threads = concurrent.futures.ThreadPoolExecutor(
       count, thread_name_prefix="data-worker", initializer=self._start
     )
@@ -87,7 +86,7 @@ class Workers:
     return list(self._threads.map(self._build_one, triplets))
 
   def close(self) -> None:
-    """Ends the workers, after what they are building now."""
+    """Stops the workers after their current example."""
     self._threads.shutdown(cancel_futures=True)
     for process in self._processes:
       process.stdin.close()
@@ -96,7 +95,7 @@ class Workers:
     self._processes = []
 
   def _start(self) -> None:
-    package = str(Path(fusar_jax.__file__).parents[1])
+    package = str(Path(__file__).resolve().parents[2])
     paths = [package, os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
       [sys.executable, "-m", "fusar_jax.data.workers"],

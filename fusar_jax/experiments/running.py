@@ -24,7 +24,7 @@ from rich.progress import Progress
 
 from fusar_jax.data.anchor_conditions import CONDITIONS
 from fusar_jax.experiments import buckets
-from fusar_jax.experiments.pace import Pace
+from fusar_jax.experiments.eta import EtaEstimator
 from fusar_jax.experiments.variants import (
   GROUPS,
   NODES,
@@ -32,8 +32,8 @@ from fusar_jax.experiments.variants import (
   TESTED,
   Variant,
 )
-from fusar_jax.inference.answering import FINISHED, predict
 from fusar_jax.inference.controls import predict_controls
+from fusar_jax.inference.prediction import FINISHED, predict
 from fusar_jax.report.scoring import (
   read_rows,
   read_samples,
@@ -44,7 +44,7 @@ from fusar_jax.simulation import dataset
 from fusar_jax.training import provenance
 from fusar_jax.training.compile_cache import compile_cache
 from fusar_jax.training.recipes import Recipe
-from fusar_jax.training.settings import settle
+from fusar_jax.training.resume_config import check_resume_config
 
 _ROWS = ("captions", "tasks")
 # The last file written to a folder of answers.
@@ -130,7 +130,7 @@ class Study:
     self._simulate()
     jobs = list(self._jobs())
     waiting = [job for job in jobs if not job.finished()]
-    pace, began = Pace(), time.monotonic()
+    pace, began = EtaEstimator(), time.monotonic()
     done = len(jobs) - len(waiting)
     for k, job in enumerate(waiting):
       left = pace.left((j.kind, j.units) for j in waiting[k:])
@@ -175,7 +175,7 @@ class Study:
     """Raises at once for settings that would fail, or mix, hours later."""
     source = provenance.describe(self._plan.init, self._out)
     now = dataclasses.asdict(self._plan) | {"init_sha256": source.sha256}
-    settle(self._out / "plan.json", now)
+    check_resume_config(self._out / "plan.json", now)
 
   def _simulate(self) -> None:
     for seed, (part, scenes) in enumerate(

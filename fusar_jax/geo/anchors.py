@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusar_jax.geo.whole_file import write_whole
+from fusar_jax.io.atomic_write import write_atomically
 
 BANDS = 64
 _TABLE_COLUMNS = ("lon", "lat", "row", "col", "x", "y")
@@ -100,7 +100,7 @@ def write_anchors(path: str | os.PathLike, anchors: Anchors) -> None:
   path = Path(path)
   if path.suffix != ".npz":
     raise ValueError(f"anchors are written as .npz, not {path.name!r}.")
-  write_whole(
+  write_atomically(
     path,
     lambda file: np.savez_compressed(
       file, features=anchors.features, positions=anchors.positions
@@ -135,7 +135,7 @@ def write_table(
       f" {list(np.shape(places))}."
     )
   table = np.concatenate([places, anchors.features], axis=1, dtype=np.float64)
-  write_whole(path, lambda file: np.save(file, table))
+  write_atomically(path, lambda file: np.save(file, table))
 
 
 def count_anchors(path: str | os.PathLike) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fusar_jax.geo.whole_file import write_whole
+from fusar_jax.io.atomic_write import write_atomically
 
 
 class BlockCache:
@@ -70,7 +70,7 @@ class BlockCache:
     # Evict before writing, so that the limit holds at all times.
     if not self._make_room(size + 128):
       return
-    write_whole(file, write)
+    write_atomically(file, write)
 
   def _make_room(self, size):
     if size > self.limit_bytes:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fusar_jax.data.anchor_conditions import CONDITIONS, AnchorCondition
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.inference.answering import FINISHED, identity, predict
 from fusar_jax.inference.assistant import load
 from fusar_jax.inference.options import MAX_NEW_TOKENS
-from fusar_jax.training.settings import settle
+from fusar_jax.inference.prediction import FINISHED, identity, predict
+from fusar_jax.training.resume_config import check_resume_config
 
 _SETTINGS = "settings.json"
 
@@ -38,7 +38,7 @@ def predict_controls(
     out: output folder, with one subfolder per condition.
     model, data, adapter, legacy_sigma, image_size, batch_size,
     max_new_tokens, repetition_penalty, limit, constrain, choices: see
-    `fusar_jax.inference.answering.predict`.
+    `fusar_jax.inference.prediction.predict`.
 
   Raises:
     FileExistsError: the folder contains answers of another model, other rows or
@@ -69,7 +69,7 @@ def predict_controls(
       f"{adapter or model}: the model has no TLM, so its answers do not depend"
       " on anchors and there is nothing to compare."
     )
-  settle(out / _SETTINGS, settings)
+  check_resume_config(out / _SETTINGS, settings)
   answers = {}
   for name in CONDITIONS:
     answers[name] = out / name / FINISHED

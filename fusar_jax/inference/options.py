@@ -13,7 +13,7 @@ CONSTRAINTS = ("json",)
 
 MAX_NEW_TOKENS = 2048
 
-# Keyword of `fusar_jax.inference.answering.predict` -> argparse arguments.
+# Keyword of `fusar_jax.inference.prediction.predict` -> argparse arguments.
 OPTIONS = {
   "adapter": {"help": "PEFT or official adapter to put on it"},
   "legacy_sigma": {

@@ -64,14 +64,14 @@ def spec(
   return PartitionSpec(*placed)
 
 
-def ways(name: str, size: int) -> int:
+def num_shards(name: str, size: int) -> int:
   """Returns the number of shards of an axis of this name and size."""
   mesh = current_mesh()
   parts = math.prod(mesh.shape[n] for n in LOGICAL[name]) if mesh else 1
   return parts if size % parts == 0 else 1
 
 
-def place(x: jax.Array, *axes: str | None) -> jax.Array:
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
   """Constrains the sharding of x: one logical name, or None, per axis."""
   mesh = current_mesh()
   if mesh is None:

@@ -33,7 +33,7 @@ class Batch:
       token; all zero: the image stays unmodulated.
     answer_index: int32[B, A]; position whose hidden state predicts the
       supervised token, that is, one before it. Values >= L index auxiliary
-      visual-token features, see `FusarGPT.hidden_and_spoken`.
+      visual-token features, see `FusarGPT.hidden_and_aux`.
     answer_ids: int32[B, A]; ids of the supervised tokens.
     answer_weight: float32[B, A]; weight in the loss, 0 on padding.
 

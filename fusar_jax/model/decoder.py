@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fusar_jax.model import rope
-from fusar_jax.model.activations import place
+from fusar_jax.model.activations import constrain
 from fusar_jax.model.attention import Segments, attend, attend_cached
 from fusar_jax.model.config import DecoderConfig, LoRAConfig
 from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU
@@ -72,7 +72,7 @@ class _SelfAttention(nn.Module):
     def heads(name, count):
       y = dense(name, count * c.head_width, x, True)
       y = y.reshape(batch, length, count, c.head_width)
-      return place(y, "batch", None, "heads", None)
+      return constrain(y, "batch", None, "heads", None)
 
     cos, sin = angles
     query = rope.rotate(heads("q_proj", c.heads), cos, sin)
@@ -107,7 +107,7 @@ class DecoderLayer(nn.Module):
   @nn.compact
   def __call__(self, x, angles, mask, cache=None, column=None):
     c = self.config
-    x = place(x, "batch", None, None)
+    x = constrain(x, "batch", None, None)
     y = RMSNorm(c.norm_eps, self.dtype, name="input_layernorm")(x)
     y, new = _SelfAttention(
       c, self.lora, self.dtype, self.impl, name="self_attn"

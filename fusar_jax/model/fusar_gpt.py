@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.config import FRAMES, FusarConfig
+from fusar_jax.model.config import AUX_FRAMES, FusarConfig
 from fusar_jax.model.decoder import Decoder, KVCache, causal_view
 from fusar_jax.model.fusion import fusion
 from fusar_jax.model.vision import VisionTower
@@ -112,7 +112,7 @@ class FusarGPT(nn.Module):
     """[B, L, D]: the decoder's last states, normalised."""
     return self.prefill(batch, keep=False, deterministic=deterministic)[0]
 
-  def hidden_and_spoken(
+  def hidden_and_aux(
     self, batch: Batch, *, deterministic: bool = True
   ) -> jax.Array:
     """[B, L + 12 * M, D]: `hidden`, then features for auxiliary targets.
@@ -121,7 +121,7 @@ class FusarGPT(nn.Module):
     rolled by f * D/8 channels. Features are those of the first image, at the
     decoder input and halfway through the decoder, RMS-normalised without a
     gain. See
-    `fusar_jax.data.cells`.
+    `fusar_jax.data.aux_targets`.
     """
     visual = self.visual_tokens(batch, deterministic=deterministic)
     hidden, halfway = self.model.halfway(
@@ -137,7 +137,7 @@ class FusarGPT(nn.Module):
     frames = [
       jnp.roll(self._unit(spoken), f * spoken.shape[-1] // 8, axis=-1)
       for spoken in (visual[:, 0], later)
-      for f in range(FRAMES)
+      for f in range(AUX_FRAMES)
     ]
     return jnp.concatenate(
       [hidden, *(f.astype(hidden.dtype) for f in frames)], axis=1

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fusar_jax.model.activations import place
+from fusar_jax.model.activations import constrain
 from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.dropout import dropout
 
@@ -64,11 +64,11 @@ class Dense(nn.Module):
     # loop over the pieces, dozens a layer, and takes minutes more.
     split = _SPLITS.get(self.name, (None, "split"))
     if self.has_variable("params", "kernel_scale"):  # In 8 bits, also gathered.
-      y = project(x, place(kernel, *split).astype(self.dtype))
+      y = project(x, constrain(kernel, *split).astype(self.dtype))
       scale = self.get_variable("params", "kernel_scale")
       y = (y * scale).astype(self.dtype)
     else:
-      y = project(x, place(kernel.astype(self.dtype), *split))
+      y = project(x, constrain(kernel.astype(self.dtype), *split))
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       y = y + bias.astype(self.dtype)
@@ -78,7 +78,7 @@ class Dense(nn.Module):
       b = self.param("lora_b", nn.initializers.zeros, (rank, self.features))
       if self.lora.dropout and not deterministic:
         x = dropout(x, self.lora.dropout, self.make_rng("dropout"))
-      a, b = (place(w.astype(self.dtype), None, None) for w in (a, b))
+      a, b = (constrain(w.astype(self.dtype), None, None) for w in (a, b))
       y = y + project(project(x, a) * self.lora.scale, b)
     return y
 

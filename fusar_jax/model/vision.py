@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from fusar_jax.model import rope
-from fusar_jax.model.activations import place
+from fusar_jax.model.activations import constrain
 from fusar_jax.model.attention import Segments, attend
 from fusar_jax.model.config import LoRAConfig, VisionConfig
 from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU, project
@@ -62,7 +62,7 @@ class _Attention(nn.Module):
 
     qkv = dense("qkv", 3 * width, x)
     qkv = qkv.reshape(images, patches, 3, heads, head_width)
-    qkv = place(qkv, "batch", None, None, "heads", None)
+    qkv = constrain(qkv, "batch", None, None, "heads", None)
     cos, sin = angles
     query = rope.rotate(qkv[:, :, 0], cos, sin)
     key = rope.rotate(qkv[:, :, 1], cos, sin)
@@ -106,7 +106,7 @@ class _Block(nn.Module):
   @nn.compact
   def __call__(self, x, full, angles, valid, window):
     c = self.config
-    x = place(x, "batch", None, None)
+    x = constrain(x, "batch", None, None)
     y = RMSNorm(c.norm_eps, self.dtype, name="norm1")(x)
     x = x + _Attention(c, self.lora, self.dtype, self.impl, name="attn")(
       y, angles, valid, window, full, self.deterministic

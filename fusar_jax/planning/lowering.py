@@ -24,7 +24,7 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, init_params
 from fusar_jax.training import partition, program, sharding
-from fusar_jax.training.frozen import hold, read_dtype
+from fusar_jax.training.frozen_weights import cast_frozen, read_dtype
 from fusar_jax.training.state import create_state
 
 # Any value: the schedule needs a number of steps, the shapes ignore it.
@@ -72,7 +72,7 @@ def train_arguments(config: ConfigDict, model: FusarConfig, mesh: Mesh):
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   trainable, frozen = partition.partition(shapes, config.trainable)
   trainable = _cast(trainable, "float32")
-  frozen = jax.eval_shape(lambda tree: hold(tree, config.dtype), frozen)
+  frozen = jax.eval_shape(lambda tree: cast_frozen(tree, config.dtype), frozen)
   tx = program.make_optimizer(config, program.make_rate(config, _STEPS))
   state = jax.eval_shape(lambda: create_state(_zeros(trainable), tx, 0))
   shardings = (

@@ -19,6 +19,11 @@ from fusar_jax.model.paths import flatten
 from fusar_jax.model.remat import POLICIES
 from fusar_jax.planning import flops, hlo, lowering, search
 from fusar_jax.planning.chips import Slice
+from fusar_jax.planning.compile_hlo import (
+  DoesNotFitError,
+  Memory,
+  compile_to_hlo,
+)
 from fusar_jax.planning.flops import Work
 from fusar_jax.planning.prediction import (
   Prediction,
@@ -26,7 +31,6 @@ from fusar_jax.planning.prediction import (
   predict,
 )
 from fusar_jax.planning.search import Choice
-from fusar_jax.planning.settled import DoesNotFit, Memory, settle
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import partition, program, sharding
 from fusar_jax.training.sharding import AUTO
@@ -136,7 +140,7 @@ class Planner:
     """Compiles a train step.
 
     Raises:
-      DoesNotFit: the step exceeds the memory of a chip.
+      DoesNotFitError: the step exceeds the memory of a chip.
       ValueError: sizes that are not divisible over the mesh.
     """
     config = self._config.copy_and_resolve_references().unlock()
@@ -145,7 +149,7 @@ class Planner:
     config.batch_size = int(choice.samples * self._where.chips * accumulation)
     mesh = self._mesh(choice.mesh)
     batch = self._batch(config.batch_size)
-    settled = settle(
+    settled = compile_to_hlo(
       lowering.lower_train_step,
       self._where,
       choice.mesh,
@@ -163,11 +167,11 @@ class Planner:
     """Compiles generation for a micro-batch of prompts.
 
     Raises:
-      DoesNotFit: the program exceeds the memory of a chip.
+      DoesNotFitError: the program exceeds the memory of a chip.
     """
     mesh = self._mesh(choice.mesh)
     rows = int(choice.samples * self._where.chips)
-    settled = settle(
+    settled = compile_to_hlo(
       lowering.lower_generation,
       self._where,
       choice.mesh,
@@ -198,9 +202,9 @@ class Planner:
 
     Args:
       tries: maximum number of compilations.
-      measured: called with (choice, StepPlan or DoesNotFit) after each.
+      measured: called with (choice, StepPlan or DoesNotFitError) after each.
     """
-    weights = program.weights(self._config, self.model)
+    weights = program.weight_bytes(self._config, self.model)
     work = {policy: self.work(policy) for policy in POLICIES}
     rates, found, plans = {}, [], {}
     for choice in search.choices(self._where.chips, self.model):
@@ -221,7 +225,7 @@ class Planner:
     def measure(choice):
       try:
         plans[choice] = self.step(choice)
-      except DoesNotFit as error:
+      except DoesNotFitError as error:
         measured(choice, error)
         return 0.0
       measured(choice, plans[choice])

@@ -9,9 +9,9 @@ from rich.console import Group
 from rich.table import Table
 
 from fusar_jax.planning.chips import GIB, Slice
+from fusar_jax.planning.compile_hlo import DoesNotFitError, Memory
 from fusar_jax.planning.flops import Work
 from fusar_jax.planning.prediction import COMPUTE, HBM, LINKS, Prediction
-from fusar_jax.planning.settled import DoesNotFit, Memory
 
 
 def memory_table(title: str, memory: Memory, where: Slice) -> Table:
@@ -77,7 +77,9 @@ def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
   return table
 
 
-def does_not_fit(error: DoesNotFit, where: Slice, knobs: Sequence[str]) -> str:
+def does_not_fit(
+  error: DoesNotFitError, where: Slice, knobs: Sequence[str]
+) -> str:
   """Returns the compiler's memory error and the applicable memory options."""
   if error.used:
     told = (

@@ -17,7 +17,7 @@ from fusar_jax.model.remat import POLICIES
 from fusar_jax.planning.chips import Slice
 from fusar_jax.planning.flops import Work
 from fusar_jax.training import sharding
-from fusar_jax.training.program import Weights
+from fusar_jax.training.program import WeightBytes
 
 _BF16 = 2
 # Remat policies, in the order of stored activations, least first.
@@ -70,7 +70,7 @@ def optimistic(
   choice: Choice,
   where: Slice,
   model: FusarConfig,
-  weights: Weights,
+  weights: WeightBytes,
   work: Sequence[Work],
   length: int,
   rate: float,

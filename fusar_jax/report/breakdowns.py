@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from fusar_jax.metrics import intervals
 from fusar_jax.report import axes as axes_lib
 from fusar_jax.report.answers import Answer
 from fusar_jax.report.axes import Axes
-from fusar_jax.tasks import detection, scores
+from fusar_jax.tasks import detection
 
 # Lower edges, in pixels of the row's coordinates: side = sqrt(w * h).
 _SIDES = (0, 8, 16, 32, 64, 128)
@@ -68,11 +69,11 @@ def share(counts: Iterable[tuple[str, float, float]]) -> Share | None:
   part, whole = sums.sum(0)
   taking_part = int((sums[:, 1] > 0).sum())
   if part in (0, whole):
-    low, high = scores.wilson(taking_part * (part > 0), taking_part)
+    low, high = intervals.wilson(taking_part * (part > 0), taking_part)
   elif sums[:, 1].max() == 1:
-    low, high = scores.wilson(int(part), int(whole))
+    low, high = intervals.wilson(int(part), int(whole))
   else:
-    low, high = scores.bootstrap(sums, scores.ratio_of_sums)
+    low, high = intervals.bootstrap(sums, intervals.ratio_of_sums)
   return Share(float(part / whole), low, high, int(whole), taking_part)
 
 

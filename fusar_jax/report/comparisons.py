@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.table import Table
 
 from fusar_jax.data.triplets import split_paths, write_text
+from fusar_jax.metrics.pairing import Comparison, compare, pair
 from fusar_jax.report.scoring import read_samples
-from fusar_jax.tasks.pairing import Comparison, compare, pair
 
 
 def comparison_table(

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fusar_jax.data import triplets
 from fusar_jax.data.vision import load_image
-from fusar_jax.geo.whole_file import write_whole
+from fusar_jax.io.atomic_write import write_atomically
 from fusar_jax.report.box_colours import TRUE_COLOUR
 from fusar_jax.tasks import captioning
 
@@ -80,7 +80,7 @@ def contact_sheet(
     draw.text((x, y + height * factor + 1), text, _TEXT, font)
   png = io.BytesIO()
   sheet.save(png, "PNG")
-  write_whole(Path(path), lambda file: file.write(png.getvalue()))
+  write_atomically(Path(path), lambda file: file.write(png.getvalue()))
 
 
 def mixed_sheet(
@@ -121,7 +121,7 @@ def mixed_sheet(
     f"{n} {kind}: {panel.caption}\n" for n, (kind, panel) in enumerate(told, 1)
   ]
   solution = Path(path).with_suffix(".txt")
-  write_whole(solution, lambda file: file.write("".join(lines).encode()))
+  write_atomically(solution, lambda file: file.write("".join(lines).encode()))
   return solution
 
 

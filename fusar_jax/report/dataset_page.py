@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fusar_jax.data.inspection import Inspection
-from fusar_jax.data.inventory import Split
 from fusar_jax.data.triplets import write_text
+from fusar_jax.datasets.scan import Split
+from fusar_jax.datasets.validation import Inspection
 from fusar_jax.report.document import document
 from fusar_jax.report.sample_card import Sample, card, colour_samples, escape
 from fusar_jax.tasks import boxes as boxes_lib
@@ -58,7 +58,7 @@ def write_dataset_page(
 
   Args:
     path: of the HTML file; its folder is created.
-    inspection: result of `fusar_jax.data.inspection.inspect`.
+    inspection: result of `fusar_jax.datasets.validation.inspect`.
     samples: rows to show, from `read_sample`.
     model, tokenizer: names to display; without a tokenizer, lengths in tokens
       are not counted.

@@ -16,8 +16,8 @@ from PIL import Image
 
 from fusar_jax.data import prompts
 from fusar_jax.data.examples import decode, texts
-from fusar_jax.data.inventory import Row
 from fusar_jax.data.tokenizer import Tokenizer
+from fusar_jax.datasets.scan import Row
 from fusar_jax.geo.anchors import Anchors, read_anchors
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.report.anchor_colours import anchor_colours

@@ -1,6 +1,6 @@
-"""Predictions to scores: metrics of every task, and what was read of each row.
+"""Scores predictions: metrics per task and the parsed result of each row.
 
-What `evaluate` writes: metrics.json and samples.jsonl.
+`evaluate` writes them as metrics.json and samples.jsonl.
 """
 
 import collections
@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import fusar_jax
+from fusar_jax._version import __version__
 from fusar_jax.data.triplets import (
   Triplet,
   read_manifest,
@@ -34,9 +34,9 @@ from fusar_jax.tasks.predictions import (
   read_predictions,
 )
 
-# Raised whenever the same predictions no longer give the same scores.
+# Incremented whenever the same predictions give different scores.
 SCORER_VERSION = 3
-# Why a row of the manifest that nobody answered was not read.
+# `unread` reason of a manifest row without a prediction.
 MISSING = "no prediction"
 SCORERS = {
   "counting": counting.score,
@@ -53,19 +53,19 @@ def evaluate_predictions(path, manifest=None) -> dict:
 
   Args:
     path: the file, see `fusar_jax.tasks.predictions`.
-    manifest: if given, the truth is taken from it instead of from the rows,
-      and its rows that have no prediction count as empty answers ("missing").
+    manifest: if given, it replaces the truth in the rows, and its rows without
+      a prediction count as empty answers ("missing").
 
   Returns:
     {"version", "n", "parse_failures", "guessed_tasks", "missing"} and one
     entry per task that has rows; each has its scores, "n", "ci95" (one
-    [low, high] per score) and "parse_failure_rate". "without_truth": rows of
-    the manifest that have no answer, which are not scored. "truncated" and
-    "truncated_share", of all rows and of each task's: answers that reached the
-    limit of new tokens; absent where no row says whether it did.
+    [low, high] per score) and "parse_failure_rate". "without_truth": manifest
+    rows without an answer, which are not scored. "truncated" and
+    "truncated_share", of all rows and per task: answers that reached the limit
+    of new tokens; absent if no row records it.
 
   Raises:
-    ValueError: rows that cannot be scored, told by number.
+    ValueError: rows that cannot be scored, listed by number.
   """
   read = read_rows(path, manifest)
   return score_rows(
@@ -77,10 +77,10 @@ class ReadRows(NamedTuple):
   """Rows to score.
 
   Attributes:
-    rows: each with its truth.
-    missing: how many of them have no prediction.
-    without_truth: how many rows of the manifest have no answer, and are not
-      among `rows`.
+    rows: predictions with their truth.
+    missing: number of these rows without a prediction.
+    without_truth: number of manifest rows without an answer; `rows` excludes
+      them.
   """
 
   rows: list[Prediction]
@@ -93,10 +93,10 @@ def read_rows(path, manifest=None, *, limit: int | None = None) -> ReadRows:
 
   Args:
     path, manifest: see `evaluate_predictions`.
-    limit: takes this many rows of the manifest only, the first ones.
+    limit: scores only the first `limit` rows of the manifest.
 
   Raises:
-    ValueError: rows that cannot be scored; all of a kind are told.
+    ValueError: rows that cannot be scored; all of one kind are listed.
   """
   if manifest is None:
     return ReadRows(read_predictions(path, tasks=tuple(SCORERS)))
@@ -118,14 +118,14 @@ def read_rows(path, manifest=None, *, limit: int | None = None) -> ReadRows:
 
 
 def check_truths(manifest, *, limit: int | None = None) -> None:
-  """Reads the true answers of a manifest, before it is answered for hours.
+  """Validates the true answers of a manifest before hours of inference.
 
   Args:
-    manifest: its path; rows without an answer are passed over.
-    limit: of this many rows only, the first ones.
+    manifest: its path; rows without an answer are skipped.
+    limit: checks only the first `limit` rows.
 
   Raises:
-    ValueError: truths that cannot be scored by, or no truth at all.
+    ValueError: true answers that cannot be parsed, or no true answers.
   """
   triplets = read_manifest(manifest)[:limit]
   score_rows(
@@ -134,7 +134,7 @@ def check_truths(manifest, *, limit: int | None = None) -> None:
 
 
 def _scorable(triplets: Sequence[Triplet], manifest) -> list[Triplet]:
-  """The rows that have an answer to score by, their tasks checked."""
+  """Returns the rows with a true answer, after checking their tasks."""
   scored = [triplet for triplet in triplets if triplet.answer is not None]
   if not scored:
     raise ValueError(
@@ -146,7 +146,7 @@ def _scorable(triplets: Sequence[Triplet], manifest) -> list[Triplet]:
 
 
 def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
-  """The prediction beside the manifest's truth, in the prediction's pixels."""
+  """Joins a prediction and the manifest's truth, in the prediction's pixels."""
   truth, size = triplet.answer, triplet.coordinate_size
   if given and given.size and size:
     truth = boxes_lib.scale_text(truth, size, given.size)
@@ -181,12 +181,12 @@ def _check_tasks(triplets: list[Triplet]) -> None:
 
 
 def baseline_rows(manifest, train=None) -> list[Prediction]:
-  """Returns answers that look at no image, for every row of a manifest.
+  """Returns majority-baseline answers, without images, for every row.
 
   Args:
-    manifest: what to answer.
-    train: manifest to learn the most common answer of each task from;
-      default: the same, which flatters the baseline.
+    manifest: path of the manifest to answer.
+    train: manifest that defines the most common answer of each task; default:
+      `manifest` itself, which favours the baseline.
   """
   triplets = read_manifest(manifest)
   learned = read_manifest(train) if train else triplets
@@ -201,17 +201,17 @@ def baseline_rows(manifest, train=None) -> list[Prediction]:
 def blind_rows(
   rows: list[Prediction], learned: list[tuple[str, str]] | None = None
 ) -> list[Prediction]:
-  """Returns the rows, each answered by the most common answer of its task.
+  """Returns the rows, each answered with the most common answer of its task.
 
   Args:
-    rows: what to answer; what they were answered is forgotten.
+    rows: rows to answer; their own predictions are discarded.
     learned: (task, true answer) pairs to count; default: those of the rows,
-      which flatters the baseline.
+      which favours the baseline.
   """
   answers = collections.defaultdict(collections.Counter)
   for task, answer in learned or [(row.task, row.gt) for row in rows]:
     answers[task][answer] += 1
-  # Ties fall to the answer that sorts first, not to the order of the file.
+  # Ties go to the answer that sorts first, independent of file order.
   common = {
     task: min(counter, key=lambda text, c=counter: (-c[text], text))
     for task, counter in answers.items()
@@ -235,16 +235,16 @@ def score_rows(
   """Returns (metrics, one sample per row, in the order of the rows).
 
   Args:
-    rows: what was asked and answered, of any tasks.
-    missing: how many of them were not answered.
-    without_truth: how many more have no truth to score by.
-    acc50: how acc@50 of grounding is read, one of `grounding.READINGS`.
+    rows: predictions with truth, of any tasks.
+    missing: number of these rows without a prediction.
+    without_truth: number of further rows without a true answer.
+    acc50: definition of grounding's acc@50, one of `grounding.READINGS`.
 
   Raises:
-    ValueError: true answers that cannot be read, of all tasks together.
+    ValueError: true answers that cannot be parsed, for all tasks at once.
   """
   metrics = {
-    "version": f"{fusar_jax.__version__}/{SCORER_VERSION}",
+    "version": f"{__version__}/{SCORER_VERSION}",
     "n": len(rows),
     "parse_failures": 0,
     "guessed_tasks": sum(row.guessed for row in rows),
@@ -279,7 +279,7 @@ def _as_read(row: Prediction) -> Prediction:
 
 
 def _truncated(rows: Sequence[Prediction]) -> dict[str, float]:
-  """How many answers reached the limit of new tokens, where rows say so."""
+  """Returns the number of truncated answers; {} if no row records it."""
   known = [row.truncated for row in rows if row.truncated is not None]
   if not known:
     return {}
@@ -306,8 +306,8 @@ def _sample(row: Prediction, scored: dict) -> dict:
 def write_scores(out, metrics: dict, samples: list[dict]) -> None:
   """Writes samples.jsonl and metrics.json into a folder.
 
-  Metrics come last, and old ones go first: where there are metrics, they are
-  those of the samples beside them.
+  Old metrics are deleted first and new ones written last, so an existing
+  metrics.json always matches samples.jsonl.
   """
   out = pathlib.Path(out)
   text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
@@ -321,12 +321,12 @@ def read_samples(path, manifest=None) -> list[dict]:
   """Returns the scored rows of a folder of scores, or of a predictions file.
 
   Raises:
-    FileNotFoundError: neither of the two.
+    FileNotFoundError: the path is neither.
     ValueError: rows that cannot be scored.
   """
   path = pathlib.Path(path)
   if not path.is_dir():
     return score_rows(read_rows(path, manifest)[0])[1]
-  # Not splitlines(): JSON strings may hold U+2028 and its like.
+  # Not splitlines(): JSON strings may contain U+2028 and similar characters.
   lines = (path / "samples.jsonl").read_text(encoding="utf-8").split("\n")
   return [json.loads(line) for line in lines if line]

@@ -8,9 +8,15 @@ cannot inform.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from fusar_jax.metrics.pairing import (
+  Comparison,
+  Measure,
+  compare,
+  measure,
+  pair,
+)
 from fusar_jax.report.comparisons import as_json
 from fusar_jax.simulation.words import LAND_COVER_FIELDS, TARGET_FIELDS
-from fusar_jax.tasks.pairing import Comparison, Measure, compare, measure, pair
 
 _LAND, _TARGETS = "land-cover fields", "target fields"
 _FIELDS = {_LAND: LAND_COVER_FIELDS, _TARGETS: TARGET_FIELDS}

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from fusar_jax.data.triplets import write_manifest, write_text
-from fusar_jax.simulation import looking as looking_lib
+from fusar_jax.simulation import pretraining_tasks as looking_lib
 from fusar_jax.simulation import scenes as scenes_lib
 from fusar_jax.simulation.covers import REGIONS, shipped_table
 from fusar_jax.simulation.questions import scene_rows

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from fusar_jax.geo.alphaearth import ATTRIBUTION
 from fusar_jax.geo.alphaearth_tiles import BANDS, dequantise
-from fusar_jax.geo.whole_file import write_whole
+from fusar_jax.io.atomic_write import write_atomically
 from fusar_jax.simulation import covers
 from fusar_jax.simulation.covers import COVERS, REGIONS, GroundStatistics
 from fusar_jax.simulation.embeddings import draw_embeddings
@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
   Console().print(table)
   if args.out:
     text = _lines(made)
-    write_whole(Path(args.out), lambda file: file.write(text.encode()))
+    write_atomically(Path(args.out), lambda file: file.write(text.encode()))
   other = differences(shipped, made) if shipped else []
   if other:
     console.print(f"fit: the shipped table differs in {other}", style="red")

@@ -11,8 +11,8 @@ None. The image therefore does not reveal which kind is asked for.
 
 import numpy as np
 
-from fusar_jax.data.importers.targets import Target, task_row
-from fusar_jax.data.scenes.rows import tile_metadata
+from fusar_jax.datasets.importers.targets import Target, task_row
+from fusar_jax.datasets.prepare.rows import tile_metadata
 from fusar_jax.geo.product_names import Metadata
 from fusar_jax.geo.tiles import Tile
 from fusar_jax.simulation.scenes import Scene

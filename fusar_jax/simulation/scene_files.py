@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fusar_jax.geo.anchors import write_anchors
-from fusar_jax.geo.whole_file import write_whole
+from fusar_jax.io.atomic_write import write_atomically
 from fusar_jax.simulation.geotiff import alphaearth_geotiff, sar_geotiff
 from fusar_jax.simulation.scenes import Scene
 
@@ -73,4 +73,4 @@ def geojson(scene: Scene) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-  write_whole(path, lambda file: file.write(content))
+  write_atomically(path, lambda file: file.write(content))

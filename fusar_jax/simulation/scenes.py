@@ -13,7 +13,7 @@ import numpy as np
 
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.geo.georeference import Georeference
-from fusar_jax.geo.nodes import SPACING, make_anchors
+from fusar_jax.geo.grid_points import SPACING, make_anchors
 from fusar_jax.geo.stretch import Stretch
 from fusar_jax.simulation import words
 from fusar_jax.simulation.covers import REGIONS

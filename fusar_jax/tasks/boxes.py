@@ -15,7 +15,8 @@ import re
 
 import numpy as np
 
-from fusar_jax.tasks import notations, rotated
+from fusar_jax.metrics import rotated_iou
+from fusar_jax.tasks import notations
 
 _NUMBER = r"-?\d{1,9}(?:\.\d+)?"
 _BRACKETED = re.compile(
@@ -38,7 +39,7 @@ class Parsed:
       rule was applied.
     scores: float32[n] if every box has a confidence score, else None.
     rotated: float32[n, 5] (x1, y1, x2, y2, angle) if the notation has angles,
-      else None; see `fusar_jax.tasks.rotated`.
+      else None; see `fusar_jax.metrics.rotated_iou`.
   """
 
   boxes: np.ndarray
@@ -93,7 +94,7 @@ def parse_boxes(text: str, size=None) -> Parsed:
   scores, turned = [b.score for b in found], [b.angle for b in found]
   if span == 100:
     turned = np.column_stack([boxes, np.array(turned, np.float32)])
-    boxes = rotated.envelope(turned)
+    boxes = rotated_iou.envelope(turned)
   return Parsed(
     boxes,
     tuple(box.label for box in found),

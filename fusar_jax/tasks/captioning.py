@@ -1,11 +1,11 @@
 """Captioning: the eight fields of a FUSAR-GEOVL description, in their order.
 
-Stage 1 learns these texts. Each field is a sentence with a fixed beginning, so
-a caption can be read back field by field.
+Stage 1 trains on these texts. Each field is a sentence with a fixed beginning,
+so a caption can be parsed field by field.
 
-Scores: share of fields given exactly (case and punctuation aside), in all and
-per field, and the mean overlap of words, which also rewards a near miss; BLEU,
-ROUGE-L and CIDEr of the whole caption, with its fixed beginnings.
+Scores: share of exact fields (ignoring case and punctuation), overall and per
+field; mean word overlap, which gives partial credit; BLEU, ROUGE-L and CIDEr of
+the full caption, including the fixed beginnings.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusar_jax.tasks import scores, text_scores
+from fusar_jax.metrics import intervals, text_metrics
 from fusar_jax.tasks.predictions import Prediction, read_truths
 
 FIELDS = {
@@ -28,9 +28,9 @@ FIELDS = {
   "Roads": "Road presence:",
   "Water": "Water presence:",
 }
-# At the start of a sentence only: "mixed spatial layout: ..." occurs amid one.
-# The space before it ends at a new line, so that long gaps take linear time.
-# "^" would be another way to begin, and each character be tried for it.
+# Only at a sentence start: "mixed spatial layout: ..." occurs inside sentences.
+# The space before it ends at a newline, which keeps long gaps linear in time.
+# "^" would add an alternative to try at each character.
 _BEGINNING = re.compile(
   rf"[.;\n][^\S\n]*({'|'.join(FIELDS.values())})", re.IGNORECASE
 )
@@ -39,17 +39,17 @@ _FIELD = {text.lower(): name for name, text in FIELDS.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-  """Fields read from a caption, by name; `error` tells why there are none."""
+  """Fields parsed from a caption, by name; `error` is the reason if none."""
 
   fields: dict[str, str]
   error: str | None = None
 
 
 def question(asked: Sequence[str] = tuple(FIELDS)) -> str:
-  """Returns the question; it is ours, the published one is not known.
+  """Returns the question of this package; the published one is unknown.
 
   Args:
-    asked: names of FIELDS to describe, at least one; told in fixed order.
+    asked: names of FIELDS to describe, at least one; listed in fixed order.
 
   Example:
     >>> question(["Water", "Terrain"])
@@ -61,12 +61,12 @@ def question(asked: Sequence[str] = tuple(FIELDS)) -> str:
 
 
 def answer(fields: dict[str, str], asked: Sequence[str] = tuple(FIELDS)) -> str:
-  """Returns the caption: each field's beginning and text, in fixed order.
+  """Returns the caption: beginning and text of each field, in fixed order.
 
   Args:
-    fields: text of each of FIELDS, without the beginning; a text that has it
-      already (as published records do) keeps it once.
-    asked: names of the fields to tell; the others are left out.
+    fields: text of each of FIELDS, without the beginning; if a text already
+      starts with it (as published records do), it is not repeated.
+    asked: names of the fields to include; the others are omitted.
 
   Raises:
     ValueError: fields missing or unknown.
@@ -90,7 +90,7 @@ def answer(fields: dict[str, str], asked: Sequence[str] = tuple(FIELDS)) -> str:
 
 
 def parse(text: str) -> Caption:
-  """Reads the fields of a caption; the first of each name counts."""
+  """Parses the fields of a caption; the first of each name counts."""
   text = f"\n{text}"
   marks = list(_BEGINNING.finditer(text))
   fields = {}
@@ -104,7 +104,7 @@ def parse(text: str) -> Caption:
 
 
 def overlap(predicted: Sequence[str], true: Sequence[str]) -> float:
-  """Returns the F1 of two bags of words; two empty ones agree.
+  """Returns the F1 of two bags of words; 1 if both are empty.
 
   Example: one of three words, and of two.
     >>> overlap(["a", "wide", "lake"], ["lake", "shore"])
@@ -121,11 +121,11 @@ def overlap(predicted: Sequence[str], true: Sequence[str]) -> float:
 
 
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
-  """Scores captions, their fields on those that the true caption has.
+  """Scores captions on the fields that the true caption has.
 
   Returns:
     Metrics `accuracy` and `word_f1` over all fields, `bleu_1` to `bleu_4`,
-    `rouge_l` and `cider` of whole captions, `per_field`, and one sample per
+    `rouge_l` and `cider` of full captions, `per_field`, and one sample per
     row.
   """
   truths = read_truths(rows, parse)
@@ -138,20 +138,20 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
       if name in truth.fields:
         exact[i, j] = near[i, j] = 0.0
         if name in caption.fields:
-          given = text_scores.words(caption.fields[name])
-          want = text_scores.words(truth.fields[name])
+          given = text_metrics.words(caption.fields[name])
+          want = text_metrics.words(truth.fields[name])
           exact[i, j], near[i, j] = given == want, overlap(given, want)
   known = ~np.isnan(exact)
   failed = np.array([caption.error is not None for caption in captions])
   images = [row.image or row.id for row in rows]
-  texts = text_scores.compare(
+  texts = text_metrics.compare(
     ["" if unread else row.text for row, unread in zip(rows, failed)],
     [[row.gt] for row in rows],
   )
-  of_texts, text_intervals = text_scores.summary(texts, images)
+  of_texts, text_intervals = text_metrics.summary(texts, images)
   sums = np.stack([np.nansum(exact, 1), np.nansum(near, 1), known.sum(1)], 1)
-  intervals = scores.bootstrap_all(
-    scores.by_image(images, sums),
+  bounds = intervals.bootstrap_all(
+    intervals.by_image(images, sums),
     {
       "accuracy": lambda s: s[:, 0] / s[:, 2],
       "word_f1": lambda s: s[:, 1] / s[:, 2],
@@ -162,9 +162,9 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     "word_f1": float(np.nanmean(near)),
     **of_texts,
     "n": len(rows),
-    "ci95": {**intervals, **text_intervals},
+    "ci95": {**bounds, **text_intervals},
     "per_field": _by_field(exact, near, known),
-    "parse_failure_rate": scores.share(failed),
+    "parse_failure_rate": intervals.share(failed),
   }
   right, told = sums[:, 0].astype(int).tolist(), known.sum(1).tolist()
   word_f1 = np.nanmean(near, axis=1).tolist()
@@ -194,6 +194,6 @@ def _by_field(exact, near, known) -> dict:
         "accuracy": hits / n,
         "word_f1": float(np.nanmean(near[:, j])),
         "n": n,
-        "ci95": {"accuracy": scores.wilson(hits, n)},
+        "ci95": {"accuracy": intervals.wilson(hits, n)},
       }
   return found

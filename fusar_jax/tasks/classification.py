@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusar_jax.tasks import class_names, scores
+from fusar_jax.metrics import intervals
+from fusar_jax.tasks import class_names
 from fusar_jax.tasks.class_names import coarse
 from fusar_jax.tasks.predictions import Prediction, read_truths
 
@@ -142,15 +143,15 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   n = len(rows)
   hits = {"accuracy": right, "coarse_accuracy": kind, "invalid": invalid}
   metrics = {
-    **{name: scores.share(values) for name, values in hits.items()},
+    **{name: intervals.share(values) for name, values in hits.items()},
     "n": n,
     "ci95": {
-      name: scores.wilson(values.sum(), n) for name, values in hits.items()
+      name: intervals.wilson(values.sum(), n) for name, values in hits.items()
     },
     "per_class": _by_group(true, right),
     "per_kind": _by_group(kinds, kind),
     "confusion": _confusion(true, predicted, failed),
-    "parse_failure_rate": scores.share(failed),
+    "parse_failure_rate": intervals.share(failed),
   }
   samples = [
     {
@@ -178,9 +179,9 @@ def _by_group(groups: Sequence[str], hits: np.ndarray) -> dict:
   for name in sorted(set(groups)):
     chosen = hits[[group == name for group in groups]]
     found[name] = {
-      "accuracy": scores.share(chosen),
+      "accuracy": intervals.share(chosen),
       "n": len(chosen),
-      "ci95": {"accuracy": scores.wilson(chosen.sum(), len(chosen))},
+      "ci95": {"accuracy": intervals.wilson(chosen.sum(), len(chosen))},
     }
   return found
 

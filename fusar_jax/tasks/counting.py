@@ -15,8 +15,8 @@ import re
 
 import numpy as np
 
+from fusar_jax.metrics import intervals
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import scores
 from fusar_jax.tasks.predictions import Prediction, read_truths
 
 _UNITS = re.findall(
@@ -152,23 +152,23 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   off = np.abs(np.array([count.value or 0 for count in counts]) - true)
   right, near = read & (off == 0), read & (off <= 1)
   n = len(rows)
-  sums = scores.by_image(
+  sums = intervals.by_image(
     [row.image or row.id for row in rows], np.stack([off, np.ones(n)], 1)
   )
   metrics = {
-    "accuracy": scores.share(right),
-    "within_1": scores.share(near),
+    "accuracy": intervals.share(right),
+    "within_1": intervals.share(near),
     "mae": float(off.mean()),
     "n": n,
     "ci95": {
-      "accuracy": scores.wilson(right.sum(), n),
-      "within_1": scores.wilson(near.sum(), n),
-      "mae": scores.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
+      "accuracy": intervals.wilson(right.sum(), n),
+      "within_1": intervals.wilson(near.sum(), n),
+      "mae": intervals.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
     },
     "read_from": dict(
       collections.Counter(count.rule for count in counts if count.rule)
     ),
-    "parse_failure_rate": scores.share(~read),
+    "parse_failure_rate": intervals.share(~read),
   }
   samples = [
     {

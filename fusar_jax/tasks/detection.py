@@ -1,11 +1,11 @@
-"""Detection: a box around every target of one class.
+"""Detection: one box around every target of a class.
 
 The question is the published prompt of FUSAR-GPT. Matching is class-aware and
-one-to-one: of all pairs of a predicted and a true box of one class, the pair of
-highest IoU is matched first, and so on down to the threshold. Answers carry no
-confidences as a rule, so the score is F1, micro-averaged over all images; where
-every predicted box has a score, COCO's average precision is given too. Where
-true answers hold angles, F1 is also that of rotated boxes.
+one-to-one: among all pairs of a predicted and a true box of one class, the pair
+of highest IoU is matched first, then the next, down to the threshold. Answers
+usually have no confidences, so the score is F1, micro-averaged over all images.
+If every predicted box has a score, COCO's average precision is added. If true
+answers contain angles, F1 of rotated boxes is added.
 """
 
 import collections
@@ -15,29 +15,30 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fusar_jax.metrics import intervals, rotated_iou
+from fusar_jax.metrics.average_precision import average_precision
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import notations, rotated, scores
-from fusar_jax.tasks.average_precision import average_precision
+from fusar_jax.tasks import notations
 from fusar_jax.tasks.boxes import Parsed
 from fusar_jax.tasks.predictions import Prediction, raise_bad
 
 THRESHOLDS = (0.25, 0.5)
-# How true answers are read that need no word about it.
+# Rules of true answers that need no remark in samples.
 _CLEAN = ("none", *notations.NOTATIONS)
-# Predicted names that no true box has are counted together.
+# Bucket for predicted names that no true box has.
 OTHER = "(other)"
 
 
 def question(class_name: str) -> str:
-  """Returns the published prompt, to the character.
+  """Returns the published prompt verbatim.
 
-  As all rows of the release have it: U+2019 in "target\u2019s", two example
+  As in all rows of the release: U+2019 in "target\u2019s", two example
   objects, two blanks inside the braces and around the fence; 119 tokens for
   "plane" with Qwen's vocabulary. Manifests of earlier versions have an ASCII
   apostrophe and one object followed by ", ... ]"; `guess_task` recognises both.
 
   Args:
-    class_name: in the singular: "ship".
+    class_name: singular, for example "ship".
   """
   one = '{  "bbox_2d": [x1, y1, x2, y2], "label": "category name" }'
   return (
@@ -61,7 +62,7 @@ class Matched:
   Attributes:
     predicted: int[k], indices into the predicted boxes.
     true: int[k], indices into the true boxes.
-    iou: float64[k], falling.
+    iou: float64[k], descending.
   """
 
   predicted: np.ndarray
@@ -78,15 +79,16 @@ def match(
 ) -> Matched:
   """Pairs boxes of one class one-to-one, highest IoU first, all IoU > 0.
 
-  A threshold keeps a prefix of the pairs: which pairs of higher IoU come first
-  does not depend on it. Ties fall to the lower predicted, then true, index. A
-  predicted box without a label counts as of the only true class, if there is
-  just one.
+  A threshold selects a prefix of the pairs: the order of pairs of higher IoU
+  does not depend on it. Ties go to the lower predicted, then true, index. A
+  predicted box without a label gets the true class if there is exactly one.
 
   Args:
-    predicted, true: float32[n, 4] and float32[m, 4], xyxy, one space.
+    predicted, true: float32[n, 4] and float32[m, 4], xyxy, in the same
+      coordinates.
     predicted_labels, true_labels: one name per box; case is ignored.
-    iou: float64[n, m] of two such sets; `rotated.iou` for float32[n, 5].
+    iou: returns float64[n, m] for two sets; `rotated_iou.iou` for
+      float32[n, 5].
   """
   overlap = iou(predicted, true)
   if not overlap.any():
@@ -107,12 +109,12 @@ def match(
 
 @functools.lru_cache(maxsize=1024)
 def normal(label: str) -> str:
-  """Returns a label as it is compared: lower case, single spaces."""
+  """Returns a label normalised for comparison: lower case, single spaces."""
   return " ".join(label.lower().replace("_", " ").split())
 
 
 def fill_labels(labels, true_labels) -> list[str]:
-  """Returns comparable labels; "" becomes the only true class, if just one."""
+  """Returns normalised labels; "" becomes the true class if it is unique."""
   classes = {normal(label) for label in true_labels}
   only = next(iter(classes)) if len(classes) == 1 else ""
   return [normal(label) or only for label in labels]
@@ -120,26 +122,26 @@ def fill_labels(labels, true_labels) -> list[str]:
 
 # Of sums [..., 3] = (matched, predicted, true).
 _RATIOS = {
-  "f1": lambda s: scores.ratio(2 * s[..., 0], s[..., 1] + s[..., 2]),
-  "precision": lambda s: scores.ratio(s[..., 0], s[..., 1]),
-  "recall": lambda s: scores.ratio(s[..., 0], s[..., 2]),
+  "f1": lambda s: intervals.ratio(2 * s[..., 0], s[..., 1] + s[..., 2]),
+  "precision": lambda s: intervals.ratio(s[..., 0], s[..., 1]),
+  "recall": lambda s: intervals.ratio(s[..., 0], s[..., 2]),
 }
 
 
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
-  """Scores detection rows; an answer that cannot be read holds no box.
+  """Scores detection rows; an unparsable answer has no boxes.
 
   Returns:
     Metrics `f1@0.25`, `precision@0.25`, ... over all boxes, the same for each
-    true class in `per_class`, in `rules` how many answers needed which rule of
-    `fusar_jax.tasks.notations` ("truncated": boxes before the cut are kept),
-    and one sample per row. Intervals resample
-    images. If true answers hold angles, `rotated` has the same scores of
-    rotated boxes (one without an angle is upright). If every predicted box has
-    a score, `coco` is what `average_precision` returns.
+    true class in `per_class`, in `rules` the number of answers per rule of
+    `fusar_jax.tasks.notations` ("truncated": boxes before the cut count), and
+    one sample per row. Intervals resample images. If true answers contain
+    angles, `rotated` has the same scores for rotated boxes (a box without an
+    angle is upright). If every predicted box has a score, `coco` is the result
+    of `average_precision`.
 
   Raises:
-    ValueError: true answers that cannot be read, all told together.
+    ValueError: unparsable true answers; lists all of them.
   """
   truths = [boxes_lib.parse_complete(row.gt, row.size) for row in rows]
   raise_bad(
@@ -164,7 +166,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     "images": len(set(images)),
     "true_boxes": len_all(truths),
     "predicted_boxes": len_all(answers),
-    "parse_failure_rate": scores.share(failed),
+    "parse_failure_rate": intervals.share(failed),
     "rules": _rules(answers),
   }
   if any(truth.rotated is not None for truth in truths):
@@ -172,7 +174,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     metrics["rotated"] = _metrics(answers, truths, turned, images)
     for sample, of in zip(samples, turned):
       sample["rotated_iou"] = _rounded(of.iou)
-  # What could not be read has no box, so none without a score.
+  # An unparsable answer has no boxes, so none lacks a score.
   sure = [
     dataclasses.replace(answer, scores=np.zeros(0))
     if answer.error is not None
@@ -196,14 +198,14 @@ def _labelled(parsed: Parsed, true_labels) -> Parsed:
 
 def _match_rotated(answer: Parsed, truth: Parsed) -> Matched:
   given, true = (
-    rotated.as_rotated(p.boxes if p.rotated is None else p.rotated)
+    rotated_iou.as_rotated(p.boxes if p.rotated is None else p.rotated)
     for p in (answer, truth)
   )
-  return match(given, answer.labels, true, truth.labels, rotated.iou)
+  return match(given, answer.labels, true, truth.labels, rotated_iou.iou)
 
 
 def _rules(answers: Sequence[Parsed]) -> dict[str, int]:
-  """How many answers each notation and each rule was needed for."""
+  """Returns the number of answers per notation and per rule."""
   needed = collections.Counter()
   for answer in answers:
     if answer.error is None:
@@ -212,7 +214,7 @@ def _rules(answers: Sequence[Parsed]) -> dict[str, int]:
 
 
 def _metrics(answers, truths, pairs, images) -> dict:
-  """Scores over all boxes and per class; labels are comparable ones."""
+  """Scores over all boxes and per class; labels are normalised."""
   names = sorted({name for truth in truths for name in truth.labels})
   index = {name: i for i, name in enumerate(names)}
   # Matched at each threshold, predicted, true; per image and class.
@@ -237,16 +239,16 @@ def _metrics(answers, truths, pairs, images) -> dict:
 
 
 def _summary(counts: np.ndarray) -> dict:
-  """Ratios and intervals of int[images, 4]."""
-  summary, intervals = {}, {}
-  total, drawn = counts.sum(0), scores.resample(counts)
+  """Returns ratios and intervals of int[images, 4]."""
+  summary, ci95 = {}, {}
+  total, drawn = counts.sum(0), intervals.resample(counts)
   for t, threshold in enumerate(THRESHOLDS):
     for name, rule in _RATIOS.items():
       key, chosen = f"{name}@{threshold}", [t, 2, 3]
       summary[key] = float(rule(total[chosen]))
       low, high = np.percentile(rule(drawn[:, chosen]), [2.5, 97.5])
-      intervals[key] = [float(low), float(high)]
-  return {**summary, "ci95": intervals}
+      ci95[key] = [float(low), float(high)]
+  return {**summary, "ci95": ci95}
 
 
 def _sample(answer: Parsed, truth: Parsed, pairs: Matched) -> dict:

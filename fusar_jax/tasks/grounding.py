@@ -17,8 +17,8 @@ import re
 
 import numpy as np
 
+from fusar_jax.metrics import intervals
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import scores
 from fusar_jax.tasks.predictions import Prediction, read_truths
 
 # Raster order: cell = 3 * row + column.
@@ -213,18 +213,18 @@ def score(
   overlap = np.array([jaccard(*pair) for pair in pairs])
   failed = np.array([cells.error is not None for cells in predicted])
   n = len(rows)
-  sums = scores.by_image(
+  sums = intervals.by_image(
     [row.image or row.id for row in rows], np.stack([overlap, np.ones(n)], 1)
   )
   metrics = {
-    **{name: scores.share(hits) for name, hits in right.items()},
+    **{name: intervals.share(hits) for name, hits in right.items()},
     "jaccard": float(overlap.mean()),
     "n": n,
     "ci95": {
-      **{name: scores.wilson(hits.sum(), n) for name, hits in right.items()},
-      "jaccard": scores.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
+      **{name: intervals.wilson(hits.sum(), n) for name, hits in right.items()},
+      "jaccard": intervals.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
     },
-    "parse_failure_rate": scores.share(failed),
+    "parse_failure_rate": intervals.share(failed),
     "definitions": {
       "acc@100": "predicted set of cells equals the true set",
       "acc@50": half_in_words,

@@ -1,21 +1,20 @@
 """SARChat-Bench-2M: six tasks, scored by Acc = TP / (TP + FP + FN).
 
 Published (arXiv 2502.08168): the tasks, their tags, Acc, and that boxes are
-matched at an IoU of 0.25 and 0.5. Not published: what is counted. Ours: an
-answer is read as a set of statements. One that the true answer makes, too, is a
-TP, another an FP, and one that only the true answer makes an FN; all are summed
-over the rows.
+matched at an IoU of 0.25 and 0.5. The unit of counting is unpublished. Here, an
+answer is parsed into a set of statements. A statement that the true answer also
+makes is a TP, any other an FP, and one that only the true answer makes an FN.
+Counts are summed over the rows.
 
   classification, identification  each category that is named
   description, grounding          each category with its cell of the 3 x 3 grid
   counting                        the number
 
-Boxes, wherever true answers of a task hold any, are matched one-to-one as in
-detection: acc@0.25 and acc@0.5; referring has nothing else. `exact` is the
-share of rows with all true statements (in referring, all boxes at 0.5) and no
-others. Where an answer makes one statement this is its accuracy; Acc counts a
-wrong one twice, as an FP and an FN. Region words and categories may be
-synonyms.
+If true answers of a task contain boxes, they are matched one-to-one as in
+detection: acc@0.25 and acc@0.5; referring has only these. `exact` is the share
+of rows with all true statements (in referring, all boxes at 0.5) and no others.
+For answers with one statement, `exact` is the accuracy; Acc counts a wrong one
+twice, as an FP and an FN. Synonyms of regions and categories are accepted.
 """
 
 import bisect
@@ -25,15 +24,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fusar_jax.metrics import intervals, text_metrics
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import (
-  class_names,
-  counting,
-  detection,
-  grounding,
-  scores,
-  text_scores,
-)
+from fusar_jax.tasks import class_names, counting, detection, grounding
 from fusar_jax.tasks.boxes import Parsed
 from fusar_jax.tasks.predictions import Prediction, raise_bad
 
@@ -45,7 +38,7 @@ SUBTASKS = (
   "identification",
   "referring",
 )
-# As rows name them.
+# Task names in rows.
 TASKS = tuple(f"sarchat-{name}" for name in SUBTASKS)
 CATEGORIES = ("ship", "aircraft", "car", "tank", "bridge", "harbor")
 TAGS = {
@@ -54,11 +47,11 @@ TAGS = {
   "identify": "identification",
   "refer": "referring",
 }
-# Of these the published test files tell single targets and several apart.
+# The published test files of these distinguish single and several targets.
 SPLIT = ("grounding", "identification", "referring")
 
 _TAG = re.compile(r"\s*\[([a-z]+)\]", re.IGNORECASE)
-# As this project's importer writes boxes; in tags, words may stand between.
+# Box format of this project's importer; tagged boxes may have text between.
 _N = r"\s*(-?\d{1,9}(?:\.\d{1,9})?)\s*"
 _BRACKETS = re.compile(rf"\[{_N},{_N},{_N},{_N}\]")
 _HAS_BOXES = re.compile(r"\{\s*<|<\|box|\[\s*[\[{]|\[\s*-?\d[\d.]*\s*,|bbox")
@@ -70,13 +63,13 @@ _NO_BOXES = Parsed(boxes_lib.as_boxes([]))
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statements:
-  """What an answer states.
+  """Statements parsed from an answer.
 
   Attributes:
     said: categories, a number, or "category, cell"; "any" stands for a
-      category that is not told, "anywhere" for a cell.
+      missing category, "anywhere" for a missing cell.
     boxes: in pixels of the row's coordinate size.
-    error: why nothing could be read, or None.
+    error: the reason for a parse failure, or None.
   """
 
   said: frozenset[str]
@@ -85,9 +78,9 @@ class Statements:
 
 
 def task_of(question: str) -> str | None:
-  """Returns the task that a question's tag tells, one of TASKS, or None.
+  """Returns the task of a question's tag, one of TASKS, or None.
 
-  Classification and description have no tag: a row must say which it is.
+  Classification and description have no tag: their rows must name the task.
 
   Example:
     >>> task_of("[refer] Where is the bridge?"), task_of("What is there?")
@@ -101,12 +94,12 @@ def task_of(question: str) -> str | None:
 def parse(
   text: str, subtask: str, *, question: str = "", size=None
 ) -> Statements:
-  """Reads an answer; it never raises.
+  """Parses an answer; never raises.
 
   Args:
-    text: the answer, with boxes in any notation of `notations`, amid words.
+    text: the answer, with boxes in any notation of `notations` within it.
     subtask: one of SUBTASKS.
-    question: names the category where the answer leaves it out.
+    question: gives the category if the answer omits it.
     size: (height, width) that boxes are pixels of.
 
   Example:
@@ -118,14 +111,14 @@ def parse(
   words, boxes = body, _NO_BOXES
   if _HAS_BOXES.search(body):
     boxes = boxes_lib.parse_complete(body, size)
-    # Numbers and labels of boxes are no statements.
+    # Numbers and labels of boxes are not statements.
     words = "" if "bbox" in body else _INSIDE.sub(" ", body)
   if boxes.error:
     return Statements(frozenset(), error=boxes.error)
   said = frozenset(_READERS[subtask](words, question, boxes))
   if said or len(boxes) or _DENIAL.search(words):
     return Statements(said, boxes)
-  if subtask == "description" and text_scores.words(words):
+  if subtask == "description" and text_metrics.words(words):
     return Statements(said, boxes)
   return Statements(said, boxes, f"nothing to be scored in {text[:60]!r}")
 
@@ -135,7 +128,7 @@ def _tagged(text: str) -> str:
 
 
 def _categories(text: str) -> list[tuple[int, str]]:
-  """Returns (place in the text, category) of each category it names."""
+  """Returns (offset in the text, category) of each category named."""
   words = re.finditer(r"[a-z]+", text.lower())
   kinds = ((word.start(), class_names.coarse(word[0])) for word in words)
   return [(place, _KINDS[kind]) for place, kind in kinds if kind in _KINDS]
@@ -153,7 +146,7 @@ def _counted(text: str, question: str, boxes: Parsed) -> set[str]:
 
 
 def _placed(text: str, question: str, boxes: Parsed) -> set[str]:
-  """Each cell with the last category before it, else with the first one."""
+  """Pairs each cell with the last category before it, else the first one."""
   names, cells = _categories(text), grounding.find_cells(text)
   asked = {name for _, name in _categories(question)}
   unnamed = asked.pop() if len(asked) == 1 else "any"
@@ -180,17 +173,17 @@ _READERS = {
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   """Scores rows of one of the six tasks.
 
-  An answer that cannot be read states nothing, and holds no box.
+  An unparsable answer has no statements and no boxes.
 
   Returns:
     Metrics `exact`, `acc` of statements, `acc@0.25` and `acc@0.5` of boxes, the
-    latter where true answers hold any; for SPLIT the same of rows with a
+    latter if true answers contain boxes; for SPLIT the same for rows with a
     `single` target and with `several`; for descriptions the text scores; and
     one sample per row.
 
   Raises:
-    ValueError: rows of several tasks or of another one, or true answers that
-      cannot be read.
+    ValueError: rows of several tasks or of an unknown one, or unparsable true
+      answers.
   """
   tasks = {row.task for row in rows}
   if len(tasks) != 1 or not tasks <= set(TASKS):
@@ -223,22 +216,22 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
           [samples[i] for i in where], [images[i] for i in where], parts
         )
   if subtask == "description":
-    found = text_scores.compare(
+    found = text_metrics.compare(
       ["" if a.error else row.text for row, a in zip(rows, answers)],
       [[row.gt] for row in rows],
     )
-    values, intervals = text_scores.summary(found, images)
-    metrics = {**metrics, **values, "ci95": {**metrics["ci95"], **intervals}}
+    values, ci95 = text_metrics.summary(found, images)
+    metrics = {**metrics, **values, "ci95": {**metrics["ci95"], **ci95}}
   return metrics, samples
 
 
 def _targets(row: Prediction, true: Statements) -> int:
-  """How many targets a row is about: those in the question, or the answer."""
+  """Returns the number of targets in the question, else in the answer."""
   asked = _tagged(row.question).count("{<")
   return asked or max(len(true.boxes), len(true.said))
 
 
-# What is counted: statements, and boxes at each threshold.
+# Units of counting: statements, and boxes at each threshold.
 _PARTS = ("", *(f"@{threshold}" for threshold in detection.THRESHOLDS))
 
 
@@ -261,7 +254,7 @@ def _sample(given: Statements, true: Statements, subtask: str) -> dict:
 
 
 def _matched(predicted, true) -> np.ndarray:
-  """Returns the IoU of each pair of boxes; whose they are is not compared."""
+  """Returns the IoU of each matched pair of boxes; ignores categories."""
   labels = [""] * len(predicted), [""] * len(true)
   return detection.match(predicted, labels[0], true, labels[1]).iou
 
@@ -273,20 +266,22 @@ def _summary(samples, images, parts: Sequence[str]) -> dict:
     hits = np.array([s[f"tp{part}"] for s in samples])
     misses = np.array([s[f"fp{part}"] + s[f"fn{part}"] for s in samples])
     columns += [hits, hits + misses]
-    rules[f"acc{part}"] = lambda s, k=k: scores.ratio(s[..., k], s[..., k + 1])
+    rules[f"acc{part}"] = lambda s, k=k: intervals.ratio(
+      s[..., k], s[..., k + 1]
+    )
   right = np.array([s["correct"] for s in samples])
-  metrics, intervals = {}, {}
+  metrics, ci95 = {}, {}
   if parts:
-    sums = scores.by_image(images, np.stack(columns, 1))
+    sums = intervals.by_image(images, np.stack(columns, 1))
     metrics = {name: float(rule(sums.sum(0))) for name, rule in rules.items()}
-    intervals = scores.bootstrap_all(sums, rules)
+    ci95 = intervals.bootstrap_all(sums, rules)
   n = len(samples)
   return {
     **metrics,
-    "exact": scores.share(right),
+    "exact": intervals.share(right),
     "n": n,
-    "ci95": {**intervals, "exact": scores.wilson(right.sum(), n)},
-    "parse_failure_rate": scores.share(
+    "ci95": {**ci95, "exact": intervals.wilson(right.sum(), n)},
+    "parse_failure_rate": intervals.share(
       [s["parse_error"] is not None for s in samples]
     ),
   }

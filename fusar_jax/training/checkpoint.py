@@ -1,12 +1,12 @@
-"""Checkpoints of a run (Orbax): whole, or not used.
+"""Orbax checkpoints with checksums and keep-N retention.
 
-A checkpoint holds what training changes and nothing else, in three items:
+A checkpoint contains only what training changes, in three items:
   trainable  nested dict of parameters
   optimizer  step, random key and optimizer state, flat by name
   host       JSON: data iterator, meters
-Orbax restores partially without a word where names differ, so names, shapes
-and dtypes are compared before anything is read; and it reads bytes that have
-changed, so they have checksums, see `integrity`.
+Orbax restores partially, without a warning, if names differ; names, shapes and
+dtypes are therefore compared before anything is read. Orbax also restores
+corrupt bytes; `fusar_jax.training.checksums` detects them.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import integrity, partition, provenance
+from fusar_jax.training import checksums, partition, provenance
 from fusar_jax.training.state import TrainState
 
 _ITEMS = ("trainable", "optimizer")
 
 
 class Checkpoints:
-  """The checkpoints of one run: asynchronous, the last and the best are kept.
+  """Asynchronous checkpoints of one run; retains the latest and the best.
 
   Args:
-    workdir: the run; checkpoints lie in `workdir/checkpoints/STEP/`.
-    keep: how many of the newest are kept; 0 keeps all.
-    reads_only: nothing is written or cleaned up; for those who look at a run
-      that may be going on.
+    workdir: the run; checkpoints are in `workdir/checkpoints/STEP/`.
+    keep: number of newest checkpoints to retain; 0 retains all.
+    reads_only: write and delete nothing; for reading a run that may still be
+      in progress.
   """
 
   def __init__(
@@ -52,7 +52,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         preservation_policy=self._policy,
         create=not reads_only,
-        # What a killed run left half-written.
+        # Incomplete checkpoints of a killed run.
         cleanup_tmp_directories=not reads_only,
         async_options=ocp.options.AsyncOptions(
           post_finalization_callback=self._seal
@@ -74,21 +74,23 @@ class Checkpoints:
   def latest_step(self) -> int | None:
     return self._manager.latest_step()
 
-  def newest_whole(self) -> int:
-    """Returns the newest step whose files are what was written.
+  def newest_intact(self) -> int:
+    """Returns the newest step whose checkpoint is intact.
 
-    Newer ones are told in a warning; a run that writes deletes them, since it
-    will come to these steps again.
+    Logs a warning that lists newer, corrupt checkpoints. Unless `reads_only`,
+    deletes them, since the run will reach these steps again.
 
     Raises:
       FileNotFoundError: no checkpoint.
-      ValueError: none is whole; the damage of each is told.
+      ValueError: none is intact; lists the problem of each.
     """
     steps = self._manager.all_steps()
     self._find(None)
-    damaged = integrity.damages(self._folder, steps) if _is_first() else {}
+    damaged = (
+      checksums.find_corrupt_steps(self._folder, steps) if _is_first() else {}
+    )
     if jax.process_count() > 1:
-      # All must go on from the same one; one reads it for all.
+      # All processes must resume from the same step; process 0 chooses it.
       count = multihost_utils.broadcast_one_to_all(np.int32(len(damaged)))
       damaged = {
         step: damaged.get(step, "damaged")
@@ -115,22 +117,22 @@ class Checkpoints:
   def save(
     self, state: TrainState, host: dict[str, Any], best: int | None = None
   ) -> None:
-    """Starts to write; returns when the arrays are copied to the host.
+    """Starts an asynchronous save; returns once arrays are copied to the host.
 
     Args:
-      state: its step names the checkpoint; a step saved already is skipped.
+      state: its step names the checkpoint; an existing step is skipped.
       host: JSON values.
-      best: step whose checkpoint is kept besides the newest.
+      best: step whose checkpoint is retained in addition to the newest.
 
     Raises:
-      OSError: this checkpoint or the one before could not be written.
+      OSError: this or the previous checkpoint could not be written.
     """
     step = int(state.step)
     self._policy.best = best
     if step in self._manager.all_steps():
       return
     with self._writing():
-      # The one before may still be on its way, and has yet to be sealed.
+      # The previous save may be in progress, and still needs its checksums.
       self._manager.wait_until_finished()
       self._saving = step
       self._manager.save(
@@ -145,17 +147,16 @@ class Checkpoints:
   def restore(
     self, like: TrainState, step: int | None = None
   ) -> tuple[TrainState, dict[str, Any]]:
-    """Returns the state and the JSON values of a checkpoint, bit by bit.
+    """Returns the state and the JSON values of a checkpoint, bit-exact.
 
     Args:
-      like: a state, or its ShapeDtypeStructs with shardings: the structure
-        expected and where arrays are put. The mesh may differ from the one
-        that saved.
-      step: default the newest that is whole.
+      like: a state, or its ShapeDtypeStructs with shardings: the expected
+        structure and sharding. The mesh may differ from that of the save.
+      step: default: the newest intact one.
 
     Raises:
       FileNotFoundError: no such checkpoint.
-      ValueError: a checkpoint that is damaged, or of another model.
+      ValueError: the checkpoint is corrupt, or of another model.
     """
     step = self._sound(step)
     wanted = {"trainable": like.trainable, "optimizer": _flat_rest(like)}
@@ -177,7 +178,7 @@ class Checkpoints:
     return rest.replace(trainable=restored.trainable), restored.host
 
   def restore_trainable(self, step: int | None = None) -> partition.Params:
-    """Returns the trained parameters alone, as numpy arrays.
+    """Returns only the trained parameters, as numpy arrays.
 
     Raises:
       FileNotFoundError, ValueError: as `restore`.
@@ -192,17 +193,17 @@ class Checkpoints:
     ).trainable
 
   def check(self) -> None:
-    """Raises OSError if a write has failed by now; it costs nothing."""
+    """Raises OSError if an asynchronous write has failed; does not block."""
     with self._writing():
       self._manager.check_for_errors()
 
   def wait(self) -> None:
-    """Returns when everything is on disk; raises OSError if it cannot be."""
+    """Blocks until all saves are on disk; raises OSError if one failed."""
     with self._writing():
       self._manager.wait_until_finished()
 
   def close(self) -> None:
-    # After a failure Orbax would raise it once more, as it came.
+    # After a failure Orbax would raise the original error again.
     with contextlib.suppress(Exception) if self._failed else self._writing():
       self._manager.close()
 
@@ -221,17 +222,17 @@ class Checkpoints:
       ) from error
 
   def _seal(self) -> None:
-    """Called by Orbax when all is written and not yet under its name."""
+    """Orbax callback: all files are written, the final rename is pending."""
     if _is_first():
       for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-        integrity.seal(folder)
+        checksums.write_checksums(folder)
 
   def _sound(self, step: int | None) -> int:
     if step is None:
-      return self.newest_whole()
+      return self.newest_intact()
     step = self._find(step)
-    sealed = (self._folder / str(step) / integrity.CHECKSUMS).is_file()
-    problem = sealed and integrity.damage(self._folder / str(step))
+    sealed = (self._folder / str(step) / checksums.CHECKSUMS).is_file()
+    problem = sealed and checksums.find_corruption(self._folder / str(step))
     if problem:
       raise ValueError(
         f"{problem}\nThe checkpoint is damaged; put a copy back, or use"
@@ -278,7 +279,7 @@ class Checkpoints:
 
 
 def _flat_rest(state: TrainState) -> dict[str, Any]:
-  """{"opt_state.0.mu.tlm.mlp_0.bias": leaf}: all of a state but trainables."""
+  """{"opt_state.0.mu.tlm.mlp_0.bias": leaf}: the state without trainables."""
   leaves = jax.tree_util.tree_leaves_with_path(state.replace(trainable=None))
   return {
     jax.tree_util.keystr(path, simple=True, separator="."): leaf
@@ -307,12 +308,12 @@ def _is_first() -> bool:
 
 
 def _is_not_told_twice(record: logging.LogRecord) -> bool:
-  """False for Orbax's tracebacks of what it raises besides."""
+  """Returns False for tracebacks that Orbax both logs and raises."""
   return not (record.exc_info and "orbax" in record.pathname)
 
 
 class _KeepNewestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-  """The newest `keep` (0: all) and the one of step `best`."""
+  """Retains the newest `keep` checkpoints (0: all) and that of `best`."""
 
   def __init__(self, keep: int):
     self._keep = keep

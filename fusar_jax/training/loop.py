@@ -1,7 +1,7 @@
-"""The loop: next batch, step, log, evaluate, save. In this order, always.
+"""Training loop: next batch, step, log, evaluate, save, in this order.
 
-The host prepares batch k + 1 while the device computes step k; nothing in the
-loop waits for a result of the step just dispatched.
+The host prepares batch k + 1 while the device computes step k. The loop never
+waits for a result of the step that it has just dispatched.
 """
 
 import contextlib
@@ -21,13 +21,12 @@ from rich.table import Table
 from fusar_jax.data.anchor_conditions import AnchorCondition
 from fusar_jax.data.loader import Loader
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import partition, program, selection, sharding
-from fusar_jax.training import start as start_lib
+from fusar_jax.training import partition, program, selection, setup, sharding
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.compile_cache import compile_cache
 from fusar_jax.training.config_numbers import check_numbers
 from fusar_jax.training.gradient_check import GradientCheck
-from fusar_jax.training.meters import Meters
+from fusar_jax.training.logging import MetricsLogger
 from fusar_jax.training.profiler import ProfilerWindow
 from fusar_jax.training.selection import Selection
 from fusar_jax.training.step import make_loss
@@ -36,13 +35,13 @@ from fusar_jax.training.stopwatch import Stopwatch
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """How a run ended.
+  """Outcome of a run.
 
   Attributes:
-    step: steps done.
-    total_steps: steps the run has.
-    preempted: it was asked to stop, has saved, and can be resumed.
-    best_step: of the checkpoint that config.keep_best_by keeps.
+    step: completed steps.
+    total_steps: scheduled steps.
+    preempted: the run received a stop signal, saved, and can be resumed.
+    best_step: step of the checkpoint that config.keep_best_by retains.
   """
 
   step: int
@@ -52,18 +51,19 @@ class Result:
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
-  """Trains as the config says, from the start or from the last checkpoint.
+  """Trains by the config, from the start or from the last checkpoint.
 
   Args:
-    config: of `configs/*.py`, locked.
-    workdir: the run: created, or resumed if it holds this config's run.
+    config: a locked config from `configs/*.py`.
+    workdir: folder of the run; created, or resumed if it contains a run of
+      this config.
 
   Raises:
     FileNotFoundError, FileExistsError, ValueError: an input is missing or does
       not fit; nothing was written.
     OSError: a checkpoint or the log could not be written; older checkpoints
       are untouched.
-    FloatingPointError: a loss that is not finite; names step and examples.
+    FloatingPointError: the loss is not finite; names step and examples.
   """
   stopwatch = Stopwatch()
   workdir = Path(workdir)
@@ -72,19 +72,19 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   window = ProfilerWindow(
     workdir / "profile", config.profile_at_step, config.profile_steps
   )
-  run = start_lib.start(config, workdir)
+  run = setup.setup_run(config, workdir)
   try:
-    mesh, config = start_lib.make_mesh(config, run.model)
+    mesh, config = setup.make_mesh(config, run.model)
     loader = _loader(run, config, mesh, run.train, train=True)
     total = config.steps or config.epochs * loader.steps_per_epoch
     rate = program.make_rate(config, total)
     tx = program.make_optimizer(config, rate)
-    # No name for what is placed: it would stay in memory for the whole run.
-    state, frozen, shardings = program.place(
-      *start_lib.parameters(run, config, workdir, mesh), config, mesh, tx
+    # Bind no name to the unsharded arrays: they would stay in memory.
+    state, frozen, shardings = program.create_sharded_state(
+      *setup.parameters(run, config, workdir, mesh), config, mesh, tx
     )
   except (OSError, ValueError):
-    start_lib.undo(run, workdir)
+    setup.undo(run, workdir)
     raise
   step_fn = program.jit_train_step(config, run.model, tx, mesh, shardings)
   first = jax.process_index() == 0
@@ -97,7 +97,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   elif first:
     _print_parts(state.trainable, frozen)
   step = int(state.step)
-  meters = Meters(
+  meters = MetricsLogger(
     workdir,
     total_steps=total,
     start_step=step,
@@ -118,7 +118,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   batches = iter(loader)
 
   def save():
-    meters.drain()  # A loss that is not finite must not reach the disk.
+    meters.drain()  # Never save after a non-finite loss.
     with stopwatch.losing("save"):
       host = {
         "loader": loader.get_state(),
@@ -225,7 +225,7 @@ def _make_evaluation(run, config, mesh, shardings):
 
   def evaluate(trainable, frozen) -> dict[str, float]:
     total = weight = 0.0
-    key = jax.random.key(0)  # Without dropout nobody draws from it.
+    key = jax.random.key(0)  # Unused: evaluation has no dropout.
     for batch, _ in _loader(run, config, mesh, run.evaluation, train=False):
       batch = sharding.put_batch(batch, mesh)
       total += float(loss(trainable, frozen, batch, key))
@@ -237,10 +237,10 @@ def _make_evaluation(run, config, mesh, shardings):
 
 @contextlib.contextmanager
 def _preemption() -> Iterator[Callable[[int], bool]]:
-  """Yields stopped(step): whether the machine is about to be taken away.
+  """Yields stopped(step): whether a preemption signal has arrived.
 
   On a pod all processes must stop at the same step: JAX's coordination service
-  hears the signal of any of them and agrees on one.
+  receives the signal of any process and agrees on one step.
   """
   if jax.process_count() > 1:
     yield multihost_utils.reached_preemption_sync_point

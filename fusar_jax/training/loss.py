@@ -50,7 +50,7 @@ def answer_losses(
   states = jnp.take_along_axis(hidden, answer_index[..., None], axis=1)
   # Equal chunks: otherwise the last one could be mostly padding. Chunks split
   # target positions, not rows: each device processes its own rows.
-  rows = batch * slots // activations.ways("batch", batch)
+  rows = batch * slots // activations.num_shards("batch", batch)
   chunks = min(slots, -(-rows // chunk))
   size = -(-slots // chunks)
   losses = _frozen_losses if frozen_head else jax.checkpoint(_losses)
@@ -62,7 +62,7 @@ def answer_losses(
 
   def one(_, part):
     states, targets = part
-    states = activations.place(states, "batch", None, None)
+    states = activations.constrain(states, "batch", None, None)
     values = losses(
       states.reshape(batch * size, -1), targets.reshape(-1), kernel
     )

@@ -55,7 +55,7 @@ def load_run(
   record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
   config = config_lib.from_dict(written["model"])
   with Checkpoints(workdir, reads_only=True) as checkpoints:
-    step = checkpoints.newest_whole() if step is None else step
+    step = checkpoints.newest_intact() if step is None else step
     trained = checkpoints.restore_trainable(step)
   base, adapter = Source(**record["base"]), Source(**record["adapter"])
   frozen = initial_params(

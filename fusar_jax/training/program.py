@@ -19,13 +19,13 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import fast_options, init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import optimizer, partition, sharding
-from fusar_jax.training.frozen import hold
+from fusar_jax.training.frozen_weights import cast_frozen
 from fusar_jax.training.state import TrainState, create_state
 from fusar_jax.training.step import StepOptions, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Weights:
+class WeightBytes:
   """Bytes of all parameters as training holds them, on all devices together.
 
   Attributes:
@@ -43,16 +43,16 @@ class Weights:
     return self.frozen + self.state
 
 
-def weights(config: ConfigDict, model: FusarConfig) -> Weights:
+def weight_bytes(config: ConfigDict, model: FusarConfig) -> WeightBytes:
   """Returns what the config's parameters weigh."""
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   trainable, frozen = partition.partition(shapes, config.trainable)
-  frozen = jax.eval_shape(lambda tree: hold(tree, config.dtype), frozen)
+  frozen = jax.eval_shape(lambda tree: cast_frozen(tree, config.dtype), frozen)
   held = {
     path: leaf.size * leaf.dtype.itemsize
     for path, leaf in flatten(frozen).items()
   }
-  return Weights(
+  return WeightBytes(
     frozen=sum(held.values()),
     state=sum(leaf.size * 4 * 4 for leaf in jax.tree.leaves(trainable)),
     layers=sum(
@@ -97,7 +97,7 @@ def layout(
     )
     rows = config.batch_size // accumulation
   if sizes == sharding.AUTO:
-    held = weights(config, model).all if memory else 0
+    held = weight_bytes(config, model).all if memory else 0
     sizes = sharding.choose_mesh(devices, rows, model, held, memory)
   return sizes, accumulation
 
@@ -119,7 +119,7 @@ def step_options(
     remat=config.remat,
     head_chunk=config.head_chunk,
     dropout=model.lora.dropout > 0,
-    spoken=config.data.cell_weight > 0,
+    aux_targets=config.data.cell_weight > 0,
     mesh=mesh,
     **options,
   )
@@ -156,7 +156,7 @@ def state_shardings(abstract: TrainState, config: ConfigDict, mesh: Mesh):
   return placed.replace(opt_state=_in(placed.opt_state, "pinned_host"))
 
 
-def place(
+def create_sharded_state(
   trainable: partition.Params,
   frozen: partition.Params,
   config: ConfigDict,
@@ -167,7 +167,7 @@ def place(
 
   Args:
     trainable: float32, to begin with; may be given away to the state.
-    frozen: from `frozen_lib.hold`.
+    frozen: from `frozen_weights.cast_frozen`.
     config: of the run.
     mesh: of its devices.
     tx: from `make_optimizer`.

@@ -1,12 +1,12 @@
 """One training step: gradients of trainables, accumulated, clipped, applied.
 
-The loss is `sum(weight * nll) / sum(weight)` over the answer tokens of the
-whole batch. With the loader's per-example weights (1 / answer length) that is
+The loss is `sum(weight * nll) / sum(weight)` over the supervised tokens of the
+batch. With the loader's per-example weights (1 / answer length) that is
 the official mean over each example's answer, averaged over examples; with unit
-weights it is the mean over tokens. The divisor belongs to the whole batch, so
-accumulating over 4 parts gives the update of 1.
+weights it is the mean over tokens. The divisor is that of the full batch, so
+accumulating over 4 micro-batches gives the same update as 1.
 
-A answer slots, B batch.
+A target positions, B batch.
 """
 
 import dataclasses
@@ -28,18 +28,20 @@ from fusar_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-  """How a step is computed; none of it changes what is computed.
+  """How a step is computed; no option changes the result, except dropout and
+  auxiliary targets.
 
   Attributes:
-    accumulation: parts that a batch is cut into; memory of one part.
-    dtype: of the arithmetic.
-    remat: policy of the layers, see `fusar_jax.model.remat`.
-    impl: attention, see `fusar_jax.model.attention`.
-    unroll: layers in one iteration of the scans.
-    head_chunk: answer positions whose logits exist at one time.
-    dropout: whether LoRA's dropout is on.
-    spoken: whether batches ask visual tokens too, see `fusar_jax.data.cells`.
-    mesh: where activations live; None: wherever the compiler puts them.
+    accumulation: number of micro-batches; memory is that of one.
+    dtype: compute dtype.
+    remat: rematerialisation policy of the layers, see `fusar_jax.model.remat`.
+    impl: attention implementation, see `fusar_jax.model.attention`.
+    unroll: layers per iteration of the scans.
+    head_chunk: target positions whose logits exist at one time.
+    dropout: whether LoRA dropout is active.
+    aux_targets: whether batches contain auxiliary visual-token targets, see
+      `fusar_jax.data.aux_targets`.
+    mesh: mesh of the activations; None: the compiler decides.
   """
 
   accumulation: int = 1
@@ -49,7 +51,7 @@ class StepOptions:
   unroll: int = 1
   head_chunk: int = 256
   dropout: bool = True
-  spoken: bool = False
+  aux_targets: bool = False
   mesh: Mesh | None = None
 
 
@@ -70,7 +72,7 @@ def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
       {"params": params},
       batch,
       deterministic=not options.dropout,
-      method=model.hidden_and_spoken if options.spoken else model.hidden,
+      method=model.hidden_and_aux if options.aux_targets else model.hidden,
       rngs={"dropout": key},
     )
     values = answer_losses(
@@ -95,8 +97,8 @@ def _trains_head(trainable: dict, config: FusarConfig) -> bool:
 def make_gradients(config: FusarConfig, options: StepOptions) -> Callable:
   """Returns `gradients(trainable, frozen, batch, key) -> (loss, gradients)`.
 
-  Both are divided by the batch's summed weight. The batch's leading axis must
-  divide by `options.accumulation`.
+  Both are divided by the summed weight of the batch. `options.accumulation`
+  must divide the leading axis of the batch.
   """
   value_and_grad = jax.value_and_grad(make_loss(config, options))
 
@@ -137,20 +139,21 @@ def make_train_step(
   """Returns `step(state, frozen, batch) -> (state, metrics)`, to be jitted.
 
   Args:
-    config: of the model.
-    optimizer: of the trainables.
-    options: how it is computed.
-    skips_nonfinite: a batch whose loss or gradient is not finite changes
-      nothing but the step; the device decides, nobody waits.
+    config: the model.
+    optimizer: optimizer of the trainable parameters.
+    options: see `StepOptions`.
+    skips_nonfinite: a batch whose loss or gradient is not finite changes only
+      the step counter. The device decides, without a host synchronisation.
 
   metrics:
-    loss: float32, of the batch before the update.
+    loss: float32, loss of the batch before the update.
     grad_norm: float32, before clipping.
-    weight: float32, the loss's divisor (examples, or answer tokens).
+    weight: float32, divisor of the loss (examples, or supervised tokens).
     tokens: int32, non-padding tokens of the batch.
-    slots: int32, all of them.
+    slots: int32, all token positions, padding included.
     nonzero: {leaf path: bool}, whether its gradient has any non-zero value.
-    skipped: bool, whether nothing was changed; with `skips_nonfinite` alone.
+    skipped: bool, whether the update was skipped; only with
+      `skips_nonfinite`.
   """
   gradients = make_gradients(config, options)
 

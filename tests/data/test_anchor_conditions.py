@@ -13,9 +13,9 @@ from fusar_jax.data.anchor_conditions import (
   exchange,
   thin,
 )
+from fusar_jax.data.example_sizes import measure_examples
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.loader import Loader
-from fusar_jax.data.survey import survey
 from fusar_jax.data.triplets import read_manifest, write_manifest
 from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.geo.anchors import Anchors, read_anchors, write_anchors
@@ -188,7 +188,9 @@ def test_two_cells_may_share_a_node():
 def test_a_grid_denser_than_the_data_is_refused(anchored, tokenizer, config):
   """Raised by the scan of all rows before the first step, and on reading."""
   dense = AnchorCondition("aligned", 18)
-  _, refused = survey(anchored, Recipe(tokenizer, config, anchors=dense))
+  _, refused = measure_examples(
+    anchored, Recipe(tokenizer, config, anchors=dense)
+  )
   assert len(refused) == 6
   assert "18 x 18 = 324 nodes, but the anchors file holds 81" in refused[0]
   with pytest.raises(ValueError, match=r"row 1 .* holds 81"):

@@ -15,13 +15,13 @@ import tensorflow_datasets as tfds
 from fusar_jax.data import vision
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.loader import Loader
-from fusar_jax.data.tfds_fusar.builder import TfdsFusar, build
 from fusar_jax.data.triplets import (
   read_manifest,
   read_manifests,
   write_manifest,
 )
 from fusar_jax.data.workers import Recipe, Workers
+from fusar_jax.datasets.tfds_fusar.builder import TfdsFusar, build
 from fusar_jax.geo.anchors import count_anchors, read_anchors
 from fusar_jax.training import provenance
 
@@ -227,7 +227,7 @@ def test_nothing_imports_tensorflow_datasets_before_it_is_needed(
 ):
   """Nor JAX or TensorFlow when it is: importing any of these ends the child."""
   code = (
-    "import sys, fusar_jax, fusar_jax.data.loader, fusar_jax.data.shards\n"
+    "import sys, fusar_jax, fusar_jax.data.loader, fusar_jax.datasets.shards\n"
     "from fusar_jax.data.triplets import read_manifests\n"
     "read_manifests(sys.argv[1])\n"
     "assert 'tensorflow_datasets' not in sys.modules\n"
@@ -252,7 +252,7 @@ def test_nothing_imports_tensorflow_datasets_before_it_is_needed(
 
 
 def _command(manifest, out, *more):
-  command = [sys.executable, "-m", "fusar_jax.data.tfds_fusar", "--split"]
+  command = [sys.executable, "-m", "fusar_jax.datasets.tfds_fusar", "--split"]
   command += [f"train={manifest}", "--out", str(out), *more]
   return subprocess.run(command, capture_output=True, text=True)
 

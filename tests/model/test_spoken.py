@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusar_jax.config import preset
-from fusar_jax.model.config import FRAMES
+from fusar_jax.model.config import AUX_FRAMES
 from fusar_jax.model.fusar_gpt import FusarGPT, _smallest_batch, init_params
 
 
@@ -37,24 +37,24 @@ def test_frames_are_rolled_normalised_visual_tokens():
     method=FusarGPT.hidden,
   )
   hidden = apply(params, model.hidden)
-  both = apply(params, model.hidden_and_spoken)
+  both = apply(params, model.hidden_and_aux)
   visual = np.asarray(apply(params, model.visual_tokens))[:, 0]
   length, width = hidden.shape[1:]
   np.testing.assert_array_equal(both[:, :length], hidden)
-  assert both.shape == (1, length + 2 * FRAMES, width)
+  assert both.shape == (1, length + 2 * AUX_FRAMES, width)
   spoken = visual / np.sqrt((visual**2).mean(-1, keepdims=True) + 1e-6)
-  for frame in range(FRAMES):
+  for frame in range(AUX_FRAMES):
     rolled = np.roll(spoken, frame * width // 8, axis=-1)
     np.testing.assert_allclose(both[:, length + frame], rolled[:, 0], rtol=1e-5)
     # The batch's visual token stands first.
     rolled = np.roll(halfway[:, 0], frame * width // 8, axis=-1)
     np.testing.assert_allclose(
-      both[:, length + FRAMES + frame], rolled, rtol=1e-4, atol=1e-5
+      both[:, length + AUX_FRAMES + frame], rolled, rtol=1e-4, atol=1e-5
     )
 
   def loss(params):
     return jnp.sum(
-      apply(params, model.hidden_and_spoken)[:, length : length + FRAMES] ** 3
+      apply(params, model.hidden_and_aux)[:, length : length + AUX_FRAMES] ** 3
     )
 
   tower = jax.grad(loss)(params)["visual"]

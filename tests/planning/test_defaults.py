@@ -11,7 +11,7 @@ from fusar_jax.planning.plan import Planner, Shape
 from fusar_jax.training.recipes import get_config
 from fusar_jax.training.sharding import AUTO
 
-# Weights are 17 GB: v5e holds them split, v5p and v6e on each chip.
+# WeightBytes are 17 GB: v5e holds them split, v5p and v6e on each chip.
 SLICES = {
   "v5e-8": ((1, 8, 1), 2),
   "v5e-16": ((1, 16, 1), 1),

@@ -8,9 +8,9 @@ import pytest
 from fusar_jax import config as config_lib
 from fusar_jax.planning import hlo, lowering
 from fusar_jax.planning.chips import find_slice
+from fusar_jax.planning.compile_hlo import DoesNotFitError, compile_to_hlo
 from fusar_jax.planning.plan import Planner, Shape
 from fusar_jax.planning.search import Choice
-from fusar_jax.planning.settled import DoesNotFit, settle
 from fusar_jax.training.recipes import get_config
 
 TINY = Shape(length=96, answers=16, anchors=9)
@@ -64,7 +64,7 @@ def test_products_of_the_program_are_those_of_the_arithmetic(planner, config):
   config.attention = "xla"
   planner = Planner(config, find_slice("v5e-4"), TINY)
   config.batch_size, config.accumulation = 8, 1
-  settled = settle(
+  settled = compile_to_hlo(
     lowering.lower_train_step,
     find_slice("v5e-4"),
     (4, 1, 1),
@@ -96,7 +96,7 @@ def test_memory_is_what_the_compiler_s_own_analysis_tells(
 
 
 def test_what_is_too_large_is_told_with_its_numbers(planner):
-  with pytest.raises(DoesNotFit) as error:
+  with pytest.raises(DoesNotFitError) as error:
     planner.step(Choice((1, 4, 1), 20_000, "none"))
   assert error.value.used > error.value.limit > 15 * 2**30
 

@@ -6,7 +6,7 @@ from fusar_jax.config import preset
 from fusar_jax.planning import search
 from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.flops import Work
-from fusar_jax.training.program import Weights
+from fusar_jax.training.program import WeightBytes
 
 MODEL = preset("qwen2_5_vl_7b")
 
@@ -67,7 +67,7 @@ def test_too_few_tries_are_told():
 
 def test_optimistic_bounds():
   where = find_slice("v5e-16")
-  weights = Weights(
+  weights = WeightBytes(
     frozen=16_600_000_000, state=320_000_000, layers=13_000_000_000
   )
   work = [Work("decoder", 8e12, 8e12, again=8e12)]

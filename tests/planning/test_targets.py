@@ -36,7 +36,7 @@ def _plan(topology, samples, model="qwen2_5_vl_7b", accumulation=4):
   planner = Planner(
     config, find_slice(topology), Shape(TOKENS, ANSWERS, ANCHORS)
   )
-  # Weights are sharded over all chips, even if they fit one chip.
+  # WeightBytes are sharded over all chips, even if they fit one chip.
   choice, _ = planner.choice((1, -1, 1), samples)
   return planner.step(choice)
 

@@ -14,10 +14,10 @@ from PIL import Image
 
 from fusar_jax.config import preset
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.inspection import inspect
-from fusar_jax.data.inventory import choose
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.vision import to_patches
+from fusar_jax.datasets.scan import choose
+from fusar_jax.datasets.validation import inspect
 from fusar_jax.geo.anchors import Anchors, write_anchors
 from fusar_jax.report import anchor_colours as anchor_colours_module
 from fusar_jax.report.anchor_colours import anchor_colours

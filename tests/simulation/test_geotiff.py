@@ -6,7 +6,7 @@ import rasterio
 
 from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.alphaearth_tiles import dequantise
-from fusar_jax.geo.nodes import make_anchors
+from fusar_jax.geo.grid_points import make_anchors
 from fusar_jax.geo.rasters import open_raster
 from fusar_jax.simulation import geotiff
 from fusar_jax.simulation.covers import REGIONS

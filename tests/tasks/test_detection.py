@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fusar_jax.data.tokenizer import load_tokenizer
-from fusar_jax.tasks import boxes, detection, rotated
+from fusar_jax.metrics import rotated_iou
+from fusar_jax.tasks import boxes, detection
 from fusar_jax.tasks.predictions import Prediction, guess_task, prediction_row
 
 
@@ -35,7 +36,7 @@ def brute_force(predicted, names, true, true_names, iou):
   return pairs
 
 
-@pytest.mark.parametrize("iou", [boxes.iou, rotated.iou])
+@pytest.mark.parametrize("iou", [boxes.iou, rotated_iou.iou])
 def test_matcher_equals_brute_force(iou):
   """1000 random cases; whole numbers, so that many overlaps are equal."""
   rng = np.random.default_rng(3)
@@ -43,7 +44,7 @@ def test_matcher_equals_brute_force(iou):
     n, m = rng.integers(0, 7, 2)
     low = rng.integers(0, 20, (n + m, 2))
     both = np.concatenate([low, low + rng.integers(1, 15, (n + m, 2))], 1)
-    if iou is rotated.iou:
+    if iou is rotated_iou.iou:
       both = np.column_stack([both, rng.choice([0, 45, 90, 130], n + m)])
     names = rng.choice(["ship", "plane"], n + m).tolist()
     cut = both[:n], names[:n], both[n:], names[n:]

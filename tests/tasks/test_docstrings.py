@@ -1,4 +1,4 @@
-"""The examples of the docstrings of tasks."""
+"""Doctests of tasks and metrics."""
 
 import doctest
 import importlib
@@ -9,17 +9,17 @@ import pytest
 @pytest.mark.parametrize(
   "name",
   [
-    "captioning",
-    "class_names",
-    "classification",
-    "counting",
-    "grounding",
-    "sarchat",
-    "scores",
-    "text_scores",
+    "metrics.intervals",
+    "metrics.text_metrics",
+    "tasks.captioning",
+    "tasks.class_names",
+    "tasks.classification",
+    "tasks.counting",
+    "tasks.grounding",
+    "tasks.sarchat",
   ],
 )
 def test_examples(name):
-  found = doctest.testmod(importlib.import_module(f"fusar_jax.tasks.{name}"))
+  found = doctest.testmod(importlib.import_module(f"fusar_jax.{name}"))
   assert found.attempted
   assert not found.failed

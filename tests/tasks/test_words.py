@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from fusar_jax.tasks import captioning, classification, text_scores
+from fusar_jax.metrics import text_metrics
+from fusar_jax.tasks import captioning, classification
 from fusar_jax.tasks.predictions import Prediction
 
 NAMES = ("fishing ship", "cargo ship", "plane")
@@ -189,12 +190,12 @@ def test_captions_by_hand():
   assert metrics["parse_failure_rate"] == pytest.approx(1 / 2)
   assert samples[0]["fields_right"] == 7
   # An unread caption is an empty one, so half of the words are missing.
-  words = len(text_scores.words(true))
-  assert len(text_scores.words(given)) == words
+  words = len(text_metrics.words(true))
+  assert len(text_metrics.words(given)) == words
   assert metrics["bleu_1"] == pytest.approx((words - 1) / words * math.exp(-1))
   assert metrics["rouge_l"] == pytest.approx((words - 1) / words / 2)
   assert samples[0]["rouge_l"] == pytest.approx((words - 1) / words)
-  assert set(text_scores.NAMES) < set(metrics["ci95"])
+  assert set(text_metrics.NAMES) < set(metrics["ci95"])
 
 
 def test_a_long_gap_before_a_field_takes_no_time():

@@ -147,7 +147,9 @@ def _two_steps(config, model, params, batch, devices):
   trainable, frozen = partition.partition(
     jax.tree.map(jax.numpy.copy, params), config.trainable
   )
-  state, frozen, shardings = program.place(trainable, frozen, config, mesh, tx)
+  state, frozen, shardings = program.create_sharded_state(
+    trainable, frozen, config, mesh, tx
+  )
   step = program.jit_train_step(config, model, tx, mesh, shardings)
   for _ in range(2):
     state, metrics = step(state, frozen, sharding.put_batch(batch, mesh))

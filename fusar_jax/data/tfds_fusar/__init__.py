@@ -1,7 +1,14 @@
-"""Triplets as a TFDS data set.
+"""Old name of `fusar_jax.datasets.tfds_fusar`, kept for one release."""
 
-`python -m fusar_jax.data.tfds_fusar --split train=M --out DIR` builds it,
-optionally with Apache Beam. DIR/tfds_fusar/1.0.0/train is then accepted
-wherever a manifest is. Neither needs TensorFlow, and this package imports
-tensorflow_datasets only when a data set is built or read.
-"""
+import warnings
+from pathlib import Path
+
+warnings.warn(
+  "fusar_jax.data.tfds_fusar is now fusar_jax.datasets.tfds_fusar; the old name"
+  " goes in the next release.",
+  FutureWarning,
+  stacklevel=2,
+)
+# Its modules are found there, `python -m` included. Nothing is imported: the
+# input pipeline knows nothing of what makes data sets.
+__path__ = [str(Path(__file__).parents[2] / "datasets" / "tfds_fusar")]

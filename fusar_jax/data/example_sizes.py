@@ -1,0 +1,92 @@
+"""Validates and measures every row before the first training step.
+
+This is cheap: it reads the headers of images and anchors and runs the
+tokenizer, but decodes no pixels. All bad rows are reported together at startup.
+The sizes determine the static shape of each batch without building an example,
+so all processes of a pod agree on it.
+"""
+
+import functools
+from collections.abc import Sequence
+
+from fusar_jax.data import prompts, vision
+from fusar_jax.data.aux_targets import count_aux_targets
+from fusar_jax.data.examples import check_answer, model_size, texts
+from fusar_jax.data.records import File, PackedFile
+from fusar_jax.data.sizes import Sizes
+from fusar_jax.data.triplets import Triplet
+from fusar_jax.data.workers import Recipe
+from fusar_jax.geo.anchors import count_anchors
+
+
+def measure_examples(
+  triplets: Sequence[Triplet], recipe: Recipe
+) -> tuple[list[Sizes | None], list[str]]:
+  """Returns (sizes per row, None for a bad row; one message per bad row)."""
+  # Several tasks share an image, so headers are cached.
+  image_size = functools.lru_cache(maxsize=100_000)(_image_size)
+  anchor_count = functools.lru_cache(maxsize=100_000)(_anchor_count)
+  sizes, refused = [], []
+  for triplet in triplets:
+    try:
+      sizes.append(_sizes(triplet, recipe, image_size, anchor_count))
+    except (ValueError, OSError) as error:
+      sizes.append(None)
+      refused.append(f"{triplet.where}: {error}")
+  return sizes, refused
+
+
+def _image_size(file: File) -> tuple[int, int]:
+  # The table of an archive lists sizes; nothing else is read here.
+  return file.size if isinstance(file, PackedFile) else vision.image_size(file)
+
+
+def _anchor_count(file: File) -> int:
+  return file.size[0] if isinstance(file, PackedFile) else count_anchors(file)
+
+
+def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
+  config = recipe.config
+  originals = [image_size(path) for path in triplet.images]
+  seen = [model_size(size, config) for size in originals]
+  counts = [h * w // config.vision.cell**2 for h, w in seen]
+  question, answer = texts(
+    triplet, originals[0], seen[0], clip_boxes=recipe.clip_boxes
+  )
+  if recipe.with_answer:
+    check_answer(answer)
+    ids, mask = prompts.encode_example(
+      recipe.tokenizer, question, answer, counts
+    )
+    answers = int(mask.sum())
+  else:
+    ids = prompts.encode_prompt(recipe.tokenizer, question, counts)
+    answers = 0
+  if len(ids) > recipe.max_length:
+    raise ValueError(
+      f"{len(ids)} tokens ({sum(counts)} of them visual), but max_length is"
+      f" {recipe.max_length}; nothing is truncated. Raise max_length, shorten"
+      " the text or make the image smaller."
+    )
+  told = {"boxes", "labels"} <= triplet.extra.keys()
+  if recipe.cells and recipe.with_answer and told:
+    answers += count_aux_targets(
+      triplet.extra["boxes"],
+      triplet.coordinate_size or originals[0],
+      tuple(side // config.vision.cell for side in seen[0]),
+    )
+  patch = config.vision.patch
+  return Sizes.of_parts(
+    length=len(ids),
+    grids=[(h // patch, w // patch) for h, w in seen],
+    anchors=max(
+      (
+        recipe.anchors.count(anchor_count(path))
+        for path in triplet.anchors
+        if path
+      ),
+      default=0,
+    ),
+    answers=answers,
+    config=config.vision,
+  )

@@ -1,0 +1,251 @@
+"""COCO instances to triplets.
+
+    python -m fusar_jax.datasets.importers.coco --images images \
+        --annotations annotations/train.json --out data/hrsid_train \
+        --source "HRSID, Wei et al. 2020" --license "as stated by the source"
+
+A "bbox" is [x, y, width, height] in pixels; an outline of one part is kept in
+the row ("polygons"). Masks and outlines of several parts are no polygon: they
+are left out of the row, and the card counts them ("outlines_left_out").
+
+An image with a crowd region ("iscrowd") has no exact count and no box for each
+target, so it is rejected. `targets` documents the generated rows.
+"""
+
+import collections
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from fusar_jax.data.triplets import raise_together
+from fusar_jax.datasets.importers import command_line, image_files
+from fusar_jax.datasets.importers.annotation_json import read_json
+from fusar_jax.datasets.importers.box_dataset import (
+  Annotated,
+  check_tasks,
+  write_boxes,
+)
+from fusar_jax.datasets.importers.dataset_folder import Origin, require_new
+from fusar_jax.datasets.importers.targets import (
+  TASKS,
+  Point,
+  Target,
+  check_overlap,
+  pixels,
+)
+
+
+def import_coco(
+  images: str | os.PathLike,
+  annotations: str | os.PathLike,
+  out: str | os.PathLike,
+  *,
+  origin: Origin,
+  classes: Sequence[str] = (),
+  tasks: Sequence[str] = TASKS,
+  copy: bool = False,
+  drop_refused: bool = False,
+) -> Path:
+  """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
+
+  Args:
+    images: folder that "file_name" is relative to.
+    annotations: the JSON file of a split.
+    out: folder to make; absent or empty.
+    origin: recorded in dataset.json.
+    classes: to ask for, in this order; default: all that occur, sorted.
+    tasks: of `targets.EVERY_TASK`.
+    copy: copy the images to OUT/images instead of pointing to where they are.
+    drop_refused: leave bad images out and list them in OUT/refused.txt.
+
+  Raises:
+    FileExistsError: `out` holds something.
+    FileNotFoundError: no such annotation file.
+    ValueError: not COCO, or bad images: all are told, and nothing is written.
+  """
+  require_new(out)
+  check_tasks(tasks)
+  records, names, notes, problems = read_annotations(annotations)
+  raise_together(problems, f"{annotations}: not COCO instances")
+  targets, refused = [], []
+  for record in records:
+    try:
+      targets.append(_annotated(record, images, names, notes[record["id"]]))
+    except (ValueError, OSError) as error:
+      refused.append(f"image {record['id']} ({record['file_name']!r}): {error}")
+  if not drop_refused:
+    raise_together(refused, f"{annotations}: bad images")
+  kept = {record.file for record in targets}
+  left_out = sum(
+    _is_no_polygon(note)
+    for record in records
+    if Path(images, record["file_name"]) in kept
+    for note in notes[record["id"]]
+  )
+  return write_boxes(
+    out,
+    targets,
+    origin,
+    {
+      "importer": "coco",
+      "annotations": Path(annotations).name,
+      "outlines_left_out": left_out,
+    },
+    classes=classes,
+    tasks=tasks,
+    copy=copy,
+    refused=refused,
+  )
+
+
+def read_annotations(path: str | os.PathLike) -> tuple:
+  """Returns (images, category names by id, annotations by image, problems).
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: not JSON, or one of COCO's three lists is missing.
+  """
+  told = read_json(path)
+  parts = {}
+  for key in ("images", "annotations", "categories"):
+    part = told.get(key) if isinstance(told, dict) else None
+    if not isinstance(part, list) or not all(isinstance(p, dict) for p in part):
+      raise ValueError(f'{path}: expected a list of objects in "{key}"')
+    parts[key] = part
+  problems = []
+  names = _categories(parts["categories"], problems)
+  records = _images(parts["images"], problems)
+  notes = {record["id"]: [] for record in records}
+  for i, note in enumerate(parts["annotations"]):
+    owner = note.get("image_id")
+    if not isinstance(owner, (int, str)) or owner not in notes:
+      problems.append(f"annotation {i}: image_id {owner!r:.40} is no image")
+    else:
+      notes[owner].append(note)
+  return records, names, notes, problems
+
+
+def _categories(categories, problems) -> dict:
+  names = {}
+  for i, category in enumerate(categories):
+    identity, name = category.get("id"), category.get("name")
+    if not isinstance(identity, int) or not isinstance(name, str):
+      problems.append(f'category {i}: expected a number "id" and a "name"')
+    elif not name.strip() or identity in names:
+      problems.append(f"category {i}: its id or name is blank or used twice")
+    else:
+      names[identity] = name.strip()
+  return names
+
+
+def _images(images, problems) -> list[dict]:
+  good, ids, files = [], collections.Counter(), collections.Counter()
+  for i, image in enumerate(images):
+    identity, name = image.get("id"), image.get("file_name")
+    if not isinstance(identity, (int, str)) or not isinstance(name, str):
+      problems.append(f'image {i}: expected an "id" and a "file_name"')
+      continue
+    ids[identity] += 1
+    files[name] += 1
+    if ids[identity] > 1 or files[name] > 1:
+      problems.append(f"image {i}: id {identity!r} or {name!r} is used twice")
+    else:
+      good.append(image)
+  return good
+
+
+def _annotated(record, images, names, notes) -> Annotated:
+  file = image_files.named(images, record["file_name"])
+  size = tuple(
+    pixels(record.get(side), f'"{side}"') for side in ("height", "width")
+  )
+  image_files.check_size(file, size)
+  targets = []
+  for note in notes:
+    try:
+      targets.append(read_target(note, names, size))
+    except ValueError as error:
+      told = str(note.get("id"))[:40]
+      raise ValueError(f"annotation {told}: {error}") from None
+  path = PurePosixPath(record["file_name"])
+  return Annotated(
+    str(path.with_suffix("")), file, size, targets, path=str(path)
+  )
+
+
+def read_target(note, names, size) -> Target:
+  """Returns the target of one annotation.
+
+  Args:
+    note: of the list "annotations".
+    names: category names by id.
+    size: (height, width) of its image, pixels.
+
+  Raises:
+    ValueError: what is wrong with it.
+  """
+  if note.get("iscrowd"):
+    raise ValueError("a crowd region, not one object")
+  category = note.get("category_id")
+  if not isinstance(category, int) or category not in names:
+    raise ValueError(
+      f"category_id {category!r:.40} is none of {sorted(names)[:20]}"
+    )
+  numbers = note.get("bbox")
+  if not isinstance(numbers, list) or len(numbers) != 4:
+    raise ValueError(
+      f'"bbox" must be [x, y, width, height], got {numbers!s:.60}'
+    )
+  x, y, w, h = (pixels(number, '"bbox"') for number in numbers)
+  box = (x, y, x + w, y + h)
+  check_overlap(box, size)
+  return Target(names[category], box, polygon=_polygon(note))
+
+
+def _polygon(note) -> tuple[Point, ...] | None:
+  parts = note.get("segmentation")
+  if not parts or _is_no_polygon(note):
+    return None
+  numbers = [pixels(number, '"segmentation"') for number in parts[0]]
+  if len(numbers) % 2 or len(numbers) < 6:
+    raise ValueError(
+      f'"segmentation" needs three points x, y or more, got {len(numbers)}'
+      " numbers"
+    )
+  return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _is_no_polygon(note) -> bool:
+  """There is an outline, but a mask or one of several parts."""
+  parts = note.get("segmentation")
+  return bool(parts) and not (
+    isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], list)
+  )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Command line; returns the exit code."""
+  parser = command_line.parser(
+    "coco", "COCO instances to a manifest of triplets."
+  )
+  parser.add_argument("--images", required=True, help="folder of images")
+  parser.add_argument("--annotations", required=True, help="the JSON file")
+  command_line.add_box_options(parser)
+  args = parser.parse_args(argv)
+  return command_line.run(
+    lambda: import_coco(
+      args.images,
+      args.annotations,
+      args.out,
+      origin=command_line.origin(args),
+      classes=args.classes,
+      tasks=args.tasks,
+      copy=args.copy,
+      drop_refused=args.drop_refused,
+    )
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,81 @@
+"""Shared options, summary and exit codes of the importer commands."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from fusar_jax.datasets.importers.dataset_folder import Origin
+from fusar_jax.datasets.importers.targets import EVERY_TASK, TASKS
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+  """Returns a parser with the options of every importer."""
+  options = argparse.ArgumentParser(
+    prog=f"python -m fusar_jax.datasets.importers.{name}",
+    description=description,
+  )
+  options.add_argument("--out", required=True, help="folder to make")
+  options.add_argument(
+    "--source", required=True, help="where the data come from, to be cited"
+  )
+  options.add_argument(
+    "--license", required=True, help='terms of the data ("none stated")'
+  )
+  options.add_argument(
+    "--copy", action="store_true", help="copy the images too"
+  )
+  options.add_argument(
+    "--drop-refused",
+    action="store_true",
+    help="leave bad entries out and list them in refused.txt; default: stop",
+  )
+  return options
+
+
+def add_box_options(options: argparse.ArgumentParser) -> None:
+  """Adds the shared options of the box importers."""
+  options.add_argument("--classes", nargs="*", default=(), help="default: all")
+  options.add_argument("--tasks", nargs="+", default=TASKS, choices=EVERY_TASK)
+
+
+def origin(args: argparse.Namespace) -> Origin:
+  """Returns the origin of the data."""
+  return Origin(args.source, args.license)
+
+
+def run(importer: Callable[[], Path | Iterable[Path]]) -> int:
+  """Runs an import, prints a summary and returns the exit code.
+
+  Args:
+    importer: returns the manifest, or the manifest of each split.
+  """
+  try:
+    written = importer()
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  for manifest in [written] if isinstance(written, Path) else written:
+    print(_summary(manifest))
+  return 0
+
+
+def _summary(manifest: Path) -> str:
+  card = json.loads((manifest.parent / "dataset.json").read_text("utf-8"))
+  text = f"{manifest}: {card['rows']} rows of {card['images']} images"
+  if "targets" in card:
+    text += f", {card['targets']} targets of {', '.join(card['classes'])}"
+  if card["refused"]:
+    text += f"; {card['refused']} refused, listed in refused.txt"
+  if card.get("copies") == "keep" and card["copies_found"]:
+    text += (
+      f"; {len(card['copies_found'])} groups of copies in all splits were kept,"
+      " listed in dataset.json"
+    )
+  elif card["identical_images"]:
+    text += (
+      f"; {len(card['identical_images'])} groups of byte-identical images,"
+      " listed in dataset.json"
+    )
+  return text

@@ -1,0 +1,180 @@
+"""Atomic writer of a data set folder: manifest.jsonl, dataset.json, images/.
+
+The folder is written under a temporary name in the same parent folder and
+renamed when complete. dataset.json is the data set card: source, licence,
+import options, the hash of every image, byte-identical images, and the number
+of rejected entries. refused.txt lists the rejected entries.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fusar_jax.data.triplets import (
+  raise_together,
+  write_manifest,
+  write_text,
+)
+from fusar_jax.datasets.importers import duplicates, image_files
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """An image and the rows that ask about it.
+
+  Attributes:
+    file: its path.
+    name: its path below images/, if it is copied; "/" between folders.
+    rows: manifest rows without "image".
+  """
+
+  file: Path
+  name: str
+  rows: Sequence[Mapping]
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+  """Source and licence of the data, as given by the user.
+
+  Attributes:
+    source: citation of the source.
+    license: the terms; "none stated" where the source states none.
+
+  Raises:
+    ValueError: one of them is blank.
+  """
+
+  source: str
+  license: str
+
+  def __post_init__(self):
+    blank = [k for k, v in dataclasses.asdict(self).items() if not v.strip()]
+    if blank:
+      raise ValueError(
+        f"{' and '.join(blank)} of the data must be told; where the source"
+        ' states no terms, say "none stated".'
+      )
+
+
+def require_new(out: str | os.PathLike) -> Path:
+  """Returns the path of an output folder that is absent or empty.
+
+  Raises:
+    FileExistsError: the path exists and is not an empty folder.
+  """
+  out = Path(out)
+  if (out.is_dir() and any(out.iterdir())) or out.is_file():
+    raise FileExistsError(f"{out} is not empty; give a new folder.")
+  return out
+
+
+@contextlib.contextmanager
+def staged(out: str | os.PathLike) -> Iterator[Path]:
+  """Yields a new folder that is renamed to OUT if the body raises no error.
+
+  It has the same parent as OUT, so relative paths from it are valid from OUT.
+
+  Raises:
+    FileExistsError: OUT exists and is not an empty folder.
+  """
+  out = require_new(out)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  # Not tempfile.mkdtemp: its mode 0700 would persist.
+  stage = out.with_name(f"{out.name}.{uuid.uuid4().hex}.part")
+  stage.mkdir()
+  try:
+    yield stage
+    if out.is_dir():
+      out.rmdir()
+    os.rename(stage, out)
+  except BaseException:
+    shutil.rmtree(stage, ignore_errors=True)
+    raise
+
+
+def write_dataset(
+  folder: Path,
+  pictures: Sequence[Picture],
+  origin: Origin,
+  description: Mapping,
+  *,
+  copy: bool = False,
+  refused: Sequence[str] = (),
+  digests: Mapping[Path, str] | None = None,
+) -> None:
+  """Fills a new folder (see `staged`).
+
+  Args:
+    folder: to fill.
+    pictures: each image once.
+    origin: of the data.
+    description: additional fields of the card, "importer" first.
+    copy: True copies the images to FOLDER/images; False refers to their
+      original paths.
+    refused: entries of the source that are not in `pictures`, with reasons.
+    digests: hashes of the image files, if already known.
+
+  Raises:
+    ValueError: no image, or a duplicate id or name.
+  """
+  if not pictures:
+    raise_together(refused, "nothing is left to import")
+    raise ValueError("nothing to import: the source names no image.")
+  _check_unique(pictures, copy)
+  digests = digests or image_files.digests(picture.file for picture in pictures)
+  rows, hashes = [], {}
+  for picture in pictures:
+    path = f"images/{picture.name}" if copy else _relative(picture.file, folder)
+    hashes[path] = digests[picture.file]
+    rows += [
+      {"id": row["id"], "image": path, **row} for row in map(dict, picture.rows)
+    ]
+    if copy:
+      (folder / path).parent.mkdir(parents=True, exist_ok=True)
+      shutil.copyfile(picture.file, folder / path)
+  card = {
+    "importer": description["importer"],
+    **dataclasses.asdict(origin),
+    **description,
+    "images": len(pictures),
+    "rows": len(rows),
+    "refused": len(refused),
+    "identical_images": [
+      list(copies.names) for copies in duplicates.find_copies(hashes)
+    ],
+    "sha256": hashes,
+  }
+  if refused:
+    write_text(folder / "refused.txt", "".join(f"{r}\n" for r in refused))
+  write_text(
+    folder / "dataset.json",
+    json.dumps(card, indent=1, ensure_ascii=False) + "\n",
+  )
+  write_manifest(folder / "manifest.jsonl", rows)
+
+
+def _check_unique(pictures, copy) -> None:
+  ids = collections.Counter(row["id"] for p in pictures for row in p.rows)
+  files = collections.Counter(str(p.file) for p in pictures)
+  # Names must differ in more than case: some file systems ignore case.
+  names = collections.Counter(p.name.lower() for p in pictures if copy)
+  raise_together(
+    [
+      f"{what} {key!r}: {count} times"
+      for what, counts in (("id", ids), ("image", files), ("copy", names))
+      for key, count in counts.items()
+      if count > 1
+    ],
+    "ids and images must differ",
+  )
+
+
+def _relative(file: Path, folder: Path) -> str:
+  return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()

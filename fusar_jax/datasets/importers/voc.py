@@ -1,0 +1,221 @@
+"""Pascal VOC (and SSDD's dialect of it) to triplets.
+
+    python -m fusar_jax.datasets.importers.voc --images JPEGImages \
+        --annotations Annotations --split test.txt --out data/ssdd_test \
+        --source "SSDD, Li et al. 2017" --license "as stated by the source"
+
+Reads axis-aligned boxes, rotated boxes and outlines. If a file has no
+axis-aligned box, the bounding box of the shape is used. The row stores rotated
+boxes and polygons ("rotated", "polygons") for future tasks. `targets` documents
+the generated rows.
+"""
+
+import os
+import re
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+from fusar_jax.data.triplets import raise_together
+from fusar_jax.datasets.importers import command_line, image_files
+from fusar_jax.datasets.importers.box_dataset import (
+  Annotated,
+  check_tasks,
+  write_boxes,
+)
+from fusar_jax.datasets.importers.dataset_folder import Origin, require_new
+from fusar_jax.datasets.importers.splits import read_split
+from fusar_jax.datasets.importers.targets import (
+  TASKS,
+  Target,
+  enclosing,
+  pixels,
+)
+
+_POINT = re.compile(r"^point-?(\d+)?$")
+
+
+def read_annotation(path: str | os.PathLike) -> tuple[tuple[int, int], list]:
+  """Returns ((height, width) as stated, targets in the file's order).
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: not XML, no size, or an object without name or a proper box.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"annotation not found: {path}")
+  try:
+    text = path.read_bytes()
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+      # Nested entities unpack to gigabytes; no annotation needs one.
+      raise ValueError("document types and entities are refused")
+    root = ET.fromstring(text)
+    size = _number(root, "size/height"), _number(root, "size/width")
+    targets = []
+    for i, node in enumerate(root.iter("object")):
+      try:
+        targets.append(_target(node))
+      except ValueError as error:
+        raise ValueError(f"object {i}: {error}") from None
+  except (ET.ParseError, ValueError, LookupError) as error:
+    raise ValueError(f"{path}: {error}") from None
+  return (int(size[0]), int(size[1])), targets
+
+
+def import_voc(
+  images: str | os.PathLike,
+  annotations: str | os.PathLike,
+  out: str | os.PathLike,
+  *,
+  origin: Origin,
+  split: str | os.PathLike | None = None,
+  classes: Sequence[str] = (),
+  tasks: Sequence[str] = TASKS,
+  copy: bool = False,
+  drop_refused: bool = False,
+) -> Path:
+  """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
+
+  Args:
+    images, annotations: folders.
+    out: folder to make; absent or empty.
+    origin: recorded in dataset.json.
+    split: file of names without extension, one a line; default: every
+      annotation, by name.
+    classes: to ask for, in this order; default: all that occur, sorted.
+    tasks: of `targets.EVERY_TASK`.
+    copy: copy the images to OUT/images instead of pointing to where they are.
+    drop_refused: leave bad images out and list them in OUT/refused.txt.
+
+  Raises:
+    FileExistsError: `out` holds something.
+    FileNotFoundError, ValueError: a file is missing or bad; all names are told,
+      and nothing is written.
+  """
+  require_new(out)
+  check_tasks(tasks)
+  annotations = Path(annotations)
+  names = read_split(split) if split else _names(annotations)
+  records, refused = [], []
+  for name in names:
+    try:
+      records.append(_record(name, images, annotations))
+    except (ValueError, OSError) as error:
+      refused.append(f"{name}: {error}")
+  if not drop_refused:
+    raise_together(refused, f"{split or annotations}: bad images")
+  return write_boxes(
+    out,
+    records,
+    origin,
+    {"importer": "voc", "split": Path(split).name if split else None},
+    classes=classes,
+    tasks=tasks,
+    copy=copy,
+    refused=refused,
+  )
+
+
+def _names(annotations: Path) -> list[str]:
+  names = sorted(path.stem for path in annotations.glob("*.xml"))
+  if not names:
+    raise FileNotFoundError(f"no annotation (*.xml) in {annotations}")
+  return names
+
+
+def _record(name, images, annotations) -> Annotated:
+  file = image_files.with_stem(images, name)
+  size, targets = read_annotation(annotations / f"{name}.xml")
+  image_files.check_size(file, size)
+  return Annotated(name, file, size, targets)
+
+
+def _target(node) -> Target:
+  label = (node.findtext("name") or "").strip()
+  if not label:
+    raise ValueError("no <name>")
+  rotated, polygon = _rotated(node), _polygon(node)
+  if node.find("bndbox") is None and (outline := polygon or _corners(rotated)):
+    # Files of rotated boxes or outlines alone: the box that encloses them.
+    return Target(label, enclosing(outline), rotated, polygon)
+  x1, y1, x2, y2 = (
+    _number(node, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")
+  )
+  if x1 > x2 or y1 > y2:
+    raise ValueError(f"box [{x1}, {y1}, {x2}, {y2}] is not [x1, y1, x2, y2]")
+  return Target(label, (x1, y1, x2, y2), rotated, polygon)
+
+
+def _rotated(node) -> dict[str, float] | None:
+  box = node.find("rotated_bndbox")
+  if box is None:
+    return None
+  return {
+    child.tag.removeprefix("rotated_bbox_"): _number(box, child.tag)
+    for child in box
+  }
+
+
+def _corners(rotated) -> list[tuple[float, float]]:
+  """The corners of a rotated box, where the file gives all four."""
+  names = [(f"x{i}", f"y{i}") for i in range(1, 5)]
+  if not rotated or not all(x in rotated and y in rotated for x, y in names):
+    return []
+  return [(rotated[x], rotated[y]) for x, y in names]
+
+
+def _polygon(node) -> tuple[tuple[float, float], ...] | None:
+  outline = node.find("segm")
+  if outline is None:
+    return None
+  points, numbers = [], []
+  for child in outline:
+    number = _POINT.match(child.tag)
+    parts = (child.text or "").split(",")
+    if not number or len(parts) != 2:
+      raise ValueError(f"<segm> holds <{child.tag}>{child.text}: no point")
+    points.append(tuple(pixels(part, f"<{child.tag}>") for part in parts))
+    numbers.append(number[1])
+  # SSDD numbers its points, its derivatives list them.
+  if points and all(numbers):
+    order = sorted(range(len(points)), key=lambda i: int(numbers[i]))
+    return tuple(points[i] for i in order)
+  return tuple(points) or None
+
+
+def _number(node, path) -> int | float:
+  text = node.findtext(path)
+  if text is None or not text.strip():
+    raise ValueError(f"no <{path}>")
+  return pixels(text, f"<{path}>")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Command line; returns the exit code."""
+  parser = command_line.parser(
+    "voc", "Pascal VOC annotations (SSDD) to a manifest of triplets."
+  )
+  parser.add_argument("--images", required=True, help="folder of images")
+  parser.add_argument("--annotations", required=True, help="folder of XML")
+  parser.add_argument("--split", help="names, one a line; default: all")
+  command_line.add_box_options(parser)
+  args = parser.parse_args(argv)
+  return command_line.run(
+    lambda: import_voc(
+      args.images,
+      args.annotations,
+      args.out,
+      origin=command_line.origin(args),
+      split=args.split,
+      classes=args.classes,
+      tasks=args.tasks,
+      copy=args.copy,
+      drop_refused=args.drop_refused,
+    )
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(main())

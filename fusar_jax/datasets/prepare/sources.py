@@ -1,0 +1,339 @@
+"""Opens, names, plans and checks scenes before tiling.
+
+All errors in a scene's options are detected here, before any file is written: a
+missing band, an undeclared ground sampling distance, an unknown year. Scenes
+contain only plain values; the raster is reopened for tiling.
+"""
+
+import collections
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fusar_jax.datasets.importers import image_files
+from fusar_jax.datasets.importers.annotation_json import read_json
+from fusar_jax.geo.alphaearth import Archive
+from fusar_jax.geo.georeference import Georeference
+from fusar_jax.geo.product_names import Metadata
+from fusar_jax.geo.rasters import Raster, open_raster
+from fusar_jax.geo.stretch import PERCENTILES, Stretch, fit_stretches
+from fusar_jax.geo.tiles import Tile, plan_tiles, scale_to
+
+# File names are limited to 255 bytes, and tiles add a suffix.
+_NAME_BYTES = 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """How a raster becomes 8-bit tiles.
+
+  Attributes:
+    size: sides of a tile, pixels.
+    overlap: of neighbouring tiles, pixels.
+    ground_sampling_distance: of the tiles, metres; None: the raster's own.
+    bands: "VV", or three for red, green and blue, "VV,VH,VV/VH"; None: the
+      first.
+    quantity, nodata: of `open_raster`; None: as declared, else guessed.
+    percentiles, curve: of `fit_stretch`.
+    stretches: to reapply, by the name of the scene to which they were fitted; a
+      single one applies to all scenes. None: a stretch is fitted per scene.
+
+  Raises:
+    ValueError: percentiles out of order.
+  """
+
+  size: int = 504
+  overlap: int = 0
+  ground_sampling_distance: float | None = None
+  bands: str | None = None
+  quantity: str | None = None
+  nodata: float | str | None = None
+  percentiles: tuple[float, float] = PERCENTILES
+  curve: str | None = None
+  stretches: Mapping[str, tuple[Stretch, ...]] | None = None
+
+  def __post_init__(self):
+    low, high = self.percentiles
+    if not 0 <= low < high <= 100:
+      raise ValueError(
+        "expected two percentiles in rising order in 0..100, got"
+        f" {self.percentiles}."
+      )
+
+  def open(self, path: str | os.PathLike) -> Raster:
+    """Opens a raster with these options."""
+    return open_raster(path, nodata=self.nodata, quantity=self.quantity)
+
+  def stretches_of(
+    self, name: str, raster: Raster, scale: tuple[float, float]
+  ) -> tuple[Stretch, ...]:
+    """Returns the given stretches, or fits them to the scene."""
+    if self.stretches is not None:
+      return self._replayed(name)
+    return fit_stretches(
+      raster,
+      self.bands,
+      percentiles=self.percentiles,
+      curve=self.curve,
+      scale=scale,
+    )
+
+  def bands_of(self, name: str, raster: Raster) -> tuple[str, ...]:
+    """Returns the selected bands: one or three."""
+    if self.stretches is not None:
+      return tuple(stretch.band for stretch in self._replayed(name))
+    if self.bands is None:
+      return raster.bands[:1]
+    return tuple(band.strip() for band in self.bands.split(","))
+
+  def check_quantity(self, name: str, raster: Raster) -> None:
+    """Raises ValueError if what is replayed was fitted to another quantity."""
+    foreign = {s.quantity for s in self._replayed(name)} - {raster.detected}
+    if foreign:
+      raise ValueError(
+        f"it holds {raster.detected}, but the stretch to replay is of"
+        f" {', '.join(sorted(foreign))}; fit one, or state the quantity if that"
+        " was guessed wrongly."
+      )
+
+  def _replayed(self, name):
+    if len(self.stretches) == 1:
+      return next(iter(self.stretches.values()))
+    if name not in self.stretches:
+      raise ValueError(
+        f"no stretch of a scene named {name!r} to replay; there are"
+        f" {', '.join(sorted(self.stretches))}."
+      )
+    return self.stretches[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """One scene and its tiling parameters.
+
+  Attributes:
+    name: unique; prefix of ids and folder names.
+    path: the file.
+    sha256: of its bytes.
+    height, width: pixels.
+    place: its georeference, or None.
+    metadata: what is known of it.
+    bands: that are shown.
+    scale: its pixels per pixel of a tile, (rows, columns).
+    year: of its anchors; None: unknown.
+    record: what was found and decided, for dataset.json.
+  """
+
+  name: str
+  path: Path
+  sha256: str
+  height: int
+  width: int
+  place: Georeference | None
+  metadata: Metadata
+  bands: tuple[str, ...]
+  scale: tuple[float, float]
+  year: int | None
+  record: Mapping[str, Any]
+
+  def tiles(self, look: Look) -> list[Tile]:
+    """Returns its tiles, row by row."""
+    return plan_tiles(
+      self.height, self.width, look.size, look.overlap, self.scale
+    )
+
+  def shared_by_two(self, look: Look) -> float:
+    """Returns the share of their pixels that the only two tiles share.
+
+    0 where there is one row or column of tiles, or more than two. A scene a
+    little larger than a tile gives two that are nearly copies.
+    """
+    tiles = self.tiles(look)
+    shares = [0.0]
+    for starts, side in (
+      (sorted({tile.row for tile in tiles}), tiles[0].height),
+      (sorted({tile.col for tile in tiles}), tiles[0].width),
+    ):
+      if len(starts) == 2:
+        shares.append(1 - (starts[1] - starts[0]) / side)
+    return round(max(shares), 3)
+
+  def share_of(self, tile: Tile) -> float:
+    """Returns the part of a tile that is within the scene."""
+    rows = min(tile.row + tile.height, self.height) - tile.row
+    cols = min(tile.col + tile.width, self.width) - tile.col
+    return rows * cols / (tile.height * tile.width)
+
+  def place_of(self, tile: Tile, size: int) -> Georeference | None:
+    """Returns the georeference of a tile's image."""
+    return self.place and self.place.tile(
+      tile.row, tile.col, tile.height / size, tile.width / size
+    )
+
+
+def open_scenes(
+  paths: Sequence[str | os.PathLike], look: Look, year: int | None = None
+) -> tuple[list[Scene], list[str]]:
+  """Returns (scenes, one message per raster that cannot be used).
+
+  Args:
+    paths: rasters.
+    look: how they are cut.
+    year: of the anchors; None: that of the scene's date.
+
+  Raises:
+    FileNotFoundError, ValueError: a path that is no file, or one named twice.
+  """
+  paths = [Path(path) for path in paths]
+  for path in paths:
+    if not path.is_file():
+      raise FileNotFoundError(f"SAR raster not found: {path}")
+  scenes, problems = [], []
+  for path, name in zip(paths, names_of(paths)):
+    try:
+      scenes.append(_scene(path, name, look, year))
+    except (ValueError, OSError) as error:
+      text = str(error)
+      problems.append(text if str(path) in text else f"{path}: {text}")
+  return scenes, problems
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+  """Returns unique names that are valid folder names.
+
+  Equal file names, common in products, are prefixed with their parent folders.
+
+  Raises:
+    ValueError: a file is named twice.
+
+  Example:
+    >>> names_of([Path("a/vv.tif"), Path("b/vv.tif"), Path("b/vh 1.tif")])
+    ['a-vv', 'b-vv', 'b-vh_1']
+  """
+  whole = [path.resolve() for path in paths]
+  twice = [str(p) for p, n in collections.Counter(whole).items() if n > 1]
+  if twice:
+    raise ValueError(f"scenes named twice: {', '.join(twice)}.")
+  deepest = max((len(path.parts) for path in whole), default=0)
+  for depth in range(1, deepest + 1):
+    names = [_fit([*p.parts[:-1], p.stem][-depth:]) for p in whole]
+    if len({name.lower() for name in names}) == len(names):
+      return names
+  raise ValueError(
+    "scenes whose paths cannot be told apart:"
+    f" {', '.join(map(str, whole))}; rename them."
+  )
+
+
+def read_stretches(
+  path: str | os.PathLike,
+) -> dict[str, tuple[Stretch, ...]]:
+  """Returns the stretches by scene that a dataset.json records.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: not a dataset.json of `prepare`.
+  """
+  told = read_json(path)
+  try:
+    found = {
+      scene["name"]: tuple(map(Stretch.from_json, scene["stretches"]))
+      for scene in told["scenes"]
+    }
+  except (TypeError, KeyError) as error:
+    raise ValueError(
+      f"{path}: no stretches ({error!r}); give the dataset.json that prepare"
+      " wrote for another scene."
+    ) from None
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from None
+  if not found or not all(found.values()):
+    raise ValueError(f"{path}: it records no stretch.")
+  return found
+
+
+def check_years(scenes: Sequence[Scene], archive: Archive) -> list[str]:
+  """Returns one message per scene that the archive cannot cover."""
+  problems = []
+  for scene in scenes:
+    if scene.place is None:
+      continue
+    if scene.year is None:
+      problems.append(
+        f"{scene.path}: its date is not known; give the year of the AlphaEarth"
+        f" vectors (there are {_listed(archive.years)})."
+      )
+    elif scene.year not in archive.years:
+      problems.append(
+        f"{scene.path}: no AlphaEarth tiles of {scene.year}; years there are:"
+        f" {_listed(archive.years)}."
+      )
+    elif not tiles_below(scene, archive):
+      west, south, east, north = bounds_of(
+        scene.place, scene.height, scene.width
+      )
+      problems.append(
+        f"{scene.path}: {archive.table.origin} holds AlphaEarth tiles of other"
+        f" places only; the scene spans longitude {west:.4f} to {east:.4f},"
+        f" latitude {south:.4f} to {north:.4f}."
+      )
+  return problems
+
+
+def tiles_below(scene: Scene, archive: Archive) -> list[str]:
+  """Returns the paths of the AlphaEarth tiles that a scene touches."""
+  bounds = bounds_of(scene.place, scene.height, scene.width)
+  return archive.tiles_in(bounds, scene.year)
+
+
+def bounds_of(
+  place: Georeference, height: float, width: float
+) -> tuple[float, float, float, float]:
+  """Returns (west, south, east, north) of an image, degrees."""
+  ring = place.footprint(height, width)
+  return (*map(float, ring.min(axis=0)), *map(float, ring.max(axis=0)))
+
+
+def _scene(path, name, look, year) -> Scene:
+  with look.open(path) as raster:
+    bands = look.bands_of(name, raster)
+    if len(bands) not in (1, 3):
+      raise ValueError(
+        f"expected one band or three, got {', '.join(bands)}; a composite of"
+        " two is, for instance, VV,VH,VV/VH."
+      )
+    # Band names are validated by the raster.
+    raster.read((0, 0, 1, 1), bands)
+    if look.stretches is not None:
+      look.check_quantity(name, raster)
+    scale = (1.0, 1.0)
+    if look.ground_sampling_distance is not None:
+      scale = scale_to(raster, look.ground_sampling_distance)
+    plan_tiles(raster.height, raster.width, look.size, look.overlap, scale)
+    date = raster.metadata.date
+    return Scene(
+      name=name,
+      path=path,
+      sha256=image_files.digests([path])[path],
+      height=raster.height,
+      width=raster.width,
+      place=raster.georeference,
+      metadata=raster.metadata,
+      bands=bands,
+      scale=scale,
+      year=year if year is not None else date and int(date[:4]),
+      record=raster.to_json(),
+    )
+
+
+def _fit(parts) -> str:
+  """Returns a name of letters, digits, "-", "_" and "." only."""
+  name = re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip("._-") or "scene"
+  return name.encode()[-_NAME_BYTES:].decode(errors="ignore")
+
+
+def _listed(years) -> str:
+  return ", ".join(map(str, years))

@@ -1,0 +1,93 @@
+"""Runs a command of this package in a background process.
+
+Decoding with a small model issues a thousand small matrix products per forward
+pass, and two cores wait for each other most of the time. So two models that
+predict concurrently take little longer than one. Training keeps its cores busy
+and gains nothing from concurrency.
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fusar_jax.training.child_process import end_with_parent
+from fusar_jax.training.compile_cache import compile_cache
+
+# Lines of the log in the error message of a failed command.
+_TOLD = 20
+_LOOKED_AFTER_S = 0.5
+
+
+class BackgroundCommand:
+  """Context manager that runs a command concurrently with its body.
+
+  The command starts at construction. The exit waits for the command and prints
+  its output of that time; if the body raised, the exit terminates the command.
+  The command also ends if the parent process ends.
+
+  Args:
+    name: of the command.
+    main: `main` of its module; takes arguments and returns an exit code.
+    arguments: of the command.
+    log: output file of the command.
+    compiled: folder of the shared compilation cache.
+
+  Raises:
+    RuntimeError: on exit, if the command failed; contains its last lines of
+      output.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    main: Callable[[list[str]], int],
+    arguments: Sequence[str],
+    log: Path,
+    compiled: Path,
+  ):
+    self._name, self._log = name, log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    # Not fork: the child would lack JAX's threads.
+    self._process = multiprocessing.get_context("spawn").Process(
+      target=_run,
+      args=(main, list(arguments), log, compiled),
+      daemon=True,
+    )
+    self._process.start()
+
+  def __enter__(self) -> None:
+    pass
+
+  def __exit__(self, kind, *_) -> None:
+    if kind is not None:
+      self._process.terminate()
+      self._process.join()
+      return
+    self._wait()
+    if self._process.exitcode:
+      lines = self._log.read_text("utf-8", errors="replace").splitlines()
+      raise RuntimeError(
+        f"{self._name} failed (exit code {self._process.exitcode}); {self._log}"
+        " ends:\n" + "\n".join(lines[-_TOLD:])
+      )
+
+  def _wait(self) -> None:
+    """Waits for the process and prints its new lines of output."""
+    with self._log.open(encoding="utf-8", errors="replace") as log:
+      log.seek(0, os.SEEK_END)
+      while self._process.is_alive():
+        self._process.join(_LOOKED_AFTER_S)
+        for line in log:
+          print(line, end="", flush=True)
+
+
+def _run(main: Callable, arguments: list[str], log: Path, compiled: Path):
+  end_with_parent()
+  with open(log, "wb") as file:
+    for stream in (1, 2):
+      os.dup2(file.fileno(), stream)
+  with compile_cache(compiled):
+    sys.exit(main(arguments))

@@ -1,0 +1,138 @@
+"""Measures the memory saved and the time cost of each memory option.
+
+Runs the stage-2 train step of `train` on one device: without options, with each
+option alone, then with all. Bytes come from XLA's memory analysis of the
+compiled step. On a CPU the compute dtype stays float32, and host and device
+memory are the same, so `offload_optimizer` saves nothing and is not measured.
+
+A target positions, L text length.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from fusar_jax import config as config_lib
+from fusar_jax.experiments.benchmark import workload
+from fusar_jax.experiments.benchmark.ours import make_batch
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import partition, program, recipes, sharding
+from fusar_jax.training.frozen_weights import cast_frozen
+
+# Fields of configs/stage2.py. head_chunk: at least the answers of a batch.
+OFF = {
+  "remat": "none",
+  "head_chunk": 4096,
+  "dtype.frozen": "float32",
+  "accumulation": 1,
+}
+KNOBS = {
+  "none": {},
+  "remat dots": {"remat": "dots"},
+  "remat full": {"remat": "full"},
+  "head_chunk 32": {"head_chunk": 32},
+  "dtype.frozen bfloat16": {"dtype.frozen": "bfloat16"},
+  "dtype.frozen int8": {"dtype.frozen": "int8"},
+  "accumulation 4": {"accumulation": 4},
+  "all of them": {
+    "remat": "full",
+    "head_chunk": 32,
+    "dtype.frozen": "int8",
+    "accumulation": 4,
+  },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """The measured step of one memory option.
+
+  Attributes:
+    knob: name of the option.
+    arguments: bytes of parameters, optimizer state and batch.
+    temporaries: bytes of temporary buffers and of outputs without an alias.
+    seconds: of the fastest step.
+  """
+
+  knob: str
+  arguments: int
+  temporaries: int
+  seconds: float
+
+
+def measure(
+  preset: str,
+  shape: workload.Shape,
+  rounds: int,
+  knobs: Mapping[str, dict] = KNOBS,
+) -> Iterator[Row]:
+  """Yields a row per memory option.
+
+  Args:
+    preset: model, with random weights.
+    shape: of the samples, 4 per batch.
+    rounds: number of timed steps.
+    knobs: {name of the option: {config field: value}}.
+  """
+  base = _config(preset, shape, {})
+  model = config_lib.from_dict(base.model.to_dict())
+  params = init_params(model, jax.random.key(0))
+  samples = workload.samples(model, shape, workload.BATCH)
+  batch = make_batch(model, samples, shape.answer)
+  for name, values in knobs.items():
+    config = _config(preset, shape, values)
+    yield _row(name, config, model, params, batch, rounds)
+
+
+def _config(
+  preset: str, shape: workload.Shape, values: dict[str, Any]
+) -> ConfigDict:
+  config = recipes.get_config("stage2", f"model={preset}")
+  config.update_from_flattened_dict(
+    {"batch_size": workload.BATCH, "model.lora.rank": shape.rank} | OFF | values
+  )
+  return config
+
+
+def _row(
+  name: str,
+  config: ConfigDict,
+  model: FusarConfig,
+  params: partition.Params,
+  batch: Batch,
+  rounds: int,
+) -> Row:
+  mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+  trainable, frozen = partition.partition(params, config.trainable)
+  # A copy: the step donates its state.
+  trainable = jax.tree.map(jnp.copy, trainable)
+  tx = program.make_optimizer(config, program.make_rate(config, 1000))
+  state, frozen, shardings = program.create_sharded_state(
+    trainable, cast_frozen(frozen, config.dtype), config, mesh, tx
+  )
+  arguments = [state, frozen, sharding.put_batch(batch, mesh)]
+  del state, frozen
+  step = program.jit_train_step(config, model, tx, mesh, shardings)
+  compiled = step.lower(*arguments).compile()
+  told = compiled.memory_analysis()
+  seconds = []
+  for _ in range(rounds + 1):  # The first is the warm-up.
+    begin = time.perf_counter()
+    arguments[0], _ = jax.block_until_ready(compiled(*arguments))
+    seconds.append(time.perf_counter() - begin)
+  return Row(
+    name,
+    told.argument_size_in_bytes,
+    # Aliased outputs reuse the memory of donated arguments.
+    told.temp_size_in_bytes
+    + told.output_size_in_bytes
+    - told.alias_size_in_bytes,
+    min(seconds[1:]),
+  )

@@ -1,0 +1,97 @@
+"""Benchmark of this implementation: the train step and `generate`."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fusar_jax.data.examples import Example, example_from_ids
+from fusar_jax.data.padding import pad_batch
+from fusar_jax.experiments.benchmark import workload
+from fusar_jax.geo.anchors import Anchors
+from fusar_jax.hf.load import load_adapted
+from fusar_jax.inference.generation import Decoding, generate
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.compiling import compiler_options
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
+from fusar_jax.training.optimizer import make_optimizer
+from fusar_jax.training.partition import partition
+from fusar_jax.training.state import create_state
+from fusar_jax.training.step import StepOptions, make_train_step
+
+
+class Ours:
+  """The model; each method call is one measured operation."""
+
+  def __init__(self, folder: Path):
+    _, self._shape, self._samples = workload.read(folder)
+    self._config, self._params = load_adapted(
+      folder / "base", folder / "adapter"
+    )
+    self._fast = fast_options(self._config)
+    self._model = FusarGPT(self._config, **self._fast)
+    self._stages = {}
+
+  def train(self, stage: int) -> float:
+    """Runs one optimizer step on 4 samples; returns its loss."""
+    if stage not in self._stages:
+      self._stages = {}  # Only one stage is in memory.
+      trainable, frozen = partition(self._params, workload.TRAINABLE[stage])
+      optimizer = make_optimizer(lambda _: 1e-4)
+      # Micro-batches of two: the head processes the answers of both at a time,
+      # and memory stays below that of single samples in the reference.
+      options = StepOptions(
+        accumulation=workload.BATCH // 2, dropout=False, **self._fast
+      )
+      step = jax.jit(
+        make_train_step(self._config, optimizer, options),
+        compiler_options=compiler_options(),
+      )
+      state = create_state(trainable, optimizer, seed=0)
+      self._stages[stage] = [step, state, frozen]
+    step, state, frozen = self._stages[stage]
+    # The time includes padding, patches and anchor weights on the host.
+    batch = self._batch(workload.BATCH, answers=True)
+    state, metrics = step(state, frozen, batch)
+    self._stages[stage][1] = state
+    return float(metrics["loss"])
+
+  def decode(self, count: int, tokens: int) -> list[list[int]]:
+    """Decodes `tokens` tokens greedily for a batch of `count` samples."""
+    self._stages = {}
+    batch = self._batch(count, answers=False)
+    return generate(self._model, self._params, batch, Decoding(tokens))
+
+  def _batch(self, count: int, answers: bool) -> Batch:
+    samples = self._samples[:count]
+    return make_batch(self._config, samples, self._shape.answer, answers)
+
+
+def make_batch(
+  config: FusarConfig,
+  samples: list[workload.Sample],
+  answer: int,
+  answers: bool = True,
+) -> Batch:
+  """Returns samples as one batch.
+
+  Args:
+    config: of the model.
+    samples: of equal shape.
+    answer: answer tokens at the end of each sample.
+    answers: whether to include the answers; False leaves the prompts.
+  """
+
+  def example(sample: workload.Sample) -> Example:
+    ids = sample.input_ids
+    prompt = len(ids) - answer
+    return example_from_ids(
+      ids if answers else ids[:prompt],
+      [sample.image],
+      [Anchors(sample.features, sample.positions)],
+      config,
+      answer_mask=np.arange(len(ids)) >= prompt if answers else None,
+    )
+
+  return pad_batch([example(sample) for sample in samples], config=config)

@@ -1,0 +1,142 @@
+"""PyTorch reference: transformers' Qwen2.5-VL, peft's LoRA, TLM in torch.
+
+Settings of the official training code: one image at a time, logits at every
+position, accumulation 4, sdpa, float32. Needs the `parity` extra.
+"""
+
+from pathlib import Path
+
+import peft
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl
+
+from fusar_jax.experiments.benchmark import workload
+
+
+class Reference:
+  """The model; each method call is one measured operation."""
+
+  def __init__(self, folder: Path):
+    config, self._shape, self._samples = workload.read(folder)
+    self._sigma = config.tlm.sigma
+    model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+      folder / "base", dtype=torch.float32, attn_implementation="sdpa"
+    )
+    self._model = peft.PeftModel.from_pretrained(
+      model, folder / "adapter", is_trainable=True
+    )
+    self._processor = (
+      image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil.from_pretrained(
+        folder / "base"
+      )
+    )
+    state = torch.load(folder / "adapter" / "vec64_film.pt", weights_only=True)
+    hidden, bands = state["film_mlp"]["0.weight"].shape
+    self._film = torch.nn.Sequential(
+      torch.nn.Linear(bands, hidden),
+      torch.nn.SiLU(),
+      torch.nn.Linear(hidden, len(state["film_mlp"]["2.bias"])),
+    )
+    self._film.load_state_dict(state["film_mlp"])
+    self._anchors = None
+    self._optimizer = None
+    adapted = [p for p in self._model.parameters() if p.requires_grad]
+    self._start = [
+      (p, p.detach().clone()) for p in (*adapted, *self._film.parameters())
+    ]
+    visual = next(
+      module
+      for name, module in self._model.named_modules()
+      if name.endswith("model.visual")
+    )
+    visual.register_forward_hook(self._modulate)
+
+  def train(self, stage: int) -> float:
+    """Runs one optimizer step on 4 samples, one at a time; returns its loss."""
+    if self._optimizer is None or self._optimizer[0] != stage:
+      self._restart()
+      self._film.requires_grad_(stage == 1)
+      trained = [p for p in self._model.parameters() if p.requires_grad]
+      if stage == 1:
+        trained += list(self._film.parameters())
+      optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0)
+      self._optimizer = (stage, trained, optimizer)
+    _, trained, optimizer = self._optimizer
+    self._model.train()
+    total = 0.0
+    for sample in self._samples[: workload.BATCH]:
+      inputs = self._inputs(sample, len(sample.input_ids))
+      labels = inputs["input_ids"].clone()
+      labels[:, : -self._shape.answer] = -100
+      loss = self._model(**inputs, labels=labels, use_cache=False).loss
+      (loss / workload.BATCH).backward()
+      total += loss.item() / workload.BATCH
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total
+
+  def decode(self, count: int, tokens: int) -> list[list[int]]:
+    """Decodes greedily, one sample at a time: it does not support batches."""
+    self._restart()
+    self._model.eval()
+    answers = []
+    for sample in self._samples[:count]:
+      prompt = len(sample.input_ids) - self._shape.answer
+      with torch.no_grad():
+        out = self._model.generate(
+          **self._inputs(sample, prompt),
+          do_sample=False,
+          max_new_tokens=tokens,
+          min_new_tokens=tokens,
+        )
+      answers.append(out[0, prompt:].tolist())
+    return answers
+
+  def _restart(self) -> None:
+    """Restores the initial weights if training changed them."""
+    if self._optimizer is not None:
+      self._optimizer = None
+      with torch.no_grad():
+        for parameter, value in self._start:
+          parameter.copy_(value)
+
+  def _inputs(self, sample: workload.Sample, length: int) -> dict:
+    self._anchors = (
+      torch.from_numpy(sample.features),
+      torch.from_numpy(sample.positions),
+    )
+    ids = torch.from_numpy(sample.input_ids[:length]).long()[None]
+    images = self._processor(images=[sample.image], return_tensors="pt")
+    image_token = self._model.config.image_token_id
+    return {
+      "input_ids": ids,
+      "attention_mask": torch.ones_like(ids),
+      "pixel_values": images["pixel_values"],
+      "image_grid_thw": images["image_grid_thw"],
+      "mm_token_type_ids": (ids == image_token).int(),
+    }
+
+  def _modulate(self, module, inputs, output):
+    """Token-wise Linear Modulation as in the official training code."""
+    del module, inputs
+    features, positions = self._anchors
+    tokens = output.pooler_output
+    side = round(len(tokens) ** 0.5)
+    cells = torch.arange(2 * side)
+    scaled = positions * (2 * side - 1)
+    squared = (scaled[:, 0, None, None] - cells[None, :, None]) ** 2 + (
+      scaled[:, 1, None, None] - cells[None, None, :]
+    ) ** 2
+    weights = torch.exp(-squared / (2 * self._sigma**2))
+    for _ in range(2):
+      weights = weights / (weights.sum(0, keepdim=True) + 1e-6)
+    fields = torch.einsum("shw,sc->chw", weights, self._film(features))
+    fields = F.interpolate(
+      fields[None], size=(side, side), mode="bilinear", align_corners=False
+    )
+    gamma, beta = fields[0].flatten(1).T.chunk(2, dim=-1)
+    output.pooler_output = tokens * (1 + gamma) + beta
+    return output

@@ -1,0 +1,291 @@
+"""Measures both sides alternately (A B A B ...), after a check of agreement.
+
+The speed of a shared machine drifts from minute to minute. So each pair of
+consecutive measurements is compared, and the median over pairs is reported.
+Results contain raw times, from which speeds are computed.
+"""
+
+import contextlib
+import dataclasses
+import json
+import operator
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fusar_jax.experiments.benchmark import workload
+from fusar_jax.experiments.benchmark.progress import Progress
+from fusar_jax.experiments.benchmark.results import Results
+
+SIDES = ("ours", "reference")
+TOKENS = "equal greedy tokens"
+# Minimum share of decoding in the time of a request, to separate it from the
+# prompt; and the maximum factor on the number of tokens to reach that share.
+_CLEAR, _MORE = 0.1, 4
+
+
+class Side:
+  """A worker process; see `fusar_jax.experiments.benchmark.worker`."""
+
+  def __init__(self, name: str, folder: Path):
+    self.name = name
+    command = [sys.executable, "-m", "fusar_jax.experiments.benchmark.worker"]
+    self._process = subprocess.Popen(
+      [*command, "--side", name, "--folder", str(folder)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def ask(self, **request) -> dict:
+    """Returns {"value", "seconds", "peak_bytes"}.
+
+    Raises:
+      RuntimeError: the worker died; it has printed its error.
+    """
+    self._process.stdin.write(json.dumps(request) + "\n")
+    self._process.stdin.flush()
+    line = self._process.stdout.readline()
+    if not line:
+      raise RuntimeError(
+        f"the benchmark's {self.name!r} process ended (exit code"
+        f" {self._process.wait()}); its error is printed above."
+      )
+    return json.loads(line)
+
+  def close(self) -> None:
+    self._process.kill()
+    self._process.wait()
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """One measured operation.
+
+  Attributes:
+    key: its name in commands and files.
+    name: its name in the table.
+    ours, theirs: requests to the two sides.
+    units: samples or tokens per step of each side.
+    unit: name of the units.
+    decodes: whether a request runs `tokens` - 1 steps after the prompt. The
+      time of the prompt is measured separately (a request of one token) and
+      subtracted.
+  """
+
+  key: str
+  name: str
+  ours: dict
+  theirs: dict
+  units: tuple[int, int]
+  unit: str
+  decodes: bool = False
+
+
+def works(tokens: int) -> list[Work]:
+  """Returns all works: both stages, the prompt, decoding of 1 and 16 rows."""
+  train = [
+    Work(
+      f"train-stage{stage}",
+      f"train, stage {stage}",
+      {"do": "train", "stage": stage},
+      {"do": "train", "stage": stage},
+      (workload.BATCH, workload.BATCH),
+      "samples/s",
+    )
+    for stage in (1, 2)
+  ]
+  one = {"do": "decode", "count": 1, "tokens": 1}
+  alone = one | {"tokens": tokens}
+  many = alone | {"count": 16}
+  rate = "tokens/s"
+  return [
+    *train,
+    Work("prompt", "prompt of one", one, one, (1, 1), "samples/s"),
+    Work("decode-one", "decode one", alone, alone, (1, 1), rate, True),
+    Work("decode-16", "decode 16 at once", many, alone, (16, 1), rate, True),
+  ]
+
+
+KEYS = tuple(work.key for work in works(2))
+
+
+@contextlib.contextmanager
+def sides(folder: Path) -> Iterator[tuple[Side, Side]]:
+  """Context manager that starts both workers and stops them on exit."""
+  pair = []
+  try:
+    for name in ("ours", "torch"):
+      pair.append(Side(name, folder))
+    yield tuple(pair)
+  finally:
+    for side in pair:
+      side.close()
+
+
+def agree(
+  ours: Side,
+  theirs: Side,
+  chosen: Sequence[Work],
+  tokens: int,
+  results: Results,
+) -> None:
+  """Compares the results of both sides and records the agreement once.
+
+  For the chosen works: losses of the first step of a stage, and the number of
+  equal greedy tokens before the first difference.
+
+  Raises:
+    ValueError: losses differ by more than 1e-3: timings would be meaningless.
+  """
+  # The reference trains in place, so answers are compared first.
+  if any(work.ours["do"] == "decode" for work in chosen) and not results.of(
+    "agreement", what=TOKENS
+  ):
+    pair = [
+      s.ask(do="decode", count=1, tokens=tokens)["value"][0]
+      for s in (ours, theirs)
+    ]
+    same = [a == b for a, b in zip(*pair, strict=True)]
+    equal = same.index(False) if False in same else tokens
+    results.add("agreement", what=TOKENS, value=equal)
+  for work in chosen:
+    stage = work.ours.get("stage")
+    if stage is None or results.of("agreement", what=f"stage {stage}"):
+      continue
+    pair = [s.ask(do="train", stage=stage)["value"] for s in (ours, theirs)]
+    if abs(pair[0] - pair[1]) > 1e-3 * abs(pair[1]):
+      raise ValueError(
+        f"stage {stage}: our loss is {pair[0]}, the reference's {pair[1]}; they"
+        " differ by more than 1e-3, so nothing is timed."
+      )
+    results.add("agreement", what=f"stage {stage}", value=pair)
+
+
+def measure(
+  ours: Side,
+  theirs: Side,
+  work: Work,
+  rounds: int,
+  results: Results,
+  progress: Progress,
+) -> None:
+  """Times one work on both sides alternately; records each pair immediately.
+
+  Existing pairs in `results` count. The first turn is a warm-up, which is
+  recorded but not counted.
+  """
+  requests = dict(zip(SIDES, (work.ours, work.theirs), strict=True))
+  done = len(results.of("pair", work=work.key))
+  for number in range(done, rounds + 1):
+    warm_up = number == done
+    before = results.of("warm-up", work=work.key)
+    before += results.of("pair", work=work.key)
+    pair = {}
+    for side, (name, request) in zip(
+      (ours, theirs), requests.items(), strict=True
+    ):
+      most = _MORE * request["tokens"] if work.decodes else 0
+      if most and before:  # As many as in the last turn.
+        request = request | {"tokens": before[-1][name][-1]["tokens"]}
+      pair[name] = clock(side, request, most)
+    results.add("warm-up" if warm_up else "pair", work=work.key, **pair)
+    times = ", ".join(f"{n} {_raw(times)}" for n, times in pair.items())
+    turn = "warm-up" if warm_up else f"pair {number} of {rounds}"
+    progress.turn(work.key, f"{turn}: {times}")
+
+
+def clock(side: Side, request: dict, most: int) -> list[dict]:
+  """Returns the raw times of all tries of a request; the last one counts.
+
+  If a request takes hardly longer than its prompt, noise dominates the time of
+  decoding. It is then repeated with twice the tokens, up to `most`. `most` is 0
+  for a request without decoding.
+  """
+  if not most:
+    answer = side.ask(**request)
+    return [{k: answer[k] for k in ("seconds", "peak_bytes")}]
+  tries = []
+  while True:
+    full, prompt = side.ask(**request), side.ask(**request | {"tokens": 1})
+    tries.append(
+      {
+        "tokens": request["tokens"],
+        "seconds": full["seconds"],
+        "prompt_seconds": prompt["seconds"],
+        "peak_bytes": full["peak_bytes"],
+      }
+    )
+    more = 2 * request["tokens"]
+    if _decoding(tries[-1]) or more > most:
+      return tries
+    request = request | {"tokens": more}
+    side.ask(**request)  # Compiles.
+
+
+def summary(work: Work, pairs: Sequence[dict]) -> dict:
+  """Returns the speeds of both sides from the raw times of recorded pairs.
+
+  Pairs whose decoding is not separable from the prompt are left out. If that
+  applies to all pairs, the row gives tokens per second of the requests, which
+  is less than the speed of decoding, and its name ends in "prompt included".
+  """
+  pairs = [{side: pair[side][-1] for side in SIDES} for pair in pairs]
+  name, used = work.name, pairs
+  seconds = operator.itemgetter("seconds")
+  if work.decodes:
+    told = [p for p in pairs if all(_decoding(p[side]) for side in SIDES)]
+    if told:
+      used, seconds = told, _decoding
+    else:
+      name += ", prompt included"
+  speeds = [
+    [
+      units
+      * (pair[side]["tokens"] - 1 if work.decodes else 1)
+      / seconds(pair[side])
+      for pair in used
+    ]
+    for side, units in zip(SIDES, work.units, strict=True)
+  ]
+  ratios = [a / b for a, b in zip(*speeds, strict=True)]
+  return {
+    "work": name,
+    "unit": work.unit,
+    "pairs": len(used),
+    "pairs_left_out": len(pairs) - len(used),
+    "ours": _spread(speeds[0]),
+    "reference": _spread(speeds[1]),
+    "ratio": _spread(ratios),
+    "peak_bytes": [
+      max(pair[side]["peak_bytes"] for pair in pairs) for side in SIDES
+    ],
+  }
+
+
+def _decoding(times: dict) -> float | None:
+  """Returns the seconds without the prompt; None if noise may dominate."""
+  seconds = times["seconds"] - times["prompt_seconds"]
+  return seconds if seconds >= _CLEAR * times["seconds"] else None
+
+
+def _raw(tries: list[dict]) -> str:
+  """Returns the seconds of the last try, for a progress line."""
+  times = tries[-1]
+  text = f"{times['seconds']:.2f} s"
+  if "tokens" in times:
+    text += (
+      f" ({times['tokens']} tokens, {times['prompt_seconds']:.2f} s of it for"
+      " the prompt)"
+    )
+  return text
+
+
+def _spread(values: list[float]) -> dict:
+  return {
+    "median": statistics.median(values),
+    "min": min(values),
+    "max": max(values),
+  }

@@ -1,0 +1,82 @@
+"""SHA-256 checksums of checkpoints, to detect corrupt files before resuming.
+
+`write_checksums` runs while the checkpoint still has its temporary name, so
+every visible checkpoint has checksums. They cover the item folders; top-level
+files are Orbax metadata (times, formats), which is written last.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+CHECKSUMS = "checksums.json"
+
+
+def write_checksums(folder: Path) -> None:
+  """Writes `checksums.json`: {file: {"bytes": size, "sha256": hex}}."""
+  sums = {name: _measure(folder / name) for name in _files(folder)}
+  text = json.dumps(sums, indent=1, sort_keys=True)
+  (folder / CHECKSUMS).write_text(text + "\n", "utf-8")
+
+
+def find_corruption(folder: Path) -> str:
+  """Returns the first problem of a checkpoint and its file; "" if intact.
+
+  "/run/checkpoints/40/trainable/d/0a1b: truncated, 512 of 4096 bytes"
+  """
+  path = folder / CHECKSUMS
+  if not path.is_file():
+    return f"{path}: missing"
+  try:
+    sums = json.loads(path.read_text("utf-8"))
+  except ValueError:  # Not JSON, or not text.
+    return f"{path}: not JSON"
+  for name, there in sums.items():
+    file = folder / name
+    if not file.is_file():
+      return f"{file}: missing"
+    size = file.stat().st_size
+    if size < there["bytes"]:
+      return f"{file}: truncated, {size} of {there['bytes']} bytes"
+    if _measure(file) != there:
+      return f"{file}: its content has changed (sha256 differs)"
+  return ""
+
+
+def find_corrupt_steps(folder: Path, steps: Sequence[int]) -> dict[int, str]:
+  """Returns {step: problem} from the newest down to the first intact one.
+
+  If no checkpoint has checksums, all predate them and count as intact. If only
+  some have them, those without are remains of a deletion.
+
+  Args:
+    folder: folder of checkpoints, each in a subfolder named by its step.
+    steps: steps of the existing checkpoints.
+
+  Returns:
+    All steps, if none is intact.
+  """
+  if not any((folder / str(step) / CHECKSUMS).is_file() for step in steps):
+    return {}
+  found = {}
+  for step in sorted(steps, reverse=True):
+    problem = find_corruption(folder / str(step))
+    if not problem:
+      break
+    found[step] = problem
+  return found
+
+
+def _files(folder: Path) -> list[str]:
+  return sorted(
+    path.relative_to(folder).as_posix()
+    for path in folder.rglob("*")
+    if path.is_file() and path.parent != folder
+  )
+
+
+def _measure(path: Path) -> dict[str, int | str]:
+  with path.open("rb") as file:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": file.tell(), "sha256": digest}

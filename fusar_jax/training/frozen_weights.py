@@ -1,0 +1,50 @@
+"""Dtype of frozen parameters, selected by `config.dtype.frozen`.
+
+"float32" and "bfloat16" apply to all of them. "int8" quantises the layer
+kernels to 8 bits (`fusar_jax.model.int8`) and casts the rest to the compute
+dtype. Only training uses the quantised kernels: a run refers to its base, and
+loading or exporting the run reads the original weights of the base.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax.sharding import Mesh, SingleDeviceSharding
+from ml_collections import ConfigDict
+
+from fusar_jax.model.int8 import quantize_layers
+from fusar_jax.training import sharding
+from fusar_jax.training.partition import Params
+
+_INT8 = "int8"
+
+
+def cast_frozen(frozen: Params, dtype: ConfigDict) -> Params:
+  """Returns the frozen parameters cast to `dtype.frozen`.
+
+  Args:
+    frozen: nested dict of arrays, of any float dtype.
+    dtype: `config.dtype`.
+
+  Raises:
+    ValueError: int8 is selected, but no layer kernel is frozen.
+  """
+  kept = jax.tree.map(lambda leaf: leaf.astype(read_dtype(dtype)), frozen)
+  return quantize_layers(kept) if dtype.frozen == _INT8 else kept
+
+
+def read_dtype(dtype: ConfigDict) -> str:
+  """Returns the dtype in which weights are read from files."""
+  return dtype.compute if dtype.frozen == _INT8 else dtype.frozen
+
+
+def read_placement(dtype: ConfigDict, mesh: Mesh) -> Callable:
+  """Returns (path, shape) -> sharding, for reading weights.
+
+  For int8, weights stay on the host until they are quantised: unquantised, they
+  may not fit the devices.
+  """
+  if dtype.frozen != _INT8:
+    return sharding.placement(mesh)
+  host = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+  return lambda path, shape: host

@@ -1,0 +1,396 @@
+"""Run setup: model, tokenizer, data, parameters and mesh.
+
+Setup reports config errors before it writes a file. A workdir that contains
+the same run is resumed; a workdir with any other content is rejected.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from fusar_jax import config as config_lib
+from fusar_jax.data import prompts
+from fusar_jax.data import tokenizer as tokenizer_lib
+from fusar_jax.data.triplets import Triplet, read_manifests, require_answers
+from fusar_jax.hf.folders import TINY_BASE, resolve
+from fusar_jax.io import atomic_write
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.training import (
+  continuation,
+  frozen_weights,
+  partition,
+  program,
+  provenance,
+  sharding,
+)
+from fusar_jax.training import parameters as parameters_lib
+from fusar_jax.training.provenance import Source
+
+# Fields that may change on resume: they do not change what is computed.
+_FREE = (
+  "data.num_workers",
+  "mesh",
+  "remat",
+  "attention",
+  "head_chunk",
+  "offload_optimizer",
+  "log_every_steps",
+  "eval_every_steps",
+  "save_every_steps",
+  "keep",
+  "keep_best_by",
+  "patience",
+  "skip_nonfinite",
+  "profile_at_step",
+  "profile_steps",
+  "compile_cache",
+)
+TOKENIZER = "tokenizer"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSetup:
+  """Inputs of a run.
+
+  Attributes:
+    model: config with resolved shapes.
+    base, adapter: sources of the weights.
+    tokenizer: tokenizer of the run.
+    train, evaluation: triplets; `evaluation` may be empty.
+    resumes: whether the workdir already contains this run.
+  """
+
+  model: FusarConfig
+  base: Source
+  adapter: Source
+  tokenizer: tokenizer_lib.Tokenizer
+  train: list[Triplet]
+  evaluation: list[Triplet]
+  resumes: bool
+
+
+def setup_run(config: ConfigDict, workdir: Path) -> RunSetup:
+  """Reads all inputs, then writes config.json, provenance.json, tokenizer/.
+
+  Raises:
+    FileNotFoundError, FileExistsError, ValueError: an input is missing, the
+      workdir is not this run's, or inputs do not fit together.
+  """
+  resumes = _same_run(config, workdir)
+  if not config.data.train:
+    raise ValueError("config.data.train is empty; name a manifest.")
+  train = read_manifests(config.data.train)
+  evaluation = read_manifests(config.data.eval) if config.data.eval else []
+  require_answers([*train, *evaluation])
+  data = provenance.describe_data(
+    {"train": config.data.train, "eval": config.data.eval}
+  )
+  if resumes:
+    base, adapter = _recorded(workdir, data)
+  else:
+    base = provenance.describe(config.init, workdir)
+    adapter = provenance.describe(config.adapter, workdir)
+    if adapter.kind == "run":
+      raise ValueError(
+        f"config.adapter {config.adapter} is a run; give it as config.init."
+      )
+  model = resolve_model(config.model, base, workdir)
+  model = continuation.continued(model, base, adapter, config, workdir)
+  _check_trainable(config, base, model, train)
+  if not resumes:
+    tokenizer = _ready_tokenizer(config, base, model, workdir)
+    # A process that checks the folder later would see another run's files.
+    multihost_utils.sync_global_devices("all have seen the empty folder")
+    if jax.process_index() == 0:
+      records = (base, adapter, data)
+      _write(config, workdir, model, tokenizer, train, records)
+  multihost_utils.sync_global_devices("the run's folder is written")
+  tokenizer = tokenizer_lib.load_tokenizer(workdir / TOKENIZER)
+  return RunSetup(model, base, adapter, tokenizer, train, evaluation, resumes)
+
+
+def resolve_model(
+  values: ConfigDict, base: Source, workdir: Path
+) -> FusarConfig:
+  """Returns the model of the run; shapes that are None come from the base.
+
+  Raises:
+    ValueError: shapes differ from those of the base; lists all.
+  """
+  found = parameters_lib.source_config(base, workdir)
+  return config_lib.from_dict(_filled(values, found, base.path))
+
+
+def with_shapes(config: ConfigDict) -> ConfigDict:
+  """Returns the config with the shapes of config.init in config.model.
+
+  Reads only config.json of a local folder; weights may be absent. Without the
+  folder, the shapes of a preset are used unchanged.
+
+  Raises:
+    ValueError: model=init without a local folder, or shapes differ.
+    OSError: as `read_shapes`.
+  """
+  path, found = Path(config.init).expanduser(), None
+  if config.init and (path.is_dir() or config.init == TINY_BASE):
+    found = parameters_lib.read_shapes(resolve(config.init))
+  values = _filled(config.model, found, config.init)
+  config = config.copy_and_resolve_references()
+  with config.unlocked(), config.ignore_type():
+    config.model = ConfigDict(values)
+  return config
+
+
+def _filled(
+  values: ConfigDict, found: FusarConfig | None, where: str
+) -> dict[str, Any]:
+  """Returns config.model with None values filled from the base."""
+  values = values.to_dict()
+  parts = ("vision", "decoder", "tokens")
+  unknown = [name for name in parts if values[name] is None]
+  if unknown and found is None:
+    raise ValueError(
+      f"config.model: {', '.join(unknown)} not given; with model=init,"
+      " config.init must name a Hugging Face folder or a run"
+      + (f", and {where!r} is no folder here." if where else ".")
+    )
+  if found is None:
+    return values
+  theirs = config_lib.to_dict(found)
+  values |= {name: theirs[name] for name in unknown}
+  problems = [
+    f"  config.model.{part}.{name} is {value}, the base has"
+    f" {theirs[part][name]}"
+    for part in parts
+    for name, value in values[part].items()
+    if _plain(theirs[part][name]) != _plain(value)
+  ]
+  if problems:
+    raise ValueError(
+      f"config.init {where}: weights of another model:\n"
+      + "\n".join(problems)
+      + "\nTo take the shapes of config.init, add model=init to the switches:"
+      " `--config FILE.py:model=init`."
+    )
+  return values
+
+
+def undo(run: RunSetup, workdir: Path) -> None:
+  """Removes the files of `setup_run` when the run cannot start."""
+  if run.resumes or jax.process_index() != 0:
+    return
+  for name in (provenance.CONFIG_FILE, provenance.PROVENANCE_FILE):
+    (workdir / name).unlink(missing_ok=True)
+  shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
+  if not any(workdir.iterdir()):
+    workdir.rmdir()
+
+
+def parameters(
+  run: RunSetup, config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh
+) -> tuple[partition.Params, partition.Params]:
+  """Returns (float32 trainables, frozen in config.dtype.frozen).
+
+  Raises:
+    ValueError: weights do not fit the model, or rules do not fit the
+      parameters.
+  """
+  whole = parameters_lib.initial_params(
+    run.model,
+    run.base,
+    run.adapter,
+    workdir,
+    seed=config.seed,
+    dtype=frozen_weights.read_dtype(config.dtype),
+    placement=frozen_weights.read_placement(config.dtype, mesh),
+  )
+  trainable, frozen = partition.partition(whole, config.trainable)
+  trainable = jax.tree.map(lambda leaf: leaf.astype("float32"), trainable)
+  return trainable, frozen_weights.cast_frozen(frozen, config.dtype)
+
+
+def make_mesh(
+  config: ConfigDict, model: FusarConfig
+) -> tuple[jax.sharding.Mesh, ConfigDict]:
+  """Returns (mesh, config with accumulation adjusted to the mesh).
+
+  Raises:
+    ValueError: sizes do not fit the devices or the batch.
+  """
+  memory = jax.local_devices()[0].memory_stats() or {}
+  sizes, accumulation = program.layout(
+    config,
+    model,
+    jax.device_count(),
+    memory.get("bytes_limit"),
+    jax.process_count(),
+  )
+  first = jax.process_index() == 0
+  if first and config.mesh == sharding.AUTO and jax.device_count() > 1:
+    chosen = ", ".join(f"{a} {n}" for a, n in zip(sharding.AXES, sizes))
+    print(f"mesh auto: {chosen}", flush=True)
+  if first and accumulation != config.accumulation:
+    rows = config.batch_size // accumulation
+    print(
+      f"accumulation {config.accumulation} -> {accumulation}: micro-batches of"
+      f" {rows} rows divide over {sizes[0] * sizes[1]} devices; an update stays"
+      f" that of {config.batch_size} rows",
+      flush=True,
+    )
+  config = config.copy_and_resolve_references()
+  config.accumulation = accumulation
+  return sharding.make_mesh(*sizes), config
+
+
+def _same_run(config: ConfigDict, workdir: Path) -> bool:
+  """Returns True to resume, False to start; raises for a foreign workdir."""
+  if workdir.exists() and not workdir.is_dir():
+    raise FileExistsError(f"--workdir {workdir} is a file.")
+  path = workdir / provenance.CONFIG_FILE
+  # A run that is killed this early leaves only partial files of config.json.
+  if not workdir.is_dir() or all(
+    p.suffix == atomic_write.PARTIAL_SUFFIX for p in workdir.iterdir()
+  ):
+    return False
+  if not path.is_file():
+    raise FileExistsError(
+      f"--workdir {workdir} is not empty and holds no run. Choose another"
+      " folder, or empty it."
+    )
+  before = _flat(provenance.read_json(path)["config"])
+  now = _flat(json_values(config))
+  changed = [
+    f"  config.{name}: {before.get(name)} there, {now.get(name)} now"
+    for name in sorted(before | now)
+    if before.get(name) != now.get(name) and not name.startswith(_FREE)
+  ]
+  if changed:
+    raise FileExistsError(
+      f"--workdir {workdir} holds a run with another config:\n"
+      + "\n".join(changed)
+      + "\nTo resume it, give its own config; else choose another folder."
+    )
+  return provenance.is_run(workdir)
+
+
+def json_values(config: ConfigDict) -> dict[str, Any]:
+  """Returns the config as JSON values: tuples become lists."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def _recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
+  record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
+  changed = [
+    now["path"]
+    for name, manifests in data.items()
+    for before, now in zip(record["data"].get(name, []), manifests)
+    if before["sha256"] != now["sha256"]
+  ]
+  if changed:
+    raise ValueError(
+      f"{', '.join(changed)}: changed since {workdir} was begun, so a resumed"
+      " run would see other examples. Restore the file, or begin a new run."
+    )
+  return Source(**record["base"]), Source(**record["adapter"])
+
+
+def _check_trainable(config, base, model, train) -> None:
+  if base.kind == "random" and any(not on for _, on in config.trainable):
+    raise ValueError(
+      "config.init is empty, but config.trainable freezes parameters: they"
+      " would stay random. Name a Hugging Face folder or a run."
+    )
+  unlabelled = [
+    row.where for row in train if row.extra.get("labelled") is False
+  ]
+  if unlabelled:
+    raise ValueError(
+      f"{len(unlabelled)} rows of config.data.train have no answer (prepared"
+      f" without labels; the first: {unlabelled[0]}) and would teach the model"
+      " to say nothing. They are for predict; to train, prepare with --labels."
+    )
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(lambda: init_params(model, key))
+  trainable, _ = partition.partition(shapes, config.trainable)
+  anchored = any(path for row in train for path in row.anchors)
+  # Without anchors by design, the TLM keeps its initial values.
+  if "tlm" in trainable and not anchored and config.data.anchors != "none":
+    raise ValueError(
+      f"{config.data.train}: no row has anchors, so the TLM would get no"
+      ' gradient. Add "aef" to the rows, or freeze it in config.trainable.'
+    )
+
+
+def _ready_tokenizer(config, base, model, workdir):
+  """Returns the tokenizer of the config or the base; None: train one."""
+  path = config.tokenizer
+  if not path and base.kind == "random":
+    return None
+  if not path:
+    path = provenance.locate(base, workdir)
+    path = path / TOKENIZER if base.kind == "run" else path
+  tokenizer = tokenizer_lib.load_tokenizer(path)
+  if tokenizer.special_tokens() != model.tokens:
+    raise ValueError(
+      f"tokenizer {path}: special tokens {tokenizer.special_tokens()} are not"
+      f" the model's {model.tokens}; set config.tokenizer to the model's own."
+    )
+  if tokenizer.vocab_size > model.decoder.vocab:
+    raise ValueError(
+      f"tokenizer {path}: {tokenizer.vocab_size} pieces, but the model has"
+      f" {model.decoder.vocab} embeddings."
+    )
+  return tokenizer
+
+
+def _write(config, workdir, model, tokenizer, triplets, records) -> None:
+  workdir.mkdir(parents=True, exist_ok=True)
+  provenance.write_json(
+    workdir / provenance.CONFIG_FILE,
+    {"config": json_values(config), "model": config_lib.to_dict(model)},
+  )
+  if tokenizer is not None:
+    tokenizer.save(workdir / TOKENIZER)
+  else:
+    tokenizer_lib.train_sentencepiece(
+      (text for row in triplets for text in _texts(row)),
+      workdir / TOKENIZER / "tokenizer.model",
+      vocab_size=model.decoder.vocab,
+      # Boxes are in pixels of the resized image.
+      numbers=max(model.image_size or (0,)) + 1,
+    )
+  # Written last: it marks a resumable run.
+  provenance.write_json(
+    workdir / provenance.PROVENANCE_FILE, provenance.provenance(*records)
+  )
+
+
+def _texts(row: Triplet) -> tuple[str, ...]:
+  """Returns the texts of a row, chat template included."""
+  return (
+    f"system\n{prompts.SYSTEM}",
+    f"user\n{row.question}",
+    f"assistant\n{row.answer}",
+  )
+
+
+def _flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      flat |= _flat(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _plain(value):
+  return list(value) if isinstance(value, (tuple, list)) else value

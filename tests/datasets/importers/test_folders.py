@@ -1,0 +1,203 @@
+"""Class folders: names, spellings, splits, and copies of one file."""
+
+import json
+
+import pytest
+
+from fusar_jax.data.triplets import read_manifest, read_manifests
+from fusar_jax.datasets.importers import folders
+from fusar_jax.tasks import classification
+
+
+@pytest.fixture
+def root(tmp_path, save):
+  """Three splits of two classes; one class is spelt in two ways."""
+  value = iter(range(100))
+  for split, label in (
+    ("train", "T_72"),
+    ("train", "BMP2"),
+    ("test", "T_72"),
+    ("test", "BMP2"),
+    ("val", "t_72"),
+  ):
+    save(tmp_path / "in" / split / label / "1.png", value=next(value))
+  return tmp_path / "in"
+
+
+SPLITS = ["train", "test", "val"]
+
+
+def _import(root, origin, out="out", **options):
+  return folders.import_folders(
+    root, root.parent / out, origin=origin, **{"splits": SPLITS, **options}
+  )
+
+
+def _card(manifest):
+  return json.loads((manifest.parent / "dataset.json").read_text())
+
+
+def test_one_row_per_chip_in_a_folder_per_split(root, origin):
+  manifests = _import(root, origin, copy=True)
+  assert [m.parent.name for m in manifests] == SPLITS
+  # Ids differ between splits: several manifests can be read together.
+  triplets = read_manifests(",".join(map(str, manifests)))
+  assert len(triplets) == 5
+  chip = triplets[-1]
+  assert chip.id == "val/t_72/1-classification"
+  assert chip.images[0] == manifests[2].parent / "images" / "t_72" / "1.png"
+  assert chip.extra["boxes"] == [[0, 0, 90, 60]]
+  assert chip.coordinate_size == (60, 90)
+  assert "[0, 0, 90, 60]? Choose from: BMP2, T_72." in chip.question
+  assert chip.answer == "T_72"
+  for triplet in triplets:
+    asked = classification.choices(triplet.question)
+    assert classification.parse(triplet.answer, asked).error is None
+
+
+def test_spellings_of_a_class_are_one_and_told(root, origin):
+  manifests = _import(root, origin)
+  for manifest in manifests:
+    card = _card(manifest)
+    assert card["spellings"] == {"T_72": ["t_72"]}
+    assert card["classes"] == ["BMP2", "T_72"]
+
+
+def test_classes_without_splits(root, origin):
+  (manifest,) = _import(root / "train", origin, splits=())
+  assert manifest == root / "out" / "manifest.jsonl"
+  assert {t.id for t in read_manifest(manifest)} == {
+    "T_72/1-classification",
+    "BMP2/1-classification",
+  }
+  assert _card(manifest)["split"] is None
+
+
+def test_copies_stop_the_import_and_all_are_told(root, origin, save):
+  save(root / "test" / "T_72" / "leak.png", value=0)
+  save(root / "train" / "BMP2" / "wrong.png", value=0)
+  save(root / "train" / "BMP2" / "again.png", value=1)
+  with pytest.raises(ValueError, match=r'"keep" or "drop" .*\(1\)') as caught:
+    _import(root, origin)
+  told = str(caught.value)
+  assert (
+    "test/T_72/leak.png = train/BMP2/wrong.png = train/T_72/1.png"
+    " (across the splits test, train; with the labels BMP2, T_72)"
+  ) in told
+  # A repeat within a split under one label is no fault, but it is told.
+  assert "again.png" not in told
+  assert not (root.parent / "out").exists()
+
+
+def test_copies_are_kept_when_asked_for(root, origin, save):
+  save(root / "test" / "T_72" / "leak.png", value=0)
+  manifests = _import(root, origin, copies="keep")
+  assert [len(read_manifest(m)) for m in manifests] == [2, 3, 1]
+  for manifest in manifests:
+    card = _card(manifest)
+    (group,) = card["copies_found"]
+    assert card["copies"] == "keep"
+    assert (group["across_splits"], group["conflicting_labels"]) == (
+      True,
+      False,
+    )
+
+
+def test_copies_are_left_out_when_asked_for_and_listed(root, origin, save):
+  save(root / "train" / "T_72" / "other.png", value=50)
+  save(root / "train" / "BMP2" / "other.png", value=50)
+  manifests = _import(root, origin, copies="drop")
+  assert [len(read_manifest(m)) for m in manifests] == [2, 2, 1]
+  refused = (manifests[0].parent / "refused.txt").read_text().splitlines()
+  assert len(refused) == 2
+  assert refused[0].startswith("train/BMP2/other.png: ")
+  assert not (manifests[1].parent / "refused.txt").exists()
+
+
+def test_bad_layouts_and_images(root, origin):
+  with pytest.raises(ValueError, match=r"not CLASS/IMAGE; name all splits"):
+    _import(root, origin, splits=())
+  with pytest.raises(ValueError, match=r"not SPLIT/CLASS/IMAGE.*\(1\)"):
+    _import(root, origin, splits=["train", "test"])
+  with pytest.raises(ValueError, match="no images in dev"):
+    _import(root, origin, splits=[*SPLITS, "dev"])
+  with pytest.raises(ValueError, match="splits must differ"):
+    _import(root, origin, splits=["train", "train"])
+  (root / "val" / "t_72" / "2.png").write_bytes(b"no picture")
+  with pytest.raises(ValueError, match=r"bad images \(1\):\n  val/t_72/2.png"):
+    _import(root, origin)
+  manifests = _import(root, origin, drop_refused=True)
+  assert [_card(m)["refused"] for m in manifests] == [0, 0, 1]
+
+
+def test_mstar(shared, tmp_path, origin, capsys):
+  """550 chips, 11 classes in 12 spellings, 4 copies across splits."""
+  source = shared / "data" / "mstar_jpeg"
+  command = ["--images", str(source), "--out", str(tmp_path / "out")]
+  command += ["--source", "MSTAR, AFRL", "--license", "none stated"]
+  command += ["--splits", "train", "test", "validation"]
+  assert folders.main(command) == 1
+  refusal = capsys.readouterr().err
+  assert refusal.count(" = ") == 4
+  assert "test/2S1/Copy of HB15125.jpeg = validation/2S1/HB15125" in refusal
+  assert folders.main([*command, "--copies", "keep"]) == 0
+  assert "330 rows of 330 images" in capsys.readouterr().out
+  manifests = [
+    tmp_path / "out" / split / "manifest.jsonl"
+    for split in ("train", "test", "validation")
+  ]
+  assert [len(read_manifest(m)) for m in manifests] == [330, 165, 55]
+  card = _card(manifests[2])
+  assert len(card["classes"]) == 11
+  assert card["spellings"] == {"ZSU_23_4": ["zsu_23_4"]}
+
+
+def test_sar_acd(shared, tmp_path, origin):
+  """2792 chips of 6 types; 40 of them are 20 files with two labels each."""
+  source = shared / "data" / "sar_acd"
+  (manifest,) = folders.import_folders(
+    source, tmp_path / "out", origin=origin, copies="drop"
+  )
+  triplets = read_manifest(manifest)
+  assert len(triplets) == 2752
+  card = _card(manifest)
+  assert card["refused"] == 40
+  # Two files occur twice under one label; they are kept and told.
+  conflicts = [g["conflicting_labels"] for g in card["copies_found"]]
+  assert (sum(conflicts), len(conflicts)) == (20, 22)
+  assert len(card["identical_images"]) == 2
+
+
+def test_chips_without_splits_are_held_out_by_their_digests(
+  tmp_path, save, origin
+):
+  root = tmp_path / "in"
+  for value in range(40):
+    save(root / ("T_72", "BMP2")[value % 2] / f"{value}.png", value=value)
+  save(root / "BMP2" / "copy.png", value=1)
+  held = {"splits": (), "hold_out": 0.3, "drop_refused": True}
+  (root / "T_72" / "bad.png").write_bytes(b"no image")
+  train, test = _import(root, origin, **held)
+  assert [m.parent.name for m in (train, test)] == list(folders.HELD_OUT)
+  first = {t.id for t in read_manifest(test)}
+  assert 4 <= len(first) <= 20
+  assert len(first) + len(read_manifest(train)) == 41
+  # Copies stay together, and every chip where it was, if others are added.
+  assert ("BMP2/copy-classification" in first) == (
+    "BMP2/1-classification" in first
+  )
+  for value in range(40, 60):
+    save(root / "T_72" / f"{value}.png", value=value)
+  _, more = _import(root, origin, out="more", **held)
+  assert first < {t.id for t in read_manifest(more)}
+  assert _card(train)["hold_out"] == 0.3
+  assert "bad.png" in (train.parent / "refused.txt").read_text()
+  assert not (test.parent / "refused.txt").exists()
+
+
+@pytest.mark.parametrize(
+  "options", [{"hold_out": 0.2}, {"hold_out": 1.0, "splits": ()}]
+)
+def test_a_share_is_held_out_of_what_is_not_split_yet(root, origin, options):
+  with pytest.raises(ValueError, match="expected a share below 1"):
+    _import(root, origin, **options)

@@ -1,0 +1,287 @@
+"""VOC and SSDD's dialect of it: rows, order, extras, and rejections."""
+
+import collections
+import contextlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusar_jax.data import vision
+from fusar_jax.data.triplets import read_manifest
+from fusar_jax.datasets.importers import image_files, voc
+from fusar_jax.datasets.importers.dataset_folder import Origin
+from fusar_jax.datasets.importers.duplicates import find_copies
+from fusar_jax.datasets.importers.splits import read_split
+from fusar_jax.datasets.importers.targets import TASKS
+from fusar_jax.tasks import boxes as boxes_lib
+
+OBJECT = """<object><name>{name}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>
+<xmax>{2}</xmax><ymax>{3}</ymax><bbox_w>7</bbox_w></bndbox>{more}</object>"""
+SEGMENT = "<segm><point-2>3,4</point-2><point-1>1,2.5</point-1></segm>"
+ROTATED = """<rotated_bndbox><rotated_bbox_cx>5</rotated_bbox_cx>
+<rotated_bbox_theta>33.5</rotated_bbox_theta><x1>2</x1><y1>3</y1><x2>9</x2>
+<y2>4</y2><x3>8</x3><y3>7</y3><x4>1</x4><y4>6</y4></rotated_bndbox>"""
+
+
+def _annotation(*objects, size=(60, 90)):
+  return (
+    f"<annotation><size><width>{size[1]}</width><height>{size[0]}</height>"
+    f"<depth>3</depth></size>{''.join(objects)}</annotation>"
+  )
+
+
+def _object(box, name="ship", more=""):
+  return OBJECT.format(*box, name=name, more=more)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Three images: two ships and a plane, nothing, one ship partly outside."""
+  for part in ("images", "annotations"):
+    (tmp_path / part).mkdir()
+  annotations = {
+    "a": _annotation(
+      _object((40, 30, 50, 40), more=ROTATED + SEGMENT),
+      _object((60, 1, 80, 9)),
+      _object((0, 0, 5, 5), name="plane"),
+    ),
+    "b": _annotation(),
+    "c": _annotation(_object((-5, 50, 20.5, 70))),
+  }
+  for name, text in annotations.items():
+    (tmp_path / "annotations" / f"{name}.xml").write_text(text)
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.png")
+  (tmp_path / "split.txt").write_text("a\nb\n\nc\n")
+  return tmp_path
+
+
+def _import(folder, **options):
+  return voc.import_voc(
+    folder / "images",
+    folder / "annotations",
+    folder / "out",
+    origin=Origin("made for this test", "none stated"),
+    **{"split": folder / "split.txt", **options},
+  )
+
+
+def test_one_row_per_image_class_and_task(folder):
+  triplets = read_manifest(_import(folder))
+  assert len(triplets) == 3 * 2 * 3
+  rows = {t.id: t for t in triplets}
+  ships = rows["a-ship-detection"]
+  assert ships.coordinate_size == (60, 90)
+  assert ships.images[0].resolve() == folder / "images" / "a.png"
+  # From top to bottom, whatever the order in the file.
+  assert ships.extra["boxes"] == [[60, 1, 80, 9], [40, 30, 50, 40]]
+  assert json.loads(ships.answer)[0] == {
+    "bbox_2d": [60, 1, 80, 9],
+    "label": "ship",
+  }
+  assert rows["a-ship-counting"].answer == "2"
+  assert rows["a-ship-grounding"].answer == "top-right, center"
+  assert rows["a-plane-counting"].answer == "1"
+  assert rows["b-ship-detection"].answer == "None"
+  assert rows["b-ship-counting"].answer == "0"
+  assert rows["b-ship-grounding"].answer == "None"
+  assert rows["c-ship-detection"].extra["boxes"] == [[-5, 50, 20.5, 70]]
+
+
+def test_rotated_boxes_and_polygons_stay_in_the_row(folder):
+  triplets = read_manifest(_import(folder, classes=["ship"]))
+  rows = {t.id: t for t in triplets}
+  extra = rows["a-detection"].extra
+  assert extra["rotated"][0] is None
+  assert extra["rotated"][1]["theta"] == 33.5
+  assert extra["rotated"][1]["x3"] == 8
+  assert extra["polygons"] == [None, [[1, 2.5], [3, 4]]]
+  assert "rotated" not in rows["c-detection"].extra
+
+
+@pytest.mark.parametrize(
+  ("shape", "box"), [(ROTATED, (1, 3, 9, 7)), (SEGMENT, (1, 2.5, 3, 4))]
+)
+def test_without_a_box_the_enclosing_one(folder, shape, box):
+  path = folder / "annotations" / "b.xml"
+  path.write_text(_annotation(f"<object><name>ship</name>{shape}</object>"))
+  _, (target,) = voc.read_annotation(path)
+  assert target.box == box
+
+
+def test_what_is_recorded_beside_the_manifest(folder):
+  manifest = _import(folder, copy=True, tasks=["counting"])
+  told = json.loads((manifest.parent / "dataset.json").read_text())
+  assert told["source"] == "made for this test"
+  assert told["license"] == "none stated"
+  assert (told["images"], told["rows"], told["targets"]) == (3, 6, 4)
+  assert set(told["sha256"]) == {f"images/{n}.png" for n in "abc"}
+  for triplet in read_manifest(manifest):
+    assert triplet.images[0].parent == manifest.parent / "images"
+    assert triplet.images[0].is_file()
+
+
+def test_all_bad_images_are_told_and_nothing_is_written(folder):
+  annotations = folder / "annotations"
+  (annotations / "a.xml").write_text(_annotation(_object((9, 0, 5, 5))))
+  (annotations / "b.xml").write_text(_annotation(size=(90, 60)))
+  (annotations / "c.xml").write_text("<annotation>")
+  with (folder / "split.txt").open("a") as file:
+    file.write("d\n../images/a\n")
+  with pytest.raises(ValueError, match=r"bad images \(5\)") as caught:
+    _import(folder)
+  for told in (
+    r"object 0: box [9, 0, 5, 5]",
+    "speaks of 90 x 60 pixels",
+    "c.xml: no element found",
+    "image not found",
+    "must not be a path",
+  ):
+    assert told in str(caught.value)
+  assert not (folder / "out").exists()
+
+
+def test_other_refusals(folder):
+  with pytest.raises(ValueError, match=r"classes \['car'\] do not occur"):
+    _import(folder, classes=["car"])
+  with pytest.raises(ValueError, match="unknown tasks"):
+    _import(folder, tasks=["singing"])
+  (folder / "out").mkdir()
+  (folder / "out" / "kept.txt").write_text("mine")
+  with pytest.raises(FileExistsError, match="not empty"):
+    _import(folder)
+  (folder / "split.txt").write_text("a\na\n")
+  with pytest.raises(ValueError, match=r"more than once: \['a'\]"):
+    read_split(folder / "split.txt")
+  entity = folder / "annotations" / "a.xml"
+  entity.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>')
+  with pytest.raises(ValueError, match="entities are refused"):
+    voc.read_annotation(entity)
+
+
+def test_damaged_annotations_give_nothing_but_value_errors(folder):
+  path = folder / "annotations" / "a.xml"
+  whole = path.read_bytes()
+  rng = np.random.default_rng(0)
+  for trial in range(400):
+    data = bytearray(whole)
+    if trial % 2:
+      data = data[: rng.integers(len(data))]
+    else:
+      for at in rng.integers(len(data), size=2):
+        data[at] = rng.integers(256)
+    path.write_bytes(data)
+    with contextlib.suppress(ValueError):
+      voc.read_annotation(path)
+
+
+def test_the_command(folder):
+  """Exit code 0 and a manifest; then 1, because the folder is taken."""
+  command = [sys.executable, "-m", "fusar_jax.datasets.importers.voc"]
+  for option in ("images", "annotations", "out"):
+    command += [f"--{option}", str(folder / option)]
+  command += ["--split", str(folder / "split.txt")]
+  command += ["--source", "s", "--license", "l"]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert "18 rows of 3 images, 4 targets of plane, ship" in done.stdout
+  again = subprocess.run(command, capture_output=True, text=True)
+  assert again.returncode == 1
+  assert "not empty" in again.stderr
+  refused = subprocess.run(command[:-2], capture_output=True, text=True)
+  assert refused.returncode == 2
+  assert "--license" in refused.stderr
+
+
+def test_ssdd(shared, tmp_path):
+  """Every test image of SSDD: its boxes agree with its annotation's ships."""
+  ssdd = shared / "data" / "ssdd"
+  manifest = voc.import_voc(
+    ssdd / "images",
+    ssdd / "annotations",
+    tmp_path / "ssdd",
+    split=ssdd / "test.txt",
+    origin=Origin("SSDD, Li et al. 2017", "none stated"),
+  )
+  triplets = read_manifest(manifest)
+  tasks = collections.Counter(t.task for t in triplets)
+  assert tasks == dict.fromkeys(TASKS, 116)
+  for triplet in triplets:
+    boxes = triplet.extra["boxes"]
+    assert triplet.coordinate_size == vision.image_size(triplet.images[0])
+    if triplet.task == "counting":
+      assert int(triplet.answer) == len(boxes) >= 1
+    if triplet.task == "detection":
+      parsed = boxes_lib.parse_boxes(triplet.answer)
+      np.testing.assert_array_equal(parsed.boxes, boxes)
+      assert parsed.error is None
+
+
+@pytest.mark.parametrize(
+  ("kind", "shape"),
+  [("VOC", None), ("VOCOBB", "rotated"), ("VOCSEG", "polygons")],
+)
+def test_the_same_ssdd_images_in_three_dialects(shared, tmp_path, kind, shape):
+  """Upright boxes, rotated ones, outlines: the boxes all but agree."""
+  formats = shared / "data" / "ssdd_4formats"
+  for part, counts in (("01", [1, 3]), ("02", [1, 3])):
+    manifest = voc.import_voc(
+      formats / kind / f"JPEGImages{part}",
+      formats / kind / f"Annotations{part}",
+      tmp_path / part,
+      origin=Origin("SSDD, Li et al. 2017", "none stated"),
+      tasks=["detection"],
+    )
+    triplets = read_manifest(manifest)
+    assert [len(t.extra["boxes"]) for t in triplets] == counts
+    for triplet in triplets:
+      assert shape is None or None not in triplet.extra[shape]
+      upright = formats / "VOC" / f"Annotations{part}"
+      _, targets = voc.read_annotation(
+        upright / f"{triplet.id.split('-')[0]}.xml"
+      )
+      true = sorted(target.box for target in targets)
+      overlap = boxes_lib.iou(sorted(triplet.extra["boxes"]), true)
+      assert overlap.diagonal().min() > 0.75
+
+
+def test_points_without_numbers_stay_in_their_order(folder):
+  path = folder / "annotations" / "b.xml"
+  points = "".join(f"<point>{x},5</point>" for x in (9, 3, 7))
+  shape = f"<object><name>ship</name><segm>{points}</segm></object>"
+  path.write_text(_annotation(shape))
+  _, (target,) = voc.read_annotation(path)
+  assert target.polygon == ((9, 5), (3, 5), (7, 5))
+
+
+def test_without_a_split_every_annotation(folder):
+  triplets = read_manifest(_import(folder, split=None, classes=["ship"]))
+  assert {t.images[0].stem for t in triplets} == {"a", "b", "c"}
+
+
+def test_bad_images_can_be_left_out_and_listed(folder):
+  (folder / "annotations" / "b.xml").write_text("<annotation>")
+  manifest = _import(folder, classes=["ship"], drop_refused=True)
+  assert {t.images[0].stem for t in read_manifest(manifest)} == {"a", "c"}
+  refused = (manifest.parent / "refused.txt").read_text()
+  assert refused.startswith("b: ")
+  assert "no element found" in refused
+
+
+def test_ssdd_holds_copies(shared):
+  """20 groups of SSDD's images share their bytes; 6 lie in both splits."""
+  ssdd = shared / "data" / "ssdd"
+  splits = {
+    name: split
+    for split in ("train", "test")
+    for name in read_split(ssdd / f"{split}.txt")
+  }
+  digests = image_files.digests(image_files.listed(ssdd / "images"))
+  hashes = {path.stem: digest for path, digest in digests.items()}
+  copies = find_copies(hashes, splits=splits)
+  assert len(copies) == 20
+  assert sum(group.leaks for group in copies) == 6

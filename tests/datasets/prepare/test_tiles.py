@@ -1,0 +1,359 @@
+"""Tiles of scenes: pixels, anchors, metadata, and what is skipped."""
+
+import dataclasses
+import doctest
+import importlib
+import math
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.transform import Affine
+
+from fusar_jax.data.examples import build_example
+from fusar_jax.data.triplets import read_manifest
+from fusar_jax.datasets.prepare import preparation
+from fusar_jax.datasets.prepare.rows import sentence
+from fusar_jax.datasets.prepare.sources import (
+  Look,
+  names_of,
+  read_stretches,
+)
+from fusar_jax.geo.alphaearth import open_archive
+from fusar_jax.geo.anchors import read_anchors
+from fusar_jax.geo.georeference import Georeference, reproject
+
+UTM = "EPSG:32733"
+HEIGHT, WIDTH, SIZE = 100, 130, 56
+CORNER = 500_000, 8_001_270  # Of the AlphaEarth tile.
+
+
+def _look(plan, **options):
+  return dataclasses.replace(plan, look=Look(**{"size": SIZE, **options}))
+
+
+def test_anchors_lie_on_their_pixels(tmp_path, scene, archive, prepare):
+  """Each vector says its own pixel, and that is where its position leads."""
+  out = tmp_path / "out"
+  card = prepare(scene, out, archive=archive)
+  assert card["alphaearth"]["tiles"] == ["tile.tif"]
+  assert "Google DeepMind" in card["alphaearth"]["attribution"]
+  with rasterio.open(scene) as file:
+    place = Georeference.of(file)
+  rows = read_manifest(out / "manifest.jsonl")
+  assert len(rows) == 2 * 3
+  for row in rows:
+    anchors = read_anchors(row.anchors[0])
+    top, left, height, width = row.extra["metadata"]["window"]
+    assert (height, width) == (SIZE, SIZE)
+    lons, lats = place.to_lonlat(
+      top + anchors.positions[:, 0] * height,
+      left + anchors.positions[:, 1] * width,
+    )
+    x, y = reproject("EPSG:4326", UTM, lons, lats)
+    stored = np.round(np.sqrt(anchors.features[:, :2]) * 127.5) - 1
+    cols, lines = (x - CORNER[0]) / 10, (CORNER[1] - y) / 10
+    np.testing.assert_allclose(stored[:, 0] + 0.5, cols, atol=0.501)
+    np.testing.assert_allclose(stored[:, 1] + 0.5, lines, atol=0.501)
+    # 56 pixels of 5 m, turned, have about 28 x 28 nodes 10 m apart.
+    assert 600 < len(anchors) < 900
+
+
+def test_pixels_and_metadata(tmp_path, scene, prepare, turned):
+  """A tile is the scene's window through the one recorded stretch."""
+  out = tmp_path / "out"
+  card = prepare(scene, out)
+  stretch = read_stretches(out / "dataset.json")["east"][0]
+  with rasterio.open(scene) as file:
+    values = file.read(1)
+  row = read_manifest(out / "manifest.jsonl")[-1]
+  assert row.id == "east/r000044_c000074-captioning"
+  expected = stretch.apply(values[44:100, 74:130], np.True_)
+  np.testing.assert_array_equal(np.asarray(Image.open(row.images[0])), expected)
+  known = row.extra["metadata"]
+  assert known["ground_sampling_distance"] == pytest.approx([5, 5], rel=2e-3)
+  ring = np.array(known["footprint"])
+  x, y = reproject("EPSG:4326", UTM, *ring.T)
+  np.testing.assert_allclose(
+    np.stack([x[2], y[2]]), turned * (130, 100), atol=0.02
+  )
+  assert card["scenes"][0]["kept"] == 6
+  assert card["license"] == "none stated"
+
+
+def test_rows_without_labels_are_asked_but_not_learned(
+  tmp_path, scene, tokenizer, config, prepare
+):
+  """`predict` builds them; they say that they have no answer."""
+  prepare(scene, tmp_path / "out")
+  for row in read_manifest(tmp_path / "out" / "manifest.jsonl"):
+    assert (row.answer, row.extra["labelled"]) == ("", False)
+    assert row.anchors == (None,)
+    example = build_example(row, tokenizer, config, with_answer=False)
+    assert not example.answer_mask.any()
+
+
+def test_mostly_nodata_is_skipped_and_counted(
+  tmp_path, prepare, write_scene, usual
+):
+  values = np.full((HEIGHT, WIDTH), 7, np.uint16)
+  values[:, :60] = 0
+  path = write_scene(tmp_path / "a.tif", values, nodata=0)
+  plan = dataclasses.replace(usual, min_valid=0.5)
+  told = prepare(path, tmp_path / "out", plan)["scenes"][0]
+  # Columns 0..56 hold nothing, 56..112 and 74..130 do.
+  assert (told["kept"], told["skipped"]) == (4, {"nodata": 2})
+  assert told["nodata"]["origin"] == "declared"
+  told = prepare(path, tmp_path / "all", _look(usual, nodata="none"))["scenes"][
+    0
+  ]
+  assert (told["kept"], told["nodata"]["origin"]) == (6, "user")
+
+
+def test_nothing_left_is_an_error_that_can_be_mended(
+  tmp_path, prepare, write_scene, usual
+):
+  path = write_scene(tmp_path / "a.tif", np.zeros((60, 60), "u2"), nodata=0)
+  message = r"a\.tif \(60 x 60 pixels\): of 4 tiles 4 mostly nodata"
+  with pytest.raises(ValueError, match=message):
+    prepare(path, tmp_path / "out")
+  # The folder is free again: other options are no contradiction.
+  card = prepare(path, tmp_path / "out", _look(usual, nodata="none"))
+  assert card["images"] == 4
+  assert len(card["identical_images"]) == 1
+  # 60 pixels in tiles of 56: one sample rather than four.
+  assert card["scenes"][0]["shared_by_two"] == pytest.approx(52 / 56, abs=1e-3)
+
+
+def test_a_scene_smaller_than_a_tile(tmp_path, prepare, write_scene, usual):
+  """It is no fault of its pixels; with a smaller size, or if told, it fits."""
+  path = write_scene(tmp_path / "a.tif", np.ones((30, 40), "u2"))
+  with pytest.raises(ValueError, match="1 mostly beyond the scene's edge"):
+    prepare(path, tmp_path / "out", dataclasses.replace(usual, min_valid=0.4))
+  told = prepare(path, tmp_path / "out")["scenes"][0]
+  assert (told["kept"], told["skipped"]) == (1, {})
+  pixels = np.asarray(Image.open(next((tmp_path / "out").rglob("*.png"))))
+  assert (pixels[:30, :40] == 128).all()  # Constant: in the middle.
+  assert pixels.sum() == 30 * 40 * 128
+
+
+def test_without_georeference_there_are_no_anchors(
+  tmp_path, archive, prepare, write_scene, usual
+):
+  path = write_scene(tmp_path / "a.tif", transform=None, crs=None)
+  card = prepare(path, tmp_path / "out", archive=archive)
+  assert card["alphaearth"] is None
+  assert "no georeference" in card["scenes"][0]["notes"][0]
+  row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
+  assert row.anchors == (None,)
+  assert row.extra["metadata"]["footprint"] is None
+  plan = dataclasses.replace(usual, require_anchors=True)
+  with pytest.raises(ValueError, match="6 no AlphaEarth below it"):
+    prepare(path, tmp_path / "none", plan, archive=archive)
+
+
+def test_tiles_beyond_the_archive_have_no_anchors(
+  tmp_path, archive, prepare, write_scene, turned
+):
+  """A scene may reach over the archive's edge; its row then has no "aef"."""
+  east = Affine.translation(600, 0) * turned
+  path = write_scene(tmp_path / "a.tif", transform=east)
+  told = prepare(path, tmp_path / "out", archive=archive)["scenes"][0]
+  assert 0 < told["anchors"]["tiles"] < 6
+  assert told["anchors"]["found"] < told["anchors"]["nodes"]
+  with_aef = [
+    row.anchors != (None,)
+    for row in read_manifest(tmp_path / "out" / "manifest.jsonl")
+  ]
+  assert sum(with_aef) == told["anchors"]["tiles"]
+
+
+def test_years_and_places_are_checked_first(
+  tmp_path, scene, archive, prepare, write_scene, usual
+):
+  for year, message in ((2019, "years there are: 2023"), (None, "2023")):
+    plan = dataclasses.replace(usual, year=year)
+    with pytest.raises(ValueError, match=message):
+      prepare(scene, tmp_path / "out", plan, archive=archive)
+  far = write_scene(tmp_path / "far.tif", crs="EPSG:32734")
+  with pytest.raises(ValueError, match=r"far\.tif: .* of other places only"):
+    prepare(far, tmp_path / "out", archive=archive)
+  assert not (tmp_path / "out").exists()
+
+
+def test_the_year_of_the_scene_is_its_dates(
+  tmp_path, archive, prepare, write_scene, usual
+):
+  path = write_scene(tmp_path / "S1A_IW_GRDH_1SDV_20230809T020729.tif")
+  plan = dataclasses.replace(usual, year=None, metadata_in_prompt=True)
+  card = prepare(path, tmp_path / "out", plan, archive=archive)
+  assert card["scenes"][0]["aef_year"] == 2023
+  question = read_manifest(tmp_path / "out" / "manifest.jsonl")[0].question
+  assert question.startswith(
+    "Sensor Sentinel-1A, acquired on 2023-08-09, ground sampling distance 5 m."
+    " This is a SAR image."
+  )
+
+
+def test_nothing_known_is_no_sentence():
+  keys = ("sensor", "polarisation", "date", "ground_sampling_distance")
+  assert sentence(dict.fromkeys(keys)) == ""
+
+
+def test_another_sampling(tmp_path, scene, prepare, labelled, write_csv, usual):
+  """10 m from 5 m: half as many pixels, and boxes half as wide."""
+  path = write_csv(tmp_path / "labels.csv")
+  plan = _look(usual, size=50, ground_sampling_distance=10)
+  prepare(scene, tmp_path / "out", plan, read_labels=labelled(path))
+  rows = {r.id: r for r in read_manifest(tmp_path / "out" / "manifest.jsonl")}
+  assert len(rows) == 2 * 2 * 3
+  row = rows["east/r000000_c000000-ship-detection"]
+  np.testing.assert_allclose(row.extra["boxes"], [[5, 10, 15, 20]], atol=0.03)
+  assert row.extra["metadata"]["ground_sampling_distance"] == pytest.approx(
+    [10, 10], rel=1e-3
+  )
+
+
+def test_a_stretch_is_replayed_exactly(
+  tmp_path, scene, prepare, write_scene, write_geojson, usual
+):
+  """On another scene the recorded numbers are used, not fitted anew."""
+  prepare(scene, tmp_path / "one")
+  stretches = read_stretches(tmp_path / "one" / "dataset.json")
+  with rasterio.open(scene) as file:
+    bright = write_scene(tmp_path / "bright.tif", 3 * file.read(1))
+  prepare(bright, tmp_path / "two", _look(usual, stretches=stretches))
+  again = read_stretches(tmp_path / "two" / "dataset.json")
+  assert again["bright"] == stretches["east"]
+  image = Image.open(tmp_path / "two/images/bright/r000000_c000000.png")
+  own = Image.open(tmp_path / "one/images/east/r000000_c000000.png")
+  assert np.asarray(image).mean() > np.asarray(own).mean() + 20
+  decibels = write_scene(
+    tmp_path / "db.tif",
+    np.linspace(-30, -1, 13000, dtype="f4").reshape(100, -1),
+  )
+  with pytest.raises(ValueError, match="holds db, but the stretch to replay"):
+    prepare(decibels, tmp_path / "three", _look(usual, stretches=stretches))
+  with pytest.raises(ValueError, match="no stretches"):
+    read_stretches(write_geojson(tmp_path / "l.json", UTM))
+
+
+def test_composites(tmp_path, prepare, turned, usual):
+  path = tmp_path / "two.tif"
+  rng = np.random.default_rng(0)
+  values = rng.gamma(2, 50, (2, 60, 60)).astype(np.float32)
+  with rasterio.open(
+    path,
+    "w",
+    driver="GTiff",
+    height=60,
+    width=60,
+    count=2,
+    dtype="float32",
+    crs=UTM,
+    transform=turned,
+  ) as file:
+    file.write(values)
+    file.set_band_description(1, "VV")
+    file.set_band_description(2, "VH")
+  card = prepare(path, tmp_path / "out", _look(usual, bands="VV, VH,VV/VH"))
+  assert card["scenes"][0]["bands_shown"] == ["VV", "VH", "VV/VH"]
+  pixels = np.asarray(Image.open(next((tmp_path / "out").rglob("*.png"))))
+  assert pixels.shape == (SIZE, SIZE, 3)
+  assert not np.array_equal(pixels[..., 0], pixels[..., 1])
+  with pytest.raises(ValueError, match=r"two\.tif: no band 'HH'"):
+    prepare(path, tmp_path / "hh", _look(usual, bands="HH"))
+  with pytest.raises(ValueError, match="one band or three"):
+    prepare(path, tmp_path / "hh", _look(usual, bands="VV,VH"))
+
+
+def test_damaged_rasters(tmp_path, scene, prepare, write_scene):
+  """Refused by name; or, if so wished, left out and listed."""
+  text = tmp_path / "text.tif"
+  text.write_text("no raster")
+  cut = write_scene(
+    tmp_path / "cut.tif",
+    np.tile(np.arange(130, dtype="f4"), (100, 1)),
+    blockysize=8,
+  )
+  cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+  for bad in (text, cut):
+    with pytest.raises(ValueError, match=bad.name):
+      prepare([scene, bad], tmp_path / bad.stem)
+  card = prepare([scene, text, cut], tmp_path / "out", drop_refused=True)
+  told = (tmp_path / "out" / "refused.txt").read_text()
+  assert "text.tif" in told
+  assert "cut.tif" in told
+  assert card["refused"] == len(told.splitlines())
+  assert card["images"] >= 6
+  with pytest.raises(FileNotFoundError, match=r"none\.tif"):
+    prepare([scene, tmp_path / "none.tif"], tmp_path / "x", drop_refused=True)
+
+
+def test_names_tell_scenes_apart(
+  tmp_path, prepare, write_scene, labelled, write_csv
+):
+  one, two = (
+    write_scene(tmp_path / folder / "vv.tif") for folder in ("a b", "c")
+  )
+  assert names_of([one, two]) == ["a_b-vv", "c-vv"]
+  with pytest.raises(ValueError, match="named twice"):
+    names_of([one, one.parent / ".." / "a b" / "vv.tif"])
+  assert names_of([tmp_path / "...tif"]) == ["scene"]
+  assert len(names_of([tmp_path / f"{'é' * 120}.tif"])[0].encode()) <= 150
+  path = write_csv(tmp_path / "labels.csv", name="vv")
+  with pytest.raises(ValueError, match="'vv' may be a_b-vv or c-vv"):
+    prepare([one, two], tmp_path / "out", read_labels=labelled(path))
+
+
+def test_real_umbra(tmp_path, shared, prepare):
+  """Turned, southern, 2000 x 2000: real pixels of a real product."""
+  path = shared / "data/georef/umbra_gec/umbra_mount_yasur.tiff"
+  plan = preparation.Plan(look=Look(ground_sampling_distance=1.5, nodata=0))
+  told = prepare(path, tmp_path / "out", plan)["scenes"][0]
+  assert (told["tiles"], told["kept"]) == (4, 4)
+  row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
+  assert np.asarray(Image.open(row.images[0])).shape == (504, 504)
+  distance = row.extra["metadata"]["ground_sampling_distance"]
+  assert all(math.isclose(d, 1.5, rel_tol=1e-3) for d in distance)
+
+
+@pytest.mark.parametrize("order", ["topdown", "bottomup"])
+def test_real_alphaearth(tmp_path, shared, order, prepare, write_scene):
+  """Wisconsin: an anchor has the vector of the pixel that it lies on."""
+  aef = (
+    shared / f"data/aef_wisconsin_64band/derived/aef_wi_utm16n_int8_{order}.tif"
+  )
+  with rasterio.open(aef) as file:
+    stored = file.read().astype(np.float64)
+    transform, crs = file.transform, file.crs
+  if transform.e > 0:  # Rows from the south.
+    transform = transform * Affine.translation(0, 97) * Affine.scale(1, -1)
+    stored = stored[:, ::-1]
+  path = write_scene(
+    tmp_path / "a.tif",
+    np.random.default_rng(0).gamma(2, 50, (97, 97)).astype("f4"),
+    transform,
+    crs,
+  )
+  plan = preparation.Plan(look=Look(size=97), year=2024)
+  with open_archive(aef, year=2024) as archive:
+    prepare(path, tmp_path / "out", plan, archive=archive)
+  row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
+  anchors = read_anchors(row.anchors[0])
+  lines, cols = np.floor(anchors.positions * 97).astype(int).T
+  native = np.sign(stored) * (stored / 127.5) ** 2
+  np.testing.assert_array_equal(
+    anchors.features, native[:, lines, cols].T.astype(np.float32)
+  )
+  assert len(anchors) > 900
+
+
+@pytest.mark.parametrize("name", ["journal", "rows", "sources"])
+def test_examples(name):
+  """The worked examples of docstrings are true."""
+  module = importlib.import_module(f"fusar_jax.datasets.prepare.{name}")
+  found = doctest.testmod(module)
+  assert found.attempted
+  assert not found.failed

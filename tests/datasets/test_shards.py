@@ -1,0 +1,410 @@
+"""Shards equal the folder: same rows, same bytes, same batches."""
+
+import itertools
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import (
+  ArrayRecordReader,
+  ArrayRecordWriter,
+)
+from PIL import Image
+
+from fusar_jax.config import preset
+from fusar_jax.data import records, vision
+from fusar_jax.data.examples import build_example
+from fusar_jax.data.image_cache import ImageCache
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.triplets import (
+  manifest_files,
+  read_manifest,
+  read_manifests,
+  write_manifest,
+)
+from fusar_jax.data.workers import Recipe, Workers
+from fusar_jax.datasets import shards
+from fusar_jax.datasets.validation import inspect
+from fusar_jax.geo.anchors import count_anchors, read_anchors
+from fusar_jax.training import provenance
+
+
+@pytest.fixture(scope="module")
+def packed(manifest, tmp_path_factory):
+  """The pattern of three shards of the tiny data set."""
+  out = tmp_path_factory.mktemp("packed") / "shards"
+  shards.write_shards(str(manifest), out, 3)
+  return str(out / "*.array_record")
+
+
+def _batches(triplets, tokenizer, config, count=5, **options):
+  loader = Loader(triplets, tokenizer, config, batch_size=4, seed=1, **options)
+  try:
+    return list(itertools.islice(loader, count))
+  finally:
+    loader.close()
+
+
+def assert_same_rows(ours, theirs):
+  """All that a row says; where its files lie may differ."""
+  assert len(ours) == len(theirs) > 0
+  for a, b in zip(ours, theirs, strict=True):
+    for name in ("id", "question", "answer", "coordinate_size", "task"):
+      assert getattr(a, name) == getattr(b, name)
+    assert dict(a.extra) == dict(b.extra)
+    assert len(a.images) == len(b.images)
+    assert [x is None for x in a.anchors] == [x is None for x in b.anchors]
+
+
+def test_rows_and_files_are_those_of_the_folder(packed, triplets):
+  ours = read_manifests(packed)
+  assert_same_rows(ours, triplets)
+  for a, b in zip(ours, triplets, strict=True):
+    for image, original in zip(a.images, b.images, strict=True):
+      assert image.read_bytes() == original.read_bytes()
+      assert image.size == vision.image_size(original)
+      assert image.size == vision.image_size(image)
+      np.testing.assert_array_equal(
+        vision.load_image(image), vision.load_image(original)
+      )
+    for anchors, original in zip(a.anchors, b.anchors, strict=True):
+      if anchors is not None:
+        assert anchors.size == (count_anchors(anchors),) == (3,)
+        np.testing.assert_array_equal(
+          read_anchors(anchors).features, read_anchors(original).features
+        )
+  # Rows are numbered within their shard, in errors too.
+  assert [t.row for t in ours] == [1, 2, 3, 1, 2, 3, 4, 1, 2, 3, 4]
+  assert ours[3].where.endswith(
+    'triplets-00001-of-00003.array_record row 1 (id "row3")'
+  )
+  assert str(ours[3].images[0]).endswith("00003.array_record/images/3.png")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_those_of_the_folder(
+  packed, triplets, tokenizer, config, num_workers, assert_same_batches
+):
+  """The same seed gives the same order and the same bytes, epoch after epoch.
+
+  With workers, too: they read the shards themselves.
+  """
+  ours = _batches(
+    read_manifest(packed), tokenizer, config, num_workers=num_workers
+  )
+  assert_same_batches(ours, _batches(triplets, tokenizer, config))
+
+
+def test_a_state_goes_on_in_the_other_form(
+  packed, triplets, tokenizer, config, assert_same_batches
+):
+  """A run that began on a folder is resumed on shards."""
+  whole = _batches(triplets, tokenizer, config)
+  loader = Loader(triplets, tokenizer, config, batch_size=4, seed=1)
+  list(itertools.islice(loader, 2))
+  other = Loader(read_manifest(packed), tokenizer, config, batch_size=4, seed=1)
+  other.set_state(loader.get_state())
+  assert_same_batches(list(itertools.islice(other, 3)), whole[2:])
+
+
+def test_same_input_same_bytes(packed, manifest, tmp_path):
+  again = shards.write_shards(str(manifest), tmp_path / "again", 3)
+  for ours, theirs in zip(manifest_files(packed), again, strict=True):
+    assert ours.name == theirs.name
+    assert ours.read_bytes() == theirs.read_bytes()
+  ours, theirs = (
+    (path.parent / "dataset.json").read_bytes()
+    for path in (manifest_files(packed)[0], again[0])
+  )
+  assert ours == theirs
+
+
+def test_shards_are_sharded_anew(
+  packed, triplets, tokenizer, config, tmp_path, assert_same_batches
+):
+  """Two from three, by the records alone; and to one again, the same bytes."""
+  shards.write_shards(packed, tmp_path / "two", 2)
+  two = str(tmp_path / "two" / "*.array_record")
+  (one,) = shards.write_shards(two, tmp_path / "one", 1)
+  (direct,) = shards.write_shards(packed, tmp_path / "direct", 1)
+  assert_same_rows(read_manifest(two), triplets)
+  ours = _batches(read_manifest(one), tokenizer, config)
+  assert_same_batches(ours, _batches(triplets, tokenizer, config))
+  assert one.stat().st_size == direct.stat().st_size
+
+
+def test_images_that_rows_share_are_kept_once(
+  packed, manifest, config, tmp_path
+):
+  """4 rows of the last shard hold 4 images; in one shard, 11 rows hold 5."""
+  counts = [len(records.read_table(f).files) for f in manifest_files(packed)]
+  # Row 0 has anchors, and so has row 5: images/0.png lies in two shards.
+  assert counts == [3 + 1, 4 + 1, 4 + 1]
+  (one,) = shards.write_shards(str(manifest), tmp_path / "one", 1)
+  assert len(records.read_table(one).files) == 5 + 1
+  first, *_, same = read_manifest(one)[:6]
+  assert (first.images, first.anchors) == (same.images, same.anchors)
+  # One picture to the cache, too, even where it lies in two shards.
+  first, *_, same = read_manifest(packed)[:6]
+  assert first.images[0].archive != same.images[0].archive
+  cache = ImageCache(1 << 30)
+  assert cache(first.images[0], config)[0] is cache(same.images[0], config)[0]
+  assert first.images != read_manifest(packed)[1].images
+
+
+def test_the_survey_reads_no_image(packed, tokenizer, config, monkeypatch):
+  """Records beyond the table are first read when a batch is built."""
+  read, original = [], records.Shard.read
+
+  def spy(self, key):
+    read.append(key)
+    return original(self, key)
+
+  monkeypatch.setattr(records.Shard, "read", spy)
+  triplets = read_manifest(packed)
+  loader = Loader(triplets, tokenizer, config, batch_size=4, shuffle=False)
+  assert read == [0, 0, 0]
+  next(iter(loader))
+  assert set(read) > {0}
+
+
+def test_several_images_missing_anchors_and_every_kind_of_value(
+  manifest, tokenizer, config, tmp_path
+):
+  """What a row may hold comes back: lists, text of any script, numbers as ids.
+
+  The .npy table of the official code is kept as it is.
+  """
+  folder = tmp_path / "data"
+  shutil.copytree(manifest.parent, folder)
+  table = np.random.default_rng(0).normal(size=(4, 70))
+  np.save(folder / "anchors" / "table.npy", table)
+  rows = [
+    {
+      "id": 7,
+      "image": ["images/0.png", "images/1.png", "images/0.png"],
+      "aef": ["anchors/0.npz", None, "anchors/table.npy"],
+      "question": "Is this Tromsø\u2028 or 東京?",
+      "answer": [{"bbox_2d": [1, 2, 3, 4], "label": "ship"}],
+      "polarisation": "VV",
+      "nested": {"a": [1, None, 2.5]},
+    },
+    {"id": "b", "image": "images/2.png", "question": "?", "answer": "No."},
+    # To be predicted only; its number is its id.
+    {"image": "images/2.png", "question": "<image>\nAnd now?"},
+  ]
+  write_manifest(folder / "manifest.json", rows)
+  theirs = read_manifest(folder / "manifest.json")
+  (shard,) = shards.write_shards(
+    str(folder / "manifest.json"), tmp_path / "out", 1
+  )
+  ours = read_manifest(shard)
+  assert_same_rows(ours, theirs)
+  assert ours[0].images[0] == ours[0].images[2] != ours[0].images[1]
+  assert [a and a.size for a in ours[0].anchors] == [(3,), None, (4,)]
+  for a, b in zip(ours, theirs, strict=True):
+    known = {"with_answer": a.answer is not None}
+    mine, other = (build_example(t, tokenizer, config, **known) for t in (a, b))
+    np.testing.assert_array_equal(mine.input_ids, other.input_ids)
+    for x, y in zip(mine.anchors, other.anchors, strict=True):
+      if x is not None:
+        np.testing.assert_array_equal(x.positions, y.positions)
+
+
+def test_dataset_json_keeps_the_sources_and_adds_hashes(
+  manifest, tmp_path, triplets
+):
+  folder = tmp_path / "data"
+  shutil.copytree(manifest.parent, folder)
+  (folder / "dataset.json").write_text('{"license": "none stated"}')
+  made = shards.write_shards(
+    str(folder / "manifest.jsonl"), tmp_path / "out", 2
+  )
+  told = json.loads((tmp_path / "out" / "dataset.json").read_text())
+  assert told["license"] == "none stated"
+  assert told["shards"]["rows"] == 11
+  assert told["shards"]["files"] == 6
+  for shard in made:
+    expected = provenance.hashlib.sha256(shard.read_bytes()).hexdigest()
+    assert told["shards"]["sha256"][shard.name] == expected
+
+
+def test_provenance_covers_every_pixel(manifest, packed, tmp_path):
+  """A run's record changes with an image, though only tables are hashed."""
+  folder = tmp_path / "data"
+  shutil.copytree(manifest.parent, folder)
+  other = Image.fromarray(np.zeros((104, 150, 3), np.uint8))
+  other.save(folder / "images" / "4.png")
+  shards.write_shards(str(folder / "manifest.jsonl"), tmp_path / "out", 3)
+  changed = str(tmp_path / "out" / "*.array_record")
+  (before,), (after,) = (
+    provenance.describe_data({"train": path})["train"]
+    for path in (packed, changed)
+  )
+  assert before["sha256"] == provenance.hash_manifest(packed)
+  assert before["sha256"] != after["sha256"]
+  assert set(before["dataset"]) == {"shards"}
+
+
+def test_all_bad_files_are_told_and_nothing_is_written(manifest, tmp_path):
+  folder = tmp_path / "data"
+  shutil.copytree(manifest.parent, folder)
+  (folder / "images" / "1.png").unlink()
+  (folder / "images" / "2.png").write_bytes(b"no picture")
+  np.savez(folder / "anchors" / "0.npz", features=np.zeros((2, 63)))
+  with pytest.raises(ValueError, match="cannot be packed") as caught:
+    shards.write_shards(str(folder / "manifest.jsonl"), tmp_path / "out", 2)
+  for told in ("row 2 ", "image not found", "row 3 ", "2.png", "0.npz"):
+    assert told in str(caught.value)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+  for count in (0, 12):
+    with pytest.raises(ValueError, match="expected 1 to 11"):
+      shards.write_shards(str(manifest), tmp_path / "out", count)
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / "mine.txt").write_text("kept")
+  with pytest.raises(FileExistsError, match="not empty"):
+    shards.write_shards(str(manifest), tmp_path / "out", 2)
+
+
+def test_a_missing_shard_is_told(packed, tmp_path):
+  """A pattern means all of a set; a part of it is named on purpose."""
+  for shard in manifest_files(packed):
+    shutil.copy(shard, tmp_path)
+  first, second, third = sorted(tmp_path.iterdir())
+  second.unlink()
+  pattern = str(tmp_path / "*.array_record")
+  with pytest.raises(ValueError, match=r"1 of the 3 shards .*first: 00001"):
+    read_manifests(pattern)
+  assert len(read_manifests(f"{first},{third}")) == 7
+  with pytest.raises(FileNotFoundError, match=r"none\*\.array_record"):
+    read_manifests(str(tmp_path / "none*.array_record"))
+  with pytest.raises(FileNotFoundError, match="shard not found"):
+    read_manifests(str(second))
+  shutil.copy(first, tmp_path / "copy.array_record")
+  third.unlink()
+  first.rename(tmp_path / "other.array_record")
+  with pytest.raises(
+    ValueError,
+    match=r'other\.array_record row 1: id "row0" was used by copy\.array_rec',
+  ):
+    read_manifest(pattern)
+
+
+def test_damage_is_told_by_name(packed, triplets, tmp_path):
+  """Cut off, overwritten, foreign: a ValueError names the shard, always."""
+  whole = manifest_files(packed)[0].read_bytes()
+  bad = tmp_path / "bad.array_record"
+  rng = np.random.default_rng(0)
+  survived = 0
+  for trial in range(36):
+    data = bytearray(whole)
+    if trial % 3 == 0:
+      data = data[: rng.integers(len(data))]
+    else:
+      at = rng.integers(len(data) - 8)
+      data[at : at + 8] = rng.bytes(8)
+    bad.write_bytes(data)
+    os.utime(bad, ns=(trial, trial))
+    try:
+      images = [t.images[0].read_bytes() for t in read_manifest(bad)]
+    except ValueError as error:
+      told = str(error)
+    else:
+      # Whatever comes through is what was packed: it hit a gap.
+      assert images == [t.images[0].read_bytes() for t in triplets[:3]]
+      survived += 1
+      continue
+    assert "bad.array_record" in told
+  assert 0 < survived < 24
+  writer = ArrayRecordWriter(str(bad), "group_size:1")
+  writer.write(b'{"id": "somebody else\'s"}')
+  writer.close()
+  with pytest.raises(ValueError, match=r"bad\.array_record: not a shard of tr"):
+    read_manifest(bad)
+
+
+def test_a_shard_that_changes_during_a_run_is_refused(packed, tmp_path):
+  shard = tmp_path / "one.array_record"
+  shutil.copy(manifest_files(packed)[0], shard)
+  image = read_manifest(shard)[0].images[0]
+  assert image.read_bytes()
+  os.utime(shard, ns=(1, 1))
+  fresh = pickle.dumps(image)
+  code = "import pickle, sys; pickle.load(sys.stdin.buffer).read_bytes()"
+  done = subprocess.run(
+    [sys.executable, "-c", code], input=fresh, capture_output=True
+  )
+  assert b"the shard has changed since its rows were read" in done.stderr
+
+
+def test_workers_that_read_shards_never_import_jax(
+  packed, tokenizer, config, tmp_path, monkeypatch
+):
+  for name in ("jax", "flax", "grain", "tensorflow", "tensorflow_datasets"):
+    (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}!')")
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+  triplets = read_manifest(packed)
+  pool = Workers(1, Recipe(tokenizer, config))
+  (example,) = pool.build(triplets[:1])
+  pool.close()
+  expected = build_example(triplets[0], tokenizer, config)
+  np.testing.assert_array_equal(example.patches[0], expected.patches[0])
+
+
+def test_the_command(manifest, packed, tmp_path):
+  """Its shards are the function's, and any ArrayRecord reader reads them."""
+  out = tmp_path / "out"
+  command = [sys.executable, "-m", "fusar_jax.datasets.shards", "--shards", "3"]
+  command += ["--manifest", str(manifest), "--out", str(out)]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert "11 rows and 6 files in 3 shards" in done.stdout
+  for shard, other in zip(
+    sorted(out.glob("*.array_record")), manifest_files(packed)
+  ):
+    assert shard.read_bytes() == other.read_bytes()
+    reader = ArrayRecordReader(str(shard))
+    told = json.loads(reader.read([0])[0])
+    assert reader.num_records() == 1 + len(told["files"])
+  again = subprocess.run(command, capture_output=True, text=True)
+  assert again.returncode == 1
+  assert "not empty" in again.stderr
+
+
+def test_ssdd(shared, tokenizer, tmp_path, assert_same_batches):
+  """Real ships of 116 different sizes: every batch of an epoch is the same."""
+  ssdd = shared / "data" / "ssdd"
+  names = (ssdd / "test.txt").read_text().split()[:24]
+  rows = []
+  for name in names:
+    image = os.path.relpath(ssdd / "images" / f"{name}.jpg", tmp_path)
+    rows += [
+      {"id": f"{name}-{i}", "image": image, "question": "user", "answer": "3"}
+      for i in range(3)
+    ]
+  write_manifest(tmp_path / "manifest.jsonl", rows)
+  manifest = tmp_path / "manifest.jsonl"
+  shards.write_shards(str(manifest), tmp_path / "out", 5)
+  ours = read_manifest(tmp_path / "out" / "*.array_record")
+  # Where an image lay outside of its data set is not told.
+  assert ours[0].images[0].name == f"{names[0]}.jpg"
+  config = preset("tiny")
+  options = {"epochs": 1, "count": None}
+  assert_same_batches(
+    _batches(ours, tokenizer, config, **options),
+    _batches(read_manifest(manifest), tokenizer, config, **options),
+  )
+
+
+def test_the_doctor_looks_into_shards(packed, manifest, config):
+  """The same findings as on the folder: counts, sizes, images that repeat."""
+  ours, theirs = (inspect([path], config) for path in (packed, str(manifest)))
+  (mine,), (other,) = ours.splits, theirs.splits
+  assert len(mine.images) == len(other.images) == 5
+  assert [r.seen for r in mine.rows] == [r.seen for r in other.rows]
+  assert [p.kind for p in ours.problems] == [p.kind for p in theirs.problems]

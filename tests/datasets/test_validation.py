@@ -1,0 +1,310 @@
+"""Every kind of data set problem is reported once, with its location."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusar_jax.data.examples import build_example
+from fusar_jax.data.triplets import read_manifest, write_manifest
+from fusar_jax.datasets.scan import boxes_of, choose
+from fusar_jax.datasets.validation import inspect
+from fusar_jax.geo.anchors import Anchors, write_anchors
+from fusar_jax.tasks import counting, detection
+
+
+def picture(path, seed, size=(60, 80)):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)
+  Image.fromarray(pixels).save(path)
+  return path
+
+
+def unit_anchors(seed, count=3):
+  rng = np.random.default_rng(seed)
+  features = rng.normal(size=(count, 64))
+  features /= np.linalg.norm(features, axis=1, keepdims=True)
+  return Anchors(features, rng.random((count, 2)))
+
+
+def row(identity, image="0.png", boxes=((10, 20, 30, 40),), **fields):
+  return {
+    "id": identity,
+    "image": image,
+    "task": "detection",
+    "coordinate_size": [60, 80],
+    "question": detection.question("ship"),
+    "answer": detection.answer(boxes, ["ship"] * len(boxes)),
+    "boxes": [list(box) for box in boxes],
+    "labels": ["ship"] * len(boxes),
+  } | fields
+
+
+def write(folder, *rows):
+  folder.mkdir(exist_ok=True)
+  write_manifest(folder / "manifest.jsonl", rows)
+  return folder
+
+
+def only(found, *kinds):
+  """The problems, if they are of these kinds and no other."""
+  assert [problem.kind for problem in found.problems] == list(kinds)
+  return [problem.text for problem in found.problems]
+
+
+def test_numbers_are_those_of_the_examples(
+  manifest, triplets, config, tokenizer
+):
+  """Lengths, visual tokens and boxes agree with what training builds."""
+  (split,) = inspect([manifest], config, tokenizer).splits
+  for row, triplet in zip(split.rows, triplets, strict=True):
+    example = build_example(triplet, tokenizer, config)
+    assert row.length == len(example.input_ids)
+    assert row.answer_length == example.answer_mask.sum()
+    assert row.visual_tokens == (example.visual_index >= 0).sum()
+    assert row.seen == (example.model_size,)
+    np.testing.assert_allclose(
+      example.to_record_space(row.boxes), boxes_of(triplet)[0], atol=1e-4
+    )
+  assert len(split.images) == 5
+  assert [a and a.size for _, a, _ in split.images.values()] == [
+    (3, 64),
+    *[None] * 4,
+  ]
+
+
+def test_rows_to_predict_need_no_answer(tmp_path, config, tokenizer):
+  """Their length is the prompt's; for training each is an error."""
+  picture(tmp_path / "0.png", 0)
+  asked, told = row("a", task="counting", question="How many?"), row("b")
+  for name in ("answer", "boxes", "labels"):
+    asked.pop(name)
+  folder = write(tmp_path, asked, told)
+  found = inspect([folder], config, tokenizer, with_answers=False)
+  only(found)
+  (split,) = found.splits
+  for line, triplet in zip(
+    split.rows, read_manifest(folder / "manifest.jsonl")
+  ):
+    example = build_example(triplet, tokenizer, config, with_answer=False)
+    assert line.length == len(example.input_ids)
+  assert split.rows[0].answer_length == 0 < split.rows[1].answer_length
+  longest = max(line.length for line in split.rows)
+  for limit, kinds in ((longest, ()), (longest - 1, ("too long",))):
+    found = inspect(
+      [folder], config, tokenizer, with_answers=False, max_length=limit
+    )
+    only(found, *kinds)
+  (text,) = only(inspect([folder], config, tokenizer), "bad row")
+  assert "row 1" in text
+  assert "no 'answer'" in text
+
+
+def test_a_true_answer_that_is_cut_off_is_an_error(tmp_path, config):
+  picture(tmp_path / "0.png", 0)
+  cut = row("a", answer='[{"bbox_2d": [1, 2, 3, 4], "label": "ship"}, {"bb')
+  del cut["boxes"], cut["labels"]
+  (text,) = only(inspect([write(tmp_path, cut)], config), "bad row")
+  assert "cut off" in text
+
+
+def test_healthy_data_have_no_problem(tmp_path, config, tokenizer):
+  picture(tmp_path / "0.png", 0)
+  write_anchors(tmp_path / "0.npz", unit_anchors(0))
+  write(tmp_path, row("a", aef="0.npz"))
+  found = inspect([tmp_path], config, tokenizer)
+  only(found)
+  assert found.verdict == "0 errors, 0 warnings"
+
+
+def test_boxes(tmp_path, config):
+  """Over the edge is a warning; without area or outside, an error."""
+  picture(tmp_path / "0.png", 0)
+  boxes = [
+    (0, 0, 80, 60),
+    (-5, 0, 70, 60),
+    (9, 9, 9, 20),
+    (30, 9, 20, 20),
+    (80, 0, 90, 9),
+  ]
+  # Another task of the same image tells the same boxes, and nothing new.
+  count = row("b", boxes=boxes, task="counting", answer="5")
+  count["question"] = counting.question("ship")
+  write(tmp_path, row("a", boxes=boxes), count)
+  found = inspect([tmp_path], config)
+  texts = only(
+    found,
+    *["box without area"] * 2,
+    "box outside of the image",
+    "box over the edge",
+  )
+  assert "[30.0, 9.0, 20.0, 20.0], on 60 x 80" in texts[1]
+  assert f'{tmp_path / "manifest.jsonl"} row 1 (id "a"): box 2' in texts[3]
+  assert (found.errors, found.warnings) == (3, 1)
+  assert len(found.splits[0].boxes) == 5
+
+
+def test_official_rows_tell_their_boxes_in_the_answer(tmp_path, config):
+  picture(tmp_path / "0.png", 0)
+  rows = [row("a", boxes=[(1, 2, 3, 90)]), row("b", answer="two ships")]
+  for each in rows:
+    del each["boxes"], each["labels"], each["task"]
+  rows[1]["question"] += " "
+  rows[0]["boxes"] = None
+  write(tmp_path, *rows)
+  found = inspect([tmp_path], config)
+  bad, _ = only(found, "bad row", "box over the edge")
+  assert 'row 2 (id "b"): the answer holds no boxes' in bad
+  assert found.splits[0].rows[0].task == "detection"
+  assert found.splits[0].refused == 1
+
+
+def test_files_are_told_once_with_their_first_row(tmp_path, config):
+  damaged = picture(tmp_path / "1.png", 0)
+  damaged.write_bytes(damaged.read_bytes()[:-900])
+  (tmp_path / "2.png").write_text("no picture")
+  picture(tmp_path / "3.png", 0)
+  (tmp_path / "3.npz").write_bytes(b"PK")
+  write(
+    tmp_path,
+    row("a"),
+    row("b", question="Other?"),
+    row("c", "1.png"),
+    row("d", "2.png"),
+    row("e", "3.png", aef="3.npz"),
+    row("f", "3.png", aef="4.npz"),
+  )
+  found = inspect([tmp_path], config)
+  texts = only(found, *["unreadable images"] * 3, *["unreadable anchors"] * 2)
+  assert '(id "a") and 1 more: image not found' in texts[0]
+  assert "damaged image" in texts[1]
+  assert "anchors file not found" in texts[4]
+  assert found.splits[0].refused == 6
+  assert not found.splits[0].rows
+
+
+def test_bad_rows_keep_their_numbers(tmp_path, config, tokenizer):
+  picture(tmp_path / "0.png", 0)
+  lines = [
+    json.dumps(row("a")),
+    "{",
+    '{"id": "b"}',
+    json.dumps(row("c", question="<|image_pad|>?")),
+    json.dumps(row("d", question="half a pair: \ud800")),
+  ]
+  (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+  texts = only(inspect([tmp_path], config, tokenizer), *["bad row"] * 4)
+  told = {text.split("row ")[1][0]: text for text in texts}
+  assert sorted(told) == ["2", "3", "4", "5"]
+  assert "image token" in told["4"]
+  assert "surrogate" in told["5"]
+
+
+def test_no_json_at_all_is_told(tmp_path, config):
+  (tmp_path / "manifest.jsonl").write_bytes(b"\xff\xfe")
+  found = inspect([tmp_path], config)
+  assert "not UTF-8" in only(found, "unreadable manifest")[0]
+  assert choose(found.splits, 3, 0) == []
+
+
+def test_too_long(tmp_path, config, tokenizer):
+  picture(tmp_path / "0.png", 0)
+  write(
+    tmp_path, row("a"), row("b", question="Ships?", answer="None", boxes=[])
+  )
+  lengths = [
+    row.length for row in inspect([tmp_path], config, tokenizer).splits[0].rows
+  ]
+  assert lengths[0] > lengths[1]
+  found = inspect([tmp_path], config, tokenizer, max_length=lengths[0] - 1)
+  assert f"{lengths[0]} tokens (6 of them" in only(found, "too long")[0]
+  only(inspect([tmp_path], config, tokenizer, max_length=lengths[0]))
+
+
+def test_duplicates(tmp_path, config):
+  """The same bytes under two names; asked the same; answered otherwise."""
+  for name in ("0.png", "1.png"):
+    picture(tmp_path / name, 0)
+  picture(tmp_path / "2.png", 2)
+  write(
+    tmp_path,
+    row("a"),
+    row("b", "1.png"),
+    row("c", "2.png"),
+    row("d", "2.png", boxes=[(1, 2, 3, 4)]),
+    row("e", question="Something else?"),
+  )
+  texts = only(
+    inspect([tmp_path], config),
+    "same image twice",
+    "same question twice",
+    "two answers to one question",
+  )
+  assert "0.png = " in texts[0]
+  assert 'rows 1 ("a"), 2 ("b")' in texts[1]
+  assert 'rows 3 ("c"), 4 ("d")' in texts[2]
+
+
+def test_splits_must_not_share_images(tmp_path, config):
+  """Bytes count, not names; the same ground under other images is a warning."""
+  picture(tmp_path / "train/0.png", 0)
+  picture(tmp_path / "train/1.png", 1)
+  picture(tmp_path / "test/7.png", 0)
+  picture(tmp_path / "test/1.png", 3)
+  for split in ("train", "test"):
+    write_anchors(tmp_path / split / "1.npz", unit_anchors(1))
+  train = write(tmp_path / "train", row("a"), row("b", "1.png", aef="1.npz"))
+  test = write(
+    tmp_path / "test", row("a", "7.png"), row("b", "1.png", aef="1.npz")
+  )
+  found = inspect([train, test], config)
+  leak, ground = only(found, "image in two splits", "same ground in two splits")
+  assert leak.startswith(f"train {tmp_path}/train/0.png = test {tmp_path}")
+  assert leak.endswith("test/7.png")
+  assert ground.startswith("1 anchors files of train lie under other images")
+  assert found.shared_images == (1, 1)
+  assert (found.errors, found.warnings) == (1, 1)
+
+
+def test_odd_contents_are_warnings(tmp_path, config):
+  Image.new("L", (80, 60), 7).save(tmp_path / "0.png")
+  raw = Anchors(127 * unit_anchors(0).features, np.zeros((3, 2)))
+  write_anchors(tmp_path / "0.npz", raw)
+  write(tmp_path, row("a", aef="0.npz"))
+  found = inspect([tmp_path], config)
+  blank, quantised = only(found, "odd images", "odd anchors")
+  assert "every pixel is 7" in blank
+  assert "length 127 to 127" in quantised
+  assert found.errors == 0
+
+
+def test_a_missing_manifest_is_an_error(tmp_path, config):
+  with pytest.raises(FileNotFoundError, match=r"manifest\.jsonl not found"):
+    inspect([tmp_path], config)
+
+
+def test_choice_is_repeatable_and_spread(manifest, config):
+  (split,) = inspect([manifest], config).splits
+  chosen = choose([split], 4, 1)
+  again = choose([split], 4, 1)
+  assert [row.triplet.id for row in chosen] == [r.triplet.id for r in again]
+  tasks = collections.Counter(row.task for row in chosen)
+  assert tasks == {"detection": 2, "counting": 2}
+  assert len({row.images[0].path for row in chosen}) == 4
+  everything = choose([split], 99, 1)
+  assert len({row.triplet.id for row in everything}) == 11
+  others = [row.triplet.id for row in choose([split], 4, 2)]
+  assert others != [row.triplet.id for row in chosen]
+
+
+def test_the_published_split_of_ssdd_leaks(shared, tmp_path, config):
+  """000501 (test) and 000502 (train) are the same bytes."""
+  rows = {}
+  for name, split in (("000501", "test"), ("000502", "train")):
+    rows[split] = row(name, str(shared / f"data/ssdd/images/{name}.jpg"))
+    rows[split]["coordinate_size"] = None
+    write(tmp_path / split, rows[split])
+  found = inspect([tmp_path / "train", tmp_path / "test"], config)
+  assert "000502.jpg = test" in only(found, "image in two splits")[0]

@@ -1,0 +1,150 @@
+"""Paired tests against hand calculations, and rejected pairings."""
+
+import pytest
+
+from fusar_jax.metrics import pairing, text_metrics
+from fusar_jax.metrics.paired_tests import McNemar
+from fusar_jax.report.scoring import score_rows
+from fusar_jax.tasks.predictions import Prediction
+
+
+def answered(texts, gts, task="counting", question="How many ships?", per=1):
+  """Samples of answers; every `per` rows are of one image."""
+  rows = [
+    Prediction(
+      id=f"r{i}",
+      row=i + 1,
+      task=task,
+      question=question,
+      gt=gt,
+      text=text,
+      image=f"{i // per}.png",
+    )
+    for i, (text, gt) in enumerate(zip(texts, gts, strict=True))
+  ]
+  return score_rows(rows)[1]
+
+
+def only(comparisons, score):
+  [found] = [c for c in comparisons if c.score == score]
+  return found
+
+
+def test_counting_by_hand():
+  """Right in 3 and 1 of 4 rows; off by 2 in all, and by 1 + 1 + 5.
+
+  The unread answer counts as 0, as in the scores.
+  """
+  gts = ["1", "2", "3", "5"]
+  ours = answered(["1", "2", "3", "7"], gts)
+  theirs = answered(["1", "3", "2", "?"], gts)
+  found = pairing.compare([pairing.pair(ours, theirs)])
+  accuracy, mae = only(found, "accuracy"), only(found, "mae")
+  assert (accuracy.first, accuracy.second) == (0.75, 0.25)
+  assert accuracy.mcnemar == McNemar(2, 0, 0.5)
+  assert (mae.first, mae.second, mae.mcnemar) == (0.5, 1.75, None)
+  assert (mae.n, mae.images, mae.each) == (4, 4, (-1.25,))
+
+
+def test_rows_of_one_image_are_drawn_together():
+  """Two images that disagree entirely: only 4 resamples, of -1, 0 and 1."""
+  gts = ["1"] * 8
+  ours = answered(["1"] * 4 + ["2"] * 4, gts, per=4)
+  theirs = answered(["2"] * 4 + ["1"] * 4, gts, per=4)
+  found = only(pairing.compare([pairing.pair(ours, theirs)]), "accuracy")
+  assert (found.n, found.images) == (8, 2)
+  assert found.ci95 == (-1, 1)
+
+
+def test_seeds_are_pooled_by_image_and_told_apart():
+  """McNemar's rows must be independent: none for several seeds."""
+  gts = ["1", "2"]
+  pairs = [
+    pairing.pair(answered(ours, gts), answered(theirs, gts))
+    for ours, theirs in (
+      (["1", "2"], ["1", "3"]),
+      (["1", "2"], ["0", "0"]),
+      (["1", "1"], ["1", "2"]),
+    )
+  ]
+  found = only(pairing.compare(pairs), "accuracy")
+  assert found.each == (0.5, 1.0, -0.5)
+  assert found.difference == pytest.approx(1 / 3)
+  assert (found.n, found.images, found.mcnemar) == (2, 2, None)
+
+
+CAPTION = "Water presence: {}. Road presence: {}."
+
+
+def test_every_field_of_a_caption_is_tested():
+  gts = [CAPTION.format("a lake", "none")] * 2
+  ours = answered(gts, gts, "captioning", "Describe")
+  theirs = answered(
+    [CAPTION.format("a lake", "one"), CAPTION.format("a river", "two")],
+    gts,
+    "captioning",
+    "Describe",
+  )
+  found = pairing.compare([pairing.pair(ours, theirs)])
+  assert [c.score for c in found] == [
+    *("accuracy", "word_f1", "rouge_l", "cider"),
+    *("Roads", "Water"),
+  ]
+  assert only(found, "accuracy").second == 0.25
+  assert only(found, "Roads").mcnemar == McNemar(2, 0, 0.5)
+  assert only(found, "Water").mcnemar == McNemar(1, 0, 1.0)
+
+
+def test_texts_of_captions_are_tested():
+  """Mean ROUGE-L of a whole text and of one with 5 of 6 words in order.
+
+  P = R = F = 5/6. CIDEr is that of `text_scores`, of the same references.
+  """
+  gts = ["Water presence: a wide lake .", "Water presence: no water at all"]
+  said = [gts[0], gts[1].replace(" at ", " in ")]
+  ours = answered(gts, gts, "captioning", "Describe")
+  theirs = answered(said, gts, "captioning", "Describe")
+  found = pairing.compare([pairing.pair(ours, theirs)])
+  rouge, cider = only(found, "rouge_l"), only(found, "cider")
+  assert (rouge.first, rouge.second) == (1, pytest.approx((1 + 5 / 6) / 2))
+  expected = text_metrics.compare(said, [[gt] for gt in gts]).cider
+  assert cider.second == pytest.approx(expected.mean())
+  assert cider.difference == pytest.approx((10 - expected[1]) / 2)
+  assert (cider.n, cider.mcnemar) == (2, None)
+
+
+BOX = '[{"bbox_2d": [10, 10, 30, 30], "label": "ship"}]'
+
+
+def test_detection_is_f1_of_all_boxes():
+  """The first finds both boxes; the second one, and one that is none."""
+  question, far = "detect ship", BOX.replace("30, 30", "900, 900")
+  ours = answered([BOX, BOX], [BOX, BOX], "detection", question)
+  theirs = answered([BOX, far], [BOX, BOX], "detection", question)
+  found = only(pairing.compare([pairing.pair(ours, theirs)]), "f1@0.5")
+  assert (found.first, found.second, found.mcnemar) == (1, 0.5, None)
+
+
+@pytest.mark.parametrize(
+  ("change", "told"),
+  [
+    (lambda rows: rows[1:], '"r0" is missing in b'),
+    (lambda rows: [*rows, {**rows[0], "id": "new"}], '"new" is missing in a'),
+    (lambda rows: [*rows, dict(rows[0])], '"r0" stands twice in b'),
+    (lambda rows: [{**rows[0], "gt": "9"}, rows[1]], "another gt in b: '9'"),
+    (
+      lambda rows: [{**rows[0], "task": "grounding"}, rows[1]],
+      "another task in b: 'grounding', not 'counting'",
+    ),
+  ],
+)
+def test_what_does_not_pair_is_refused(change, told):
+  rows = answered(["1", "2"], ["1", "2"])
+  with pytest.raises(ValueError, match=f"same rows(.|\n)*{told}"):
+    pairing.pair(rows, change(rows), ("a", "b"))
+
+
+def test_seeds_must_answer_the_same_rows():
+  rows = answered(["1", "2"], ["1", "2"])
+  with pytest.raises(ValueError, match="not all on the same rows"):
+    pairing.compare([pairing.pair(r, r) for r in (rows, rows[:1])])

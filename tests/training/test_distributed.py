@@ -1,0 +1,251 @@
+"""Roll call: who is late, double or dead is named; the rest does not hang."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fusar_jax.training.distributed import PEER_LOST, Cluster, _Roll, find
+
+# Reports that it runs; then, as told, waits or fails.
+_PROCESS = """
+import sys, time
+from fusar_jax.training import distributed
+with distributed.initialized():
+  print("joined", flush=True)
+  if sys.stdin.readline() == "fail\\n":
+    raise FileNotFoundError("manifest not found: nowhere.jsonl")
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def port() -> int:
+  """Free, and the one below it was, a moment ago."""
+  while True:
+    with socket.socket() as upper, socket.socket() as lower:
+      upper.bind(("127.0.0.1", 0))
+      number = upper.getsockname()[1]
+      try:
+        lower.bind(("127.0.0.1", number - 1))
+      except OSError:
+        continue
+      return number
+
+
+def test_without_variables_there_is_one_process():
+  assert find({}) is None
+  alone = {"FUSAR_PROCESSES": "1", "FUSAR_PROCESS": "0"}
+  assert find({"FUSAR_COORDINATOR": "h:1", **alone}) is None
+
+
+def test_variables_tell_where_the_processes_are():
+  given = {
+    "FUSAR_COORDINATOR": "10.0.0.7:8476",
+    "FUSAR_PROCESSES": "4",
+    "FUSAR_PROCESS": "3",
+    "FUSAR_HOSTS": "a,b,c,d",
+  }
+  cluster = find(given)
+  assert cluster == Cluster("10.0.0.7", 8476, 4, 3, None, ("a", "b", "c", "d"))
+  assert cluster.name(2) == "process 2 of 4 (c)"
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    (("h:1", "2", ""), "FUSAR_PROCESSES given without FUSAR_PROCESS; all"),
+    (("h:1", "2", "2"), r"FUSAR_PROCESS=2: expected 0\.\.1"),
+    (("h", "2", "0"), "FUSAR_COORDINATOR=h .*expected HOST:PORT"),
+  ],
+)
+def test_variables_that_make_no_sense_are_refused(given, message):
+  names = ("FUSAR_COORDINATOR", "FUSAR_PROCESSES", "FUSAR_PROCESS")
+  with pytest.raises(ValueError, match=message):
+    find(dict(zip(names, given)))
+
+
+def test_slurm_is_detected(monkeypatch):
+  """As a step of two tasks on node3 and node4, one GPU each, has it."""
+  step = {
+    "SLURM_JOB_ID": "4097",
+    "SLURM_STEP_NODELIST": "node[3-4]",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "0",
+  }
+  for name, value in step.items():
+    monkeypatch.setenv(name, value)
+  cluster = find(step | {"FUSAR_HOSTS": "node3,node4"})
+  assert (cluster.host, cluster.processes, cluster.index) == ("node3", 2, 1)
+  assert cluster.devices == (0,)
+  assert cluster.name(1) == "process 1 of 2 (node4)"
+  whole = find(step | {"JAX_LOCAL_DEVICE_IDS": "0,1,2,3"})
+  assert whole.devices == (0, 1, 2, 3)
+  assert find(step | {"SLURM_NTASKS": "1"}) is None
+
+
+def test_who_does_not_come_is_named_to_all_who_did(port):
+  hosts = ("a", "b", "c")
+  first, last = (
+    _call(Cluster("127.0.0.1", port, 3, i, hosts=hosts), 1.5) for i in (0, 2)
+  )
+  for heard in (first(), last()):
+    assert isinstance(heard, TimeoutError)
+    assert "process 1 of 3 (b) did not come to 127.0.0.1" in str(heard)
+    assert f"There are: 0 on {socket.gethostname()}, 2 on" in str(heard)
+
+
+def test_nobody_at_the_address(port):
+  heard = _call(Cluster("127.0.0.1", port, 2, 1, hosts=("a", "b")), 0.3)()
+  assert isinstance(heard, TimeoutError)
+  assert f"found nobody at 127.0.0.1:{port - 1}" in str(heard)
+  assert "process 0 of 2 (a) has not started" in str(heard)
+
+
+def test_the_train_command_may_be_repeated_when_a_process_did_not_come(
+  port, tmp_path
+):
+  """Its exit code says so; the wrong number of processes would be 1."""
+  variables = {
+    "FUSAR_COORDINATOR": f"127.0.0.1:{port}",
+    "FUSAR_PROCESSES": "2",
+    "FUSAR_PROCESS": "0",
+    "FUSAR_START_SECONDS": "1",
+  }
+  out = subprocess.run(
+    [
+      *(sys.executable, "-m", "fusar_jax.train"),
+      "--config=configs/stage1.py:model=tiny",
+      f"--workdir={tmp_path / 'run'}",
+    ],
+    cwd=Path(__file__).resolve().parents[2],
+    env=os.environ | variables,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert out.returncode == PEER_LOST, out.stderr
+  assert "process 1 of 2 did not come" in out.stderr
+
+
+def test_two_processes_of_one_number_are_refused(port):
+  calls = [_call(Cluster("127.0.0.1", port, 3, i), 20) for i in (0, 1, 1)]
+  heard = [call() for call in calls]
+  assert isinstance(heard[0], ValueError)
+  assert "two processes are number 1" in str(heard[0])
+  assert all(isinstance(error, TimeoutError) for error in heard[1:])
+
+
+def test_two_runs_at_one_port_are_told(port):
+  calls = [
+    _call(Cluster("127.0.0.1", port, processes, index), 20)
+    for processes, index in ((2, 0), (4, 3))
+  ]
+  heard = [call() for call in calls]
+  assert "process 3" in str(heard[0])
+  assert "believes in 4 processes, process 0 in 2" in str(heard[0])
+  assert str(heard[1]) == str(heard[0])
+
+
+def test_a_stranger_at_the_port_is_no_process(port):
+  call = _call(Cluster("127.0.0.1", port, 2, 0), 20)
+  with _connected(port - 1) as stranger:
+    stranger.sendall(b"GET / HTTP/1.1\n\n")
+    other = _call(Cluster("127.0.0.1", port, 2, 1), 20)
+    assert (call(), other()) == (None, None)
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_death_ends_the_other_process_by_name(port, dies):
+  processes = _start(port)
+  processes[dies].kill()
+  _, told = processes[1 - dies].communicate(timeout=60)
+  # Ours, or that of JAX's client, which may notice before the grace is over.
+  assert processes[1 - dies].returncode in (PEER_LOST, -signal.SIGABRT)
+  who = f"process {dies} of 2 on {socket.gethostname()} pid"
+  assert f"{who} {processes[dies].pid} died" in told
+  assert processes[dies].wait() == -signal.SIGKILL
+
+
+def test_a_failure_is_told_to_the_other_process(port):
+  processes = _start(port)
+  told = []
+  processes[1].stdin.write("fail\n")
+  processes[1].stdin.flush()
+  for process in processes:
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    told.append(error)
+  assert "FileNotFoundError: manifest not found: nowhere.jsonl" in told[1]
+  assert "process 1 of 2" in told[0]
+  assert "stopped: FileNotFoundError: manifest not found" in told[0]
+
+
+def test_processes_that_end_well_end_together(port):
+  processes = _start(port)
+  for process in processes:
+    process.stdin.write("end\n")
+    process.stdin.flush()
+  for process in processes:
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "done\n"), error
+
+
+def _start(port: int) -> list[subprocess.Popen]:
+  """Two processes that have joined."""
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-c", _PROCESS],
+      env=os.environ
+      | {
+        "JAX_PLATFORMS": "cpu",
+        "FUSAR_COORDINATOR": f"127.0.0.1:{port}",
+        "FUSAR_PROCESSES": "2",
+        "FUSAR_PROCESS": str(index),
+      },
+      text=True,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
+    for index in range(2)
+  ]
+  for process in processes:
+    assert process.stdout.readline() == "joined\n", process.stderr.read()
+  return processes
+
+
+def _call(cluster: Cluster, seconds: float):
+  """Calls the roll in a thread; returns () -> None, or what it raised."""
+  heard = []
+
+  def call():
+    try:
+      _Roll(cluster).call(seconds)
+    except (TimeoutError, ValueError) as error:
+      heard.append(error)
+
+  thread = threading.Thread(target=call, daemon=True)
+  thread.start()
+
+  def result():
+    thread.join(60)
+    assert not thread.is_alive()
+    return heard[0] if heard else None
+
+  return result
+
+
+def _connected(port: int) -> socket.socket:
+  while True:
+    try:
+      return socket.create_connection(("127.0.0.1", port))
+    except ConnectionRefusedError:
+      continue
