@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fusar_jax import config_reference
-from fusar_jax.config import CONFIGS, load_module, stage_files
+from fusar_jax.config import CONFIGS, RENAMED, load_module, stage_files
 
 # Fields of `config.mesh` before it became a single field.
 _MESH = ("data", "fsdp", "tensor", "auto")
@@ -69,6 +69,8 @@ def parse(
     values: the flags to assign.
   """
   try:
+    # In place: ml_collections reads overrides of the config from sys.argv.
+    argv[:] = [_renamed(arg) for arg in argv]
     rest = values([_joined(arg) for arg in argv])
     missing = [f"--{name}" for name in required if values[name].value is None]
     if missing:
@@ -97,6 +99,16 @@ def _joined(arg: str) -> str:
     return arg
   name, equals, value = arg[2:].partition("=")
   return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _renamed(arg: str) -> str:
+  """Replaces the old name of a model field in an override."""
+  field = re.match(r"(--config\.model\.(?:vision|decoder)\.)(\w+)(.*)", arg)
+  if not field or field[2] not in RENAMED:
+    return arg
+  new = field[1] + RENAMED[field[2]]
+  print(f"{field[1]}{field[2]} is deprecated; use {new}.", file=sys.stderr)
+  return new + field[3]
 
 
 class _Parser(flags.ArgumentParser):

@@ -7,6 +7,7 @@ is compared with PyTorch at. A run's `config.json` holds one as plain values.
 
 import dataclasses
 import importlib.util
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -23,15 +24,17 @@ from fusar_jax.model.config import (
 )
 
 
-def _qwen2_5_vl(width, ff_width, layers, heads, kv_heads, vision_ff, **decoder):
+def _qwen2_5_vl(
+  width, intermediate_size, layers, heads, kv_heads, vision_ff, **decoder
+):
   return FusarConfig(
-    vision=VisionConfig(ff_width=vision_ff, out_width=width),
+    vision=VisionConfig(intermediate_size=vision_ff, out_width=width),
     decoder=DecoderConfig(
       layers=layers,
-      width=width,
+      hidden_size=width,
       heads=heads,
       kv_heads=kv_heads,
-      ff_width=ff_width,
+      intermediate_size=intermediate_size,
       **decoder,
     ),
   )
@@ -39,7 +42,7 @@ def _qwen2_5_vl(width, ff_width, layers, heads, kv_heads, vision_ff, **decoder):
 
 PRESETS = {
   "qwen2_5_vl_3b": _qwen2_5_vl(
-    2048, 11008, 36, 16, 2, 3420, tied=True, vocab=151936
+    2048, 11008, 36, 16, 2, 3420, tie_word_embeddings=True, vocab=151936
   ),
   "qwen2_5_vl_7b": _qwen2_5_vl(3584, 18944, 28, 28, 4, 3420),
   "qwen2_5_vl_32b": _qwen2_5_vl(5120, 27648, 64, 40, 8, 3456),
@@ -47,19 +50,19 @@ PRESETS = {
   "bench": FusarConfig(
     vision=VisionConfig(
       depth=8,
-      width=320,
+      hidden_size=320,
       heads=4,
-      ff_width=864,
+      intermediate_size=864,
       out_width=512,
       full_attention=(3, 7),
     ),
     decoder=DecoderConfig(
       layers=8,
-      width=512,
+      hidden_size=512,
       heads=8,
       kv_heads=2,
-      head_width=64,
-      ff_width=1408,
+      head_dim=64,
+      intermediate_size=1408,
       mrope_section=(8, 12, 12),
     ),
   ),
@@ -69,21 +72,21 @@ PRESETS = {
     # than attention over all of its patches.
     vision=VisionConfig(
       depth=4,
-      width=160,
+      hidden_size=160,
       heads=4,
-      ff_width=320,
+      intermediate_size=320,
       out_width=256,
       full_attention=(0, 1, 2, 3),
     ),
     decoder=DecoderConfig(
       layers=4,
-      width=256,
+      hidden_size=256,
       heads=4,
       kv_heads=2,
-      head_width=64,
-      ff_width=352,
+      head_dim=64,
+      intermediate_size=352,
       vocab=1024,
-      tied=True,
+      tie_word_embeddings=True,
       # Text turns by all frequencies, whichever section they are in. Time,
       # which is the same for a whole image, needs one; rows get 0.78 to 0.47
       # radians, columns 0.37 and less, since with Qwen's sections and base of
@@ -228,8 +231,27 @@ _PARTS = {
 }
 
 
+# Old name of a field of `vision` and `decoder` -> name; for one release.
+RENAMED = {
+  "width": "hidden_size",
+  "ff_width": "intermediate_size",
+  "head_width": "head_dim",
+  "tied": "tie_word_embeddings",
+}
+
+
 def _build(kind, values, where):
   known = {field.name for field in dataclasses.fields(kind)}
+  for old, new in RENAMED.items():
+    # An old config file may set the old name beside the default of the new.
+    if new in known and old in values:
+      warnings.warn(
+        f"{where}.{old} is deprecated; use {where}.{new}.",
+        FutureWarning,
+        stacklevel=2,
+      )
+      values = {**values, new: values[old]}
+      del values[old]
   unknown = sorted(set(values) - known)
   if unknown:
     raise ValueError(

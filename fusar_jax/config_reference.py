@@ -69,7 +69,7 @@ def text() -> str:
   for name, model in PRESETS.items():
     small = "; implies recipe=tiny" if name in SMALL_PRESETS else ""
     d = model.decoder
-    lines += entry(name, f"{d.layers} layers of width {d.width}{small}")
+    lines += entry(name, f"{d.layers} layers of width {d.hidden_size}{small}")
   lines += ["", "switches (after FILE.py:, separated by commas):"]
   for name, meaning in SWITCHES.items():
     having = [n for n, m in modules.items() if name in m.SWITCHES]

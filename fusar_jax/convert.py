@@ -320,10 +320,11 @@ def _describe_config(config: FusarConfig) -> list[str]:
   v, d, lora = config.vision, config.decoder, config.lora
   counts = parameter_counts(config)
   lines = [
-    f"tower        {v.depth} blocks of {v.width}, full attention in"
+    f"tower        {v.depth} blocks of {v.hidden_size}, full attention in"
     f" {list(v.full_attention)}",
-    f"decoder      {d.layers} layers of {d.width}, {d.heads} heads"
-    f" ({d.kv_heads} kv), {d.vocab} words, {'tied' if d.tied else 'own'} head",
+    f"decoder      {d.layers} layers of {d.hidden_size}, {d.heads} heads"
+    f" ({d.kv_heads} kv), {d.vocab} tokens,"
+    f" {'tied' if d.tie_word_embeddings else 'own'} head",
     _describe_size(config.image_size),
   ]
   if config.tlm:

@@ -94,6 +94,15 @@ def test_the_old_flags_of_a_mesh_still_work(read, capsys):
   assert "--config.mesh.data is deprecated" in capsys.readouterr().err
 
 
+def test_the_old_flags_of_model_shapes_still_work(read, capsys):
+  config = read(*STAGE1, "--config.model.decoder.ff_width=64")
+  assert config.model.decoder.intermediate_size == 64
+  assert (
+    "--config.model.decoder.ff_width is deprecated; use"
+    " --config.model.decoder.intermediate_size."
+  ) in capsys.readouterr().err
+
+
 def test_the_new_flag_of_a_mesh_works_on_old_files(read, tmp_path):
   path = tmp_path / "old.py"
   path.write_text(

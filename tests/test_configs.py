@@ -8,6 +8,7 @@ import pytest
 
 from fusar_jax import config as config_lib
 from fusar_jax.config import PRESETS
+from fusar_jax.model.config import DecoderConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
@@ -186,3 +187,24 @@ def _value(config, field: str):
   for name in field.split("."):
     config = config[name]
   return config
+
+
+def test_old_names_of_model_fields_still_work():
+  """In the config.json of an old run, and set beside the new one's default."""
+  old = {"width": 64, "heads": 4, "head_width": 16, "tied": True}
+  shapes = {"mrope_section": [2, 3, 3], "ff_width": 96}
+  with pytest.warns(FutureWarning, match=r"decoder\.tied is deprecated; use"):
+    model = config_lib.from_dict(
+      {
+        "decoder": {"intermediate_size": 1, **old, **shapes},
+        "vision": {"out_width": 64},
+      }
+    )
+  assert model.decoder == DecoderConfig(
+    hidden_size=64,
+    heads=4,
+    head_dim=16,
+    tie_word_embeddings=True,
+    mrope_section=(2, 3, 3),
+    intermediate_size=96,
+  )

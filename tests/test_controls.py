@@ -58,16 +58,20 @@ def model(tmp_path_factory):
   config = dataclasses.replace(
     tiny,
     vision=dataclasses.replace(
-      tiny.vision, depth=1, ff_width=64, out_width=64, full_attention=(0,)
+      tiny.vision,
+      depth=1,
+      intermediate_size=64,
+      out_width=64,
+      full_attention=(0,),
     ),
     decoder=dataclasses.replace(
       tiny.decoder,
       layers=1,
-      width=64,
+      hidden_size=64,
       heads=4,
       kv_heads=2,
-      head_width=16,
-      ff_width=64,
+      head_dim=16,
+      intermediate_size=64,
       mrope_section=(2, 3, 3),
     ),
     image_size=(56, 56),

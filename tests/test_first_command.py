@@ -82,19 +82,19 @@ def published(tmp_path_factory) -> Path:
       "image_size": None,
       "vision": {
         "depth": 2,
-        "width": 32,
+        "hidden_size": 32,
         "heads": 2,
-        "ff_width": 48,
+        "intermediate_size": 48,
         "out_width": 32,
         "full_attention": (1,),
       },
       "decoder": {
         "layers": 2,
-        "width": 32,
+        "hidden_size": 32,
         "heads": 2,
         "kv_heads": 2,
-        "head_width": 16,
-        "ff_width": 48,
+        "head_dim": 16,
+        "intermediate_size": 48,
         "vocab": tokenizer.get_vocab_size(),
         "mrope_section": (4, 2, 2),
       },
@@ -210,7 +210,7 @@ def test_plan_reads_shapes_of_a_folder_without_weights(
     ["--config=configs/stage2.py:model=init", f"--config.init={tmp_path}"]
   )
   model = from_dict(start.with_shapes(config).model.to_dict())
-  assert (model.decoder.layers, model.decoder.width) == (2, 32)
+  assert (model.decoder.layers, model.decoder.hidden_size) == (2, 32)
   assert model.tlm is not None
   assert model.lora.rank == 8
 

@@ -51,7 +51,9 @@ def model(tmp_path_factory, manifest):
   config = dataclasses.replace(
     tiny,
     vision=dataclasses.replace(tiny.vision, depth=2, full_attention=(1,)),
-    decoder=dataclasses.replace(tiny.decoder, layers=2, tied=False),
+    decoder=dataclasses.replace(
+      tiny.decoder, layers=2, tie_word_embeddings=False
+    ),
     image_size=(56, 56),
   )
   params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))

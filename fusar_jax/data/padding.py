@@ -136,7 +136,7 @@ def empty_batch(rows: int, sizes: Sizes, config: FusarConfig) -> Batch:
     visual_index=full(-1, np.int32, sizes.length),
     patches=full(0, np.uint8, i, p, config.vision.patch_values),
     patch_positions=full(0, np.int32, i, p, 2),
-    patch_valid=full(False, bool, i, p),
+    patch_mask=full(False, bool, i, p),
     window_index=full(
       p, np.int32, i, sizes.windows, config.vision.window_patches
     ),
@@ -167,7 +167,7 @@ def _fill(batch, at, example, config, loss_weighting) -> None:
     batch.patch_positions[row, i, :p] = vision.patch_positions(
       grid, config.vision.merge
     )
-    batch.patch_valid[row, i, :p] = True
+    batch.patch_mask[row, i, :p] = True
     index = vision.window_index(grid, config.vision)
     batch.window_index[row, i, : len(index)] = np.where(index == p, hole, index)
     weights = example.anchor_weights[k]

@@ -97,9 +97,9 @@ def _vision(raw: dict, processor: dict) -> VisionConfig:
   like = VisionConfig()
   return VisionConfig(
     depth=raw["depth"],
-    width=raw["hidden_size"],
+    hidden_size=raw["hidden_size"],
     heads=raw["num_heads"],
-    ff_width=raw["intermediate_size"],
+    intermediate_size=raw["intermediate_size"],
     out_width=raw["out_hidden_size"],
     full_attention=tuple(raw["fullatt_block_indexes"]),
     window=raw["window_size"],
@@ -119,14 +119,14 @@ def _decoder(raw: dict, text: dict) -> DecoderConfig:
   width, heads = text["hidden_size"], text["num_attention_heads"]
   return DecoderConfig(
     layers=text["num_hidden_layers"],
-    width=width,
+    hidden_size=width,
     heads=heads,
     kv_heads=text.get("num_key_value_heads") or heads,
-    head_width=text.get("head_dim") or width // heads,
-    ff_width=text["intermediate_size"],
+    head_dim=text.get("head_dim") or width // heads,
+    intermediate_size=text["intermediate_size"],
     vocab=text["vocab_size"],
     # transformers accepts either location.
-    tied=bool(
+    tie_word_embeddings=bool(
       raw.get("tie_word_embeddings") or text.get("tie_word_embeddings")
     ),
     rope_theta=float(theta),
@@ -199,10 +199,10 @@ def config_json(config: FusarConfig, dtype: str) -> dict:
     ValueError: a setting that transformers' Qwen2.5-VL cannot express.
   """
   v, d, t = config.vision, config.decoder, config.tokens
-  if d.heads * d.head_width != d.width:
+  if d.heads * d.head_dim != d.hidden_size:
     raise ValueError(
-      f"decoder: heads {d.heads} x head_width {d.head_width} must equal width"
-      f" {d.width}: transformers' Qwen2.5-VL knows no other head width."
+      f"decoder: heads {d.heads} x head_dim {d.head_dim} must equal width"
+      f" {d.hidden_size}: transformers' Qwen2.5-VL knows no other head width."
     )
   if v.norm_eps != _VISION_EPS:
     raise ValueError(
@@ -219,12 +219,12 @@ def config_json(config: FusarConfig, dtype: str) -> dict:
     "video_token_id": _QWEN_VIDEO if d.vocab > _QWEN_VIDEO else d.vocab,
     "vision_start_token_id": t.vision_start,
     "vision_end_token_id": t.vision_end,
-    "tie_word_embeddings": d.tied,
+    "tie_word_embeddings": d.tie_word_embeddings,
     "text_config": {
       "model_type": "qwen2_5_vl_text",
       "hidden_act": "silu",
-      "hidden_size": d.width,
-      "intermediate_size": d.ff_width,
+      "hidden_size": d.hidden_size,
+      "intermediate_size": d.intermediate_size,
       "num_hidden_layers": d.layers,
       "num_attention_heads": d.heads,
       "num_key_value_heads": d.kv_heads,
@@ -241,7 +241,7 @@ def config_json(config: FusarConfig, dtype: str) -> dict:
         "rope_type": "default",
         "mrope_section": list(d.mrope_section),
       },
-      "tie_word_embeddings": d.tied,
+      "tie_word_embeddings": d.tie_word_embeddings,
       "use_sliding_window": False,
       "bos_token_id": t.pad,
       "eos_token_id": t.end_of_turn,
@@ -251,9 +251,9 @@ def config_json(config: FusarConfig, dtype: str) -> dict:
       "model_type": "qwen2_5_vl_vision",
       "hidden_act": "silu",
       "depth": v.depth,
-      "hidden_size": v.width,
+      "hidden_size": v.hidden_size,
       "num_heads": v.heads,
-      "intermediate_size": v.ff_width,
+      "intermediate_size": v.intermediate_size,
       "out_hidden_size": v.out_width,
       "fullatt_block_indexes": list(v.full_attention),
       "window_size": v.window,

@@ -116,9 +116,9 @@ def load_base(
   folder = resolve(folder)
   config = read_config(folder)
   optional = {}
-  if config.decoder.tied:
+  if config.decoder.tie_word_embeddings:
     # Some writers also store the head of a model with tied embeddings.
-    optional[_HEAD] = (config.decoder.vocab, config.decoder.width)
+    optional[_HEAD] = (config.decoder.vocab, config.decoder.hidden_size)
   with open_weights(weight_files(folder)) as weights:
     found = match(
       mapping.tensors(config),

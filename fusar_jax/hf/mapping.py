@@ -80,8 +80,8 @@ def modules(config: FusarConfig) -> tuple[Module, ...]:
   """Returns the table for a model of that config (the TLM is not part of it:
   it is published in a file of its own, see `peft`)."""
   v, d, lora = config.vision, config.decoder, config.lora
-  merged = v.width * v.merge**2
-  queries, keys = d.heads * d.head_width, d.kv_heads * d.head_width
+  merged = v.hidden_size * v.merge**2
+  queries, keys = d.heads * d.head_dim, d.kv_heads * d.head_dim
 
   def block(tail, *sizes, bias=False):
     return _module(
@@ -100,17 +100,17 @@ def modules(config: FusarConfig) -> tuple[Module, ...]:
       "model.visual.patch_embed.proj",
       "visual/patch_embed",
       "patches",
-      (v.temporal, 3, v.patch, v.patch, v.width),
+      (v.temporal, 3, v.patch, v.patch, v.hidden_size),
     ),
-    block("norm1", v.width),
-    block("norm2", v.width),
-    block("attn.qkv", v.width, 3 * v.width, bias=True),
-    block("attn.proj", v.width, v.width, bias=True),
-    block("mlp.gate_proj", v.width, v.ff_width, bias=True),
-    block("mlp.up_proj", v.width, v.ff_width, bias=True),
-    block("mlp.down_proj", v.ff_width, v.width, bias=True),
+    block("norm1", v.hidden_size),
+    block("norm2", v.hidden_size),
+    block("attn.qkv", v.hidden_size, 3 * v.hidden_size, bias=True),
+    block("attn.proj", v.hidden_size, v.hidden_size, bias=True),
+    block("mlp.gate_proj", v.hidden_size, v.intermediate_size, bias=True),
+    block("mlp.up_proj", v.hidden_size, v.intermediate_size, bias=True),
+    block("mlp.down_proj", v.intermediate_size, v.hidden_size, bias=True),
     Module(
-      "model.visual.merger.ln_q", "visual/merger/ln_q", "norm", (v.width,)
+      "model.visual.merger.ln_q", "visual/merger/ln_q", "norm", (v.hidden_size,)
     ),
     Module(
       "model.visual.merger.mlp.0",
@@ -130,22 +130,25 @@ def modules(config: FusarConfig) -> tuple[Module, ...]:
       "model.language_model.embed_tokens",
       "model/embed_tokens",
       "embedding",
-      (d.vocab, d.width),
+      (d.vocab, d.hidden_size),
     ),
-    layer("input_layernorm", d.width),
-    layer("post_attention_layernorm", d.width),
-    layer("self_attn.q_proj", d.width, queries, bias=True),
-    layer("self_attn.k_proj", d.width, keys, bias=True),
-    layer("self_attn.v_proj", d.width, keys, bias=True),
-    layer("self_attn.o_proj", queries, d.width),
-    layer("mlp.gate_proj", d.width, d.ff_width),
-    layer("mlp.up_proj", d.width, d.ff_width),
-    layer("mlp.down_proj", d.ff_width, d.width),
-    Module("model.language_model.norm", "model/norm", "norm", (d.width,)),
+    layer("input_layernorm", d.hidden_size),
+    layer("post_attention_layernorm", d.hidden_size),
+    layer("self_attn.q_proj", d.hidden_size, queries, bias=True),
+    layer("self_attn.k_proj", d.hidden_size, keys, bias=True),
+    layer("self_attn.v_proj", d.hidden_size, keys, bias=True),
+    layer("self_attn.o_proj", queries, d.hidden_size),
+    layer("mlp.gate_proj", d.hidden_size, d.intermediate_size),
+    layer("mlp.up_proj", d.hidden_size, d.intermediate_size),
+    layer("mlp.down_proj", d.intermediate_size, d.hidden_size),
+    Module("model.language_model.norm", "model/norm", "norm", (d.hidden_size,)),
   )
-  if d.tied:
+  if d.tie_word_embeddings:
     return table
-  return (*table, Module("lm_head", "lm_head", "dense", (d.width, d.vocab)))
+  return (
+    *table,
+    Module("lm_head", "lm_head", "dense", (d.hidden_size, d.vocab)),
+  )
 
 
 def _module(name, path, tail, sizes, bias, layers, adapted) -> Module:

@@ -25,7 +25,7 @@ class Batch:
     patches: uint8[B, I, P, 588]; 3 x 14 x 14 values of one frame, in the order
       of merged cells (raster), in each cell its four patches (raster).
     patch_positions: int32[B, I, P, 2]; row and column of each patch.
-    patch_valid: bool[B, I, P]; False on padding.
+    patch_mask: bool[B, I, P]; False on padding.
     window_index: int32[B, I, W, T]; the patches of each attention window, P
       where a ragged window has none.
     anchor_features: float32[B, I, S, E]; AlphaEarth vectors.
@@ -50,7 +50,7 @@ class Batch:
   visual_index: jax.Array
   patches: jax.Array
   patch_positions: jax.Array
-  patch_valid: jax.Array
+  patch_mask: jax.Array
   window_index: jax.Array
   anchor_features: jax.Array
   anchor_weights: jax.Array

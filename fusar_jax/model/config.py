@@ -30,9 +30,9 @@ class VisionConfig:
 
   Attributes:
     depth: number of blocks.
-    width: D of the tower (`hidden_size`).
+    hidden_size: D of the tower.
     heads: attention heads; `width / heads` is a multiple of 4.
-    ff_width: SwiGLU width (`intermediate_size`).
+    intermediate_size: SwiGLU width.
     out_width: C, width of a merged visual token; equals the decoder's width.
     full_attention: indices of blocks that attend over the whole image.
     window: side of an attention window, in pixels.
@@ -45,9 +45,9 @@ class VisionConfig:
   """
 
   depth: int = 32
-  width: int = 1280
+  hidden_size: int = 1280
   heads: int = 16
-  ff_width: int = 3420
+  intermediate_size: int = 3420
   out_width: int = 3584
   full_attention: tuple[int, ...] = (7, 15, 23, 31)
   window: int = 112
@@ -60,10 +60,10 @@ class VisionConfig:
   std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
   def __post_init__(self):
-    if self.width % self.heads or (self.width // self.heads) % 4:
+    if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 4:
       raise ValueError(
-        f"vision: width {self.width} / heads {self.heads} must be a whole"
-        " multiple of 4 (2-D rotary splits a head in four)."
+        f"vision: hidden_size {self.hidden_size} / heads {self.heads} must be a"
+        " multiple of 4: 2-D rotary splits a head in four."
       )
     if self.window % (self.patch * self.merge):
       raise ValueError(
@@ -77,8 +77,8 @@ class VisionConfig:
       )
 
   @property
-  def head_width(self) -> int:
-    return self.width // self.heads
+  def head_dim(self) -> int:
+    return self.hidden_size // self.heads
 
   @property
   def cell(self) -> int:
@@ -134,26 +134,26 @@ class DecoderConfig:
 
   Attributes:
     layers: number of decoder layers.
-    width: D (`hidden_size`).
+    hidden_size: D.
     heads: N query heads.
     kv_heads: K key/value heads; divides N.
-    head_width: H, even.
-    ff_width: F (`intermediate_size`).
+    head_dim: H, even.
+    intermediate_size: F.
     vocab: V (`vocab_size`), rows of the embedding.
-    tied: the head is the embedding, transposed.
+    tie_word_embeddings: whether the head is the embedding, transposed.
     rope_theta: base of the rotary embedding.
     mrope_section: frequencies given to time, row, column; sums to H / 2.
     norm_eps: epsilon of the RMS norms.
   """
 
   layers: int = 28
-  width: int = 3584
+  hidden_size: int = 3584
   heads: int = 28
   kv_heads: int = 4
-  head_width: int = 128
-  ff_width: int = 18944
+  head_dim: int = 128
+  intermediate_size: int = 18944
   vocab: int = 152064
-  tied: bool = False
+  tie_word_embeddings: bool = False
   rope_theta: float = 1_000_000.0
   mrope_section: tuple[int, int, int] = (16, 24, 24)
   norm_eps: float = 1e-6
@@ -164,10 +164,10 @@ class DecoderConfig:
         f"decoder: heads {self.heads} must be a multiple of kv_heads"
         f" {self.kv_heads}."
       )
-    if 2 * sum(self.mrope_section) != self.head_width:
+    if 2 * sum(self.mrope_section) != self.head_dim:
       raise ValueError(
-        f"decoder: mrope_section {self.mrope_section} must sum to half the"
-        f" head width {self.head_width}."
+        f"decoder: mrope_section {self.mrope_section} must sum to half of"
+        f" head_dim {self.head_dim}."
       )
 
 
@@ -246,10 +246,10 @@ class FusarConfig:
   max_pixels: int = 1003520
 
   def __post_init__(self):
-    if self.vision.out_width != self.decoder.width:
+    if self.vision.out_width != self.decoder.hidden_size:
       raise ValueError(
-        f"vision.out_width {self.vision.out_width} must equal decoder.width"
-        f" {self.decoder.width}."
+        f"vision.out_width {self.vision.out_width} must equal"
+        f" decoder.hidden_size {self.decoder.hidden_size}."
       )
     if self.image_size and any(s % self.vision.cell for s in self.image_size):
       raise ValueError(

@@ -70,8 +70,8 @@ class _SelfAttention(nn.Module):
       )
 
     def heads(name, count):
-      y = dense(name, count * c.head_width, x, True)
-      y = y.reshape(batch, length, count, c.head_width)
+      y = dense(name, count * c.head_dim, x, True)
+      y = y.reshape(batch, length, count, c.head_dim)
       return constrain(y, "batch", None, "heads", None)
 
     cos, sin = angles
@@ -84,7 +84,7 @@ class _SelfAttention(nn.Module):
     else:
       new = cache.write(new, column)
       mixed = attend_cached(query, new.key, new.value, mask)
-    mixed = mixed.reshape(batch, length, c.heads * c.head_width)
+    mixed = mixed.reshape(batch, length, c.heads * c.head_dim)
     return dense("o_proj", x.shape[-1], mixed, False), new
 
 
@@ -115,7 +115,12 @@ class DecoderLayer(nn.Module):
     x = x + y
     y = RMSNorm(c.norm_eps, self.dtype, name="post_attention_layernorm")(x)
     mlp = SwiGLU(
-      c.ff_width, False, self.lora, self.lora.language, self.dtype, name="mlp"
+      c.intermediate_size,
+      False,
+      self.lora,
+      self.lora.language,
+      self.dtype,
+      name="mlp",
     )
     x = x + mlp(y, self.deterministic)
     if self.show:
@@ -129,7 +134,7 @@ class _Embedding(nn.Module):
   dtype: jnp.dtype
 
   def setup(self):
-    shape = (self.config.vocab, self.config.width)
+    shape = (self.config.vocab, self.config.hidden_size)
     self.embedding = self.param(
       "embedding", nn.initializers.normal(0.02), shape
     )
@@ -195,7 +200,7 @@ class Decoder(nn.Module):
   def _run(self, x, positions, mask, keep, show, deterministic):
     c = self.config
     angles = rope.mrope_angles(
-      positions, c.head_width, c.rope_theta, c.mrope_section
+      positions, c.head_dim, c.rope_theta, c.mrope_section
     )
     angles = jnp.cos(angles), jnp.sin(angles)
     layers = nn.scan(
@@ -257,7 +262,7 @@ def step(
   """
   c = decoder.config
   angles = rope.mrope_angles(
-    positions, c.head_width, c.rope_theta, c.mrope_section
+    positions, c.head_dim, c.rope_theta, c.mrope_section
   )
   angles = jnp.cos(angles), jnp.sin(angles)
   layer = DecoderLayer(c, decoder.lora, decoder.dtype, decoder.impl)

@@ -68,7 +68,7 @@ class FusarGPT(nn.Module):
     if c.tlm is not None:
       self.tlm = fusion(c.tlm)
     self.model = Decoder(c.decoder, c.lora, **options)
-    if not c.decoder.tied:
+    if not c.decoder.tie_word_embeddings:
       self.lm_head = _Head(c.decoder.vocab)
 
   def visual_tokens(
@@ -83,7 +83,7 @@ class FusarGPT(nn.Module):
     tokens = self.visual(
       fold(batch.patches),
       fold(batch.patch_positions),
-      fold(batch.patch_valid),
+      fold(batch.patch_mask),
       fold(batch.window_index),
       deterministic,
     )
@@ -162,7 +162,7 @@ class FusarGPT(nn.Module):
 
   def head(self, hidden: jax.Array) -> jax.Array:
     """[..., D] -> float32[..., V]."""
-    if self.config.decoder.tied:
+    if self.config.decoder.tie_word_embeddings:
       embedding = self.model.embed_tokens.embedding
       return project_to_vocabulary(hidden, embedding.T)
     return self.lm_head(hidden)
@@ -198,7 +198,7 @@ def fast_options(
 
 def head_kernel(params: dict, config: FusarConfig) -> jax.Array:
   """[D, V]: kernel of the head; the embedding, if the two are tied."""
-  if config.decoder.tied:
+  if config.decoder.tie_word_embeddings:
     return params["model"]["embed_tokens"]["embedding"].T
   return params["lm_head"]["kernel"]
 
@@ -225,7 +225,7 @@ def _smallest_batch(config: FusarConfig) -> Batch:
     visual_index=jnp.array([[0, -1]], jnp.int32),
     patches=jnp.zeros((1, 1, patches, v.patch_values), jnp.uint8),
     patch_positions=jnp.zeros((1, 1, patches, 2), jnp.int32),
-    patch_valid=jnp.ones((1, 1, patches), bool),
+    patch_mask=jnp.ones((1, 1, patches), bool),
     window_index=jnp.arange(patches, dtype=jnp.int32)[None, None, None],
     anchor_features=jnp.zeros((1, 1, 1, bands)),
     anchor_weights=jnp.zeros((1, 1, 1, 1)),

@@ -104,7 +104,7 @@ class SwiGLU(nn.Module):
   `lora` applies to the projections named in `adapted`.
   """
 
-  ff_width: int
+  intermediate_size: int
   use_bias: bool = False
   lora: LoRAConfig | None = None
   adapted: tuple[str, ...] = ()
@@ -121,6 +121,6 @@ class SwiGLU(nn.Module):
         name=name,
       )(x, deterministic)
 
-    gate = dense("gate_proj", self.ff_width, x)
-    up = dense("up_proj", self.ff_width, x)
+    gate = dense("gate_proj", self.intermediate_size, x)
+    up = dense("up_proj", self.intermediate_size, x)
     return dense("down_proj", x.shape[-1], nn.silu(gate) * up)

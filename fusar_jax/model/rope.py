@@ -17,26 +17,26 @@ def _inverse_frequencies(count: int, width: int, theta: float) -> jax.Array:
 
 
 def vision_angles(
-  positions: jax.Array, head_width: int, theta: float
+  positions: jax.Array, head_dim: int, theta: float
 ) -> jax.Array:
   """Angles of the tower's 2-D rotary embedding.
 
   Args:
     positions: int32[..., P, 2], row and column of each patch.
-    head_width: H, a multiple of 4.
+    head_dim: H, a multiple of 4.
     theta: base.
 
   Returns:
     float32[..., P, H / 2]: H / 4 angles of the row, then H / 4 of the column.
   """
-  frequencies = _inverse_frequencies(head_width // 4, head_width // 2, theta)
+  frequencies = _inverse_frequencies(head_dim // 4, head_dim // 2, theta)
   angles = positions[..., None].astype(jnp.float32) * frequencies
-  return angles.reshape(*positions.shape[:-1], head_width // 2)
+  return angles.reshape(*positions.shape[:-1], head_dim // 2)
 
 
 def mrope_angles(
   positions: jax.Array,
-  head_width: int,
+  head_dim: int,
   theta: float,
   sections: tuple[int, int, int],
 ) -> jax.Array:
@@ -47,14 +47,14 @@ def mrope_angles(
 
   Args:
     positions: int32[B, 3, L].
-    head_width: H.
+    head_dim: H.
     theta: base.
     sections: how many frequencies turn with each coordinate; sums to H / 2.
 
   Returns:
     float32[B, L, H / 2].
   """
-  frequencies = _inverse_frequencies(head_width // 2, head_width, theta)
+  frequencies = _inverse_frequencies(head_dim // 2, head_dim, theta)
   angles = positions[..., None].astype(jnp.float32) * frequencies
   time, row, column = sections
   return jnp.concatenate(

@@ -37,7 +37,11 @@ class _PatchEmbed(nn.Module):
 
   @nn.compact
   def __call__(self, patches: jax.Array) -> jax.Array:
-    shape = (self.config.temporal, self.config.patch_values, self.config.width)
+    shape = (
+      self.config.temporal,
+      self.config.patch_values,
+      self.config.hidden_size,
+    )
     kernel = self.param("kernel", nn.initializers.normal(0.02), shape)
     kernel = kernel.astype(jnp.float32).sum(0).astype(self.dtype)
     return project(patches.astype(self.dtype), kernel)
@@ -52,7 +56,7 @@ class _Attention(nn.Module):
   @nn.compact
   def __call__(self, x, angles, valid, window, full, deterministic):
     images, patches, width = x.shape
-    heads, head_width = self.config.heads, self.config.head_width
+    heads, head_dim = self.config.heads, self.config.head_dim
 
     def dense(name, features, x):
       lora = self.lora if name in self.lora.vision else None
@@ -61,7 +65,7 @@ class _Attention(nn.Module):
       )
 
     qkv = dense("qkv", 3 * width, x)
-    qkv = qkv.reshape(images, patches, 3, heads, head_width)
+    qkv = qkv.reshape(images, patches, 3, heads, head_dim)
     qkv = constrain(qkv, "batch", None, None, "heads", None)
     cos, sin = angles
     query = rope.rotate(qkv[:, :, 0], cos, sin)
@@ -83,7 +87,7 @@ class _Attention(nn.Module):
       def gather(x):
         x = x.reshape(images, patches, width)
         x = jnp.take_along_axis(x, index[..., None], axis=1)
-        return x.reshape(images * windows, slots, heads, head_width)
+        return x.reshape(images * windows, slots, heads, head_dim)
 
       mask = inside.reshape(images * windows, 1, slots)
       # Windows are too small for the fused kernels.
@@ -113,7 +117,12 @@ class _Block(nn.Module):
     )
     y = RMSNorm(c.norm_eps, self.dtype, name="norm2")(x)
     mlp = SwiGLU(
-      c.ff_width, True, self.lora, self.lora.vision, self.dtype, name="mlp"
+      c.intermediate_size,
+      True,
+      self.lora,
+      self.lora.vision,
+      self.dtype,
+      name="mlp",
     )
     return x + mlp(y, self.deterministic), None
 
@@ -126,7 +135,7 @@ class _Merger(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     c = self.config
     x = RMSNorm(c.norm_eps, self.dtype, name="ln_q")(x)
-    wide = c.width * c.merge**2
+    wide = c.hidden_size * c.merge**2
     # The four patches of a cell are neighbours in the order of patches.
     x = x.reshape(x.shape[0], -1, wide)
     x = Dense(wide, True, None, self.dtype, name="mlp_0")(x)
@@ -163,7 +172,7 @@ class VisionTower(nn.Module):
     """
     c = self.config
     x = _PatchEmbed(c, self.dtype, name="patch_embed")(normalise(patches, c))
-    angles = rope.vision_angles(positions, c.head_width, c.rope_theta)
+    angles = rope.vision_angles(positions, c.head_dim, c.rope_theta)
     angles = jnp.cos(angles), jnp.sin(angles)
     full = jnp.isin(jnp.arange(c.depth), jnp.array(c.full_attention, int))
     blocks = nn.scan(

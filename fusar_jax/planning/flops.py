@@ -87,7 +87,7 @@ def train_flops(
 def _parts(path: str, model: FusarConfig) -> set[str]:
   """Returns the parts whose matrix products use a parameter."""
   if path == "model/embed_tokens/embedding":
-    return {"head"} if model.decoder.tied else set()
+    return {"head"} if model.decoder.tie_word_embeddings else set()
   top = path.split("/")[0]
   return {"head" if top == "lm_head" else top}
 
@@ -159,20 +159,20 @@ def _tower(model, batch, paths, below, remat, impl) -> Work:
   trains = any(path.startswith("visual/blocks") for path in paths)
   everything = any(path.endswith("/kernel") for path in paths)
   p = _Products(trains, remat, impl)
-  p.weight(patches, v.patch_values, v.width, everything)
+  p.weight(patches, v.patch_values, v.hidden_size, everything)
   adapters = _adapters(paths)
   projections = (
-    ("qkv", v.width, 3 * v.width),
-    ("proj", v.width, v.width),
-    ("gate_proj", v.width, v.ff_width),
-    ("up_proj", v.width, v.ff_width),
-    ("down_proj", v.ff_width, v.width),
+    ("qkv", v.hidden_size, 3 * v.hidden_size),
+    ("proj", v.hidden_size, v.hidden_size),
+    ("gate_proj", v.hidden_size, v.intermediate_size),
+    ("up_proj", v.hidden_size, v.intermediate_size),
+    ("down_proj", v.intermediate_size, v.hidden_size),
   )
   lora = _lora(model, model.lora.vision)
   p.layer(patches, lora, projections, everything, adapters, v.depth)
   full = len(v.full_attention)
   side = block_of(patches)[1] if impl == "splash" else patches
-  args = (v.heads, v.head_width)
+  args = (v.heads, v.head_dim)
   p.attention(patches**2, side**2, *args, full, splash=impl == "splash")
   inside = np.sum(window_index(_grid(model), v) < patches, axis=1)
   p.attention(
@@ -183,7 +183,7 @@ def _tower(model, batch, paths, below, remat, impl) -> Work:
     splash=False,
   )
   p.remat = "none"  # The merger is outside the blocks.
-  wide = v.width * v.merge**2
+  wide = v.hidden_size * v.merge**2
   merged = patches // v.merge**2
   p.weight(merged, wide, wide, everything)
   p.weight(merged, wide, v.out_width, everything)
@@ -222,15 +222,15 @@ def _decoder(model, batch, paths, below, remat, impl) -> Work:
   adapters = _adapters(paths)
   everything = any(path.endswith("/kernel") for path in paths)
   p = _Products(below or bool(paths), remat, impl)
-  heads, kv = d.heads * d.head_width, d.kv_heads * d.head_width
+  heads, kv = d.heads * d.head_dim, d.kv_heads * d.head_dim
   projections = (
-    ("q_proj", d.width, heads),
-    ("k_proj", d.width, kv),
-    ("v_proj", d.width, kv),
-    ("o_proj", heads, d.width),
-    ("gate_proj", d.width, d.ff_width),
-    ("up_proj", d.width, d.ff_width),
-    ("down_proj", d.ff_width, d.width),
+    ("q_proj", d.hidden_size, heads),
+    ("k_proj", d.hidden_size, kv),
+    ("v_proj", d.hidden_size, kv),
+    ("o_proj", heads, d.hidden_size),
+    ("gate_proj", d.hidden_size, d.intermediate_size),
+    ("up_proj", d.hidden_size, d.intermediate_size),
+    ("down_proj", d.intermediate_size, d.hidden_size),
   )
   lora = _lora(model, model.lora.language)
   p.layer(length, lora, projections, everything, adapters, d.layers)
@@ -244,7 +244,7 @@ def _decoder(model, batch, paths, below, remat, impl) -> Work:
     visible,
     computed,
     d.heads,
-    d.head_width,
+    d.head_dim,
     d.layers,
     splash=impl == "splash",
   )
@@ -255,7 +255,7 @@ def _head(model, batch, paths, below, remat, impl) -> Work:
   answers = batch.answer_ids.shape[1]
   trains = bool(paths)
   p = _Products(below or trains, "full" if trains else "none", impl)
-  p.weight(answers, model.decoder.width, model.decoder.vocab, trains)
+  p.weight(answers, model.decoder.hidden_size, model.decoder.vocab, trains)
   return p.work("head")
 
 

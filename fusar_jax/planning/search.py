@@ -89,7 +89,7 @@ def optimistic(
   _, fsdp, tensor = choice.mesh
   d = model.decoder
   # The input of every layer is stored for the backward pass, if there is one.
-  kept = choice.samples * tensor * length * d.width * d.layers * _BF16
+  kept = choice.samples * tensor * length * d.hidden_size * d.layers * _BF16
   kept *= any(w.part == "decoder" and w.backward for w in work)
   held = weights.all / (fsdp * tensor) + kept
   if held > where.chip.memory:

@@ -388,6 +388,8 @@ def _flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping):
       flat |= _flat(value, f"{prefix}{name}.")
     else:
+      if prefix in ("model.vision.", "model.decoder."):
+        name = config_lib.RENAMED.get(name, name)  # A run of an old release.
       flat[prefix + name] = value
   return flat
 

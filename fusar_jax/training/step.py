@@ -89,7 +89,7 @@ def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
 
 
 def _trains_head(trainable: dict, config: FusarConfig) -> bool:
-  if config.decoder.tied:
+  if config.decoder.tie_word_embeddings:
     return "embed_tokens" in trainable.get("model", {})
   return "lm_head" in trainable
 

@@ -82,7 +82,7 @@ def test_padding_by_hand(config):
     [[-1, 0, 1, *[-1] * 7], [0, 1, -1, 4, 5, 6, 7, -1, -1, -1]],
   )
   assert batch.patches.shape == (2, 2, 16, 588)
-  np.testing.assert_array_equal(batch.patch_valid.sum(-1), [[8, 0], [8, 16]])
+  np.testing.assert_array_equal(batch.patch_mask.sum(-1), [[8, 0], [8, 16]])
   np.testing.assert_array_equal(batch.patches[0, 0, :8], short.patches[0])
   np.testing.assert_array_equal(batch.patches[1, 1], long.patches[1])
   # One window each; its holes hold P = 16, not the sample's own 8.
@@ -333,6 +333,6 @@ def test_grids_of_images_have_buckets(triplets, tokenizer, config, tmp_path):
     assert batch.window_index.min() == 0
     assert batch.window_index[batch.window_index < n].max() == n - 1
     np.testing.assert_array_equal(
-      batch.patches[batch.patch_valid], wide.patches[wide.patch_valid]
+      batch.patches[batch.patch_mask], wide.patches[wide.patch_mask]
     )
   assert batch.window_index.shape == wide.window_index.shape

@@ -18,15 +18,20 @@ from fusar_jax.model.paths import flatten, unflatten
 
 SMALL = FusarConfig(
   vision=VisionConfig(
-    depth=3, width=16, heads=2, ff_width=24, out_width=32, full_attention=(1,)
+    depth=3,
+    hidden_size=16,
+    heads=2,
+    intermediate_size=24,
+    out_width=32,
+    full_attention=(1,),
   ),
   decoder=DecoderConfig(
     layers=2,
-    width=32,
+    hidden_size=32,
     heads=4,
     kv_heads=2,
-    head_width=8,
-    ff_width=40,
+    head_dim=8,
+    intermediate_size=40,
     vocab=64,
     mrope_section=(2, 1, 1),
   ),

@@ -112,7 +112,7 @@ def test_tie_inside_text_config(tmp_path):
     "vision_config": FLAT_7B["vision_config"],
   }
   _write(tmp_path, config=nested)
-  assert read_config(tmp_path).decoder.tied
+  assert read_config(tmp_path).decoder.tie_word_embeddings
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_an_adapter_is_not_a_base(tmp_path):
 
 def test_a_head_width_that_transformers_cannot_express(tmp_path, plain):
   decoder = dataclasses.replace(
-    plain.decoder, head_width=16, mrope_section=(2, 3, 3)
+    plain.decoder, head_dim=16, mrope_section=(2, 3, 3)
   )
   config = dataclasses.replace(plain, decoder=decoder)
   with pytest.raises(ValueError, match="no other head width"):

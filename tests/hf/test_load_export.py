@@ -37,7 +37,7 @@ def base(tmp_path, plain, rand):
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.float16])
 @pytest.mark.parametrize("tied", [False, True])
 def test_round_trip_is_bitwise(tmp_path, plain, rand, same, tied, dtype):
-  decoder = dataclasses.replace(plain.decoder, tied=tied)
+  decoder = dataclasses.replace(plain.decoder, tie_word_embeddings=tied)
   config = dataclasses.replace(plain, decoder=decoder)
   params = rand(config, dtype=dtype)
   export_merged(tmp_path / "out", config, params)
@@ -103,7 +103,7 @@ def test_every_layout_reads_the_same(base, same, spell):
 
 
 def test_a_tied_model_may_store_its_head(tmp_path, plain, rand, same):
-  decoder = dataclasses.replace(plain.decoder, tied=True)
+  decoder = dataclasses.replace(plain.decoder, tie_word_embeddings=True)
   config = dataclasses.replace(plain, decoder=decoder)
   params = rand(config)
   export_merged(tmp_path / "out", config, params)

@@ -21,14 +21,19 @@ def model():
     vision=dataclasses.replace(
       tiny.vision,
       depth=1,
-      width=32,
+      hidden_size=32,
       heads=2,
-      ff_width=32,
+      intermediate_size=32,
       out_width=32,
       full_attention=(),
     ),
     decoder=dataclasses.replace(
-      tiny.decoder, layers=2, width=32, heads=4, ff_width=48, vocab=64
+      tiny.decoder,
+      layers=2,
+      hidden_size=32,
+      heads=4,
+      intermediate_size=48,
+      vocab=64,
     ),
   )
   # Compiled as one: by itself, each operation would be a program of its own.

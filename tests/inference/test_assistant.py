@@ -114,7 +114,7 @@ def published(model):
   """Of a shape that transformers can express."""
   config, _ = model
   decoder = dataclasses.replace(
-    config.decoder, head_width=8, mrope_section=(1, 1, 2)
+    config.decoder, head_dim=8, mrope_section=(1, 1, 2)
   )
   config = dataclasses.replace(config, decoder=decoder)
   init = jax.jit(init_params, static_argnums=0)

@@ -80,7 +80,7 @@ def test_a_tied_head_that_is_trained(read, base, close):
   """The embedding's gradient is that of its rows and of the head together."""
   values = read("base")
   ids, pictures = _sample(values, "one")
-  decoder = dataclasses.replace(base.config.decoder, tied=True)
+  decoder = dataclasses.replace(base.config.decoder, tie_word_embeddings=True)
   config = dataclasses.replace(base.config, decoder=decoder)
   params = {k: v for k, v in base.params.items() if k != "lm_head"}
   params = jax.tree.map(lambda x: x.astype("float32"), params)

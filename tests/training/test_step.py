@@ -139,7 +139,7 @@ def test_each_step_draws_its_own_masks(model, split, batch):
 
 def test_an_untied_head_that_is_trained_gets_its_gradient(model, params, batch):
   """That of a plain cross-entropy on the same hidden states."""
-  decoder = dataclasses.replace(model.decoder, tied=False)
+  decoder = dataclasses.replace(model.decoder, tie_word_embeddings=False)
   config = dataclasses.replace(model, decoder=decoder)
   embedding = params["model"]["embed_tokens"]["embedding"]
   head = {"lm_head": {"kernel": jnp.asarray(embedding.T[:, ::-1])}}
