@@ -112,7 +112,7 @@ def ours(pairs) -> list[float]:
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
   """Intervals have their own test; computing them here is slow."""
-  monkeypatch.setattr(module.scores, "RESAMPLES", 100)
+  monkeypatch.setattr(module.intervals, "RESAMPLES", 100)
   monkeypatch.setattr(module, "_MIN_RESAMPLES", 10)
   monkeypatch.setattr(module, "_CELLS", 100_000)
 
@@ -209,7 +209,7 @@ def test_95_percent_of_the_resamples(monkeypatch):
   p = 0.6 the quantiles of 2.5 and 97.5 % are 0.50 and 0.69 (of 10 and 90 %,
   0.54 and 0.66).
   """
-  monkeypatch.setattr(module.scores, "RESAMPLES", 1000)
+  monkeypatch.setattr(module.intervals, "RESAMPLES", 1000)
   monkeypatch.setattr(module, "_MIN_RESAMPLES", 1000)
   box = [0, 0, 40, 40, "ship"]
   right, nothing = parsed([[*box, 0.5]]), parsed([])

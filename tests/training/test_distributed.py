@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fusar_jax.training.distributed import PEER_LOST, Cluster, _Roll, find
+from fusar_jax.training.distributed import PEER_LOST, Cluster, _Rendezvous, find
 
 # Reports that it runs; then, as told, waits or fails.
 _PROCESS = """
@@ -228,7 +228,7 @@ def _call(cluster: Cluster, seconds: float):
 
   def call():
     try:
-      _Roll(cluster).call(seconds)
+      _Rendezvous(cluster).call(seconds)
     except (TimeoutError, ValueError) as error:
       heard.append(error)
 

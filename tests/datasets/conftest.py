@@ -1,0 +1,9 @@
+"""The tiny data set of tests/data."""
+
+from tests.data.conftest import (  # noqa: F401 (fixtures)
+  assert_same_batches,
+  config,
+  manifest,
+  tokenizer,
+  triplets,
+)
