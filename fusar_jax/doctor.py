@@ -34,7 +34,7 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.report.dataset_page import summary, write_dataset_page
 from fusar_jax.report.sample_card import read_sample
 from fusar_jax.training import provenance
-from fusar_jax.training.setup import TOKENIZER
+from fusar_jax.training.workdir import TOKENIZER
 
 # Purpose of the rows -> maximum tokens of a row, or of its prompt.
 LENGTHS = {"train": MAX_LENGTH, "predict": PROMPT_LENGTH}

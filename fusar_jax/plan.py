@@ -73,10 +73,12 @@ def run() -> bool:
   from fusar_jax.planning.chips import find_slice
   from fusar_jax.planning.compile_hlo import DoesNotFitError
   from fusar_jax.planning.plan import Planner, Shape
+  from fusar_jax.training.run_config import resolve
   from fusar_jax.training.setup import with_shapes
   from fusar_jax.training.sharding import read_mesh
 
-  config, where = with_shapes(_CONFIG.value), find_slice(_TOPOLOGY.value)
+  config = with_shapes(resolve(_CONFIG.value))
+  where = find_slice(_TOPOLOGY.value)
   shape = Shape(
     _LENGTH.value or config.data.buckets[0],
     _ANSWERS.value or config.data.answer_buckets[0],

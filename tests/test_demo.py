@@ -29,7 +29,7 @@ from fusar_jax.tasks import (
   grounding,
 )
 from fusar_jax.tasks.predictions import TASKS
-from fusar_jax.training.setup import json_values
+from fusar_jax.training.run_config import resolve
 
 SMALL = demo.Plan(
   scenes=8,
@@ -125,7 +125,7 @@ def test_the_commands_it_prints_do_the_same(told, monkeypatch):
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     assert values(sys.argv) == ["train"]
     with open(f"{values.workdir}/config.json") as file:
-      assert json.load(file)["config"] == json_values(values.config)
+      assert json.load(file)["config"] == resolve(values.config).to_json()
 
 
 def test_a_second_run_repeats_nothing(told, base):

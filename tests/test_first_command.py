@@ -25,6 +25,7 @@ from fusar_jax.training import program
 from fusar_jax.training import setup as start
 from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.parameters import load_run
+from fusar_jax.training.run_config import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "launch/README.md", *(ROOT / "configs").glob("stage*.py")]
@@ -209,7 +210,7 @@ def test_plan_reads_shapes_of_a_folder_without_weights(
   config, _ = read_flags(
     ["--config=configs/stage2.py:model=init", f"--config.init={tmp_path}"]
   )
-  model = from_dict(start.with_shapes(config).model.to_dict())
+  model = from_dict(start.with_shapes(resolve(config)).model)
   assert (model.decoder.layers, model.decoder.hidden_size) == (2, 32)
   assert model.tlm is not None
   assert model.lora.rank == 8
@@ -231,14 +232,14 @@ def test_what_plan_prints_is_read_by_train(
 ):
   """7B, batch 16 accumulated 4 times: what `auto` chooses, `train` takes."""
   stage = "--config=configs/stage2.py"
-  config, _ = read_flags([stage])
-  model = from_dict(config.model.to_dict())
+  config = resolve(read_flags([stage])[0])
+  model = from_dict(config.model)
   memory = memory and memory * 2**30
   chosen = program.layout(config, model, devices, memory)
   assert chosen == (mesh, accumulation)
   samples = Fraction(16, accumulation * devices)
   printed = Choice(mesh, samples, "full").flags(devices, accumulation)
-  config, _ = read_flags([stage, *printed.split()])
+  config = resolve(read_flags([stage, *printed.split()])[0])
   assert program.layout(config, model, devices, memory) == chosen
   assert (config.batch_size, config.remat) == (16, "full")
 

@@ -21,7 +21,7 @@ from fusar_jax.experiments.variants import GROUPS
 from fusar_jax.hf.export import export_merged
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training.recipes import get_config
-from fusar_jax.training.setup import json_values
+from fusar_jax.training.run_config import resolve
 
 SEEDS = {"stages": 1, "tested": 1}
 
@@ -126,7 +126,7 @@ def test_the_commands_it_prints_do_the_same(told, monkeypatch):
     assert values(sys.argv) == ["train"]
     with open(f"{values.workdir}/config.json") as file:
       config = json.load(file)["config"]
-    assert config == json_values(values.config)
+    assert config == resolve(values.config).to_json()
     assert config["seed"] == 1
     assert config["data"]["anchor_grid"] == 9
 

@@ -30,7 +30,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusar_jax.model.config import AUX_FRAMES
+# Targets of one visual token at one depth.
+AUX_FRAMES = 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -26,14 +26,14 @@ def measure_examples(
   # Several tasks share an image, so headers are cached.
   image_size = functools.lru_cache(maxsize=100_000)(_image_size)
   anchor_count = functools.lru_cache(maxsize=100_000)(_anchor_count)
-  sizes, refused = [], []
+  sizes, problems = [], []
   for triplet in triplets:
     try:
       sizes.append(_sizes(triplet, recipe, image_size, anchor_count))
     except (ValueError, OSError) as error:
       sizes.append(None)
-      refused.append(f"{triplet.where}: {error}")
-  return sizes, refused
+      problems.append(f"{triplet.where}: {error}")
+  return sizes, problems
 
 
 def _image_size(file: File) -> tuple[int, int]:
@@ -50,9 +50,7 @@ def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
   originals = [image_size(path) for path in triplet.images]
   seen = [model_size(size, config) for size in originals]
   counts = [h * w // config.vision.cell**2 for h, w in seen]
-  question, answer = texts(
-    triplet, originals[0], seen[0], clip_boxes=recipe.clip_boxes
-  )
+  question, answer = texts(triplet, originals[0], seen[0])
   if recipe.with_answer:
     check_answer(answer)
     ids, mask = prompts.encode_example(
@@ -68,8 +66,8 @@ def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
       f" {recipe.max_length}; nothing is truncated. Raise max_length, shorten"
       " the text or make the image smaller."
     )
-  told = {"boxes", "labels"} <= triplet.extra.keys()
-  if recipe.cells and recipe.with_answer and told:
+  has_boxes = {"boxes", "labels"} <= triplet.extra.keys()
+  if recipe.aux_targets and recipe.with_answer and has_boxes:
     answers += count_aux_targets(
       triplet.extra["boxes"],
       triplet.coordinate_size or originals[0],

@@ -56,7 +56,7 @@ class Example:
     grids: per image (hp, wp), patches.
     anchors: per image, or None.
     anchor_weights: per image float32[M, S], or None: unmodulated.
-    cells: auxiliary visual-token targets of the first image, or None.
+    aux_targets: auxiliary visual-token targets of the first image, or None.
     id: of the triplet.
     task: of the triplet.
     coordinate_size: (height, width) of the row's box coordinates, as declared;
@@ -73,7 +73,7 @@ class Example:
   grids: tuple[tuple[int, int], ...]
   anchors: tuple[Anchors | None, ...]
   anchor_weights: tuple[np.ndarray | None, ...]
-  cells: AuxTargets | None = None
+  aux_targets: AuxTargets | None = None
   id: str = ""
   task: str | None = None
   coordinate_size: tuple[int, int] | None = None
@@ -108,7 +108,7 @@ def build_example(
   with_answer: bool = True,
   max_length: int = MAX_LENGTH,
   clip_boxes: bool = False,
-  cells: bool = False,
+  aux_targets: bool = False,
   anchors: AnchorCondition = ALIGNED,
   read_image: Callable[[File, FusarConfig], tuple] | None = None,
 ) -> Example:
@@ -121,8 +121,8 @@ def build_example(
     with_answer: False omits the answer, for generation; True requires one.
     max_length: maximum L; a longer example raises, nothing is truncated.
     clip_boxes: see the module docstring.
-    cells: True adds auxiliary visual-token targets, if the row has "boxes" and
-      "labels".
+    aux_targets: True adds auxiliary visual-token targets, if the row has
+      "boxes" and "labels".
     anchors: control condition of the row's anchors.
     read_image: replaces `decode`, for instance with a cache.
 
@@ -153,8 +153,8 @@ def build_example(
     example = example_from_ids(
       ids, images, anchors.read(triplet), config, answer_mask=mask
     )
-    if cells and with_answer:
-      example = _with_cells(
+    if aux_targets and with_answer:
+      example = _with_aux_targets(
         example, triplet, tokenizer, config, originals, sizes
       )
   except FileNotFoundError as error:
@@ -177,10 +177,10 @@ def check_answer(answer: str | None) -> None:
     raise ValueError("no 'answer', which only prediction can do without")
 
 
-def _with_cells(example, triplet, tokenizer, config, originals, sizes):
+def _with_aux_targets(example, triplet, tokenizer, config, originals, sizes):
   if not {"boxes", "labels"} <= triplet.extra.keys():
     return example
-  words = make_aux_targets(
+  targets = make_aux_targets(
     triplet.extra["boxes"],
     triplet.extra["labels"],
     triplet.coordinate_size or originals[0],
@@ -188,7 +188,7 @@ def _with_cells(example, triplet, tokenizer, config, originals, sizes):
     tuple(side // config.vision.cell for side in sizes[0]),
     tokenizer,
   )
-  return dataclasses.replace(example, cells=words)
+  return dataclasses.replace(example, aux_targets=targets)
 
 
 def texts(

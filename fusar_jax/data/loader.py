@@ -33,12 +33,75 @@ from fusar_jax.model.config import FusarConfig
 ANSWER_BUCKETS = (32, 128, 512)
 
 
+@dataclasses.dataclass(frozen=True)
+class LoaderConfig:
+  """How a data set becomes batches.
+
+  Attributes:
+    batch_size: global B, over all processes.
+    seed: of the shuffle; each epoch is shuffled differently.
+    shuffle: False preserves the order of the triplets.
+    epochs: None repeats without end.
+    max_length: maximum L; a longer example is an error.
+    buckets: values of L. A last bucket that fits the longest row is added.
+    answer_buckets: values of A; likewise.
+    patch_buckets: values of P; likewise. For images that are not all resized to
+      one size.
+    pack_length: length in tokens of a packed row, which contains as many
+      samples as fit; replaces `buckets`. 0: one sample per row. See `packing`.
+    row_multiple: the number of rows of a global packed batch is a multiple of
+      this; some rows may be empty.
+    loss_weighting: see `pad_batch`.
+    cell_weight: see `pad_batch`; 0: no auxiliary visual-token targets.
+    anchors: control condition of the anchors, see `anchor_conditions`.
+    num_workers: processes that build examples; 0: threads of this process.
+    cache_bytes: limit of the cache of decoded images, over all workers.
+    pool_batches: number of batches that are drawn at a time and sorted by
+      length, which reduces padding; 1: no sorting.
+    process_index, process_count: this process's slice of each batch.
+
+  Raises:
+    ValueError: a batch size that the processes do not divide, or auxiliary
+      targets in packed rows.
+  """
+
+  batch_size: int
+  seed: int = 0
+  shuffle: bool = True
+  epochs: int | None = None
+  max_length: int = MAX_LENGTH
+  buckets: Sequence[int] = ()
+  answer_buckets: Sequence[int] = ANSWER_BUCKETS
+  patch_buckets: Sequence[int] = ()
+  pack_length: int = 0
+  row_multiple: int = 1
+  loss_weighting: str = "example"
+  cell_weight: float = 0.0
+  anchors: AnchorCondition = ALIGNED
+  num_workers: int = 0
+  cache_bytes: int = 512 << 20
+  pool_batches: int = 1
+  process_index: int = 0
+  process_count: int = 1
+
+  def __post_init__(self):
+    if self.pack_length and self.cell_weight:
+      raise ValueError(
+        "packed rows cannot have auxiliary visual-token targets. Set"
+        " config.data.pack_length or config.data.cell_weight to 0."
+      )
+    if self.batch_size < 1 or self.batch_size % self.process_count:
+      raise ValueError(
+        f"batch_size {self.batch_size} must be a positive multiple of the"
+        f" {self.process_count} processes."
+      )
+
+
 class Loader:
   """Iterates (Batch of numpy arrays, ids of its rows).
 
   Attributes:
     steps_per_epoch: batches that show every triplet at least once.
-    refused: error messages of the skipped rows (strict=False).
 
   Batches continue across the end of an epoch, so none is short. Only the last
   batch of a finite loader may be short; its last rows are padding.
@@ -51,140 +114,59 @@ class Loader:
     self,
     triplets: Sequence[Triplet],
     tokenizer: Tokenizer,
-    config: FusarConfig,
-    *,
-    batch_size: int,
-    seed: int = 0,
-    shuffle: bool = True,
-    epochs: int | None = None,
-    max_length: int = MAX_LENGTH,
-    buckets: Sequence[int] = (),
-    answer_buckets: Sequence[int] = ANSWER_BUCKETS,
-    patch_buckets: Sequence[int] = (),
-    pack_length: int = 0,
-    row_multiple: int = 1,
-    loss_weighting: str = "example",
-    cell_weight: float = 0.0,
-    with_answer: bool = True,
-    clip_boxes: bool = False,
-    anchors: AnchorCondition = ALIGNED,
-    num_workers: int = 0,
-    cache_bytes: int = 512 << 20,
-    pool_batches: int = 1,
-    strict: bool = True,
-    process_index: int = 0,
-    process_count: int = 1,
+    model: FusarConfig,
+    config: LoaderConfig,
   ):
     """Measures and checks every row.
 
-    Args:
-      triplets: the data set.
-      tokenizer: the model's tokenizer.
-      config: shapes of the model.
-      batch_size: global B, over all processes.
-      seed: of the shuffle; each epoch is shuffled differently.
-      shuffle: False preserves the order of the triplets.
-      epochs: None repeats without end.
-      max_length: maximum L; a longer example is an error.
-      buckets: values of L. A last bucket that fits the longest row is added.
-      answer_buckets: values of A; likewise.
-      patch_buckets: values of P; likewise. For images that are not all resized
-        to one size.
-      pack_length: length in tokens of a packed row, which contains as many
-        samples as fit; replaces `buckets`. 0: one sample per row. See
-        `packing`.
-      row_multiple: the number of rows of a global packed batch is a multiple
-        of this; some rows may be empty.
-      loss_weighting: see `pad_batch`.
-      cell_weight: see `pad_batch`; 0: no auxiliary visual-token targets.
-      with_answer, clip_boxes: see `fusar_jax.data.examples.build_example`.
-      anchors: control condition of the anchors, see `anchor_conditions`.
-      num_workers: processes that build examples; 0: threads of this process.
-      cache_bytes: limit of the cache of decoded images, over all workers.
-      pool_batches: number of batches that are drawn at a time and sorted by
-        length, which reduces padding; 1: no sorting.
-      strict: False skips bad rows and lists them in `refused`.
-      process_index, process_count: this process's slice of each batch.
-
     Raises:
-      ValueError: bad rows (all reported together), no row left, or a batch size
-        that the processes do not divide.
+      ValueError: bad rows (all reported together), or no rows.
     """
-    if pack_length and cell_weight:
-      raise ValueError(
-        "visual tokens cannot be asked in rows of several samples. Set"
-        " config.data.pack_length or config.data.cell_weight to 0."
-      )
-    if batch_size < 1 or batch_size % process_count:
-      raise ValueError(
-        f"batch_size {batch_size} must be a positive multiple of the"
-        f" {process_count} processes."
-      )
+    if not triplets:
+      raise ValueError("no triplets to load: the data set is empty.")
     recipe = Recipe(
       tokenizer=tokenizer,
-      config=config,
-      with_answer=with_answer,
-      max_length=min(max_length, pack_length or max_length),
-      clip_boxes=clip_boxes,
-      cells=cell_weight > 0,
-      anchors=anchors,
-      cache_bytes=cache_bytes // max(1, num_workers),
+      config=model,
+      max_length=min(
+        config.max_length, config.pack_length or config.max_length
+      ),
+      aux_targets=config.cell_weight > 0,
+      anchors=config.anchors,
+      cache_bytes=config.cache_bytes // max(1, config.num_workers),
     )
-    triplets = anchors.arrange(triplets)
-    rows, refused = measure_examples(triplets, recipe)
-    if strict:
-      raise_together(refused, "bad rows")
-    self.refused = refused
-    good = [(t, s) for t, s in zip(triplets, rows, strict=True) if s]
-    if not good:
-      raise ValueError(
-        "no triplets to load: the data set is empty, or every row was refused."
-      )
-    self._triplets = [triplet for triplet, _ in good]
-    self._sizes = [size for _, size in good]
-    self._whole = Sizes.covering(self._sizes)
-    self._config = config
-    self._loss_weighting = loss_weighting
-    self._cell_weight = cell_weight
+    self._triplets = config.anchors.arrange(triplets)
+    self._sizes, problems = measure_examples(self._triplets, recipe)
+    raise_together(problems, "bad rows")
+    self._model, self._config = model, config
+    self._limits = Sizes.covering(self._sizes)
     # The last bucket is the size that these data need, not the upper limit.
-    self._buckets = _buckets(buckets, self._whole.length, 64)
+    self._buckets = _buckets(config.buckets, self._limits.length, 64)
     self._answer_buckets = _buckets(
-      answer_buckets, pack_length or self._whole.answers, 32
+      config.answer_buckets, config.pack_length or self._limits.answers, 32
     )
     self._windows = _windows_in(
-      _buckets(patch_buckets, self._whole.patches, 1), self._sizes
+      _buckets(config.patch_buckets, self._limits.patches, 1), self._sizes
     )
-    self._pack_length, self._row_multiple = pack_length, row_multiple
-    self._process = process_index
-    self._batch_size = batch_size
-    mine = batch_size // process_count
+    mine = config.batch_size // config.process_count
     self._slices = [
-      slice(k * mine, (k + 1) * mine) for k in range(process_count)
+      slice(k * mine, (k + 1) * mine) for k in range(config.process_count)
     ]
-    self.steps_per_epoch = -(-len(good) // batch_size)
+    rows = len(self._triplets)
+    self.steps_per_epoch = -(-rows // config.batch_size)
     self._settings = {
-      "rows": len(good),
+      "rows": rows,
       "ids": _digest(t.id for t in self._triplets),
-      "seed": seed,
-      "shuffle": shuffle,
-      "batch_size": batch_size,
-      "pool_batches": pool_batches,
+      "seed": config.seed,
+      "shuffle": config.shuffle,
+      "batch_size": config.batch_size,
+      "pool_batches": config.pool_batches,
     }
-    order = grain.MapDataset.range(len(good)).seed(seed)
-    if shuffle:
-      order = order.shuffle()
-    # An endless loader needs a finite count: Grain counts batches in floats.
-    forever = max(1, 2**50 // len(good))
-    self._order = _dealt(
-      order.repeat(epochs or forever),
-      batch_size,
-      pool_batches,
-      seed,
-      self._sizes,
+    self._order = _order(self._sizes, config)
+    self._workers = (
+      Workers(config.num_workers, recipe) if config.num_workers else None
     )
-    self._workers = Workers(num_workers, recipe) if num_workers else None
     self._build = recipe.builder()
-    threads = max(1, num_workers)
+    threads = max(1, config.num_workers)
     self._dataset = self._order.map(self._batch).to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     )
@@ -238,7 +220,7 @@ class Loader:
   def _batch(self, rows: np.ndarray) -> tuple[Batch, list[str]]:
     """Builds this process's slice of a global batch of row numbers."""
     parts = [rows[part] for part in self._slices]
-    mine = parts[self._process]
+    mine = parts[self._config.process_index]
     packed = self._packed(parts)
     triplets = [self._triplets[row] for row in mine]
     if self._workers:
@@ -247,27 +229,28 @@ class Loader:
       examples = [self._build(triplet) for triplet in triplets]
     batch = pad_batch(
       examples,
-      config=self._config,
-      rows=packed[self._process],
-      loss_weighting=self._loss_weighting,
-      cell_weight=self._cell_weight,
+      config=self._model,
+      rows=packed[self._config.process_index],
+      loss_weighting=self._config.loss_weighting,
+      cell_weight=self._config.cell_weight,
       **dataclasses.asdict(self._shape(parts, packed)),
     )
     return batch, [t.id for t in triplets]
 
   def _packed(self, parts) -> list[list[list[int]]]:
     """Returns per process, per row, the samples; equal row counts."""
-    if not self._pack_length:
-      size = self._batch_size // len(parts)
+    if not self._config.pack_length:
+      size = self._config.batch_size // len(parts)
       return [
         [[i] if i < len(part) else [] for i in range(size)] for part in parts
       ]
     packed = [
-      pack([self._sizes[row].length for row in part], self._pack_length)
+      pack([self._sizes[row].length for row in part], self._config.pack_length)
       for part in parts
     ]
     most = max(len(rows) for rows in packed)
-    unit = self._row_multiple // math.gcd(self._row_multiple, len(parts))
+    unit = self._config.row_multiple
+    unit //= math.gcd(unit, len(parts))
     count = sizes_lib.round_up(most, unit)
     return [rows + [[]] * (count - len(rows)) for rows in packed]
 
@@ -280,16 +263,16 @@ class Loader:
     )
     patches = sizes_lib.bucket(here.patches, tuple(self._windows), "patches")
     return dataclasses.replace(
-      self._whole,
-      length=self._pack_length
+      self._limits,
+      length=self._config.pack_length
       or sizes_lib.bucket(here.length, self._buckets, "tokens"),
-      images=here.images if self._pack_length else self._whole.images,
+      images=here.images if self._config.pack_length else self._limits.images,
       patches=patches,
       windows=self._windows[patches],
       answers=sizes_lib.bucket(
         here.answers, self._answer_buckets, "answer tokens"
       ),
-      anchors=sizes_lib.round_up(self._whole.anchors, 8),
+      anchors=sizes_lib.round_up(self._limits.anchors, 8),
     )
 
 
@@ -306,26 +289,35 @@ def _buckets(buckets, largest, multiple) -> list[int]:
   return [*(b for b in buckets if b < last), last]
 
 
-def _dealt(order, batch_size, pool_batches, seed, sizes):
-  """Splits an order of rows into batches of rows of similar length.
+def _order(sizes: Sequence[Sizes], config: LoaderConfig) -> grain.MapDataset:
+  """Returns step -> int[B], row numbers of its global batch.
 
-  The rows of a step depend only on the seed and the step: the step's pool is
-  drawn and sorted by length, then the pool's batches are shuffled. Without the
-  shuffle every pool would start with its short rows.
+  The rows of a step depend only on the seed and the step. With pools, the
+  step's pool is drawn and sorted by length, then the pool's batches are
+  shuffled. Without that shuffle every pool would start with its short rows.
   """
+  rows = grain.MapDataset.range(len(sizes)).seed(config.seed)
+  if config.shuffle:
+    rows = rows.shuffle()
+  # An endless loader needs a finite count: Grain counts batches in floats.
+  forever = max(1, 2**50 // len(sizes))
+  rows = rows.repeat(config.epochs or forever)
+  batch_size, pool_batches = config.batch_size, config.pool_batches
   if pool_batches == 1:
-    return order.batch(batch_size)
-  pools = order.batch(batch_size * pool_batches)
+    return rows.batch(batch_size)
+  pools = rows.batch(batch_size * pool_batches)
 
   def batch(step):
-    pool, turn = divmod(int(step), pool_batches)
-    rows = sorted(pools[pool], key=lambda row: (sizes[row].length, row))
-    count = -(-len(rows) // batch_size)
+    pool, position = divmod(int(step), pool_batches)
+    drawn = sorted(pools[pool], key=lambda row: (sizes[row].length, row))
+    count = -(-len(drawn) // batch_size)
     if count == pool_batches:  # A partial last pool is not shuffled.
-      turn = np.random.default_rng((seed, pool)).permutation(count)[turn]
-    return np.asarray(rows[turn * batch_size : (turn + 1) * batch_size])
+      rng = np.random.default_rng((config.seed, pool))
+      position = rng.permutation(count)[position]
+    start = position * batch_size
+    return np.asarray(drawn[start : start + batch_size])
 
-  steps = min(-(-len(order) // batch_size), sys.maxsize)
+  steps = min(-(-len(rows) // batch_size), sys.maxsize)
   return grain.MapDataset.range(steps).map(batch)
 
 

@@ -89,14 +89,14 @@ def pad_batch(
     at = _At(row)
     for i in packed:
       _fill(batch, at, examples[i], config, loss_weighting)
-      if examples[i].cells is not None and cell_weight:
+      if examples[i].aux_targets is not None and cell_weight:
         if len(packed) > 1:
           raise ValueError(
-            f"example {examples[i].id}: visual tokens cannot be asked in a row"
-            " of several samples. Set config.data.pack_length or"
+            f"example {examples[i].id}: packed rows cannot have auxiliary"
+            " visual-token targets. Set config.data.pack_length or"
             " config.data.cell_weight to 0."
           )
-        _fill_cells(batch, row, examples[i], config, cell_weight)
+        _fill_aux_targets(batch, row, examples[i], config, cell_weight)
       at = at.behind(examples[i])
   return batch
 
@@ -184,21 +184,21 @@ def _fill(batch, at, example, config, loss_weighting) -> None:
   )
 
 
-def _fill_cells(batch, row, example, config, cell_weight) -> None:
+def _fill_aux_targets(batch, row, example, config, cell_weight) -> None:
   """Appends auxiliary targets after the answer; their indices start at L."""
   begin = int(example.answer_mask.sum())
-  here = slice(begin, begin + len(example.cells))
+  here = slice(begin, begin + len(example.aux_targets))
   total = batch.answer_weight[row].sum() * cell_weight
   hp, wp = example.grids[0]
   frame, place = np.divmod(
-    example.cells.places, hp * wp // config.vision.merge**2
+    example.aux_targets.places, hp * wp // config.vision.merge**2
   )
   merged = batch.anchor_weights.shape[2]
   batch.answer_index[row, here] = (
     batch.input_ids.shape[1] + frame * merged + place
   )
-  batch.answer_ids[row, here] = example.cells.ids
-  batch.answer_weight[row, here] = example.cells.weights * total
+  batch.answer_ids[row, here] = example.aux_targets.ids
+  batch.answer_weight[row, here] = example.aux_targets.weights * total
 
 
 def _in_padded_images(example, image, merged, merge) -> np.ndarray:

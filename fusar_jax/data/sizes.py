@@ -31,7 +31,7 @@ class Sizes:
       grids=example.grids,
       anchors=max((len(a) for a in example.anchors if a), default=0),
       answers=int(example.answer_mask.sum())
-      + (0 if example.cells is None else len(example.cells)),
+      + (0 if example.aux_targets is None else len(example.aux_targets)),
       config=config,
     )
 

@@ -31,7 +31,7 @@ class Recipe:
   """Settings with which workers build examples; the same for an entire run.
 
   Attributes:
-    tokenizer, config, with_answer, max_length, clip_boxes, cells, anchors: of
+    tokenizer, config, with_answer, max_length, aux_targets, anchors: of
       `fusar_jax.data.examples.build_example`.
     cache_bytes: limit of the decoded-image cache, per process.
   """
@@ -40,8 +40,7 @@ class Recipe:
   config: FusarConfig
   with_answer: bool = True
   max_length: int = MAX_LENGTH
-  clip_boxes: bool = False
-  cells: bool = False
+  aux_targets: bool = False
   anchors: AnchorCondition = ALIGNED
   cache_bytes: int = 256 << 20
 
@@ -56,8 +55,7 @@ class Recipe:
         self.config,
         with_answer=self.with_answer,
         max_length=self.max_length,
-        clip_boxes=self.clip_boxes,
-        cells=self.cells,
+        aux_targets=self.aux_targets,
         anchors=self.anchors,
         read_image=cache,
       )

@@ -32,8 +32,8 @@ class Batch:
     anchor_weights: float32[B, I, M, S]; share of each anchor in each visual
       token; all zero: the image stays unmodulated.
     answer_index: int32[B, A]; position whose hidden state predicts the
-      supervised token, that is, one before it. Values >= L index auxiliary
-      visual-token features, see `FusarGPT.hidden_and_aux`.
+      supervised token, that is, one before it. Values >= L index features that
+      `fusar_jax.training.aux_targets` appends.
     answer_ids: int32[B, A]; ids of the supervised tokens.
     answer_weight: float32[B, A]; weight in the loss, 0 on padding.
 

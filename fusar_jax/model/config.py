@@ -20,8 +20,6 @@ LANGUAGE_PROJECTIONS = (
 )
 VISION_PROJECTIONS = ("qkv", "proj", "gate_proj", "up_proj", "down_proj")
 FUSIONS = ("tlm", "concatenation", "sum")
-# Words that one visual token can say, see `FusarGPT.hidden_and_aux`.
-AUX_FRAMES = 6
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,12 +35,12 @@ class KVCache:
   def write(self, new: "KVCache", column: jax.Array) -> "KVCache":
     """Returns the cache with `new` from this column on."""
 
-    def written(whole, part, axis):
-      part = part.astype(whole.dtype)
-      return jax.lax.dynamic_update_slice_in_dim(whole, part, column, axis)
+    def write(full, part, axis):
+      part = part.astype(full.dtype)
+      return jax.lax.dynamic_update_slice_in_dim(full, part, column, axis)
 
     return KVCache(
-      written(self.key, new.key, -1), written(self.value, new.value, -2)
+      write(self.key, new.key, -1), write(self.value, new.value, -2)
     )
 
   def with_room(self, columns: int) -> "KVCache":
@@ -80,20 +80,20 @@ class _SelfAttention(nn.Module):
     value = heads("v_proj", c.kv_heads)
     new = KVCache(key.transpose(0, 2, 3, 1), value.swapaxes(1, 2))
     if cache is None:
-      mixed = attend(query, key, value, mask, impl=self.impl)
+      attn_out = attend(query, key, value, mask, impl=self.impl)
     else:
       new = cache.write(new, column)
-      mixed = attend_cached(query, new.key, new.value, mask)
-    mixed = mixed.reshape(batch, length, c.heads * c.head_dim)
-    return dense("o_proj", x.shape[-1], mixed, False), new
+      attn_out = attend_cached(query, new.key, new.value, mask)
+    attn_out = attn_out.reshape(batch, length, c.heads * c.head_dim)
+    return dense("o_proj", x.shape[-1], attn_out, False), new
 
 
 class DecoderLayer(nn.Module):
   """One layer: attention and SwiGLU, each behind an RMSNorm.
 
-  `keep` returns the layer's new keys and values, for a cache, and `show` its
-  output. Given a cache, x is one new position, which is written to its `column`
-  and attends to it.
+  Returns x and `output`: "cache" is the layer's new keys and values, "states"
+  its result. Given a cache, x is one new position, which is written to its
+  `column` and attends to it.
   """
 
   config: DecoderConfig
@@ -101,8 +101,7 @@ class DecoderLayer(nn.Module):
   dtype: jnp.dtype
   impl: str
   deterministic: bool = True
-  keep: bool = False
-  show: bool = False
+  output: str | None = None
 
   @nn.compact
   def __call__(self, x, angles, mask, cache=None, column=None):
@@ -123,10 +122,9 @@ class DecoderLayer(nn.Module):
       name="mlp",
     )
     x = x + mlp(y, self.deterministic)
-    if self.show:
+    if self.output == "states":
       return x, x
-    keep = self.keep or cache is not None
-    return x, new if keep else None
+    return x, None if self.output is None and cache is None else new
 
 
 class _Embedding(nn.Module):
@@ -160,44 +158,26 @@ class Decoder(nn.Module):
     """int32[B, L] -> [B, L, D]."""
     return self.embed_tokens(ids)
 
+  @nn.compact
   def __call__(
     self,
     x: jax.Array,
     positions: jax.Array,
     mask: jax.Array | Segments,
     *,
-    keep: bool = False,
+    output: str | None = None,
     deterministic: bool = True,
-  ) -> tuple[jax.Array, KVCache | None]:
-    """Returns hidden states [B, L, D] and, if `keep`, new keys and values.
+  ) -> tuple[jax.Array, KVCache | jax.Array | None]:
+    """Returns hidden states [B, L, D] and the requested output of all layers.
 
     Args:
       x: [B, L, D], embedded tokens.
       positions: int32[B, 3, L].
       mask: what each token sees, `causal_view`.
-      keep: return the keys and values of x, L long.
+      output: "cache": keys and values of x, L long; "states": [layers, B, L,
+        D], outputs of the layers, not normalised; None: nothing.
       deterministic: no dropout.
     """
-    return self._run(x, positions, mask, keep, False, deterministic)
-
-  def halfway(
-    self,
-    x: jax.Array,
-    positions: jax.Array,
-    mask: jax.Array | Segments,
-    *,
-    deterministic: bool = True,
-  ) -> tuple[jax.Array, jax.Array]:
-    """Returns hidden states [B, L, D], and what they were halfway.
-
-    Halfway are the layers behind which as many follow, or one more: with 3
-    layers the first. Not normalised. Arguments are those of `__call__`.
-    """
-    hidden, states = self._run(x, positions, mask, False, True, deterministic)
-    return hidden, states[max(self.config.layers // 2, 1) - 1]
-
-  @nn.compact
-  def _run(self, x, positions, mask, keep, show, deterministic):
     c = self.config
     angles = rope.mrope_angles(
       positions, c.head_dim, c.rope_theta, c.mrope_section
@@ -216,12 +196,11 @@ class Decoder(nn.Module):
       self.dtype,
       self.impl,
       deterministic,
-      keep,
-      show,
+      output,
       name="layers",
     )
-    x, shown = layers(x, angles, mask)
-    return RMSNorm(c.norm_eps, self.dtype, name="norm")(x), shown
+    x, outputs = layers(x, angles, mask)
+    return RMSNorm(c.norm_eps, self.dtype, name="norm")(x), outputs
 
 
 def unstack(params: dict, layers: int) -> tuple[dict, ...]:

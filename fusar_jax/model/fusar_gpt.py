@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.config import AUX_FRAMES, FusarConfig
+from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.decoder import Decoder, KVCache, causal_view
 from fusar_jax.model.fusion import fusion
 from fusar_jax.model.vision import VisionTower
@@ -95,9 +95,9 @@ class FusarGPT(nn.Module):
   def embed(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
     """[B, L, D]: text embeddings with visual tokens inserted."""
     visual = self.visual_tokens(batch, deterministic=deterministic)
-    return self._place(batch, visual)
+    return self._insert(batch, visual)
 
-  def _place(self, batch, visual):
+  def _insert(self, batch, visual):
     text = self.model.embed(batch.input_ids)
     visual = visual.reshape(visual.shape[0], -1, visual.shape[-1])
     index = batch.visual_index[..., None]
@@ -110,53 +110,37 @@ class FusarGPT(nn.Module):
 
   def hidden(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
     """[B, L, D]: the decoder's last states, normalised."""
-    return self.prefill(batch, keep=False, deterministic=deterministic)[0]
+    return self._decode(batch, None, deterministic)[0]
 
-  def hidden_and_aux(
+  def all_hidden_states(
     self, batch: Batch, *, deterministic: bool = True
-  ) -> jax.Array:
-    """[B, L + 12 * M, D]: `hidden`, then features for auxiliary targets.
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns visual tokens, the states of each layer, and `hidden`.
 
-    Each visual token predicts six targets; target f reads the token's features
-    rolled by f * D/8 channels. Features are those of the first image, at the
-    decoder input and halfway through the decoder, RMS-normalised without a
-    gain. See
-    `fusar_jax.data.aux_targets`.
+    Returns:
+      [B, I, M, C], after TLM; [layers, B, L, D], outputs of the decoder layers,
+      not normalised; [B, L, D].
     """
     visual = self.visual_tokens(batch, deterministic=deterministic)
-    hidden, halfway = self.model.halfway(
-      self._place(batch, visual),
+    hidden, states = self.model(
+      self._insert(batch, visual),
       batch.positions,
       causal_view(batch.segment_ids, self.impl),
+      output="states",
       deterministic=deterministic,
     )
-    # Text position of each visual token of the first image.
-    merged = visual.shape[2]
-    found = batch.visual_index[:, None] == jnp.arange(merged)[:, None]
-    later = jnp.take_along_axis(halfway, found.argmax(-1)[..., None], axis=1)
-    frames = [
-      jnp.roll(self._unit(spoken), f * spoken.shape[-1] // 8, axis=-1)
-      for spoken in (visual[:, 0], later)
-      for f in range(AUX_FRAMES)
-    ]
-    return jnp.concatenate(
-      [hidden, *(f.astype(hidden.dtype) for f in frames)], axis=1
-    )
+    return visual, states, hidden
 
-  def _unit(self, x):
-    x = x.astype(jnp.float32)
-    mean = jnp.mean(x**2, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(mean + self.config.decoder.norm_eps)
+  def prefill(self, batch: Batch) -> tuple[jax.Array, KVCache]:
+    """Returns hidden states [B, L, D] and the KV cache."""
+    return self._decode(batch, "cache", deterministic=True)
 
-  def prefill(
-    self, batch: Batch, *, keep: bool = True, deterministic: bool = True
-  ) -> tuple[jax.Array, KVCache | None]:
-    """Returns hidden states [B, L, D] and, if `keep`, the KV cache."""
+  def _decode(self, batch, output, deterministic):
     return self.model(
       self.embed(batch, deterministic=deterministic),
       batch.positions,
       causal_view(batch.segment_ids, self.impl),
-      keep=keep,
+      output=output,
       deterministic=deterministic,
     )
 

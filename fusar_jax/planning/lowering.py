@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.stages import Lowered
-from ml_collections import ConfigDict
 
 from fusar_jax.data import vision
 from fusar_jax.data.padding import empty_batch
@@ -25,6 +24,7 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, init_params
 from fusar_jax.training import partition, program, sharding
 from fusar_jax.training.frozen_weights import cast_frozen, read_dtype
+from fusar_jax.training.run_config import RunConfig
 from fusar_jax.training.state import create_state
 
 # Any value: the schedule needs a number of steps, the shapes ignore it.
@@ -67,7 +67,7 @@ def abstract_batch(
   )
 
 
-def train_arguments(config: ConfigDict, model: FusarConfig, mesh: Mesh):
+def train_arguments(config: RunConfig, model: FusarConfig, mesh: Mesh):
   """Returns (abstract state, abstract frozen, their shardings, optimizer)."""
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   trainable, frozen = partition.partition(shapes, config.trainable)
@@ -83,7 +83,7 @@ def train_arguments(config: ConfigDict, model: FusarConfig, mesh: Mesh):
 
 
 def lower_train_step(
-  mesh: Mesh, config: ConfigDict, model: FusarConfig, batch: Batch
+  mesh: Mesh, config: RunConfig, model: FusarConfig, batch: Batch
 ) -> Lowered:
   """Returns the lowered train step.
 
@@ -100,7 +100,7 @@ def lower_train_step(
 
 def lower_generation(
   mesh: Mesh,
-  config: ConfigDict,
+  config: RunConfig,
   model: FusarConfig,
   prompts: Batch,
   new_tokens: int,

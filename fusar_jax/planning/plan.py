@@ -9,7 +9,6 @@ from fractions import Fraction
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from fusar_jax import config as config_lib
 from fusar_jax.model.activations import FSDP
@@ -33,6 +32,7 @@ from fusar_jax.planning.prediction import (
 from fusar_jax.planning.search import Choice
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import partition, program, sharding
+from fusar_jax.training.run_config import RunConfig
 from fusar_jax.training.sharding import AUTO
 
 
@@ -90,20 +90,20 @@ class Planner:
     model: resolved config of the model.
   """
 
-  def __init__(self, config: ConfigDict, where: Slice, shape: Shape):
+  def __init__(self, config: RunConfig, where: Slice, shape: Shape):
     """Resolves the model and creates the devices of the slice.
 
     Raises:
       ValueError: the config takes its shapes from a base.
       MissingCompiler: no libtpu.
     """
-    if config.model.vision is None or config.model.decoder is None:
+    if None in (config.model["vision"], config.model["decoder"]):
       raise ValueError(
         "plan: the config has no shapes; name a preset, such as"
         " --config configs/stage2.py:model=qwen2_5_vl_7b."
       )
     self._config, self._where, self._shape = config, where, shape
-    self.model = config_lib.from_dict(config.model.to_dict())
+    self.model = config_lib.from_dict(config.model)
     self._devices = devices_of(where)
     shapes = jax.eval_shape(lambda: init_params(self.model, jax.random.key(0)))
     trainable, _ = partition.partition(shapes, config.trainable)
@@ -123,11 +123,12 @@ class Planner:
       ValueError: the batch is not divisible over the chips.
     """
     chips = self._where.chips
-    config = self._config.copy_and_resolve_references().unlock()
-    with config.ignore_type():
-      config.mesh = mesh if mesh == AUTO else ",".join(map(str, mesh))
+    config = dataclasses.replace(
+      self._config, mesh=mesh if mesh == AUTO else ",".join(map(str, mesh))
+    )
     if samples is not None:
-      config.batch_size = samples * chips * config.accumulation
+      batch_size = samples * chips * config.accumulation
+      config = dataclasses.replace(config, batch_size=batch_size)
     sizes, accumulation = program.layout(
       config, self.model, chips, self._where.chip.memory
     )
@@ -143,10 +144,12 @@ class Planner:
       DoesNotFitError: the step exceeds the memory of a chip.
       ValueError: sizes that are not divisible over the mesh.
     """
-    config = self._config.copy_and_resolve_references().unlock()
-    config.remat = choice.remat
-    config.accumulation = accumulation
-    config.batch_size = int(choice.samples * self._where.chips * accumulation)
+    config = dataclasses.replace(
+      self._config,
+      remat=choice.remat,
+      accumulation=accumulation,
+      batch_size=int(choice.samples * self._where.chips * accumulation),
+    )
     mesh = self._mesh(choice.mesh)
     batch = self._batch(config.batch_size)
     settled = compile_to_hlo(

@@ -9,7 +9,6 @@ import dataclasses
 from pathlib import Path
 
 from absl import logging
-from ml_collections import ConfigDict
 
 from fusar_jax import config as config_lib
 from fusar_jax.hf import tlm_file
@@ -17,13 +16,14 @@ from fusar_jax.hf.peft import read_adapter, read_lora
 from fusar_jax.model.config import FusarConfig, LoRAConfig
 from fusar_jax.training import partition, provenance
 from fusar_jax.training.provenance import Source
+from fusar_jax.training.run_config import RunConfig
 
 
 def continued(
   model: FusarConfig,
   base: Source,
   adapter: Source,
-  config: ConfigDict,
+  config: RunConfig,
   workdir: Path,
 ) -> FusarConfig:
   """Returns the model with the LoRA projections of the continued weights.
@@ -108,7 +108,7 @@ def _differs(one: LoRAConfig, other: LoRAConfig, name: str) -> bool:
   return getattr(one, name) != getattr(other, name)
 
 
-def _check_tlm(config: ConfigDict, with_tlm: list[_Existing]) -> None:
+def _check_tlm(config: RunConfig, with_tlm: list[_Existing]) -> None:
   """Rejects a frozen random TLM: it would distort every visual token."""
   paths = ("tlm/mlp_0/kernel", "tlm/mlp_2/kernel")
   rules = [

@@ -10,16 +10,16 @@ from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
-from ml_collections import ConfigDict
 
 from fusar_jax.model.int8 import quantize_layers
 from fusar_jax.training import sharding
 from fusar_jax.training.partition import Params
+from fusar_jax.training.run_config import DtypeConfig
 
 _INT8 = "int8"
 
 
-def cast_frozen(frozen: Params, dtype: ConfigDict) -> Params:
+def cast_frozen(frozen: Params, dtype: DtypeConfig) -> Params:
   """Returns the frozen parameters cast to `dtype.frozen`.
 
   Args:
@@ -33,12 +33,12 @@ def cast_frozen(frozen: Params, dtype: ConfigDict) -> Params:
   return quantize_layers(kept) if dtype.frozen == _INT8 else kept
 
 
-def read_dtype(dtype: ConfigDict) -> str:
+def read_dtype(dtype: DtypeConfig) -> str:
   """Returns the dtype in which weights are read from files."""
   return dtype.compute if dtype.frozen == _INT8 else dtype.frozen
 
 
-def read_placement(dtype: ConfigDict, mesh: Mesh) -> Callable:
+def read_placement(dtype: DtypeConfig, mesh: Mesh) -> Callable:
   """Returns (path, shape) -> sharding, for reading weights.
 
   For int8, weights stay on the host until they are quantised: unquantised, they

@@ -19,15 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax.data.anchor_conditions import AnchorCondition
-from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader import Loader, LoaderConfig
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import partition, program, selection, setup, sharding
+from fusar_jax.training import partition, program, setup, sharding
+from fusar_jax.training import workdir as workdir_lib
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.compile_cache import compile_cache
-from fusar_jax.training.config_numbers import check_numbers
 from fusar_jax.training.gradient_check import GradientCheck
 from fusar_jax.training.logging import MetricsLogger
 from fusar_jax.training.profiler import ProfilerWindow
+from fusar_jax.training.run_config import resolve
 from fusar_jax.training.selection import Selection
 from fusar_jax.training.step import make_loss
 from fusar_jax.training.stopwatch import Stopwatch
@@ -67,15 +68,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   """
   stopwatch = Stopwatch()
   workdir = Path(workdir)
-  check_numbers(config)
-  selection.check(config)
+  config = resolve(config)
   window = ProfilerWindow(
     workdir / "profile", config.profile_at_step, config.profile_steps
   )
   run = setup.setup_run(config, workdir)
   try:
     mesh, config = setup.make_mesh(config, run.model)
-    loader = _loader(run, config, mesh, run.train, train=True)
+    loader = _make_loader(run, config, mesh, run.train, train=True)
     total = config.steps or config.epochs * loader.steps_per_epoch
     rate = program.make_rate(config, total)
     tx = program.make_optimizer(config, rate)
@@ -84,7 +84,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
       *setup.parameters(run, config, workdir, mesh), config, mesh, tx
     )
   except (OSError, ValueError):
-    setup.undo(run, workdir)
+    if not run.resumes:
+      workdir_lib.undo(workdir)
     raise
   step_fn = program.jit_train_step(config, run.model, tx, mesh, shardings)
   first = jax.process_index() == 0
@@ -178,29 +179,32 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
   return Result(step, total, preempted, best.best_step)
 
 
-def _loader(run, config, mesh, triplets, *, train: bool) -> Loader:
+def _make_loader(run, config, mesh, triplets, *, train: bool) -> Loader:
+  data = config.data
   parts = config.accumulation if train else 1
   return Loader(
     triplets,
     run.tokenizer,
     run.model,
-    batch_size=config.batch_size,
-    seed=config.seed,
-    shuffle=train,
-    epochs=None if train else 1,
-    max_length=config.data.max_length,
-    buckets=config.data.buckets,
-    answer_buckets=config.data.answer_buckets,
-    patch_buckets=config.data.patch_buckets,
-    pack_length=config.data.pack_length,
-    row_multiple=sharding.row_unit(parts, mesh, jax.process_count()),
-    num_workers=config.data.num_workers if train else 0,
-    loss_weighting=config.data.loss_weighting,
-    cell_weight=config.data.cell_weight if train else 0.0,
-    anchors=AnchorCondition(config.data.anchors, config.data.anchor_grid),
-    pool_batches=config.data.pool_batches if train else 1,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    LoaderConfig(
+      batch_size=config.batch_size,
+      seed=config.seed,
+      shuffle=train,
+      epochs=None if train else 1,
+      max_length=data.max_length,
+      buckets=data.buckets,
+      answer_buckets=data.answer_buckets,
+      patch_buckets=data.patch_buckets,
+      pack_length=data.pack_length,
+      row_multiple=sharding.row_unit(parts, mesh, jax.process_count()),
+      loss_weighting=data.loss_weighting,
+      cell_weight=data.cell_weight if train else 0.0,
+      anchors=AnchorCondition(data.anchors, data.anchor_grid),
+      num_workers=data.num_workers if train else 0,
+      pool_batches=data.pool_batches if train else 1,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    ),
   )
 
 
@@ -226,7 +230,9 @@ def _make_evaluation(run, config, mesh, shardings):
   def evaluate(trainable, frozen) -> dict[str, float]:
     total = weight = 0.0
     key = jax.random.key(0)  # Unused: evaluation has no dropout.
-    for batch, _ in _loader(run, config, mesh, run.evaluation, train=False):
+    for batch, _ in _make_loader(
+      run, config, mesh, run.evaluation, train=False
+    ):
       batch = sharding.put_batch(batch, mesh)
       total += float(loss(trainable, frozen, batch, key))
       weight += float(jnp.sum(batch.answer_weight))

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.config import FusarConfig
@@ -20,6 +19,7 @@ from fusar_jax.model.fusar_gpt import fast_options, init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import optimizer, partition, sharding
 from fusar_jax.training.frozen_weights import cast_frozen
+from fusar_jax.training.run_config import RunConfig
 from fusar_jax.training.state import TrainState, create_state
 from fusar_jax.training.step import StepOptions, make_train_step
 
@@ -43,7 +43,7 @@ class WeightBytes:
     return self.frozen + self.state
 
 
-def weight_bytes(config: ConfigDict, model: FusarConfig) -> WeightBytes:
+def weight_bytes(config: RunConfig, model: FusarConfig) -> WeightBytes:
   """Returns what the config's parameters weigh."""
   shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   trainable, frozen = partition.partition(shapes, config.trainable)
@@ -62,7 +62,7 @@ def weight_bytes(config: ConfigDict, model: FusarConfig) -> WeightBytes:
 
 
 def layout(
-  config: ConfigDict,
+  config: RunConfig,
   model: FusarConfig,
   devices: int,
   memory: int | None,
@@ -103,7 +103,7 @@ def layout(
 
 
 def step_options(
-  config: ConfigDict, model: FusarConfig, mesh: Mesh
+  config: RunConfig, model: FusarConfig, mesh: Mesh
 ) -> StepOptions:
   """Returns how the config wants a step to be computed on these devices."""
   dtype = jnp.dtype(config.dtype.compute)
@@ -125,7 +125,7 @@ def step_options(
   )
 
 
-def make_rate(config: ConfigDict, total_steps: int) -> Callable:
+def make_rate(config: RunConfig, total_steps: int) -> Callable:
   """Returns step -> learning rate, for the config."""
   o = config.optimizer
   warmup = optimizer.warmup_steps(total_steps, o.warmup_steps, o.warmup_ratio)
@@ -133,7 +133,7 @@ def make_rate(config: ConfigDict, total_steps: int) -> Callable:
 
 
 def make_optimizer(
-  config: ConfigDict, rate: Callable
+  config: RunConfig, rate: Callable
 ) -> optax.GradientTransformation:
   """Returns the config's optimizer, at this learning rate."""
   o = config.optimizer
@@ -148,7 +148,7 @@ def make_optimizer(
   )
 
 
-def state_shardings(abstract: TrainState, config: ConfigDict, mesh: Mesh):
+def state_shardings(abstract: TrainState, config: RunConfig, mesh: Mesh):
   """Returns where the config wants the state: a tree of NamedSharding."""
   placed = sharding.state_shardings(abstract, mesh)
   if not config.offload_optimizer:
@@ -159,7 +159,7 @@ def state_shardings(abstract: TrainState, config: ConfigDict, mesh: Mesh):
 def create_sharded_state(
   trainable: partition.Params,
   frozen: partition.Params,
-  config: ConfigDict,
+  config: RunConfig,
   mesh: Mesh,
   tx: optax.GradientTransformation,
 ) -> tuple[TrainState, partition.Params, tuple]:
@@ -183,7 +183,7 @@ def create_sharded_state(
 
 
 def jit_train_step(
-  config: ConfigDict,
+  config: RunConfig,
   model: FusarConfig,
   tx: optax.GradientTransformation,
   mesh: Mesh,

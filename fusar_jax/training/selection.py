@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 
 class Selection:
   """Follows one metric of the evaluations; lower is better.
@@ -71,17 +69,3 @@ class Selection:
       "best_step": self.best_step,
       "waited": self._waited,
     }
-
-
-def check(config: ConfigDict) -> None:
-  """Raises ValueError for options that would do nothing together."""
-  if config.patience and not config.keep_best_by:
-    raise ValueError(
-      f"config.patience is {config.patience}, but config.keep_best_by names no"
-      " metric to wait for; set it to eval_loss."
-    )
-  if config.keep_best_by and not config.data.eval:
-    raise ValueError(
-      f"config.keep_best_by is {config.keep_best_by}, but nothing is evaluated:"
-      " config.data.eval is empty; name a manifest."
-    )

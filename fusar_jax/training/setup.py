@@ -5,22 +5,17 @@ the same run is resumed; a workdir with any other content is rejected.
 """
 
 import dataclasses
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from fusar_jax import config as config_lib
-from fusar_jax.data import prompts
 from fusar_jax.data import tokenizer as tokenizer_lib
 from fusar_jax.data.triplets import Triplet, read_manifests, require_answers
 from fusar_jax.hf.folders import TINY_BASE, resolve
-from fusar_jax.io import atomic_write
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import (
@@ -32,28 +27,9 @@ from fusar_jax.training import (
   sharding,
 )
 from fusar_jax.training import parameters as parameters_lib
+from fusar_jax.training import workdir as workdir_lib
 from fusar_jax.training.provenance import Source
-
-# Fields that may change on resume: they do not change what is computed.
-_FREE = (
-  "data.num_workers",
-  "mesh",
-  "remat",
-  "attention",
-  "head_chunk",
-  "offload_optimizer",
-  "log_every_steps",
-  "eval_every_steps",
-  "save_every_steps",
-  "keep",
-  "keep_best_by",
-  "patience",
-  "skip_nonfinite",
-  "profile_at_step",
-  "profile_steps",
-  "compile_cache",
-)
-TOKENIZER = "tokenizer"
+from fusar_jax.training.run_config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +53,14 @@ class RunSetup:
   resumes: bool
 
 
-def setup_run(config: ConfigDict, workdir: Path) -> RunSetup:
+def setup_run(config: RunConfig, workdir: Path) -> RunSetup:
   """Reads all inputs, then writes config.json, provenance.json, tokenizer/.
 
   Raises:
     FileNotFoundError, FileExistsError, ValueError: an input is missing, the
       workdir is not this run's, or inputs do not fit together.
   """
-  resumes = _same_run(config, workdir)
+  resumes = workdir_lib.resumes(config, workdir)
   if not config.data.train:
     raise ValueError("config.data.train is empty; name a manifest.")
   train = read_manifests(config.data.train)
@@ -94,7 +70,7 @@ def setup_run(config: ConfigDict, workdir: Path) -> RunSetup:
     {"train": config.data.train, "eval": config.data.eval}
   )
   if resumes:
-    base, adapter = _recorded(workdir, data)
+    base, adapter = workdir_lib.recorded(workdir, data)
   else:
     base = provenance.describe(config.init, workdir)
     adapter = provenance.describe(config.adapter, workdir)
@@ -111,14 +87,14 @@ def setup_run(config: ConfigDict, workdir: Path) -> RunSetup:
     multihost_utils.sync_global_devices("all have seen the empty folder")
     if jax.process_index() == 0:
       records = (base, adapter, data)
-      _write(config, workdir, model, tokenizer, train, records)
+      workdir_lib.write(config, workdir, model, tokenizer, train, records)
   multihost_utils.sync_global_devices("the run's folder is written")
-  tokenizer = tokenizer_lib.load_tokenizer(workdir / TOKENIZER)
+  tokenizer = tokenizer_lib.load_tokenizer(workdir / workdir_lib.TOKENIZER)
   return RunSetup(model, base, adapter, tokenizer, train, evaluation, resumes)
 
 
 def resolve_model(
-  values: ConfigDict, base: Source, workdir: Path
+  values: Mapping[str, Any], base: Source, workdir: Path
 ) -> FusarConfig:
   """Returns the model of the run; shapes that are None come from the base.
 
@@ -129,7 +105,7 @@ def resolve_model(
   return config_lib.from_dict(_filled(values, found, base.path))
 
 
-def with_shapes(config: ConfigDict) -> ConfigDict:
+def with_shapes(config: RunConfig) -> RunConfig:
   """Returns the config with the shapes of config.init in config.model.
 
   Reads only config.json of a local folder; weights may be absent. Without the
@@ -143,17 +119,13 @@ def with_shapes(config: ConfigDict) -> ConfigDict:
   if config.init and (path.is_dir() or config.init == TINY_BASE):
     found = parameters_lib.read_shapes(resolve(config.init))
   values = _filled(config.model, found, config.init)
-  config = config.copy_and_resolve_references()
-  with config.unlocked(), config.ignore_type():
-    config.model = ConfigDict(values)
-  return config
+  return dataclasses.replace(config, model=values)
 
 
 def _filled(
-  values: ConfigDict, found: FusarConfig | None, where: str
-) -> dict[str, Any]:
+  values: Mapping[str, Any], found: FusarConfig | None, where: str
+) -> Mapping[str, Any]:
   """Returns config.model with None values filled from the base."""
-  values = values.to_dict()
   parts = ("vision", "decoder", "tokens")
   unknown = [name for name in parts if values[name] is None]
   if unknown and found is None:
@@ -165,7 +137,7 @@ def _filled(
   if found is None:
     return values
   theirs = config_lib.to_dict(found)
-  values |= {name: theirs[name] for name in unknown}
+  values = {**values, **{name: theirs[name] for name in unknown}}
   problems = [
     f"  config.model.{part}.{name} is {value}, the base has"
     f" {theirs[part][name]}"
@@ -183,19 +155,8 @@ def _filled(
   return values
 
 
-def undo(run: RunSetup, workdir: Path) -> None:
-  """Removes the files of `setup_run` when the run cannot start."""
-  if run.resumes or jax.process_index() != 0:
-    return
-  for name in (provenance.CONFIG_FILE, provenance.PROVENANCE_FILE):
-    (workdir / name).unlink(missing_ok=True)
-  shutil.rmtree(workdir / TOKENIZER, ignore_errors=True)
-  if not any(workdir.iterdir()):
-    workdir.rmdir()
-
-
 def parameters(
-  run: RunSetup, config: ConfigDict, workdir: Path, mesh: jax.sharding.Mesh
+  run: RunSetup, config: RunConfig, workdir: Path, mesh: jax.sharding.Mesh
 ) -> tuple[partition.Params, partition.Params]:
   """Returns (float32 trainables, frozen in config.dtype.frozen).
 
@@ -218,8 +179,8 @@ def parameters(
 
 
 def make_mesh(
-  config: ConfigDict, model: FusarConfig
-) -> tuple[jax.sharding.Mesh, ConfigDict]:
+  config: RunConfig, model: FusarConfig
+) -> tuple[jax.sharding.Mesh, RunConfig]:
   """Returns (mesh, config with accumulation adjusted to the mesh).
 
   Raises:
@@ -245,61 +206,8 @@ def make_mesh(
       f" that of {config.batch_size} rows",
       flush=True,
     )
-  config = config.copy_and_resolve_references()
-  config.accumulation = accumulation
+  config = dataclasses.replace(config, accumulation=accumulation)
   return sharding.make_mesh(*sizes), config
-
-
-def _same_run(config: ConfigDict, workdir: Path) -> bool:
-  """Returns True to resume, False to start; raises for a foreign workdir."""
-  if workdir.exists() and not workdir.is_dir():
-    raise FileExistsError(f"--workdir {workdir} is a file.")
-  path = workdir / provenance.CONFIG_FILE
-  # A run that is killed this early leaves only partial files of config.json.
-  if not workdir.is_dir() or all(
-    p.suffix == atomic_write.PARTIAL_SUFFIX for p in workdir.iterdir()
-  ):
-    return False
-  if not path.is_file():
-    raise FileExistsError(
-      f"--workdir {workdir} is not empty and holds no run. Choose another"
-      " folder, or empty it."
-    )
-  before = _flat(provenance.read_json(path)["config"])
-  now = _flat(json_values(config))
-  changed = [
-    f"  config.{name}: {before.get(name)} there, {now.get(name)} now"
-    for name in sorted(before | now)
-    if before.get(name) != now.get(name) and not name.startswith(_FREE)
-  ]
-  if changed:
-    raise FileExistsError(
-      f"--workdir {workdir} holds a run with another config:\n"
-      + "\n".join(changed)
-      + "\nTo resume it, give its own config; else choose another folder."
-    )
-  return provenance.is_run(workdir)
-
-
-def json_values(config: ConfigDict) -> dict[str, Any]:
-  """Returns the config as JSON values: tuples become lists."""
-  return json.loads(json.dumps(config.to_dict()))
-
-
-def _recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
-  record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
-  changed = [
-    now["path"]
-    for name, manifests in data.items()
-    for before, now in zip(record["data"].get(name, []), manifests)
-    if before["sha256"] != now["sha256"]
-  ]
-  if changed:
-    raise ValueError(
-      f"{', '.join(changed)}: changed since {workdir} was begun, so a resumed"
-      " run would see other examples. Restore the file, or begin a new run."
-    )
-  return Source(**record["base"]), Source(**record["adapter"])
 
 
 def _check_trainable(config, base, model, train) -> None:
@@ -336,7 +244,7 @@ def _ready_tokenizer(config, base, model, workdir):
     return None
   if not path:
     path = provenance.locate(base, workdir)
-    path = path / TOKENIZER if base.kind == "run" else path
+    path = path / workdir_lib.TOKENIZER if base.kind == "run" else path
   tokenizer = tokenizer_lib.load_tokenizer(path)
   if tokenizer.special_tokens() != model.tokens:
     raise ValueError(
@@ -349,49 +257,6 @@ def _ready_tokenizer(config, base, model, workdir):
       f" {model.decoder.vocab} embeddings."
     )
   return tokenizer
-
-
-def _write(config, workdir, model, tokenizer, triplets, records) -> None:
-  workdir.mkdir(parents=True, exist_ok=True)
-  provenance.write_json(
-    workdir / provenance.CONFIG_FILE,
-    {"config": json_values(config), "model": config_lib.to_dict(model)},
-  )
-  if tokenizer is not None:
-    tokenizer.save(workdir / TOKENIZER)
-  else:
-    tokenizer_lib.train_sentencepiece(
-      (text for row in triplets for text in _texts(row)),
-      workdir / TOKENIZER / "tokenizer.model",
-      vocab_size=model.decoder.vocab,
-      # Boxes are in pixels of the resized image.
-      numbers=max(model.image_size or (0,)) + 1,
-    )
-  # Written last: it marks a resumable run.
-  provenance.write_json(
-    workdir / provenance.PROVENANCE_FILE, provenance.provenance(*records)
-  )
-
-
-def _texts(row: Triplet) -> tuple[str, ...]:
-  """Returns the texts of a row, chat template included."""
-  return (
-    f"system\n{prompts.SYSTEM}",
-    f"user\n{row.question}",
-    f"assistant\n{row.answer}",
-  )
-
-
-def _flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
-  flat = {}
-  for name, value in values.items():
-    if isinstance(value, Mapping):
-      flat |= _flat(value, f"{prefix}{name}.")
-    else:
-      if prefix in ("model.vision.", "model.decoder."):
-        name = config_lib.RENAMED.get(name, name)  # A run of an old release.
-      flat[prefix + name] = value
-  return flat
 
 
 def _plain(value):

@@ -21,6 +21,7 @@ from fusar_jax.model.activations import on_mesh
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT, head_kernel
+from fusar_jax.training.aux_targets import hidden_with_aux
 from fusar_jax.training.loss import answer_losses
 from fusar_jax.training.partition import merge
 from fusar_jax.training.state import TrainState
@@ -72,7 +73,7 @@ def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
       {"params": params},
       batch,
       deterministic=not options.dropout,
-      method=model.hidden_and_aux if options.aux_targets else model.hidden,
+      method=hidden_with_aux if options.aux_targets else FusarGPT.hidden,
       rngs={"dropout": key},
     )
     values = answer_losses(

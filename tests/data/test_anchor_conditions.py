@@ -15,7 +15,7 @@ from fusar_jax.data.anchor_conditions import (
 )
 from fusar_jax.data.example_sizes import measure_examples
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader import Loader, LoaderConfig
 from fusar_jax.data.triplets import read_manifest, write_manifest
 from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.geo.anchors import Anchors, read_anchors, write_anchors
@@ -206,10 +206,9 @@ def test_a_batch_is_as_large_as_its_condition_needs(
     anchored,
     tokenizer,
     config,
-    batch_size=6,
-    shuffle=False,
-    epochs=1,
-    anchors=AnchorCondition(name, 3),
+    LoaderConfig(
+      batch_size=6, shuffle=False, epochs=1, anchors=AnchorCondition(name, 3)
+    ),
   )
   [(batch, ids)] = list(loader)
   assert ids == [row.id for row in anchored]

@@ -11,7 +11,7 @@ from fusar_jax.data.aux_targets import (
   make_aux_targets,
 )
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader import Loader, LoaderConfig
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.tokenizer import train_sentencepiece
 
@@ -77,12 +77,12 @@ def test_words_of_visual_tokens_stand_behind_the_answer(
   cell 0 and [-2.8, 0, 39.2, 88.7] in cell 3; their cells' middles, (14, 14) and
   (14, 42), move to (42, 28).
   """
-  example = build_example(triplets[1], numbered, config, cells=True)
+  example = build_example(triplets[1], numbered, config, aux_targets=True)
   none = config.tokens.end_of_turn
   ship = numbered.encode("ship")[0]
   moved = [34, 25, 45, 36, 25, 0, 67, 56]
   edges = [6, 11, 17, 22, 0, 0, 39, 56]
-  assert example.cells.ids.tolist() == [
+  assert example.aux_targets.ids.tolist() == [
     *(ship, none, none, ship, none, none),
     *(numbered.encode(str(edge))[0] for edge in moved),
     *(ship, none, none, ship, none, none),
@@ -98,7 +98,9 @@ def test_words_of_visual_tokens_stand_behind_the_answer(
   before = [0, 1, 2, 3, 4, 5, *frames]
   inside = [36 + place for place in before]
   assert places == [*before, *inside, 66, 67, 68, 69, 70, 71]
-  np.testing.assert_array_equal(batch.answer_ids[0, words:], example.cells.ids)
+  np.testing.assert_array_equal(
+    batch.answer_ids[0, words:], example.aux_targets.ids
+  )
   weights = batch.answer_weight[0]
   np.testing.assert_allclose(weights[:words].sum(), 1, rtol=1e-6)
   np.testing.assert_allclose(weights[words:].sum(), 2, rtol=1e-6)
@@ -106,7 +108,13 @@ def test_words_of_visual_tokens_stand_behind_the_answer(
 
 def test_the_loader_plans_for_them(triplets, numbered, config):
   plain, asked = (
-    next(iter(Loader(triplets, numbered, config, batch_size=4, **options)))[0]
+    next(
+      iter(
+        Loader(
+          triplets, numbered, config, LoaderConfig(batch_size=4, **options)
+        )
+      )
+    )[0]
     for options in ({}, {"cell_weight": 0.5})
   )
   np.testing.assert_array_equal(plain.input_ids, asked.input_ids)
@@ -118,8 +126,8 @@ def test_the_loader_plans_for_them(triplets, numbered, config):
 def test_a_row_without_them_is_not_asked(triplets, numbered, config, absent):
   extra = {k: v for k, v in triplets[0].extra.items() if k != absent}
   row = dataclasses.replace(triplets[0], extra=extra)
-  example = build_example(row, numbered, config, cells=True)
-  assert example.cells is None
+  example = build_example(row, numbered, config, aux_targets=True)
+  assert example.aux_targets is None
   batch = pad_batch([example], config=config, cell_weight=1.0)
   np.testing.assert_allclose(batch.answer_weight.sum(), 1, rtol=1e-6)
 
@@ -130,5 +138,5 @@ def test_a_vocabulary_that_cuts_numbers_is_refused(triplets, numbered, config):
       triplets[1],
       numbered,
       dataclasses.replace(config, image_size=(280, 336)),
-      cells=True,
+      aux_targets=True,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader import Loader, LoaderConfig
 from fusar_jax.data.packing import pack
 from fusar_jax.data.padding import pad_batch
 
@@ -62,7 +62,7 @@ def test_a_packed_row_worked_out(triplets, tokenizer, config):
 def make(triplets, tokenizer, config):
   def make(**options):
     options = {"batch_size": 4, "seed": 1, **options}
-    return Loader(triplets, tokenizer, config, **options)
+    return Loader(triplets, tokenizer, config, LoaderConfig(**options))
 
   return make
 

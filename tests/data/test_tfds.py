@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from fusar_jax.data import vision
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader import Loader, LoaderConfig
 from fusar_jax.data.triplets import (
   read_manifest,
   read_manifests,
@@ -34,7 +34,9 @@ def built(manifest, tmp_path_factory):
 
 
 def _batches(triplets, tokenizer, config, count=5, **options):
-  loader = Loader(triplets, tokenizer, config, batch_size=4, seed=1, **options)
+  loader = Loader(
+    triplets, tokenizer, config, LoaderConfig(batch_size=4, seed=1, **options)
+  )
   try:
     return list(itertools.islice(loader, count))
   finally:

@@ -20,7 +20,7 @@ from fusar_jax.config import preset
 from fusar_jax.data import records, vision
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.image_cache import ImageCache
-from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader import Loader, LoaderConfig
 from fusar_jax.data.triplets import (
   manifest_files,
   read_manifest,
@@ -43,7 +43,9 @@ def packed(manifest, tmp_path_factory):
 
 
 def _batches(triplets, tokenizer, config, count=5, **options):
-  loader = Loader(triplets, tokenizer, config, batch_size=4, seed=1, **options)
+  loader = Loader(
+    triplets, tokenizer, config, LoaderConfig(batch_size=4, seed=1, **options)
+  )
   try:
     return list(itertools.islice(loader, count))
   finally:
@@ -105,9 +107,13 @@ def test_a_state_goes_on_in_the_other_form(
 ):
   """A run that began on a folder is resumed on shards."""
   whole = _batches(triplets, tokenizer, config)
-  loader = Loader(triplets, tokenizer, config, batch_size=4, seed=1)
+  loader = Loader(
+    triplets, tokenizer, config, LoaderConfig(batch_size=4, seed=1)
+  )
   list(itertools.islice(loader, 2))
-  other = Loader(read_manifest(packed), tokenizer, config, batch_size=4, seed=1)
+  other = Loader(
+    read_manifest(packed), tokenizer, config, LoaderConfig(batch_size=4, seed=1)
+  )
   other.set_state(loader.get_state())
   assert_same_batches(list(itertools.islice(other, 3)), whole[2:])
 
@@ -167,7 +173,9 @@ def test_the_survey_reads_no_image(packed, tokenizer, config, monkeypatch):
 
   monkeypatch.setattr(records.Shard, "read", spy)
   triplets = read_manifest(packed)
-  loader = Loader(triplets, tokenizer, config, batch_size=4, shuffle=False)
+  loader = Loader(
+    triplets, tokenizer, config, LoaderConfig(batch_size=4, shuffle=False)
+  )
   assert read == [0, 0, 0]
   next(iter(loader))
   assert set(read) > {0}

@@ -9,6 +9,7 @@ import pytest
 from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.plan import Planner, Shape
 from fusar_jax.training.recipes import get_config
+from fusar_jax.training.run_config import resolve
 from fusar_jax.training.sharding import AUTO
 
 # WeightBytes are 17 GB: v5e holds them split, v5p and v6e on each chip.
@@ -34,7 +35,7 @@ ALWAYS = {("stage1", "v5e-8"), ("stage2", "v6e-8")}
   ],
 )
 def test_an_unchanged_config_fits(libtpu, stage, topology):
-  config = get_config(stage)
+  config = resolve(get_config(stage))
   where = find_slice(topology)
   shape = Shape(config.data.buckets[0], config.data.answer_buckets[0])
   planner = Planner(config, where, shape)

@@ -12,6 +12,7 @@ from fusar_jax.planning.compile_hlo import DoesNotFitError, compile_to_hlo
 from fusar_jax.planning.plan import Planner, Shape
 from fusar_jax.planning.search import Choice
 from fusar_jax.training.recipes import get_config
+from fusar_jax.training.run_config import resolve
 
 TINY = Shape(length=96, answers=16, anchors=9)
 
@@ -21,7 +22,7 @@ def config():
   config = get_config("stage2", "model=tiny").unlock()
   config.dtype.compute = config.dtype.frozen = "bfloat16"
   config.remat = "full"
-  return config
+  return resolve(config)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +61,9 @@ def test_weights_are_gathered_once_a_layer_and_pass(gathered):
 
 def test_products_of_the_program_are_those_of_the_arithmetic(planner, config):
   """With impl="xla" the HLO contains every product; executed FLOPs agree."""
-  config = config.copy_and_resolve_references()
-  config.attention = "xla"
+  config = dataclasses.replace(config, attention="xla")
   planner = Planner(config, find_slice("v5e-4"), TINY)
-  config.batch_size, config.accumulation = 8, 1
+  config = dataclasses.replace(config, batch_size=8, accumulation=1)
   settled = compile_to_hlo(
     lowering.lower_train_step,
     find_slice("v5e-4"),
@@ -83,8 +83,7 @@ def test_memory_is_what_the_compiler_s_own_analysis_tells(
   gathered, planner, config
 ):
   """Compiled completely, on this machine."""
-  config = config.copy_and_resolve_references()
-  config.batch_size, config.accumulation = 8, 1
+  config = dataclasses.replace(config, batch_size=8, accumulation=1)
   step = lowering.lower_train_step(
     planner._mesh((1, 4, 1)), config, planner.model, planner._batch(8)
   )
@@ -109,13 +108,13 @@ def test_answers_are_planned_too(planner):
 
 def test_images_of_any_size_have_no_plan(config):
   free = dataclasses.replace(
-    config_lib.from_dict(config.model.to_dict()), image_size=None
+    config_lib.from_dict(config.model), image_size=None
   )
   with pytest.raises(ValueError, match="image_size is None"):
     lowering.abstract_batch(free, 1, 96, 16, 9)
 
 
 def test_samples_must_hold_their_image(config):
-  model = config_lib.from_dict(config.model.to_dict())
+  model = config_lib.from_dict(config.model)
   with pytest.raises(ValueError, match="too few for the 36 visual tokens"):
     lowering.abstract_batch(model, 1, 40, 16, 9)

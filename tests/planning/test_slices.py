@@ -8,6 +8,7 @@ from fusar_jax.planning.plan import AUTO, Planner, Shape
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import sharding
 from fusar_jax.training.recipes import get_config
+from fusar_jax.training.run_config import resolve
 
 
 @pytest.mark.parametrize("chip", CHIPS)
@@ -26,7 +27,7 @@ def test_every_slice_takes_every_mesh(libtpu, chip):
 def test_every_kind_of_chip_compiles_the_step(libtpu, topology):
   config = get_config("stage2", "model=tiny").unlock()
   config.dtype.compute = config.dtype.frozen = "bfloat16"
-  planner = Planner(config, find_slice(topology), Shape(96, 16, 9))
+  planner = Planner(resolve(config), find_slice(topology), Shape(96, 16, 9))
   choice, _ = planner.choice(AUTO, samples=2)
   plan = planner.step(choice)
   assert 0 < plan.memory.peak < plan.prediction.where.chip.memory

@@ -13,6 +13,7 @@ from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.plan import Planner, Shape
 from fusar_jax.planning.prediction import COMPUTE, HBM, LINKS
 from fusar_jax.training.recipes import get_config
+from fusar_jax.training.run_config import resolve
 
 # Parameters of 7B: a decoder layer (q and o, k and v, three of the MLP), a
 # block of the tower (q, k, v and the projection; three), its merger, TLM, head.
@@ -34,7 +35,7 @@ def _plan(topology, samples, model="qwen2_5_vl_7b", accumulation=4):
   config = get_config("stage2", f"model={model}")
   config.accumulation = accumulation
   planner = Planner(
-    config, find_slice(topology), Shape(TOKENS, ANSWERS, ANCHORS)
+    resolve(config), find_slice(topology), Shape(TOKENS, ANSWERS, ANCHORS)
   )
   # WeightBytes are sharded over all chips, even if they fit one chip.
   choice, _ = planner.choice((1, -1, 1), samples)

@@ -6,33 +6,30 @@ import functools
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from fusar_jax import config as config_lib
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition, program, recipes, sharding
 from fusar_jax.training.checkpoint import Checkpoints
+from fusar_jax.training.run_config import RunConfig, resolve
 from fusar_jax.training.state import create_state
 
 
 @pytest.fixture
-def config(model) -> ConfigDict:
+def config(model) -> RunConfig:
   """Stage 2 of the small model, on 8 rows."""
-  config = recipes.get_config("stage2", "model=tiny")
-  with config.unlocked():
-    config.model = ConfigDict(config_lib.to_dict(model))
-    config.offload_optimizer = False
-  return config.lock()
+  config = resolve(recipes.get_config("stage2", "model=tiny"))
+  return dataclasses.replace(config, model=config_lib.to_dict(model))
 
 
 def test_layers_that_are_computed_again_stay_in_their_loop(config, model):
   """On one CPU device few layers are unrolled, and XLA would merge the second
   computation with the first: nothing would be saved."""
   mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
-  config.remat = "none"
+  config = dataclasses.replace(config, remat="none")
   assert program.step_options(config, model, mesh).unroll == 2
-  config.remat = "full"
+  config = dataclasses.replace(config, remat="full")
   assert program.step_options(config, model, mesh).unroll == 1
 
 
@@ -50,7 +47,7 @@ def test_moments_in_host_memory_change_nothing(
   mesh = sharding.make_mesh(2, 2, 2)
   ends = {}
   for offload in (False, True):
-    config.offload_optimizer = offload
+    config = dataclasses.replace(config, offload_optimizer=offload)
     trainable, frozen = partition.partition(params, config.trainable)
     tx = program.make_optimizer(config, program.make_rate(config, 10))
     create = functools.partial(create_state, tx=tx, seed=config.seed)
@@ -98,9 +95,9 @@ def test_with_less_accumulation_the_update_is_the_same(
   model = dataclasses.replace(
     model, lora=dataclasses.replace(model.lora, dropout=0.0)
   )
-  config.accumulation, config.mesh = 4, "1,1,1"
+  config = dataclasses.replace(config, accumulation=4, mesh="1,1,1")
   alone = _two_steps(config, model, params, batch, 1)
-  config.mesh = "2,4,1"
+  config = dataclasses.replace(config, mesh="2,4,1")
   split = _two_steps(config, model, params, batch, 8)
   assert (alone[0], split[0]) == (4, 2)
   for name in ("loss", "grad_norm"):
@@ -119,21 +116,21 @@ def test_with_less_accumulation_the_update_is_the_same(
 
 
 def test_a_batch_that_no_accumulation_divides_is_an_error(config, model):
-  config.batch_size, config.accumulation = 12, 4
-  config.mesh = "8,1,1"
+  config = dataclasses.replace(config, batch_size=12, accumulation=4)
+  config = dataclasses.replace(config, mesh="8,1,1")
   with pytest.raises(ValueError, match="12 must be a multiple of 8"):
     program.layout(config, model, 8, None)
   # Two heads: "tensor" may split each row in two.
-  config.mesh = "auto"
+  config = dataclasses.replace(config, mesh="auto")
   assert program.layout(config, model, 8, None) == ((4, 1, 2), 3)
-  config.batch_size = 9
+  config = dataclasses.replace(config, batch_size=9)
   with pytest.raises(ValueError, match="9 must be a multiple of 8"):
     program.layout(config, model, 8, None)
 
 
 def test_a_packed_batch_keeps_its_accumulation(config, model):
-  config.batch_size, config.accumulation = 20, 3
-  config.data.pack_length = 64
+  data = dataclasses.replace(config.data, pack_length=64)
+  config = dataclasses.replace(config, batch_size=20, accumulation=3, data=data)
   assert program.layout(config, model, 8, None) == ((8, 1, 1), 3)
 
 
@@ -141,8 +138,7 @@ def _two_steps(config, model, params, batch, devices):
   """(accumulation, state, metrics of the second step)"""
   sizes, accumulation = program.layout(config, model, devices, None)
   mesh = sharding.make_mesh(*sizes, jax.devices()[:devices])
-  config = config.copy_and_resolve_references()
-  config.accumulation = accumulation
+  config = dataclasses.replace(config, accumulation=accumulation)
   tx = program.make_optimizer(config, program.make_rate(config, 10))
   trainable, frozen = partition.partition(
     jax.tree.map(jax.numpy.copy, params), config.trainable

@@ -5,7 +5,6 @@ import math
 
 import pytest
 
-from fusar_jax.training import selection
 from fusar_jax.training.selection import Selection
 
 
@@ -46,18 +45,3 @@ def test_without_a_metric_nothing_is_followed():
 def test_a_metric_that_is_not_evaluated_lists_those_that_are():
   with pytest.raises(ValueError, match=r"'accuracy' .* there is eval_loss"):
     Selection("accuracy").improves(1, {"eval_loss": 1.0})
-
-
-@pytest.mark.parametrize(
-  ("overrides", "message"),
-  [
-    ({"patience": 3}, "keep_best_by names no metric"),
-    ({"keep_best_by": "eval_loss"}, "config.data.eval is empty"),
-  ],
-)
-def test_options_that_would_do_nothing(
-  overrides, message, manifest, make_config
-):
-  config = make_config("stage0_tiny", manifest, **overrides)
-  with pytest.raises(ValueError, match=message):
-    selection.check(config)

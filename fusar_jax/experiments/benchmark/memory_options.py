@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from fusar_jax import config as config_lib
 from fusar_jax.experiments.benchmark import workload
@@ -25,6 +24,7 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import partition, program, recipes, sharding
 from fusar_jax.training.frozen_weights import cast_frozen
+from fusar_jax.training.run_config import RunConfig, resolve
 
 # Fields of configs/stage2.py. head_chunk: at least the answers of a batch.
 OFF = {
@@ -82,7 +82,7 @@ def measure(
     knobs: {name of the option: {config field: value}}.
   """
   base = _config(preset, shape, {})
-  model = config_lib.from_dict(base.model.to_dict())
+  model = config_lib.from_dict(base.model)
   params = init_params(model, jax.random.key(0))
   samples = workload.samples(model, shape, workload.BATCH)
   batch = make_batch(model, samples, shape.answer)
@@ -93,17 +93,17 @@ def measure(
 
 def _config(
   preset: str, shape: workload.Shape, values: dict[str, Any]
-) -> ConfigDict:
+) -> RunConfig:
   config = recipes.get_config("stage2", f"model={preset}")
   config.update_from_flattened_dict(
     {"batch_size": workload.BATCH, "model.lora.rank": shape.rank} | OFF | values
   )
-  return config
+  return resolve(config)
 
 
 def _row(
   name: str,
-  config: ConfigDict,
+  config: RunConfig,
   model: FusarConfig,
   params: partition.Params,
   batch: Batch,

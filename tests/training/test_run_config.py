@@ -1,14 +1,30 @@
-"""Numbers that must be positive are, or training does not begin."""
+"""The config of a run: resolved once, complete and in range."""
+
+import json
 
 import pytest
 
-from fusar_jax.training.config_numbers import check_numbers
 from fusar_jax.training.loop import train_and_evaluate
+from fusar_jax.training.run_config import resolve
 
 
 @pytest.mark.parametrize("name", ["stage0_tiny", "stage1", "stage2", "no_aef"])
-def test_the_configs_pass(make_config, manifest, name):
-  check_numbers(make_config(name, manifest))
+def test_it_holds_the_values_of_the_config(make_config, manifest, name):
+  config = make_config(name, manifest)
+  resolved = resolve(config)
+  assert resolved.to_json() == json.loads(json.dumps(config.to_dict()))
+  assert resolved.data.buckets == config.data.buckets
+
+
+def test_missing_and_unexpected_fields_are_listed(make_config, manifest):
+  config = make_config("stage1", manifest, "recipe=tiny")
+  with config.unlocked():
+    del config.keep
+    config.mesh_shape = "1,1,1"
+  with pytest.raises(ValueError, match="not one of this version") as caught:
+    resolve(config)
+  assert "- missing     config.keep\n" in str(caught.value)
+  assert "+ unexpected  config.mesh_shape\n" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +52,27 @@ def test_each_is_named(make_config, manifest, tmp_path, field, value):
 
 def test_all_are_listed_and_steps_replace_epochs(make_config, manifest):
   config = make_config("stage1", manifest, "recipe=tiny", epochs=0)
-  check_numbers(config)
+  resolve(config)
   config.batch_size, config.model.image_size = 0, (0, 56)
   with pytest.raises(ValueError, match=r"batch_size is 0\n.*image_size is 0"):
-    check_numbers(config)
+    resolve(config)
 
 
 def test_what_the_model_lacks_is_not_checked(make_config, manifest):
   config = make_config("no_aef", manifest, "recipe=tiny")
   config.model.lora.rank, config.model.lora.alpha = 0, 0.0
-  check_numbers(config)
+  resolve(config)
+
+
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    ({"patience": 3}, "keep_best_by names no metric"),
+    ({"keep_best_by": "eval_loss"}, "config.data.eval is empty"),
+  ],
+)
+def test_options_that_would_do_nothing(
+  overrides, message, manifest, make_config
+):
+  with pytest.raises(ValueError, match=message):
+    resolve(make_config("stage0_tiny", manifest, **overrides))

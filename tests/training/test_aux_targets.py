@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusar_jax.config import preset
-from fusar_jax.model.config import AUX_FRAMES
+from fusar_jax.data.aux_targets import AUX_FRAMES
 from fusar_jax.model.fusar_gpt import FusarGPT, _smallest_batch, init_params
+from fusar_jax.training.aux_targets import hidden_with_aux
 
 
 def test_frames_are_rolled_normalised_visual_tokens():
@@ -37,14 +38,14 @@ def test_frames_are_rolled_normalised_visual_tokens():
     method=FusarGPT.hidden,
   )
   hidden = apply(params, model.hidden)
-  both = apply(params, model.hidden_and_aux)
+  both = apply(params, hidden_with_aux)
   visual = np.asarray(apply(params, model.visual_tokens))[:, 0]
   length, width = hidden.shape[1:]
   np.testing.assert_array_equal(both[:, :length], hidden)
   assert both.shape == (1, length + 2 * AUX_FRAMES, width)
-  spoken = visual / np.sqrt((visual**2).mean(-1, keepdims=True) + 1e-6)
+  features = visual / np.sqrt((visual**2).mean(-1, keepdims=True) + 1e-6)
   for frame in range(AUX_FRAMES):
-    rolled = np.roll(spoken, frame * width // 8, axis=-1)
+    rolled = np.roll(features, frame * width // 8, axis=-1)
     np.testing.assert_allclose(both[:, length + frame], rolled[:, 0], rtol=1e-5)
     # The batch's visual token stands first.
     rolled = np.roll(halfway[:, 0], frame * width // 8, axis=-1)
@@ -54,7 +55,7 @@ def test_frames_are_rolled_normalised_visual_tokens():
 
   def loss(params):
     return jnp.sum(
-      apply(params, model.hidden_and_aux)[:, length : length + AUX_FRAMES] ** 3
+      apply(params, hidden_with_aux)[:, length : length + AUX_FRAMES] ** 3
     )
 
   tower = jax.grad(loss)(params)["visual"]

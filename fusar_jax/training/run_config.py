@@ -1,0 +1,196 @@
+"""The config of a run as frozen dataclasses.
+
+`configs/*.py` return a ConfigDict, which command lines override. `resolve`
+reads it once; all code below takes these classes. Their fields are those of
+`configs/base.py`, which documents each.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+Rules = tuple[tuple[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Data sets and batches: `config.data`."""
+
+  train: str
+  eval: str
+  max_length: int
+  buckets: tuple[int, ...]
+  answer_buckets: tuple[int, ...]
+  patch_buckets: tuple[int, ...]
+  pack_length: int
+  pool_batches: int
+  num_workers: int
+  loss_weighting: str
+  anchors: str
+  anchor_grid: int
+  cell_weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """AdamW and its schedule: `config.optimizer`."""
+
+  learning_rate: float
+  warmup_steps: int
+  warmup_ratio: float
+  b1: float
+  b2: float
+  eps: float
+  weight_decay: float
+  clip_norm: float
+  rates: Rules
+
+
+@dataclasses.dataclass(frozen=True)
+class DtypeConfig:
+  """Dtypes of activations and frozen parameters: `config.dtype`."""
+
+  compute: str
+  frozen: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """One run, as its config describes it.
+
+  `model` is the mapping of `fusar_jax.config.model_values`: shapes that are
+  None come from the base (`setup.resolve_model`).
+  """
+
+  init: str
+  adapter: str
+  tokenizer: str
+  seed: int
+  model: Mapping[str, Any]
+  trainable: Rules
+  data: DataConfig
+  batch_size: int
+  accumulation: int
+  epochs: int
+  steps: int
+  optimizer: OptimizerConfig
+  offload_optimizer: bool
+  mesh: str | Mapping[str, Any]
+  dtype: DtypeConfig
+  remat: str
+  attention: str
+  head_chunk: int
+  log_every_steps: int
+  eval_every_steps: int
+  save_every_steps: int
+  keep: int
+  keep_best_by: str
+  patience: int
+  skip_nonfinite: int
+  profile_at_step: int
+  profile_steps: int
+  compile_cache: str
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns nested JSON values, as `config.json` stores them."""
+    return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+_PARTS = {
+  "data": DataConfig,
+  "optimizer": OptimizerConfig,
+  "dtype": DtypeConfig,
+}
+
+
+def resolve(config: ConfigDict) -> RunConfig:
+  """Returns the config of a run, checked.
+
+  Raises:
+    ValueError: fields are missing or unknown, numbers are out of range, or
+      options contradict each other; lists all of a kind.
+  """
+  problems: list[str] = []
+  resolved = _build(RunConfig, config.to_dict(), "config", problems)
+  if problems:
+    raise ValueError(
+      "the config is not one of this version:\n"
+      + "\n".join(problems)
+      + "\nconfigs/base.py lists all fields."
+    )
+  _check_numbers(resolved)
+  _check_selection(resolved)
+  return resolved
+
+
+def _build(kind, values: Mapping, where: str, problems: list[str]):
+  fields = {field.name for field in dataclasses.fields(kind)}
+  problems += [
+    f"  - missing     {where}.{n}" for n in sorted(fields - {*values})
+  ]
+  problems += [
+    f"  + unexpected  {where}.{n}" for n in sorted({*values} - fields)
+  ]
+  if problems:
+    return None
+  return kind(
+    **{
+      name: _build(_PARTS[name], value, f"{where}.{name}", problems)
+      if name in _PARTS
+      else _frozen(value)
+      for name, value in values.items()
+    }
+  )
+
+
+def _frozen(value: Any) -> Any:
+  """Returns lists as tuples."""
+  if isinstance(value, (list, tuple)):
+    return tuple(map(_frozen, value))
+  return value
+
+
+def _check_numbers(config: RunConfig) -> None:
+  """A negative learning rate or alpha would train without an error."""
+  model = config.model
+  values = {
+    "batch_size": config.batch_size,
+    "accumulation": config.accumulation,
+    "optimizer.learning_rate": config.optimizer.learning_rate,
+    "data.max_length": config.data.max_length,
+  }
+  if not config.steps:
+    values["epochs"] = config.epochs
+  if model["lora"]["rank"]:
+    values["model.lora.rank"] = model["lora"]["rank"]
+    values["model.lora.alpha"] = model["lora"]["alpha"]
+  if model["tlm"] is not None:
+    values["model.tlm.sigma"] = model["tlm"]["sigma"]
+  if model["image_size"] is not None:
+    values["model.image_size"] = min(model["image_size"])
+  wrong = [
+    f"  config.{name} is {value}"
+    for name, value in values.items()
+    if not value > 0  # NaN is not, either.
+  ]
+  if config.steps < 0:
+    wrong.append(f"  config.steps is {config.steps}; 0 leaves it to epochs")
+  if wrong:
+    raise ValueError("expected positive numbers:\n" + "\n".join(wrong))
+
+
+def _check_selection(config: RunConfig) -> None:
+  """Options that would do nothing together."""
+  if config.patience and not config.keep_best_by:
+    raise ValueError(
+      f"config.patience is {config.patience}, but config.keep_best_by names no"
+      " metric to wait for; set it to eval_loss."
+    )
+  if config.keep_best_by and not config.data.eval:
+    raise ValueError(
+      f"config.keep_best_by is {config.keep_best_by}, but nothing is evaluated:"
+      " config.data.eval is empty; name a manifest."
+    )
