@@ -29,6 +29,7 @@ def main(argv: list[str]) -> None:
   from fusar_jax.platforms import check_platforms
   from fusar_jax.training import distributed
   from fusar_jax.training.loop import train_and_evaluate
+  from fusar_jax.training.rendezvous import PEER_LOST
 
   logging.set_verbosity(logging.WARNING)
   try:
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
   except TimeoutError as error:
     # Processes that did not come may come to the next attempt.
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(distributed.PEER_LOST)
+    sys.exit(PEER_LOST)
   except (OSError, ValueError, FloatingPointError) as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)

@@ -36,6 +36,8 @@ job() {
   if [[ -n "${SLURM_CPUS_PER_TASK:-}" ]]; then
     export SRUN_CPUS_PER_TASK="${SRUN_CPUS_PER_TASK:-$SLURM_CPUS_PER_TASK}"
   fi
+  # Slurm numbers the processes. Jobs that share a node need ports of their own.
+  export FUSAR_COORDINATOR="${hosts%%,*}:$((61440 + SLURM_JOB_ID % 4096))"
   # No GPU binding: a bound process sees its GPU as number 0, but JAX selects
   # number SLURM_LOCALID. A process that exits after saving must not end others.
   FUSAR_HOSTS="$hosts" srun --label --distribution=block --gpu-bind=none \

@@ -1,89 +1,60 @@
 """Multi-host initialisation: rendezvous, failure detection, clean shutdown.
 
-If a process never starts or dies, JAX aborts the others after minutes, and
-reports a process number at best (jax-ml/jax#35905). A rendezvous therefore runs
-before `jax.distributed.initialize`: every process connects to process 0,
-reports its host and keeps the connection open. Missing processes are listed by
-number and host. A connection that closes without a clean shutdown means that
-its process died; the others stop at once and name it.
+`jax.distributed.initialize` aborts the process if another one never starts or
+dies, without a Python exception (jax-ml/jax#35905). Where the address of
+process 0 is known, a rendezvous therefore runs first: every process connects to
+process 0, reports its host and keeps the connection open. Missing processes are
+listed by number and host. A connection that closes without a clean shutdown
+means that its process died; the others stop at once and name it.
 
 Environment variables locate the processes: FUSAR_COORDINATOR (host:port of
 process 0; the rendezvous uses the port below it), FUSAR_PROCESSES (their
-number) and FUSAR_PROCESS (index of this one). If they are unset, JAX's
-detection applies (Cloud TPU, GKE, Slurm, Open MPI); if it finds nothing, the
-run has one process. Optional: FUSAR_HOSTS (comma-separated host names, for
-messages), FUSAR_LOCAL_DEVICES (number of devices to split a CPU into) and
-FUSAR_START_SECONDS (timeout of the rendezvous, default 600).
+number) and FUSAR_PROCESS (index of this one); within a Slurm step, number and
+index default to Slurm's. On GKE, TPU_WORKER_HOSTNAMES and TPU_WORKER_ID are
+sufficient. Otherwise JAX detects the cluster (Cloud TPU VMs, Open MPI) and its
+timeouts apply; if it finds none, the run has one process. Optional: FUSAR_HOSTS
+(comma-separated host names, for messages), FUSAR_LOCAL_DEVICES (number of
+devices to split a CPU into) and FUSAR_START_SECONDS (timeout, default 600).
 """
 
 import atexit
 import contextlib
-import dataclasses
-import json
 import os
-import selectors
 import socket
-import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
-# JAX's detection is public only inside `jax.distributed.initialize`, which
-# aborts the process where one is missing.
-from jax._src.clusters import ClusterEnv
+from fusar_jax.training.rendezvous import Cluster, Rendezvous, leave
 
 _NAMES = ("FUSAR_COORDINATOR", "FUSAR_PROCESSES", "FUSAR_PROCESS")
-# Exit code of a process that stops because another one was lost (preempted host
-# or power loss). A scheduler may restart it. A failure ends all processes with
-# exit code 1; a restart would only repeat it.
-PEER_LOST = 76
-# A process that receives a failure may be about to report its own.
-_GRACE_SECONDS = 3.0
-_LONGEST_LINE = 1 << 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-  """Addresses and indices of the processes of a run.
-
-  Attributes:
-    host, port: of process 0, where JAX's coordinator will listen.
-    processes: their number.
-    index: index of this process.
-    devices: local devices that this process may use; None: all.
-    hosts: host names by index, if the environment lists them; else empty.
-  """
-
-  host: str
-  port: int
-  processes: int
-  index: int
-  devices: tuple[int, ...] | None = None
-  hosts: tuple[str, ...] = ()
-
-  def name(self, index: int) -> str:
-    """Returns e.g. "process 3 of 4 (host-3)"."""
-    known = f" ({self.hosts[index]})" if index < len(self.hosts) else ""
-    return f"process {index} of {self.processes}{known}"
+_SLURM = {"FUSAR_PROCESSES": "SLURM_NTASKS", "FUSAR_PROCESS": "SLURM_PROCID"}
+# JAX's coordinator on a TPU slice; any free port.
+_TPU_PORT = 8482
+# JAX's default, 100 s, is longer than a restart takes.
+_HEARTBEAT_SECONDS = 60
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-  """Returns the cluster that the environment describes; None if single-process.
+  """Returns the cluster that variables locate; None if they locate none.
 
   Raises:
     ValueError: a variable is missing or invalid.
   """
-  given = [name for name in _NAMES if environment.get(name)]
-  if not given:
-    return _detected(environment)
-  if len(given) < len(_NAMES):
-    missing = ", ".join(name for name in _NAMES if name not in given)
+  values = {name: environment.get(name, "") for name in _NAMES}
+  if not any(values.values()):
+    return _find_tpu_slice(environment)
+  for name, slurm in _SLURM.items():
+    values[name] = values[name] or environment.get(slurm, "")
+  missing = [name for name, value in values.items() if not value]
+  if missing:
+    given = ", ".join(name for name in _NAMES if values[name])
     raise ValueError(
-      f"{', '.join(given)} given without {missing}; all three or none."
+      f"{given} given without {', '.join(missing)}; all three or none."
     )
-  address, processes, index = (environment[name] for name in _NAMES)
+  address, processes, index = values.values()
   host, _, port = address.rpartition(":")
   numbers = (port, processes, index)
   if not host or not all(number.isdigit() for number in numbers):
@@ -103,33 +74,31 @@ def find(environment: Mapping[str, str] = os.environ) -> Cluster | None:
     int(port),
     int(processes),
     int(index),
-    hosts=_hosts(environment, int(processes)),
+    _devices(environment),
+    _hosts(environment, int(processes)),
   )
 
 
-def _detected(environment: Mapping[str, str]) -> Cluster | None:
-  # Alone in a Slurm step, JAX would see the first GPU only.
-  if environment.get("SLURM_NTASKS") == "1":
+def _find_tpu_slice(environment: Mapping[str, str]) -> Cluster | None:
+  """Returns the slice that GKE describes to its containers, if any."""
+  hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+  index = environment.get("TPU_WORKER_ID", "")
+  # Several slices are one cluster, which only JAX knows how to number.
+  several = environment.get("MEGASCALE_COORDINATOR_ADDRESS")
+  if len(hosts) < 2 or not index.isdigit() or several:
     return None
-  address, processes, index, devices = (
-    ClusterEnv.auto_detect_unset_distributed_params(
-      None, None, None, None, None, _start_seconds(environment)
-    )
-  )
-  if address is None or processes == 1:
-    return None
-  chosen = environment.get("JAX_LOCAL_DEVICE_IDS")
-  if chosen:
-    devices = [int(device) for device in chosen.split(",")]
-  host, _, port = address.rpartition(":")
   return Cluster(
-    host,
-    int(port),
-    processes,
-    index,
-    None if devices is None else tuple(devices),
-    _hosts(environment, processes),
+    hosts[0], _TPU_PORT, len(hosts), int(index), hosts=tuple(hosts)
   )
+
+
+def _devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
+  """Returns the local GPUs of this process; None: all."""
+  # Slurm starts one process per GPU unless told otherwise, as JAX assumes too.
+  chosen = environment.get("JAX_LOCAL_DEVICE_IDS") or environment.get(
+    "SLURM_LOCALID"
+  )
+  return tuple(map(int, chosen.split(","))) if chosen else None
 
 
 def _hosts(environment: Mapping[str, str], processes: int) -> tuple[str, ...]:
@@ -155,241 +124,70 @@ def initialized(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
   devices = environment.get("FUSAR_LOCAL_DEVICES", "")
   if devices:
     jax.config.update("jax_num_cpu_devices", int(devices))
-  cluster = find(environment)
-  if cluster is None:
-    yield
-    return
-  rendezvous = _Rendezvous(cluster)
-  rendezvous.call(_start_seconds(environment))
+  # Has an effect on CPUs only.
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  jax.distributed.initialize(
-    f"{cluster.host}:{cluster.port}",
-    cluster.processes,
-    cluster.index,
-    cluster.devices,
-    cluster_detection_method="deactivate",
-  )
+  cluster = find(environment)
+  if cluster is not None:
+    rendezvous = Rendezvous(cluster)
+    rendezvous.call(_start_seconds(environment))
+    jax.distributed.initialize(
+      f"{cluster.host}:{cluster.port}",
+      cluster.processes,
+      cluster.index,
+      cluster.devices,
+      cluster_detection_method="deactivate",
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+    )
+  else:
+    cluster = _detect(environment)
+    if cluster is None:
+      yield
+      return
+    rendezvous = Rendezvous(cluster)
+    rendezvous.call(_start_seconds(environment))
   try:
     yield
   except BaseException as error:
     rendezvous.tell({"failed": f"{type(error).__name__}: {error}"})
     # Runs before JAX's exit handler, which would wait for dead processes.
-    atexit.register(_leave)
+    atexit.register(leave)
     raise
   rendezvous.tell({"done": True})
 
 
-class _Rendezvous:
-  """Star of connections between process 0 and every other process."""
-
-  def __init__(self, cluster: Cluster):
-    self._cluster = cluster
-    self._here = {
-      "process": cluster.index,
-      "processes": cluster.processes,
-      "host": socket.gethostname(),
-      "pid": os.getpid(),
-    }
-    self._lines: dict[int, _Lines] = {}
-    self._who = {cluster.index: self._here}
-
-  def call(self, seconds: float) -> None:
-    """Waits for all processes, then monitors them in a background thread."""
-    deadline = time.monotonic() + seconds
-    if self._cluster.index == 0:
-      self._gather(deadline, seconds)
-    else:
-      self._report(deadline, seconds)
-    threading.Thread(target=self._watch, daemon=True).start()
-
-  def tell(self, message: dict) -> None:
-    """Sends the message to all processes that are still connected."""
-    for line in self._lines.values():
-      with contextlib.suppress(OSError):
-        line.send(message)
-
-  def _gather(self, deadline: float, seconds: float) -> None:
-    cluster = self._cluster
-    with _listen(cluster.host, cluster.port - 1) as server:
-      while len(self._lines) < cluster.processes - 1:
-        server.settimeout(max(deadline - time.monotonic(), 0.01))
-        try:
-          connection, _ = server.accept()
-        except TimeoutError:
-          missing = set(range(cluster.processes)) - set(self._who)
-          self._refuse(
-            TimeoutError(
-              f"{', '.join(cluster.name(i) for i in sorted(missing))} did not"
-              f" come to {cluster.host}:{cluster.port} in {seconds:.0f} s."
-              " Look at its log: it has not started, has died, or cannot reach"
-              f" ports {cluster.port - 1} and {cluster.port} of this host."
-              f" There are: {self._present()}."
-            )
-          )
-        line = _Lines(connection)
-        said = line.first(5.0)
-        # Anything can connect to a port.
-        if said is not None and said.keys() == self._here.keys():
-          self._admit(said, line)
-    self.tell({"rendezvous": [self._who[i] for i in range(cluster.processes)]})
-
-  def _admit(self, said: dict, line: "_Lines") -> None:
-    index, processes = said["process"], said["processes"]
-    where = f"{said['host']} pid {said['pid']}"
-    problem = None
-    if processes != self._cluster.processes:
-      problem = (
-        f"process {index} ({where}) believes in {processes} processes, process"
-        f" 0 in {self._cluster.processes}"
-      )
-    elif index in self._who:
-      other = self._who[index]
-      problem = (
-        f"two processes are number {index}: {where}, and {other['host']} pid"
-        f" {other['pid']}"
-      )
-    if problem:
-      self._lines[-1] = line
-      self._refuse(
-        ValueError(f"{problem}. Is another run using this coordinator's port?")
-      )
-    self._lines[index], self._who[index] = line, said
-
-  def _refuse(self, error: Exception) -> None:
-    self.tell({"refused": str(error)})
-    raise error
-
-  def _report(self, deadline: float, seconds: float) -> None:
-    cluster = self._cluster
-    address = (cluster.host, cluster.port - 1)
-    while True:
-      try:
-        connection = socket.create_connection(address, timeout=5.0)
-        break
-      except OSError as error:
-        if time.monotonic() > deadline:
-          raise TimeoutError(
-            f"{cluster.name(cluster.index)} on {self._here['host']} found"
-            f" nobody at {address[0]}:{address[1]} in {seconds:.0f} s ({error})"
-            f": {cluster.name(0)} has not started, has died, or a firewall is"
-            " between."
-          ) from None
-        time.sleep(0.2)
-    self._lines[0] = _Lines(connection)
-    self._lines[0].send(self._here)
-    said = self._lines[0].first(max(deadline - time.monotonic(), 0) + 5.0)
-    if said is None:
-      raise TimeoutError(
-        f"{cluster.name(0)} at {cluster.host}:{cluster.port - 1} went away"
-        " before all had come; its log says why."
-      )
-    if "refused" in said:
-      raise TimeoutError(said["refused"])
-    self._who = dict(enumerate(said["rendezvous"]))
-
-  def _present(self) -> str:
-    return ", ".join(
-      f"{i} on {who['host']}" for i, who in sorted(self._who.items())
+def _detect(environment: Mapping[str, str]) -> Cluster | None:
+  """Lets JAX find and join the cluster; returns it, None if single-process."""
+  # Alone in a Slurm step, JAX would see the first GPU only.
+  if environment.get("SLURM_NTASKS") == "1":
+    return None
+  try:
+    jax.distributed.initialize(
+      initialization_timeout=_start_seconds(environment),
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
     )
-
-  def _watch(self) -> None:
-    """Ends this process when another one fails or dies."""
-    selector = selectors.DefaultSelector()
-    for index, line in self._lines.items():
-      selector.register(line.connection, selectors.EVENT_READ, (index, line))
-    while selector.get_map():
-      for key, _ in selector.select():
-        index, line = key.data
-        for said in line.receive():
-          if "done" in said:
-            selector.unregister(line.connection)
-            break
-          if "failed" in said:
-            self._stop(index, f"stopped: {said['failed']}", 1)
-          if "stop" in said:
-            _end(said["stop"], said["code"])
-          if "lost" in said:
-            self._stop(
-              index, "died without a word: look at its log and host", PEER_LOST
-            )
-
-  def _stop(self, index: int, how: str, code: int) -> None:
-    who = self._who[index]
-    message = (
-      f"{self._cluster.name(index)} on {who['host']} pid {who['pid']} {how}."
-    )
-    # Only process 0 is connected to all processes.
-    self.tell({"stop": message, "code": code})
-    _end(message, code)
-
-
-class _Lines:
-  """JSON-lines messages over a socket; keepalive detects a dead host."""
-
-  def __init__(self, connection: socket.socket):
-    self.connection = connection
-    self._rest = b""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # A host without power closes no socket: probe after 20 s, drop after 60.
-    for option, value in (
-      ("TCP_KEEPIDLE", 20),
-      ("TCP_KEEPINTVL", 10),
-      ("TCP_KEEPCNT", 4),
-    ):
-      if hasattr(socket, option):
-        number = getattr(socket, option)
-        connection.setsockopt(socket.IPPROTO_TCP, number, value)
-
-  def send(self, message: dict) -> None:
-    self.connection.sendall(json.dumps(message).encode() + b"\n")
-
-  def first(self, seconds: float) -> dict | None:
-    """Returns the first message, or None if none arrives in time."""
-    self.connection.settimeout(seconds)
-    said = self.receive(once=True)
-    self.connection.settimeout(None)
-    return said[0] if said and "lost" not in said[0] else None
-
-  def receive(self, once: bool = False) -> list[dict]:
-    """Returns the received messages; [{"lost": True}] if it disconnected."""
-    while True:
-      try:
-        data = self.connection.recv(4096)
-      except OSError:
-        data = b""
-      if not data or len(self._rest) > _LONGEST_LINE:
-        return [{"lost": True}]
-      *whole, self._rest = (self._rest + data).split(b"\n")
-      if whole or not once:
-        break
-    try:
-      return [dict(json.loads(line)) for line in whole]
-    except (ValueError, TypeError):
-      return [{"lost": True}]
-
-
-def _listen(host: str, port: int) -> socket.socket:
-  local = host in ("127.0.0.1", "localhost")
-  if local or not socket.has_dualstack_ipv6():
-    return socket.create_server((host if local else "", port))
-  return socket.create_server(
-    ("", port), family=socket.AF_INET6, dualstack_ipv6=True
+  except ValueError as error:
+    if "coordinator_address should be defined" in str(error):
+      return None  # No cluster.
+    raise
+  processes = jax.process_count()
+  if processes == 1:
+    return None
+  # A connection of our own, to name a process that dies.
+  with socket.create_server(("", 0)) as free:
+    port = free.getsockname()[1]
+  address = f"{socket.gethostname()}:{port}".encode().ljust(256)
+  address = multihost_utils.broadcast_one_to_all(
+    np.frombuffer(address, np.uint8)
+  )
+  host, _, port = bytes(np.asarray(address)).decode().strip().rpartition(":")
+  return Cluster(
+    host,
+    int(port) + 1,
+    processes,
+    jax.process_index(),
+    hosts=_hosts(environment, processes),
   )
 
 
 def _start_seconds(environment: Mapping[str, str]) -> int:
   return int(environment.get("FUSAR_START_SECONDS") or 600)
-
-
-def _end(message: str, code: int) -> None:
-  print(f"this process ends, because {message}", file=sys.stderr, flush=True)
-  time.sleep(_GRACE_SECONDS)
-  _leave(code)
-
-
-def _leave(code: int = 1) -> None:
-  """Exits without waiting for other processes."""
-  for stream in (sys.stdout, sys.stderr):
-    with contextlib.suppress(OSError, ValueError):
-      stream.flush()
-  os._exit(code)
