@@ -5,15 +5,16 @@ No pretrained backbone can be shipped, so laptops and tests start from this one:
 that is trained from the words of the data. It has neither LoRA nor TLM; stages
 1 and 2 add them as they do to the real model.
 
-Its data are rows that `simulate --looking` writes: where things are and what
-they are called, of images alone. Real images can be added (manifests with
-commas); what was so made carries their terms.
+Its data are the rows of `simulate --pretraining-tasks`: positions and names of
+targets, from images alone. Real images can be added (manifests with commas);
+the model then carries their licence terms.
 
-COMMAND (a laptop; `make base` makes the shipped one so, in all its steps):
-  python -m fusar_jax.simulate --out data/base --scenes 16000 --looking
+COMMAND (a laptop; `make base` runs all steps of the shipped base):
+  python -m fusar_jax.simulate --out data/base --scenes 16000 \
+      --pretraining-tasks
   python -m fusar_jax.train --config configs/stage0_tiny.py \
-      --config.data.train=data/base/looking.jsonl --config.steps=6000 \
-      --workdir runs/stage0
+      --config.data.train=data/base/pretraining_tasks.jsonl \
+      --config.steps=6000 --workdir runs/stage0
 """
 
 from fusar_jax.config import parse_arg, sibling

@@ -1,13 +1,15 @@
-"""`python -m fusar_jax COMMAND ...` runs `python -m fusar_jax.COMMAND ...`.
+"""The console script: `fusar COMMAND ...` is `python -m fusar_jax.COMMAND ...`.
 
-Without a command it lists the commands, without importing any of them.
+Imports the chosen command only: the list of commands is read from the sources.
 """
 
 import ast
 import difflib
-import runpy
+import importlib
 import sys
 from pathlib import Path
+
+from fusar_jax._version import __version__
 
 # In the order of a typical project.
 COMMANDS = (
@@ -27,7 +29,7 @@ COMMANDS = (
 
 def listing() -> str:
   """Returns the list of commands with the first lines of their docstrings."""
-  lines = ["python -m fusar_jax COMMAND [--help | ...]", ""]
+  lines = ["usage: fusar COMMAND [--help | ...]", ""]
   for name in COMMANDS:
     source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     about = ast.get_docstring(ast.parse(source)).splitlines()[0]
@@ -35,25 +37,24 @@ def listing() -> str:
   return "\n".join(lines)
 
 
-def main(argv: list[str]) -> int:
-  """Runs the command in argv; returns an exit code if there is no command."""
-  if argv[1:] and argv[1] in COMMANDS:
-    sys.argv = argv[1:]
-    # Like `python -m`: spawned child processes can import the module again.
-    runpy.run_module(
-      f"fusar_jax.{argv[1]}", run_name="__main__", alter_sys=True
-    )
-    return 0
-  if {"--help", "-h"} & set(argv[1:2]):
+def main(argv: list[str] | None = None) -> int:
+  """Runs a command; returns its exit code, 2 for an unknown command."""
+  name, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
+  if name in COMMANDS:
+    return importlib.import_module(f"fusar_jax.{name}").main(arguments)
+  if name in ("--help", "-h"):
     print(listing())
     return 0
-  if argv[1:]:
-    close = difflib.get_close_matches(argv[1], COMMANDS, 1)
+  if name == "--version":
+    print(f"fusar-jax {__version__}")
+    return 0
+  if name:
+    close = difflib.get_close_matches(name, COMMANDS, 1)
     guess = f" Did you mean {close[0]}?" if close else ""
-    print(f"unknown command {argv[1]!r}.{guess}\n", file=sys.stderr)
+    print(f"fusar: error: unknown command {name!r}.{guess}\n", file=sys.stderr)
   print(listing(), file=sys.stderr)
   return 2
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv))
+  sys.exit(main())

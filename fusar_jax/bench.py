@@ -1,9 +1,9 @@
-"""Compares speed and memory with PyTorch: `python -m fusar_jax.bench`.
+"""Compares speed and memory with PyTorch.
 
 Both sides use the same weights and inputs in float32, one process each, and are
 measured alternately. Losses must agree to 1e-3 before timing starts. Needs the
-`parity` extra. `--knobs` measures the memory saved and the time cost of each
-memory option of a training config instead; it needs no PyTorch.
+`parity` extra. `--memory-options` measures the memory saved and the time cost
+of each memory option of a training config instead; it needs no PyTorch.
 
 Each measurement is appended to --out (JSON lines) immediately. After an
 interruption the same command continues and repeats no measurement:
@@ -24,104 +24,106 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fusar_jax import command_line
 from fusar_jax.config import PRESETS
-from fusar_jax.experiments.benchmark import memory_options as knobs
-from fusar_jax.experiments.benchmark import turns, workload
+from fusar_jax.experiments.benchmark import memory_options, turns, workload
+from fusar_jax.experiments.benchmark.memory_options import OPTIONS
 from fusar_jax.experiments.benchmark.progress import Progress
 from fusar_jax.experiments.benchmark.results import Results
 
-_INTERRUPTED = 130
 
-
-def main(argv: list[str] | None = None) -> None:
-  args = _parse(argv)
-  shape = workload.Shape(length=args.length, answer=args.answer)
-  code = 0
-  try:
-    with Results(args.out, about(args, shape)) as results:
-      try:
-        if args.knobs:
-          run_knobs(results, args.preset, shape, args.rounds, args.only)
-        else:
-          run(results, args.preset, shape, args.rounds, args.tokens, args.only)
-      except KeyboardInterrupt:
-        code = _INTERRUPTED
-        again = f"; the same command continues {args.out}" if args.out else ""
-        print(f"interrupted{again}.", file=sys.stderr)
-      finally:
-        # Show completed measurements even after an error.
-        if not args.knobs:
-          show(collect(results, args.tokens))
-  except (OSError, ValueError, RuntimeError) as error:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    code = 1
-  if code:
-    sys.exit(code)
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog="python -m fusar_jax.bench",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> command_line.Parser:
+  """Returns the command line."""
+  p = command_line.Parser(
+    "bench", __doc__, renamed={"--knobs": "--memory-options"}
   )
-  parser.add_argument("--against", choices=("torch",), default="torch")
-  parser.add_argument(
-    "--knobs",
+  p.add_argument(
+    "--against",
+    choices=("torch",),
+    default="torch",
+    help="implementation to compare with (default: %(default)s)",
+  )
+  p.add_argument(
+    "--memory-options",
     action="store_true",
-    help="measure memory options instead of comparing",
+    help="measure the memory options of a training config instead",
   )
-  parser.add_argument("--preset", choices=sorted(PRESETS), default="bench")
-  parser.add_argument(
+  p.add_argument(
+    "--preset",
+    choices=sorted(PRESETS),
+    default="bench",
+    help="sizes of the model (default: %(default)s)",
+  )
+  p.add_argument(
     "--only",
     action="append",
     default=[],
     metavar="WORK",
     help=f"measure only WORK (repeatable): {', '.join(turns.KEYS)}; with"
-    f" --knobs: {', '.join(map(_key, knobs.KNOBS))}",
+    f" --memory-options: {', '.join(map(_key, OPTIONS))}",
   )
-  parser.add_argument(
-    "--rounds", type=int, default=5, help="measured pairs per WORK (default: 5)"
-  )
-  parser.add_argument(
-    "--tokens", type=int, default=64, help="tokens to decode (default: 64)"
-  )
-  parser.add_argument(
-    "--length", type=int, default=509, help="tokens per sample (default: 509)"
-  )
-  parser.add_argument(
-    "--answer",
-    type=int,
-    default=60,
-    help="answer tokens per sample (default: 60)",
-  )
-  parser.add_argument(
+  for name, default, text in (
+    ("rounds", 5, "measured pairs per WORK"),
+    ("tokens", 64, "tokens to decode"),
+    ("length", 509, "tokens per sample"),
+    ("answer", 60, "answer tokens per sample"),
+  ):
+    p.add_argument(
+      f"--{name}",
+      type=int,
+      default=default,
+      help=f"{text} (default: %(default)s)",
+    )
+  p.add_argument(
     "--out", type=Path, help="JSON lines file; an existing one is continued"
   )
-  args = parser.parse_args(argv)
-  known = list(map(_key, knobs.KNOBS)) if args.knobs else turns.KEYS
+  return p
+
+
+def _check(args: argparse.Namespace) -> None:
+  known = list(map(_key, OPTIONS)) if args.memory_options else turns.KEYS
   if unknown := set(args.only) - set(known):
-    parser.error(
+    raise command_line.UsageError(
       f"--only {', '.join(sorted(unknown))}: expected one of"
       f" {', '.join(known)}."
     )
   if args.rounds < 1:
-    parser.error(f"--rounds {args.rounds}: expected at least 1.")
+    raise command_line.UsageError(f"--rounds {args.rounds}: at least 1.")
   if args.tokens < 2:
-    parser.error(f"--tokens {args.tokens}: expected at least 2.")
-  return args
+    raise command_line.UsageError(f"--tokens {args.tokens}: at least 2.")
 
 
-def _key(knob: str) -> str:
+def _bench(args: argparse.Namespace) -> None:
+  _check(args)
+  # SIGTERM stops the workers and removes the weights, like Ctrl-C.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  shape = workload.Shape(length=args.length, answer=args.answer)
+  with Results(args.out, about(args, shape)) as results:
+    if args.memory_options:
+      run_memory_options(results, args.preset, shape, args.rounds, args.only)
+      return
+    try:
+      run(results, args.preset, shape, args.rounds, args.tokens, args.only)
+    finally:
+      # Show completed measurements even after an error.
+      show(collect(results, args.tokens))
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  return command_line.run(parser(), _bench, argv, errors=(RuntimeError,))
+
+
+def _key(option: str) -> str:
   """Returns the --only name of a memory option: remat-dots for "remat dots"."""
-  return knob.replace(" ", "-")
+  return option.replace(" ", "-")
 
 
 def about(args: argparse.Namespace, shape: workload.Shape) -> dict:
   """Returns the settings, machine and versions that all results share."""
   packages = ["jax", "flax"]
-  settings = {"benchmark": "knobs" if args.knobs else "torch"}
-  if not args.knobs:
+  settings = {"benchmark": "memory options" if args.memory_options else "torch"}
+  if not args.memory_options:
     packages += ["torch", "transformers", "peft"]
     settings["tokens"] = args.tokens
   return settings | {
@@ -183,7 +185,7 @@ def collect(results: Results, tokens: int) -> dict:
   }
 
 
-def run_knobs(
+def run_memory_options(
   results: Results,
   preset: str,
   shape: workload.Shape,
@@ -197,24 +199,26 @@ def run_knobs(
   print("| option | arguments, GB | temporaries, GB | total, GB | s/step |")
   print("|---|---|---|---|---|")
   todo = {}
-  for knob, values in knobs.KNOBS.items():
-    if only and _key(knob) not in only:
+  for option, values in OPTIONS.items():
+    if only and _key(option) not in only:
       continue
-    if done := results.of("knob", knob=knob, rounds=rounds):
-      _print_knob(done[0])
+    if done := results.of("option", option=option, rounds=rounds):
+      _print_option(done[0])
     else:
-      todo[knob] = values
+      todo[option] = values
   progress = Progress(dict.fromkeys(todo, 1))
-  for row in knobs.measure(preset, shape, rounds, todo) if todo else ():
-    results.add("knob", rounds=rounds, **dataclasses.asdict(row))
-    _print_knob(dataclasses.asdict(row))
-    progress.turn(row.knob, f"{row.seconds:.2f} s a step")
+  for row in (
+    memory_options.measure(preset, shape, rounds, todo) if todo else ()
+  ):
+    results.add("option", rounds=rounds, **dataclasses.asdict(row))
+    _print_option(dataclasses.asdict(row))
+    progress.turn(row.option, f"{row.seconds:.2f} s a step")
 
 
-def _print_knob(row: dict) -> None:
+def _print_option(row: dict) -> None:
   parts = row["arguments"], row["temporaries"]
   sizes = " | ".join(f"{size / 1e9:.3f}" for size in (*parts, sum(parts)))
-  print(f"| {row['knob']} | {sizes} | {row['seconds']:.2f} |", flush=True)
+  print(f"| {row['option']} | {sizes} | {row['seconds']:.2f} |", flush=True)
 
 
 def show(result: dict) -> None:
@@ -244,6 +248,4 @@ def show(result: dict) -> None:
 
 
 if __name__ == "__main__":
-  # SIGTERM stops the workers and removes the weights, like Ctrl-C.
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
-  main()
+  sys.exit(main())

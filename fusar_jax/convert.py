@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 
+from fusar_jax import command_line
 from fusar_jax.hf import image_text_file, mapping, peft, tlm_file
 from fusar_jax.hf.config_json import read_config, read_json
 from fusar_jax.hf.export import export_merged
@@ -52,27 +53,10 @@ class Source:
   generation: dict | None = None
 
 
-def main(argv: list[str] | None = None) -> int:
-  """Runs the command; returns the exit code."""
-  args = _parser().parse_args(argv)
-  try:
-    if args.inspect:
-      print(describe(args.inspect))
-    else:
-      _convert(args)
-  except (OSError, ValueError) as error:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return 1
-  return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m fusar_jax.convert",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  what = parser.add_mutually_exclusive_group(required=True)
+def parser() -> command_line.Parser:
+  """Returns the command line."""
+  p = command_line.Parser("convert", __doc__)
+  what = p.add_mutually_exclusive_group(required=True)
   what.add_argument(
     "--from",
     dest="source",
@@ -82,25 +66,25 @@ def _parser() -> argparse.ArgumentParser:
   what.add_argument(
     "--inspect", metavar="PATH", help="print the contents of a folder and exit"
   )
-  parser.add_argument(
+  p.add_argument(
     "--adapter",
     metavar="FOLDER",
     help="PEFT or official FUSAR-GPT adapter to apply to BASE",
   )
-  parser.add_argument(
+  p.add_argument(
     "--legacy-sigma",
     type=float,
     metavar="SIGMA",
     help="for official adapters without tlm_config.json: 2",
   )
-  parser.add_argument(
+  p.add_argument(
     "--no-tlm",
     dest="use_tlm",
     action="store_false",
     help="omit the TLM: base and LoRA only",
   )
-  parser.add_argument("--to", metavar="OUT", help="folder to create")
-  mode = parser.add_mutually_exclusive_group()
+  p.add_argument("--to", metavar="OUT", help="folder to create")
+  mode = p.add_mutually_exclusive_group()
   mode.add_argument(
     "--merge",
     action="store_true",
@@ -111,41 +95,44 @@ def _parser() -> argparse.ArgumentParser:
     action="store_true",
     help="write LoRA and TLM in the official adapter format",
   )
-  parser.add_argument(
+  p.add_argument(
     "--step", type=int, help="checkpoint of a run; default: the newest"
   )
-  parser.add_argument(
+  p.add_argument(
     "--dtype",
     choices=("float32", "bfloat16", "float16"),
     help="dtype of the merged weights; default: unchanged",
   )
-  parser.add_argument(
+  p.add_argument(
     "--max-shard-gb",
     type=float,
     default=4.0,
     metavar="GB",
     help="maximum size of a weight file, in GB (default: %(default)s)",
   )
-  parser.add_argument(
+  p.add_argument(
     "--base-name",
     metavar="NAME",
     help="base model name in adapter_config.json: a folder or hub id that peft"
     " can load; default: BASE, or the base of the run",
   )
-  parser.add_argument(
+  p.add_argument(
     "--tokenizer",
     metavar="FOLDER",
     help="folder of the tokenizer to export; default: that of BASE",
   )
-  parser.add_argument(
+  p.add_argument(
     "--overwrite", action="store_true", help="replace the contents of OUT"
   )
-  return parser
+  return p
 
 
 def _convert(args: argparse.Namespace) -> None:
+  if args.inspect:
+    print(describe(args.inspect))
+    return
   if args.to is None:
-    raise ValueError("--to is missing: the folder to make.")
+    raise ValueError("--to is missing: the folder to create.")
   if not args.max_shard_gb > 0:
     raise ValueError(f"--max-shard-gb {args.max_shard_gb} must be positive.")
   check_platforms()
@@ -184,8 +171,8 @@ def _convert(args: argparse.Namespace) -> None:
     )
   if source.config.tlm is not None:
     print(
-      f"the TLM lies beside it in {tlm_file.WEIGHTS}: transformers alone gives"
-      " the unmodulated model"
+      f"the TLM is in {tlm_file.WEIGHTS}: transformers alone gives the"
+      " unmodulated model"
     )
 
 
@@ -385,6 +372,11 @@ def parameter_counts(config: FusarConfig) -> dict[str, int]:
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
     counts["tlm"] += sum(leaf.size for leaf in jax.tree.leaves(shapes["tlm"]))
   return counts
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  return command_line.run(parser(), _convert, argv)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fusar_jax import convert, evaluate, predict, simulate
+from fusar_jax import command_line, convert, evaluate, predict, simulate
 from fusar_jax.experiments import buckets
 from fusar_jax.experiments.background import BackgroundCommand
 from fusar_jax.hf.folders import TINY_BASE
@@ -341,12 +341,9 @@ def _percent(score: Score) -> str:
   return f"{value:.0f} ({low:.0f}-{high:.0f})"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command_line.Parser:
   """Returns the command line."""
-  p = argparse.ArgumentParser(
-    prog="python -m fusar_jax.demo",
-    description=__doc__.split("\n")[0],
-  )
+  p = command_line.Parser("demo", __doc__)
   p.add_argument("--out", required=True, help="output folder")
   p.add_argument(
     "--long", action="store_true", help="train for half an hour; better scores"
@@ -360,19 +357,13 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
+def _demo(args: argparse.Namespace) -> None:
+  run(args.out, LONG if args.long else Plan(), args.base)
+
+
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  args = parser().parse_args(argv)
-  console = Console(stderr=True)
-  try:
-    run(args.out, LONG if args.long else Plan(), args.base)
-  except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-    console.print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
-    return 1
-  except KeyboardInterrupt:
-    console.print("demo: interrupted; the same command continues.", style="red")
-    return 130
-  return 0
+  return command_line.run(parser(), _demo, argv, errors=(RuntimeError,))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fusar_jax import command_line
 from fusar_jax import config as config_lib
 from fusar_jax.data.examples import MAX_LENGTH, PROMPT_LENGTH
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -39,7 +40,7 @@ from fusar_jax.training.workdir import TOKENIZER
 # Purpose of the rows -> maximum tokens of a row, or of its prompt.
 LENGTHS = {"train": MAX_LENGTH, "predict": PROMPT_LENGTH}
 # Lines of one kind beyond this number are only counted; the page lists more.
-_MAX_TOLD = 10
+_MAX_LISTED = 10
 
 
 def examine(
@@ -133,12 +134,9 @@ def read_model(
   return config, words, tokenizer
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command_line.Parser:
   """Returns the command line."""
-  p = argparse.ArgumentParser(
-    prog="python -m fusar_jax.doctor",
-    description=__doc__.split("\n")[0],
-  )
+  p = command_line.Parser("doctor", __doc__)
   p.add_argument(
     "datasets",
     nargs="+",
@@ -170,8 +168,18 @@ def parser() -> argparse.ArgumentParser:
     help="in tokens, of a prompt with --for predict (default:"
     f" {LENGTHS['train']}, {LENGTHS['predict']} for predict)",
   )
-  p.add_argument("--samples", type=int, default=12, help="rows on the page")
-  p.add_argument("--seed", type=int, default=0, help="of the rows' choice")
+  p.add_argument(
+    "--samples",
+    type=int,
+    default=12,
+    help="rows on the page (default: %(default)s)",
+  )
+  p.add_argument(
+    "--seed",
+    type=int,
+    default=0,
+    help="seed that selects the rows (default: %(default)s)",
+  )
   p.add_argument(
     "--out",
     default="doctor.html",
@@ -180,15 +188,16 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def main(argv: list[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
-  arguments = parser()
-  args = arguments.parse_args(argv)
+def _doctor(args: argparse.Namespace) -> int:
   short = args.max_length is not None and args.max_length < 1
   if args.samples < 0 or args.seed < 0 or short:
-    arguments.error("expected --samples >= 0, --seed >= 0, --max-length >= 1.")
+    raise command_line.UsageError(
+      "expected --samples >= 0, --seed >= 0, --max-length >= 1."
+    )
   if Path(args.out).is_dir():
-    arguments.error(f"--out {args.out} is a folder; give an HTML file.")
+    raise command_line.UsageError(
+      f"--out {args.out} is a folder; give an HTML file."
+    )
   try:
     # Fail early: reading the images can take minutes.
     for dataset in args.datasets:
@@ -205,13 +214,14 @@ def main(argv: list[str] | None = None) -> int:
       track=_track,
     )
   except (ValueError, OSError) as error:
-    arguments.error(str(error))
-  tell(found, Console())
+    # 1 is the exit code of errors in the data.
+    raise command_line.UsageError(str(error)) from None
+  print_findings(found, Console())
   print(f"page in {args.out}")
   return 1 if found.errors else 0
 
 
-def tell(found: Inspection, console: Console) -> None:
+def print_findings(found: Inspection, console: Console) -> None:
   """Prints the statistics as a table, then one line per problem."""
   table = Table("")
   # Text: names come from the data, and rich parses brackets as markup.
@@ -228,15 +238,15 @@ def tell(found: Inspection, console: Console) -> None:
       " folder that holds one.",
       style="yellow",
     )
-  told = collections.Counter()
+  listed = collections.Counter()
   kinds = found.kinds()
   for problem in found.problems:
-    told[problem.kind] += 1
+    listed[problem.kind] += 1
     name = "error" if problem.is_error else "warning"
-    left = kinds[problem.kind] - _MAX_TOLD
-    if told[problem.kind] <= _MAX_TOLD:
+    left = kinds[problem.kind] - _MAX_LISTED
+    if listed[problem.kind] <= _MAX_LISTED:
       line = f"{name}: {problem.kind}: {problem.text}"
-    elif told[problem.kind] == _MAX_TOLD + 1:
+    elif listed[problem.kind] == _MAX_LISTED + 1:
       line = f"{name}: {problem.kind}: ... and {left} more"
     else:
       continue
@@ -245,6 +255,11 @@ def tell(found: Inspection, console: Console) -> None:
       _plain(line), style=style, markup=False, highlight=False, soft_wrap=True
     )
   console.print(found.verdict)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  return command_line.run(parser(), _doctor, argv)
 
 
 def _plain(text: str) -> str:

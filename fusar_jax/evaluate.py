@@ -37,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fusar_jax import command_line
 from fusar_jax.data.triplets import read_manifest, require_answers
 from fusar_jax.inference.options import OPTIONS, add_options, flag
 from fusar_jax.metrics import pairing
@@ -63,7 +64,7 @@ _FILE_WIDTH = 110
 # Scores that the terminal table lists in addition to HEADLINE.
 _MORE = {"captioning": ("bleu_4", "rouge_l", "cider")}
 # Maximum number of rows listed per remark (missing, repaired or unparsed).
-_TOLD = 5
+_MAX_LISTED = 5
 # "None" has a parsing rule but is not a repair.
 _REPAIRS = {*notations.RULES} - {"none"}
 
@@ -73,7 +74,7 @@ __all__ = ["evaluate_predictions", "main", "parser"]
 def table(metrics: dict, title: str) -> Table:
   """Returns a terminal table of the main scores."""
   shown = Table(title=Text(title, overflow="fold"))
-  for name in ("task", "score", "value", "95 % interval", "n", "unread"):
+  for name in ("task", "score", "value", "95 % interval", "n", "unparsed"):
     shown.add_column(
       name, justify="left" if name in ("task", "score") else "right"
     )
@@ -81,7 +82,7 @@ def table(metrics: dict, title: str) -> Table:
     if task not in metrics:
       continue
     about = (str(metrics[task]["n"]), _percent(metrics[task]))
-    for name, value, (low, high) in _told(task, metrics[task]):
+    for name, value, (low, high) in _headline_scores(task, metrics[task]):
       shown.add_row(
         task, name, f"{value:.4f}", f"{low:.4f} - {high:.4f}", *about
       )
@@ -90,12 +91,14 @@ def table(metrics: dict, title: str) -> Table:
   return shown
 
 
-def _told(task: str, scores: dict) -> list[tuple[str, float, list[float]]]:
+def _headline_scores(
+  task: str, scores: dict
+) -> list[tuple[str, float, list[float]]]:
   names = (*HEADLINE.get(task, scores["ci95"]), *_MORE.get(task, ()))
-  told = [(name, scores[name], scores["ci95"][name]) for name in names]
+  found = [(name, scores[name], scores["ci95"][name]) for name in names]
   # COCO average precision requires a score for every box.
   coco = scores.get("coco", {"ci95": {}})
-  return told + [(f"coco {n}", coco[n], ci) for n, ci in coco["ci95"].items()]
+  return found + [(f"coco {n}", coco[n], ci) for n, ci in coco["ci95"].items()]
 
 
 def _percent(scores: dict) -> str:
@@ -155,12 +158,9 @@ def evaluate_controls(model, manifest, out, **options) -> Table:
   return comparisons.comparison_table(f"{model}", "aligned", found)
 
 
-def parser() -> argparse.ArgumentParser:
-  """Returns the argument parser."""
-  p = argparse.ArgumentParser(
-    prog="python -m fusar_jax.evaluate",
-    description=__doc__.split("\n")[0],
-  )
+def parser() -> command_line.Parser:
+  """Returns the command line."""
+  p = command_line.Parser("evaluate", __doc__)
   p.add_argument("--predictions", help="predictions JSONL")
   p.add_argument(
     "--manifest",
@@ -201,31 +201,60 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def _check(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-  """Exits with a usage error if options are incompatible."""
-  if args.controls and (args.baseline or args.against):
-    p.error("--controls answers by itself: give no answers and no --baseline")
-  if args.controls and not args.model:
-    p.error("--controls needs --model and --manifest")
-  if sum(map(bool, (args.predictions, args.model, args.baseline))) != 1:
-    p.error("give one of --predictions, --model and --baseline")
-  if not args.predictions and not args.manifest:
-    p.error("--model and --baseline need --manifest")
-  if args.baseline and args.against:
-    p.error("--against compares answers of --predictions or --model")
-  if args.train and not args.baseline:
-    p.error("--train goes with --baseline only")
-  if args.acc50 != "recall" and (args.against or args.controls):
-    p.error("--acc50 goes with scores, not with --against and --controls")
-  if args.no_report and (args.against or args.controls or args.baseline):
-    p.error("--no-report goes with --predictions or --model alone")
-  if args.controls and args.anchors:
-    p.error("--controls shows anchors in every way: leave --anchors out")
-  if args.controls and not args.use_tlm:
-    p.error("--controls tests the anchors, which need the TLM: no --no-tlm")
-  for name in OPTIONS:
-    if not args.model and getattr(args, name) != p.get_default(name):
-      p.error(f"{flag(name)} goes with --model only")
+def _check(args: argparse.Namespace) -> None:
+  """Raises UsageError if options are incompatible."""
+  sources = (args.predictions, args.model, args.baseline)
+  compares = args.against or args.controls
+  conflicts = [
+    (
+      args.controls and (args.baseline or args.against),
+      "--controls predicts by itself: drop --against and --baseline",
+    ),
+    (
+      args.controls and not args.model,
+      "--controls needs --model and --manifest",
+    ),
+    (
+      sum(map(bool, sources)) != 1,
+      "give one of --predictions, --model and --baseline",
+    ),
+    (
+      not args.predictions and not args.manifest,
+      "--model and --baseline need --manifest",
+    ),
+    (
+      args.baseline and args.against,
+      "--against compares answers of --predictions or --model",
+    ),
+    (args.train and not args.baseline, "--train requires --baseline"),
+    (
+      args.acc50 != "recall" and compares,
+      "--acc50 applies to scores, not to --against and --controls",
+    ),
+    (
+      args.no_report and (compares or args.baseline),
+      "--no-report requires --predictions or --model, without --against",
+    ),
+    (
+      args.controls and args.anchors,
+      "--controls predicts under every condition: drop --anchors",
+    ),
+    (
+      args.controls and not args.use_tlm,
+      "--controls tests the anchors, which need the TLM: drop --no-tlm",
+    ),
+  ]
+  defaults = parser()
+  conflicts += [
+    (
+      not args.model and getattr(args, name) != defaults.get_default(name),
+      f"{flag(name)} requires --model",
+    )
+    for name in OPTIONS
+  ]
+  for found, message in conflicts:
+    if found:
+      raise command_line.UsageError(message)
 
 
 def _answer(args: argparse.Namespace) -> str:
@@ -272,7 +301,7 @@ def _score(args: argparse.Namespace, console: Console) -> None:
     metrics,
     rows,
     samples,
-    baselines={"most common answer of these rows": blind},
+    baselines={"majority baseline of these rows": blind},
     model=args.model,
   )
   console.print(f"report in {page}", markup=False, soft_wrap=True)
@@ -290,15 +319,15 @@ def remarks(
   if cut := [row for row in rows if row.truncated]:
     tasks = collections.Counter(row.task for row in cut).most_common()
     known = sum(row.truncated is not None for row in rows)
-    told = ", ".join(f"{n} {task}" for task, n in tasks)
+    counts = ", ".join(f"{n} {task}" for task, n in tasks)
     lines += [
       f"answers truncated at the limit of new tokens: {len(cut)} of {known}"
-      f" ({len(cut) / known:.1%}): {told}",
+      f" ({len(cut) / known:.1%}): {counts}",
       f"  {_first([row.where for row in cut])}",
     ]
   if guesses := collections.Counter(row.task for row in rows if row.guessed):
-    told = ", ".join(f"{n} {task}" for task, n in guesses.most_common())
-    lines.append(f"tasks inferred from the question: {told}")
+    counts = ", ".join(f"{n} {task}" for task, n in guesses.most_common())
+    lines.append(f"tasks inferred from the question: {counts}")
   for whose, key in (("answers", "rule"), ("true answers", "true_rule")):
     repaired = collections.defaultdict(list)
     for row, sample in zip(rows, samples, strict=True):
@@ -307,14 +336,14 @@ def remarks(
       for rule in _REPAIRS.intersection(sample.get(key, "").split("+")):
         repaired[rule].append(row.where)
     if repaired:
-      told = ", ".join(f"{len(repaired[r])} {r}" for r in sorted(repaired))
-      lines.append(f"{whose} read by a rule of repair: {told}")
+      counts = ", ".join(f"{len(repaired[r])} {r}" for r in sorted(repaired))
+      lines.append(f"{whose} parsed by a repair rule: {counts}")
       lines += [f"  {r}: {_first(repaired[r])}" for r in sorted(repaired)]
   absent = [row.id for row in rows if row.unread == MISSING]
   if absent:
     lines.append(
-      f"{len(absent)} rows of the manifest have no prediction, as if answered"
-      f" by nothing: {_first(absent)}"
+      f"{len(absent)} rows of the manifest have no prediction and count as"
+      f" empty answers: {_first(absent)}"
     )
   unread = [
     f"  {row.where}: {sample['parse_error']}"
@@ -322,50 +351,43 @@ def remarks(
     if sample["parse_error"] is not None and row.unread != MISSING
   ]
   if unread:
-    more = f"  ... and {len(unread) - _TOLD} more, in samples.jsonl"
+    more = f"  ... and {len(unread) - _MAX_LISTED} more, in samples.jsonl"
     lines += [
-      f"answers that cannot be read and count as empty: {len(unread)}",
-      *unread[:_TOLD],
-      *([more] if len(unread) > _TOLD else []),
+      f"answers that cannot be parsed and count as empty: {len(unread)}",
+      *unread[:_MAX_LISTED],
+      *([more] if len(unread) > _MAX_LISTED else []),
     ]
   return lines
 
 
 def _first(rows: list[str]) -> str:
-  return ", ".join(rows[:_TOLD]) + ", ..." * (len(rows) > _TOLD)
+  return ", ".join(rows[:_MAX_LISTED]) + ", ..." * (len(rows) > _MAX_LISTED)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+  _check(args)
+  wide = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+  if args.controls:
+    options = _options(args)
+    # The controls run every anchor condition with the TLM enabled.
+    del options["anchors"], options["use_tlm"]
+    wide.print(
+      evaluate_controls(args.model, args.manifest, args.out, **options)
+    )
+    return
+  if args.model:
+    args.predictions = _answer(args)
+  if args.against:
+    wide.print(
+      evaluate_against(args.predictions, args.against, args.out, args.manifest)
+    )
+  else:
+    _score(args, Console())
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs the command; returns the exit code."""
-  p = parser()
-  args = p.parse_args(argv)
-  _check(p, args)
-  wide = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
-  try:
-    if args.controls:
-      options = _options(args)
-      # The controls run every anchor condition with the TLM enabled.
-      del options["anchors"], options["use_tlm"]
-      wide.print(
-        evaluate_controls(args.model, args.manifest, args.out, **options)
-      )
-      return 0
-    if args.model:
-      args.predictions = _answer(args)
-    if args.against:
-      wide.print(
-        evaluate_against(
-          args.predictions, args.against, args.out, args.manifest
-        )
-      )
-    else:
-      _score(args, Console())
-  except (ValueError, OSError) as e:
-    Console(stderr=True).print(
-      f"evaluate: {e}", style="red", markup=False, soft_wrap=True
-    )
-    return 1
-  return 0
+  """Runs the command; returns its exit code."""
+  return command_line.run(parser(), _evaluate, argv)
 
 
 if __name__ == "__main__":

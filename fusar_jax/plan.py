@@ -1,72 +1,88 @@
-"""Memory and speed on a TPU slice: `python -m fusar_jax.plan --config FILE.py`.
+"""Memory and speed of a config on a TPU slice, without TPU hardware.
 
-Compiles the train step of a config for a TPU slice without TPU hardware. Prints
-memory, FLOPs and collectives per chip, and the roofline bound on the speed:
+COMMAND:
   python -m fusar_jax.plan --config configs/stage2.py --topology v5e-16 \\
       --mesh auto --samples-per-chip 4
+  python -m fusar_jax.plan --config configs/stage2.py --topology v5e-16 --search
 
-Exit code 1 if the step does not fit. `--config.FIELD=VALUE` overrides a field,
-as for `train`. Needs libtpu (`pip install 'fusar-jax[plan]'`), but no TPU.
+Compiles the train step for the slice and prints memory, FLOPs and collectives
+per chip, and the roofline bound on the speed. Exit code 1 if the step does not
+fit. Needs libtpu (`pip install 'fusar-jax[plan]'`), but no TPU.
 """
 
+import argparse
 import os
 import sys
 
-# Set before JAX initialises its backends: planning needs no accelerator.
-os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs compiled for TPUs can be cached, but not read back without a TPU.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-
-from absl import app, flags, logging
+from absl import logging
 
 from fusar_jax import command_line
-
-_CONFIG = command_line.define_config()
-_TOPOLOGY = flags.DEFINE_string(
-  "topology", None, "TPU slice: v5e-16, v5p-64, ..., or v5e:4x4."
-)
-_MESH = flags.DEFINE_string(
-  "mesh", None, "auto or DATA,FSDP,TENSOR (default: config.mesh)."
-)
-_SAMPLES = flags.DEFINE_integer(
-  "samples_per_chip",
-  None,
-  "Samples per chip and micro-batch (default: from config.batch_size).",
-)
-_LENGTH = flags.DEFINE_integer(
-  "length", None, "Tokens per sample (default: the smallest data.buckets)."
-)
-_ANSWERS = flags.DEFINE_integer(
-  "answers",
-  None,
-  "Target positions per sample (default: the smallest data.answer_buckets).",
-)
-_ANCHORS = flags.DEFINE_integer("anchors", 100, "Anchors per image.")
-_NEW_TOKENS = flags.DEFINE_integer(
-  "new_tokens", 256, "Tokens to generate per answer."
-)
-_SEARCH = flags.DEFINE_bool(
-  "search", False, "Search for the fastest mesh, batch and remat policy."
-)
-_TRIES = flags.DEFINE_integer(
-  "tries", 12, "Maximum number of programs that --search compiles."
-)
+from fusar_jax.config_option import ConfigParser
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def parser() -> ConfigParser:
+  """Returns the command line."""
+  p = ConfigParser("plan", __doc__)
+  p.add_argument(
+    "--topology", required=True, help="TPU slice: v5e-16, v5p-64, or v5e:4x4"
+  )
+  p.add_argument(
+    "--mesh", help="auto or DATA,FSDP,TENSOR (default: config.mesh)"
+  )
+  p.add_argument(
+    "--samples-per-chip",
+    type=int,
+    metavar="N",
+    help="samples per chip and micro-batch (default: from config.batch_size)",
+  )
+  p.add_argument(
+    "--length",
+    type=int,
+    help="tokens per sample (default: the smallest of data.buckets)",
+  )
+  p.add_argument(
+    "--answers",
+    type=int,
+    help="target positions per sample (default: the smallest of"
+    " data.answer_buckets)",
+  )
+  p.add_argument(
+    "--anchors",
+    type=int,
+    default=100,
+    help="anchors per image (default: %(default)s)",
+  )
+  p.add_argument(
+    "--new-tokens",
+    type=int,
+    default=256,
+    help="tokens to generate per answer (default: %(default)s)",
+  )
+  p.add_argument(
+    "--search",
+    action=argparse.BooleanOptionalAction,
+    default=False,
+    help="search for the fastest mesh, batch and remat policy",
+  )
+  p.add_argument(
+    "--tries",
+    type=int,
+    default=12,
+    help="maximum number of programs that --search compiles (default:"
+    " %(default)s)",
+  )
+  return p
+
+
+def _plan(args: argparse.Namespace) -> int:
+  """Prints the plan; returns 0 if it fits, else 1."""
+  # Set before JAX initialises its backends: planning needs no accelerator.
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  # Programs compiled for TPUs can be cached, but not read back without a TPU.
+  os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+  logging.use_absl_handler()
   logging.set_verbosity(logging.ERROR)
-  try:
-    fits = run()
-  except (OSError, ValueError, RuntimeError) as error:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(1)
-  sys.exit(0 if fits else 1)
-
-
-def run() -> bool:
-  """Prints the plan that the flags select; returns True if it fits."""
-  # Slow imports: flag errors and --help must not wait for JAX.
+  # Slow imports: usage errors and --help must not wait for JAX.
   from rich.console import Console
 
   from fusar_jax.planning import report
@@ -77,14 +93,14 @@ def run() -> bool:
   from fusar_jax.training.setup import with_shapes
   from fusar_jax.training.sharding import read_mesh
 
-  config = with_shapes(resolve(_CONFIG.value))
-  where = find_slice(_TOPOLOGY.value)
+  config = with_shapes(resolve(args.config))
+  where = find_slice(args.topology)
   shape = Shape(
-    _LENGTH.value or config.data.buckets[0],
-    _ANSWERS.value or config.data.answer_buckets[0],
-    _ANCHORS.value,
+    args.length or config.data.buckets[0],
+    args.answers or config.data.answer_buckets[0],
+    args.anchors,
   )
-  mesh = read_mesh(config.mesh if _MESH.value is None else _MESH.value)
+  mesh = read_mesh(config.mesh if args.mesh is None else args.mesh)
   console = Console()
   console.print(
     f"{where.name}: {where.chips} chips {where.topology};"
@@ -92,9 +108,9 @@ def run() -> bool:
     highlight=False,
   )
   planner = Planner(config, where, shape)
-  if _SEARCH.value:
-    return _search(planner, console, where)
-  choice, accumulation = planner.choice(mesh, _SAMPLES.value)
+  if args.search:
+    return _search(planner, console, where, args.tries)
+  choice, accumulation = planner.choice(mesh, args.samples_per_chip)
   console.print(
     f"train {choice.flags(where.chips, accumulation)}", soft_wrap=True
   )
@@ -102,51 +118,51 @@ def run() -> bool:
     plan = planner.step(choice, accumulation)
   except DoesNotFitError as error:
     print(report.does_not_fit(error, where, planner.knobs(choice)))
-    return False
+    return 1
   console.print(report.plan_of_step(plan.memory, plan.work, plan.prediction))
   try:
-    answering = planner.decoding(choice, _NEW_TOKENS.value)
+    answering = planner.decoding(choice, args.new_tokens)
   except DoesNotFitError as error:
     print("Generation: " + report.does_not_fit(error, where, []))
-    return True  # The train step fits.
+    return 0  # The train step fits.
   console.print(report.plan_of_decoding(answering.memory, answering.prediction))
-  return True
+  return 0
 
 
-def _search(planner, console, where) -> bool:
+def _search(planner, console, where, tries: int) -> int:
   from fusar_jax.planning import report
   from fusar_jax.planning.compile_hlo import DoesNotFitError
 
   def measured(choice, result):
     if isinstance(result, DoesNotFitError):
-      told = f"does not fit ({result.used / 2**30:.1f} GiB)"
+      outcome = f"does not fit ({result.used / 2**30:.1f} GiB)"
     else:
       p = result.prediction
-      told = f"{p.samples_per_second:.1f} samples/s, bound by {p.bound}"
+      outcome = f"{p.samples_per_second:.1f} samples/s, bound by {p.bound}"
     data, fsdp, tensor = choice.mesh
     console.print(
       f"mesh {data},{fsdp},{tensor}  samples {choice.samples}  remat"
-      f" {choice.remat}: {told}",
+      f" {choice.remat}: {outcome}",
       highlight=False,
     )
 
-  plan, proven = planner.search(_TRIES.value, measured)
+  plan, proven = planner.search(tries, measured)
   if plan is None:
     print(f"Nothing tried fits {where.name}; use a larger slice.")
-    return False
+    return 1
   console.print(
     f"best: train {plan.choice.flags(where.chips, 1)}", soft_wrap=True
   )
   if not proven:
     console.print("Search incomplete: a larger --tries may find a faster one.")
   console.print(report.plan_of_step(plan.memory, plan.work, plan.prediction))
-  return True
+  return 0
 
 
-def _parse(argv: list[str]) -> list[str]:
-  command_line.show_help(argv, __doc__)
-  return command_line.parse(argv, required=("config", "topology"))
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  return command_line.run(parser(), _plan, argv, errors=(RuntimeError,))
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=_parse)
+  sys.exit(main())

@@ -19,8 +19,7 @@ of the names that they offer, and records all log-likelihoods.
 import argparse
 import sys
 
-from rich.console import Console
-
+from fusar_jax import command_line
 from fusar_jax.inference.options import add_options
 from fusar_jax.inference.prediction import FINISHED, predict
 from fusar_jax.report.overlays import Overlays
@@ -28,13 +27,9 @@ from fusar_jax.report.overlays import Overlays
 __all__ = ["FINISHED", "main", "parser", "predict"]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command_line.Parser:
   """Returns the command line."""
-  p = argparse.ArgumentParser(
-    prog="python -m fusar_jax.predict",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
+  p = command_line.Parser("predict", __doc__)
   p.add_argument(
     "--model",
     required=True,
@@ -57,22 +52,19 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def main(argv: list[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
-  args = vars(parser().parse_args(argv))
-  folder = args.pop("overlays")
-  try:
-    overlays = Overlays(folder) if folder else None
-    path = predict(**args, on_complete=overlays)
-  except (ValueError, OSError) as error:
-    Console(stderr=True).print(
-      f"predict: {error}", style="red", markup=False, soft_wrap=True
-    )
-    return 1
+def _predict(args: argparse.Namespace) -> None:
+  options = dict(vars(args))
+  folder = options.pop("overlays")
+  overlays = Overlays(folder) if folder else None
+  path = predict(**options, on_complete=overlays)
   print(f"predictions in {path}")
   if folder:
     print(f"pictures in {folder}")
-  return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  return command_line.run(parser(), _predict, argv)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from fusar_jax import command_line
 from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.targets import EVERY_TASK, TASKS
 from fusar_jax.datasets.prepare.card import SKIPPED
@@ -54,11 +55,11 @@ _NEEDS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command_line.Parser:
   """Returns the command line."""
-  p = argparse.ArgumentParser(
-    prog="python -m fusar_jax.prepare",
-    description=__doc__.split("\n")[0],
+  p = command_line.Parser(
+    "prepare",
+    __doc__,
     usage="%(prog)s --sar SCENE [SCENE ...] --out DIR --source TEXT --license"
     " TEXT [--aef SOURCE ...] [--year Y] [--labels FILE ...] [options]",
   )
@@ -79,12 +80,17 @@ def parser() -> argparse.ArgumentParser:
   g.add_argument(
     "--size", type=int, default=504, help="tile side, pixels (default: 504)"
   )
-  g.add_argument("--overlap", type=int, default=0, help="pixels (default: 0)")
+  g.add_argument(
+    "--overlap",
+    type=int,
+    default=0,
+    help="overlap of neighbouring tiles, pixels (default: 0)",
+  )
   g.add_argument(
     "--ground-sampling-distance",
     type=float,
     metavar="METRES",
-    help="of the tiles; default: the scene's",
+    help="ground sampling distance of the tiles (default: the scene's)",
   )
   g.add_argument(
     "--min-valid",
@@ -95,12 +101,17 @@ def parser() -> argparse.ArgumentParser:
   g.add_argument(
     "--nodata",
     type=_nodata,
-    help='nodata value, or "none"; default: as declared by the file, else'
-    " guessed",
+    help='nodata value, or "none" (default: as declared by the file, else'
+    " guessed)",
   )
-  g.add_argument("--quantity", choices=QUANTITIES, help="default: guessed")
   g.add_argument(
-    "--bands", help="VV, or VV,VH,VV/VH for red,green,blue; default: the first"
+    "--quantity",
+    choices=QUANTITIES,
+    help="what the pixels of the scenes measure (default: guessed)",
+  )
+  g.add_argument(
+    "--bands",
+    help="VV, or VV,VH,VV/VH for red, green, blue (default: the first)",
   )
   g.add_argument(
     "--percentiles",
@@ -110,7 +121,9 @@ def parser() -> argparse.ArgumentParser:
     metavar=("LOW", "HIGH"),
     help="percentiles mapped to black and white (default: 1 99)",
   )
-  g.add_argument("--curve", choices=CURVES, help="of the stretch to 8 bits")
+  g.add_argument(
+    "--curve", choices=CURVES, help="curve of the stretch to 8 bits"
+  )
   g.add_argument(
     "--stretch", metavar="DATASET.json", help="reuse another dataset's stretch"
   )
@@ -121,7 +134,11 @@ def parser() -> argparse.ArgumentParser:
     metavar="SOURCE",
     help="folders of GeoTIFFs, indexes (.csv, .parquet), rasters or URLs",
   )
-  g.add_argument("--year", type=int, help="default: year of each scene's date")
+  g.add_argument(
+    "--year",
+    type=int,
+    help="year of the embeddings (default: that of each scene's date)",
+  )
   g.add_argument(
     "--spacing",
     type=float,
@@ -134,8 +151,15 @@ def parser() -> argparse.ArgumentParser:
     default=grid_points.LIMIT,
     help="maximum anchors per side (default: %(default)s)",
   )
-  g.add_argument("--method", choices=("nearest", "bilinear"), default="nearest")
-  g.add_argument("--table", action="store_true", help="write .npy tables too")
+  g.add_argument(
+    "--method",
+    choices=("nearest", "bilinear"),
+    default="nearest",
+    help="interpolation of the embeddings (default: %(default)s)",
+  )
+  g.add_argument(
+    "--table", action="store_true", help="also write .npy tables of the anchors"
+  )
   g.add_argument(
     "--require-anchors", action="store_true", help="skip tiles without anchors"
   )
@@ -148,7 +172,8 @@ def parser() -> argparse.ArgumentParser:
     " scene,x1,y1,x2,y2,label",
   )
   g.add_argument(
-    "--labels-crs", help='of GeoJSON: "scene", EPSG:...; default: lon, lat'
+    "--labels-crs",
+    help='coordinates of GeoJSON: "scene" or EPSG:... (default: lon, lat)',
   )
   g.add_argument("--label-field", help="GeoJSON property of the class")
   g.add_argument(
@@ -156,8 +181,16 @@ def parser() -> argparse.ArgumentParser:
     action="store_true",
     help="treat scenes that the labels do not mention as empty",
   )
-  g.add_argument("--classes", nargs="*", default=(), help="default: all")
-  g.add_argument("--tasks", nargs="+", default=TASKS, choices=EVERY_TASK)
+  g.add_argument(
+    "--classes", nargs="*", default=(), help="classes to keep (default: all)"
+  )
+  g.add_argument(
+    "--tasks",
+    nargs="+",
+    default=TASKS,
+    choices=EVERY_TASK,
+    help=f"questions to ask (default: {' '.join(TASKS)})",
+  )
   g.add_argument(
     "--min-inside",
     type=float,
@@ -177,57 +210,50 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  arguments = parser()
-  args = arguments.parse_args(argv)
-  _check_alone(args, arguments)
-  console = Console(stderr=True)
-  try:
-    plan, archive = _plan(args), _archive(args)
-    with _bar(console) as bar:
-      task = bar.add_task("tiles", total=None)
-      card = prepare_scenes(
-        args.sar,
-        args.out,
-        plan,
-        Origin(args.source, args.license),
-        archive=archive,
-        read_labels=_labels(args),
-        drop_refused=args.drop_refused,
-        on_tile=lambda done, total: bar.update(
-          task, completed=done, total=total
-        ),
-      )
-  except (ValueError, OSError, ImportError) as error:
-    console.print(
-      f"prepare: {error}", style="red", markup=False, soft_wrap=True
+  return command_line.run(parser(), _prepare, argv)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+  _check_options(args)
+  with _bar(Console(stderr=True)) as bar:
+    task = bar.add_task("tiles", total=None)
+    card = prepare_scenes(
+      args.sar,
+      args.out,
+      _plan(args),
+      Origin(args.source, args.license),
+      archive=_archive(args),
+      read_labels=_labels(args),
+      drop_refused=args.drop_refused,
+      on_tile=lambda done, total: bar.update(task, completed=done, total=total),
     )
-    return 1
-  except KeyboardInterrupt:
-    console.print("prepare: interrupted; run the same command to resume.")
-    return 130
-  tell(card, Path(args.out), Console())
-  return 0
+  print_summary(card, Path(args.out), Console())
 
 
-def _check_alone(args, arguments: argparse.ArgumentParser) -> None:
-  """Rejects options that would have no effect."""
+def _check_options(args: argparse.Namespace) -> None:
+  """Raises UsageError for options that would have no effect."""
+  defaults = parser()
   for needed, others in _NEEDS.items():
     idle = [
       f"--{name.replace('_', '-')}"
       for name in others
       if not getattr(args, needed)
-      and getattr(args, name) != arguments.get_default(name)
+      and getattr(args, name) != defaults.get_default(name)
     ]
     if idle:
-      arguments.error(f"{', '.join(idle)} without --{needed} would do nothing.")
+      raise command_line.UsageError(
+        f"{', '.join(idle)} without --{needed} would do nothing."
+      )
   if args.stretch:
     idle = [
       f"--{name}"
       for name in ("bands", "percentiles", "curve")
-      if getattr(args, name) != arguments.get_default(name)
+      if getattr(args, name) != defaults.get_default(name)
     ]
     if idle:
-      arguments.error(f"--stretch tells {', '.join(idle)}; leave them out.")
+      raise command_line.UsageError(
+        f"--stretch sets {', '.join(idle)}; leave them out."
+      )
 
 
 def _plan(args) -> Plan:
@@ -300,7 +326,7 @@ def _bar(console: Console) -> Progress:
   )
 
 
-def tell(card: dict, out: Path, console: Console) -> None:
+def print_summary(card: dict, out: Path, console: Console) -> None:
   """Prints a summary table, how each scene was read, and warnings."""
   scenes = card["scenes"]
   table = Table(title=Text(f"{card['rows']} rows in {out}"))
@@ -344,7 +370,7 @@ def _notes(scene):
   if anchors["tiles"]:
     yield (
       f"  AlphaEarth of {scene['aef_year']} at {anchors['found']} of"
-      f" {anchors['nodes']} nodes"
+      f" {anchors['nodes']} grid points"
     )
   if targets:
     yield (
@@ -366,7 +392,7 @@ def _warnings(card):
     if thin := scene["anchors"]["thin_tiles"]:
       yield (
         f"{scene['name']}: {thin} tiles have AlphaEarth below less than"
-        f" {100 * grid_points.MIN_SHARE:.0f} % of their nodes."
+        f" {100 * grid_points.MIN_SHARE:.0f} % of their grid points."
       )
   if card["labels_elsewhere"]:
     yield f"{card['labels_elsewhere']} labels lie in none of the scenes."

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from fusar_jax import command_line
 from fusar_jax.report.contact_sheet import (
   Panel,
   contact_sheet,
@@ -45,14 +46,13 @@ _STATISTICS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-  """Returns the argument parser."""
-  p = argparse.ArgumentParser(
-    prog="python -m fusar_jax.simulate",
-    description=__doc__.split("\n")[0],
+def parser() -> command_line.Parser:
+  """Returns the command line."""
+  p = command_line.Parser(
+    "simulate", __doc__, renamed={"--looking": "--pretraining-tasks"}
   )
   goal = p.add_mutually_exclusive_group(required=True)
-  goal.add_argument("--out", help="new or empty folder")
+  goal.add_argument("--out", help="folder to create")
   goal.add_argument(
     "--compare",
     metavar="FOLDER",
@@ -65,14 +65,19 @@ def parser() -> argparse.ArgumentParser:
     help="draw the first scenes with their true boxes; with --compare, real"
     " crops and scenes in random order, with the key in a text file",
   )
-  p.add_argument("--scenes", type=int, default=300)
-  p.add_argument("--seed", type=int, default=0)
-  p.add_argument(
-    "--size",
-    type=int,
-    default=scenes.SIZE,
-    help="pixels per side (default: %(default)s)",
-  )
+  for name, default, text in (
+    ("scenes", 300, "number of scenes"),
+    ("seed", 0, "seed of the scenes"),
+    ("size", scenes.SIZE, "side of a scene, pixels"),
+    ("anchors", scenes.ANCHORS, "maximum anchors along one side"),
+    ("workers", _cores(), "processes; by default one per core"),
+  ):
+    p.add_argument(
+      f"--{name}",
+      type=int,
+      default=default,
+      help=f"{text} (default: %(default)s)",
+    )
   p.add_argument(
     "--gsd",
     type=float,
@@ -81,49 +86,35 @@ def parser() -> argparse.ArgumentParser:
     help="ground sampling distance (default: %(default)s)",
   )
   p.add_argument(
-    "--anchors",
-    type=int,
-    default=scenes.ANCHORS,
-    help="along one side at most (default: %(default)s)",
-  )
-  p.add_argument(
     "--tasks",
     default=",".join(TASKS),
-    help="which questions to ask, separated by commas (default: %(default)s)",
+    help="comma-separated tasks to ask (default: %(default)s)",
   )
   p.add_argument(
     "--rasters",
     action="store_true",
-    help="write each scene as GeoTIFF, AlphaEarth GeoTIFF and GeoJSON, too",
+    help="also write each scene as GeoTIFF, AlphaEarth GeoTIFF and GeoJSON",
   )
   p.add_argument(
-    "--looking",
+    "--pretraining-tasks",
     action="store_true",
-    help="also write looking.jsonl and official.jsonl, for stage 0",
-  )
-  p.add_argument(
-    "--workers",
-    type=int,
-    default=_cores(),
-    help="processes (default: the cores there are, %(default)s)",
+    help="also write pretraining_tasks.jsonl and official.jsonl, for stage 0",
   )
   return p
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  p = parser()
-  args = p.parse_args(argv)
+  return command_line.run(parser(), _run, argv)
+
+
+def _run(args: argparse.Namespace) -> None:
   if args.compare and args.rasters:
-    p.error("--rasters needs --out: --compare keeps no scenes.")
+    raise command_line.UsageError(
+      "--rasters needs --out: --compare keeps no scenes."
+    )
   console = Console(stderr=True)
-  try:
-    table = (_compare if args.compare else _write)(args, console)
-  except (ValueError, OSError) as e:
-    console.print(f"simulate: {e}", style="red", markup=False, soft_wrap=True)
-    return 1
-  Console().print(table)
-  return 0
+  Console().print((_compare if args.compare else _write)(args, console))
 
 
 def _write(args, console: Console) -> Table:
@@ -180,7 +171,7 @@ def _simulate(args, out, console: Console) -> dict:
     anchors=args.anchors,
     tasks=tuple(filter(None, args.tasks.split(","))),
     rasters=args.rasters,
-    looking=args.looking,
+    pretraining_tasks=args.pretraining_tasks,
   )
   with Progress(console=console, transient=True) as progress:
     bar = progress.add_task("scenes", total=plan.scenes)

@@ -26,8 +26,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-
+from fusar_jax import command_line
 from fusar_jax.data.anchor_conditions import CONDITIONS
 from fusar_jax.data.triplets import write_text
 from fusar_jax.experiments.running import Plan, Study
@@ -98,12 +97,9 @@ def _preface(plan: Plan) -> str:
   )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command_line.Parser:
   """Returns the command line."""
-  p = argparse.ArgumentParser(
-    prog="python -m fusar_jax.study",
-    description=__doc__.split("\n")[0],
-  )
+  p = command_line.Parser("study", __doc__)
   p.add_argument("--out", required=True, help="output folder")
   p.add_argument(
     "--only",
@@ -142,17 +138,18 @@ def parser() -> argparse.ArgumentParser:
   return p
 
 
-def main(argv: list[str] | None = None) -> int:
-  """Runs the command; returns its exit code."""
-  p = parser()
-  args = p.parse_args(argv)
+def _study(args: argparse.Namespace) -> None:
   names = [name for name in args.only.split(",") if name]
   unknown = [name for name in names if name not in _NAMES]
   if unknown or not names:
-    p.error(f"--only {args.only}: expected some of {', '.join(_NAMES)}")
+    raise command_line.UsageError(
+      f"--only {args.only}: expected some of {', '.join(_NAMES)}"
+    )
   counts = (args.seeds, args.ablation_seeds, args.scenes, args.unseen)
   if min(*counts, args.stage1_steps, args.stage2_steps) < 1:
-    p.error("seeds, scenes and steps: expected at least 1 of each")
+    raise command_line.UsageError(
+      "seeds, scenes and steps: expected at least 1 of each"
+    )
   plan = Plan(
     scenes=args.scenes,
     unseen=args.unseen,
@@ -165,19 +162,13 @@ def main(argv: list[str] | None = None) -> int:
     for name in _NAMES
     if name in names
   }
-  console = Console(stderr=True)
-  try:
-    run(args.out, plan, seeds, workers=os.cpu_count() or 1)
-  except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-    console.print(f"study: {error}", style="red", markup=False, soft_wrap=True)
-    return 1
-  except KeyboardInterrupt:
-    console.print(
-      "study: interrupted; the same command continues.", style="red"
-    )
-    return 130
+  run(args.out, plan, seeds, workers=os.cpu_count() or 1)
   print(f"tables in {Path(args.out) / 'study.md'}")
-  return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  return command_line.run(parser(), _study, argv, errors=(RuntimeError,))
 
 
 if __name__ == "__main__":

@@ -1,67 +1,75 @@
-"""Trains a stage: `python -m fusar_jax.train --config FILE.py --workdir DIR`.
+"""Trains a stage; the same command resumes an interrupted run.
 
-The same command resumes a run that was interrupted. Every field of the config
-can be overridden: `--config.optimizer.learning_rate=3e-4`. On several hosts it
-is the same command on each; `launch/` starts it there.
+COMMAND:
+  python -m fusar_jax.train --config configs/stage1.py:model=init \\
+      --config.init=BASE --config.data.train=data/train/manifest.jsonl \\
+      --config.optimizer.learning_rate=3e-4 --workdir runs/stage1
+
+On several hosts, run the same command on each; `launch/` starts it there.
 """
 
+import argparse
 import sys
 
-from absl import app, flags, logging
+from absl import logging
 
 from fusar_jax import command_line
-
-_CONFIG = command_line.define_config()
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run; resumed if it holds this run."
-)
-_PREEMPTED_EXIT = flags.DEFINE_integer(
-  "preempted_exit",
-  0,
-  "Exit code of a run that was told to stop and has saved; a scheduler that"
-  " restarts what fails wants one that is not 0.",
-)
+from fusar_jax.config_option import ConfigParser
 
 
-def main(argv: list[str]) -> None:
-  del argv
-  # Slow: mistakes in flags and --help need no JAX.
+def parser() -> ConfigParser:
+  """Returns the command line."""
+  p = ConfigParser("train", __doc__)
+  p.add_argument(
+    "--workdir", required=True, help="folder of the run, to create or to resume"
+  )
+  p.add_argument(
+    "--preempted-exit",
+    type=int,
+    default=0,
+    metavar="CODE",
+    help="exit code after SIGTERM, once the run has saved; other than 0 for a"
+    " scheduler that restarts failed jobs (default: %(default)s)",
+  )
+  return p
+
+
+def _train(args: argparse.Namespace) -> int:
+  # Slow: --help and usage errors need no JAX.
   from fusar_jax.platforms import check_platforms
   from fusar_jax.training import distributed
   from fusar_jax.training.loop import train_and_evaluate
   from fusar_jax.training.rendezvous import PEER_LOST
 
+  logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
+  if "://" in args.workdir:
+    raise ValueError(
+      f"--workdir {args.workdir}: expected a folder; mount the bucket, as"
+      " launch/README.md shows."
+    )
   try:
-    if "://" in _WORKDIR.value:
-      raise ValueError(
-        f"--workdir {_WORKDIR.value}: expected a folder; mount the bucket, as"
-        " launch/README.md shows."
-      )
     with distributed.initialized():
       check_platforms()
-      result = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+      result = train_and_evaluate(args.config, args.workdir)
   except TimeoutError as error:
-    # Processes that did not come may come to the next attempt.
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(PEER_LOST)
-  except (OSError, ValueError, FloatingPointError) as error:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(1)
+    # A process did not connect; it may connect to the next attempt.
+    command_line.print_error(parser(), str(error))
+    return PEER_LOST
   if result.preempted:
     print(
       f"preempted at step {result.step}/{result.total_steps}, saved;"
       " the same command resumes."
     )
-    sys.exit(_PREEMPTED_EXIT.value)
-  else:
-    print(f"done: {result.step} steps in {_WORKDIR.value}")
+    return args.preempted_exit
+  print(f"done: {result.step} steps in {args.workdir}")
+  return 0
 
 
-def _parse(argv: list[str]) -> list[str]:
-  command_line.show_help(argv, __doc__)
-  return command_line.parse(argv, required=("config", "workdir"))
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns its exit code."""
+  return command_line.run(parser(), _train, argv)
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=_parse)
+  sys.exit(main())

@@ -2,19 +2,22 @@
 runs of `train`.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
 import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
-from fusar_jax import command_line
+from fusar_jax import train
+from fusar_jax.config import preset
+from fusar_jax.model.config import FusarConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -53,27 +56,117 @@ def golden(shared) -> pathlib.Path:
   return shared / "golden"
 
 
-# Overrides that shrink the tiny model further.
+# The test model: two layers a side; widths and heads divide by 2.
+_VISION = {
+  "depth": 2,
+  "hidden_size": 32,
+  "heads": 2,
+  "intermediate_size": 64,
+  "out_width": 64,
+  "full_attention": (1,),
+}
+_DECODER = {
+  "layers": 2,
+  "hidden_size": 64,
+  "heads": 4,
+  "kv_heads": 2,
+  "head_dim": 16,
+  "intermediate_size": 96,
+  "mrope_section": (2, 3, 3),
+}
+# Overrides for a short run of it.
 _SHRUNK = {
   "model.image_size": (56, 56),
-  "model.vision.depth": 2,
-  "model.vision.hidden_size": 32,
-  "model.vision.heads": 2,
-  "model.vision.intermediate_size": 64,
-  "model.vision.out_width": 64,
-  "model.vision.full_attention": (1,),
-  "model.decoder.layers": 2,
-  "model.decoder.hidden_size": 64,
-  "model.decoder.heads": 4,
-  "model.decoder.kv_heads": 2,
-  "model.decoder.head_dim": 16,
-  "model.decoder.intermediate_size": 96,
-  "model.decoder.mrope_section": (2, 3, 3),
+  **{f"model.vision.{name}": value for name, value in _VISION.items()},
+  **{f"model.decoder.{name}": value for name, value in _DECODER.items()},
   "batch_size": 8,
   "steps": 6,
   "log_every_steps": 2,
   "save_every_steps": 2,
 }
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> FusarConfig:
+  """The preset "tiny" with the shapes of the test model, 56 x 56 pixels."""
+  tiny = preset("tiny")
+  return dataclasses.replace(
+    tiny,
+    vision=dataclasses.replace(tiny.vision, **_VISION),
+    decoder=dataclasses.replace(tiny.decoder, **_DECODER),
+    image_size=(56, 56),
+  )
+
+
+@pytest.fixture(scope="session")
+def make_hf_folder(tmp_path_factory):
+  """make_hf_folder(config, texts, scale=1) -> Hugging Face folder.
+
+  Random weights, times `scale`, and a tokenizer trained on `texts`.
+  """
+
+  def make(config: FusarConfig, texts, scale: float = 1) -> pathlib.Path:
+    # Imported here: most tests need no JAX.
+    import jax
+
+    from fusar_jax.data.tokenizer import train_sentencepiece
+    from fusar_jax.hf.export import export_merged
+    from fusar_jax.model.fusar_gpt import init_params
+
+    folder = tmp_path_factory.mktemp("model")
+    train_sentencepiece(
+      texts, folder / "words" / "tokenizer.model", vocab_size=400
+    )
+    params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: scale * leaf, params)
+    export_merged(folder / "hf", config, params, tokenizer=folder / "words")
+    return folder / "hf"
+
+  return make
+
+
+class Called(NamedTuple):
+  """Exit code and output of a command; `text` is both, on one line."""
+
+  code: int
+  out: str
+  err: str
+
+  @property
+  def text(self) -> str:
+    return " ".join((self.out + self.err).split())
+
+
+@pytest.fixture
+def call(capsys):
+  """call(main, *arguments) -> Called; runs a command in this process."""
+
+  def call(main, *arguments) -> Called:
+    capsys.readouterr()
+    try:
+      code = main(list(map(str, arguments)))
+    except SystemExit as stop:
+      code = stop.code
+    return Called(code, *capsys.readouterr())
+
+  return call
+
+
+@pytest.fixture(scope="session")
+def run_module():
+  """run_module(name, *arguments, **options) -> finished `python -m NAME`."""
+
+  def run(name, *arguments, cwd=ROOT, **environment):
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.run(
+      [sys.executable, "-m", name, *map(str, arguments)],
+      env=os.environ | {"PYTHONPATH": path} | environment,
+      capture_output=True,
+      text=True,
+      cwd=cwd,
+    )
+
+  return run
 
 
 @pytest.fixture(scope="session")
@@ -126,13 +219,11 @@ def read_flags(monkeypatch):
   """read_flags(arguments) -> (config, workdir), as `train` parses them."""
 
   def read(arguments: list[str]):
-    values = flags.FlagValues()
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    command_line.define_config(values)
-    flags.DEFINE_string("workdir", "runs/a", "", flag_values=values)
-    command_line.parse(sys.argv, ("config", "workdir"), values)
-    return values.config, values.workdir
+    if not any(word.startswith("--workdir") for word in arguments):
+      arguments = [*arguments, "--workdir=runs/a"]
+    args = train.parser().parse_args(arguments)
+    return args.config, args.workdir
 
   return read
 

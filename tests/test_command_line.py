@@ -1,29 +1,17 @@
-"""Command lines with a config: one-line errors, help, deprecated flags."""
+"""All command lines: help, one-line errors, deprecated options, `fusar`."""
 
+import importlib
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from fusar_jax import __main__ as commands
-from fusar_jax import config_reference
+from fusar_jax import __main__ as fusar
+from fusar_jax import command_line, config_reference, train
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE1 = ["--config", f"{ROOT}/configs/stage1.py", "--workdir=runs/a"]
-
-
-def run(*arguments, cwd=ROOT, **environment):
-  path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-  return subprocess.run(
-    [sys.executable, "-m", *arguments],
-    env=os.environ | {"PYTHONPATH": path} | environment,
-    capture_output=True,
-    text=True,
-    cwd=cwd,
-  )
 
 
 @pytest.fixture
@@ -35,55 +23,60 @@ def read(read_flags):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ([], "--config must be given"),
-    ([*STAGE1, "again"], "unexpected arguments: again"),
-    ([*STAGE1, "--stepz=3"], "Unknown command line flag 'stepz'"),
+    ([], "arguments are required: --config"),
+    (["--config=configs/stage1.py"], "required: --workdir"),
+    ([*STAGE1, "again"], "unrecognized arguments: again"),
+    ([*STAGE1, "--stepz=3"], "unrecognized arguments: --stepz=3"),
     ([*STAGE1, "--config.epochs=many"], "flag --config.epochs=many"),
     ([*STAGE1, "--config.batchsize=4"], 'Did you mean "batch_size"'),
     ([*STAGE1, "--config.zzz=4"], "the config has no field 'zzz'"),
     (["--config=configs"], "a folder, expected a file. Configs: configs/"),
     (["--config=configs/stage3.py"], "no such file. Did you mean configs/"),
     (["--config=stage1"], "Did you mean configs/stage1.py?"),
-    (["--config=configs/base.py"], "what the stages share, and none itself"),
+    (["--config=configs/base.py"], "what the stages share"),
     (["--config=configs/stage1.py:model=tniy"], "unknown model 'tniy'"),
     (["--config=configs/stage1.py:modle=tiny"], "with a key of"),
     (["--config=configs/stage1.py:recipe=x"], "one of official, tiny"),
   ],
 )
-def test_a_mistake_is_one_line(read, capsys, arguments, message):
-  with pytest.raises(SystemExit) as exit:
-    read(*arguments)
-  assert exit.value.code == 1
-  told = capsys.readouterr().err
-  assert message in told
-  assert told.count("\n") == 1
-
-
-def test_an_error_in_the_code_of_a_config_names_its_line(
-  read, capsys, tmp_path
+def test_usage_errors_of_a_config_are_one_line(
+  call, monkeypatch, arguments, message
 ):
+  monkeypatch.chdir(ROOT)
+  if arguments and len(arguments) == 1 and "required" not in message:
+    arguments = [*arguments, "--workdir=runs/a"]
+  done = call(train.main, *arguments)
+  assert done.code == 2
+  assert message in done.err
+  assert done.err.count("\n") == 1
+  assert done.err.startswith("fusar train: error: ")
+
+
+def test_an_error_in_the_code_of_a_config_names_its_line(call, tmp_path):
   path = tmp_path / "mine.py"
   path.write_text("def get_config(arg=None):\n  return nothing\n")
-  with pytest.raises(SystemExit):
-    read(f"--config={path}", "--workdir=a")
-  assert f"NameError in {path}, line 2: name 'nothing'" in (
-    capsys.readouterr().err
-  )
+  done = call(train.main, f"--config={path}", "--workdir=a")
+  assert f"NameError in {path}, line 2: name 'nothing'" in done.err
 
 
-def test_configs_are_read_and_named_from_any_folder(tmp_path):
-  done = run("fusar_jax.train", *STAGE1, "--config.seeds=3", cwd=tmp_path)
-  assert "the config has no field 'seeds'" in done.stderr
-  done = run("fusar_jax.train", "--config=stage1", cwd=tmp_path)
-  assert f"Did you mean {ROOT}/configs/stage1.py?" in done.stderr
+def test_configs_are_read_and_named_from_any_folder(
+  call, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  done = call(train.main, *STAGE1, "--config.seeds=3")
+  assert "the config has no field 'seeds'" in done.err
+  done = call(train.main, "--config=stage1", "--workdir=a")
+  assert f"Did you mean {ROOT}/configs/stage1.py?" in done.err
 
 
-def test_a_mesh_is_one_field(read):
+def test_values_follow_their_field_by_a_space_or_an_equals_sign(read):
+  config = read(*STAGE1, "--config.seed", "-3", "--config.mesh=1,8,1")
+  assert (config.seed, config.mesh) == (-3, "1,8,1")
+  assert read(*STAGE1, "--config.data.train", "a b").data.train == "a b"
   assert read(*STAGE1).mesh == "auto"
-  assert read(*STAGE1, "--config.mesh=1,8,1").mesh == "1,8,1"
 
 
-def test_the_old_flags_of_a_mesh_still_work(read, capsys):
+def test_deprecated_flags_of_a_config_work_and_warn(read, capsys):
   config = read(*STAGE1, "--config.mesh.data=2", "--config.mesh.fsdp=4")
   assert config.mesh.to_dict() == {
     "auto": False,
@@ -92,9 +85,6 @@ def test_the_old_flags_of_a_mesh_still_work(read, capsys):
     "tensor": 1,
   }
   assert "--config.mesh.data is deprecated" in capsys.readouterr().err
-
-
-def test_the_old_flags_of_model_shapes_still_work(read, capsys):
   config = read(*STAGE1, "--config.model.decoder.ff_width=64")
   assert config.model.decoder.intermediate_size == 64
   assert (
@@ -117,62 +107,94 @@ def test_the_new_flag_of_a_mesh_works_on_old_files(read, tmp_path):
   assert read(*old).mesh.data == -1
 
 
-def test_help_of_train_lists_stages_models_switches_and_fields():
-  done = run("fusar_jax", "train", "--help")
-  assert done.returncode == 0
-  assert done.stderr == ""
-  for name in ("--workdir", "stage2", "qwen2_5_vl_72b", "recipe"):
-    assert f"\n  {name} " in done.stdout
-  assert "--preempted-exit" in done.stdout
-  for field in config_reference.meanings():
-    assert re.search(rf"^  {field}( |$)", done.stdout, re.M), field
+@pytest.mark.parametrize("name", fusar.COMMANDS)
+def test_help_has_examples_and_describes_every_option(call, name):
+  done = call(fusar.main, name, "--help")
+  assert done.code == 0
+  assert done.out.startswith(f"usage: fusar {name} ")
+  assert f"  python -m fusar_jax.{name} " in done.out
+  parser = importlib.import_module(f"fusar_jax.{name}").parser()
+  for action in parser._actions:
+    assert action.help, action.option_strings
+  if name in ("train", "plan"):
+    for field in (*config_reference.meanings(), "stage2", "qwen2_5_vl_72b"):
+      assert re.search(rf"^  {field}( |$)", done.out, re.M), field
 
 
-def test_help_and_mistakes_need_no_jax(tmp_path):
+@pytest.mark.parametrize("module", ["fusar_jax.train", "fusar_jax.plan"])
+def test_help_and_usage_errors_need_no_jax(run_module, tmp_path, module):
   """A failing module replaces JAX."""
   (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
   path = f"{ROOT}{os.pathsep}{tmp_path}"
-  for module in ("fusar_jax.train", "fusar_jax.plan"):
-    for arguments in (["--help"], ["--config=configs/stage9.py"]):
-      done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-      )
-      assert "JAX was imported" not in done.stderr
-      assert done.returncode == (arguments != ["--help"])
+  for arguments in (["--help"], ["--config=configs/stage9.py"]):
+    done = run_module(module, *arguments, PYTHONPATH=path)
+    assert "JAX was imported" not in done.stderr
+    assert done.returncode == (0 if arguments == ["--help"] else 2)
 
 
-@pytest.mark.parametrize("platform", ["nonsense", "cuda"])
-def test_a_platform_that_is_not_there_is_one_line(platform, tmp_path):
-  done = run("fusar_jax.train", *STAGE1, JAX_PLATFORMS=platform, cwd=tmp_path)
+def test_a_platform_that_is_not_there_is_one_line(run_module, tmp_path):
+  done = run_module(
+    "fusar_jax.train", *STAGE1, JAX_PLATFORMS="cuda", cwd=tmp_path
+  )
   assert done.returncode == 1
-  assert f"JAX_PLATFORMS={platform}: JAX finds no such device" in done.stderr
+  assert "JAX_PLATFORMS=cuda: JAX finds no such device" in done.stderr
   assert done.stderr.count("\n") == 1
 
 
-def test_without_a_command_the_commands_are_listed():
-  done = run("fusar_jax")
-  assert done.returncode == 2
-  for name in commands.COMMANDS:
-    assert re.search(rf"^  {name} +\w.{{20}}", done.stderr, re.M), name
-  done = run("fusar_jax", "trian")
-  assert done.returncode == 2
-  assert "unknown command 'trian'. Did you mean train?" in done.stderr
-
-
-def test_every_command_of_the_package_is_listed():
+def test_fusar_lists_the_commands_and_suggests_the_nearest(call):
+  done = call(fusar.main)
+  assert done.code == 2
+  for name in fusar.COMMANDS:
+    assert re.search(rf"^  {name} +\w.{{20}}", done.err, re.M), name
+  assert call(fusar.main, "--help").out == done.err
+  done = call(fusar.main, "trian")
+  assert done.code == 2
+  assert "unknown command 'trian'. Did you mean train?" in done.err
+  assert re.fullmatch(r"fusar-jax \d\S+\n", call(fusar.main, "--version").out)
   guarded = {
     path.stem
     for path in (ROOT / "fusar_jax").glob("*.py")
     if "\nif __name__ == " in path.read_text(encoding="utf-8")
   }
-  assert set(commands.COMMANDS) == guarded - {"__main__", "config_reference"}
+  assert set(fusar.COMMANDS) == guarded - {"__main__", "config_reference"}
 
 
-def test_a_command_gets_its_arguments():
-  done = run("fusar_jax", "doctor", "nowhere")
+def test_fusar_hands_arguments_and_exit_code_on(run_module):
+  done = run_module("fusar_jax", "doctor", "nowhere")
   assert done.returncode == 2
-  assert "python -m fusar_jax.doctor: error: nowhere not found" in done.stderr
+  assert "fusar doctor: error: nowhere not found" in done.stderr
+
+
+@pytest.mark.parametrize(
+  ("error", "code"),
+  [
+    (ValueError("bad\nrows"), 1),
+    (FloatingPointError("NaN"), 1),
+    (command_line.UsageError("bad\nrows"), 2),
+    (KeyboardInterrupt(), 130),
+  ],
+)
+def test_errors_become_exit_codes(call, error, code):
+  parser = command_line.Parser("demo", "About.", renamed={"--old": "--new-one"})
+  parser.add_argument("--new-one")
+  seen = []
+
+  def work(args):
+    seen.append(args.new_one)
+    raise error
+
+  def main(argv):
+    return command_line.run(parser, work, argv)
+
+  done = call(main, "--old=a_b")
+  assert done.code == code
+  assert done.err.startswith(
+    "--old is deprecated; use --new-one.\nfusar demo: "
+  )
+  assert call(main, "--new_one", "a_b").code == code
+  assert seen == ["a_b", "a_b"]
+
+
+def test_other_exceptions_keep_their_traceback():
+  with pytest.raises(ZeroDivisionError):
+    command_line.run(command_line.Parser("demo", ""), lambda _: 1 // 0, [])

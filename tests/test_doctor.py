@@ -4,13 +4,11 @@ import dataclasses
 import json
 
 import pytest
-from rich.console import Console
 
 from fusar_jax import config as config_lib
 from fusar_jax import doctor
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import read_manifest, write_manifest
-from fusar_jax.datasets.validation import inspect
 from fusar_jax.hf.config_json import write_config
 from fusar_jax.simulation.dataset import Plan, simulate
 
@@ -20,6 +18,11 @@ def data(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data") / "simulated"
   simulate(folder, Plan(3, seed=3, size=112))
   return folder
+
+
+@pytest.fixture(scope="module")
+def rows(data):
+  return list(map(json.loads, (data / "manifest.jsonl").open(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
@@ -46,77 +49,63 @@ def run(tmp_path, words):
   return folder
 
 
-def call(*arguments, out):
-  return doctor.main([*map(str, arguments), "--out", str(out)])
+@pytest.fixture
+def diagnose(call, tmp_path):
+  """diagnose(*arguments) -> (Called, text of the page or None)."""
+
+  def diagnose(*arguments):
+    page = tmp_path / "page.html"
+    page.unlink(missing_ok=True)
+    done = call(doctor.main, *arguments, "--out", page)
+    return done, page.read_text() if page.exists() else None
+
+  return diagnose
 
 
-def usage(capsys, *arguments, out="x.html"):
-  with pytest.raises(SystemExit) as stop:
-    call(*arguments, out=out)
-  assert stop.value.code == 2
-  return capsys.readouterr().err
+def test_a_run_supplies_image_size_and_tokenizer(data, run, diagnose):
+  done, page = diagnose(data, "--model", run, "--samples", 3)
+  assert done.code == 0
+  for text in ("0 errors, 0 warnings", "56 × 56", "tokens a row", "page.html"):
+    assert text in done.text
+  assert page.count("<article>") == 3
+  assert "112 × 112 seen at 56 × 56" in page
+  assert '<b class="learned"' in page
+  assert "<circle" in page
 
 
-def test_a_run_brings_size_and_tokenizer(data, run, tmp_path, capsys):
-  page = tmp_path / "page.html"
-  assert call(data, "--model", run, "--samples", 3, out=page) == 0
-  told = capsys.readouterr().out
-  assert "0 errors, 0 warnings" in told
-  assert "56 × 56" in told
-  assert "tokens a row" in told
-  assert str(page) in told
-  text = page.read_text()
-  assert text.count("<article>") == 3
-  assert "112 × 112 seen at 56 × 56" in text
-  assert '<b class="learned"' in text
-  assert "<circle" in text
-
-
-def test_rows_to_predict(data, run, tmp_path, capsys):
-  """The same dataset without answers."""
-  rows = map(json.loads, (data / "manifest.jsonl").open(encoding="utf-8"))
+def test_rows_to_predict_need_no_answers(data, rows, run, diagnose):
   left_out = ("answer", "boxes", "labels")
   bare = [{k: v for k, v in r.items() if k not in left_out} for r in rows]
   write_manifest(data / "bare.jsonl", bare)
-  page = tmp_path / "page.html"
   asked = (data / "bare.jsonl", "--model", run, "--samples", 2)
-  assert call(*asked, "--for", "predict", out=page) == 0
-  told = capsys.readouterr().out
-  assert "tokens a prompt" in told
-  assert "longer than 4096" in told
-  assert "0 errors, 0 warnings" in told
-  text = page.read_text()
-  assert "tokens of prompt" in text
-  assert '<b class="learned"' not in text
-  assert call(*asked, out=page) == 1
-  assert "no 'answer', which only prediction" in capsys.readouterr().out
+  done, page = diagnose(*asked, "--for", "predict")
+  assert done.code == 0
+  for text in ("tokens a prompt", "longer than 4096", "0 errors, 0 warnings"):
+    assert text in done.text
+  assert "tokens of prompt" in page
+  assert '<b class="learned"' not in page
+  done, _ = diagnose(*asked)
+  assert done.code == 1
+  assert "no 'answer', which only prediction" in done.text
 
 
-def test_the_same_seed_gives_the_same_page(data, run, tmp_path, capsys):
-  pages = [tmp_path / f"{k}.html" for k in range(3)]
-  for page, seed in zip(pages, (4, 4, 5)):
-    call(data, "--model", run, "--samples", 2, "--seed", seed, out=page)
-  first, second, other = (page.read_bytes() for page in pages)
-  assert first == second != other
+def test_the_seed_determines_the_page(data, run, diagnose):
+  pages = [
+    diagnose(data, "--model", run, "--samples", 2, "--seed", seed)[1]
+    for seed in (4, 4, 5)
+  ]
+  assert pages[0] == pages[1] != pages[2]
 
 
-def test_a_preset_without_a_tokenizer_says_so(data, tmp_path, capsys):
-  page = tmp_path / "page.html"
-  assert call(data, "--samples", 1, out=page) == 0
-  told = capsys.readouterr().out
-  assert "need a tokenizer" in told
-  assert "504 × 504" in told
-  assert "324" in told
-  assert "tokens a row (" not in told
+def test_a_preset_without_a_tokenizer_has_no_lengths(data, diagnose):
+  done, _ = diagnose(data, "--samples", 1)
+  assert done.code == 0
+  for text in ("need a tokenizer", "504 × 504", "324"):
+    assert text in done.text
+  assert "tokens a row (" not in done.text
 
 
-def test_a_tokenizer_of_another_model_is_refused(data, run, capsys):
-  words = run / "tokenizer"
-  told = usage(capsys, data, "--model", "bench", "--tokenizer", words)
-  assert "give the model's own" in told
-
-
-def test_a_hugging_face_folder(data, words, tmp_path, capsys):
+def test_a_hugging_face_folder_supplies_the_tokenizer(words, tmp_path):
   folder = tmp_path / "hf"
   folder.mkdir()
   write_config(folder, config_lib.preset("tiny"), "float32")
@@ -127,60 +116,55 @@ def test_a_hugging_face_folder(data, words, tmp_path, capsys):
   assert config.decoder == config_lib.preset("tiny").decoder
 
 
-def test_errors_are_exit_code_1(data, tmp_path, capsys):
+def test_errors_in_the_data_are_exit_code_1(data, rows, diagnose):
   """A leaking split is an error; a repeated question is not."""
-  rows = [
-    json.loads(line)
-    for line in (data / "manifest.jsonl").open(encoding="utf-8")
-  ]
-  doubled = [*rows[:2], rows[0] | {"id": "again"}]
   other = data / "other.jsonl"
-  write_manifest(other, doubled)
-  page = tmp_path / "page.html"
-  assert call(other, "--samples", 0, out=page) == 0
-  told = capsys.readouterr().out
-  assert "warning: same question twice: other: rows 1" in told
-  assert call(data, other, "--samples", 1, out=page) == 1
-  told = capsys.readouterr().out
-  assert "error: image in two splits: simulated" in told
-  assert "1 error, 1 warning" in told
-  assert page.is_file()
+  write_manifest(other, [*rows[:2], rows[0] | {"id": "again"}])
+  done, _ = diagnose(other, "--samples", 0)
+  assert done.code == 0
+  assert "warning: same question twice: other: rows 1" in done.text
+  done, page = diagnose(data, other, "--samples", 1)
+  assert done.code == 1
+  assert "error: image in two splits: simulated" in done.text
+  assert "1 error, 1 warning" in done.text
+  assert page
 
 
-def test_many_problems_of_one_kind_are_cut_short(data, tmp_path):
-  lines = ["{"] * 30
-  (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
-  found = inspect([tmp_path], config_lib.preset("tiny"))
-  with (tmp_path / "told").open("w+", encoding="utf-8") as file:
-    doctor.tell(found, Console(file=file, width=80))
-    file.seek(0)
-    told = file.read()
-  assert told.count("error: bad row: ") == 11
-  assert "error: bad row: ... and 20 more" in told
-  assert "30 errors" in told
+def test_many_problems_of_one_kind_are_cut_short(tmp_path, diagnose):
+  (tmp_path / "manifest.jsonl").write_text("{\n" * 30)
+  done, _ = diagnose(tmp_path, "--samples", 0)
+  assert done.out.count("error: bad row: ") == 11
+  assert "error: bad row: ... and 20 more" in done.text
+  assert "30 errors" in done.text
 
 
-def test_names_from_the_data_are_no_markup(data, tmp_path, capsys):
+def test_names_from_the_data_are_no_markup(data, rows, diagnose):
   """Brackets are rich markup, and escapes control a terminal."""
-  rows = [json.loads((data / "manifest.jsonl").open().readline())]
-  rows[0]["task"] = "[/red]\x1b[2J"
-  rows[0]["id"] = "\ud800"
-  rows[0]["image"] = "\x1b]0;[red]gone.png"
+  row = rows[0] | {
+    "task": "[/red]\x1b[2J",
+    "id": "\ud800",
+    "image": "\x1b]0;[red]gone.png",
+  }
   evil = data / "[bold]evil.jsonl"
-  evil.write_text("\n".join(map(json.dumps, rows)))
-  assert call(evil, out=tmp_path / "page.html") == 1
-  told = capsys.readouterr().out
-  assert "\x1b" not in told
-  assert "[bold]evil" in told
-  assert "[red]gone.png" in told
+  evil.write_text(json.dumps(row))
+  done, _ = diagnose(evil)
+  assert done.code == 1
+  assert "\x1b" not in done.out
+  assert "[bold]evil" in done.out
+  assert "[red]gone.png" in done.out
 
 
-def test_usage(data, run, tmp_path, capsys):
-  missing = tmp_path / "missing"
-  assert "missing not found" in usage(capsys, missing)
-  assert "unknown model 'huge'" in usage(capsys, data, "--model", "huge")
-  assert "is a folder" in usage(capsys, data, out=tmp_path)
-  assert "--samples >= 0" in usage(capsys, data, "--samples", "-1")
-  assert "--max-length >= 1" in usage(capsys, data, "--max-length", "0")
-  told = usage(capsys, data, "--tokenizer", tmp_path / "none.json")
-  assert "tokenizer not found" in told
+def test_usage_errors_are_exit_code_2(data, run, tmp_path, call):
+  words = run / "tokenizer"
+  for arguments, message in (
+    ([tmp_path / "missing"], "missing not found"),
+    ([data, "--model", "huge"], "unknown model 'huge'"),
+    ([data, "--out", tmp_path], "is a folder"),
+    ([data, "--samples", -1], "--samples >= 0"),
+    ([data, "--max-length", 0], "--max-length >= 1"),
+    ([data, "--tokenizer", tmp_path / "none.json"], "tokenizer not found"),
+    ([data, "--model", "bench", "--tokenizer", words], "the model's own"),
+  ):
+    done = call(doctor.main, "--out", tmp_path / "x.html", *arguments)
+    assert done.code == 2, message
+    assert message in done.err

@@ -1,4 +1,4 @@
-"""The command `evaluate`: files in, scores out, errors with row numbers."""
+"""The command `evaluate`: scores, comparisons, errors with row numbers."""
 
 import dataclasses
 import json
@@ -28,19 +28,71 @@ COUNT, DETECT = counting.question("ship"), detection.question("ship")
 BOX = '[{"bbox_2d": [10, 10, 30, 30], "label": "ship"}]'
 
 
-def predictions(path, rows):
-  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  return path
-
-
-def counted(i, gt, said):
+def predicted(name, question, gt, text, size=100, **fields):
   return prediction_row(
-    id=f"c{i}",
-    question=COUNT,
+    id=name,
+    question=question,
     gt=gt,
-    prediction_text=said,
-    coordinate_size=224,
+    prediction_text=text,
+    coordinate_size=size,
+    **fields,
   )
+
+
+def counted(i, gt, text):
+  return predicted(f"c{i}", COUNT, gt, text, 224)
+
+
+def of_every_task(i):
+  """One row per task, each with another truth, and answered rightly."""
+  corner = 10 + i % 90
+  found = [[corner, 10, corner + 20, 30], [300, 300, 330 + i % 70, 350]]
+  names = ("cargo ship", "tanker ship", "fighter plane")
+  fields = {field: f"{field} {i} by land" for field in captioning.FIELDS}
+  asked = {
+    "counting": (COUNT, str(i % 9)),
+    "grounding": (
+      grounding.question("ship"),
+      grounding.answer(found, (504, 504)),
+    ),
+    "classification": (
+      classification.question(found[0], names),
+      names[i % 3],
+    ),
+    "captioning": (captioning.question(), captioning.answer(fields)),
+    "detection": (DETECT, detection.answer(found, ["ship", "ship"])),
+  }
+  return [
+    predicted(
+      f"{task}{i}", question, gt, gt, 504, task=task, image=f"{i % 999}.png"
+    )
+    for task, (question, gt) in asked.items()
+  ]
+
+
+@pytest.fixture
+def write(tmp_path):
+  """write(rows) -> predictions file."""
+
+  def write(rows, name="p.jsonl"):
+    path = tmp_path / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+  return write
+
+
+@pytest.fixture
+def score(call, tmp_path):
+  """score(predictions, *options) -> (Called, metrics, folder of scores)."""
+
+  def score(path, *options):
+    out = tmp_path / "scores"
+    done = call(evaluate.main, "--predictions", path, "--out", out, *options)
+    assert done.code == 0, done.err
+    return done, json.loads((out / "metrics.json").read_text()), out
+
+  return score
 
 
 @pytest.fixture
@@ -55,132 +107,96 @@ def manifest(tmp_path):
   return tmp_path / "manifest.jsonl"
 
 
-def test_scores_are_written(tmp_path, capsys):
-  path = predictions(
-    tmp_path / "p.jsonl",
-    [counted(0, "1", "1"), counted(1, "2", "x"), counted(2, "3", "3")],
+def test_scores_are_written(write, score):
+  path = write(
+    [counted(0, "1", "1"), counted(1, "2", "x"), counted(2, "3", "3")]
   )
-  out = tmp_path / "scores"
-  assert evaluate.main(["--predictions", str(path), "--out", str(out)]) == 0
-  metrics = json.loads((out / "metrics.json").read_text())
-  assert metrics["n"] == 3
-  assert metrics["parse_failures"] == 1
+  done, metrics, out = score(path)
+  assert (metrics["n"], metrics["parse_failures"]) == (3, 1)
   assert metrics["counting"]["accuracy"] == pytest.approx(2 / 3)
   assert metrics == evaluate.evaluate_predictions(path)
-  samples = (out / "samples.jsonl").read_text().splitlines()
-  assert [json.loads(s)["id"] for s in samples] == ["c0", "c1", "c2"]
-  assert "accuracy" in capsys.readouterr().out
+  assert [sample["id"] for sample in read_samples(out)] == ["c0", "c1", "c2"]
+  assert "accuracy" in done.out
 
 
 GOOD = json.dumps(counted(0, "1", "1")).encode() + b"\n"
 
 
-def spoilt(old, new):
+def edited(old, new):
   assert old in GOOD
   return GOOD.replace(old, new)
 
 
 @pytest.mark.parametrize(
-  ("content", "told"),
+  ("content", "message"),
   [
-    (b"", "no rows"),
+    (None, "p.jsonl"),
     (b"\n \n", "no rows"),
     (b'{"id": 1}\n', "row 1: no question, gt, prediction_text"),
     (b"\nnot json\n", "row 2: not JSON"),
     (GOOD + GOOD[:40] + b"\n", "row 2: not JSON"),
     (GOOD + b"[" * 100_000 + b"\n", "row 2: not JSON: nested too deeply"),
     (GOOD + GOOD, 'row 2: id "c0" with this question stands in row 1'),
-    (GOOD + spoilt(b"c0", b"c\xff"), "row 2: not UTF-8 text: byte 0xff"),
-    (spoilt(b"c0", b"\\ud800"), "row 1: id: character 1 is half of"),
-    (spoilt(b'"c0"', b"{}"), "row 1: id must be text or a number, got {}"),
-    (spoilt(b'"gt": "1"', b'"gt": null'), "row 1: gt is null: no truth"),
-    (spoilt(b'"gt": "1"', b'"gt": "x"'), 'row 1 (id "c0"): no number'),
-    (spoilt(b"224", b"NaN"), "row 1: coordinate_size must be"),
-    (spoilt(b"224", b"Infinity"), "row 1: coordinate_size must be"),
-    (spoilt(b'"counting"', b'["counting"]'), "row 1: task ['counting'] is"),
-    (spoilt(b"{", b'{"image": ["a"], '), "row 1: image is list, expected text"),
-    (spoilt(b"224", b"9" * 5000), "row 1: Exceeds the limit"),
+    (GOOD + edited(b"c0", b"c\xff"), "row 2: not UTF-8 text: byte 0xff"),
+    (edited(b"c0", b"\\ud800"), "row 1: id: character 1 is half of"),
+    (edited(b'"c0"', b"{}"), "row 1: id must be text or a number, got {}"),
+    (edited(b'"gt": "1"', b'"gt": null'), "row 1: gt is null: no truth"),
+    (edited(b'"gt": "1"', b'"gt": "x"'), 'row 1 (id "c0"): no number'),
+    (edited(b"224", b"NaN"), "row 1: coordinate_size must be"),
+    (edited(b"224", b"Infinity"), "row 1: coordinate_size must be"),
+    (edited(b'"counting"', b'["counting"]'), "row 1: task ['counting'] is"),
+    (edited(b"{", b'{"image": ["a"], '), "row 1: image is list, expected text"),
+    (edited(b"224", b"9" * 5000), "row 1: Exceeds the limit"),
   ],
 )
-def test_a_bad_file_writes_nothing(tmp_path, capsys, content, told):
-  path = tmp_path / "p.jsonl"
-  path.write_bytes(content)
-  out = tmp_path / "scores"
-  assert evaluate.main(["--predictions", str(path), "--out", str(out)]) != 0
-  assert told in capsys.readouterr().err
+def test_a_malformed_file_writes_nothing(call, tmp_path, content, message):
+  path, out = tmp_path / "p.jsonl", tmp_path / "scores"
+  if content is not None:
+    path.write_bytes(content)
+  done = call(evaluate.main, "--predictions", path, "--out", out)
+  assert done.code == 1
+  assert message in done.err
   assert not out.exists()
 
 
-def test_an_absent_file_is_told(tmp_path, capsys):
-  missing = str(tmp_path / "none.jsonl")
-  assert evaluate.main(["--predictions", missing, "--out", str(tmp_path)]) == 1
-  assert "none.jsonl" in capsys.readouterr().err
-
-
-def test_rows_of_the_manifest_without_a_prediction_count(tmp_path, manifest):
+def test_manifest_rows_without_a_prediction_count_as_wrong(
+  write, score, manifest
+):
   """Of 3 counts one is predicted, rightly; the box is, in half the pixels."""
-  said = prediction_row(
-    id="d0",
-    question=DETECT,
-    gt="None",
-    prediction_text='[{"bbox_2d": [5, 5, 15, 15], "label": "ship"}]',
-    coordinate_size=50,
+  half = '[{"bbox_2d": [5, 5, 15, 15], "label": "ship"}]'
+  path = write(
+    [counted(0, "9", "1"), predicted("d0", DETECT, "None", half, 50)]
   )
-  path = predictions(tmp_path / "p.jsonl", [counted(0, "9", "1"), said])
-  metrics = evaluate.evaluate_predictions(path, manifest)
+  done, metrics, out = score(path, "--manifest", manifest)
   assert metrics["missing"] == 2
   assert metrics["counting"]["accuracy"] == pytest.approx(1 / 3)
   assert metrics["detection"]["f1@0.5"] == 1
+  assert "2 rows of the manifest have no prediction" in done.text
+  errors = [sample["parse_error"] for sample in read_samples(out)]
+  assert errors == [None, *["no prediction"] * 2, None]
 
 
-def test_a_prediction_that_the_manifest_lacks_is_an_error(tmp_path, manifest):
-  path = predictions(tmp_path / "p.jsonl", [counted(77, "1", "1")])
-  with pytest.raises(ValueError, match="c77"):
-    evaluate.evaluate_predictions(path, manifest)
-
-
-def test_a_manifest_brings_all_but_the_answers(tmp_path, manifest, capsys):
-  """Rows with an id and a text suffice; the error lists every wrong id."""
-  said = {"c0": "1", "c1": "1", "c2": "2", "d0": BOX}
-  rows = [{"id": i, "prediction_text": text} for i, text in said.items()]
-  path = predictions(tmp_path / "p.jsonl", rows)
-  metrics = evaluate.evaluate_predictions(path, manifest)
+def test_predictions_need_only_an_id_and_a_text(write, manifest):
+  """The manifest supplies the rest; the error lists every unknown id."""
+  texts = {"c0": "1", "c1": "1", "c2": "2", "d0": BOX}
+  rows = [{"id": i, "prediction_text": text} for i, text in texts.items()]
+  metrics = evaluate.evaluate_predictions(write(rows), manifest)
   assert metrics["missing"] == metrics["parse_failures"] == 0
   assert metrics["counting"]["accuracy"] == metrics["detection"]["f1@0.5"] == 1
   unknown = [{"id": f"x{i}", "prediction_text": "1"} for i in range(30)]
-  predictions(path, [*rows, *unknown])
   with pytest.raises(ValueError, match=r"(?s)30 bad rows.*row 5 .*and 10 more"):
-    evaluate.evaluate_predictions(path, manifest)
+    evaluate.evaluate_predictions(write([*rows, *unknown]), manifest)
 
 
-def test_rows_without_an_answer_are_named(tmp_path, manifest, capsys):
-  path = predictions(tmp_path / "p.jsonl", [counted(0, "1", "1")])
-  out = tmp_path / "scores"
-  command = ["--predictions", str(path), "--manifest", str(manifest)]
-  assert evaluate.main([*command, "--out", str(out)]) == 0
-  assert "3 rows of the manifest have no prediction" in capsys.readouterr().out
-  samples = list(map(json.loads, (out / "samples.jsonl").open()))
-  errors = [sample["parse_error"] for sample in samples]
-  assert errors == [None, *["no prediction"] * 3]
-  assert json.loads((out / "metrics.json").read_text())["parse_failures"] == 3
-
-
-def test_rows_without_truth_are_not_scored(tmp_path, manifest, capsys):
+def test_rows_without_ground_truth_are_not_scored(write, score, manifest):
   """They are counted and reported; no truth in any row is an error."""
   rows = list(map(json.loads, manifest.open(encoding="utf-8")))
   del rows[0]["answer"]
   write_manifest(manifest, rows)
-  said = {"c0": "1", "c1": "1", "c2": "2", "d0": BOX}
-  given = [{"id": i, "prediction_text": text} for i, text in said.items()]
-  path = predictions(tmp_path / "p.jsonl", given)
-  command = ["--predictions", str(path), "--manifest", str(manifest)]
-  command += ["--out", str(tmp_path / "out")]
-  assert evaluate.main(command) == 0
-  assert "1 rows of the manifest have no answer and are not" in (
-    capsys.readouterr().out
-  )
-  metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-  assert metrics == evaluate.evaluate_predictions(path, manifest)
+  texts = {"c0": "1", "c1": "1", "c2": "2", "d0": BOX}
+  path = write([{"id": i, "prediction_text": t} for i, t in texts.items()])
+  done, metrics, _ = score(path, "--manifest", manifest)
+  assert "1 rows of the manifest have no answer and are not" in done.out
   assert (metrics["n"], metrics["without_truth"]) == (3, 1)
   assert (metrics["counting"]["n"], metrics["missing"]) == (2, 0)
   check_truths(manifest)
@@ -190,118 +206,86 @@ def test_rows_without_truth_are_not_scored(tmp_path, manifest, capsys):
     baseline_rows(manifest)
 
 
-def test_truncated_answers_are_counted(tmp_path, capsys):
+def test_truncated_answers_are_counted(write, score):
   """Overall and per task; without the field, nothing is reported."""
   rows = [of_every_task(i)[-1] for i in range(3)] + [counted(9, "1", "1")]
-  path = predictions(tmp_path / "p.jsonl", rows)
-  metrics = evaluate.evaluate_predictions(path)
+  metrics = evaluate.evaluate_predictions(write(rows))
   assert "truncated" not in {*metrics, *metrics["detection"]}
   for k, row in enumerate(rows):
     row["truncated"] = k == 0
   rows[0]["prediction_text"] = rows[0]["prediction_text"][:-1] + ', {"bbox_2d'
-  predictions(path, rows)
-  out = tmp_path / "out"
-  command = ["--predictions", str(path), "--out", str(out)]
-  assert evaluate.main(command) == 0
-  metrics = json.loads((out / "metrics.json").read_text())
+  done, metrics, out = score(write(rows))
   found = (metrics, metrics["detection"], metrics["counting"])
   assert [of["truncated"] for of in found] == [1, 1, 0]
   assert [of["truncated_share"] for of in found] == [1 / 4, 1 / 3, 0]
   # A counted rule retains the boxes before the cut.
   assert metrics["detection"]["rules"]["truncated"] == 1
   assert metrics["parse_failures"] == 0
-  printed = capsys.readouterr().out
-  assert "truncated at the limit of new tokens: 1 of 4 (25.0%)" in printed
-  assert "1 detection" in printed
-  assert 'row 1 (id "detection0")' in printed
-  page = (out / "report.html").read_text("utf-8")
-  assert "33.3 % truncated" in page
-  assert "0.0 % truncated" in page
-  samples = map(json.loads, (out / "samples.jsonl").open(encoding="utf-8"))
-  assert [s["truncated"] for s in samples] == [True, False, False, False]
+  assert "truncated at the limit of new tokens: 1 of 4 (25.0%)" in done.out
+  assert 'row 1 (id "detection0")' in done.out
+  assert [s["truncated"] for s in read_samples(out)] == [True, *[False] * 3]
 
 
-def test_scored_rows_keep_their_line_separators(tmp_path):
-  """samples.jsonl is read back though an answer holds U+2028 and U+0085."""
-  path = predictions(
-    tmp_path / "p.jsonl", [counted(0, "1", "a\u2028\x85\u2029 1")]
-  )
+def test_scored_rows_keep_their_line_separators(write, tmp_path):
+  """samples.jsonl can be read although an answer holds U+2028 and U+0085."""
+  path = write([counted(0, "1", "a\u2028\x85\u2029 1")])
   metrics, samples = score_rows(read_rows(path).rows)
   write_scores(tmp_path, metrics, samples)
   assert read_samples(tmp_path) == samples
 
 
 @pytest.mark.parametrize(
-  "said",
-  [
-    BOX.replace("[10,", "[NaN,"),
-    BOX[:20],
-    "7" * 5000,
-    "[" * 100_000,
-    "a" * 50_000_000,
-  ],
+  "text",
+  [BOX.replace("[10,", "[NaN,"), BOX[:20], "7" * 5000, "[" * 100_000,
+   "a" * 50_000_000],
   ids=["NaN", "cut", "digits", "deep", "50 MB"],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("question", [COUNT, DETECT])
-def test_no_answer_is_an_error(tmp_path, capsys, said, question):
-  """It counts as empty and is reported by row; the others are scored."""
+def test_an_unparsable_answer_counts_as_empty(write, score, text, question):
   truth = "1" if question == COUNT else BOX
-  rows = [
-    prediction_row(
-      id=name,
-      question=question,
-      gt=truth,
-      prediction_text=text,
-      coordinate_size=100,
-    )
-    for name, text in (("good", truth), ("bad", truth))
-  ]
-  rows[1]["prediction_text"] = said
-  path = predictions(tmp_path / "p.jsonl", rows)
-  out = tmp_path / "scores"
-  assert evaluate.main(["--predictions", str(path), "--out", str(out)]) == 0
-  metrics = json.loads((out / "metrics.json").read_text())
+  rows = [predicted(name, question, truth, truth) for name in ("good", "bad")]
+  rows[1]["prediction_text"] = text
+  done, metrics, out = score(write(rows), "--no-report")
   assert (metrics["n"], metrics["parse_failures"]) == (2, 1)
-  good, bad = map(json.loads, (out / "samples.jsonl").open())
+  good, bad = read_samples(out)
   assert good["parse_error"] is None
   assert bad["parse_error"]
   assert (out / "samples.jsonl").stat().st_size < 1_000_000
-  printed = capsys.readouterr().out
-  assert "cannot be read and count as empty: 1" in printed
-  assert 'row 2 (id "bad")' in printed
+  assert "cannot be parsed and count as empty: 1" in done.out
+  assert 'row 2 (id "bad")' in done.out
 
 
-def test_swapped_corners_are_repaired_counted_and_told(tmp_path):
+def test_repairs_are_counted_by_rule(write, score):
+  rows = [of_every_task(i)[-1] for i in range(3)]
+  rows[0]["prediction_text"] = f"```json\n{rows[0]['prediction_text']}\n```"
+  rows[1]["prediction_text"] = f"Here: {rows[1]['prediction_text']}"
+  done, metrics, _ = score(write(rows))
+  assert metrics["detection"]["f1@0.5"] == 1
+  assert "answers parsed by a repair rule: 1 embedded, 1 fenced" in done.out
+  assert 'embedded: row 2 (id "detection1")' in done.out
+
+
+def test_swapped_corners_are_repaired(write):
   """A box from right to left is the same box, also a true one."""
   swapped = BOX.replace("[10, 10, 30, 30]", "[30, 10, 10, 30]")
-  row = prediction_row(
-    id="a",
-    question=DETECT,
-    gt=BOX,
-    prediction_text=swapped,
-    coordinate_size=100,
-  )
-  path = predictions(tmp_path / "p.jsonl", [row])
-  metrics, [sample] = score_rows(read_rows(path)[0])
+  [row] = read_rows(write([predicted("a", DETECT, BOX, swapped)]))[0]
+  metrics, [sample] = score_rows([row])
   assert metrics["detection"]["f1@0.5"] == 1
   assert metrics["parse_failures"] == 0
   assert "corners" in sample["rule"]
   assert "true_rule" not in sample
-  swapped_truth = dataclasses.replace(read_rows(path)[0][0], gt=swapped)
+  swapped_truth = dataclasses.replace(row, gt=swapped)
   metrics, [sample] = score_rows([swapped_truth])
   assert metrics["detection"]["f1@0.5"] == 1
-  assert evaluate.remarks([swapped_truth], [sample]) == [
-    "answers read by a rule of repair: 1 corners",
-    '  corners: row 1 (id "a")',
-    "true answers read by a rule of repair: 1 corners",
+  assert evaluate.remarks([swapped_truth], [sample])[2:] == [
+    "true answers parsed by a repair rule: 1 corners",
     '  corners: row 1 (id "a")',
   ]
 
 
-def test_scores_are_whole_or_absent(tmp_path):
+def test_scores_are_complete_or_absent(write, tmp_path):
   """Stale metrics do not remain next to new samples."""
-  path = predictions(tmp_path / "p.jsonl", [counted(0, "1", "1")])
-  metrics, samples = score_rows(read_rows(path)[0])
+  metrics, samples = score_rows(read_rows(write([counted(0, "1", "1")]))[0])
   write_scores(tmp_path, metrics, samples)
   with pytest.raises(ValueError):
     write_scores(tmp_path, metrics | {"n": float("nan")}, [])
@@ -312,145 +296,72 @@ def test_scores_are_whole_or_absent(tmp_path):
   assert not (tmp_path / "metrics.json").exists()
 
 
-def test_baselines_look_at_no_image(tmp_path, manifest):
+def test_the_majority_baseline(call, tmp_path, manifest):
   """Always 1: two of three counts. No box: F1 0."""
   out = tmp_path / "scores"
-  command = ["--baseline", "--manifest", str(manifest), "--out", str(out)]
-  assert evaluate.main(command) == 0
+  done = call(evaluate.main, "--baseline", "--manifest", manifest, "--out", out)
+  assert done.code == 0
   metrics = json.loads((out / "metrics.json").read_text())
   assert metrics["counting"]["accuracy"] == pytest.approx(2 / 3)
   assert metrics["detection"]["f1@0.25"] == 0
   assert metrics["detection"]["predicted_boxes"] == 0
 
 
-def test_a_larger_file_takes_work_in_proportion(tmp_path, count_calls):
+def test_work_is_proportional_to_the_rows(write, count_calls):
   """Twice the rows, of all tasks, at most twice the calls."""
   rows = [row for i in range(300) for row in of_every_task(i)]
-  half = predictions(tmp_path / "half.jsonl", rows[: len(rows) // 2])
-  whole = predictions(tmp_path / "whole.jsonl", rows)
-  metrics = evaluate.evaluate_predictions(whole)
-  assert metrics["n"] == 1500
-  assert metrics["detection"]["f1@0.5"] == 1
+  half = write(rows[: len(rows) // 2], "half.jsonl")
+  whole = write(rows, "whole.jsonl")
   calls = [
     count_calls(evaluate.evaluate_predictions, path) for path in (half, whole)
   ]
   assert calls[1] < 2.1 * calls[0]
 
 
-def of_every_task(i):
-  """One row per task, each with another truth, and answered rightly."""
-  corner = 10 + i % 90
-  found = [[corner, 10, corner + 20, 30], [300, 300, 330 + i % 70, 350]]
-  names = ("cargo ship", "tanker ship", "fighter plane")
-  name = names[i % 3]
-  fields = {field: f"{field} {i} by land" for field in captioning.FIELDS}
-  asked = {
-    "counting": (COUNT, str(i % 9)),
-    "grounding": (
-      grounding.question("ship"),
-      grounding.answer(found, (504, 504)),
-    ),
-    "classification": (classification.question(found[0], names), name),
-    "captioning": (captioning.question(), captioning.answer(fields)),
-    "detection": (DETECT, detection.answer(found, ["ship", "ship"])),
-  }
-  return [
-    prediction_row(
-      id=f"{task}{i}",
-      question=question,
-      gt=truth,
-      prediction_text=truth,
-      coordinate_size=504,
-      task=task,
-      image=f"{i % 999}.png",
-    )
-    for task, (question, truth) in asked.items()
-  ]
-
-
-def test_dialogues_are_scored_by_sub_task(tmp_path, capsys):
+def test_dialogues_are_scored_by_sub_task(write, score, call):
   """Of 2 and 3 counted rightly and wrongly: 1 true, 1 false, 1 missed."""
-  asked = [("2", "2"), ("3", "4")]
   rows = [
-    prediction_row(
-      id=f"s{i}",
-      question="[count] How many ships are there?",
-      gt=gt,
-      prediction_text=said,
-      coordinate_size=100,
-    )
-    for i, (gt, said) in enumerate(asked)
+    predicted(f"s{i}", "[count] How many ships are there?", gt, text)
+    for i, (gt, text) in enumerate([("2", "2"), ("3", "4")])
   ]
-  path, out = predictions(tmp_path / "p.jsonl", rows), tmp_path / "out"
-  command = ["--predictions", str(path), "--out", str(out)]
-  assert evaluate.main(command) == 0
-  assert "sarchat-counting" in capsys.readouterr().out
-  metrics = json.loads((out / "metrics.json").read_text())
+  path = write(rows)
+  done, metrics, out = score(path)
+  assert "sarchat-counting" in done.out
   scores = metrics["sarchat-counting"]
   assert (scores["n"], scores["exact"]) == (2, 0.5)
   assert scores["acc"] == pytest.approx(1 / 3)
   assert "sarchat-counting" in (out / "report.html").read_text()
-  assert evaluate.main([*command, "--against", str(path)]) == 0
+  score(path, "--against", path)
   compared = json.loads((out / "comparison.json").read_text())["comparisons"]
   assert [one["score"] for one in compared] == ["exact", "acc"]
   assert {one["difference"] for one in compared} == {0}
 
 
-def test_repairs_are_told(tmp_path, capsys):
-  """Each by rule name; answers without repairs are not counted."""
-  rows = [of_every_task(i)[-1] for i in range(3)]
-  rows[0]["prediction_text"] = f"```json\n{rows[0]['prediction_text']}\n```"
-  rows[1]["prediction_text"] = f"Here: {rows[1]['prediction_text']}"
-  path = predictions(tmp_path / "p.jsonl", rows)
-  out = str(tmp_path / "out")
-  assert evaluate.main(["--predictions", str(path), "--out", out]) == 0
-  printed = capsys.readouterr().out
-  assert "answers read by a rule of repair: 1 embedded, 1 fenced" in printed
-  assert 'embedded: row 2 (id "detection1")' in printed
-
-
-def test_cells_too_many_count_by_option(tmp_path):
+def test_acc50_has_two_definitions(write, score):
   """One true cell and two others: all of the true, a third of the union."""
-  row = prediction_row(
-    id="a",
-    question=grounding.question("ship"),
-    gt="top-left",
-    prediction_text="top-left, center, bottom-right",
-    coordinate_size=90,
+  text = "top-left, center, bottom-right"
+  path = write(
+    [predicted("a", grounding.question("ship"), "top-left", text, 90)]
   )
-  path, out = predictions(tmp_path / "p.jsonl", [row]), tmp_path / "out"
-  command = ["--predictions", str(path), "--out", str(out), "--no-report"]
-  for option, value in (([], 1), (["--acc50", "jaccard"], 0)):
-    assert evaluate.main([*command, *option]) == 0
-    metrics = json.loads((out / "metrics.json").read_text())
+  for options, value in (([], 1), (["--acc50", "jaccard"], 0)):
+    _, metrics, out = score(path, "--no-report", *options)
     assert metrics["grounding"]["acc@50"] == value
   assert not (out / "report.html").exists()
 
 
-def test_average_precision_is_told_where_boxes_have_scores(tmp_path, capsys):
-  row = prediction_row(
-    id="a",
-    question=DETECT,
-    gt=BOX,
-    prediction_text=BOX.replace("}", ', "score": 0.9}'),
-    coordinate_size=100,
-  )
-  path, out = predictions(tmp_path / "p.jsonl", [row]), tmp_path / "out"
-  assert evaluate.main(["--predictions", str(path), "--out", str(out)]) == 0
-  metrics = json.loads((out / "metrics.json").read_text())
+def test_average_precision_needs_scores_of_boxes(write, score):
+  text = BOX.replace("}", ', "score": 0.9}')
+  done, metrics, _ = score(write([predicted("a", DETECT, BOX, text)]))
   assert metrics["detection"]["coco"]["ap"] == pytest.approx(1)
-  assert "coco ap75" in capsys.readouterr().out
+  assert "coco ap75" in done.out
 
 
-def test_metrics_have_their_names(tmp_path):
+def test_names_of_metrics(write):
   """The stable output format, by task."""
-  path = predictions(
-    tmp_path / "p.jsonl", [row for i in range(3) for row in of_every_task(i)]
-  )
+  path = write([row for i in range(3) for row in of_every_task(i)])
   metrics = evaluate.evaluate_predictions(path)
   assert isinstance(metrics["version"], str)
-  assert metrics["n"] == 15
-  assert metrics["parse_failures"] == 0
+  assert (metrics["n"], metrics["parse_failures"]) == (15, 0)
   names = {
     "counting": ("accuracy", "mae", "within_1"),
     "grounding": ("acc@100", "acc@50", "top1"),
@@ -474,7 +385,7 @@ def test_metrics_have_their_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("arguments", "told"),
+  ("arguments", "message"),
   [
     (["--controls", "--manifest", "m"], "needs --model and --manifest"),
     (["--controls", "--model", "m", "--data", "d", "--baseline"], "by itself"),
@@ -482,22 +393,79 @@ def test_metrics_have_their_names(tmp_path):
     (["--against", "p"], "give one of"),
     (["--model", "m"], "need --manifest"),
     (["--baseline", "--data", "d", "--against", "p"], "compares answers"),
-    (["--predictions", "p", "--train", "t"], "--train goes with --baseline"),
+    (["--predictions", "p", "--train", "t"], "--train requires --baseline"),
     (["--predictions", "p", "--against", "q", "--acc50", "jaccard"], "--acc50"),
-    (["--baseline", "--data", "d", "--no-report"], "--no-report goes with"),
-    (["--predictions", "p", "--limit", "3"], "--limit goes with --model"),
-    (["--predictions", "p", "--choices"], "--choices goes with --model"),
+    (["--baseline", "--data", "d", "--no-report"], "--no-report requires"),
+    (["--predictions", "p", "--limit", "3"], "--limit requires --model"),
+    (["--predictions", "p", "--choices"], "--choices requires --model"),
     (
       ["--baseline", "--data", "d", "--max-new-tokens", "9"],
       "--max-new-tokens",
     ),
     (
       ["--controls", "--model", "m", "--data", "d", "--anchors", "none"],
-      "leave --anchors out",
+      "drop --anchors",
+    ),
+    (
+      ["--controls", "--model", "m", "--data", "d", "--no-tlm"],
+      "which need the TLM",
     ),
   ],
 )
-def test_options_that_do_not_go_together(tmp_path, capsys, arguments, told):
-  with pytest.raises(SystemExit):
-    evaluate.main([*arguments, "--out", str(tmp_path)])
-  assert told in capsys.readouterr().err
+def test_incompatible_options(call, tmp_path, arguments, message):
+  done = call(evaluate.main, *arguments, "--out", tmp_path)
+  assert done.code == 2
+  assert message in done.err
+
+
+@pytest.fixture
+def two(write):
+  """Answers of two models: 3 and 1 of 4 correct."""
+  gts = ["1", "2", "3", "5"]
+  return [
+    write(
+      [counted(i, gt, text) for i, (gt, text) in enumerate(zip(gts, texts))],
+      f"{name}.jsonl",
+    )
+    for name, texts in (("a", "1237"), ("b", "1320"))
+  ]
+
+
+def test_two_models_are_compared(two, score, call, tmp_path):
+  """A predictions file against a folder of scores, also pooled."""
+  a, b = map(str, two)
+  _, _, scores = score(b)
+  out = tmp_path / "out"
+  against = [*("--predictions", a, "--against", scores), *("--out", out)]
+  done = call(evaluate.main, *against)
+  assert done.code == 0
+  found = json.loads((out / "comparison.json").read_text())
+  assert (found["first"], found["second"]) == (a, str(scores))
+  accuracy, mae = found["comparisons"]
+  assert accuracy["mcnemar"] == {"only_first": 2, "only_second": 0, "p": 0.5}
+  assert (accuracy["first"], accuracy["second"]) == (0.75, 0.25)
+  assert mae["difference"] == -1.25
+  assert "2:0 p 0.5000" in done.out
+  pooled = ["--predictions", f"{a},{b}", "--against", f"{b},{a}"]
+  assert call(evaluate.main, *pooled, "--out", out).code == 0
+  found = json.loads((out / "comparison.json").read_text())
+  assert found["comparisons"][0]["each"] == [0.5, -0.5]
+  assert found["comparisons"][0]["p"] == 1
+
+
+def test_answers_that_do_not_pair_write_nothing(two, call, write, tmp_path):
+  a, b = two
+  rows = list(map(json.loads, a.open()))
+  short = write(rows[1:], "short.jsonl")
+  out = tmp_path / "out"
+  for first, second, message in (
+    (a, f"{a},{b}", "one per seed"),
+    (a, tmp_path / "none.jsonl", "none.jsonl"),
+    (b, short, 'id "c0" is missing'),
+  ):
+    done = call(
+      evaluate.main, "--predictions", first, "--against", second, "--out", out
+    )
+    assert done.code == 1
+    assert message in done.err
+    assert not out.exists()

@@ -8,27 +8,20 @@ import dataclasses
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from ml_collections import config_flags
 from PIL import Image
 from safetensors.numpy import load_file
 
-from fusar_jax import convert, predict
-from fusar_jax.config import preset
-from fusar_jax.data.tokenizer import train_sentencepiece
+from fusar_jax import convert, predict, train
 from fusar_jax.hf import image_text_file, peft, tlm_file
-from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.load import load_base
 from fusar_jax.model.config import VISION_PROJECTIONS, LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.tasks import detection
-from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.recipes import get_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,9 +62,8 @@ def _run(words: list[str]) -> None:
   arguments = [word.replace("504", str(SIZE)) for word in words[3:]]
   arguments += SHRUNK[module]
   if module == "train":
-    _train([re.sub(r"(configs/\w+\.py)$", _as_small, w) for w in arguments])
-    return
-  command = {"predict": predict, "convert": convert}[module]
+    arguments = [re.sub(r"(configs/\w+\.py)$", _as_small, w) for w in arguments]
+  command = {"predict": predict, "convert": convert, "train": train}[module]
   assert command.main(arguments) == 0, shlex.join(words)
 
 
@@ -79,27 +71,12 @@ def _as_small(found: re.Match) -> str:
   return f"{found[1]}:model=init,recipe=tiny"
 
 
-def _train(arguments: list[str]) -> None:
-  argv = ["train", *arguments]
-  values = flags.FlagValues()
-  before, sys.argv = sys.argv, argv  # Read by config_flags.
-  try:
-    config_flags.DEFINE_config_file(
-      "config", lock_config=True, flag_values=values
-    )
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    assert values(argv) == ["train"]
-  finally:
-    sys.argv = before
-  train_and_evaluate(values.config, values.workdir)
-
-
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory):
+def walked(tmp_path_factory, tiny_model, make_hf_folder):
   """The folder in which all commands of the page have run, in order."""
   folder = tmp_path_factory.mktemp("official")
   _write_data(folder / "data")
-  _write_models(folder)
+  _write_models(folder, tiny_model, make_hf_folder)
   (folder / "configs").symlink_to(ROOT / "configs")
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(folder)
@@ -146,49 +123,19 @@ def _write_data(folder: Path) -> None:
     (folder / f"{name}.jsonl").write_text(text)
 
 
-def _write_models(folder: Path) -> None:
+def _write_models(folder: Path, tiny_model, make_hf_folder) -> None:
   """A base that records no image size, and released adapters of it."""
   texts = (folder / "data" / "detection.jsonl").read_text().splitlines()
   texts += (folder / "data" / "captions.jsonl").read_text().splitlines()
-  train_sentencepiece(
-    texts, folder / "words" / "tokenizer.model", vocab_size=400
-  )
-  tiny = preset("tiny")
+  decoder = dataclasses.replace(tiny_model.decoder, vocab=400)
   plain = dataclasses.replace(
-    tiny,
-    vision=dataclasses.replace(
-      tiny.vision,
-      depth=2,
-      hidden_size=32,
-      heads=2,
-      intermediate_size=64,
-      out_width=64,
-      full_attention=(1,),
-    ),
-    decoder=dataclasses.replace(
-      tiny.decoder,
-      layers=2,
-      hidden_size=64,
-      heads=4,
-      kv_heads=2,
-      head_dim=16,
-      intermediate_size=96,
-      vocab=400,
-      mrope_section=(2, 3, 3),
-    ),
-    tlm=None,
-    image_size=None,
+    tiny_model, decoder=decoder, tlm=None, image_size=None
   )
+  make_hf_folder(plain, texts).rename(folder / BASE)
   init = jax.jit(init_params, static_argnums=0)
-  export_merged(
-    folder / BASE,
-    plain,
-    init(plain, jax.random.key(0)),
-    tokenizer=folder / "words",
-  )
   stage1 = dataclasses.replace(
     plain,
-    tlm=tiny.tlm,
+    tlm=tiny_model.tlm,
     lora=LoRAConfig(8, 32.0, 0.05, vision=VISION_PROJECTIONS),
     image_size=(SIZE, SIZE),
   )
@@ -264,7 +211,7 @@ def test_stage_1_starts_from_the_base(walked):
 def test_flags_in_the_tables_exist():
   """Second columns name options of predict and convert, and config fields."""
   known = set()
-  for parser in (predict.parser(), convert._parser()):
+  for parser in (predict.parser(), convert.parser()):
     assert isinstance(parser, argparse.ArgumentParser)
     known |= set(parser._option_string_actions)
   known |= {"--workdir", "--config.data.train"}

@@ -21,11 +21,11 @@ def real(tmp_path):
   return tmp_path / "real"
 
 
-def test_sheet_of_written_scenes(tmp_path):
+def test_sheet_of_written_scenes(call, tmp_path):
   """The same as the images on disk, with boxes in colour."""
-  sheet = tmp_path / "sheet.png"
-  out = tmp_path / "set"
-  assert command.main(["--out", str(out), "--sheet", str(sheet), *SCENES]) == 0
+  sheet, out = tmp_path / "sheet.png", tmp_path / "set"
+  done = call(command.main, "--out", out, "--sheet", sheet, *SCENES)
+  assert done.code == 0
   drawn = np.asarray(Image.open(sheet)).astype(int)
   first = np.asarray(Image.open(out / "images/scene-000000.png"))
   # Enlarged twice, behind a gap of 8; boxes cover a few pixels.
@@ -34,21 +34,27 @@ def test_sheet_of_written_scenes(tmp_path):
   assert len(np.unique(drawn.max(-1) - drawn.min(-1))) > 1
 
 
-def test_compare_tells_both_sides(tmp_path, real, capsys):
+def test_the_old_name_of_pretraining_tasks_works_and_warns(call, tmp_path):
+  done = call(command.main, "--out", tmp_path / "set", "--looking", *SCENES)
+  assert done.code == 0
+  assert "--looking is deprecated; use --pretraining-tasks." in done.err
+  assert (tmp_path / "set" / "pretraining_tasks.jsonl").is_file()
+
+
+def test_compare_describes_both_sides(call, tmp_path, real):
   """Speckle of 4 looks with independent pixels stands in the first column."""
   sheet = tmp_path / "mixed.png"
-  argv = ["--compare", str(real), "--sheet", str(sheet), *SCENES]
-  assert command.main(argv) == 0
-  said = capsys.readouterr().out
-  assert "5 real crops" in said
-  assert "6 simulated" in said
-  looks = next(line for line in said.splitlines() if "looks" in line)
+  done = call(command.main, "--compare", real, "--sheet", sheet, *SCENES)
+  assert done.code == 0
+  assert "5 real crops" in done.out
+  assert "6 simulated" in done.out
+  looks = next(line for line in done.out.splitlines() if "looks" in line)
   median = float(looks.split("│")[2].split()[1])
   assert median == pytest.approx(4, rel=0.15)
-  told = (tmp_path / "mixed.txt").read_text().splitlines()
-  kinds = [line.split()[1] for line in told]
+  key = (tmp_path / "mixed.txt").read_text().splitlines()
+  kinds = [line.split()[1] for line in key]
   assert sorted(kinds) == ["real:"] * 5 + ["simulated:"] * 6
-  # Nothing else is kept.
+  # No scene is written.
   assert {path.name for path in tmp_path.iterdir()} == {
     "real",
     "mixed.png",
@@ -56,11 +62,10 @@ def test_compare_tells_both_sides(tmp_path, real, capsys):
   }
 
 
-def test_what_is_refused(tmp_path, real, capsys):
-  assert command.main(["--compare", str(tmp_path / "none"), *SCENES]) == 1
-  assert "no images found" in " ".join(capsys.readouterr().err.split())
-  with pytest.raises(SystemExit):
-    command.main(["--compare", str(real), "--rasters", *SCENES])
-  assert "--rasters needs --out" in capsys.readouterr().err
-  with pytest.raises(SystemExit):
-    command.main(["--compare", str(real), "--out", "x", *SCENES])
+def test_errors(call, tmp_path, real):
+  done = call(command.main, "--compare", tmp_path / "none", *SCENES)
+  assert (done.code, "no images found" in done.text) == (1, True)
+  done = call(command.main, "--compare", real, "--rasters", *SCENES)
+  assert (done.code, "--rasters needs --out" in done.err) == (2, True)
+  done = call(command.main, "--compare", real, "--out", "x", *SCENES)
+  assert done.code == 2

@@ -3,7 +3,7 @@
   images/, anchors/     one file per scene
   captions.jsonl        stage 1: one caption per scene
   tasks.jsonl           stage 2: counting, grounding, classification, detection
-  looking.jsonl         optional: stage 0, pretraining tasks of the tiny base
+  pretraining_tasks.jsonl  optional: stage 0, pretraining tasks of the tiny base
   official.jsonl        optional: questions of both stages without anchors
   manifest.jsonl        captions and tasks, scene by scene
   dataset.json          plan, sources and SHA-256 hashes
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from fusar_jax.data.triplets import write_manifest, write_text
-from fusar_jax.simulation import pretraining_tasks as looking_lib
+from fusar_jax.simulation import pretraining_tasks as tasks_lib
 from fusar_jax.simulation import scenes as scenes_lib
 from fusar_jax.simulation.covers import REGIONS, shipped_table
 from fusar_jax.simulation.questions import scene_rows
@@ -40,7 +40,7 @@ from fusar_jax.tasks.predictions import TASKS
 
 # Incremented whenever the output bytes of a given seed change.
 VERSION = 4
-_QUESTIONS, _LOOKING = 1, 2
+_QUESTIONS, _PRETRAINING = 1, 2
 # Read by both OpenBLAS and MKL.
 _THREADS = "OMP_NUM_THREADS"
 
@@ -57,7 +57,7 @@ class Plan:
     anchors: maximum number of grid points per side.
     tasks: tasks that get questions, a subset of TASKS.
     rasters: also write the rasters and labels of each scene.
-    looking: also write the rows of stage 0.
+    pretraining_tasks: also write the rows of stage 0.
 
   Raises:
     ValueError: no scenes, an unknown task, or a number out of range.
@@ -70,7 +70,7 @@ class Plan:
   anchors: int = scenes_lib.ANCHORS
   tasks: tuple[str, ...] = TASKS
   rasters: bool = False
-  looking: bool = False
+  pretraining_tasks: bool = False
 
   def __post_init__(self):
     unknown = [task for task in self.tasks if task not in TASKS]
@@ -89,7 +89,7 @@ class _Written:
   """Manifest rows and metadata of a scene whose files are written."""
 
   rows: list[dict]
-  looking: list[dict]
+  pretraining: list[dict]
   official: list[dict]
   record: dict[str, Any]
   digest: bytes
@@ -175,11 +175,11 @@ def _write_scene(job) -> _Written:
   files = list(write_pair(scene, name, part))
   rng = np.random.default_rng([plan.seed, k, _QUESTIONS])
   rows = scene_rows(scene, name, *files, rng, plan.tasks)
-  looking, official = [], []
-  if plan.looking:
-    rng = np.random.default_rng([plan.seed, k, _LOOKING])
-    looking = looking_lib.rows(scene, name, files[0], rng)
-    official = looking_lib.official_rows(rows, scene)
+  pretraining, official = [], []
+  if plan.pretraining_tasks:
+    rng = np.random.default_rng([plan.seed, k, _PRETRAINING])
+    pretraining = tasks_lib.rows(scene, name, files[0], rng)
+    official = tasks_lib.official_rows(rows, scene)
   if plan.rasters:
     files += [
       f"rasters/{f}" for f in write_rasters(scene, name, part / "rasters")
@@ -193,7 +193,7 @@ def _write_scene(job) -> _Written:
     "place": scene.terrain.place,
     "stretches": [scene.stretch.to_json()],
   }
-  return _Written(rows, looking, official, record, digest.digest())
+  return _Written(rows, pretraining, official, record, digest.digest())
 
 
 def _write_tables(part, plan, written: list[_Written]) -> dict:
@@ -207,8 +207,8 @@ def _write_tables(part, plan, written: list[_Written]) -> dict:
     "manifest.jsonl": rows,
     "captions.jsonl": [r for r in rows if r["task"] == "captioning"],
     "tasks.jsonl": [r for r in rows if r["task"] != "captioning"],
-    "looking.jsonl": list(
-      itertools.chain.from_iterable(w.looking for w in written)
+    "pretraining_tasks.jsonl": list(
+      itertools.chain.from_iterable(w.pretraining for w in written)
     ),
     "official.jsonl": list(
       itertools.chain.from_iterable(w.official for w in written)

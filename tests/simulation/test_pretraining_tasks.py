@@ -138,10 +138,10 @@ def test_no_row_has_anchors_and_all_have_all_boxes(asked):
 
 
 def test_the_folder_has_them_if_asked_for(tmp_path):
-  card = simulate(tmp_path / "out", Plan(scenes=3, looking=True))
-  lines = (tmp_path / "out/looking.jsonl").read_text().splitlines()
+  card = simulate(tmp_path / "out", Plan(scenes=3, pretraining_tasks=True))
+  lines = (tmp_path / "out/pretraining_tasks.jsonl").read_text().splitlines()
   assert {json.loads(line)["task"] for line in lines} == {"looking"}
-  assert "looking.jsonl" in card["sha256"]
+  assert "pretraining_tasks.jsonl" in card["sha256"]
   official = [
     json.loads(line)
     for line in (tmp_path / "out/official.jsonl").read_text().splitlines()
@@ -158,4 +158,4 @@ def test_the_folder_has_them_if_asked_for(tmp_path):
   assert all(r["boxes"] == boxes[r["image"]] for r in official)
   assert not any("aef" in r for r in official)
   simulate(tmp_path / "plain", Plan(scenes=3))
-  assert not (tmp_path / "plain/looking.jsonl").exists()
+  assert not (tmp_path / "plain/pretraining_tasks.jsonl").exists()

@@ -33,7 +33,7 @@ OFF = {
   "dtype.frozen": "float32",
   "accumulation": 1,
 }
-KNOBS = {
+OPTIONS = {
   "none": {},
   "remat dots": {"remat": "dots"},
   "remat full": {"remat": "full"},
@@ -55,13 +55,13 @@ class Row:
   """The measured step of one memory option.
 
   Attributes:
-    knob: name of the option.
+    option: name of the option.
     arguments: bytes of parameters, optimizer state and batch.
     temporaries: bytes of temporary buffers and of outputs without an alias.
     seconds: of the fastest step.
   """
 
-  knob: str
+  option: str
   arguments: int
   temporaries: int
   seconds: float
@@ -71,7 +71,7 @@ def measure(
   preset: str,
   shape: workload.Shape,
   rounds: int,
-  knobs: Mapping[str, dict] = KNOBS,
+  options: Mapping[str, dict] = OPTIONS,
 ) -> Iterator[Row]:
   """Yields a row per memory option.
 
@@ -79,14 +79,14 @@ def measure(
     preset: model, with random weights.
     shape: of the samples, 4 per batch.
     rounds: number of timed steps.
-    knobs: {name of the option: {config field: value}}.
+    options: {name of the option: {config field: value}}.
   """
   base = _config(preset, shape, {})
   model = config_lib.from_dict(base.model)
   params = init_params(model, jax.random.key(0))
   samples = workload.samples(model, shape, workload.BATCH)
   batch = make_batch(model, samples, shape.answer)
-  for name, values in knobs.items():
+  for name, values in options.items():
     config = _config(preset, shape, values)
     yield _row(name, config, model, params, batch, rounds)
 
