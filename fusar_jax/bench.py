@@ -12,6 +12,7 @@ interruption the same command continues and repeats no measurement:
 
 import argparse
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
@@ -26,10 +27,13 @@ from rich.table import Table
 
 from fusar_jax import command_line
 from fusar_jax.config import PRESETS
-from fusar_jax.experiments.benchmark import memory_options, turns, workload
-from fusar_jax.experiments.benchmark.memory_options import OPTIONS
-from fusar_jax.experiments.benchmark.progress import Progress
+from fusar_jax.experiments.benchmark import turns, workload
+from fusar_jax.experiments.benchmark.memory_options import (
+  OPTIONS,
+  StepBenchmark,
+)
 from fusar_jax.experiments.benchmark.results import Results
+from fusar_jax.experiments.jobs import Job, run_jobs
 
 
 def parser() -> command_line.Parser:
@@ -154,26 +158,32 @@ def run(
   only: Sequence[str] = (),
 ) -> None:
   """Measures and records what is missing in `results`; see `turns`."""
-  chosen = [w for w in turns.works(tokens) if not only or w.key in only]
-  todo = {}
-  for work in chosen:
-    done = len(results.of("pair", work=work.key))
-    if done < rounds:
-      todo[work.key] = rounds - done + 1  # Plus one warm-up.
-  if not todo:
+  chosen = [
+    work
+    for work in turns.works(tokens)
+    if (not only or work.key in only)
+    and len(results.of("pair", work=work.key)) < rounds
+  ]
+  if not chosen:
     return
-  chosen = [work for work in chosen if work.key in todo]
-  progress = Progress(todo)
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    progress.note(f"writing the weights of {preset}")
     workload.write(folder, preset, shape)
     with turns.sides(folder) as (ours, theirs):
-      progress.note("comparing losses and answers")
-      turns.agree(ours, theirs, chosen, tokens, results)
-      progress.note("they agree")
-      for work in chosen:
-        turns.measure(ours, theirs, work, rounds, results, progress)
+      compare = functools.partial(
+        turns.agree, ours, theirs, chosen, tokens, results
+      )
+      run_jobs(
+        [
+          Job("compare losses and answers", run=compare),
+          *turns.jobs(ours, theirs, chosen, rounds, results),
+        ],
+        write=_print_progress,
+      )
+
+
+def _print_progress(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
 
 
 def collect(results: Results, tokens: int) -> dict:
@@ -192,33 +202,36 @@ def run_memory_options(
   rounds: int,
   only: Sequence[str] = (),
 ) -> None:
-  """Measures memory and time of each memory option; see `memory_options`.
+  """Measures what is missing in `results`, and prints a Markdown table."""
+  chosen = [option for option in OPTIONS if not only or _key(option) in only]
+  benchmark = StepBenchmark(preset, shape, rounds)
 
-  Records each row and prints it as soon as it is measured, as Markdown.
-  """
-  print("| option | arguments, GB | temporaries, GB | total, GB | s/step |")
-  print("|---|---|---|---|---|")
-  todo = {}
-  for option, values in OPTIONS.items():
-    if only and _key(option) not in only:
-      continue
-    if done := results.of("option", option=option, rounds=rounds):
-      _print_option(done[0])
-    else:
-      todo[option] = values
-  progress = Progress(dict.fromkeys(todo, 1))
-  for row in (
-    memory_options.measure(preset, shape, rounds, todo) if todo else ()
-  ):
+  def measured(option: str) -> list[dict]:
+    return results.of("option", option=option, rounds=rounds)
+
+  def measure(option: str) -> str:
+    row = benchmark.measure(option)
     results.add("option", rounds=rounds, **dataclasses.asdict(row))
-    _print_option(dataclasses.asdict(row))
-    progress.turn(row.option, f"{row.seconds:.2f} s a step")
+    return f"{row.seconds:.2f} s a step"
 
-
-def _print_option(row: dict) -> None:
-  parts = row["arguments"], row["temporaries"]
-  sizes = " | ".join(f"{size / 1e9:.3f}" for size in (*parts, sum(parts)))
-  print(f"| {row['option']} | {sizes} | {row['seconds']:.2f} |", flush=True)
+  jobs = [
+    Job(
+      option,
+      run=functools.partial(measure, option),
+      finished=lambda option=option: bool(measured(option)),
+      kind="option",
+    )
+    for option in chosen
+  ]
+  try:
+    run_jobs(jobs, write=_print_progress)
+  finally:
+    print("| option | arguments, GB | temporaries, GB | total, GB | s/step |")
+    print("|---|---|---|---|---|")
+    for row in (row for option in chosen for row in measured(option)[:1]):
+      parts = row["arguments"], row["temporaries"]
+      sizes = " | ".join(f"{size / 1e9:.3f}" for size in (*parts, sum(parts)))
+      print(f"| {row['option']} | {sizes} | {row['seconds']:.2f} |")
 
 
 def show(result: dict) -> None:

@@ -12,21 +12,20 @@ equivalent command. After an interruption the same command continues.
 """
 
 import argparse
-import contextlib
 import dataclasses
-import shlex
+import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from fusar_jax import command_line, convert, evaluate, predict, simulate
-from fusar_jax.experiments import buckets
-from fusar_jax.experiments.background import BackgroundCommand
-from fusar_jax.hf.folders import TINY_BASE
+from fusar_jax.experiments import simulated
+from fusar_jax.experiments.jobs import Job, run_jobs
+from fusar_jax.experiments.simulated import Plan, manifest
+from fusar_jax.hf.folders import RECORD, TINY_BASE
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import Answer, read_answers
 from fusar_jax.report.curves import read_curves
@@ -35,18 +34,15 @@ from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import Score, read_scores
 from fusar_jax.report.scoring import read_samples
 from fusar_jax.training import provenance
-from fusar_jax.training.compile_cache import compile_cache
 from fusar_jax.training.provenance import read_json
-from fusar_jax.training.recipes import Recipe
 from fusar_jax.training.resume_config import check_resume_config
 
 _SETTINGS = "demo.json"
-_STEPS = 7
 # From this number of steps on, compiling several sequence lengths pays off.
 _MANY_STEPS = 200
 # Manifest (and folder of scores) -> stage that predicts it.
 _STAGES = {"captions": "stage1", "tasks": "stage2"}
-_BASE, _BLIND = "base", "baseline"
+_BASE, _MAJORITY = "base", "baseline"
 # (task, metric) rows of the summary.
 _COMPARED = (
   ("captioning", "accuracy"),
@@ -55,33 +51,6 @@ _COMPARED = (
   ("classification", "accuracy"),
   ("detection", "f1@0.25"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """Sizes of the demo; the defaults take minutes on 2 cores.
-
-  Attributes:
-    scenes, unseen: numbers of simulated scenes for training and for testing.
-    side: pixels per side of an image, 28 per visual token.
-    stage1_steps, stage2_steps: train steps of `batch_size` examples.
-    learning_rate: of both stages; three times that of the configs, which
-      assume more steps.
-    batch_size: examples per step.
-    max_new_tokens: maximum length of an answer.
-    answered_at_once: batch size of prediction.
-  """
-
-  scenes: int = 420
-  unseen: int = 300
-  side: int = 168
-  stage1_steps: int = 25
-  stage2_steps: int = 110
-  learning_rate: float = 3e-3
-  batch_size: int = 16
-  max_new_tokens: int = 96
-  answered_at_once: int = 64
-
 
 LONG = Plan(scenes=4000, stage1_steps=300, stage2_steps=1600)
 
@@ -103,228 +72,166 @@ def run(
     ValueError, OSError: as `train_and_evaluate`; or `out` contains a demo with
       other settings.
   """
-  demo = _Demo(Path(out), plan, str(base))
-  demo.begin()
-  # The models share compiled programs: each is compiled once.
-  with compile_cache(demo.out / "compiled"):
-    demo.simulate()
-    demo.train()
-    demo.predict()
-    metrics = demo.score()
-    demo.export()
-    demo.report(metrics)
-    demo.summarise(metrics)
+  out, base, began = Path(out), str(base), time.monotonic()
+  # Fails at once for settings that would fail minutes later.
+  source = provenance.describe(base, out)
+  check_resume_config(
+    out / _SETTINGS,
+    {
+      **dataclasses.asdict(plan),
+      "base": base,
+      "base_sha256": source.sha256,
+    },
+  )
+  run_jobs(jobs(out, plan, base), out, write=Console().rule)
+  metrics = _metrics(out)
+  _print_summary(out, plan, metrics)
+  print(f"demo: done in {time.monotonic() - began:.0f} s")
   return metrics
 
 
-class _Demo:
-  """The steps in order; finished steps are skipped."""
-
-  def __init__(self, out: Path, plan: Plan, base: str):
-    self.out, self.plan, self.base = out, plan, base
-    self.console = Console()
-    self.began = time.monotonic()
-    self.step = 0
-
-  def begin(self) -> None:
-    """Raises at once for settings that would fail minutes later."""
-    source = provenance.describe(self.base, self.out)
-    check_resume_config(
-      self.out / _SETTINGS,
-      {
-        **dataclasses.asdict(self.plan),
-        "base": self.base,
-        "base_sha256": source.sha256,
-      },
-    )
-
-  def simulate(self) -> None:
-    self._tell("simulate SAR scenes with AlphaEarth-like anchors and text")
-    for name, scenes, seed in (
-      ("train", self.plan.scenes, 1),
-      ("unseen", self.plan.unseen, 2),
-    ):
-      folder = self.out / "data" / name
-      if not (folder / "dataset.json").is_file():
-        self._command(
-          simulate.main,
-          "simulate",
-          *("--out", folder, "--scenes", scenes, "--seed", seed),
-          *("--size", self.plan.side),
-        )
-
-  def train(self) -> None:
-    self._tell("stage 1: train TLM and LoRA on captions")
-    self._train("stage1", self.base, "captions", self.plan.stage1_steps)
-    self._tell("stage 2: train LoRA on four tasks")
-    self._train("stage2", self.out / "stage1", "tasks", self.plan.stage2_steps)
-
-  def predict(self) -> None:
-    """Predicts with the model; the base predicts in a background process."""
-    self._tell("predict on unseen scenes, with the model and with the base")
-    with self._beside(_BASE, self.base, "manifest"):
-      for rows, stage in _STAGES.items():
-        self._predict(rows, self.out / stage, rows)
-
-  def score(self) -> dict[str, dict]:
-    """Returns metrics by the name of their folder."""
-    self._tell("score the model, the base and the majority baseline")
-    asked = {
-      name: ("--predictions", self._predictions(name))
+def jobs(out: Path, plan: Plan, base: str) -> list[Job]:
+  """Returns the jobs of the demo in order."""
+  return [
+    *simulated.simulation_jobs(simulate.main, out, plan),
+    _training(out, plan, "stage1", base, "captions", plan.stage1_steps),
+    _training(out, plan, "stage2", out / "stage1", "tasks", plan.stage2_steps),
+    _prediction(out, plan, _BASE, base, "manifest", in_background=True),
+    *(
+      _prediction(out, plan, rows, out / stage, rows)
+      for rows, stage in _STAGES.items()
+    ),
+    *(
+      _scoring(out, name, ("--predictions", _predictions(out, name)))
       for name in (*_STAGES, _BASE)
-    }
-    asked[_BLIND] = (
-      *("--baseline", "--manifest", self._manifest("unseen", "manifest")),
-      *("--train", self._manifest("train", "manifest")),
-    )
-    metrics = {}
-    for name, arguments in asked.items():
-      folder = self._scores(name)
-      self._command(evaluate.main, "evaluate", *arguments, "--out", folder)
-      metrics[name] = read_json(folder / "metrics.json")
-    return metrics
+    ),
+    _scoring(
+      out,
+      _MAJORITY,
+      (
+        *("--baseline", "--manifest", manifest(out, "unseen", "manifest")),
+        *("--train", manifest(out, "train", "manifest")),
+      ),
+    ),
+    _export(out, "adapter", ("--adapter-only", "--base-name", base)),
+    _export(out, "merged", ()),
+    Job("report", run=functools.partial(_report, out, plan)),
+  ]
 
-  def export(self) -> None:
-    self._tell("export for transformers and peft")
-    for name, *more in (
-      ("adapter", "--adapter-only", "--base-name", self.base),
-      ("merged",),
-    ):
-      self._command(
-        convert.main,
-        "convert",
-        *("--from", self.out / "stage2", "--to", self.out / "export" / name),
-        *more,
-        "--overwrite",
-      )
 
-  def report(self, metrics: dict[str, dict]) -> None:
-    self._tell("write the report and the summary")
-    runs = lineage.lineage(self.out / "stage2")
-    model, base, blind = _compared(metrics)
-    write_report(
-      self.out / REPORT,
-      title=f"Demo: {self.plan.unseen} unseen simulated scenes",
-      scores=model,
-      baselines={
-        "base, before stages 1 and 2": base,
-        "majority baseline": blind,
-      },
-      samples=[answer for rows in _STAGES for answer in self._answers(rows)],
-      curves=read_curves(runs),
-      provenance={
-        "demo": read_json(self.out / _SETTINGS),
-        "unseen scenes": lineage.shortened(
-          read_json(self.out / "data" / "unseen" / "dataset.json")
-        ),
-        **lineage.records(runs),
-      },
-    )
+def _training(
+  out: Path, plan: Plan, stage: str, init: str | Path, rows: str, steps: int
+) -> Job:
+  many = steps >= _MANY_STEPS
+  recipe = plan.recipe(
+    stage,
+    out / stage,
+    init,
+    manifest(out, "train", rows),
+    steps,
+    buckets=simulated.LENGTHS if many else simulated.LONGEST[rows],
+    values={"log_every_steps": 5},
+  )
+  before = {"stage1": "simulate train", "stage2": "train stage1"}[stage]
+  return simulated.training_job(f"train {stage}", recipe, (before,))
 
-  def summarise(self, metrics: dict[str, dict]) -> None:
-    """Prints the main scores and the output paths."""
-    table = Table(title=f"{self.plan.unseen} unseen scenes")
-    for name in ("task", "score", "model", "base", "majority", "better"):
-      table.add_column(
-        name, justify="left" if name in ("task", "score") else "right"
-      )
-    found = [{(s.task, s.name): s for s in part} for part in _compared(metrics)]
-    for key in _COMPARED:
-      if key not in found[0]:
-        continue  # Few scenes may have no classification rows.
-      model, *others = (part[key] for part in found)
-      apart = all(model.low > other.high for other in others)
-      table.add_row(
-        *key,
-        *(_percent(score) for score in (model, *others)),
-        "yes" if apart else "no",
-      )
-    self.console.print(table)
-    self.console.print(
-      "percent with 95 % intervals; better: the model's lies above both others"
-    )
-    for what, place in (
-      ("adapter", self.out / "export" / "adapter"),
-      ("model", self.out / "export" / "merged"),
-      ("report", self.out / REPORT),
-    ):
-      self.console.print(f"{what:9} {place}", soft_wrap=True)
-    print(f"demo: done in {time.monotonic() - self.began:.0f} s")
 
-  def _train(self, stage: str, init: str | Path, rows: str, steps: int) -> None:
-    many = steps >= _MANY_STEPS
-    values = {
-      "init": str(init),
-      "model.image_size": (self.plan.side, self.plan.side),
-      "data.train": str(self._manifest("train", rows)),
-      "data.buckets": buckets.LENGTHS if many else buckets.LONGEST[rows],
-      "data.answer_buckets": buckets.ANSWERS,
-      "batch_size": self.plan.batch_size,
-      "steps": steps,
-      "optimizer.learning_rate": self.plan.learning_rate,
-      "log_every_steps": 5,
-    }
-    recipe = Recipe(stage, values, self.out / stage)
-    self._show("train", *recipe.arguments())
-    recipe.train()
+def _prediction(
+  out: Path,
+  plan: Plan,
+  name: str,
+  model: str | Path,
+  rows: str,
+  in_background: bool = False,
+) -> Job:
+  file = _predictions(out, name)
+  command = (
+    "predict",
+    *("--model", model, "--data", manifest(out, "unseen", rows)),
+    *("--out", file.parent, *plan.prediction_options()),
+  )
+  trained = () if name == _BASE else (f"train {_STAGES[rows]}",)
+  return Job(
+    f"predict {name}",
+    main=predict.main,
+    command=command,
+    outputs=(file,),
+    needs=("simulate unseen", *trained),
+    kind=rows,
+    units=plan.unseen,
+    log=file.parent / "predict.log" if in_background else None,
+  )
 
-  def _predict(self, name: str, model: str | Path, rows: str) -> None:
-    if not self._predictions(name).is_file():
-      arguments = self._answering(name, model, rows)
-      self._command(predict.main, "predict", *arguments)
 
-  def _beside(
-    self, name: str, model: str | Path, rows: str
-  ) -> contextlib.AbstractContextManager:
-    """Runs `_predict` in a background process; the exit waits for it."""
-    if self._predictions(name).is_file():
-      return contextlib.nullcontext()
-    arguments = self._show("predict", *self._answering(name, model, rows))
-    log = self._predictions(name).parent / "predict.log"
-    print(f"(in the background; output in {log})", flush=True)
-    return BackgroundCommand(
-      "predict", predict.main, arguments, log, self.out / "compiled"
-    )
+def _scoring(out: Path, name: str, arguments: tuple) -> Job:
+  folder = out / "scores" / name
+  files = ["metrics.json"] if name == _MAJORITY else ["metrics.json", REPORT]
+  return Job(
+    f"score {name}",
+    main=evaluate.main,
+    command=("evaluate", *arguments, "--out", folder),
+    outputs=tuple(folder / file for file in files),
+    needs=("simulate train",) if name == _MAJORITY else (f"predict {name}",),
+    kind="score",
+  )
 
-  def _answering(self, name: str, model: str | Path, rows: str) -> tuple:
-    return (
-      *("--model", model, "--data", self._manifest("unseen", rows)),
-      *("--out", self._predictions(name).parent),
-      *("--max-new-tokens", self.plan.max_new_tokens),
-      *("--batch-size", self.plan.answered_at_once),
-    )
 
-  def _answers(self, rows: str) -> list[Answer]:
-    """Returns predictions with their scores and images."""
-    given = evaluate.read_rows(self._predictions(rows)).rows
-    samples = read_samples(self._scores(rows))
-    return read_answers(given, samples, self._manifest("unseen", rows))
+def _export(out: Path, name: str, options: tuple) -> Job:
+  folder = out / "export" / name
+  return Job(
+    f"export {name}",
+    main=convert.main,
+    command=(
+      *("convert", "--from", out / "stage2", "--to", folder),
+      *(*options, "--overwrite"),
+    ),
+    # The folder appears once it is complete.
+    outputs=(folder / RECORD,),
+    needs=("train stage2",),
+    kind="export",
+  )
 
-  def _command(self, main: Callable, name: str, *arguments) -> None:
-    arguments = self._show(name, *arguments)
-    if main(arguments):
-      raise RuntimeError(f"{name} failed.")
 
-  def _show(self, name: str, *arguments) -> Sequence[str]:
-    arguments = [str(a) for a in arguments]
-    print(f"$ python -m fusar_jax.{name} {shlex.join(arguments)}", flush=True)
-    return arguments
+def _report(out: Path, plan: Plan) -> None:
+  runs = lineage.lineage(out / "stage2")
+  model, base, majority = _compared(_metrics(out))
+  write_report(
+    out / REPORT,
+    title=f"Demo: {plan.unseen} unseen simulated scenes",
+    scores=model,
+    baselines={
+      "base, before stages 1 and 2": base,
+      "majority baseline": majority,
+    },
+    samples=[answer for rows in _STAGES for answer in _answers(out, rows)],
+    curves=read_curves(runs),
+    provenance={
+      "demo": read_json(out / _SETTINGS),
+      "unseen scenes": lineage.shortened(
+        read_json(out / "data" / "unseen" / "dataset.json")
+      ),
+      **lineage.records(runs),
+    },
+  )
 
-  def _tell(self, text: str) -> None:
-    self.step += 1
-    seconds = time.monotonic() - self.began
-    self.console.rule(
-      f"{self.step}/{_STEPS} {text} [dim]({seconds:.0f} s)[/dim]"
-    )
 
-  def _manifest(self, part: str, rows: str) -> Path:
-    return self.out / "data" / part / f"{rows}.jsonl"
+def _answers(out: Path, rows: str) -> list[Answer]:
+  """Returns predictions with their scores and images."""
+  given = evaluate.read_rows(_predictions(out, rows)).rows
+  samples = read_samples(out / "scores" / rows)
+  return read_answers(given, samples, manifest(out, "unseen", rows))
 
-  def _predictions(self, name: str) -> Path:
-    return self.out / "predictions" / name / predict.FINISHED
 
-  def _scores(self, name: str) -> Path:
-    return self.out / "scores" / name
+def _predictions(out: Path, name: str) -> Path:
+  return out / "predictions" / name / predict.FINISHED
+
+
+def _metrics(out: Path) -> dict[str, dict]:
+  """Returns metrics by the name of their folder."""
+  return {
+    name: read_json(out / "scores" / name / "metrics.json")
+    for name in (*_STAGES, _BASE, _MAJORITY)
+  }
 
 
 def _compared(metrics: dict[str, dict]) -> tuple[tuple[Score, ...], ...]:
@@ -332,7 +239,38 @@ def _compared(metrics: dict[str, dict]) -> tuple[tuple[Score, ...], ...]:
   model = {}
   for rows in _STAGES:
     model |= metrics[rows]
-  return tuple(map(read_scores, (model, metrics[_BASE], metrics[_BLIND])))
+  return tuple(map(read_scores, (model, metrics[_BASE], metrics[_MAJORITY])))
+
+
+def _print_summary(out: Path, plan: Plan, metrics: dict[str, dict]) -> None:
+  """Prints the main scores and the output paths."""
+  table = Table(title=f"{plan.unseen} unseen scenes")
+  for name in ("task", "score", "model", "base", "majority", "better"):
+    table.add_column(
+      name, justify="left" if name in ("task", "score") else "right"
+    )
+  found = [{(s.task, s.name): s for s in part} for part in _compared(metrics)]
+  for key in _COMPARED:
+    if key not in found[0]:
+      continue  # Few scenes may have no classification rows.
+    model, *others = (part[key] for part in found)
+    better = all(model.low > other.high for other in others)
+    table.add_row(
+      *key,
+      *(_percent(score) for score in (model, *others)),
+      "yes" if better else "no",
+    )
+  console = Console()
+  console.print(table)
+  console.print(
+    "percent with 95 % intervals; better: the model's lies above both others"
+  )
+  for what, path in (
+    ("adapter", out / "export" / "adapter"),
+    ("model", out / "export" / "merged"),
+    ("report", out / REPORT),
+  ):
+    console.print(f"{what:9} {path}", soft_wrap=True)
 
 
 def _percent(score: Score) -> str:

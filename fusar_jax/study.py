@@ -17,56 +17,272 @@ the same unseen scenes. Groups of variants:
   stages    captions then tasks, or both in one stage
 
 study.md and study.json list scores with 95 % intervals and paired tests of the
-standard recipe against every other variant.
+standard recipe against every other variant. runs/VARIANT/seedK/ holds the runs
+and, in answers/{captions,tasks}/CONDITION/, their predictions and scores.
 """
 
 import argparse
-import os
+import dataclasses
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fusar_jax import command_line
+from rich.console import Console
+
+from fusar_jax import command_line, simulate
 from fusar_jax.data.anchor_conditions import CONDITIONS
 from fusar_jax.data.triplets import write_text
-from fusar_jax.experiments.running import Plan, Study
+from fusar_jax.experiments.jobs import Job, run_jobs
+from fusar_jax.experiments.simulated import (
+  Plan,
+  manifest,
+  simulation_jobs,
+  training_job,
+)
 from fusar_jax.experiments.variants import (
+  GRID_POINTS,
   GROUPS,
   STANDARD,
   TESTED,
   TESTED_TITLE,
+  Variant,
 )
+from fusar_jax.hf.folders import TINY_BASE
+from fusar_jax.inference.controls import predict_controls
+from fusar_jax.inference.prediction import FINISHED, predict
 from fusar_jax.report.comparisons import write_json
+from fusar_jax.report.scoring import (
+  read_rows,
+  read_samples,
+  score_rows,
+  write_scores,
+)
 from fusar_jax.report.study_table import StudyTable, tabulate
+from fusar_jax.training import provenance
+from fusar_jax.training.recipes import Recipe
+from fusar_jax.training.resume_config import check_resume_config
 
 _NAMES = ("controls", TESTED, *(name for name in GROUPS if name != "controls"))
 _ABLATIONS = [name for name, group in GROUPS.items() if group.ablation]
+_PLAN = Plan(scenes=2000, stage1_steps=80, stage2_steps=120)
+_SETTINGS = "plan.json"
+_ROWS = ("captions", "tasks")
+# The last file written to a folder of answers.
+_SCORED = "metrics.json"
 
 
 def run(
-  out: str | Path, plan: Plan, seeds: Mapping[str, int], workers: int = 1
+  out: str | Path,
+  plan: Plan,
+  seeds: Mapping[str, int],
+  init: str | Path = TINY_BASE,
 ) -> dict[str, StudyTable]:
   """Runs the unfinished jobs of a study; writes and returns tables by group.
 
   Args:
-    out, plan, seeds, workers: see `Study`.
+    out: folder; an unfinished study continues.
+    plan: sizes of all runs.
+    seeds: {group: number of seeds}, for names in GROUPS and TESTED.
+    init: a Hugging Face folder or a run, without LoRA and TLM.
 
   Raises:
-    RuntimeError, ValueError, OSError: as `Study.run`.
+    FileNotFoundError: no base, or no configs next to the package.
+    RuntimeError: a run was asked to stop; the same call continues it.
+    ValueError, OSError: as `train_and_evaluate` and `predict`; or the folder
+      contains a study with other settings.
   """
-  study = Study(out, plan, seeds, workers)
-  study.run()
+  study = Study(Path(out), plan, str(init))
+  study.check()
+  run_jobs(list(study.jobs(seeds)), study.out, write=Console().rule)
   tables = {name: _table(study, name, count) for name, count in seeds.items()}
   write_json(
-    Path(out) / "study.json",
+    study.out / "study.json",
     {
       **study.describe(),
       "tables": {name: table.to_json() for name, table in tables.items()},
     },
   )
-  parts = [_preface(plan), *(table.to_markdown() for table in tables.values())]
-  write_text(Path(out) / "study.md", "\n\n".join(parts) + "\n")
+  parts = [_preface(study), *(table.to_markdown() for table in tables.values())]
+  write_text(study.out / "study.md", "\n\n".join(parts) + "\n")
   return tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """The jobs and results of a study.
+
+  Attributes:
+    out: its folder.
+    plan: sizes of all runs.
+    init: base of all runs.
+  """
+
+  out: Path
+  plan: Plan
+  init: str
+
+  def check(self) -> None:
+    """Raises at once for settings that would fail, or mix, hours later."""
+    source = provenance.describe(self.init, self.out)
+    check_resume_config(
+      self.out / _SETTINGS,
+      {
+        **dataclasses.asdict(self.plan),
+        "init": self.init,
+        "init_sha256": source.sha256,
+      },
+    )
+
+  def jobs(self, seeds: Mapping[str, int]) -> Iterator[Job]:
+    """Yields all jobs by seed: an interrupted study has complete seeds."""
+    # A smaller grid of anchors is a subset of the largest one.
+    grid = ("--anchors", GRID_POINTS)
+    yield from simulation_jobs(simulate.main, self.out, self.plan, grid)
+    for seed in range(1, max(seeds.values()) + 1):
+      wanted = [name for name, count in seeds.items() if seed <= count]
+      variants = {STANDARD.name: STANDARD}
+      for name in wanted:
+        if name != TESTED:
+          variants |= {v.name: v for v in GROUPS[name].variants.values()}
+      for variant in variants.values():
+        yield from self._variant_jobs(variant, seed)
+      if TESTED in wanted:
+        for rows in _ROWS:
+          yield self._tested_job(seed, rows)
+
+  def samples(
+    self, variant: Variant, seed: int, condition: str | None = None
+  ) -> list[dict]:
+    """Returns the scored answers of a variant to captions and tasks.
+
+    Args:
+      variant: the trained variant.
+      seed: of its training.
+      condition: of the anchors in testing (default: that of training).
+    """
+    return [
+      sample
+      for rows in _ROWS
+      for sample in read_samples(
+        self._answers(variant, seed, rows) / (condition or variant.condition)
+      )
+    ]
+
+  def describe(self) -> dict:
+    """Returns the plan, the hash of the base and those of the datasets."""
+    cards = {part: self.out / "data" / part for part in ("train", "unseen")}
+    return {
+      "study": provenance.read_json(self.out / _SETTINGS),
+      "sha256": {
+        part: provenance.read_json(folder / "dataset.json")["sha256"]
+        for part, folder in cards.items()
+      },
+    }
+
+  def _variant_jobs(self, variant: Variant, seed: int) -> Iterator[Job]:
+    title, needs = f"{variant.name}, seed {seed}", ("simulate train",)
+    for stage, recipe in self._recipes(variant, seed).items():
+      yield training_job(f"{title}: {stage}", recipe, needs)
+      needs = (f"{title}: {stage}",)
+    for rows in _ROWS:
+      model = self._model(variant, seed, rows)
+      folder = self._answers(variant, seed, rows) / variant.condition
+      data = manifest(self.out, "unseen", rows)
+      yield Job(
+        f"{title}: answers, {rows}",
+        run=functools.partial(_answer, self.plan, model, data, folder),
+        command=(
+          *("predict", "--model", model, "--data", data, "--out", folder),
+          *self.plan.prediction_options(),
+        ),
+        outputs=(folder / _SCORED,),
+        needs=("simulate unseen", f"{title}: {model.name}"),
+        kind=rows,
+        units=self.plan.unseen,
+      )
+
+  def _tested_job(self, seed: int, rows: str) -> Job:
+    model = self._model(STANDARD, seed, rows)
+    folder = self._answers(STANDARD, seed, rows)
+    data = manifest(self.out, "unseen", rows)
+    title = f"{STANDARD.name}, seed {seed}"
+    return Job(
+      f"{title}: {rows} under every condition",
+      run=functools.partial(_answer_controls, self.plan, model, data, folder),
+      command=(
+        *("evaluate", "--controls", "--model", model, "--manifest", data),
+        *("--out", folder, *self.plan.prediction_options()),
+      ),
+      outputs=tuple(folder / name / _SCORED for name in CONDITIONS),
+      needs=("simulate unseen", f"{title}: {model.name}"),
+      kind=rows,
+      units=self.plan.unseen * (len(CONDITIONS) - 1),
+    )
+
+  def _recipes(self, variant: Variant, seed: int) -> dict[str, Recipe]:
+    """Returns {stage: its recipe}, in the order of training."""
+    plan, folder = self.plan, self._folder(variant, seed)
+    if variant.two_stages:
+      stages = {
+        "stage1": ("stage1", self.init, "captions", plan.stage1_steps),
+        "stage2": ("stage2", folder / "stage1", "tasks", plan.stage2_steps),
+      }
+    else:
+      steps = plan.stage1_steps + plan.stage2_steps
+      stages = {"stage": ("stage1", self.init, "manifest", steps)}
+    return {
+      stage: plan.recipe(
+        config,
+        folder / stage,
+        init,
+        manifest(self.out, "train", rows),
+        steps,
+        values={"seed": seed, **variant.values},
+      )
+      for stage, (config, init, rows, steps) in stages.items()
+    }
+
+  def _folder(self, variant: Variant, seed: int) -> Path:
+    return self.out / "runs" / variant.name / f"seed{seed}"
+
+  def _model(self, variant: Variant, seed: int, rows: str) -> Path:
+    """Returns the workdir of the run that predicts these rows."""
+    stage = "stage"
+    if variant.two_stages:
+      stage = {"captions": "stage1", "tasks": "stage2"}[rows]
+    return self._folder(variant, seed) / stage
+
+  def _answers(self, variant: Variant, seed: int, rows: str) -> Path:
+    return self._folder(variant, seed) / "answers" / rows
+
+
+def _answer(plan: Plan, model: Path, data: Path, folder: Path) -> None:
+  if not (folder / FINISHED).is_file():
+    predict(
+      model,
+      data,
+      folder,
+      batch_size=plan.answered_at_once,
+      max_new_tokens=plan.max_new_tokens,
+    )
+  _score(folder)
+
+
+def _answer_controls(plan: Plan, model: Path, data: Path, folder: Path) -> None:
+  answers = predict_controls(
+    model,
+    data,
+    folder,
+    batch_size=plan.answered_at_once,
+    max_new_tokens=plan.max_new_tokens,
+  )
+  for path in answers.values():
+    _score(path.parent)
+
+
+def _score(folder: Path) -> None:
+  write_scores(folder, *score_rows(read_rows(folder / FINISHED)[0]))
 
 
 def _table(study: Study, name: str, count: int) -> StudyTable:
@@ -85,15 +301,16 @@ def _table(study: Study, name: str, count: int) -> StudyTable:
   return tabulate(group.title, group.standard, answers)
 
 
-def _preface(plan: Plan) -> str:
+def _preface(study: Study) -> str:
+  plan = study.plan
   return (
     "# What the anchors are good for\n\n"
-    f"Every run: from {plan.init}, {plan.scenes} simulated scenes of"
+    f"Every run: from {study.init}, {plan.scenes} simulated scenes of"
     f" {plan.side} x {plan.side} pixels, stage 1 of {plan.stage1_steps} and"
     f" stage 2 of {plan.stage2_steps} steps of {plan.batch_size} examples at a"
     f" learning rate of {plan.learning_rate:g}; {plan.unseen} unseen scenes."
     " Captions are answered by stage 1, tasks by stage 2. Intervals and tests"
-    " draw images; how far runs differ from each other only the seeds show."
+    " resample images; only the seeds show how much runs differ."
   )
 
 
@@ -106,34 +323,25 @@ def parser() -> command_line.Parser:
     default=",".join(_NAMES),
     help="comma-separated groups (default: %(default)s)",
   )
-  p.add_argument(
-    "--seeds",
-    type=int,
-    default=3,
-    help="runs per control (default: %(default)s)",
-  )
-  p.add_argument(
-    "--ablation-seeds",
-    type=int,
-    default=1,
-    help=f"runs per variant of {', '.join(_ABLATIONS)} (default: %(default)s)",
-  )
-  for name, text in (
-    ("scenes", "simulated scenes for training"),
-    ("unseen", "simulated scenes for testing"),
-    ("stage1-steps", "steps of stage 1"),
-    ("stage2-steps", "steps of stage 2"),
+  for name, default, text in (
+    ("seeds", 3, "runs per control"),
+    ("ablation-seeds", 1, f"runs per variant of {', '.join(_ABLATIONS)}"),
+    ("scenes", _PLAN.scenes, "simulated scenes for training"),
+    ("unseen", _PLAN.unseen, "simulated scenes for testing"),
+    ("stage1-steps", _PLAN.stage1_steps, "steps of stage 1"),
+    ("stage2-steps", _PLAN.stage2_steps, "steps of stage 2"),
   ):
     p.add_argument(
       f"--{name}",
       type=int,
-      default=getattr(Plan, name.replace("-", "_")),
+      default=default,
       help=f"{text} (default: %(default)s)",
     )
   p.add_argument(
     "--init",
-    default=Plan.init,
-    help="run or Hugging Face folder to start from (default: the shipped base)",
+    default=TINY_BASE,
+    help="run or Hugging Face folder to start from (default: the base in the"
+    " package)",
   )
   return p
 
@@ -150,19 +358,19 @@ def _study(args: argparse.Namespace) -> None:
     raise command_line.UsageError(
       "seeds, scenes and steps: expected at least 1 of each"
     )
-  plan = Plan(
+  plan = dataclasses.replace(
+    _PLAN,
     scenes=args.scenes,
     unseen=args.unseen,
     stage1_steps=args.stage1_steps,
     stage2_steps=args.stage2_steps,
-    init=args.init,
   )
   seeds = {
     name: args.ablation_seeds if name in _ABLATIONS else args.seeds
     for name in _NAMES
     if name in names
   }
-  run(args.out, plan, seeds, workers=os.cpu_count() or 1)
+  run(args.out, plan, seeds, args.init)
   print(f"tables in {Path(args.out) / 'study.md'}")
 
 

@@ -100,12 +100,13 @@ def tiny_model() -> FusarConfig:
 
 @pytest.fixture(scope="session")
 def make_hf_folder(tmp_path_factory):
-  """make_hf_folder(config, texts, scale=1) -> Hugging Face folder.
+  """make_hf_folder(config, texts, scale=1, vocab_size=400) -> folder.
 
-  Random weights, times `scale`, and a tokenizer trained on `texts`.
+  A Hugging Face folder: random weights, times `scale`, and a tokenizer that is
+  trained on `texts`.
   """
 
-  def make(config: FusarConfig, texts, scale: float = 1) -> pathlib.Path:
+  def make(config, texts, scale=1, vocab_size=400) -> pathlib.Path:
     # Imported here: most tests need no JAX.
     import jax
 
@@ -115,7 +116,7 @@ def make_hf_folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("model")
     train_sentencepiece(
-      texts, folder / "words" / "tokenizer.model", vocab_size=400
+      texts, folder / "words" / "tokenizer.model", vocab_size=vocab_size
     )
     params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
     params = jax.tree.map(lambda leaf: scale * leaf, params)
@@ -123,6 +124,36 @@ def make_hf_folder(tmp_path_factory):
     return folder / "hf"
 
   return make
+
+
+@pytest.fixture(scope="session")
+def small_base(tiny_model, make_hf_folder) -> pathlib.Path:
+  """A random base for simulated scenes, as a Hugging Face folder.
+
+  Its tokenizer knows the prompts, so they are short: compilation for long
+  sequences dominates the time of short runs.
+  """
+  from fusar_jax.data.prompts import SYSTEM
+  from fusar_jax.simulation.questions import KINDS
+  from fusar_jax.simulation.targets import CLASSES
+  from fusar_jax.simulation.words import vocabulary
+  from fusar_jax.tasks import (
+    captioning,
+    classification,
+    counting,
+    detection,
+    grounding,
+  )
+
+  asked = (counting, grounding, detection)
+  texts = [
+    f"system\n{SYSTEM}",
+    *(f"user\n{task.question(kind)}" for task in asked for kind in KINDS),
+    f"user\n{classification.question((1, 2, 3, 4), CLASSES)}",
+    f"user\n{captioning.question()}",
+  ]
+  config = dataclasses.replace(tiny_model, tlm=None)
+  return make_hf_folder(config, [*texts * 9, *vocabulary()], vocab_size=1024)
 
 
 class Called(NamedTuple):

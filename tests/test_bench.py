@@ -51,7 +51,7 @@ def test_one_work_alone(start, tmp_path, capsys):
   assert "train, stage 2" in shown.out
   assert "stage 1" not in shown.out
   assert "2.00 / 2.00" in shown.out
-  assert "left] train-stage2: pair 2 of 2" in shown.err
+  assert "left] train-stage2: pair 2" in shown.err
   records = [json.loads(line) for line in out.read_text().splitlines()]
   assert [r["record"] for r in records] == [
     *("about", "agreement", "warm-up", "pair", "pair")
@@ -92,7 +92,7 @@ def test_other_settings_are_rejected(start, tmp_path, capsys):
   command = [*COMMAND, "--only", "prompt", "--out", str(out)]
   bench.main(command)
   assert bench.main([*command, "--length", "600"]) == 1
-  assert "of other settings: shape" in capsys.readouterr().err
+  assert "has other settings: shape" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,14 @@ from fusar_jax.training.child_process import end_with_parent
 from fusar_jax.training.compile_cache import compile_cache
 
 # Lines of the log in the error message of a failed command.
-_TOLD = 20
-_LOOKED_AFTER_S = 0.5
+_LOG_LINES = 20
+_POLL_S = 0.5
 
 
 class BackgroundCommand:
-  """Context manager that runs a command concurrently with its body.
+  """A command in a process of its own, started at construction.
 
-  The command starts at construction. The exit waits for the command and prints
-  its output of that time; if the body raised, the exit terminates the command.
-  The command also ends if the parent process ends.
+  The process ends with its parent at the latest.
 
   Args:
     name: of the command.
@@ -33,10 +31,6 @@ class BackgroundCommand:
     arguments: of the command.
     log: output file of the command.
     compiled: folder of the shared compilation cache.
-
-  Raises:
-    RuntimeError: on exit, if the command failed; contains its last lines of
-      output.
   """
 
   def __init__(
@@ -58,30 +52,29 @@ class BackgroundCommand:
     )
     self._process.start()
 
-  def __enter__(self) -> None:
-    pass
+  def wait(self) -> None:
+    """Waits for the command and prints its output of that time.
 
-  def __exit__(self, kind, *_) -> None:
-    if kind is not None:
-      self._process.terminate()
-      self._process.join()
-      return
-    self._wait()
+    Raises:
+      RuntimeError: the command failed; contains its last lines of output.
+    """
+    with self._log.open(encoding="utf-8", errors="replace") as log:
+      log.seek(0, os.SEEK_END)
+      while self._process.is_alive():
+        self._process.join(_POLL_S)
+        for line in log:
+          print(line, end="", flush=True)
     if self._process.exitcode:
       lines = self._log.read_text("utf-8", errors="replace").splitlines()
       raise RuntimeError(
         f"{self._name} failed (exit code {self._process.exitcode}); {self._log}"
-        " ends:\n" + "\n".join(lines[-_TOLD:])
+        " ends:\n" + "\n".join(lines[-_LOG_LINES:])
       )
 
-  def _wait(self) -> None:
-    """Waits for the process and prints its new lines of output."""
-    with self._log.open(encoding="utf-8", errors="replace") as log:
-      log.seek(0, os.SEEK_END)
-      while self._process.is_alive():
-        self._process.join(_LOOKED_AFTER_S)
-        for line in log:
-          print(line, end="", flush=True)
+  def terminate(self) -> None:
+    """Stops the command."""
+    self._process.terminate()
+    self._process.join()
 
 
 def _run(main: Callable, arguments: list[str], log: Path, compiled: Path):

@@ -1,49 +1,37 @@
 """Estimates the remaining time of a list of jobs from finished jobs."""
 
 import collections
-import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator
+import statistics
+from collections.abc import Iterable
 
 
 class EtaEstimator:
-  """Seconds per unit of work, by kind.
+  """Seconds per unit of work, by kind of job.
 
-  Args:
-    clock: returns seconds.
+  The median over jobs: the first job of a kind often includes compilation.
+
+  Example: 20 steps in 10 s, then 100 more.
+    >>> eta = EtaEstimator()
+    >>> eta.add("steps", 20, 10.0)
+    >>> eta.left([("steps", 60), ("steps", 40)])
+    50.0
   """
 
-  def __init__(self, clock: Callable[[], float] = time.monotonic):
-    self._clock = clock
-    self._units = collections.Counter()
-    self._seconds = collections.Counter()
+  def __init__(self):
+    self._seconds = collections.defaultdict(list)
 
-  @contextlib.contextmanager
-  def timed(self, kind: str, units: int) -> Iterator[None]:
-    """Records the time of the body for `units` of work, unless it raises."""
-    began = self._clock()
-    yield
-    self._units[kind] += units
-    self._seconds[kind] += self._clock() - began
+  def add(self, kind: str, units: int, seconds: float) -> None:
+    """Records a finished job of `units` units of work."""
+    self._seconds[kind].append(seconds / units)
 
   def left(self, work: Iterable[tuple[str, int]]) -> float | None:
-    """Returns the seconds of all jobs (kind, units).
+    """Returns the seconds that jobs (kind, units) take.
 
-    None until a job of each kind has been timed.
-
-    Example: 20 steps in 10 s, then 100 more.
-      >>> pace = EtaEstimator(iter([0, 10]).__next__)
-      >>> with pace.timed("steps", 20):
-      ...   pass
-      >>> pace.left([("steps", 60), ("steps", 40)])
-      50.0
+    None if a kind has no finished job yet.
     """
-    todo = collections.Counter()
+    total = 0.0
     for kind, units in work:
-      todo[kind] += units
-    if any(kind not in self._units for kind in todo):
-      return None
-    return sum(
-      units * self._seconds[kind] / self._units[kind]
-      for kind, units in todo.items()
-    )
+      if kind not in self._seconds:
+        return None
+      total += units * statistics.median(self._seconds[kind])
+    return total

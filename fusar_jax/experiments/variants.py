@@ -19,7 +19,7 @@ _STANDARD = {
   "model.tlm.fusion": "tlm",
 }
 # Grid points per side of the simulated anchors; smaller grids are subsets.
-NODES = 18
+GRID_POINTS = 18
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ GROUPS = {
   ),
   "grid": Group(
     "Anchors along one side of an image",
-    _along("data.anchor_grid", (1, 3, 9, NODES)),
+    _along("data.anchor_grid", (1, 3, 9, GRID_POINTS)),
   ),
   "fusion": Group(
     "How anchors enter the visual tokens", _along("model.tlm.fusion", FUSIONS)

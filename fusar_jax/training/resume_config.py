@@ -29,14 +29,24 @@ def check_resume_config(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
     return
-  before = read_json(path)
+  compare_settings(path.parent, read_json(path), settings)
+
+
+def compare_settings(
+  output: str | os.PathLike, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+  """Compares the settings of an existing output with those of this call.
+
+  Raises:
+    FileExistsError: they differ; lists each difference.
+  """
   changed = [
-    f"{name} {before.get(name)} there, {settings.get(name)} now"
-    for name in {**before, **settings}
-    if before.get(name) != settings.get(name)
+    f"{name} {before.get(name)} there, {now.get(name)} now"
+    for name in {**before, **now}
+    if before.get(name) != now.get(name)
   ]
   if changed:
     raise FileExistsError(
-      f"{path.parent} was begun with other settings: {'; '.join(changed)}."
-      " Give another folder, or the same settings to go on."
+      f"{output} has other settings: {'; '.join(changed)}. Give another output,"
+      " or the same settings to continue."
     )

@@ -9,8 +9,8 @@ A target positions, L text length.
 """
 
 import dataclasses
+import functools
 import time
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -67,72 +67,62 @@ class Row:
   seconds: float
 
 
-def measure(
-  preset: str,
-  shape: workload.Shape,
-  rounds: int,
-  options: Mapping[str, dict] = OPTIONS,
-) -> Iterator[Row]:
-  """Yields a row per memory option.
+class StepBenchmark:
+  """The train step of one model and batch, under one memory option at a time.
 
   Args:
     preset: model, with random weights.
     shape: of the samples, 4 per batch.
     rounds: number of timed steps.
-    options: {name of the option: {config field: value}}.
   """
-  base = _config(preset, shape, {})
-  model = config_lib.from_dict(base.model)
-  params = init_params(model, jax.random.key(0))
-  samples = workload.samples(model, shape, workload.BATCH)
-  batch = make_batch(model, samples, shape.answer)
-  for name, values in options.items():
-    config = _config(preset, shape, values)
-    yield _row(name, config, model, params, batch, rounds)
 
+  def __init__(self, preset: str, shape: workload.Shape, rounds: int):
+    self._preset, self._shape, self._rounds = preset, shape, rounds
 
-def _config(
-  preset: str, shape: workload.Shape, values: dict[str, Any]
-) -> RunConfig:
-  config = recipes.get_config("stage2", f"model={preset}")
-  config.update_from_flattened_dict(
-    {"batch_size": workload.BATCH, "model.lora.rank": shape.rank} | OFF | values
-  )
-  return resolve(config)
+  @functools.cached_property
+  def _inputs(self) -> tuple[FusarConfig, partition.Params, Batch]:
+    model = config_lib.from_dict(self._config({}).model)
+    params = init_params(model, jax.random.key(0))
+    samples = workload.samples(model, self._shape, workload.BATCH)
+    return model, params, make_batch(model, samples, self._shape.answer)
 
+  def _config(self, values: dict[str, Any]) -> RunConfig:
+    config = recipes.get_config("stage2", f"model={self._preset}")
+    config.update_from_flattened_dict(
+      {"batch_size": workload.BATCH, "model.lora.rank": self._shape.rank}
+      | OFF
+      | values
+    )
+    return resolve(config)
 
-def _row(
-  name: str,
-  config: RunConfig,
-  model: FusarConfig,
-  params: partition.Params,
-  batch: Batch,
-  rounds: int,
-) -> Row:
-  mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
-  trainable, frozen = partition.partition(params, config.trainable)
-  # A copy: the step donates its state.
-  trainable = jax.tree.map(jnp.copy, trainable)
-  tx = program.make_optimizer(config, program.make_rate(config, 1000))
-  state, frozen, shardings = program.create_sharded_state(
-    trainable, cast_frozen(frozen, config.dtype), config, mesh, tx
-  )
-  arguments = [state, frozen, sharding.put_batch(batch, mesh)]
-  del state, frozen
-  step = program.jit_train_step(config, model, tx, mesh, shardings)
-  compiled = step.lower(*arguments).compile()
-  told = compiled.memory_analysis()
-  seconds = []
-  for _ in range(rounds + 1):  # The first is the warm-up.
-    begin = time.perf_counter()
-    arguments[0], _ = jax.block_until_ready(compiled(*arguments))
-    seconds.append(time.perf_counter() - begin)
-  return Row(
-    name,
-    told.argument_size_in_bytes,
-    # Aliased outputs reuse the memory of donated arguments.
-    told.temp_size_in_bytes
-    + told.output_size_in_bytes
-    - told.alias_size_in_bytes,
-    min(seconds[1:]),
-  )
+  def measure(self, option: str) -> Row:
+    """Compiles and times the step under an option of OPTIONS."""
+    config = self._config(OPTIONS[option])
+    model, params, batch = self._inputs
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    trainable, frozen = partition.partition(params, config.trainable)
+    # A copy: the step donates its state.
+    trainable = jax.tree.map(jnp.copy, trainable)
+    tx = program.make_optimizer(config, program.make_rate(config, 1000))
+    state, frozen, shardings = program.create_sharded_state(
+      trainable, cast_frozen(frozen, config.dtype), config, mesh, tx
+    )
+    arguments = [state, frozen, sharding.put_batch(batch, mesh)]
+    del state, frozen
+    step = program.jit_train_step(config, model, tx, mesh, shardings)
+    compiled = step.lower(*arguments).compile()
+    memory = compiled.memory_analysis()
+    seconds = []
+    for _ in range(self._rounds + 1):  # The first is the warm-up.
+      begin = time.perf_counter()
+      arguments[0], _ = jax.block_until_ready(compiled(*arguments))
+      seconds.append(time.perf_counter() - begin)
+    return Row(
+      option,
+      memory.argument_size_in_bytes,
+      # Aliased outputs reuse the memory of donated arguments.
+      memory.temp_size_in_bytes
+      + memory.output_size_in_bytes
+      - memory.alias_size_in_bytes,
+      min(seconds[1:]),
+    )

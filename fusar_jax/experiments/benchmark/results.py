@@ -8,6 +8,8 @@ loses only the current one.
 import json
 from pathlib import Path
 
+from fusar_jax.training.resume_config import compare_settings
+
 # Fields that may differ between calls that share a file.
 _FREE = {"rounds"}
 
@@ -20,7 +22,8 @@ class Results:
     about: settings that all records of the file share.
 
   Raises:
-    ValueError: the file contains other settings, or no records.
+    FileExistsError: the file contains results of other settings.
+    ValueError: the file contains no records.
     OSError: the file cannot be read or written.
   """
 
@@ -32,7 +35,13 @@ class Results:
     if path:
       self._records, end = _read(path)
       if self._records:
-        _check(path, self._records[0], about)
+        compare_settings(
+          path,
+          *(
+            {k: v for k, v in record.items() if k not in _FREE}
+            for record in (self._records[0], about)
+          ),
+        )
       self._file = path.open("a+", encoding="utf-8")
       self._file.truncate(end)  # Drop an incomplete last line.
     if not self._records:
@@ -80,6 +89,7 @@ def _read(path: Path) -> tuple[list[dict], int]:
     records = [json.loads(line) for line in content[:end].splitlines()]
     if any("record" not in record for record in records):
       raise ValueError("a line without a record")
+    records = list(map(_current_names, records))
   except (TypeError, ValueError) as error:
     raise ValueError(
       f"{path}: expected JSON lines of this command ({error}); give another"
@@ -93,14 +103,10 @@ def _read(path: Path) -> tuple[list[dict], int]:
   return records, end
 
 
-def _check(path: Path, there: dict, now: dict) -> None:
-  differ = [
-    f"{name} {there.get(name)} there, {now.get(name)} now"
-    for name in sorted((there.keys() | now.keys()) - _FREE)
-    if there.get(name) != now.get(name)
-  ]
-  if differ:
-    raise ValueError(
-      f"{path} contains results of other settings: {'; '.join(differ)}. Give"
-      " another --out, or the settings of the file to continue it."
-    )
+def _current_names(record: dict) -> dict:
+  """Replaces deprecated names: memory options were called knobs."""
+  if record.get("benchmark") == "knobs":
+    record["benchmark"] = "memory options"
+  if record["record"] == "knob":
+    record |= {"record": "option", "option": record.pop("knob")}
+  return record

@@ -7,6 +7,7 @@ Results contain raw times, from which speeds are computed.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import operator
 import statistics
@@ -16,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fusar_jax.experiments.benchmark import workload
-from fusar_jax.experiments.benchmark.progress import Progress
 from fusar_jax.experiments.benchmark.results import Results
+from fusar_jax.experiments.jobs import Job
 
 SIDES = ("ours", "reference")
 TOKENS = "equal greedy tokens"
@@ -164,37 +165,60 @@ def agree(
     results.add("agreement", what=f"stage {stage}", value=pair)
 
 
-def measure(
+def jobs(
   ours: Side,
   theirs: Side,
-  work: Work,
+  chosen: Sequence[Work],
   rounds: int,
   results: Results,
-  progress: Progress,
-) -> None:
-  """Times one work on both sides alternately; records each pair immediately.
+) -> list[Job]:
+  """Returns the turns that `results` lacks: per work a warm-up, then pairs."""
+  found = []
+  for work in chosen:
+    done = len(results.of("pair", work=work.key))
+    if done >= rounds:
+      continue
+    names = ["warm-up", *(f"pair {k + 1}" for k in range(done, rounds))]
+    found += [
+      Job(
+        f"{work.key}: {name}",
+        run=functools.partial(
+          measure, ours, theirs, work, name.split()[0], results
+        ),
+        kind=work.key,
+      )
+      for name in names
+    ]
+  return found
 
-  Existing pairs in `results` count. The first turn is a warm-up, which is
-  recorded but not counted.
+
+def measure(
+  ours: Side, theirs: Side, work: Work, record: str, results: Results
+) -> str:
+  """Times one work on both sides, one after the other; records the pair.
+
+  Args:
+    ours, theirs: the sides.
+    work: the operation.
+    record: "pair", or "warm-up", which the summary ignores.
+    results: where the times go.
+
+  Returns:
+    the times as text.
   """
   requests = dict(zip(SIDES, (work.ours, work.theirs), strict=True))
-  done = len(results.of("pair", work=work.key))
-  for number in range(done, rounds + 1):
-    warm_up = number == done
-    before = results.of("warm-up", work=work.key)
-    before += results.of("pair", work=work.key)
-    pair = {}
-    for side, (name, request) in zip(
-      (ours, theirs), requests.items(), strict=True
-    ):
-      most = _MORE * request["tokens"] if work.decodes else 0
-      if most and before:  # As many as in the last turn.
-        request = request | {"tokens": before[-1][name][-1]["tokens"]}
-      pair[name] = clock(side, request, most)
-    results.add("warm-up" if warm_up else "pair", work=work.key, **pair)
-    times = ", ".join(f"{n} {_raw(times)}" for n, times in pair.items())
-    turn = "warm-up" if warm_up else f"pair {number} of {rounds}"
-    progress.turn(work.key, f"{turn}: {times}")
+  before = results.of("warm-up", work=work.key)
+  before += results.of("pair", work=work.key)
+  pair = {}
+  for side, (name, request) in zip(
+    (ours, theirs), requests.items(), strict=True
+  ):
+    most = _MORE * request["tokens"] if work.decodes else 0
+    if most and before:  # As many as in the last turn.
+      request = request | {"tokens": before[-1][name][-1]["tokens"]}
+    pair[name] = clock(side, request, most)
+  results.add(record, work=work.key, **pair)
+  return ", ".join(f"{name} {_raw(times)}" for name, times in pair.items())
 
 
 def clock(side: Side, request: dict, most: int) -> list[dict]:
@@ -236,9 +260,9 @@ def summary(work: Work, pairs: Sequence[dict]) -> dict:
   name, used = work.name, pairs
   seconds = operator.itemgetter("seconds")
   if work.decodes:
-    told = [p for p in pairs if all(_decoding(p[side]) for side in SIDES)]
-    if told:
-      used, seconds = told, _decoding
+    clear = [p for p in pairs if all(_decoding(p[side]) for side in SIDES)]
+    if clear:
+      used, seconds = clear, _decoding
     else:
       name += ", prompt included"
   speeds = [

@@ -49,7 +49,7 @@ def test_other_settings_raise_and_leave_the_file(tmp_path):
   path = tmp_path / "bench.jsonl"
   Results(path, ABOUT).__exit__()
   before = path.read_bytes()
-  with pytest.raises(ValueError, match="preset tiny there, 7b now"):
+  with pytest.raises(FileExistsError, match="preset tiny there, 7b now"):
     Results(path, ABOUT | {"preset": "7b"})
   assert path.read_bytes() == before
 

@@ -3,8 +3,8 @@
 import pytest
 
 from fusar_jax.experiments.benchmark import turns
-from fusar_jax.experiments.benchmark.progress import Progress
 from fusar_jax.experiments.benchmark.results import Results
+from fusar_jax.experiments.jobs import run_jobs
 
 TRAIN, _, PROMPT, ONE, MANY = turns.works(tokens=9)
 
@@ -28,8 +28,7 @@ class Canned:
 
 def _measure(ours, theirs, work, rounds=2, results=None):
   results = results or Results(None, {})
-  progress = Progress({work.key: rounds + 1}, write=lambda line: None)
-  turns.measure(ours, theirs, work, rounds, results, progress)
+  run_jobs(turns.jobs(ours, theirs, [work], rounds, results))
   return results
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from fusar_jax.data import prompts
 from fusar_jax.data.tokenizer import load_tokenizer
-from fusar_jax.experiments import buckets
+from fusar_jax.experiments import simulated
 from fusar_jax.hf.folders import resolve
 from fusar_jax.simulation.questions import KINDS
 from fusar_jax.tasks import counting, detection, grounding
@@ -22,12 +22,12 @@ def test_the_longest_rows_of_tasks_fit(kind):
     counting.question(kind): counting.answer(_MOST),
     grounding.question(kind): grounding.answer(boxes, (168, 168)),
   }
-  (longest,) = buckets.LONGEST["tasks"]
-  assert longest in buckets.LENGTHS
+  (longest,) = simulated.LONGEST["tasks"]
+  assert longest in simulated.LENGTHS
   lengths = []
   for question, answer in asked.items():
     ids, learned = prompts.encode_example(words, question, answer, _VISUAL)
     lengths.append(len(ids))
-    assert learned.sum() <= buckets.ANSWERS[-1]
+    assert learned.sum() <= simulated.ANSWERS[-1]
   # The bucket is tight: a longer one would add padding to every step.
   assert longest - 16 < max(lengths) <= longest
