@@ -1,13 +1,15 @@
-"""Dropout whose mask costs little on a CPU.
+"""Dropout with a cheap mask on CPUs.
 
-LoRA draws a mask for every adapted product of every layer. `jax.random.bits`
-hashes two words for each value of 16 bits and keeps a quarter of them; on a CPU
-it walks memory once for each of five groups of rounds besides. Together that
-was a quarter of a training step of the tiny model. Here every word is used, and
-the rounds are one expression that the compiler fuses.
+LoRA draws a mask for every adapted product of every layer. On a CPU,
+`jax.random` makes a stage-2 step of the tiny model take 1.15 to 1.20 times as
+long as the mask of this module (2 cores of an AMD EPYC, medians of 12 pairs;
+dropout of this module itself: 1.11 times a step without). Two causes:
+`jax.random.bits` hashes two words for each value of 16 bits and keeps a quarter
+of them, and it passes over memory once for each of five groups of rounds. Here
+every word is used, and the rounds are one fused expression.
 
-Accelerators have arithmetic to spare, and keep JAX's way: there the whole mask
-is fused into what it masks, and never lies in memory.
+Accelerators use `jax.random`: there the mask is fused into the product that it
+masks, and never lies in memory.
 """
 
 import math
