@@ -89,9 +89,9 @@ def _plan(args: argparse.Namespace) -> int:
   from fusar_jax.planning.chips import find_slice
   from fusar_jax.planning.compile_hlo import DoesNotFitError
   from fusar_jax.planning.plan import Planner, Shape
+  from fusar_jax.training.device_mesh import read_mesh
   from fusar_jax.training.run_config import resolve
-  from fusar_jax.training.setup import with_shapes
-  from fusar_jax.training.sharding import read_mesh
+  from fusar_jax.training.shapes import with_shapes
 
   config = with_shapes(resolve(args.config))
   where = find_slice(args.topology)

@@ -21,11 +21,11 @@ from fusar_jax.hf.export import export_merged
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.paths import unflatten
 from fusar_jax.planning.search import Choice
-from fusar_jax.training import program
-from fusar_jax.training import setup as start
+from fusar_jax.training import device_mesh
 from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.parameters import load_run
 from fusar_jax.training.run_config import resolve
+from fusar_jax.training.shapes import with_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "launch/README.md", *(ROOT / "configs").glob("stage*.py")]
@@ -210,7 +210,7 @@ def test_plan_reads_shapes_of_a_folder_without_weights(
   config, _ = read_flags(
     ["--config=configs/stage2.py:model=init", f"--config.init={tmp_path}"]
   )
-  model = from_dict(start.with_shapes(resolve(config)).model)
+  model = from_dict(with_shapes(resolve(config)).model)
   assert (model.decoder.layers, model.decoder.hidden_size) == (2, 32)
   assert model.tlm is not None
   assert model.lora.rank == 8
@@ -235,12 +235,12 @@ def test_what_plan_prints_is_read_by_train(
   config = resolve(read_flags([stage])[0])
   model = from_dict(config.model)
   memory = memory and memory * 2**30
-  chosen = program.layout(config, model, devices, memory)
+  chosen = device_mesh.layout(config, model, devices, memory)
   assert chosen == (mesh, accumulation)
   samples = Fraction(16, accumulation * devices)
   printed = Choice(mesh, samples, "full").flags(devices, accumulation)
   config = resolve(read_flags([stage, *printed.split()])[0])
-  assert program.layout(config, model, devices, memory) == chosen
+  assert device_mesh.layout(config, model, devices, memory) == chosen
   assert (config.batch_size, config.remat) == (16, "full")
 
 

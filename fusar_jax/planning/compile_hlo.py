@@ -18,7 +18,7 @@ import jax
 
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.planning.topology import devices_of
-from fusar_jax.training import sharding
+from fusar_jax.training import device_mesh
 from fusar_jax.training.child_process import end_with_parent
 
 _POLL_SECONDS = 0.2
@@ -126,7 +126,7 @@ def _written(folder: Path) -> str | None:
 
 def _compile(pipe, folder, lower, where, sizes, args) -> None:
   end_with_parent()
-  mesh = sharding.make_mesh(*sizes, devices=devices_of(where))
+  mesh = device_mesh.make_mesh(*sizes, devices=devices_of(where))
   lowered = lower(mesh, *args)
   try:
     lowered.compile(

@@ -31,9 +31,9 @@ from fusar_jax.planning.prediction import (
 )
 from fusar_jax.planning.search import Choice
 from fusar_jax.planning.topology import devices_of
-from fusar_jax.training import partition, program, sharding
+from fusar_jax.training import device_mesh, partition, program
+from fusar_jax.training.device_mesh import AUTO
 from fusar_jax.training.run_config import RunConfig
-from fusar_jax.training.sharding import AUTO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Planner:
     if samples is not None:
       batch_size = samples * chips * config.accumulation
       config = dataclasses.replace(config, batch_size=batch_size)
-    sizes, accumulation = program.layout(
+    sizes, accumulation = device_mesh.layout(
       config, self.model, chips, self._where.chip.memory
     )
     samples = Fraction(config.batch_size, accumulation * chips)
@@ -207,7 +207,7 @@ class Planner:
       tries: maximum number of compilations.
       measured: called with (choice, StepPlan or DoesNotFitError) after each.
     """
-    weights = program.weight_bytes(self._config, self.model)
+    weights = device_mesh.weight_bytes(self._config, self.model)
     work = {policy: self.work(policy) for policy in POLICIES}
     rates, found, plans = {}, [], {}
     for choice in search.choices(self._where.chips, self.model):
@@ -270,7 +270,7 @@ class Planner:
     return [*knobs, "a larger slice; --search tries meshes, batches and remat"]
 
   def _mesh(self, sizes: tuple[int, int, int]) -> Mesh:
-    return sharding.make_mesh(*sizes, devices=self._devices)
+    return device_mesh.make_mesh(*sizes, devices=self._devices)
 
   def _batch(self, rows: int) -> Batch:
     s = self._shape

@@ -16,7 +16,7 @@ from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.remat import POLICIES
 from fusar_jax.planning.chips import Slice
 from fusar_jax.planning.flops import Work
-from fusar_jax.training import sharding
+from fusar_jax.training import device_mesh
 from fusar_jax.training.program import WeightBytes
 
 _BF16 = 2
@@ -61,7 +61,7 @@ def choices(
 ) -> Iterator[Choice]:
   """Yields all choices whose sizes are divisible."""
   for count in samples:
-    for mesh in sharding.mesh_choices(chips, count * chips, model):
+    for mesh in device_mesh.mesh_choices(chips, count * chips, model):
       for policy in remat:
         yield Choice(mesh, count, policy)
 

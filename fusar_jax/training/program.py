@@ -4,7 +4,6 @@ Input and output shardings are explicit. The state is donated: the new state
 reuses its memory.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -15,91 +14,11 @@ from jax.sharding import Mesh
 
 from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import fast_options, init_params
-from fusar_jax.model.paths import flatten
+from fusar_jax.model.fusar_gpt import fast_options
 from fusar_jax.training import optimizer, partition, sharding
-from fusar_jax.training.frozen_weights import cast_frozen
 from fusar_jax.training.run_config import RunConfig
 from fusar_jax.training.state import TrainState, create_state
 from fusar_jax.training.step import StepOptions, make_train_step
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightBytes:
-  """Bytes of all parameters as training holds them, on all devices together.
-
-  Attributes:
-    frozen: as config.dtype.frozen wants them.
-    state: trainable ones, their gradients and both moments, float32.
-    layers: the part of `frozen` that lies in the decoder's layers.
-  """
-
-  frozen: int
-  state: int
-  layers: int
-
-  @property
-  def all(self) -> int:
-    return self.frozen + self.state
-
-
-def weight_bytes(config: RunConfig, model: FusarConfig) -> WeightBytes:
-  """Returns what the config's parameters weigh."""
-  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-  trainable, frozen = partition.partition(shapes, config.trainable)
-  frozen = jax.eval_shape(lambda tree: cast_frozen(tree, config.dtype), frozen)
-  held = {
-    path: leaf.size * leaf.dtype.itemsize
-    for path, leaf in flatten(frozen).items()
-  }
-  return WeightBytes(
-    frozen=sum(held.values()),
-    state=sum(leaf.size * 4 * 4 for leaf in jax.tree.leaves(trainable)),
-    layers=sum(
-      size for path, size in held.items() if path.startswith("model/layers/")
-    ),
-  )
-
-
-def layout(
-  config: RunConfig,
-  model: FusarConfig,
-  devices: int,
-  memory: int | None,
-  processes: int = 1,
-) -> tuple[tuple[int, int, int], int]:
-  """Returns the mesh (data, fsdp, tensor) and the accumulation of a run.
-
-  `config.mesh` may be "auto", and `config.accumulation` is lowered to what
-  divides over the devices: an update stays that of `config.batch_size` rows.
-  A packed batch keeps it, since the loader adds rows until they divide.
-
-  Args:
-    config, model: of the run.
-    devices: their number.
-    memory: bytes of one device; None: enough.
-    processes: that load rows.
-
-  Raises:
-    ValueError: sizes that do not fit the devices or the batch.
-  """
-  sizes = sharding.read_mesh(config.mesh)
-  if sizes == sharding.AUTO:
-    # Most parts first: "tensor" costs more than a smaller accumulation.
-    ways = [devices // n for n in sharding.tensor_sizes(devices, model)]
-  else:
-    sizes = sharding.fill_sizes(sizes, devices)
-    ways = [sizes[0] * sizes[1]]
-  accumulation, rows = config.accumulation, devices
-  if not config.data.pack_length:
-    accumulation = sharding.split_batch(
-      config.batch_size, accumulation, ways, processes
-    )
-    rows = config.batch_size // accumulation
-  if sizes == sharding.AUTO:
-    held = weight_bytes(config, model).all if memory else 0
-    sizes = sharding.choose_mesh(devices, rows, model, held, memory)
-  return sizes, accumulation
 
 
 def step_options(

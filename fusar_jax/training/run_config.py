@@ -62,7 +62,7 @@ class RunConfig:
   """One run, as its config describes it.
 
   `model` is the mapping of `fusar_jax.config.model_values`: shapes that are
-  None come from the base (`setup.resolve_model`).
+  None come from the base (`shapes.resolve_model`).
   """
 
   init: str

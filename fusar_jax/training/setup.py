@@ -5,26 +5,22 @@ the same run is resumed; a workdir with any other content is rejected.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
-from fusar_jax import config as config_lib
 from fusar_jax.data import tokenizer as tokenizer_lib
 from fusar_jax.data.triplets import Triplet, read_manifests, require_answers
-from fusar_jax.hf.folders import TINY_BASE, resolve
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import (
   continuation,
+  device_mesh,
   frozen_weights,
   partition,
-  program,
   provenance,
-  sharding,
+  shapes,
 )
 from fusar_jax.training import parameters as parameters_lib
 from fusar_jax.training import workdir as workdir_lib
@@ -78,7 +74,7 @@ def setup_run(config: RunConfig, workdir: Path) -> RunSetup:
       raise ValueError(
         f"config.adapter {config.adapter} is a run; give it as config.init."
       )
-  model = resolve_model(config.model, base, workdir)
+  model = shapes.resolve_model(config.model, base, workdir)
   model = continuation.continued(model, base, adapter, config, workdir)
   _check_trainable(config, base, model, train)
   if not resumes:
@@ -91,68 +87,6 @@ def setup_run(config: RunConfig, workdir: Path) -> RunSetup:
   multihost_utils.sync_global_devices("the run's folder is written")
   tokenizer = tokenizer_lib.load_tokenizer(workdir / workdir_lib.TOKENIZER)
   return RunSetup(model, base, adapter, tokenizer, train, evaluation, resumes)
-
-
-def resolve_model(
-  values: Mapping[str, Any], base: Source, workdir: Path
-) -> FusarConfig:
-  """Returns the model of the run; shapes that are None come from the base.
-
-  Raises:
-    ValueError: shapes differ from those of the base; lists all.
-  """
-  found = parameters_lib.source_config(base, workdir)
-  return config_lib.from_dict(_filled(values, found, base.path))
-
-
-def with_shapes(config: RunConfig) -> RunConfig:
-  """Returns the config with the shapes of config.init in config.model.
-
-  Reads only config.json of a local folder; weights may be absent. Without the
-  folder, the shapes of a preset are used unchanged.
-
-  Raises:
-    ValueError: model=init without a local folder, or shapes differ.
-    OSError: as `read_shapes`.
-  """
-  path, found = Path(config.init).expanduser(), None
-  if config.init and (path.is_dir() or config.init == TINY_BASE):
-    found = parameters_lib.read_shapes(resolve(config.init))
-  values = _filled(config.model, found, config.init)
-  return dataclasses.replace(config, model=values)
-
-
-def _filled(
-  values: Mapping[str, Any], found: FusarConfig | None, where: str
-) -> Mapping[str, Any]:
-  """Returns config.model with None values filled from the base."""
-  parts = ("vision", "decoder", "tokens")
-  unknown = [name for name in parts if values[name] is None]
-  if unknown and found is None:
-    raise ValueError(
-      f"config.model: {', '.join(unknown)} not given; with model=init,"
-      " config.init must name a Hugging Face folder or a run"
-      + (f", and {where!r} is no folder here." if where else ".")
-    )
-  if found is None:
-    return values
-  theirs = config_lib.to_dict(found)
-  values = {**values, **{name: theirs[name] for name in unknown}}
-  problems = [
-    f"  config.model.{part}.{name} is {value}, the base has"
-    f" {theirs[part][name]}"
-    for part in parts
-    for name, value in values[part].items()
-    if _plain(theirs[part][name]) != _plain(value)
-  ]
-  if problems:
-    raise ValueError(
-      f"config.init {where}: weights of another model:\n"
-      + "\n".join(problems)
-      + "\nTo take the shapes of config.init, add model=init to the switches:"
-      " `--config FILE.py:model=init`."
-    )
-  return values
 
 
 def parameters(
@@ -187,7 +121,7 @@ def make_mesh(
     ValueError: sizes do not fit the devices or the batch.
   """
   memory = jax.local_devices()[0].memory_stats() or {}
-  sizes, accumulation = program.layout(
+  sizes, accumulation = device_mesh.layout(
     config,
     model,
     jax.device_count(),
@@ -195,8 +129,8 @@ def make_mesh(
     jax.process_count(),
   )
   first = jax.process_index() == 0
-  if first and config.mesh == sharding.AUTO and jax.device_count() > 1:
-    chosen = ", ".join(f"{a} {n}" for a, n in zip(sharding.AXES, sizes))
+  if first and config.mesh == device_mesh.AUTO and jax.device_count() > 1:
+    chosen = ", ".join(f"{a} {n}" for a, n in zip(device_mesh.AXES, sizes))
     print(f"mesh auto: {chosen}", flush=True)
   if first and accumulation != config.accumulation:
     rows = config.batch_size // accumulation
@@ -207,7 +141,7 @@ def make_mesh(
       flush=True,
     )
   config = dataclasses.replace(config, accumulation=accumulation)
-  return sharding.make_mesh(*sizes), config
+  return device_mesh.make_mesh(*sizes), config
 
 
 def _check_trainable(config, base, model, train) -> None:
@@ -257,7 +191,3 @@ def _ready_tokenizer(config, base, model, workdir):
       f" {model.decoder.vocab} embeddings."
     )
   return tokenizer
-
-
-def _plain(value):
-  return list(value) if isinstance(value, (tuple, list)) else value

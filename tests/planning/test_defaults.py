@@ -8,9 +8,9 @@ import pytest
 
 from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.plan import Planner, Shape
+from fusar_jax.training.device_mesh import AUTO
 from fusar_jax.training.recipes import get_config
 from fusar_jax.training.run_config import resolve
-from fusar_jax.training.sharding import AUTO
 
 # WeightBytes are 17 GB: v5e holds them split, v5p and v6e on each chip.
 SLICES = {

@@ -6,7 +6,7 @@ from fusar_jax.config import preset
 from fusar_jax.planning.chips import CHIPS, find_slice, slices
 from fusar_jax.planning.plan import AUTO, Planner, Shape
 from fusar_jax.planning.topology import devices_of
-from fusar_jax.training import sharding
+from fusar_jax.training import device_mesh
 from fusar_jax.training.recipes import get_config
 from fusar_jax.training.run_config import resolve
 
@@ -18,8 +18,8 @@ def test_every_slice_takes_every_mesh(libtpu, chip):
   for name in slices(CHIPS[chip]):
     where = find_slice(name)
     devices = devices_of(where)
-    for sizes in sharding.mesh_choices(where.chips, where.chips, model):
-      mesh = sharding.make_mesh(*sizes, devices=devices)
+    for sizes in device_mesh.mesh_choices(where.chips, where.chips, model):
+      mesh = device_mesh.make_mesh(*sizes, devices=devices)
       assert {d.id for d in mesh.devices.flat} == {d.id for d in devices}
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from fusar_jax.training import optimizer, partition, sharding
+from fusar_jax.training import device_mesh, optimizer, partition, sharding
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.state import create_state
 
@@ -21,8 +21,8 @@ def state(params):
 
 
 def test_restored_onto_another_mesh(state, tmp_path):
-  first = sharding.make_mesh(2, 2, 2)
-  second = sharding.make_mesh(1, 8, 1)
+  first = device_mesh.make_mesh(2, 2, 2)
+  second = device_mesh.make_mesh(1, 8, 1)
   placed = sharding.put(state, sharding.state_shardings(state, first))
   checkpoints = Checkpoints(tmp_path)
   checkpoints.save(placed, {"loader": {"position": 5}})

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import partition, sharding
+from fusar_jax.training import device_mesh, partition, sharding
 from fusar_jax.training.frozen_weights import cast_frozen
 from fusar_jax.training.step import StepOptions, make_gradients
 
@@ -59,7 +59,7 @@ def test_loss_and_gradients_are_nearly_those_of_the_whole_base(
 
 def test_it_lies_on_a_mesh_as_the_kernels_do(parts, batch, gradients):
   trainable, _, small = parts
-  mesh = sharding.make_mesh(2, 2, 2)
+  mesh = device_mesh.make_mesh(2, 2, 2)
   placed = sharding.put(small, sharding.parameter_shardings(small, mesh))
   flat = flatten(placed)
   columns = flat["model/layers/mlp/gate_proj/kernel_scale"]

@@ -10,7 +10,13 @@ import pytest
 from fusar_jax import config as config_lib
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import partition, program, recipes, sharding
+from fusar_jax.training import (
+  device_mesh,
+  partition,
+  program,
+  recipes,
+  sharding,
+)
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.run_config import RunConfig, resolve
 from fusar_jax.training.state import create_state
@@ -26,7 +32,7 @@ def config(model) -> RunConfig:
 def test_layers_that_are_computed_again_stay_in_their_loop(config, model):
   """On one CPU device few layers are unrolled, and XLA would merge the second
   computation with the first: nothing would be saved."""
-  mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+  mesh = device_mesh.make_mesh(1, 1, 1, jax.devices()[:1])
   config = dataclasses.replace(config, remat="none")
   assert program.step_options(config, model, mesh).unroll == 2
   config = dataclasses.replace(config, remat="full")
@@ -34,7 +40,7 @@ def test_layers_that_are_computed_again_stay_in_their_loop(config, model):
 
 
 def test_dropout_is_on_where_the_adapters_have_any(config, model):
-  mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+  mesh = device_mesh.make_mesh(1, 1, 1, jax.devices()[:1])
   for rate in (0.0, 0.05):
     lora = dataclasses.replace(model.lora, dropout=rate)
     adapted = dataclasses.replace(model, lora=lora)
@@ -44,7 +50,7 @@ def test_dropout_is_on_where_the_adapters_have_any(config, model):
 def test_moments_in_host_memory_change_nothing(
   config, model, params, batch, tmp_path
 ):
-  mesh = sharding.make_mesh(2, 2, 2)
+  mesh = device_mesh.make_mesh(2, 2, 2)
   ends = {}
   for offload in (False, True):
     config = dataclasses.replace(config, offload_optimizer=offload)
@@ -119,25 +125,25 @@ def test_a_batch_that_no_accumulation_divides_is_an_error(config, model):
   config = dataclasses.replace(config, batch_size=12, accumulation=4)
   config = dataclasses.replace(config, mesh="8,1,1")
   with pytest.raises(ValueError, match="12 must be a multiple of 8"):
-    program.layout(config, model, 8, None)
+    device_mesh.layout(config, model, 8, None)
   # Two heads: "tensor" may split each row in two.
   config = dataclasses.replace(config, mesh="auto")
-  assert program.layout(config, model, 8, None) == ((4, 1, 2), 3)
+  assert device_mesh.layout(config, model, 8, None) == ((4, 1, 2), 3)
   config = dataclasses.replace(config, batch_size=9)
   with pytest.raises(ValueError, match="9 must be a multiple of 8"):
-    program.layout(config, model, 8, None)
+    device_mesh.layout(config, model, 8, None)
 
 
 def test_a_packed_batch_keeps_its_accumulation(config, model):
   data = dataclasses.replace(config.data, pack_length=64)
   config = dataclasses.replace(config, batch_size=20, accumulation=3, data=data)
-  assert program.layout(config, model, 8, None) == ((8, 1, 1), 3)
+  assert device_mesh.layout(config, model, 8, None) == ((8, 1, 1), 3)
 
 
 def _two_steps(config, model, params, batch, devices):
   """(accumulation, state, metrics of the second step)"""
-  sizes, accumulation = program.layout(config, model, devices, None)
-  mesh = sharding.make_mesh(*sizes, jax.devices()[:devices])
+  sizes, accumulation = device_mesh.layout(config, model, devices, None)
+  mesh = device_mesh.make_mesh(*sizes, jax.devices()[:devices])
   config = dataclasses.replace(config, accumulation=accumulation)
   tx = program.make_optimizer(config, program.make_rate(config, 10))
   trainable, frozen = partition.partition(

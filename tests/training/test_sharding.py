@@ -12,7 +12,7 @@ from fusar_jax.config import PRESETS
 from fusar_jax.model.config import LoRAConfig, TLMConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import optimizer, partition, sharding
+from fusar_jax.training import device_mesh, optimizer, partition, sharding
 from fusar_jax.training.state import create_state
 from fusar_jax.training.step import StepOptions, make_gradients
 
@@ -43,7 +43,7 @@ def test_eight_devices_equal_one(
   repeated to 16, so that 4 ways x 2 parts divide them."""
   if accumulation == 2:
     batch = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
-  mesh = sharding.make_mesh(*shape)
+  mesh = device_mesh.make_mesh(*shape)
   loss, grads = _gradients(model, params, batch, TRAINABLE, mesh, accumulation)
   np.testing.assert_allclose(loss, alone[0], rtol=1e-5)
   _assert_same(grads, alone[1])
@@ -53,7 +53,7 @@ def test_full_training_on_eight_devices_equals_one(model, params, batch):
   """Stage 0: the gradient of the tied embedding and of the tower too."""
   rules = [(".*", True)]
   loss, grads = _gradients(model, params, batch, rules)
-  mesh = sharding.make_mesh(2, 2, 2)
+  mesh = device_mesh.make_mesh(2, 2, 2)
   sharded_loss, sharded = _gradients(model, params, batch, rules, mesh)
   np.testing.assert_allclose(sharded_loss, loss, rtol=1e-5)
   _assert_same(sharded, grads)
@@ -66,7 +66,7 @@ def test_every_parameter_of_every_preset_has_a_place(name):
     lora=LoRAConfig(rank=8, vision=("qkv", "proj", "gate_proj", "down_proj")),
   )
   shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-  mesh = sharding.make_mesh(2, 2, 2)
+  mesh = device_mesh.make_mesh(2, 2, 2)
   placed = flatten(sharding.parameter_shardings(shapes, mesh))
   assert placed.keys() == flatten(shapes).keys()
 
@@ -101,7 +101,7 @@ def test_big_kernels_of_7b_split_eight_ways():
   shapes = jax.eval_shape(
     lambda: init_params(PRESETS["qwen2_5_vl_7b"], jax.random.key(0))
   )
-  mesh = sharding.make_mesh(1, 4, 2)
+  mesh = device_mesh.make_mesh(1, 4, 2)
   placed = flatten(sharding.parameter_shardings(shapes, mesh))
   for path, leaf in flatten(shapes).items():
     shard = placed[path].shard_shape(leaf.shape)
@@ -120,10 +120,10 @@ def test_every_parameter_divides_on_every_mesh_of_a_slice(name, chips):
   shapes = flatten(
     jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   )
-  choices = sharding.mesh_choices(chips, chips, model)
+  choices = device_mesh.mesh_choices(chips, chips, model)
   assert (1, chips, 1) in choices
   for sizes in choices:
-    mesh = AbstractMesh(sizes, sharding.AXES)
+    mesh = AbstractMesh(sizes, device_mesh.AXES)
     place = sharding.placement(mesh)
     rules = [
       (re.compile(regex), spec) for regex, spec in sharding.PARAMETER_RULES
@@ -142,7 +142,7 @@ def test_the_cheapest_mesh_that_holds_the_weights_is_chosen():
 
   def choose(chips, gib, rows=64):
     memory = gib * 2**30
-    return sharding.choose_mesh(chips, rows, model, weights, memory)
+    return device_mesh.choose_mesh(chips, rows, model, weights, memory)
 
   assert choose(8, 95) == (8, 1, 1)
   assert choose(16, 32) == (16, 1, 1)
@@ -155,7 +155,7 @@ def test_the_cheapest_mesh_that_holds_the_weights_is_chosen():
 
 def test_an_axis_that_does_not_divide_stays_whole(caplog):
   caplog.set_level("INFO")
-  mesh = sharding.make_mesh(1, 8, 1)
+  mesh = device_mesh.make_mesh(1, 8, 1)
   tree = {"lm_head": {"kernel": jax.ShapeDtypeStruct((12, 7), "float32")}}
   placed = sharding.parameter_shardings(tree, mesh)
   assert placed["lm_head"]["kernel"].spec == PartitionSpec(None, "tensor")
@@ -163,7 +163,7 @@ def test_an_axis_that_does_not_divide_stays_whole(caplog):
 
 
 def test_moments_lie_where_their_parameter_lies(params):
-  mesh = sharding.make_mesh(2, 2, 2)
+  mesh = device_mesh.make_mesh(2, 2, 2)
   trainable, _ = partition.partition(params, TRAINABLE)
   rate = optimizer.linear_schedule(1e-3, 10, 0)
   tx = optimizer.make_optimizer(rate)
@@ -181,46 +181,46 @@ def test_moments_lie_where_their_parameter_lies(params):
 
 
 def test_an_unknown_parameter_is_an_error():
-  mesh = sharding.make_mesh()
+  mesh = device_mesh.make_mesh()
   with pytest.raises(ValueError, match="no sharding rule for parameter new/x"):
     sharding.parameter_shardings({"new": {"x": np.zeros(3)}}, mesh)
 
 
 def test_mesh_sizes_must_fit_the_devices():
-  assert sharding.make_mesh(-1, 2, 2).shape["data"] == 2
+  assert device_mesh.make_mesh(-1, 2, 2).shape["data"] == 2
   with pytest.raises(ValueError, match="do not multiply to the 8 devices"):
-    sharding.make_mesh(3, 1, 1)
+    device_mesh.make_mesh(3, 1, 1)
   with pytest.raises(ValueError, match="one may be -1"):
-    sharding.make_mesh(-1, -1, 1)
+    device_mesh.make_mesh(-1, -1, 1)
 
 
 def test_accumulation_is_lowered_to_what_divides():
-  assert sharding.split_batch(32, 4, [8]) == 4
-  assert sharding.split_batch(16, 4, [8]) == 2
-  assert sharding.split_batch(16, 4, [16]) == 1
-  assert sharding.split_batch(24, 4, [8]) == 3
+  assert device_mesh.split_batch(32, 4, [8]) == 4
+  assert device_mesh.split_batch(16, 4, [8]) == 2
+  assert device_mesh.split_batch(16, 4, [16]) == 1
+  assert device_mesh.split_batch(24, 4, [8]) == 3
   # Each of 4 processes loads as many rows as the others.
-  assert sharding.split_batch(8, 4, [2], processes=4) == 2
+  assert device_mesh.split_batch(8, 4, [2], processes=4) == 2
   # The first number of parts that any accumulation divides.
-  assert sharding.split_batch(16, 4, [32, 16, 8]) == 1
+  assert device_mesh.split_batch(16, 4, [32, 16, 8]) == 1
 
 
 def test_a_batch_that_does_not_split_names_a_size_that_does():
   with pytest.raises(ValueError, match="16 must be a multiple of 32"):
-    sharding.split_batch(16, 4, [32])
+    device_mesh.split_batch(16, 4, [32])
   with pytest.raises(ValueError, match="accumulation 0 must be at least 1"):
-    sharding.split_batch(16, 0, [8])
+    device_mesh.split_batch(16, 0, [8])
 
 
 def test_a_mesh_is_read_from_text_and_from_older_configs():
-  assert sharding.read_mesh("auto") == "auto"
-  assert sharding.read_mesh("1,-1,2") == (1, -1, 2)
-  assert sharding.read_mesh("(1, 8, 1)") == (1, 8, 1)
+  assert device_mesh.read_mesh("auto") == "auto"
+  assert device_mesh.read_mesh("1,-1,2") == (1, -1, 2)
+  assert device_mesh.read_mesh("(1, 8, 1)") == (1, 8, 1)
   older = {"data": -1, "fsdp": 2, "tensor": 1}
-  assert sharding.read_mesh(older) == (-1, 2, 1)
-  assert sharding.read_mesh(older | {"auto": True}) == "auto"
+  assert device_mesh.read_mesh(older) == (-1, 2, 1)
+  assert device_mesh.read_mesh(older | {"auto": True}) == "auto"
   with pytest.raises(ValueError, match='expected "auto" or three sizes'):
-    sharding.read_mesh("1,2")
+    device_mesh.read_mesh("1,2")
 
 
 def _gradients(model, params, batch, rules, mesh=None, accumulation=1):

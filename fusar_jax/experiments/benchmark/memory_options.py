@@ -22,7 +22,13 @@ from fusar_jax.experiments.benchmark.ours import make_batch
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
-from fusar_jax.training import partition, program, recipes, sharding
+from fusar_jax.training import (
+  device_mesh,
+  partition,
+  program,
+  recipes,
+  sharding,
+)
 from fusar_jax.training.frozen_weights import cast_frozen
 from fusar_jax.training.run_config import RunConfig, resolve
 
@@ -99,7 +105,7 @@ class StepBenchmark:
     """Compiles and times the step under an option of OPTIONS."""
     config = self._config(OPTIONS[option])
     model, params, batch = self._inputs
-    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    mesh = device_mesh.make_mesh(1, 1, 1, jax.devices()[:1])
     trainable, frozen = partition.partition(params, config.trainable)
     # A copy: the step donates its state.
     trainable = jax.tree.map(jnp.copy, trainable)
