@@ -17,7 +17,7 @@ from fusar_jax.model.remat import POLICIES
 from fusar_jax.planning.chips import Slice
 from fusar_jax.planning.flops import Work
 from fusar_jax.training import device_mesh
-from fusar_jax.training.program import WeightBytes
+from fusar_jax.training.device_mesh import WeightBytes
 
 _BF16 = 2
 # Remat policies, in the order of stored activations, least first.

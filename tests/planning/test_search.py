@@ -6,7 +6,7 @@ from fusar_jax.config import preset
 from fusar_jax.planning import search
 from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.flops import Work
-from fusar_jax.training.program import WeightBytes
+from fusar_jax.training.device_mesh import WeightBytes
 
 MODEL = preset("qwen2_5_vl_7b")
 
