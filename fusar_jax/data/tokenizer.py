@@ -17,6 +17,7 @@ from pathlib import Path
 import sentencepiece
 import tokenizers
 
+from fusar_jax.io.atomic_write import write_atomically
 from fusar_jax.model.config import SpecialTokens
 
 # In the order of their SentencePiece ids, 0 to 6.
@@ -269,10 +270,7 @@ def train_sentencepiece(
     num_threads=1,
     minloglevel=2,
   )
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_suffix(".model.part")
-  draft.write_bytes(written.getvalue())
-  draft.replace(path)
+  write_atomically(path, lambda file: file.write(written.getvalue()))
   return SentencePieceTokenizer(path)
 
 

@@ -29,8 +29,8 @@ from fusar_jax.data.triplets import (
   read_manifests,
   write_text,
 )
-from fusar_jax.datasets.importers.dataset_folder import staged
 from fusar_jax.geo.anchors import count_anchors
+from fusar_jax.io.atomic_write import new_folder
 
 # One record per group, for random access. Uncompressed: images are compressed
 # already, and the output of a compressor depends on its version.
@@ -76,7 +76,7 @@ def write_shards(
       f"--shards {shards}: expected 1 to {len(triplets)}, the number of rows of"
       f" {manifest}."
     )
-  with staged(out) as folder:
+  with new_folder(out) as folder:
     entries = survey_files(triplets)
     hashes = {}
     for index in range(shards):

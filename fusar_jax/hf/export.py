@@ -14,10 +14,11 @@ import numpy as np
 
 from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import write_config
-from fusar_jax.hf.folders import new_folder, write_record
+from fusar_jax.hf.folders import write_record
 from fusar_jax.hf.model_card import write_model_card
 from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import SINGLE, save, write_index
+from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.lora import merged_kernel
 from fusar_jax.model.paths import flatten

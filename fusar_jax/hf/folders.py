@@ -1,11 +1,8 @@
-"""Model folders: hub id resolution and atomic creation of new folders."""
+"""Model folders: hub id resolution and provenance records."""
 
-import contextlib
 import json
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,39 +72,3 @@ def write_record(folder: Path, record: Mapping[str, Any] | None) -> None:
   if record is not None:
     text = json.dumps(record, indent=1, ensure_ascii=False)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
-
-
-def check_new(path: str | Path, *, overwrite: bool = False) -> None:
-  """Raises FileExistsError unless `new_folder` can make this folder."""
-  path = Path(path)
-  if path.exists() and not path.is_dir():
-    raise FileExistsError(f"{path} is a file; give a folder to write to.")
-  if path.is_dir() and any(path.iterdir()) and not overwrite:
-    raise FileExistsError(
-      f"{path} is not empty; give a new folder, or ask to overwrite it."
-    )
-
-
-@contextlib.contextmanager
-def new_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-  """Yields a temporary sibling that becomes `path` when the block succeeds.
-
-  An error inside the block removes the temporary folder, so an incomplete
-  export never appears.
-
-  Raises:
-    FileExistsError: `path` holds something, and `overwrite` is False.
-  """
-  path = Path(path)
-  check_new(path, overwrite=overwrite)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-  try:
-    made = work / "new"
-    made.mkdir()
-    yield made
-    if path.is_dir():
-      path.rename(work / "old")
-    made.rename(path)
-  finally:
-    shutil.rmtree(work, ignore_errors=True)

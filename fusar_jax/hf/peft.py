@@ -23,9 +23,10 @@ from fusar_jax.hf.config_json import (
   write_json,
 )
 from fusar_jax.hf.coverage import match
-from fusar_jax.hf.folders import new_folder, resolve, write_record
+from fusar_jax.hf.folders import resolve, write_record
 from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import open_weights, save
+from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.model.config import (
   LANGUAGE_PROJECTIONS,
   VISION_PROJECTIONS,

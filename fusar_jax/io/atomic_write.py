@@ -1,16 +1,19 @@
-"""Atomic file writes.
+"""Atomic creation of files and folders.
 
-The content goes to a temporary file in the same folder, which is renamed to the
-target when complete. Readers see the old content or the new, never a part.
+The content goes to a temporary sibling, which is renamed to the target when it
+is complete. Readers see the old content or the new, never a part. A killed
+process leaves the sibling, recognisable by its suffix, behind.
 """
 
+import contextlib
 import os
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-# Suffix of the temporary file; a killed process leaves the file behind.
+# Suffix of temporary files and folders.
 PARTIAL_SUFFIX = ".part"
 
 
@@ -22,9 +25,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     write: writes the bytes; if it raises, the previous file is unchanged.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  draft = new_partial_file(path.parent)
+  # Not tempfile.mkstemp: its mode 0600 would survive the rename.
+  draft = path.parent / f"{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
   try:
-    with draft.open("wb") as file:
+    with draft.open("xb") as file:
       write(file)
     os.replace(draft, path)
   except BaseException:
@@ -32,12 +36,57 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     raise
 
 
-def new_partial_file(folder: Path) -> Path:
-  """Creates an empty file with a unique name; its mode follows the umask.
+def check_new_folder(
+  path: str | os.PathLike, *, overwrite: bool = False
+) -> None:
+  """Checks that `new_folder` can create this folder.
 
-  `tempfile.mkstemp` restricts access to the owner, and a rename preserves the
-  mode.
+  Raises:
+    FileExistsError: a file, or a folder that is not empty and must not be
+      overwritten.
   """
-  draft = folder / f"{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
-  draft.touch(exist_ok=False)
-  return draft
+  path = Path(path)
+  if path.exists() and not path.is_dir():
+    raise FileExistsError(f"{path} is a file; give a new folder.")
+  if path.is_dir() and any(path.iterdir()) and not overwrite:
+    raise FileExistsError(f"{path} is not empty; give a new folder.")
+
+
+@contextlib.contextmanager
+def new_folder(
+  path: str | os.PathLike, *, overwrite: bool = False
+) -> Iterator[Path]:
+  """Yields a temporary sibling that becomes `path` if the block succeeds.
+
+  Relative paths from the sibling stay valid, since both have the same parent.
+
+  Raises:
+    FileExistsError: see `check_new_folder`.
+  """
+  path = Path(path)
+  check_new_folder(path, overwrite=overwrite)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # Not tempfile.mkdtemp: its mode 0700 would survive the rename.
+  draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+  draft.mkdir()
+  try:
+    yield draft
+    check_new_folder(path, overwrite=overwrite)
+    _replace_folder(draft, path)
+  except BaseException:
+    shutil.rmtree(draft, ignore_errors=True)
+    raise
+
+
+def _replace_folder(draft: Path, path: Path) -> None:
+  """Renames a folder to `path`; a folder there is restored on failure."""
+  old = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+  if path.is_dir():
+    os.rename(path, old)
+  try:
+    os.rename(draft, path)
+  except BaseException:
+    if old.is_dir():
+      os.rename(old, path)
+    raise
+  shutil.rmtree(old, ignore_errors=True)

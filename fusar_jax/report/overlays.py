@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from fusar_jax.data.examples import decode
 from fusar_jax.data.triplets import Triplet
-from fusar_jax.hf.folders import check_new, new_folder
+from fusar_jax.io.atomic_write import check_new_folder, new_folder
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks.predictions import guess_task
@@ -29,7 +29,7 @@ class Overlays:
       FileExistsError: the folder exists and is not empty.
     """
     self._folder = Path(folder)
-    check_new(self._folder)
+    check_new_folder(self._folder)
 
   def __call__(
     self, config: FusarConfig, answers: Iterable[tuple[int, Triplet, dict]]

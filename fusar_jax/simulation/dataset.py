@@ -23,14 +23,13 @@ import itertools
 import json
 import multiprocessing
 import os
-import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from fusar_jax.data.triplets import write_manifest, write_text
+from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.simulation import pretraining_tasks as tasks_lib
 from fusar_jax.simulation import scenes as scenes_lib
 from fusar_jax.simulation.covers import REGIONS, shipped_table
@@ -114,25 +113,12 @@ def simulate(
     FileExistsError: `out` is a file or a folder that is not empty.
     ValueError: no scene yields a row for any of the tasks.
   """
-  out = pathlib.Path(out)
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise FileExistsError(
-      f"{out} is not an empty folder; name a new one, or empty it first."
-    )
-  part = out.parent / f".{out.name}.{os.getpid()}.part"
-  part.mkdir(parents=True)
-  try:
+  with new_folder(out) as folder:
     written = []
-    for scene in _scenes(part, plan, workers):
+    for scene in _scenes(folder, plan, workers):
       written.append(scene)
       on_scene()
-    card = _write_tables(part, plan, written)
-    if out.exists():
-      out.rmdir()
-    part.rename(out)
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
-  return card
+    return _write_tables(folder, plan, written)
 
 
 def _scenes(part, plan, workers) -> Iterator[_Written]:

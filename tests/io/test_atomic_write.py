@@ -1,25 +1,32 @@
-"""Atomic writes: complete files, with the mode of the umask."""
+"""Atomic writes: complete files and folders, with the mode of the umask."""
 
 import os
 
 import pytest
 
-from fusar_jax.io.atomic_write import write_atomically
+from fusar_jax.io.atomic_write import (
+  check_new_folder,
+  new_folder,
+  write_atomically,
+)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
-def test_the_mode_follows_the_umask(tmp_path, mask):
+def test_modes_follow_the_umask(tmp_path, mask):
   before = os.umask(mask)
   try:
     write_atomically(tmp_path / "deep" / "a", lambda file: file.write(b"a"))
+    with new_folder(tmp_path / "folder"):
+      pass
   finally:
     os.umask(before)
   file = tmp_path / "deep" / "a"
   assert file.read_bytes() == b"a"
   assert file.stat().st_mode & 0o777 == 0o666 & ~mask
+  assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~mask
 
 
-def test_an_error_leaves_what_was_there(tmp_path):
+def test_an_error_keeps_the_previous_file(tmp_path):
   file = tmp_path / "a"
   file.write_bytes(b"old")
 
@@ -31,3 +38,47 @@ def test_an_error_leaves_what_was_there(tmp_path):
     write_atomically(file, fail)
   assert [p.name for p in tmp_path.iterdir()] == ["a"]
   assert file.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_a_folder_appears_when_the_block_succeeds(tmp_path, present):
+  out = tmp_path / "deep" / "out"
+  if present:
+    out.mkdir(parents=True)
+  with new_folder(out) as draft:
+    assert draft.parent == out.parent
+    (draft / "a").write_text("a")
+    assert not (out / "a").exists()
+  assert (out / "a").read_text() == "a"
+  assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+def test_an_error_leaves_no_folder(tmp_path):
+  def interrupted():
+    with new_folder(tmp_path / "out") as draft:
+      (draft / "a").touch()
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    interrupted()
+  assert not list(tmp_path.iterdir())
+
+
+def test_existing_content_is_replaced_only_with_overwrite(tmp_path):
+  out = tmp_path / "out"
+  out.mkdir()
+  (out / "old").touch()
+  with pytest.raises(FileExistsError, match="is not empty"), new_folder(out):
+    pass
+  with (
+    pytest.raises(OSError, match="disk full"),
+    new_folder(out, overwrite=True),
+  ):
+    raise OSError("disk full")
+  assert [p.name for p in out.iterdir()] == ["old"]
+  with new_folder(out, overwrite=True) as draft:
+    (draft / "new").touch()
+  assert [p.name for p in out.iterdir()] == ["new"]
+  assert [p.name for p in tmp_path.iterdir()] == ["out"]
+  with pytest.raises(FileExistsError, match="is a file"):
+    check_new_folder(out / "new")

@@ -124,7 +124,7 @@ def test_a_full_folder_is_left_alone(tmp_path, capsys):
   (tmp_path / "mine.txt").write_text("mine")
   code = command.main(["--out", str(tmp_path), "--scenes", "1"])
   assert code == 1
-  assert "not an empty folder" in capsys.readouterr().err
+  assert "is not empty" in capsys.readouterr().err
   assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
 
 

@@ -3,7 +3,8 @@
 import json
 
 from fusar_jax import convert
-from fusar_jax.hf.folders import RECORD, new_folder, write_record
+from fusar_jax.hf.folders import RECORD, write_record
+from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.training import provenance
 
 

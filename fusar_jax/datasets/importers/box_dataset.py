@@ -8,7 +8,6 @@ from pathlib import Path
 from fusar_jax.datasets.importers.dataset_folder import (
   Origin,
   Picture,
-  staged,
   write_dataset,
 )
 from fusar_jax.datasets.importers.targets import (
@@ -17,6 +16,7 @@ from fusar_jax.datasets.importers.targets import (
   Target,
   rows_of,
 )
+from fusar_jax.io.atomic_write import new_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,6 @@ def write_boxes(
     "tasks": list(tasks),
     "targets": sum(len(image.targets) for image in images),
   }
-  with staged(out) as folder:
+  with new_folder(out) as folder:
     write_dataset(folder, pictures, origin, card, copy=copy, refused=refused)
   return Path(out) / "manifest.jsonl"

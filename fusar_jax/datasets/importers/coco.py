@@ -26,7 +26,7 @@ from fusar_jax.datasets.importers.box_dataset import (
   check_tasks,
   write_boxes,
 )
-from fusar_jax.datasets.importers.dataset_folder import Origin, require_new
+from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.targets import (
   TASKS,
   Point,
@@ -34,6 +34,7 @@ from fusar_jax.datasets.importers.targets import (
   check_overlap,
   pixels,
 )
+from fusar_jax.io.atomic_write import check_new_folder
 
 
 def import_coco(
@@ -64,7 +65,7 @@ def import_coco(
     FileNotFoundError: no such annotation file.
     ValueError: not COCO, or bad images: all are told, and nothing is written.
   """
-  require_new(out)
+  check_new_folder(out)
   check_tasks(tasks)
   records, names, notes, problems = read_annotations(annotations)
   raise_together(problems, f"{annotations}: not COCO instances")

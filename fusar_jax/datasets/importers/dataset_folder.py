@@ -7,13 +7,11 @@ of rejected entries. refused.txt lists the rejected entries.
 """
 
 import collections
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fusar_jax.data.triplets import (
@@ -63,42 +61,6 @@ class Origin:
       )
 
 
-def require_new(out: str | os.PathLike) -> Path:
-  """Returns the path of an output folder that is absent or empty.
-
-  Raises:
-    FileExistsError: the path exists and is not an empty folder.
-  """
-  out = Path(out)
-  if (out.is_dir() and any(out.iterdir())) or out.is_file():
-    raise FileExistsError(f"{out} is not empty; give a new folder.")
-  return out
-
-
-@contextlib.contextmanager
-def staged(out: str | os.PathLike) -> Iterator[Path]:
-  """Yields a new folder that is renamed to OUT if the body raises no error.
-
-  It has the same parent as OUT, so relative paths from it are valid from OUT.
-
-  Raises:
-    FileExistsError: OUT exists and is not an empty folder.
-  """
-  out = require_new(out)
-  out.parent.mkdir(parents=True, exist_ok=True)
-  # Not tempfile.mkdtemp: its mode 0700 would persist.
-  stage = out.with_name(f"{out.name}.{uuid.uuid4().hex}.part")
-  stage.mkdir()
-  try:
-    yield stage
-    if out.is_dir():
-      out.rmdir()
-    os.rename(stage, out)
-  except BaseException:
-    shutil.rmtree(stage, ignore_errors=True)
-    raise
-
-
 def write_dataset(
   folder: Path,
   pictures: Sequence[Picture],
@@ -109,7 +71,7 @@ def write_dataset(
   refused: Sequence[str] = (),
   digests: Mapping[Path, str] | None = None,
 ) -> None:
-  """Fills a new folder (see `staged`).
+  """Fills a new folder (see `io.atomic_write.new_folder`).
 
   Args:
     folder: to fill.

@@ -31,12 +31,11 @@ from fusar_jax.datasets.importers import command_line, image_files
 from fusar_jax.datasets.importers.dataset_folder import (
   Origin,
   Picture,
-  require_new,
-  staged,
   write_dataset,
 )
 from fusar_jax.datasets.importers.duplicates import Copies, find_copies
 from fusar_jax.datasets.importers.targets import Target, task_row
+from fusar_jax.io.atomic_write import check_new_folder, new_folder
 from fusar_jax.tasks.detection import normal
 
 COPIES = ("stop", "keep", "drop")
@@ -94,7 +93,7 @@ def import_folders(
     ValueError: images that are no chips of a class, bad images, or copies: all
       are told, and nothing is written.
   """
-  require_new(out)
+  check_new_folder(out)
   if copies not in COPIES:
     raise ValueError(f"copies must be one of {COPIES}, got {copies!r}.")
   if len(set(splits)) < len(splits):
@@ -146,7 +145,7 @@ def import_folders(
       splits[0] if hold_out else _split(name, splits)
     )
 
-  with staged(out) as stage:
+  with new_folder(out) as stage:
     for split in splits or [""]:
       kept = [c for c in chips if c.split == split and c.name not in bad]
       write_dataset(

@@ -31,10 +31,9 @@ from fusar_jax.datasets.importers.annotation_json import read_records
 from fusar_jax.datasets.importers.dataset_folder import (
   Origin,
   Picture,
-  require_new,
-  staged,
   write_dataset,
 )
+from fusar_jax.io.atomic_write import check_new_folder, new_folder
 from fusar_jax.tasks import captioning
 
 # The published training seed.
@@ -89,7 +88,7 @@ def import_geovl(
     ValueError: no folder of images, a dropout outside [0, 1), or bad records:
       all are told, and nothing is written.
   """
-  require_new(out)
+  check_new_folder(out)
   if not 0 <= field_dropout < 1:
     raise ValueError(f"field_dropout must be in [0, 1), got {field_dropout}.")
   records = read_records(captions)
@@ -122,7 +121,7 @@ def import_geovl(
     "field_dropout": field_dropout,
     "seed": seed,
   }
-  with staged(out) as folder:
+  with new_folder(out) as folder:
     write_dataset(folder, pictures, origin, card, copy=copy, refused=refused)
   return Path(out) / "manifest.jsonl"
 

@@ -40,8 +40,6 @@ from fusar_jax.datasets.importers.annotation_json import read_records
 from fusar_jax.datasets.importers.dataset_folder import (
   Origin,
   Picture,
-  require_new,
-  staged,
   write_dataset,
 )
 from fusar_jax.datasets.importers.targets import (
@@ -50,6 +48,7 @@ from fusar_jax.datasets.importers.targets import (
   pixels,
   task_row,
 )
+from fusar_jax.io.atomic_write import check_new_folder, new_folder
 from fusar_jax.tasks import counting
 from fusar_jax.tasks.sarchat import CATEGORIES
 from fusar_jax.tasks.sarchat import SUBTASKS as TASKS
@@ -125,7 +124,7 @@ def import_sarchat(
     FileNotFoundError: no such dialogues.
     ValueError: bad records: all are told, and nothing is written.
   """
-  require_new(out)
+  check_new_folder(out)
   if not tasks or not set(tasks) <= set(TASKS):
     raise ValueError(f"tasks must be of {TASKS}, got {tuple(tasks)}.")
   if untagged not in (None, *UNTAGGED):
@@ -165,7 +164,7 @@ def import_sarchat(
     "scored": scored,
     "records_of_other_tasks": others,
   }
-  with staged(out) as folder:
+  with new_folder(out) as folder:
     write_dataset(folder, pictures, origin, card, copy=copy, refused=refused)
   return Path(out) / "manifest.jsonl"
 

@@ -24,7 +24,7 @@ from fusar_jax.datasets.importers.box_dataset import (
   check_tasks,
   write_boxes,
 )
-from fusar_jax.datasets.importers.dataset_folder import Origin, require_new
+from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.splits import read_split
 from fusar_jax.datasets.importers.targets import (
   TASKS,
@@ -32,6 +32,7 @@ from fusar_jax.datasets.importers.targets import (
   enclosing,
   pixels,
 )
+from fusar_jax.io.atomic_write import check_new_folder
 
 _POINT = re.compile(r"^point-?(\d+)?$")
 
@@ -94,7 +95,7 @@ def import_voc(
     FileNotFoundError, ValueError: a file is missing or bad; all names are told,
       and nothing is written.
   """
-  require_new(out)
+  check_new_folder(out)
   check_tasks(tasks)
   annotations = Path(annotations)
   names = read_split(split) if split else _names(annotations)

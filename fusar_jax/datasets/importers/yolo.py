@@ -29,7 +29,7 @@ from fusar_jax.datasets.importers.box_dataset import (
   check_tasks,
   write_boxes,
 )
-from fusar_jax.datasets.importers.dataset_folder import Origin, require_new
+from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.splits import read_split
 from fusar_jax.datasets.importers.targets import (
   TASKS,
@@ -37,6 +37,7 @@ from fusar_jax.datasets.importers.targets import (
   check_overlap,
   enclosing,
 )
+from fusar_jax.io.atomic_write import check_new_folder
 
 # Files written with six decimals miss 0 and 1 by as much.
 _SLACK = 1e-5
@@ -107,7 +108,7 @@ def import_yolo(
     FileNotFoundError, ValueError: a file is missing or bad, or a label file
       has no image: all are told, and nothing is written.
   """
-  require_new(out)
+  check_new_folder(out)
   check_tasks(tasks)
   if not names or len(set(names)) < len(names):
     raise ValueError(f"expected the classes' names, each once; got {names}.")

@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from fusar_jax.datasets.importers import image_files
-from fusar_jax.io.atomic_write import write_atomically
+from fusar_jax.io.atomic_write import (
+  PARTIAL_SUFFIX,
+  check_new_folder,
+  write_atomically,
+)
 
 NAME = "prepare.partial.jsonl"
-_DRAFTS = "*.part"
+_DRAFTS = f"*{PARTIAL_SUFFIX}"
 _ABSENT = "(absent)"
 
 
@@ -81,10 +85,8 @@ def open_journal(
   """
   folder = Path(folder)
   path = folder / NAME
-  if folder.is_file() or (
-    folder.is_dir() and not path.is_file() and any(folder.iterdir())
-  ):
-    raise FileExistsError(f"{folder} is not empty; give a new folder.")
+  if not path.is_file():
+    check_new_folder(folder)
   folder.mkdir(parents=True, exist_ok=True)
   settings = json.loads(json.dumps(settings))
   with path.open("a+b") as file:
@@ -92,12 +94,12 @@ def open_journal(
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
       raise FileExistsError(
-        f"{folder}: another prepare is at work in this folder."
+        f"{folder}: another prepare is running in this folder."
       ) from None
     before, entries, whole = _read(path)
     if before is not None and (changed := differences(before, settings)):
       raise FileExistsError(
-        f"{folder} was begun with other settings:\n  "
+        f"{folder} was started with other settings:\n  "
         + "\n  ".join(changed)
         + "\nRepeat them to go on, or give a new folder."
       )

@@ -9,6 +9,7 @@ from fusar_jax.data.triplets import read_manifest
 from fusar_jax.datasets.importers import dataset_folder, image_files
 from fusar_jax.datasets.importers.dataset_folder import Origin, Picture
 from fusar_jax.datasets.importers.duplicates import find_copies
+from fusar_jax.io.atomic_write import new_folder
 
 
 def _row(identity):
@@ -16,7 +17,7 @@ def _row(identity):
 
 
 def _write(out, pictures, origin, **options):
-  with dataset_folder.staged(out) as folder:
+  with new_folder(out) as folder:
     dataset_folder.write_dataset(
       folder, pictures, origin, {"importer": "test"}, **options
     )
@@ -119,16 +120,3 @@ def test_copies_by_hand():
   assert str(group).endswith(
     "(across the splits test, train; with the labels BMP2, T72)"
   )
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_modes_follow_the_umask(tmp_path, save, origin, mask):
-  image = save(tmp_path / "in" / "a.png")
-  before = os.umask(mask)
-  try:
-    _write(tmp_path / "out", [Picture(image, "a.png", [_row("a")])], origin)
-  finally:
-    os.umask(before)
-  assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~mask
-  modes = {f.stat().st_mode & 0o777 for f in (tmp_path / "out").iterdir()}
-  assert modes == {0o666 & ~mask}
