@@ -40,7 +40,7 @@ from rich.text import Text
 from fusar_jax import command_line
 from fusar_jax.data.triplets import read_manifest, require_answers
 from fusar_jax.inference.options import OPTIONS, add_options, flag
-from fusar_jax.metrics import pairing
+from fusar_jax.metrics import grounding_scores, pairing
 from fusar_jax.report import comparisons
 from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.score_table import HEADLINE
@@ -56,7 +56,7 @@ from fusar_jax.report.scoring import (
   score_rows,
   write_scores,
 )
-from fusar_jax.tasks import grounding, notations
+from fusar_jax.tasks import notations
 from fusar_jax.tasks.predictions import Prediction
 
 # Console width when stdout is not a terminal: comparison tables are wide.
@@ -179,7 +179,7 @@ def parser() -> command_line.Parser:
   p.add_argument("--against", help="other answers to the rows of --predictions")
   p.add_argument(
     "--acc50",
-    choices=tuple(grounding.READINGS),
+    choices=tuple(grounding_scores.READINGS),
     default="recall",
     help="definition of acc@50 in grounding (default: %(default)s)",
   )

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusar_jax.metrics import intervals
+from fusar_jax.metrics.iou import iou_of_pairs
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks.boxes import Parsed
 
@@ -262,7 +263,7 @@ def _near(given: _Boxes, true: _Boxes) -> tuple[np.ndarray, ...]:
     i = np.repeat(some, options[some])
     before = np.cumsum(options[some]) - options[some]
     j = np.arange(len(i)) - np.repeat(before - first[some], options[some])
-    overlap = boxes_lib.iou_of_pairs(given.boxes[i], true.boxes[j])
+    overlap = iou_of_pairs(given.boxes[i], true.boxes[j])
     near = overlap >= THRESHOLDS[0]
     pieces.append((i[near], j[near], overlap[near]))
   return tuple(np.concatenate(of) for of in zip(*pieces))

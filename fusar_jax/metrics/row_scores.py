@@ -9,7 +9,8 @@ are the same for two models on the same rows.
 
 from collections.abc import Callable, Sequence
 
-from fusar_jax.tasks import captioning, classification, detection, sarchat
+from fusar_jax.metrics.detection_scores import THRESHOLDS
+from fusar_jax.tasks import captioning, class_names, sarchat
 
 
 def _given(name: str) -> Callable:
@@ -21,7 +22,7 @@ def _miss(sample) -> tuple[float, float]:
 
 
 def _coarse(sample) -> tuple[float, float]:
-  names = (classification.coarse(sample[key]) for key in ("predicted", "true"))
+  names = (class_names.coarse(sample[key]) for key in ("predicted", "true"))
   return float(len(set(names)) == 1), 1.0
 
 
@@ -70,12 +71,12 @@ PARTS = {
     "cider": _given("cider"),
     **{name: share_of_fields((name,)) for name in captioning.FIELDS},
   },
-  "detection": {f"f1@{t}": _f1(t) for t in detection.THRESHOLDS},
+  "detection": {f"f1@{t}": _f1(t) for t in THRESHOLDS},
   **{
     task: {
       "exact": _given("correct"),
       "acc": _acc(""),
-      **{f"acc@{t}": _acc(f"@{t}") for t in detection.THRESHOLDS},
+      **{f"acc@{t}": _acc(f"@{t}") for t in THRESHOLDS},
     }
     for task in sarchat.TASKS
   },

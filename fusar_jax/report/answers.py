@@ -12,17 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fusar_jax.data.triplets import File, Triplet, read_manifest
+from fusar_jax.metrics.box_matching import Matched, match
+from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import classification, detection
+from fusar_jax.tasks import class_names
 from fusar_jax.tasks.boxes import Parsed
-from fusar_jax.tasks.detection import Matched
 from fusar_jax.tasks.predictions import Prediction
 
 NOT_READ = "not read"
 # IoU threshold of a found box, for `right` and `hit`.
-FOUND = detection.THRESHOLDS[0]
+FOUND = THRESHOLDS[0]
 _NO_BOXES = boxes_lib.parse_boxes("None")
-_NO_PAIRS = detection.match([], [], [], [])
+_NO_PAIRS = match([], [], [], [])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,9 +122,9 @@ def _answer(
     if sample["parse_error"] is None:
       predicted = boxes_lib.parse_boxes(row.text, row.size)
     true = boxes_lib.parse_boxes(row.gt, row.size)
-    pairs = detection.match(
+    pairs = match(
       predicted.boxes,
-      detection.fill_labels(predicted.labels, true.labels),
+      predicted.labels,
       true.boxes,
       true.labels,
     )
@@ -195,7 +196,7 @@ def _cells(sample: Mapping) -> tuple[float, tuple[str, ...]]:
 def _name(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   if sample["correct"]:
     return 1.0, ()
-  kinds = {classification.coarse(sample[k]) for k in ("predicted", "true")}
+  kinds = {class_names.coarse(sample[k]) for k in ("predicted", "true")}
   # A wrong name within the correct coarse class gets partial credit.
   return (0.5, ("other name",)) if len(kinds) == 1 else (0.0, ("other kind",))
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from fusar_jax.metrics import intervals
+from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.report import axes as axes_lib
 from fusar_jax.report.answers import Answer
 from fusar_jax.report.axes import Axes
-from fusar_jax.tasks import detection
 
 # Lower edges, in pixels of the row's coordinates: side = sqrt(w * h).
 _SIDES = (0, 8, 16, 32, 64, 128)
@@ -106,7 +106,7 @@ def _found_by_size(answers: Sequence[Answer]) -> str:
 
   return _figure(
     "Recall by target size",
-    {f"IoU {t}": counted(t) for t in detection.THRESHOLDS},
+    {f"IoU {t}": counted(t) for t in THRESHOLDS},
     _between(_SIDES),
     ("side of the true box, pixels", "recall, %"),
     "Recall of true boxes. Side: square root of the box area.",
@@ -135,7 +135,7 @@ def _f1_by_number(answers: Sequence[Answer]) -> str:
     )
   return _figure(
     "F1 by number of targets",
-    {f"IoU {t}": counted(t) for t in detection.THRESHOLDS},
+    {f"IoU {t}": counted(t) for t in THRESHOLDS},
     _between(_NUMBERS),
     ("true boxes in the image", "F1, %"),
     words,

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fusar_jax.metrics.box_matching import fill_labels
+from fusar_jax.metrics.detection_scores import THRESHOLDS
+from fusar_jax.metrics.iou import box_iou
 from fusar_jax.report import axes as axes_lib
 from fusar_jax.report.answers import Answer
 from fusar_jax.report.axes import Axes
 from fusar_jax.report.breakdowns import Share, share
 from fusar_jax.report.sample_card import escape
-from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import detection
 
 ALL = "all boxes"
@@ -51,7 +53,7 @@ def points(answers: Sequence[Answer]) -> list[Point]:
   """
   true, given = [], []
   for answer in answers:
-    names = detection.fill_labels(answer.predicted.labels, answer.true.labels)
+    names = fill_labels(answer.predicted.labels, answer.true.labels)
     partner = dict(zip(answer.pairs.predicted, answer.pairs.iou))
     for k, name in enumerate(names):
       given.append((name, answer.image_name, partner.get(k, 0.0)))
@@ -75,7 +77,7 @@ def points(answers: Sequence[Answer]) -> list[Point]:
   return [
     Point(name, t, of(given, name, t), of(true, name, t))
     for name in [ALL, *classes * (len(classes) > 1)]
-    for t in detection.THRESHOLDS
+    for t in THRESHOLDS
   ]
 
 
@@ -98,8 +100,8 @@ def curve(
     given, true = answer.predicted, answer.true
     if len(given) and given.scores is None:
       return []
-    overlap = boxes_lib.iou(given.boxes, true.boxes)
-    told = np.array(detection.fill_labels(given.labels, true.labels), object)
+    overlap = box_iou(given.boxes, true.boxes)
+    told = np.array(fill_labels(given.labels, true.labels), object)
     names = np.array([detection.normal(name) for name in true.labels], object)
     overlap = np.where(told[:, None] == names[None], overlap, 0)
     order = np.argsort(-given.scores, kind="stable") if len(given) else ()
@@ -132,19 +134,19 @@ def figure(answers: Sequence[Answer]) -> str:
     y_name="precision, %",
   )
   drawn = axes.frame() + "".join(_equal_f1(axes, f1) for f1 in _EQUAL_F1)
-  curves = [curve(answers, t) for t in detection.THRESHOLDS]
+  curves = [curve(answers, t) for t in THRESHOLDS]
   drawn += "".join(map(functools.partial(_curve, axes), curves, ("", "4 3")))
   words = "Without confidence scores each class is a point, no curve."
   if any(curves):
     words = (
       "Curves: all boxes, by confidence threshold (dashed: IoU"
-      f" {detection.THRESHOLDS[1]})."
+      f" {THRESHOLDS[1]})."
     )
   names = list(dict.fromkeys(point.name for point in found))[: _DRAWN + 1]
   for name in names:
     drawn += _marks(axes, [p for p in found if p.name == name])
   drawn += _names(axes, [p for p in found if p.name in names])
-  first, second = detection.THRESHOLDS
+  first, second = THRESHOLDS
   return axes_lib.figure(
     "Precision and recall",
     drawn,
@@ -214,7 +216,7 @@ def _marks(axes: Axes, pair: Sequence[Point]) -> str:
 def _names(axes: Axes, found: Sequence[Point]) -> str:
   """Returns labels next to the filled points, stacked where they overlap."""
   places = sorted(
-    ((*_where(axes, p), p.name) for p in found[:: len(detection.THRESHOLDS)]),
+    ((*_where(axes, p), p.name) for p in found[:: len(THRESHOLDS)]),
     key=lambda place: -place[1],
   )
   drawn, last = "", axes.at(0, 0)[1] + _LINE / 2

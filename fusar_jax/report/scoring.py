@@ -18,15 +18,16 @@ from fusar_jax.data.triplets import (
   require_answers,
   write_text,
 )
-from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import (
-  captioning,
-  classification,
-  counting,
-  detection,
-  grounding,
-  sarchat,
+from fusar_jax.metrics import (
+  captioning_scores,
+  classification_scores,
+  counting_scores,
+  detection_scores,
+  grounding_scores,
+  sarchat_scores,
 )
+from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import sarchat
 from fusar_jax.tasks.predictions import (
   Prediction,
   guess_task,
@@ -39,12 +40,12 @@ SCORER_VERSION = 3
 # `unread` reason of a manifest row without a prediction.
 MISSING = "no prediction"
 SCORERS = {
-  "counting": counting.score,
-  "grounding": grounding.score,
-  "classification": classification.score,
-  "captioning": captioning.score,
-  "detection": detection.score,
-  **dict.fromkeys(sarchat.TASKS, sarchat.score),
+  "counting": counting_scores.score,
+  "grounding": grounding_scores.score,
+  "classification": classification_scores.score,
+  "captioning": captioning_scores.score,
+  "detection": detection_scores.score,
+  **dict.fromkeys(sarchat.TASKS, sarchat_scores.score),
 }
 
 
@@ -238,7 +239,7 @@ def score_rows(
     rows: predictions with truth, of any tasks.
     missing: number of these rows without a prediction.
     without_truth: number of further rows without a true answer.
-    acc50: definition of grounding's acc@50, one of `grounding.READINGS`.
+    acc50: definition of grounding's acc@50, one of `grounding_scores.READINGS`.
 
   Raises:
     ValueError: true answers that cannot be parsed, for all tasks at once.
@@ -254,7 +255,7 @@ def score_rows(
   }
   ordered, bad = [None] * len(rows), []
   scorers = SCORERS | {
-    "grounding": functools.partial(grounding.score, reading=acc50)
+    "grounding": functools.partial(grounding_scores.score, reading=acc50)
   }
   for task, scorer in scorers.items():
     places = [i for i, row in enumerate(rows) if row.task == task]

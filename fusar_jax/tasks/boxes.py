@@ -15,8 +15,7 @@ import re
 
 import numpy as np
 
-from fusar_jax.metrics import rotated_iou
-from fusar_jax.tasks import notations
+from fusar_jax.tasks import notations, rotated_boxes
 
 _NUMBER = r"-?\d{1,9}(?:\.\d+)?"
 _BRACKETED = re.compile(
@@ -39,7 +38,7 @@ class Parsed:
       rule was applied.
     scores: float32[n] if every box has a confidence score, else None.
     rotated: float32[n, 5] (x1, y1, x2, y2, angle) if the notation has angles,
-      else None; see `fusar_jax.metrics.rotated_iou`.
+      else None; see `fusar_jax.tasks.rotated_boxes`.
   """
 
   boxes: np.ndarray
@@ -94,7 +93,7 @@ def parse_boxes(text: str, size=None) -> Parsed:
   scores, turned = [b.score for b in found], [b.angle for b in found]
   if span == 100:
     turned = np.column_stack([boxes, np.array(turned, np.float32)])
-    boxes = rotated_iou.envelope(turned)
+    boxes = rotated_boxes.envelope(turned)
   return Parsed(
     boxes,
     tuple(box.label for box in found),
@@ -215,33 +214,5 @@ def clip(boxes, size) -> np.ndarray:
 
 def area(boxes) -> np.ndarray:
   """Returns float32[n], square pixels; 0 if the corners are swapped."""
-  boxes = as_boxes(boxes)
-  return _area(boxes[:, :2], boxes[:, 2:])
-
-
-def iou(a, b) -> np.ndarray:
-  """Returns float64[n, m], intersection over union of each pair of boxes.
-
-  Args:
-    a: float32[n, 4], xyxy. b: float32[m, 4], xyxy.
-
-  A box without area has an IoU of 0, even with itself. The result is float64,
-  so 3/5 reaches a threshold of 0.6.
-  """
-  return iou_of_pairs(as_boxes(a)[:, None], as_boxes(b)[None])
-
-
-def iou_of_pairs(a, b) -> np.ndarray:
-  """Returns float64[...], the IoU of boxes [..., 4] with boxes [..., 4].
-
-  Like `iou`, for arrays that broadcast.
-  """
-  a, b = a.astype(float), b.astype(float)
-  both = _area(np.maximum(a, b)[..., :2], np.minimum(a, b)[..., 2:])
-  union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - both
-  return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
-
-
-def _area(low, high) -> np.ndarray:
-  sides = np.maximum(high - low, 0)
-  return sides[..., 0] * sides[..., 1]
+  sides = np.diff(as_boxes(boxes).reshape(-1, 2, 2), axis=1)[:, 0]
+  return np.maximum(sides, 0).prod(1)

@@ -4,20 +4,12 @@ The prompt of this task is unpublished; this package defines the question below.
 The answer is a number in digits. The parser also accepts number words (`three
 ships`, `no ship`, `a dozen`). If an answer lists boxes without stating a
 number, the count is the number of boxes.
-
-Scores: exact accuracy (the paper's), mean absolute error, and the share of
-answers within 1 of the truth.
 """
 
-import collections
 import dataclasses
 import re
 
-import numpy as np
-
-from fusar_jax.metrics import intervals
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks.predictions import Prediction, read_truths
 
 _UNITS = re.findall(
   r"\w+",
@@ -134,51 +126,3 @@ def _value(name: re.Match) -> int:
 
 def _to_99(name: str) -> int:
   return sum(_WORDS[part] for part in re.split("[- ]", name))
-
-
-def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
-  """Scores counting rows.
-
-  An unparsed answer is never right; the mean absolute error counts it as 0
-  targets.
-
-  Returns:
-    Metrics `accuracy`, `within_1`, `mae`, the number of answers per source
-    (`read_from`), and one sample per row.
-  """
-  true = np.array([t.value for t in read_truths(rows, parse)], np.int64)
-  counts = [parse(row.text) for row in rows]
-  read = np.array([count.error is None for count in counts])
-  off = np.abs(np.array([count.value or 0 for count in counts]) - true)
-  right, near = read & (off == 0), read & (off <= 1)
-  n = len(rows)
-  sums = intervals.by_image(
-    [row.image or row.id for row in rows], np.stack([off, np.ones(n)], 1)
-  )
-  metrics = {
-    "accuracy": intervals.share(right),
-    "within_1": intervals.share(near),
-    "mae": float(off.mean()),
-    "n": n,
-    "ci95": {
-      "accuracy": intervals.wilson(right.sum(), n),
-      "within_1": intervals.wilson(near.sum(), n),
-      "mae": intervals.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
-    },
-    "read_from": dict(
-      collections.Counter(count.rule for count in counts if count.rule)
-    ),
-    "parse_failure_rate": intervals.share(~read),
-  }
-  samples = [
-    {
-      "predicted": count.value,
-      "true": int(t),
-      "correct": bool(r),
-      "read_from": count.rule,
-      "boxes": count.boxes,
-      "parse_error": count.error,
-    }
-    for count, t, r in zip(counts, true, right)
-  ]
-  return metrics, samples

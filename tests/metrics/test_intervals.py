@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from fusar_jax.metrics import intervals
-from fusar_jax.tasks import captioning, detection, sarchat
+from fusar_jax.metrics import (
+  captioning_scores,
+  detection_scores,
+  intervals,
+  sarchat_scores,
+)
+from fusar_jax.tasks import captioning
 from fusar_jax.tasks.predictions import Prediction
 
 
@@ -89,7 +94,7 @@ def test_95_percent_of_a_bootstrap():
 def test_95_percent_of_detection():
   """One ship an image; a missed one has no box: recall is the share."""
   ship = '[{"bbox_2d": [0, 0, 10, 10], "label": "ship"}]'
-  metrics, _ = detection.score(_rows("detection", ship, "None"))
+  metrics, _ = detection_scores.score(_rows("detection", ship, "None"))
   for summary in (metrics, metrics["per_class"]["ship"]):
     for name in ("recall@0.25", "recall@0.5"):
       np.testing.assert_allclose(
@@ -105,7 +110,7 @@ def test_95_percent_of_detection():
 
 def test_95_percent_of_captions():
   true = captioning.answer(dict.fromkeys(captioning.FIELDS, "wide"))
-  metrics, _ = captioning.score(_rows("captioning", true, "?"))
+  metrics, _ = captioning_scores.score(_rows("captioning", true, "?"))
   for name in ("accuracy", "word_f1", "rouge_l"):
     assert metrics[name] == pytest.approx(RIGHT / IMAGES)
     np.testing.assert_allclose(metrics["ci95"][name], BINOMIAL_95, atol=WITHIN)
@@ -121,7 +126,7 @@ def test_95_percent_of_captions():
 )
 def test_95_percent_of_sarchat(subtask, true, names):
   """An empty answer has no matches and no predicted boxes."""
-  metrics, _ = sarchat.score(_rows(f"sarchat-{subtask}", true, "?"))
+  metrics, _ = sarchat_scores.score(_rows(f"sarchat-{subtask}", true, "?"))
   for name in names:
     assert metrics[name] == pytest.approx(RIGHT / IMAGES)
     np.testing.assert_allclose(metrics["ci95"][name], BINOMIAL_95, atol=WITHIN)
@@ -133,6 +138,6 @@ def test_captions_of_one_image_are_resampled_together():
     Prediction(name, i, "captioning", "", true, text, 90, "a.png")
     for i, (name, text) in enumerate([("right", true), ("unread", "?")])
   ]
-  metrics, _ = captioning.score(rows)
+  metrics, _ = captioning_scores.score(rows)
   for name in ("accuracy", "word_f1", "rouge_l"):
     assert metrics["ci95"][name] == [0.5, 0.5]

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from fusar_jax.metrics.iou import box_iou
 from fusar_jax.simulation.dataset import Plan, simulate
 from fusar_jax.simulation.pretraining_tasks import LIST, held, listing, rows
 from fusar_jax.simulation.scenes import draw_scene
@@ -73,7 +74,7 @@ def test_what_is_pointed_at_is_named(asked):
   answers = set()
   for scene, row in asked["name"]:
     box = np.array(ast.literal_eval(re.search(r"\[.*\]", row["question"])[0]))
-    overlap = boxes_lib.iou([box], scene.boxes)[0]
+    overlap = box_iou([box], scene.boxes)[0]
     named = row["answer"].removeprefix("part of ")
     answers.add(row["answer"].split()[0])
     if named == "nothing":

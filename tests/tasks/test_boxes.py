@@ -7,6 +7,7 @@ import string
 import numpy as np
 import pytest
 
+from fusar_jax.metrics.iou import box_iou
 from fusar_jax.tasks import boxes, notations
 
 ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
@@ -192,9 +193,9 @@ def test_iou_by_hand():
     [5, 5, 5, 9],
   ]
   np.testing.assert_allclose(
-    boxes.iou([[0, 0, 10, 10]], others)[0],
+    box_iou([[0, 0, 10, 10]], others)[0],
     [1, 0.5, 25 / 175, 0, 0],
     rtol=1e-6,
   )
-  assert boxes.iou([], others).shape == (0, 5)
-  assert boxes.iou([[1, 1, 1, 1]], [[1, 1, 1, 1]])[0, 0] == 0
+  assert box_iou([], others).shape == (0, 5)
+  assert box_iou([[1, 1, 1, 1]], [[1, 1, 1, 1]])[0, 0] == 0

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from fusar_jax.metrics import counting_scores
 from fusar_jax.tasks import counting
 from fusar_jax.tasks.predictions import Prediction
 
@@ -101,7 +102,7 @@ def test_scores_by_hand():
   Right: 1 of 5. Within 1: 2 of 5; the unread answers are never right, though
   they count as 0 targets in the error: (0 + 1 + 2 + 0 + 4) / 5 = 1.4.
   """
-  metrics, samples = counting.score(
+  metrics, samples = counting_scores.score(
     rows([("2", "2"), ("2", "3"), ("4", "2"), ("0", "?"), ("4", "?")])
   )
   assert metrics["accuracy"] == pytest.approx(0.2)
@@ -118,10 +119,10 @@ def test_rows_of_one_image_are_resampled_together():
   """Two rows of one image: whatever is drawn, the mean is that of both."""
   first, second = rows([("2", "2"), ("2", "6")])
   together = [dataclasses.replace(r, image="a") for r in (first, second)]
-  assert counting.score(together)[0]["ci95"]["mae"] == [2.0, 2.0]
-  assert counting.score([first, second])[0]["ci95"]["mae"] == [0.0, 4.0]
+  assert counting_scores.score(together)[0]["ci95"]["mae"] == [2.0, 2.0]
+  assert counting_scores.score([first, second])[0]["ci95"]["mae"] == [0.0, 4.0]
 
 
 def test_a_truth_that_cannot_be_read_names_its_row():
   with pytest.raises(ValueError, match=r"row 2 \(id \"2\"\)"):
-    counting.score(rows([("2", "2"), ("lots", "2")]))
+    counting_scores.score(rows([("2", "2"), ("lots", "2")]))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fusar_jax.data.tokenizer import load_tokenizer
-from fusar_jax.metrics import rotated_iou
+from fusar_jax.metrics import box_matching, detection_scores
+from fusar_jax.metrics.iou import box_iou, rotated_iou
 from fusar_jax.tasks import boxes, detection
 from fusar_jax.tasks.predictions import Prediction, guess_task, prediction_row
 
@@ -36,7 +37,7 @@ def brute_force(predicted, names, true, true_names, iou):
   return pairs
 
 
-@pytest.mark.parametrize("iou", [boxes.iou, rotated_iou.iou])
+@pytest.mark.parametrize("iou", [box_iou, rotated_iou])
 def test_matcher_equals_brute_force(iou):
   """1000 random cases; whole numbers, so that many overlaps are equal."""
   rng = np.random.default_rng(3)
@@ -44,11 +45,11 @@ def test_matcher_equals_brute_force(iou):
     n, m = rng.integers(0, 7, 2)
     low = rng.integers(0, 20, (n + m, 2))
     both = np.concatenate([low, low + rng.integers(1, 15, (n + m, 2))], 1)
-    if iou is rotated_iou.iou:
+    if iou is rotated_iou:
       both = np.column_stack([both, rng.choice([0, 45, 90, 130], n + m)])
     names = rng.choice(["ship", "plane"], n + m).tolist()
     cut = both[:n], names[:n], both[n:], names[n:]
-    got = detection.match(*cut, iou)
+    got = box_matching.match(*cut, iou)
     assert list(zip(got.predicted, got.true)) == brute_force(*cut, iou)
     assert (np.diff(got.iou) <= 0).all()
 
@@ -56,7 +57,7 @@ def test_matcher_equals_brute_force(iou):
 def test_highest_iou_first_not_first_come():
   """The first box also overlaps the target; the second fits it better."""
   true = [[0, 0, 10, 10]]
-  got = detection.match(
+  got = box_matching.match(
     [[0, 0, 10, 6], [0, 0, 10, 9]], ["ship"] * 2, true, ["ship"]
   )
   assert got.predicted.tolist() == [1]
@@ -65,11 +66,11 @@ def test_highest_iou_first_not_first_come():
 
 def test_labels_ignore_case_and_may_be_absent_for_one_class():
   box = [[0, 0, 10, 10]]
-  assert len(detection.match(box, ["SHIP"], box, ["ship"]).true) == 1
-  assert len(detection.match(box, [""], box, ["ship"]).true) == 1
-  assert len(detection.match(box, ["plane"], box, ["ship"]).true) == 0
+  assert len(box_matching.match(box, ["SHIP"], box, ["ship"]).true) == 1
+  assert len(box_matching.match(box, [""], box, ["ship"]).true) == 1
+  assert len(box_matching.match(box, ["plane"], box, ["ship"]).true) == 0
   two = [[0, 0, 10, 10], [50, 50, 60, 60]]
-  assert len(detection.match(box, [""], two, ["ship", "plane"]).true) == 0
+  assert len(box_matching.match(box, [""], two, ["ship", "plane"]).true) == 0
 
 
 def test_scores_by_hand():
@@ -91,7 +92,7 @@ def test_scores_by_hand():
     row(2, text((c, "plane")), text((c, "ship"))),
     row(3, "None", '[{"bbox_2d": [1,'),
   ]
-  metrics, samples = detection.score(rows)
+  metrics, samples = detection_scores.score(rows)
   for name in ("f1", "precision", "recall"):
     assert metrics[f"{name}@0.25"] == pytest.approx(2 / 3)
     assert metrics[f"{name}@0.5"] == pytest.approx(1 / 3)
@@ -113,7 +114,7 @@ def test_an_iou_at_the_threshold_is_a_match():
   """20 x 10 and 20 x 5 of 20 x 20: IoU 1/2 and 1/4, exactly."""
   box = [0, 0, 20, 20]
   for height, at_half in ((10, 1), (5, 0)):
-    metrics, _ = detection.score(
+    metrics, _ = detection_scores.score(
       [row(1, text((box, "ship")), text(([0, 0, 20, height], "ship")))]
     )
     assert metrics["f1@0.25"] == 1
@@ -122,12 +123,12 @@ def test_an_iou_at_the_threshold_is_a_match():
 
 def test_unknown_names_count_as_false_alarms():
   box = [0, 0, 10, 10]
-  metrics, _ = detection.score(
+  metrics, _ = detection_scores.score(
     [row(1, text((box, "ship")), text((box, "ship"), (box, "xyzzy")))]
   )
   assert metrics["precision@0.5"] == pytest.approx(1 / 2)
   assert metrics["recall@0.5"] == 1
-  assert metrics["per_class"][detection.OTHER]["precision@0.5"] == 0
+  assert metrics["per_class"][detection_scores.OTHER]["precision@0.5"] == 0
 
 
 def test_the_same_boxes_in_other_notations_score_alike():
@@ -139,7 +140,9 @@ def test_the_same_boxes_in_other_notations_score_alike():
     "{<10><10><20><20>|<0>}",
     "[[10, 10, 20, 20, 0]]",
   ):
-    metrics, samples = detection.score([row(1, true, given, size=(200, 100))])
+    metrics, samples = detection_scores.score(
+      [row(1, true, given, size=(200, 100))]
+    )
     assert metrics["f1@0.5"] == 1
     assert metrics["rules"] == {samples[0]["rule"]: 1}
 
@@ -149,7 +152,7 @@ def test_repairs_are_counted():
   swapped = one.replace("1, 2, 3, 4", "3, 4, 1, 2")
   answers = [one, f"```{one}```", f"{one}{one}", f"```{swapped}```", "[[1,"]
   rows = [row(i, one, given) for i, given in enumerate(answers)]
-  metrics, _ = detection.score(rows)
+  metrics, _ = detection_scores.score(rows)
   assert metrics["rules"] == {"corners": 1, "fenced": 2, "glued": 1, "json": 1}
   assert metrics["parse_failure_rate"] == pytest.approx(1 / 5)
   # Right, right, right and one too many, right, none: 4 of 5 said, 5 true.
@@ -166,13 +169,15 @@ def test_rotated_boxes_by_hand():
   """
   true = "{<10><20><50><30>|<0>}{<60><60><100><70>|<90>}"
   given = "{<10><20><50><30>|<90>}{<75><45><85><85>|<0>}"
-  metrics, samples = detection.score([row(1, true, given, size=(100, 100))])
+  metrics, samples = detection_scores.score(
+    [row(1, true, given, size=(100, 100))]
+  )
   assert samples[0]["rotated_iou"] == [1, round(1 / 7, 4)]
   assert metrics["rotated"]["f1@0.25"] == pytest.approx(1 / 2)
   assert metrics["rotated"]["recall@0.5"] == pytest.approx(1 / 2)
   assert metrics["f1@0.25"] == pytest.approx(1 / 2)
   # Without angles in the answer, its boxes are taken as upright.
-  metrics, _ = detection.score(
+  metrics, _ = detection_scores.score(
     [row(1, true, "[[10, 20, 50, 30], [75, 45, 85, 85]]", size=(100, 100))]
   )
   assert metrics["rotated"]["f1@0.5"] == 1
@@ -181,7 +186,7 @@ def test_rotated_boxes_by_hand():
 def test_upright_boxes_hide_a_wrong_angle():
   """Turned the wrong way, the box around it is the same."""
   true, given = "{<20><45><80><55>|<45>}", "{<20><45><80><55>|<-45>}"
-  metrics, samples = detection.score([row(1, true, given, size=100)])
+  metrics, samples = detection_scores.score([row(1, true, given, size=100)])
   assert metrics["f1@0.5"] == 1
   assert metrics["rotated"]["f1@0.25"] == 0
   # 10 x 10 of 600 + 600 is shared.
@@ -202,18 +207,18 @@ def test_average_precision_where_every_box_has_a_score():
       ]
     )
 
-  metrics, _ = detection.score([row(1, true, said(0.9, 0.3))])
+  metrics, _ = detection_scores.score([row(1, true, said(0.9, 0.3))])
   assert metrics["coco"]["ap50"] == pytest.approx(51 / 101)
-  metrics, _ = detection.score([row(1, true, said(0.3, 0.9))])
+  metrics, _ = detection_scores.score([row(1, true, said(0.3, 0.9))])
   assert metrics["coco"]["ap50"] == pytest.approx(51 / 101 / 2)
   # An unparsable answer has no boxes, so none lacks a score.
   rows = [row(1, true, said(0.9, 0.3)), row(2, true, "[[1,")]
-  metrics, _ = detection.score(rows)
+  metrics, _ = detection_scores.score(rows)
   assert metrics["coco"]["ap50"] == pytest.approx(26 / 101)
   assert metrics["f1@0.5"] == pytest.approx(2 * 1 / (2 + 4))
-  metrics, _ = detection.score([row(1, true, said(0.9, None))])
+  metrics, _ = detection_scores.score([row(1, true, said(0.9, None))])
   assert "coco" not in metrics
-  metrics, _ = detection.score([row(1, true, "None")])
+  metrics, _ = detection_scores.score([row(1, true, "None")])
   assert "coco" not in metrics
 
 
@@ -228,7 +233,7 @@ def test_average_precision_where_every_box_has_a_score():
   ],
 )
 def test_bad_answers_are_told_and_hold_no_box(given, told):
-  metrics, samples = detection.score(
+  metrics, samples = detection_scores.score(
     [row(1, text(([1, 2, 3, 4], "ship")), given)]
   )
   assert told in samples[0]["parse_error"]
@@ -239,7 +244,7 @@ def test_bad_answers_are_told_and_hold_no_box(given, told):
 def test_bad_truths_are_told_together():
   rows = [row(i, true, "None") for i, true in enumerate(["[[1,", "None", "3"])]
   with pytest.raises(ValueError, match="2 bad rows") as e:
-    detection.score(rows)
+    detection_scores.score(rows)
   assert 'row 0 (id "0")' in str(e.value)
   assert 'row 2 (id "2")' in str(e.value)
 
@@ -252,7 +257,7 @@ def test_real_answers_against_their_truths(shared):
     row(i, fields["gt_bbox"], fields["answer"], size=(100, 100))
     for i, fields in enumerate(map(json.loads, lines.splitlines()), start=1)
   ]
-  metrics, _ = detection.score(rows)
+  metrics, _ = detection_scores.score(rows)
   assert metrics["rules"] == {"comma": 17, "earthdial": 411, "glued": 23}
   assert (metrics["true_boxes"], metrics["predicted_boxes"]) == (464, 462)
   for key in ("f1@0.25", "f1@0.5"):
@@ -263,7 +268,7 @@ def test_real_answers_against_their_truths(shared):
 
 
 def test_nothing_there_and_nothing_said():
-  metrics, _ = detection.score([row(1, "None", "None")])
+  metrics, _ = detection_scores.score([row(1, "None", "None")])
   assert metrics["f1@0.5"] == 0
   assert metrics["true_boxes"] == metrics["predicted_boxes"] == 0
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fusar_jax.metrics import grounding_scores
 from fusar_jax.tasks import grounding
 from fusar_jax.tasks.grounding import Cells
 from fusar_jax.tasks.predictions import Prediction
@@ -95,15 +96,15 @@ def test_cells_of_boxes_by_hand():
   ],
 )
 def test_metrics_by_hand(predicted, true, acc100, acc50, top1, jaccard):
-  assert grounding.acc100(predicted, true) is acc100
-  assert grounding.acc50(predicted, true) is acc50
-  assert grounding.top1(predicted, true) is top1
-  assert grounding.jaccard(predicted, true) == pytest.approx(jaccard)
+  assert grounding_scores.acc100(predicted, true) is acc100
+  assert grounding_scores.acc50(predicted, true) is acc50
+  assert grounding_scores.top1(predicted, true) is top1
+  assert grounding_scores.jaccard(predicted, true) == pytest.approx(jaccard)
 
 
 def test_score_counts_rows():
   pairs = [("top-left", "top-left"), ("center, top", "center"), ("left", "?")]
-  metrics, samples = grounding.score(
+  metrics, samples = grounding_scores.score(
     [Prediction(t, 1, "grounding", "", t, given) for t, given in pairs]
   )
   assert metrics["acc@100"] == pytest.approx(1 / 3)
@@ -117,7 +118,7 @@ def test_score_counts_rows():
 def test_acc50_by_option_counts_cells_too_many():
   """Recall 1 of 1, and a Jaccard index of 1 of 3."""
   rows = [Prediction("a", 1, "grounding", "", "left", "left, top, center")]
-  assert grounding.score(rows)[0]["acc@50"] == 1
-  metrics, _ = grounding.score(rows, reading="jaccard")
+  assert grounding_scores.score(rows)[0]["acc@50"] == 1
+  metrics, _ = grounding_scores.score(rows, reading="jaccard")
   assert (metrics["acc@100"], metrics["acc@50"], metrics["top1"]) == (0, 0, 1)
   assert "Jaccard" in metrics["definitions"]["acc@50"]

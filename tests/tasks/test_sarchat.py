@@ -2,6 +2,7 @@
 
 import pytest
 
+from fusar_jax.metrics import sarchat_scores
 from fusar_jax.tasks import sarchat
 from fusar_jax.tasks.predictions import Prediction
 
@@ -91,7 +92,7 @@ def test_classification_by_hand():
 
   Acc 2 / (2 + 2 + 2), all right 1 of 4.
   """
-  metrics, samples = sarchat.score(
+  metrics, samples = sarchat_scores.score(
     rows(
       "classification",
       [
@@ -118,7 +119,7 @@ def test_counting_by_hand():
   Boxes: 2 of 2; 1 of 2 and one elsewhere; none of 1.
   """
   two = "There are 2 instances. {<0><0><10><10>}{<50><0><60><10>}"
-  metrics, _ = sarchat.score(
+  metrics, _ = sarchat_scores.score(
     rows(
       "counting",
       [
@@ -141,7 +142,7 @@ def test_referring_by_hand():
   2 FN.
   """
   true = "{<0><0><10><10>} (top left)"
-  metrics, samples = sarchat.score(
+  metrics, samples = sarchat_scores.score(
     rows(
       "referring",
       [
@@ -164,32 +165,34 @@ def test_single_targets_and_several_are_told_apart():
   one, two = "What lies at [1, 2, 3, 4]?", "What are [1, 2, 3, 4][5, 6, 7, 8]?"
   asked = rows("identification", [("A ship.", "A boat.")], one)
   asked += rows("identification", [("A ship and a car.", "A car.")], two)
-  metrics, _ = sarchat.score(asked)
+  metrics, _ = sarchat_scores.score(asked)
   assert (metrics["single"]["acc"], metrics["several"]["acc"]) == (1, 0.5)
   assert metrics["several"]["n"] == 1
 
 
 def test_descriptions_have_text_scores():
   text = "A small ship lies at the top."
-  metrics, _ = sarchat.score(rows("description", [(text, text)] * 2))
+  metrics, _ = sarchat_scores.score(rows("description", [(text, text)] * 2))
   assert metrics["acc"] == metrics["bleu_4"] == metrics["rouge_l"] == 1
   assert {"bleu_1", "rouge_l", "cider", "acc"} < set(metrics["ci95"])
   # What names no category is a description all the same.
-  metrics, _ = sarchat.score(rows("description", [("Calm sea.", "Calm sea.")]))
+  metrics, _ = sarchat_scores.score(
+    rows("description", [("Calm sea.", "Calm sea.")])
+  )
   assert metrics["rouge_l"] == 1
 
 
 def test_bad_truths_and_other_tasks_are_told():
   bad = rows("classification", [("A ship.", "A ship."), ("?", "A ship.")])
   with pytest.raises(ValueError, match=r'row 2 \(id "2"\): nothing'):
-    sarchat.score(bad)
+    sarchat_scores.score(bad)
   with pytest.raises(ValueError, match="expected rows of one of sarchat-"):
-    sarchat.score([*bad, *rows("counting", [("2", "2")])])
+    sarchat_scores.score([*bad, *rows("counting", [("2", "2")])])
 
 
 def test_rows_of_one_image_are_resampled_together():
   pairs = [("A ship.", "A ship."), ("A ship.", "?")]
-  together, _ = sarchat.score(rows("classification", pairs, image="a"))
+  together, _ = sarchat_scores.score(rows("classification", pairs, image="a"))
   assert together["ci95"]["acc"] == [0.5, 0.5]
 
 

@@ -5,7 +5,11 @@ import math
 
 import pytest
 
-from fusar_jax.metrics import text_metrics
+from fusar_jax.metrics import (
+  captioning_scores,
+  classification_scores,
+  text_metrics,
+)
 from fusar_jax.tasks import captioning, classification
 from fusar_jax.tasks.predictions import Prediction
 
@@ -99,7 +103,7 @@ def test_classification_by_hand():
     ("plane", "plane or cargo ship"),
     ("cargo ship", "tug"),
   ]
-  metrics, samples = classification.score(
+  metrics, samples = classification_scores.score(
     [
       Prediction(str(i), i, "classification", asked, gt, given)
       for i, (gt, given) in enumerate(pairs)
@@ -123,7 +127,7 @@ def test_classification_by_hand():
 
 def test_without_names_to_choose_from_the_true_ones_are_held_against():
   pairs = [("aircraft", "It is an airplane."), ("ship", "car"), ("ship", "x y")]
-  metrics, samples = classification.score(
+  metrics, samples = classification_scores.score(
     [
       Prediction(str(i), i, "classification", "What is it?", gt, given)
       for i, (gt, given) in enumerate(pairs)
@@ -177,7 +181,7 @@ def test_captions_by_hand():
   """
   given = captioning.answer(dict(FIELDS, Water="water none"))
   true = captioning.answer(FIELDS)
-  metrics, samples = captioning.score(
+  metrics, samples = captioning_scores.score(
     [
       Prediction("a", 1, "captioning", "", true, given),
       Prediction("b", 2, "captioning", "", true, "a lake"),

@@ -9,9 +9,9 @@ import pytest
 from fusar_jax.data.examples import texts
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.datasets.importers import sarchat
+from fusar_jax.metrics import sarchat_scores as scorer
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import classification, counting
-from fusar_jax.tasks import sarchat as scorer
 from fusar_jax.tasks.predictions import Prediction
 
 DIALOGUES = {

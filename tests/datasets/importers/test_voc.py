@@ -17,6 +17,7 @@ from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.duplicates import find_copies
 from fusar_jax.datasets.importers.splits import read_split
 from fusar_jax.datasets.importers.targets import TASKS
+from fusar_jax.metrics.iou import box_iou
 from fusar_jax.tasks import boxes as boxes_lib
 
 OBJECT = """<object><name>{name}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>
@@ -245,7 +246,7 @@ def test_the_same_ssdd_images_in_three_dialects(shared, tmp_path, kind, shape):
         upright / f"{triplet.id.split('-')[0]}.xml"
       )
       true = sorted(target.box for target in targets)
-      overlap = boxes_lib.iou(sorted(triplet.extra["boxes"]), true)
+      overlap = box_iou(sorted(triplet.extra["boxes"]), true)
       assert overlap.diagonal().min() > 0.75
 
 

@@ -1,64 +1,46 @@
-"""Corners and IoU of rotated boxes.
+"""Intersection over union of upright and of rotated boxes.
 
-A rotated box is (x1, y1, x2, y2, angle): the upright box, rotated about its
-centre by `angle` degrees, counter-clockwise on the screen, where y points down.
-GeoChat's demo draws its boxes this way (mbzuai-oryx/GeoChat, geochat_demo.py,
-rotate_bbox), in pixels, after scaling.
-
-The intersection clips a polygon by half-planes: I. Sutherland and G. Hodgman,
-Reentrant Polygon Clipping, Comm. ACM 17 (1974); vectorised over pairs.
+Upright boxes are float32[n, 4], rotated ones float32[n, 5], see
+`fusar_jax.tasks.rotated_boxes`. The intersection of rotated boxes clips a
+polygon by half-planes: I. Sutherland and G. Hodgman, Reentrant Polygon
+Clipping, Comm. ACM 17 (1974); vectorised over pairs.
 """
 
 import numpy as np
 
-
-def as_rotated(boxes) -> np.ndarray:
-  """Converts any nested sequence to float32[n, 5]; n may be 0.
-
-  Upright boxes float32[n, 4] get an angle of 0.
-  """
-  boxes = np.asarray(boxes, np.float32)
-  if boxes.ndim == 2 and boxes.shape[1] == 4:
-    return np.pad(boxes, ((0, 0), (0, 1)))
-  return boxes.reshape(-1, 5)
+from fusar_jax.tasks import rotated_boxes
+from fusar_jax.tasks.boxes import as_boxes
 
 
-def corners(boxes) -> np.ndarray:
-  """Returns float64[n, 4, 2], the (x, y) of the corners of rotated boxes.
-
-  In the order of (x1, y1), (x2, y1), (x2, y2), (x1, y2) at an angle of 0.
+def box_iou(a, b) -> np.ndarray:
+  """Returns float64[n, m], intersection over union of each pair of boxes.
 
   Args:
-    boxes: float32[n, 5].
+    a: float32[n, 4], xyxy. b: float32[m, 4], xyxy.
 
-  Example: 4 wide and 2 high, rotated by 90 degrees about its centre (2, 1).
-    >>> corners([[0, 0, 4, 2, 90]]).round().tolist()
-    [[[1.0, 3.0], [1.0, -1.0], [3.0, -1.0], [3.0, 3.0]]]
+  A box without area has an IoU of 0, even with itself. The result is float64,
+  so 3/5 reaches a threshold of 0.6.
   """
-  boxes = as_rotated(boxes).astype(np.float64)
-  low, high = boxes[:, None, :2], boxes[:, None, 2:4]
-  signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-  away = signs * (high - low) / 2
-  angle = np.deg2rad(boxes[:, 4, None])
-  cos, sin = np.cos(angle), np.sin(angle)
-  turned = np.stack(
-    [
-      cos * away[..., 0] + sin * away[..., 1],
-      cos * away[..., 1] - sin * away[..., 0],
-    ],
-    axis=-1,
-  )
-  return (low + high) / 2 + turned
+  return iou_of_pairs(as_boxes(a)[:, None], as_boxes(b)[None])
 
 
-def envelope(boxes) -> np.ndarray:
-  """Returns float32[n, 4], axis-aligned bounding boxes of rotated boxes."""
-  points = corners(boxes)
-  ends = np.concatenate([points.min(1), points.max(1)], axis=1)
-  return ends.astype(np.float32)
+def iou_of_pairs(a, b) -> np.ndarray:
+  """Returns float64[...], the IoU of boxes [..., 4] with boxes [..., 4].
+
+  Like `box_iou`, for arrays that broadcast.
+  """
+  a, b = a.astype(float), b.astype(float)
+  both = _area(np.maximum(a, b)[..., :2], np.minimum(a, b)[..., 2:])
+  union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - both
+  return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
-def iou(a, b) -> np.ndarray:
+def _area(low, high) -> np.ndarray:
+  sides = np.maximum(high - low, 0)
+  return sides[..., 0] * sides[..., 1]
+
+
+def rotated_iou(a, b) -> np.ndarray:
   """Returns float64[n, m], intersection over union of each pair.
 
   Args:
@@ -68,12 +50,12 @@ def iou(a, b) -> np.ndarray:
 
   Example: a square of side 2 and the same rotated by 45 degrees share a regular
   octagon of area 8 (sqrt(2) - 1), which is 1 / sqrt(2) of their union.
-    >>> iou([[0, 0, 2, 2, 0]], [[0, 0, 2, 2, 45]]).round(6).tolist()
+    >>> rotated_iou([[0, 0, 2, 2, 0]], [[0, 0, 2, 2, 45]]).round(6).tolist()
     [[0.707107]]
   """
-  a, b = as_rotated(a), as_rotated(b)
-  points_a, points_b = corners(a), corners(b)
-  areas_a, areas_b = _area_of(a), _area_of(b)
+  a, b = rotated_boxes.as_rotated(a), rotated_boxes.as_rotated(b)
+  points_a, points_b = rotated_boxes.corners(a), rotated_boxes.corners(b)
+  areas_a, areas_b = _areas(a), _areas(b)
   low = np.maximum(points_a.min(1)[:, None], points_b.min(1)[None])
   high = np.minimum(points_a.max(1)[:, None], points_b.max(1)[None])
   near = (high > low).all(-1) & (areas_a[:, None] > 0) & (areas_b[None] > 0)
@@ -87,7 +69,7 @@ def iou(a, b) -> np.ndarray:
   return overlap
 
 
-def _area_of(boxes) -> np.ndarray:
+def _areas(boxes) -> np.ndarray:
   sides = boxes[:, 2:4].astype(np.float64) - boxes[:, :2]
   return np.maximum(sides, 0).prod(1)
 
