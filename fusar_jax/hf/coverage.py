@@ -1,7 +1,12 @@
-"""Strict check of a file's tensors against the mapping table.
+"""Lists all differences between expected and found names in one error.
 
 A renamed key must never leave a part of the model random without an error, so
-all differences are collected and raised together.
+folders, adapters, checkpoints and configs are compared strictly:
+
+  - missing     model/layers/27/mlp/down_proj/lora_a   [28, 18944, 8]
+  + unexpected  visual.merger.mlp.0.lora_A.weight   [8, 5120]
+  ! differs     model.norm.weight   [33], expected [32]
+  = duplicate   visual.norm.weight   of a.safetensors, ...
 """
 
 import dataclasses
@@ -11,6 +16,55 @@ from pathlib import Path
 from fusar_jax.hf.mapping import Tensor, canonical
 
 _SHOWN = 20  # lines of each kind; a wrong model would list thousands
+_MARKS = {
+  "missing": "- missing     ",
+  "unexpected": "+ unexpected  ",
+  "differs": "! differs     ",
+  "duplicate": "= duplicate   ",
+}
+
+
+class Differences:
+  """Collects differences by kind; its length is their number."""
+
+  def __init__(self):
+    self._lines: dict[str, list[str]] = {kind: [] for kind in _MARKS}
+
+  @classmethod
+  def between(
+    cls, expected: Mapping[str, object], found: Mapping[str, object]
+  ) -> "Differences":
+    """Compares {name: value}, e.g. a shape as list or a dtype as text."""
+    differences = cls()
+    for name, value in expected.items():
+      if name not in found:
+        differences.add("missing", name, value)
+      elif found[name] != value:
+        differences.add("differs", name, f"{found[name]}, expected {value}")
+    for name, value in found.items():
+      if name not in expected:
+        differences.add("unexpected", name, value)
+    return differences
+
+  def add(self, kind: str, name: str, detail: object = "") -> None:
+    """Adds a line; kind: "missing", "unexpected", "differs", "duplicate"."""
+    self._lines[kind].append(f"{_MARKS[kind]}{name}   {detail}".rstrip())
+
+  def __len__(self) -> int:
+    return sum(map(len, self._lines.values()))
+
+  def __str__(self) -> str:
+    lines = []
+    for kind in self._lines.values():
+      lines += kind[:_SHOWN]
+      if len(kind) > _SHOWN:
+        lines.append(f"{kind[0][:1]} ... and {len(kind) - _SHOWN} more")
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def shapes(arrays: Mapping[str, object]) -> dict[str, list[int]]:
+  """Returns {name: shape} of arrays, for `Differences.between`."""
+  return {name: list(array.shape) for name, array in arrays.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,48 +98,28 @@ def match(
     ValueError: missing, unexpected, duplicate or wrongly shaped tensors.
   """
   expected = {tensor.name: tensor for tensor in expected}
-  optional = dict(optional or {})
+  known = {name: tensor.shape for name, tensor in expected.items()}
+  known |= optional or {}
   by_name: dict[str, Found] = {}
-  missing, unexpected, duplicate, shape = [], [], [], []
+  differences = Differences()
   for item in found:
-    name = canonical(item.name)
-    if name in by_name:
-      first = by_name[name]
-      duplicate.append(
-        f"= duplicate   {item.name}   of {item.file.name}, is {first.name} of"
-        f" {first.file.name}"
-      )
+    name, shape = canonical(item.name), list(item.shape)
+    if first := by_name.get(name):
+      where = f"of {item.file.name}, is {first.name} of {first.file.name}"
+      differences.add("duplicate", item.name, where)
       continue
     by_name[name] = item
-    if name in expected:
-      wanted = expected[name].shape
-    elif name in optional:
-      wanted = optional[name]
-    else:
-      unexpected.append(f"+ unexpected  {item.name}   {list(item.shape)}")
-      continue
-    if tuple(item.shape) != tuple(wanted):
-      shape.append(
-        f"! shape       {item.name}   {list(item.shape)}, expected"
-        f" {list(wanted)}"
-      )
+    if name not in known:
+      differences.add("unexpected", item.name, shape)
+    elif shape != list(known[name]):
+      wanted = f"{shape}, expected {list(known[name])}"
+      differences.add("differs", item.name, wanted)
   for name, tensor in expected.items():
     if name not in by_name:
-      missing.append(f"- missing     {tensor.place}   {list(tensor.shape)}")
-  wrong = [missing, unexpected, shape, duplicate]
-  count = sum(map(len, wrong))
-  if count:
-    lines = [line for kind in wrong for line in _shorten(kind)]
+      differences.add("missing", tensor.place, list(tensor.shape))
+  if differences:
     raise ValueError(
-      f"{what} does not fit the model ({count} of {len(expected)} keys):\n  "
-      + "\n  ".join(lines)
-      + f"\n{fix}"
+      f"{what} does not fit the model ({len(differences)} of {len(expected)}"
+      f" keys):\n{differences}\n{fix}"
     )
-  return {n: f for n, f in by_name.items() if n in expected or n in optional}
-
-
-def _shorten(lines: list[str]) -> list[str]:
-  if len(lines) <= _SHOWN:
-    return lines
-  rest = len(lines) - _SHOWN
-  return [*lines[:_SHOWN], f"{lines[0][:1]} ... and {rest} more"]
+  return by_name

@@ -14,6 +14,7 @@ import numpy as np
 
 from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import write_config
+from fusar_jax.hf.coverage import Differences, shapes
 from fusar_jax.hf.folders import write_record
 from fusar_jax.hf.model_card import write_model_card
 from fusar_jax.hf.tokenizer_files import write_tokenizer
@@ -109,23 +110,12 @@ def check_params(config: FusarConfig, flat: dict) -> None:
   if config.tlm is not None:
     for row in tlm_file.tensors(config.tlm, config.vision.out_width):
       expected[row.path] = mapping.turned_shape(row)
-  lines = [
-    f"- missing     {path}   {list(shape)}"
-    for path, shape in expected.items()
-    if path not in flat
-  ]
-  for path, leaf in flat.items():
-    shape = tuple(leaf.shape)
-    if path not in expected:
-      lines.append(f"+ unexpected  {path}   {list(shape)}")
-    elif shape != expected[path]:
-      lines.append(
-        f"! shape       {path}   {list(shape)}, expected {list(expected[path])}"
-      )
-  if lines:
+  expected = {path: list(shape) for path, shape in expected.items()}
+  differences = Differences.between(expected, shapes(flat))
+  if differences:
     raise ValueError(
-      f"parameters and config disagree ({len(lines)} leaves):\n  "
-      + "\n  ".join(lines)
+      f"parameters do not fit the config ({len(differences)} leaves):\n"
+      f"{differences}"
     )
 
 

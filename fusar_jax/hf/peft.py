@@ -22,7 +22,7 @@ from fusar_jax.hf.config_json import (
   read_json,
   write_json,
 )
-from fusar_jax.hf.coverage import match
+from fusar_jax.hf.coverage import Differences, match
 from fusar_jax.hf.folders import resolve, write_record
 from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import open_weights, save
@@ -112,8 +112,8 @@ def read_adapter(
       table,
       found,
       what=f"adapter {folder}",
-      fix=f"Its {SETTINGS} says rank {lora.rank}; check that base and adapter"
-      " are of one size.",
+      fix=f"{SETTINGS} gives rank {lora.rank}; check that base and adapter have"
+      " the same size.",
     )
     _check_targets(folder / SETTINGS, settings, base_config, table)
     leaves = {
@@ -244,12 +244,12 @@ def _check_targets(path, settings, base_config, table) -> None:
   if covered in selections:
     return
   selected = min(selections, key=lambda s: len(s ^ covered))
-  lines = [f"- missing     {n}" for n in sorted(selected - covered)]
-  lines += [f"+ unexpected  {n}" for n in sorted(covered - selected)]
+  differences = Differences.between(
+    dict.fromkeys(sorted(selected), ""), dict.fromkeys(sorted(covered), "")
+  )
   raise ValueError(
-    f"{path}: target_modules and the tensors disagree:\n  "
-    + "\n  ".join(lines[:20])
-    + "\nThe file is of another adapter, or incomplete."
+    f"{path}: target_modules and the tensors disagree:\n{differences}\n"
+    "The tensors belong to another adapter, or the file is incomplete."
   )
 
 

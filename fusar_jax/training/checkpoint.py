@@ -21,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from fusar_jax.hf.coverage import Differences
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import checksums, partition, provenance
 from fusar_jax.training.state import TrainState
@@ -251,30 +252,16 @@ class Checkpoints:
 
   def _check(self, step: int, wanted: dict[str, Any]) -> None:
     saved = self._manager.item_metadata(step)
-    problems = []
+    ours, theirs = {}, {}
     for item in _ITEMS:
-      ours = _shapes(flatten(wanted[item]))
-      theirs = _shapes(flatten(saved[item].tree))
-      for name in sorted(ours | theirs):
-        if ours.get(name) == theirs.get(name):
-          continue
-        if name not in theirs:
-          problems.append(f"  - missing     {name} {ours[name]}")
-        elif name not in ours:
-          problems.append(f"  + unexpected  {name} {theirs[name]}")
-        else:
-          problems.append(
-            f"  ! differs     {name} {theirs[name]}, expected {ours[name]}"
-          )
-    if problems:
-      shown = problems[:20]
-      more = len(problems) - len(shown)
+      ours |= _shapes(flatten(wanted[item]))
+      theirs |= _shapes(flatten(saved[item].tree))
+    differences = Differences.between(ours, theirs)
+    if differences:
       raise ValueError(
         f"{self._folder / str(step)}: a checkpoint of another model"
-        f" ({len(problems)} arrays differ):\n"
-        + "\n".join(shown)
-        + (f"\n  and {more} more" if more else "")
-        + "\nUse the config that wrote it, or another --workdir."
+        f" ({len(differences)} arrays differ):\n{differences}\n"
+        "Use the config that wrote it, or another --workdir."
       )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from fusar_jax import config as config_lib
+from fusar_jax.hf import coverage
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.load import load_base
 from fusar_jax.model.config import FusarConfig
@@ -153,21 +154,14 @@ def complete(
   shapes = flatten(jax.eval_shape(lambda: init_params(config, key)))
   missing = sorted(set(shapes) - set(flat) - set(without))
   lost = [p for p in missing if not is_fresh(p) and base.kind != "random"]
-  problems = [f"  - missing     {p} {list(shapes[p].shape)}" for p in lost]
-  problems += [
-    f"  + unexpected  {p} {list(leaf.shape)}"
-    for p, leaf in flat.items()
-    if p not in shapes
-  ]
-  problems += [
-    f"  ! differs     {p} {list(leaf.shape)}, expected {list(shapes[p].shape)}"
-    for p, leaf in flat.items()
-    if p in shapes and leaf.shape != shapes[p].shape
-  ]
-  if problems:
+  expected = coverage.shapes(
+    {p: leaf for p, leaf in shapes.items() if p in flat or p in lost}
+  )
+  differences = coverage.Differences.between(expected, coverage.shapes(flat))
+  if differences:
     raise ValueError(
       f"{base.path or 'parameters'}: do not fit config.model"
-      f" ({len(problems)} arrays):\n" + "\n".join(problems[:20])
+      f" ({len(differences)} arrays):\n{differences}"
     )
   kept = {p: leaf for p, leaf in flat.items() if p not in without}
   if missing:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fusar_jax.hf.coverage import Differences
 from fusar_jax.model.paths import flatten, unflatten
 
 Params = dict[str, Any]
@@ -46,21 +47,21 @@ def match(paths: Iterable[str], rules: Rules, what: str) -> dict[str, Any]:
         decided[path] = rules[i][1]
         used[i] = True
         break
-  problems = [
-    f"  no rule for       {path}" for path in paths if path not in decided
-  ]
+  differences = Differences()
+  for path in paths:
+    if path not in decided:
+      differences.add("missing", path, "no rule for it")
   for i, (regex, _) in enumerate(rules):
     spare = i == len(rules) - 1 and regex == CATCH_ALL
     if used[i] or spare:
       continue
     shadowed = any(map(patterns[i].fullmatch, paths))
     why = "shadowed by earlier rules" if shadowed else "matches no parameter"
-    problems.append(f"  {why}  {regex!r} (rule {i})")
-  if problems:
+    differences.add("unexpected", repr(regex), f"(rule {i}) {why}")
+  if differences:
     raise ValueError(
-      f"{what}: rules and parameters do not fit.\n"
-      + "\n".join(problems)
-      + "\nRules are tried in order and must match the whole path."
+      f"{what}: rules and parameters do not fit.\n{differences}\n"
+      "Rules are tried in order and must match the full path."
     )
   return decided
 

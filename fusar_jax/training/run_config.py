@@ -12,6 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fusar_jax.hf.coverage import Differences
+
 Rules = tuple[tuple[str, Any], ...]
 
 
@@ -113,32 +115,29 @@ def resolve(config: ConfigDict) -> RunConfig:
     ValueError: fields are missing or unknown, numbers are out of range, or
       options contradict each other; lists all of a kind.
   """
-  problems: list[str] = []
-  resolved = _build(RunConfig, config.to_dict(), "config", problems)
-  if problems:
+  differences = Differences()
+  resolved = _build(RunConfig, config.to_dict(), "config", differences)
+  if differences:
     raise ValueError(
-      "the config is not one of this version:\n"
-      + "\n".join(problems)
-      + "\nconfigs/base.py lists all fields."
+      f"the config is not one of this version:\n{differences}\n"
+      "configs/base.py lists all fields."
     )
   _check_numbers(resolved)
   _check_selection(resolved)
   return resolved
 
 
-def _build(kind, values: Mapping, where: str, problems: list[str]):
+def _build(kind, values: Mapping, where: str, differences: Differences):
   fields = {field.name for field in dataclasses.fields(kind)}
-  problems += [
-    f"  - missing     {where}.{n}" for n in sorted(fields - {*values})
-  ]
-  problems += [
-    f"  + unexpected  {where}.{n}" for n in sorted({*values} - fields)
-  ]
-  if problems:
+  for name in sorted(fields - {*values}):
+    differences.add("missing", f"{where}.{name}")
+  for name in sorted({*values} - fields):
+    differences.add("unexpected", f"{where}.{name}")
+  if differences:
     return None
   return kind(
     **{
-      name: _build(_PARTS[name], value, f"{where}.{name}", problems)
+      name: _build(_PARTS[name], value, f"{where}.{name}", differences)
       if name in _PARTS
       else _frozen(value)
       for name, value in values.items()

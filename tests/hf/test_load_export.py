@@ -135,7 +135,7 @@ def test_all_differences_are_told_together(base):
     "- missing     model/layers/1/mlp/down_proj/kernel   [32, 40]",
     "- missing     lm_head/kernel   [64, 32]",
     "+ unexpected  visual.blocks.7.norm1.weight   [16]",
-    "! shape       model.norm.weight   [33], expected [32]",
+    "! differs     model.norm.weight   [33], expected [32]",
     "= duplicate   ",
   ):
     assert line in text, text

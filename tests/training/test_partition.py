@@ -30,10 +30,10 @@ def test_full_training_leaves_nothing_frozen():
   assert partition.merge(trainable, frozen) == PARAMS
 
 
-def test_a_rule_must_match_the_whole_path():
+def test_a_rule_must_match_the_full_path():
   with pytest.raises(ValueError, match="matches no parameter") as error:
     partition.partition(PARAMS, [("lora_a", True), (".*", False)])
-  assert "'lora_a' (rule 0)" in str(error.value)
+  assert "'lora_a'   (rule 0)" in str(error.value)
 
 
 def test_all_that_does_not_fit_is_told_at_once():
@@ -41,9 +41,11 @@ def test_all_that_does_not_fit_is_told_at_once():
   with pytest.raises(ValueError) as error:
     partition.partition(PARAMS, rules)
   text = str(error.value)
-  assert "no rule for       model/layers/q_proj/kernel" in text
-  assert "shadowed by earlier rules  'tlm/mlp_0/.*' (rule 1)" in text
-  assert "matches no parameter  'vision/.*' (rule 2)" in text
+  assert "- missing     model/layers/q_proj/kernel   no rule for it" in text
+  assert (
+    "+ unexpected  'tlm/mlp_0/.*'   (rule 1) shadowed by earlier rules" in text
+  )
+  assert "+ unexpected  'vision/.*'   (rule 2) matches no parameter" in text
 
 
 def test_the_last_catch_all_may_find_nothing_left():
