@@ -100,13 +100,15 @@ def tiny_model() -> FusarConfig:
 
 @pytest.fixture(scope="session")
 def make_hf_folder(tmp_path_factory):
-  """make_hf_folder(config, texts, scale=1, vocab_size=400) -> folder.
+  """make_hf_folder(config, texts, vocab_size=400, **scales) -> folder.
 
-  A Hugging Face folder: random weights, times `scale`, and a tokenizer that is
-  trained on `texts`.
+  A Hugging Face folder: random weights and a tokenizer that is trained on
+  `texts`. `scale=4, tlm_scale=8`: factors on all weights, and on the TLM's.
   """
 
-  def make(config, texts, scale=1, vocab_size=400) -> pathlib.Path:
+  def make(
+    config, texts, *, vocab_size=400, scale=1, tlm_scale=1
+  ) -> pathlib.Path:
     # Imported here: most tests need no JAX.
     import jax
 
@@ -120,6 +122,8 @@ def make_hf_folder(tmp_path_factory):
     )
     params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
     params = jax.tree.map(lambda leaf: scale * leaf, params)
+    if tlm_scale != 1:
+      params["tlm"] = jax.tree.map(lambda x: tlm_scale * x, params["tlm"])
     export_merged(folder / "hf", config, params, tokenizer=folder / "words")
     return folder / "hf"
 

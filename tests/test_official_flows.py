@@ -22,6 +22,7 @@ from fusar_jax.hf.load import load_base
 from fusar_jax.model.config import VISION_PROJECTIONS, LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.tasks import detection
+from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.recipes import get_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,8 +63,12 @@ def _run(words: list[str]) -> None:
   arguments = [word.replace("504", str(SIZE)) for word in words[3:]]
   arguments += SHRUNK[module]
   if module == "train":
-    arguments = [re.sub(r"(configs/\w+\.py)$", _as_small, w) for w in arguments]
-  command = {"predict": predict, "convert": convert, "train": train}[module]
+    small = [re.sub(r"(configs/\w+\.py)$", _as_small, w) for w in arguments]
+    args = train.parser().parse_args(small)
+    # Not train.main, which starts JAX's distributed service.
+    train_and_evaluate(args.config, args.workdir)
+    return
+  command = {"predict": predict, "convert": convert}[module]
   assert command.main(arguments) == 0, shlex.join(words)
 
 

@@ -1,4 +1,4 @@
-"""The command `predict`: official rows, and resumption after a kill."""
+"""The command `predict`: official rows, resumption after a kill, errors."""
 
 import dataclasses
 import json
@@ -7,17 +7,14 @@ import signal
 import subprocess
 import sys
 
-import jax
 import pytest
 from PIL import Image
 
 from fusar_jax import evaluate, predict
-from fusar_jax.config import preset
-from fusar_jax.data.tokenizer import train_sentencepiece
+from fusar_jax.data.anchor_conditions import AnchorCondition
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.hf.export import export_merged
 from fusar_jax.inference.box_grammar import box_list
-from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.inference.prediction import recorded_condition
 from fusar_jax.simulation.dataset import Plan, simulate
 from fusar_jax.tasks import classification
 
@@ -30,6 +27,17 @@ OFFICIAL = (
   "detections",
   "parse_error",
 )
+NAME = predict.FINISHED
+CONSTRAINED = ("--constrain", "json", "--choices")
+
+
+def read(path):
+  return [json.loads(line) for line in path.open(encoding="utf-8")]
+
+
+def write(path, rows):
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return path
 
 
 @pytest.fixture(scope="module")
@@ -40,47 +48,43 @@ def manifest(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, manifest):
-  """A random tiny model in the hub's layout, with a tokenizer of its own."""
-  folder = tmp_path_factory.mktemp("model")
+def model(tiny_model, make_hf_folder, manifest):
+  """A random model with large weights: prompt and image change the answer."""
   texts = (t for r in read_manifest(manifest) for t in (r.question, r.answer))
-  train_sentencepiece(
-    texts, folder / "words" / "tokenizer.model", vocab_size=400
-  )
-  tiny = preset("tiny")
-  config = dataclasses.replace(
-    tiny,
-    vision=dataclasses.replace(tiny.vision, depth=2, full_attention=(1,)),
-    decoder=dataclasses.replace(
-      tiny.decoder, layers=2, tie_word_embeddings=False
-    ),
-    image_size=(56, 56),
-  )
-  params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
-  # Large weights: what a prompt says and shows must change the answer.
-  params = jax.tree.map(lambda leaf: 4 * leaf, params)
-  export_merged(folder / "hf", config, params, tokenizer=folder / "words")
-  return folder / "hf"
-
-
-def command(model, manifest, out):
-  return [
-    *("--model", str(model), "--data", str(manifest), "--out", str(out)),
-    *("--batch-size", "2", "--max-new-tokens", "12"),
-  ]
+  decoder = dataclasses.replace(tiny_model.decoder, tie_word_embeddings=False)
+  config = dataclasses.replace(tiny_model, decoder=decoder)
+  return make_hf_folder(config, texts, scale=4)
 
 
 @pytest.fixture(scope="module")
-def finished(model, manifest, tmp_path_factory):
-  out = tmp_path_factory.mktemp("whole")
-  assert predict.main(command(model, manifest, out)) == 0
+def command(model, manifest):
+  """command(out, *options, data=manifest) -> arguments"""
+
+  def command(out, *options, data=manifest):
+    return [
+      *("--model", str(model), "--data", str(data), "--out", str(out)),
+      *("--batch-size", "2", "--max-new-tokens", "12", *options),
+    ]
+
+  return command
+
+
+@pytest.fixture(scope="module")
+def finished(command, tmp_path_factory):
+  out = tmp_path_factory.mktemp("finished")
+  assert predict.main(command(out)) == 0
+  return out
+
+
+@pytest.fixture(scope="module")
+def constrained(command, tmp_path_factory):
+  out = tmp_path_factory.mktemp("constrained")
+  assert predict.main(command(out, *CONSTRAINED)) == 0
   return out
 
 
 def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
-  text = (finished / "predictions.jsonl").read_text()
-  rows = [json.loads(line) for line in text.splitlines()]
-  triplets = read_manifest(manifest)
+  rows, triplets = read(finished / NAME), read_manifest(manifest)
   assert [row["id"] for row in rows] == [t.id for t in triplets]
   for row, triplet in zip(rows, triplets, strict=True):
     # Rows of text have neither detections nor a parse error.
@@ -93,36 +97,30 @@ def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
     assert (manifest.parent / row["image"]).is_file()
   assert len({row["prediction_text"] for row in rows}) > 1
   assert {row["truncated"] for row in rows} <= {True, False}
-  assert [p.name for p in finished.iterdir()] == ["predictions.jsonl"]
+  assert [p.name for p in finished.iterdir()] == [NAME]
+  metrics = evaluate.evaluate_predictions(finished / NAME)
+  assert metrics["guessed_tasks"] == 0
+  asked = [triplet.task for triplet in triplets]
+  assert metrics["counting"]["n"] == asked.count("counting") > 0
 
 
-def test_rows_need_neither_id_nor_answer(model, manifest, tmp_path):
-  rows = list(map(json.loads, manifest.open(encoding="utf-8")))[:3]
+def test_rows_need_neither_id_nor_answer(command, manifest, tmp_path):
+  rows = read(manifest)[:3]
   for row in rows:
     del row["id"], row["answer"]
     row["question"] = f"<image>\n{row['question']}"
-  bare = manifest.parent / "bare.jsonl"
-  bare.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  assert predict.main(command(model, bare, tmp_path / "out")) == 0
-  lines = (tmp_path / "out" / "predictions.jsonl").open(encoding="utf-8")
-  for number, (line, asked) in enumerate(zip(lines, rows, strict=True), 1):
-    row = json.loads(line)
+  bare = write(manifest.parent / "bare.jsonl", rows)
+  assert predict.main(command(tmp_path / "out", data=bare)) == 0
+  answers = read(tmp_path / "out" / NAME)
+  for number, (row, asked) in enumerate(zip(answers, rows, strict=True), 1):
     assert (row["id"], row["gt"]) == (str(number), None)
     assert row["question"] == asked["question"].removeprefix("<image>\n")
 
 
-def test_evaluate_scores_them(finished, manifest):
-  asked = [row.task for row in read_manifest(manifest)]
-  metrics = evaluate.evaluate_predictions(finished / "predictions.jsonl")
-  assert metrics["guessed_tasks"] == 0
-  assert metrics["counting"]["n"] == asked.count("counting") > 0
-
-
-def test_a_killed_run_ends_with_the_same_file(
-  finished, model, manifest, tmp_path
-):
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_file(finished, command, tmp_path):
   """SIGKILL after some batches and a truncated line: identical final file."""
-  arguments = command(model, manifest, tmp_path)
+  arguments = command(tmp_path)
   process = subprocess.Popen(
     [sys.executable, "-m", "fusar_jax.predict", *arguments],
     stdout=subprocess.PIPE,
@@ -135,30 +133,16 @@ def test_a_killed_run_ends_with_the_same_file(
   assert process.wait() == -signal.SIGKILL
   process.stdout.close()
   partial = tmp_path / "predictions.partial.jsonl"
-  assert not (tmp_path / "predictions.jsonl").exists()
+  assert not (tmp_path / NAME).exists()
   os.truncate(partial, partial.stat().st_size - 9)
   assert predict.main(arguments) == 0
-  name = "predictions.jsonl"
-  assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+  assert (tmp_path / NAME).read_bytes() == (finished / NAME).read_bytes()
   assert not partial.exists()
 
 
-HELD = ("--constrain", "json", "--choices")
-
-
-@pytest.fixture(scope="module")
-def held(model, manifest, tmp_path_factory):
-  out = tmp_path_factory.mktemp("held")
-  assert predict.main([*command(model, manifest, out), *HELD]) == 0
-  return out
-
-
-def test_boxes_are_held_to_their_grammar_and_names_are_chosen(finished, held):
+def test_answers_follow_the_grammar_or_the_choices(finished, constrained):
   """A random model gives well-formed answers under the constraint."""
-  rows, free = (
-    [json.loads(line) for line in (folder / "predictions.jsonl").open()]
-    for folder in (held, finished)
-  )
+  rows, free = (read(folder / NAME) for folder in (constrained, finished))
   assert [row["id"] for row in rows] == [row["id"] for row in free]
   seen = set()
   for row, loose in zip(rows, free, strict=True):
@@ -170,8 +154,8 @@ def test_boxes_are_held_to_their_grammar_and_names_are_chosen(finished, held):
       assert (row["truncated"], loose["truncated"]) == (False, True)
       # Of an image of 56 pixels, written in the row's coordinates.
       assert box_list((112, 112)).accepts(row["prediction_text"])
-      said = row.get("raw_text", row["prediction_text"])
-      assert box_list((56, 56)).accepts(said)
+      raw = row.get("raw_text", row["prediction_text"])
+      assert box_list((56, 56)).accepts(raw)
     elif row["task"] == "classification":
       names = classification.choices(row["question"])
       assert tuple(row["scores"]) == names
@@ -182,54 +166,35 @@ def test_boxes_are_held_to_their_grammar_and_names_are_chosen(finished, held):
       assert row == loose
       assert "scores" not in row
   assert {"detection", "classification", "counting"} <= seen
-  metrics = evaluate.evaluate_predictions(held / "predictions.jsonl")
-  for task in ("detection", "classification"):
-    assert metrics[task]["parse_failure_rate"] == 0
 
 
-@pytest.fixture(scope="module")
-def without_tlm(model, manifest, tmp_path_factory):
-  """A folder with answers.jsonl and overlays/, of the model without its TLM."""
-  out = tmp_path_factory.mktemp("without")
-  words = command(model, manifest, out / "answers.jsonl")
-  words += ["--no-tlm", "--overlays", str(out / "overlays"), *HELD]
-  assert predict.main(words) == 0
-  return out
-
-
-def test_a_file_is_named_and_the_tlm_left_out(without_tlm, held):
-  """As the official script without anchors; these differ, as anchors count."""
-  assert {path.name for path in without_tlm.iterdir()} == {
-    "answers.jsonl",
-    "overlays",
-  }
-  rows, others = (
-    [json.loads(line) for line in path.open()]
-    for path in (without_tlm / "answers.jsonl", held / "predictions.jsonl")
-  )
+def test_no_tlm_changes_answers_and_overlays_draw_them(
+  command, constrained, tmp_path
+):
+  """As the official script without anchors; the output file can be named."""
+  file, folder = tmp_path / "answers.jsonl", tmp_path / "overlays"
+  options = ("--no-tlm", "--overlays", str(folder), *CONSTRAINED)
+  assert predict.main(command(file, *options)) == 0
+  assert {path.name for path in tmp_path.iterdir()} == {file.name, folder.name}
+  rows, others = read(file), read(constrained / NAME)
   assert [row["id"] for row in rows] == [row["id"] for row in others]
   assert [row["prediction_text"] for row in rows] != [
     row["prediction_text"] for row in others
   ]
-
-
-def test_detections_are_drawn_at_the_size_of_the_model(without_tlm):
-  rows = [json.loads(line) for line in (without_tlm / "answers.jsonl").open()]
   drawn = {
     f"prediction_{i:03d}.png"
     for i, row in enumerate(rows)
     if row["task"] == "detection"
   }
-  pictures = list((without_tlm / "overlays").iterdir())
-  assert {path.name for path in pictures} == drawn != set()
-  for path in pictures:
+  assert {path.name for path in folder.iterdir()} == drawn != set()
+  for path in folder.iterdir():
     with Image.open(path) as picture:
       assert (picture.size, picture.mode) == ((56, 56), "RGB")
 
 
 def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
   options = {"batch_size": 2, "max_new_tokens": 12, "limit": 2}
-  seen = []
+  seen, again = [], []
 
   def fails(config, answers):
     seen.extend(answers)
@@ -238,7 +203,6 @@ def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
   with pytest.raises(OSError, match="disk full"):
     predict.predict(model, manifest, tmp_path, on_complete=fails, **options)
   assert [p.name for p in tmp_path.iterdir()] == ["predictions.partial.jsonl"]
-  again = []
   path = predict.predict(
     model,
     manifest,
@@ -247,99 +211,42 @@ def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
     **options,
   )
   assert [answer.row for answer in again] == [0, 1]
-  rows = [json.loads(line) for line in path.open()]
   for answers in (seen, again):
     predictions = [answer.prediction for answer in answers]
-    assert json.loads(json.dumps(predictions)) == rows
+    assert json.loads(json.dumps(predictions)) == read(path)
 
 
-def test_evaluate_asks_a_model_with_the_same_options(
-  held, model, manifest, tmp_path, capsys
+def test_evaluate_predicts_with_the_same_options(
+  constrained, command, manifest, tmp_path, call
 ):
-  arguments = [*command(model, manifest, tmp_path), *HELD, "--no-report"]
-  assert evaluate.main(arguments) == 0
-  name = "predictions.jsonl"
-  rows = [json.loads(line) for line in (held / name).open()]
+  done = call(evaluate.main, *command(tmp_path, *CONSTRAINED, "--no-report"))
+  assert done.code == 0
+  rows = read(constrained / NAME)
   cut = sum(row.get("truncated", False) for row in rows)
   assert cut > 0
-  shown = capsys.readouterr().out
-  assert f"truncated {cut} of {len(rows)} answers at 12 tokens" in shown
-  assert f"predict {len(rows)}/{len(rows)} " in shown
-  assert f" truncated {cut}\n" in shown
-  assert (tmp_path / name).read_bytes() == (held / name).read_bytes()
+  assert f"truncated {cut} of {len(rows)} answers at 12 tokens" in done.out
+  assert f"predict {len(rows)}/{len(rows)} " in done.out
+  assert (tmp_path / NAME).read_bytes() == (constrained / NAME).read_bytes()
   metrics = json.loads((tmp_path / "metrics.json").read_text())
-  assert metrics == evaluate.evaluate_predictions(held / name, manifest)
+  assert metrics == evaluate.evaluate_predictions(constrained / NAME, manifest)
+  for task in ("detection", "classification"):
+    assert metrics[task]["parse_failure_rate"] == 0
 
 
-@pytest.mark.parametrize(
-  ("arguments", "told"),
-  [
-    (["--constrain", "json"], "no detection question"),
-    (["--choices"], "no classification question"),
-  ],
-)
-def test_options_that_no_row_heeds_are_refused(
-  model, manifest, tmp_path, capsys, arguments, told
+def test_existing_files_of_other_runs_are_kept(
+  finished, command, tmp_path, call
 ):
-  rows = [json.loads(line) for line in manifest.open()]
-  counting = [row for row in rows if row["task"] == "counting"]
-  only = manifest.parent / "counting.jsonl"
-  only.write_text("".join(json.dumps(row) + "\n" for row in counting))
-  out = tmp_path / "out"
-  assert predict.main([*command(model, only, out), *arguments]) == 1
-  assert told in capsys.readouterr().err
-  assert not out.exists()
-
-
-def test_another_models_partial_file_is_refused(
-  model, manifest, tmp_path, capsys
-):
+  done = call(predict.main, *command(finished))
+  assert (done.code, "is there already" in done.err) == (1, True)
   settings = {"settings": {"model": "another", "batch_size": 2}}
-  partial = tmp_path / "predictions.partial.jsonl"
-  partial.write_text(json.dumps(settings) + "\n")
-  assert predict.main(command(model, manifest, tmp_path)) == 1
-  assert "another model" in capsys.readouterr().err
-  assert json.loads(partial.read_text()) == settings
-
-
-def test_finished_predictions_are_not_overwritten(
-  finished, model, manifest, capsys
-):
-  assert predict.main(command(model, manifest, finished)) == 1
-  assert "is there already" in capsys.readouterr().err
-
-
-def test_a_model_without_a_tokenizer_is_told(model, manifest, tmp_path, capsys):
-  bare = tmp_path / "bare"
-  bare.mkdir()
-  for path in model.iterdir():
-    if not path.name.startswith("tokenizer"):
-      (bare / path.name).symlink_to(path)
-  out = tmp_path / "out"
-  assert predict.main(command(bare, manifest, out)) == 1
-  assert "tokenizer.json" in capsys.readouterr().err
-  assert not out.exists()
-
-
-def test_bad_rows_are_told_together_and_nothing_is_written(
-  model, manifest, tmp_path, capsys
-):
-  rows = [
-    {"id": name, "image": f"{name}.png", "question": "?", "answer": ""}
-    for name in ("a", "b")
-  ]
-  bad = tmp_path / "bad.jsonl"
-  bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  out = tmp_path / "out"
-  assert predict.main(command(model, bad, out)) == 1
-  told = capsys.readouterr().err
-  assert "row 1" in told
-  assert "row 2" in told
-  assert not out.exists()
+  partial = write(tmp_path / "predictions.partial.jsonl", [settings])
+  done = call(predict.main, *command(tmp_path))
+  assert (done.code, "another model" in done.err) == (1, True)
+  assert read(partial) == [settings]
 
 
 @pytest.mark.parametrize(
-  ("arguments", "told"),
+  ("options", "message"),
   [
     (["--limit", "0"], "limit 0"),
     (["--constrain", "json", "--max-new-tokens", "1"], "shortest list"),
@@ -351,19 +258,65 @@ def test_bad_rows_are_told_together_and_nothing_is_written(
     (["--overlays", "."], "not empty"),
   ],
 )
-def test_user_errors(model, manifest, tmp_path, capsys, arguments, told):
+def test_errors_of_options(command, tmp_path, call, options, message):
   out = tmp_path / "out"
-  assert predict.main([*command(model, manifest, out), *arguments]) == 1
-  assert told in capsys.readouterr().err
+  done = call(predict.main, *command(out, *options))
+  assert done.code == 1
+  assert message in done.err
   assert not out.exists()
 
 
-def test_a_prompt_may_be_twice_as_long_as_in_training(
-  model, manifest, tmp_path, capsys
+@pytest.mark.parametrize(
+  ("fields", "options", "messages"),
+  [
+    ({"image": "none.png"}, [], ["row 1", "row 2"]),
+    ({}, ["--constrain", "json"], ["no detection question"]),
+    ({}, ["--choices"], ["no classification question"]),
+    # A prompt may be twice as long as in training.
+    ({"question": "How many? " * 4096}, [], ["max_length is 4096"]),
+  ],
+)
+def test_errors_of_rows(
+  command, manifest, tmp_path, call, fields, options, messages
 ):
-  row = json.loads(manifest.read_text().splitlines()[0])
-  row |= {"question": "How many? " * 4096, "task": "counting", "answer": "1"}
-  long = manifest.parent / "long.jsonl"
-  long.write_text(json.dumps(row) + "\n")
-  assert predict.main(command(model, long, tmp_path / "out")) == 1
-  assert "max_length is 4096" in capsys.readouterr().err
+  rows = [row for row in read(manifest) if row["task"] == "counting"]
+  path = write(
+    manifest.parent / "bad.jsonl", [row | fields for row in rows[:2]]
+  )
+  out = tmp_path / "out"
+  done = call(predict.main, *command(out, *options, data=path))
+  assert done.code == 1
+  for message in messages:
+    assert message in done.err
+  assert not out.exists()
+
+
+def test_a_model_without_a_tokenizer_is_an_error(
+  model, command, tmp_path, call
+):
+  bare, out = tmp_path / "bare", tmp_path / "out"
+  bare.mkdir()
+  for path in model.iterdir():
+    if not path.name.startswith("tokenizer"):
+      (bare / path.name).symlink_to(path)
+  done = call(predict.main, *command(out), "--model", bare)
+  assert done.code == 1
+  assert "tokenizer.json" in done.err
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  ("data", "expected"),
+  [
+    ({"anchors": "shuffled", "anchor_grid": 3}, AnchorCondition("shuffled", 3)),
+    ({}, AnchorCondition()),
+  ],
+)
+def test_a_run_is_tested_under_the_condition_of_its_training(
+  tmp_path, data, expected
+):
+  """Runs from before the conditions have aligned anchors."""
+  (tmp_path / "provenance.json").write_text("{}")
+  (tmp_path / "config.json").write_text(json.dumps({"config": {"data": data}}))
+  assert recorded_condition(tmp_path) == expected
+  assert recorded_condition(tmp_path / "nowhere") == AnchorCondition()

@@ -1,4 +1,4 @@
-"""`python -m fusar_jax.train`: stages, resumption, rejected settings."""
+"""The command `train`: stages, resumption, rejected settings."""
 
 import json
 import shutil
@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from fusar_jax import train
 from fusar_jax.convert import describe
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
@@ -35,6 +34,45 @@ def stage1(stage0, manifest, make_config) -> Path:
   return workdir
 
 
+@pytest.fixture
+def copied(stage0, tmp_path) -> Path:
+  """A copy of `stage0`."""
+  return Path(shutil.copytree(stage0, tmp_path / "stage0"))
+
+
+@pytest.fixture
+def edit_rows(manifest):
+  """edit_rows(edit) -> manifest; edit(k, row) changes row k or returns one."""
+
+  def edit_rows(edit) -> Path:
+    rows = [json.loads(line) for line in manifest.open(encoding="utf-8")]
+    rows = [edit(k, row) or row for k, row in enumerate(rows)]
+    path = manifest.parent / "edited.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+  return edit_rows
+
+
+def edit_json(path: Path, edit) -> None:
+  record = json.loads(path.read_text())
+  edit(record)
+  path.write_text(json.dumps(record))
+
+
+def metrics(workdir: Path) -> list[dict]:
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def trainable(workdir: Path) -> dict:
+  checkpoints = Checkpoints(workdir)
+  try:
+    return flatten(checkpoints.restore_trainable())
+  finally:
+    checkpoints.close()
+
+
 def test_stages_build_on_each_other(
   stage0, stage1, manifest, tmp_path, make_config
 ):
@@ -50,44 +88,38 @@ def test_stages_build_on_each_other(
   assert (tokenizer / "tokenizer.model").is_file()
   assert info["step"] == 6
   flat = flatten(params)
-  shapes = flatten(_shapes(model))
+  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
   assert {p: x.shape for p, x in flat.items()} == {
-    p: x.shape for p, x in shapes.items()
+    p: x.shape for p, x in flatten(shapes).items()
   }
-  trained = [_trainable(run) for run in (stage0, stage1, workdir)]
+  trained = [trainable(run) for run in (stage0, stage1, workdir)]
   assert all("lora" in path for path in trained[2])
   for path, leaf in flat.items():
     newest = next(t for t in reversed(trained) if path in t)
     np.testing.assert_array_equal(leaf, newest[path], err_msg=path)
-  moved = [p for p in trained[2] if (trained[2][p] != trained[1][p]).any()]
-  assert len(moved) == len(trained[2])
+  assert all((trained[2][p] != trained[1][p]).any() for p in trained[2])
 
 
-def test_on_a_base_in_int8_it_learns_and_the_base_stays(
+@pytest.mark.slow
+def test_training_on_an_int8_base_leaves_the_base(
   stage0, manifest, tmp_path, make_config
 ):
   """Training uses rounded kernels; the run refers to the original base."""
+  options = {"steps": 20, "log_every_steps": 1, "dtype.frozen": "int8"}
   config = make_config(
-    "stage1",
-    manifest,
-    "model=tiny",
-    init=str(stage0),
-    steps=20,
-    log_every_steps=1,
+    "stage1", manifest, "model=tiny", init=str(stage0), **options
   )
-  config.dtype.frozen = "int8"
-  train_and_evaluate(config, tmp_path / "int8")
-  losses = [row["loss"] for row in _metrics(tmp_path / "int8")]
+  run = tmp_path / "int8"
+  train_and_evaluate(config, run)
+  losses = [row["loss"] for row in metrics(run)]
   assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2
-  ours, theirs = (
-    flatten(load_run(run)[1]) for run in (tmp_path / "int8", stage0)
-  )
+  ours, theirs = (flatten(load_run(path)[1]) for path in (run, stage0))
   for path, leaf in theirs.items():
     np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
-  assert "held in int8" in describe(tmp_path / "int8")
+  assert "held in int8" in describe(run)
 
 
-def test_a_run_says_what_it_is_made_of(stage1, stage0, manifest):
+def test_a_run_records_base_data_and_versions(stage1, stage0):
   record = json.loads((stage1 / "provenance.json").read_text())
   assert record["base"]["kind"] == "run"
   assert record["base"]["step"] == 6
@@ -96,34 +128,31 @@ def test_a_run_says_what_it_is_made_of(stage1, stage0, manifest):
   assert record["packages"]["jax"]
   names = {p.name for p in (stage1 / "checkpoints").iterdir()}
   assert names == {"4", "6"}  # config.keep = 2
-  assert [row["step"] for row in _metrics(stage1)] == [2, 4, 6]
+  assert [row["step"] for row in metrics(stage1)] == [2, 4, 6]
 
 
-def test_a_base_that_changed_is_refused(stage0, stage1, tmp_path):
+def test_a_base_that_changed_is_rejected(stage1, copied, tmp_path):
   """Runs that move together find the base by its relative path."""
-  shutil.copytree(stage1, tmp_path / "stage1")
-  shutil.copytree(stage0, tmp_path / "stage0")
-  record = json.loads((tmp_path / "stage1/provenance.json").read_text())
-  record["base"]["path"] = "/gone"
-  (tmp_path / "stage1/provenance.json").write_text(json.dumps(record))
-  load_run(tmp_path / "stage1")
-
-  weights = tmp_path / "stage0/checkpoints/6/trainable"
-  (weights / "_METADATA").write_text("{}")
+  run = Path(shutil.copytree(stage1, tmp_path / "stage1"))
+  edit_json(
+    run / "provenance.json", lambda record: record["base"].update(path="/gone")
+  )
+  load_run(run)
+  (copied / "checkpoints/6/trainable/_METADATA").write_text("{}")
   with pytest.raises(ValueError, match="has changed"):
-    load_run(tmp_path / "stage1")
-  shutil.rmtree(tmp_path / "stage0")
+    load_run(run)
+  shutil.rmtree(copied)
   with pytest.raises(FileNotFoundError, match=r"base /gone is gone"):
-    load_run(tmp_path / "stage1")
+    load_run(run)
 
 
-def test_a_checkpoint_of_another_model_names_the_arrays(stage0, tmp_path):
+def test_a_checkpoint_of_another_model_names_the_arrays(stage0):
   checkpoints = Checkpoints(stage0)
-  trainable = checkpoints.restore_trainable()
-  del trainable["visual"]["merger"]
-  trainable["lm_head"] = {"kernel": np.zeros((64, 1024), np.float32)}
-  trainable["model"]["norm"]["scale"] = np.zeros(65, np.float32)
-  like = TrainState(np.int32(0), trainable, (), np.zeros(2, np.uint32))
+  values = checkpoints.restore_trainable()
+  del values["visual"]["merger"]
+  values["lm_head"] = {"kernel": np.zeros((64, 1024), np.float32)}
+  values["model"]["norm"]["scale"] = np.zeros(65, np.float32)
+  like = TrainState(np.int32(0), values, (), np.zeros(2, np.uint32))
   with pytest.raises(ValueError, match="a checkpoint of another model") as e:
     checkpoints.restore(like)
   checkpoints.close()
@@ -142,35 +171,30 @@ def test_a_loss_that_is_not_finite_names_step_and_examples(
     train_and_evaluate(config, tmp_path / "run")
 
 
-def test_data_that_changed_are_refused_on_resume(
-  manifest, stage0, tmp_path, make_config
-):
-  workdir = tmp_path / "stage0"
-  shutil.copytree(stage0, workdir)
-  record = json.loads((workdir / "provenance.json").read_text())
-  record["data"]["train"][0]["sha256"] = "0" * 64
-  (workdir / "provenance.json").write_text(json.dumps(record))
+def test_a_resumed_run_needs_the_same_data(manifest, copied, make_config):
+  edit_json(
+    copied / "provenance.json",
+    lambda record: record["data"]["train"][0].update(sha256="0" * 64),
+  )
   with pytest.raises(ValueError, match=r"manifest.jsonl: changed since"):
-    train_and_evaluate(make_config("stage0_tiny", manifest), workdir)
+    train_and_evaluate(make_config("stage0_tiny", manifest), copied)
 
 
 def test_a_run_recorded_with_axes_of_a_mesh_is_resumed(
-  manifest, stage0, tmp_path, make_config
+  manifest, copied, make_config
 ):
   """The format of runs from before config.mesh became a single field."""
-  workdir = tmp_path / "stage0"
-  shutil.copytree(stage0, workdir)
-  record = json.loads((workdir / "config.json").read_text())
-  assert record["config"]["mesh"] == "auto"
-  record["config"]["mesh"] = {"data": -1, "fsdp": 1, "tensor": 1}
-  (workdir / "config.json").write_text(json.dumps(record))
-  result = train_and_evaluate(make_config("stage0_tiny", manifest), workdir)
+  old = {"data": -1, "fsdp": 1, "tensor": 1}
+  edit_json(
+    copied / "config.json", lambda record: record["config"].update(mesh=old)
+  )
+  result = train_and_evaluate(make_config("stage0_tiny", manifest), copied)
   assert (result.step, result.total_steps) == (6, 6)
 
 
-def test_packed_the_run_is_the_same(manifest, tmp_path, make_config):
-  """16 samples per step in 8 rows, one row per device."""
-  told = {}
+def test_packing_changes_nothing_but_padding(manifest, tmp_path, make_config):
+  """16 samples per step in 8 rows, one row per device; with evaluation."""
+  rows = {}
   for name, length in (("plain", 0), ("packed", 192)):
     config = make_config(
       "stage0_tiny",
@@ -185,79 +209,53 @@ def test_packed_the_run_is_the_same(manifest, tmp_path, make_config):
       },
     )
     train_and_evaluate(config, tmp_path / name)
-    lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-    told[name] = [json.loads(line) for line in lines]
-  for plain, packed in zip(*told.values(), strict=True):
+    rows[name] = metrics(tmp_path / name)
+  for plain, packed in zip(*rows.values(), strict=True):
     assert packed.keys() == plain.keys()
     for value in ("loss", "grad_norm", "eval_loss"):
       if value in plain:
         np.testing.assert_allclose(packed[value], plain[value], rtol=1e-5)
-  assert told["packed"][0]["padding"] != told["plain"][0]["padding"]
+  assert rows["packed"][0]["padding"] != rows["plain"][0]["padding"]
+  assert rows["plain"][-1]["eval_loss"] > 0
 
 
-def test_the_evaluation_is_written(manifest, tmp_path, make_config):
-  config = make_config("stage0_tiny", manifest, steps=2)
-  config.data.eval = str(manifest)
-  train_and_evaluate(config, tmp_path / "run")
-  assert _metrics(tmp_path / "run")[-1]["eval_loss"] > 0
-
-
-REFUSED = {
-  "another config in the folder": (
-    {"optimizer.learning_rate": 0.5},
-    "stage0",
-    "config.optimizer.learning_rate: 0.001 there, 0.5 now",
-  ),
-  "a manifest that is not there": (
-    {"data.train": "nowhere.jsonl"},
-    "fresh",
-    "nowhere.jsonl",
-  ),
-  "no manifest at all": ({"data.train": ""}, "fresh", "config.data.train"),
-  "a batch that does not split": (
-    {"batch_size": 9},
-    "fresh",
-    "must be a multiple of 8",
-  ),
-  "too long an example": (
-    {"data.max_length": 20},
-    "fresh",
-    "square-0",
-  ),
-  "a frozen random model": (
-    {"trainable": [("model/.*", True), (".*", False)]},
-    "fresh",
-    "they would stay random",
-  ),
-  "a rule that matches nothing": (
-    {"trainable": [("tlm/.*", True), (".*", True)]},
-    "fresh",
-    "'tlm/.*'   (rule 0) matches no parameter",
-  ),
-  "both kinds of warm-up": (
-    {"optimizer.warmup_steps": 2},
-    "fresh",
-    "both set",
-  ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused_and_nothing_written(
-  case, stage0, manifest, tmp_path, make_config
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    (
+      {"optimizer.learning_rate": 0.5},
+      "config.optimizer.learning_rate: 0.001 there, 0.5 now",
+    ),
+    ({"data.train": "nowhere.jsonl"}, "nowhere.jsonl"),
+    ({"data.train": ""}, "config.data.train"),
+    ({"batch_size": 9}, "must be a multiple of 8"),
+    ({"data.max_length": 20}, "square-0"),
+    (
+      {"trainable": [("model/.*", True), (".*", False)]},
+      "they would stay random",
+    ),
+    (
+      {"trainable": [("tlm/.*", True), (".*", True)]},
+      "'tlm/.*'   (rule 0) matches no parameter",
+    ),
+    ({"optimizer.warmup_steps": 2}, "both set"),
+  ],
+)
+def test_an_invalid_setting_writes_nothing(
+  stage0, manifest, tmp_path, make_config, overrides, message
 ):
-  overrides, where, message = REFUSED[case]
-  workdir = stage0 if where == "stage0" else tmp_path / "run"
+  """A resumed run rejects other settings, a new one impossible settings."""
+  resumed = "there" in message
+  workdir = stage0 if resumed else tmp_path / "run"
   config = make_config("stage0_tiny", manifest)
   with config.unlocked():
-    for name, value in overrides.items():
-      config.update_from_flattened_dict({name: value})
+    config.update_from_flattened_dict(overrides)
   before = sorted(workdir.rglob("*"))
   with pytest.raises((ValueError, OSError)) as error:
     train_and_evaluate(config, workdir)
   assert message in str(error.value)
   assert sorted(workdir.rglob("*")) == before
-  assert where == "stage0" or not workdir.exists()
+  assert resumed or not workdir.exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(
@@ -280,72 +278,43 @@ def test_a_base_of_other_sizes_lists_the_fields(
   assert not (tmp_path / "run").exists()
 
 
-def test_tlm_without_anchors_is_refused(
-  stage0, manifest, tmp_path, make_config
+@pytest.mark.parametrize(
+  ("fields", "use", "message"),
+  [
+    ({"aef": None}, "train", "no row has anchors"),
+    (
+      {"answer": "", "labelled": False},
+      "train",
+      r"20 rows .*row 1.*say nothing",
+    ),
+    ({"answer": ...}, "train", r"(?s)without 'answer'.*\(20\).*row 3"),
+    ({"answer": ...}, "eval", r"(?s)without 'answer'.*\(20\).*row 3"),
+  ],
+)
+def test_rows_that_cannot_be_trained_on_are_rejected(
+  stage0, manifest, edit_rows, tmp_path, make_config, fields, use, message
 ):
-  rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-  bare = manifest.parent / "bare.jsonl"
-  bare.write_text(
-    "".join(json.dumps(row | {"aef": None}) + "\n" for row in rows)
+  """... stands for a missing field."""
+  path = edit_rows(
+    lambda _, row: {k: v for k, v in (row | fields).items() if v is not ...}
   )
-  config = make_config("stage1", bare, "model=tiny", init=str(stage0))
-  with pytest.raises(ValueError, match="no row has anchors"):
-    train_and_evaluate(config, tmp_path / "run")
-
-
-@pytest.mark.parametrize("part", ["train", "eval"])
-def test_rows_without_an_answer_are_refused(
-  manifest, tmp_path, make_config, part
-):
-  rows = [json.loads(line) for line in manifest.open(encoding="utf-8")]
-  for row in rows[1:3]:
-    del row["answer"]
-  path = manifest.parent / "unanswered.jsonl"
-  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  config = make_config("stage0_tiny", manifest)
-  config.data[part] = str(path)
-  with pytest.raises(ValueError, match=r"(?s)without 'answer'.*\(2\).*row 3"):
+  config = make_config("stage1", manifest, "model=tiny", init=str(stage0))
+  config.data[use] = str(path)
+  with pytest.raises(ValueError, match=message):
     train_and_evaluate(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
-def test_rows_without_labels_are_refused(
-  stage0, manifest, tmp_path, make_config
-):
-  rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-  rows[1] |= {"answer": "", "labelled": False}
-  path = manifest.parent / "unlabelled.jsonl"
-  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  config = make_config("stage1", path, "model=tiny", init=str(stage0))
-  with pytest.raises(ValueError, match=r"1 rows .*row 2.*say nothing"):
-    train_and_evaluate(config, tmp_path / "run")
-  assert not (tmp_path / "run").exists()
-
-
-def test_an_error_of_the_command_is_one_line_and_code_1(call, tmp_path):
-  done = call(
-    train.main,
+def test_an_error_of_the_command_is_one_line_and_code_1(run_module, tmp_path):
+  done = run_module(
+    "fusar_jax.train",
     "--config=configs/stage0_tiny.py",
     "--config.data.train=nowhere.jsonl",
     f"--workdir={tmp_path / 'run'}",
+    XLA_FLAGS="",
   )
-  assert done.code == 1
-  assert done.err == ("fusar train: error: manifest not found: nowhere.jsonl\n")
+  assert done.returncode == 1
+  assert done.stderr == (
+    "fusar train: error: manifest not found: nowhere.jsonl\n"
+  )
   assert not (tmp_path / "run").exists()
-
-
-def _trainable(workdir: Path) -> dict:
-  checkpoints = Checkpoints(workdir)
-  try:
-    return flatten(checkpoints.restore_trainable())
-  finally:
-    checkpoints.close()
-
-
-def _metrics(workdir: Path) -> list[dict]:
-  lines = (workdir / "metrics.jsonl").read_text().splitlines()
-  return [json.loads(line) for line in lines]
-
-
-def _shapes(model):
-  return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
