@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from fusar_jax.config import preset
 from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.geo.anchors import Anchors
@@ -16,31 +15,11 @@ from fusar_jax.model.paths import flatten, unflatten
 
 
 @pytest.fixture(scope="session")
-def model() -> FusarConfig:
-  """Two layers a side, LoRA and TLM; widths divide by 2, heads by 2."""
-  tiny = preset("tiny")
+def model(tiny_model) -> FusarConfig:
+  """The test model with LoRA and TLM, a small vocabulary and 56 x 84 pixels."""
   return dataclasses.replace(
-    tiny,
-    vision=dataclasses.replace(
-      tiny.vision,
-      depth=2,
-      hidden_size=32,
-      heads=2,
-      intermediate_size=64,
-      out_width=64,
-      full_attention=(1,),
-    ),
-    decoder=dataclasses.replace(
-      tiny.decoder,
-      layers=2,
-      hidden_size=64,
-      heads=4,
-      kv_heads=2,
-      head_dim=16,
-      intermediate_size=96,
-      vocab=256,
-      mrope_section=(2, 3, 3),
-    ),
+    tiny_model,
+    decoder=dataclasses.replace(tiny_model.decoder, vocab=256),
     tlm=TLMConfig(hidden_mult=1),
     lora=LoRAConfig(rank=4, alpha=8.0),
     image_size=(56, 84),
