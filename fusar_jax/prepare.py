@@ -132,7 +132,7 @@ def parser() -> command_line.Parser:
     "--aef",
     nargs="+",
     metavar="SOURCE",
-    help="folders of GeoTIFFs, indexes (.csv, .parquet), rasters or URLs",
+    help="folders of GeoTIFFs, indexes (.csv, .parquet, .gpkg), rasters, URLs",
   )
   g.add_argument(
     "--year",
@@ -168,14 +168,18 @@ def parser() -> command_line.Parser:
     "--labels",
     nargs="+",
     metavar="FILE",
-    help="COCO or GeoJSON (.json, .geojson), VOC (.xml), or .csv with"
-    " scene,x1,y1,x2,y2,label",
+    help="COCO or GeoJSON (.json, .geojson), VOC (.xml), GeoPackage, Shapefile"
+    " or FlatGeobuf (.gpkg, .shp, .fgb), or .csv with scene,x1,y1,x2,y2,label;"
+    " west,south,east,north,label; or wkt,label",
   )
   g.add_argument(
     "--labels-crs",
-    help='coordinates of GeoJSON: "scene" or EPSG:... (default: lon, lat)',
+    help='CRS of geographic labels: "scene" or EPSG:... (default: the'
+    " file's, else longitude and latitude)",
   )
-  g.add_argument("--label-field", help="GeoJSON property of the class")
+  g.add_argument(
+    "--label-field", help="property that names the class of geographic labels"
+  )
   g.add_argument(
     "--empty-scenes",
     action="store_true",

@@ -1,10 +1,10 @@
 """Discovery of AlphaEarth tiles in a folder, an index, or single files.
 
-An index is a CSV or parquet table with one row a tile: `path`, `year`, `crs`
-and its bounds, either in one column `bounds` (west, south, east, north in the
-tile's CRS) or in four, utm_west .. utm_north (in the tile's CRS) or wgs84_west
-.. wgs84_north (degrees), as in the published index. Paths may be files
-(relative to the index), URLs, or GDAL's /vsigs/, /vsicurl/ and the like.
+An index is a table (CSV, Parquet or GeoPackage) with one row per tile: `path`,
+`year`, `crs` and its bounds, either in one column `bounds` (west, south, east,
+north in the tile's CRS) or in four, utm_west .. utm_north (in the tile's CRS)
+or wgs84_west .. wgs84_north (degrees), as in the published index. Paths may be
+files (relative to the index), URLs, or GDAL's /vsigs/, /vsicurl/ and the like.
 
 The published index has 300,000 rows: they are stored as columns, and bounds in
 longitude and latitude are computed only for the requested years.
@@ -27,13 +27,14 @@ from fusar_jax.geo import alphaearth_tiles as tiles
 from fusar_jax.geo import georeference
 from fusar_jax.geo.block_cache import BlockCache
 
-INDEXES = (".csv", ".parquet", ".pq")
+INDEXES = (".csv", ".parquet", ".pq", ".gpkg")
 _RASTERS = (".tif", ".tiff")
 _PREFIXES = ("utm_", "wgs84_", "")
 _EDGES = ("west", "south", "east", "north")
 # Four digits as a separate word: real file names are hashes with digits.
 _YEAR = re.compile(r"(?<![0-9A-Za-z])(20\d\d)(?![0-9A-Za-z])")
-_MAX_TOLD = 20
+_MAX_LISTED = 20
+_BATCH = 10_000  # Rows of an index that are Python objects at a time.
 _RING = 8  # Steps on each edge: edges of UTM are curved in degrees.
 
 
@@ -108,7 +109,7 @@ def find_tiles(
 
   Raises:
     FileNotFoundError: no such file or folder.
-    ImportError: a parquet index, and pyarrow is not installed.
+    ImportError: a Parquet or GeoPackage index without the extra `geo`.
     ValueError: no tiles; a tile without a year, or with two; files that are not
       AlphaEarth tiles; unreadable rows. One message lists all problems.
   """
@@ -127,18 +128,19 @@ def find_tiles(
   origin = ", ".join(map(os.fspath, sources[:3])) + ", ..." * (len(sources) > 3)
   problems += _twice(found)
   if problems:
-    told = problems[:_MAX_TOLD]
-    told += [f"... and {len(problems) - _MAX_TOLD} more"] * (
-      len(problems) > _MAX_TOLD
+    listed = problems[:_MAX_LISTED]
+    listed += [f"... and {len(problems) - _MAX_LISTED} more"] * (
+      len(problems) > _MAX_LISTED
     )
     raise ValueError(
       f"{origin}: problems with AlphaEarth tiles ({len(problems)}):\n  "
-      + "\n  ".join(told)
+      + "\n  ".join(listed)
     )
   if not found:
     raise ValueError(
       f"{origin or 'no source'}: no AlphaEarth tile; expected a folder with"
-      " GeoTIFFs (.tif, .tiff), an index (.csv, .parquet) or a raster."
+      " GeoTIFFs (.tif, .tiff), an index (.csv, .parquet, .gpkg) or a"
+      " raster."
     )
   paths, years, crs, bounds, degrees = zip(*found, strict=True)
   return TileTable(
@@ -163,13 +165,13 @@ def _raster_rows(source, year, cache, problems):
       if path.suffix.lower() in _RASTERS and path.is_file()
     )
     # The folder's name may be the year; its parents are not considered.
-    tellings = [path.relative_to(root.parent) for path in paths]
+    named = [path.relative_to(root.parent) for path in paths]
   else:
-    paths, tellings = [source], [Path("/", source)]
+    paths, named = [source], [Path("/", source)]
   rows = []
-  for path, telling in zip(paths, tellings, strict=True):
+  for path, name in zip(paths, named, strict=True):
     try:
-      found = _year_of(telling, year)
+      found = _year_of(name, year)
       reader = tiles.TileReader(str(path), cache)
       header = reader.header
       reader.close()
@@ -192,26 +194,26 @@ def _year_of(path, given):
   # Parent folders of an absolute path may contain unrelated years.
   if in_name and path.is_absolute():
     in_folder = set()
-  told = {int(year) for year in in_name | in_folder}
-  told |= {given} if given is not None else set()
-  if len(told) > 1:
+  years = {int(year) for year in in_name | in_folder}
+  years |= {given} if given is not None else set()
+  if len(years) > 1:
     raise ValueError(
-      f"mixed years: {sorted(told)} by its name, its folders or the year given;"
-      " a tile is of one year."
+      f"mixed years: {sorted(years)} in its name, its folders or the year"
+      " given; a tile has one year."
     )
-  if not told:
+  if not years:
     raise ValueError(
       "its year is not in its name (aef_2024.tif) nor in a folder's"
       " (2024/x.tif); name it so, or give the year."
     )
-  return told.pop()
+  return years.pop()
 
 
 def _index_rows(path, problems):
   if not path.is_file():
     raise FileNotFoundError(f"AlphaEarth index not found: {path}")
   rows = []
-  read = _csv_rows if path.suffix.lower() == ".csv" else _parquet_rows
+  read = _csv_rows if path.suffix.lower() == ".csv" else _arrow_rows
   for number, row in read(path):
     try:
       rows.append(_index_row(row, path.parent))
@@ -230,9 +232,9 @@ def _index_row(row: Mapping[str, Any], folder):
   try:
     year = int(row["year"])
   except ValueError:
-    raise ValueError(f"year {row['year']!r} is no number") from None
+    raise ValueError(f"year {row['year']!r} is not a number") from None
   if not 2000 <= year <= 2200:
-    raise ValueError(f"year {year} is none of AlphaEarth's (2017 on)")
+    raise ValueError(f"year {year} is not a year of AlphaEarth (from 2017)")
   crs = _crs_text(str(row["crs"]).strip())
   bounds, degrees = _bounds(row)
   west, south, east, north = bounds
@@ -241,7 +243,7 @@ def _index_row(row: Mapping[str, Any], folder):
   if west > east and not degrees:
     raise ValueError(f"bounds {bounds}: west is larger than east")
   if degrees and (max(map(abs, bounds[1::2])) > 90 or abs(west) > 360):
-    raise ValueError(f"bounds {bounds} are no degrees")
+    raise ValueError(f"bounds {bounds} are not degrees")
   if not degrees and max(map(abs, bounds)) <= 360 and _is_projected(crs):
     raise ValueError(
       f"bounds {bounds} look like degrees, but {crs} is in metres; name the"
@@ -277,7 +279,7 @@ def _bounds(row):
     try:
       out.append(float(value))
     except (TypeError, ValueError):
-      raise ValueError(f"{name} {value!r} is no number") from None
+      raise ValueError(f"{name} {value!r} is not a number") from None
   return tuple(out), degrees
 
 
@@ -287,7 +289,7 @@ def _csv_rows(path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
       yield from enumerate(_checked(path, csv.DictReader(file)), start=2)
     except (UnicodeDecodeError, csv.Error) as error:
-      raise ValueError(f"{path}: no CSV table: {error}") from None
+      raise ValueError(f"{path}: not a CSV table: {error}") from None
 
 
 def _checked(path, reader):
@@ -295,30 +297,36 @@ def _checked(path, reader):
   yield from reader
 
 
-def _parquet_rows(path):
+def _arrow_rows(path):
+  """Yields rows of Parquet or GeoPackage with their number, from 1."""
   try:
+    import pyogrio
     from pyarrow import ArrowException, parquet
   except ImportError:
     raise ImportError(
-      f"{path}: parquet needs pyarrow (pip install 'fusar-jax[parquet]'); or"
+      f"{path}: needs pyarrow and pyogrio (pip install 'fusar-jax[geo]'); or"
       " save the index as CSV."
     ) from None
+  edges = map("".join, itertools.product(_PREFIXES, _EDGES))
+  wanted = {"path", "year", "crs", "bounds", *edges}
   try:
-    with parquet.ParquetFile(path) as file:
-      names = file.schema_arrow.names
-      _need_columns(path, names)
-      edges = [
-        prefix + edge for prefix, edge in itertools.product(_PREFIXES, _EDGES)
-      ]
-      wanted = ["path", "year", "crs", "bounds", *edges]
-      columns = [name for name in wanted if name in names]
-      number = 0
-      for batch in file.iter_batches(columns=columns):
-        for row in batch.to_pylist():
-          number += 1
-          yield number, row
-  except (ArrowException, OSError) as error:
-    raise ValueError(f"{path}: no parquet table: {error}") from None
+    if path.suffix.lower() == ".gpkg":
+      names = list(pyogrio.read_info(path)["fields"])
+      columns = _known_columns(path, names, wanted)
+      _, table = pyogrio.read_arrow(path, columns=columns, read_geometry=False)
+    else:
+      with parquet.ParquetFile(path) as file:
+        columns = _known_columns(path, file.schema_arrow.names, wanted)
+        table = file.read(columns)
+    batches = (batch.to_pylist() for batch in table.to_batches(_BATCH))
+    yield from enumerate(itertools.chain.from_iterable(batches), start=1)
+  except (ArrowException, OSError, RuntimeError) as error:
+    raise ValueError(f"{path}: cannot be read: {error}") from None
+
+
+def _known_columns(path, names, wanted) -> list[str]:
+  _need_columns(path, names)
+  return [name for name in names if name in wanted]
 
 
 def _need_columns(path, names: Iterable[str]):

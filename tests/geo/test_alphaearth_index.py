@@ -4,10 +4,13 @@ import csv
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyogrio
 import pytest
 import rasterio
 import rasterio.shutil
 import rasterio.warp
+from pyarrow import parquet
 
 from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.alphaearth_index import find_tiles
@@ -78,30 +81,39 @@ def test_all_forms_of_an_index_give_the_same(tmp_path, tile):
     np.testing.assert_array_equal(_sample(index), expected)
 
 
-def test_a_parquet_index_is_the_csv(tmp_path, tile):
-  pa = pytest.importorskip("pyarrow")
-  parquet = pytest.importorskip("pyarrow.parquet")
+@pytest.mark.parametrize("suffix", ["parquet", "gpkg"])
+def test_an_arrow_index_equals_the_csv(tmp_path, tile, suffix):
+  def write(path, rows):
+    table = pa.Table.from_pylist(rows)
+    if suffix == "parquet":
+      parquet.write_table(table, path)
+    else:
+      pyogrio.write_arrow(table, path, driver="GPKG")
+    return path
+
   expected = _sample(tile, year=2024)
-  for number, row in enumerate(
-    [_row(), _row(bounds=_BOUNDS), _without_bounds("utm_", _BOUNDS)]
-  ):
-    path = tmp_path / f"{number}.parquet"
-    parquet.write_table(pa.Table.from_pylist([row]), path)
+  rows = [_row(fid=3), _row(bounds=_BOUNDS), _without_bounds("utm_", _BOUNDS)]
+  for number, row in enumerate(rows):
+    if suffix == "gpkg" and number == 1:
+      continue  # It has no columns of lists.
+    path = write(tmp_path / f"{number}.{suffix}", [row])
     np.testing.assert_array_equal(_sample(path), expected)
-  parquet.write_table(
-    pa.Table.from_pylist([_row(), _row(year=None)]), tmp_path / "bad.parquet"
-  )
-  with pytest.raises(ValueError, match=r"bad\.parquet row 2: no year"):
-    find_tiles(tmp_path / "bad.parquet")
-  (tmp_path / "cut.parquet").write_bytes(path.read_bytes()[:-20])
-  with pytest.raises(ValueError, match=r"cut\.parquet: no parquet table"):
-    find_tiles(tmp_path / "cut.parquet")
+  bad = write(tmp_path / f"bad.{suffix}", [_row(), _row(year=None)])
+  with pytest.raises(ValueError, match=rf"bad\.{suffix} row 2: no year"):
+    find_tiles(bad)
+  other = write(tmp_path / f"other.{suffix}", [{"path": "x", "season": 1}])
+  with pytest.raises(ValueError, match=r"missing crs, year, found"):
+    find_tiles(other)
+  cut = tmp_path / f"cut.{suffix}"
+  cut.write_bytes(path.read_bytes()[:20])
+  with pytest.raises(ValueError, match=rf"cut\.{suffix}: cannot be read"):
+    find_tiles(cut)
 
 
-def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
   (tmp_path / "index.parquet").write_bytes(b"PAR1")
   monkeypatch.setitem(sys.modules, "pyarrow", None)
-  with pytest.raises(ImportError, match=r"fusar-jax\[parquet\]"):
+  with pytest.raises(ImportError, match=r"fusar-jax\[geo\]"):
     find_tiles(tmp_path / "index.parquet")
 
 
@@ -129,11 +141,11 @@ def test_unreadable_rows_are_told_together(tmp_path):
   for line, (row, told) in zip(
     lines[1:],
     {
-      3: "year 'MMXXIV' is no number",
+      3: "year 'MMXXIV' is not a number",
       4: "EPSG:1",
       5: "not four numbers",
       6: "not west, south, east, north",
-      7: "bounds 'x' is no number",
+      7: "bounds 'x' is not a number",
       8: "name the columns wgs84_west",
       9: "no path",
       10: "no bounds",

@@ -1,14 +1,15 @@
-"""Labels of scenes: from COCO, GeoJSON, VOC or CSV to boxes in scene pixels.
+"""Labels of scenes: from label files to boxes in scene pixels.
 
-Labels are assigned to scenes by the raster's name, with or without its
-extension; names are compared, never opened. GeoJSON features are assigned by
-location, to each scene that they touch.
+Labels in pixels are assigned to scenes by the raster's name, with or without
+its extension; names are compared, never opened:
 
-  CSV      scene,x1,y1,x2,y2,label in pixels of the scene; with one scene the
-           column may be missing. A line with a scene alone: it holds no target.
-  GeoJSON  polygons, longitude and latitude, or the CRS that the file or the
-           user names; the box is the one around the outline in pixels.
-  COCO     instances; VOC: one file per scene, of its name.
+  CSV   scene,x1,y1,x2,y2,label; with one scene the first column is optional. A
+        line with a scene alone: the scene contains no target.
+  COCO  instances.
+  VOC   one file per scene, of its name.
+
+Geographic features (see `features`) are reprojected to each scene and assigned
+to all scenes that they touch; the box encloses the outline in pixels.
 
 A scene without labels is an error unless it is declared empty. Otherwise its
 tiles would be trained as images without targets.
@@ -33,12 +34,13 @@ from fusar_jax.datasets.importers.targets import (
   enclosing,
   pixels,
 )
+from fusar_jax.datasets.prepare import features as features_lib
+from fusar_jax.datasets.prepare.features import Features
 from fusar_jax.datasets.prepare.sources import Scene, bounds_of
 from fusar_jax.geo import georeference
 
 SCENE_CRS = "scene"
 _CSV = ("x1", "y1", "x2", "y2", "label")
-_NAMES = ("label", "class", "name", "category")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +71,15 @@ def read_labels(
   Args:
     paths: label files.
     scenes: scenes to be tiled.
-    crs: of GeoJSON: "scene" (each scene's own), "EPSG:..." or WKT; None: as the
-      file tells, else longitude and latitude.
-    field: GeoJSON property that names the class; None: the first of label,
-      class, name and category that a feature has.
+    crs: of geographic features: "scene" (each scene's own), "EPSG:..." or WKT;
+      None: the one that the file names, else longitude and latitude.
+    field: property that names the class of a feature; None: the first of label,
+      class, name and category that it has.
     unmentioned_are_empty: scenes without labels contain no targets.
 
   Raises:
     FileNotFoundError: a missing file.
+    ImportError: the format needs the extra `geo`.
     ValueError: an unsupported file, bad labels (all are listed), or a scene
       without labels.
   """
@@ -86,28 +89,31 @@ def read_labels(
     if not path.is_file():
       raise FileNotFoundError(f"label file not found: {path}")
     if suffix == ".csv":
-      _read_csv(path, found)
+      _read_csv(path, found, crs, field)
     elif suffix == ".xml":
       _read_voc(path, found)
     elif suffix in (".json", ".geojson"):
-      told = read_json(path)
-      kind = told.get("type") if isinstance(told, dict) else None
+      value = read_json(path)
+      kind = value.get("type") if isinstance(value, dict) else None
       if kind in ("FeatureCollection", "Feature"):
-        _read_geojson(path, told, found, crs, field)
+        _locate(path, features_lib.from_geojson(path, value, crs, field), found)
       else:
         _read_coco(path, found)
+    elif suffix in features_lib.DRIVERS:
+      _locate(path, features_lib.read_vector_file(path, crs, field), found)
     else:
       raise ValueError(
-        f"{path}: labels are .csv, .geojson, .json (COCO or GeoJSON) or .xml"
-        " (VOC)."
+        f"{path}: labels are .csv, .geojson, .json (COCO or GeoJSON), .xml"
+        f" (VOC), {', '.join(features_lib.DRIVERS)}."
       )
   raise_together(found.problems, "bad labels")
-  silent = [s.path.name for s in scenes if s.name not in found.targets]
-  if silent and not unmentioned_are_empty:
+  unmentioned = [s.path.name for s in scenes if s.name not in found.targets]
+  if unmentioned and not unmentioned_are_empty:
     raise ValueError(
-      f"the labels do not mention {', '.join(silent)}. If there is no target,"
-      " say that unmentioned scenes are empty; if nobody has looked, prepare"
-      " them without labels, in a folder of their own."
+      f"the labels do not mention {', '.join(unmentioned)}. If these scenes"
+      " contain no target, declare unmentioned scenes empty (--empty-scenes);"
+      " if they are not labelled, prepare them without labels, in another"
+      " folder."
     )
   return Labels(
     {s.name: tuple(found.targets.get(s.name, ())) for s in scenes},
@@ -115,7 +121,9 @@ def read_labels(
     {
       "files": {
         path.name: digest
-        for path, digest in image_files.digests(map(Path, paths)).items()
+        for path, digest in image_files.digests(
+          file for path in paths for file in features_lib.files_of(Path(path))
+        ).items()
       },
       "crs": crs,
       "field": field,
@@ -152,22 +160,33 @@ class _Found:
     return self.targets.setdefault(scene.name, [])
 
 
-def _read_csv(path, found: _Found) -> None:
+def _read_csv(path, found: _Found, crs, field) -> None:
+  columns, rows = _csv_table(path)
+  places = features_lib.from_csv(path, columns, rows, crs, field)
+  if places is not None:
+    _locate(path, places, found)
+    return
+  needed = _CSV if len(found.scenes) == 1 else ("scene", *_CSV)
+  if missing := [name for name in needed if name not in columns]:
+    raise ValueError(
+      f"{path}: expected a first line scene,{','.join(_CSV)} (pixels),"
+      " west,south,east,north,label or wkt,label (places); missing"
+      f" {', '.join(missing)}"
+    )
+  for line, row in rows:
+    try:
+      _csv_row(row, found)
+    except ValueError as error:
+      found.problems.append(f"{path} line {line}: {error}")
+
+
+def _csv_table(path) -> tuple[Sequence[str], list[tuple[int, dict]]]:
+  """Returns the names of the columns, and rows with their line numbers."""
   with path.open(newline="", encoding="utf-8-sig") as file:
     try:
       reader = csv.DictReader(file, skipinitialspace=True)
       columns = reader.fieldnames or ()
-      needed = _CSV if len(found.scenes) == 1 else ("scene", *_CSV)
-      if missing := [name for name in needed if name not in columns]:
-        raise ValueError(
-          f"expected a first line scene,{','.join(_CSV)}; missing"
-          f" {', '.join(missing)}"
-        )
-      for row in reader:
-        try:
-          _csv_row(row, found)
-        except ValueError as error:
-          found.problems.append(f"{path} line {reader.line_num}: {error}")
+      return columns, [(reader.line_num, row) for row in reader]
     except (ValueError, csv.Error) as error:
       raise ValueError(f"{path}: {error}") from None
 
@@ -204,7 +223,7 @@ def _read_voc(path, found: _Found) -> None:
   size, targets = voc.read_annotation(path)
   if size != (scene.height, scene.width):
     raise ValueError(
-      f"{path}: it speaks of {size[0]} x {size[1]} pixels (height x width), but"
+      f"{path}: it is for {size[0]} x {size[1]} pixels (height x width), but"
       f" {scene.path.name} has {scene.height} x {scene.width}."
     )
   found.mention(scene)
@@ -227,10 +246,10 @@ def _read_coco(path, found: _Found) -> None:
         found.elsewhere += len(own)
         continue
       size = scene.height, scene.width
-      told = image.get("height", size[0]), image.get("width", size[1])
-      if told != size:
+      stated = image.get("height", size[0]), image.get("width", size[1])
+      if stated != size:
         raise ValueError(
-          f"{told[0]} x {told[1]} pixels (height x width), but"
+          f"{stated[0]} x {stated[1]} pixels (height x width), but"
           f" {scene.path.name} has {size[0]} x {size[1]}"
         )
       found.mention(scene).extend(coco.read_target(n, names, size) for n in own)
@@ -238,21 +257,12 @@ def _read_coco(path, found: _Found) -> None:
       found.problems.append(f"{path} image {image['id']}: {error}")
 
 
-def _read_geojson(path, told, found: _Found, crs, field) -> None:
-  features = told.get("features") if "features" in told else [told]
-  if not isinstance(features, list):
-    raise ValueError(f'{path}: expected a list in "features".')
-  outlines, labels, bad = [], [], []
-  for i, feature in enumerate(features):
-    try:
-      outlines.append(_outline(feature))
-      labels.append(_label(feature, field))
-    except ValueError as error:
-      bad.append(f"{path} feature {i}: {error}")
-  found.problems += bad
-  if bad or not features:
+def _locate(path, features: Features, found: _Found) -> None:
+  """Assigns features to the scenes that they touch."""
+  found.problems += features.problems
+  if features.problems or not features.outlines:
     return
-  crs = crs or _named_crs(path, told) or georeference.LONLAT
+  outlines, labels, crs = features.outlines, features.labels, features.crs
   # All points concatenated; those of a feature start at `starts`.
   starts = np.cumsum([0, *map(len, outlines)])[:-1]
   x, y = np.concatenate(outlines).T
@@ -260,15 +270,15 @@ def _read_geojson(path, told, found: _Found, crs, field) -> None:
     np.abs(x).max() > 360 or np.abs(y).max() > 90
   ):
     raise ValueError(
-      f"{path}: coordinates such as {[x[0], y[0]]} are no longitude and"
+      f"{path}: coordinates such as {[x[0], y[0]]} are not longitude and"
       " latitude; name their coordinate reference system."
     )
   used = np.zeros(len(outlines), bool)
   for scene in found.scenes:
     if scene.place is None:
       raise ValueError(
-        f"{path}: places on Earth, but {scene.path.name} has no georeference;"
-        " give its labels in pixels."
+        f"{path}: labels are geographic, but {scene.path.name} has no"
+        " georeference; give its labels in pixels."
       )
     system = scene.place.crs if crs == SCENE_CRS else crs
     lons, lats = georeference.reproject(system, georeference.LONLAT, x, y)
@@ -282,7 +292,7 @@ def _read_geojson(path, told, found: _Found, crs, field) -> None:
       try:
         check_overlap(box, (scene.height, scene.width))
       except ValueError:
-        continue  # Beside it.
+        continue  # Outside of the scene.
       used[i] = True
       found.mention(scene).append(Target(labels[i], box, polygon=outline))
   found.elsewhere += int((~used).sum())
@@ -295,62 +305,9 @@ def _near(scene, lons, lats, starts) -> np.ndarray:
   """
   west, south, east, north = bounds_of(scene.place, scene.height, scene.width)
   middle = (west + east) / 2
-  ahead = (lons - middle + 180) % 360 - 180
+  offset = (lons - middle + 180) % 360 - 180
   near = np.minimum.reduceat(lats, starts) <= north
   near &= np.maximum.reduceat(lats, starts) >= south
-  near &= np.minimum.reduceat(ahead, starts) <= east - middle
-  near &= np.maximum.reduceat(ahead, starts) >= west - middle
+  near &= np.minimum.reduceat(offset, starts) <= east - middle
+  near &= np.maximum.reduceat(offset, starts) >= west - middle
   return np.flatnonzero(near)
-
-
-def _outline(feature) -> np.ndarray:
-  """float64[n, 2], the outer ring of a feature, without its last point."""
-  geometry = feature.get("geometry") if isinstance(feature, dict) else None
-  if not isinstance(geometry, dict):
-    raise ValueError("no geometry")
-  kind, parts = geometry.get("type"), geometry.get("coordinates")
-  if kind == "MultiPolygon" and isinstance(parts, list) and len(parts) == 1:
-    kind, parts = "Polygon", parts[0]
-  if kind != "Polygon":
-    raise ValueError(
-      f"expected a Polygon (of one part), got {kind!r:.40}; a point or a line"
-      " has no box, buffer it first"
-    )
-  try:
-    ring = np.array([point[:2] for point in parts[0]], np.float64)
-  except (TypeError, ValueError, LookupError):
-    raise ValueError("its coordinates are not lists of points") from None
-  if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 4:
-    raise ValueError("a ring has four points or more, the first twice")
-  if not np.isfinite(ring).all():
-    raise ValueError("its coordinates are not finite")
-  return ring[:-1]
-
-
-def _label(feature, field) -> str:
-  told = feature.get("properties")
-  told = told if isinstance(told, dict) else {}
-  names = [field] if field else _NAMES
-  name = next((name for name in names if told.get(name) is not None), None)
-  label = "" if name is None else str(told[name]).strip()
-  if not label:
-    raise ValueError(
-      f"no class in its properties ({', '.join(names)}); it has"
-      f" {sorted(told)[:12]}"
-    )
-  return label
-
-
-def _named_crs(path, told) -> str | None:
-  """The CRS of files from before RFC 7946, which has no other than WGS 84."""
-  if "crs" not in told:
-    return None
-  try:
-    name = str(told["crs"]["properties"]["name"])
-    if "CRS84" in name:
-      return None
-    return georeference.crs_text(georeference.parse_crs(name))
-  except (TypeError, KeyError, ValueError) as error:
-    raise ValueError(
-      f'{path}: "crs" names no coordinate reference system ({error!r:.80}).'
-    ) from None
