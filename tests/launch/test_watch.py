@@ -5,27 +5,14 @@ workers. Each of its commands can be made to fail: every loop of the script must
 terminate, and with AUTODOWN no billed resource may remain.
 """
 
-import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-GIVEN = {
-  "PROJECT": "my-project",
-  "ZONE": "us-west4-a",
-  "NAME": "stage1",
-  "TYPE": "v5litepod-16",
-  "WORKDIR": "gs://my-bucket/runs/stage1",
-  "SECONDS_APART": "0.01",
-  "ATTEMPTS": "2",
-  "RESTARTS": "1",
-}
+LIMITS = {"SECONDS_APART": "0.01", "ATTEMPTS": "2", "RESTARTS": "1"}
 # Each command appends a word to `did`. A line of `states` or `codes` replaces
 # the answer of the slice; "-" leaves the answer.
-GCLOUD = r"""#!/usr/bin/env bash
-case "$*" in
+GCLOUD = r"""case "$*" in
   *"queued-resources list"*) kind=list ;;
   *"queued-resources create"*) kind=create ;;
   *"queued-resources delete"*) kind=delete ;;
@@ -60,8 +47,7 @@ case $kind in
   stop) echo 75 75 >code ;;
 esac
 """
-GIT = """#!/usr/bin/env bash
-echo git >>did
+GIT = """echo git >>did
 [[ " $FAILING " != *" git "* ]] || exit 1
 for word in "$@"; do
   [[ "$word" != --output=* ]] || touch "${word#--output=}"
@@ -72,31 +58,18 @@ START = f"{SETUP} environment run"
 
 
 class Cloud:
-  """A folder with the stand-ins, in which the script runs."""
+  """A sandbox whose `gcloud` simulates one slice."""
 
-  def __init__(self, folder: Path):
-    self.folder = folder
-    for name, text in (("gcloud", GCLOUD), ("git", GIT)):
-      (folder / name).write_text(text)
-      (folder / name).chmod(0o755)
-    (folder / "tmp").mkdir()
+  def __init__(self, sandbox, given):
+    self.sandbox, self.given, self.folder = sandbox, given, sandbox.folder
+    sandbox.stand_in("gcloud", GCLOUD)
+    sandbox.stand_in("git", GIT)
+    (self.folder / "tmp").mkdir()
 
   def watch(self, **variables: str) -> subprocess.CompletedProcess:
-    variables = {
-      "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}",
-      "HOME": str(self.folder),
-      "TMPDIR": str(self.folder / "tmp"),
-      **GIVEN,
-      **variables,
-    }
-    out = subprocess.run(
-      [ROOT / "launch" / "tpu_vm.sh", "watch", "--config=c.py"],
-      cwd=self.folder,
-      env=variables,
-      capture_output=True,
-      text=True,
-      timeout=60,
-    )
+    values = self.given | LIMITS | {"TMPDIR": str(self.folder / "tmp")}
+    arguments = ("watch", "--config=c.py")
+    out = self.sandbox.launch("tpu_vm", *arguments, **values | variables)
     assert list((self.folder / "tmp").iterdir()) == []
     return out
 
@@ -104,13 +77,13 @@ class Cloud:
     (self.folder / name).write_text("".join(f"{line}\n" for line in lines))
 
   def did(self, *without: str) -> str:
-    words = (self.folder / "did").read_text().split()
+    words = self.sandbox.read("did").split()
     return " ".join(word for word in words if word not in without)
 
 
 @pytest.fixture
-def cloud(tmp_path) -> Cloud:
-  return Cloud(tmp_path)
+def cloud(sandbox, given) -> Cloud:
+  return Cloud(sandbox, given)
 
 
 def test_a_preempted_run_is_brought_to_its_end(cloud):
@@ -196,14 +169,11 @@ def test_the_run_gets_variables_that_no_command_shows(cloud):
   )
   assert out.returncode == 0, out.stderr
   assert "cret" not in out.stderr + out.stdout
-  shown = subprocess.run(
-    ["bash", "-c", '. ./sent; echo "$HF_TOKEN $LIBTPU_INIT_ARGS"'],
-    cwd=cloud.folder,
-    capture_output=True,
-    text=True,
+  shown = cloud.sandbox.run(
+    "bash", "-c", '. ./sent; echo "$HF_TOKEN $LIBTPU_INIT_ARGS"'
   )
   assert shown.stdout == "se'cret --a=1 --b=2\n"
-  text = (cloud.folder / "sent").read_text()
+  text = cloud.sandbox.read("sent")
   assert "JAX_PLATFORMS" not in text
   assert "OTHER" not in text
 
@@ -214,12 +184,10 @@ def test_a_key_that_the_agent_lacks_is_added(cloud, known):
   (cloud.folder / ".ssh").mkdir()
   cloud.write(".ssh/google_compute_engine")
   held = "echo 3072 SHA256:it" if known else "echo 3072 SHA256:other"
-  for name, text in (
-    ("ssh-keygen", 'echo "3072 SHA256:it me (RSA)"'),
-    ("ssh-add", f'[[ "$1" != -l ]] && echo key >>did || {held}'),
-  ):
-    cloud.write(name, "#!/usr/bin/env bash", text)
-    (cloud.folder / name).chmod(0o755)
+  cloud.sandbox.stand_in("ssh-keygen", 'echo "3072 SHA256:it me (RSA)"')
+  cloud.sandbox.stand_in(
+    "ssh-add", f'[[ "$1" != -l ]] && echo key >>did || {held}'
+  )
   cloud.write("codes", "-", "-", "0 0")
   out = cloud.watch(SSH_AUTH_SOCK="there")
   assert out.returncode == 0, out.stderr
