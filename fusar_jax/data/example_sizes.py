@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from fusar_jax.data import prompts, vision
 from fusar_jax.data.aux_targets import count_aux_targets
-from fusar_jax.data.examples import check_answer, model_size, texts
+from fusar_jax.data.examples import check_answer, model_size
 from fusar_jax.data.records import File, PackedFile
+from fusar_jax.data.row_texts import texts
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.data.workers import Recipe

@@ -1,10 +1,9 @@
 """Triplet to Example: all device inputs of one sample, unpadded.
 
-This module alone implements the box contract. A row declares the coordinate
-space of its boxes (`coordinate_size`, default: the original file's size).
-`build_example` converts the boxes once, to pixels of the model's input image.
-An Example records all three sizes, and `to_record_space` inverts the
-conversion for an answer.
+A row declares the coordinate space of its boxes (`coordinate_size`, default:
+the original file's size). `build_example` converts the boxes once, to pixels of
+the model's input image (`row_texts`). An Example records all three sizes, and
+`to_record_space` inverts the conversion for an answer.
 
 Clipping: boxes partly outside the image occur (-35 or 529 on an image of 504).
 The official data retains them, and so does training by default. `clip_boxes`
@@ -27,11 +26,11 @@ from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.aux_targets import AuxTargets, make_aux_targets
 from fusar_jax.data.positions import check_image_tokens, mrope_positions
 from fusar_jax.data.records import File, PackedFile
+from fusar_jax.data.row_texts import texts
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.geo.anchors import Anchors, read_anchors
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import detection
 
 ImageLike = str | os.PathLike | PackedFile | np.ndarray | Image.Image
 AnchorsLike = str | os.PathLike | PackedFile | Anchors | None
@@ -189,41 +188,6 @@ def _with_aux_targets(example, triplet, tokenizer, config, originals, sizes):
     tokenizer,
   )
   return dataclasses.replace(example, aux_targets=targets)
-
-
-def texts(
-  triplet: Triplet,
-  original: tuple[int, int],
-  seen: tuple[int, int],
-  *,
-  clip_boxes: bool = False,
-) -> tuple[str, str | None]:
-  """Returns (question, answer), with all boxes in pixels of the model's image.
-
-  The answer of a detection row with "boxes" is regenerated from them, which
-  rounds the coordinates only once. In any other text, bracketed boxes are
-  rescaled in place; if the sizes are equal, the text is unchanged.
-
-  Args:
-    triplet: a row.
-    original: (height, width) of the first image's file.
-    seen: (height, width) of the first image as model input.
-    clip_boxes: see the module docstring.
-  """
-  space = triplet.coordinate_size or original
-  question = boxes_lib.scale_text(triplet.question, space, seen)
-  if triplet.answer is None:
-    return question, None
-  if triplet.task != "detection" or "boxes" not in triplet.extra:
-    return question, boxes_lib.scale_text(triplet.answer, space, seen)
-  boxes = boxes_lib.scale(triplet.extra["boxes"], space, seen)
-  labels = triplet.extra["labels"]
-  if clip_boxes:
-    boxes = boxes_lib.clip(boxes, seen)
-    inside = boxes_lib.area(boxes) > 0
-    boxes = boxes[inside]
-    labels = [name for name, keep in zip(labels, inside, strict=True) if keep]
-  return question, detection.answer(boxes, labels)
 
 
 def example_from_ids(

@@ -13,7 +13,10 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from fusar_jax.data.records import File
+from fusar_jax.tasks.boxes import as_boxes
 
 # Image placeholder in the questions of other data sets.
 _IMAGE = "<image>"
@@ -49,6 +52,20 @@ class Triplet:
   source: Path = Path()
   row: int = 0
   extra: Mapping = dataclasses.field(default_factory=dict)
+
+  @property
+  def boxes(self) -> np.ndarray | None:
+    """float32[n, 4], "boxes" in pixels of coordinate_size; None: no such field.
+
+    An official row has its boxes only inside of its answer.
+    """
+    boxes = self.extra.get("boxes")
+    return None if boxes is None else as_boxes(boxes)
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    """One name per box of `boxes`."""
+    return tuple(self.extra.get("labels") or ())
 
   @property
   def where(self) -> str:

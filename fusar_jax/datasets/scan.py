@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from fusar_jax.data import prompts, vision
-from fusar_jax.data.examples import check_answer, model_size, texts
+from fusar_jax.data.examples import check_answer, model_size
+from fusar_jax.data.row_texts import texts
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import (
   Triplet,
@@ -259,11 +260,8 @@ def boxes_of(triplet: Triplet) -> tuple[np.ndarray, tuple[str, ...]]:
   Raises:
     ValueError: the answer cannot be parsed.
   """
-  if triplet.extra.get("boxes") is not None:
-    return (
-      boxes_lib.as_boxes(triplet.extra["boxes"]),
-      tuple(triplet.extra["labels"]),
-    )
+  if triplet.boxes is not None:
+    return triplet.boxes, triplet.labels
   task = triplet.task or guess_task(triplet.question)
   if task != "detection" or triplet.answer is None:
     return boxes_lib.as_boxes([]), ()

@@ -56,7 +56,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
           exact[i, j], near[i, j] = given == want, overlap(given, want)
   known = ~np.isnan(exact)
   failed = np.array([caption.error is not None for caption in captions])
-  images = [row.image or row.id for row in rows]
+  images = [row.image_key for row in rows]
   texts = text_metrics.compare(
     ["" if unread else row.text for row, unread in zip(rows, failed)],
     [[row.gt] for row in rows],

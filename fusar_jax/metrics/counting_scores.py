@@ -32,7 +32,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   right, near = read & (off == 0), read & (off <= 1)
   n = len(rows)
   sums = intervals.by_image(
-    [row.image or row.id for row in rows], np.stack([off, np.ones(n)], 1)
+    [row.image_key for row in rows], np.stack([off, np.ones(n)], 1)
   )
   metrics = {
     "accuracy": intervals.share(right),

@@ -16,7 +16,6 @@ from fusar_jax.metrics import intervals
 from fusar_jax.metrics.average_precision import average_precision
 from fusar_jax.metrics.box_matching import Matched, fill_labels, match
 from fusar_jax.metrics.iou import rotated_iou
-from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import notations, rotated_boxes
 from fusar_jax.tasks.boxes import Parsed
 from fusar_jax.tasks.predictions import Prediction, raise_bad
@@ -50,17 +49,16 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   Raises:
     ValueError: unparsable true answers; lists all of them.
   """
-  truths = [boxes_lib.parse_complete(row.gt, row.size) for row in rows]
+  truths = [row.true_boxes for row in rows]
   raise_bad(
     "true answers (gt) that cannot be read",
     [f"{r.where}: {t.error}" for r, t in zip(rows, truths) if t.error],
   )
   truths = [_labelled(truth, truth.labels) for truth in truths]
-  answers = [boxes_lib.parse_boxes(row.text, row.size) for row in rows]
-  answers = [_labelled(a, t.labels) for a, t in zip(answers, truths)]
-  images = {row.image or row.id: 0 for row in rows}
+  answers = [_labelled(r.boxes, t.labels) for r, t in zip(rows, truths)]
+  images = {row.image_key: 0 for row in rows}
   images = {image: i for i, image in enumerate(images)}
-  images = [images[row.image or row.id] for row in rows]
+  images = [images[row.image_key] for row in rows]
   pairs = [
     match(answer.boxes, answer.labels, truth.boxes, truth.labels)
     for answer, truth in zip(answers, truths)

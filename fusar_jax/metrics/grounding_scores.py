@@ -87,7 +87,7 @@ def score(
   failed = np.array([cells.error is not None for cells in predicted])
   n = len(rows)
   sums = intervals.by_image(
-    [row.image or row.id for row in rows], np.stack([overlap, np.ones(n)], 1)
+    [row.image_key for row in rows], np.stack([overlap, np.ones(n)], 1)
   )
   metrics = {
     **{name: intervals.share(hits) for name, hits in right.items()},

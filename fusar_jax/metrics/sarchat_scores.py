@@ -59,7 +59,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   samples = [
     _sample(given, true, subtask) for given, true in zip(answers, truths)
   ]
-  images = [row.image or row.id for row in rows]
+  images = [row.image_key for row in rows]
   parts = [p for p in _PARTS if any(s[f"tp{p}"] + s[f"fn{p}"] for s in samples)]
   metrics = _summary(samples, images, parts)
   if subtask in SPLIT:

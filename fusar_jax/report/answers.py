@@ -120,8 +120,8 @@ def _answer(
   predicted, true, pairs = _NO_BOXES, _NO_BOXES, _NO_PAIRS
   if row.task == "detection":
     if sample["parse_error"] is None:
-      predicted = boxes_lib.parse_boxes(row.text, row.size)
-    true = boxes_lib.parse_boxes(row.gt, row.size)
+      predicted = row.boxes
+    true = row.true_boxes
     pairs = match(
       predicted.boxes,
       predicted.labels,
@@ -150,7 +150,7 @@ def _answer(
     errors=errors,
     classes=_classes(row.task, sample, true),
     image=_at_hand(triplet.images[0]) if triplet else None,
-    image_name=row.image or row.id,
+    image_name=row.image_key,
     anchors=_at_hand(triplet.anchors[0]) if triplet else None,
     size=row.size,
     true=true,
@@ -169,9 +169,9 @@ def _classes(task: str, sample: Mapping, true: Parsed) -> tuple[str, ...]:
 
 def _labelled(triplet: Triplet, size) -> Parsed:
   """Returns the manifest row's own boxes; none if it has no such field."""
-  found = boxes_lib.as_boxes(triplet.extra.get("boxes", ()))
-  labels = triplet.extra.get("labels") or ("",) * len(found)
-  return Parsed(_scaled(found, triplet, size), tuple(labels))
+  if triplet.boxes is None:
+    return _NO_BOXES
+  return Parsed(_scaled(triplet.boxes, triplet, size), triplet.labels)
 
 
 def _scaled(found, triplet: Triplet, size):

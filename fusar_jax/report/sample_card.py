@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from fusar_jax.data import prompts
-from fusar_jax.data.examples import decode, texts
+from fusar_jax.data.examples import decode
+from fusar_jax.data.row_texts import texts
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.datasets.scan import Row
 from fusar_jax.geo.anchors import Anchors, read_anchors

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fusar_jax._version import __version__
+from fusar_jax.data.row_texts import answer_at
 from fusar_jax.data.triplets import (
   Triplet,
   read_manifest,
@@ -26,7 +27,6 @@ from fusar_jax.metrics import (
   grounding_scores,
   sarchat_scores,
 )
-from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import sarchat
 from fusar_jax.tasks.predictions import (
   Prediction,
@@ -149,8 +149,8 @@ def _scorable(triplets: Sequence[Triplet], manifest) -> list[Triplet]:
 def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
   """Joins a prediction and the manifest's truth, in the prediction's pixels."""
   truth, size = triplet.answer, triplet.coordinate_size
-  if given and given.size and size:
-    truth = boxes_lib.scale_text(truth, size, given.size)
+  if given and given.size and size and given.size != size:
+    truth = answer_at(triplet, size, given.size)
   return Prediction(
     id=triplet.id,
     row=given.row if given else triplet.row,

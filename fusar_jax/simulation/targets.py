@@ -13,7 +13,7 @@ from fusar_jax.simulation import aircraft, ships
 from fusar_jax.simulation.aircraft import PLANES
 from fusar_jax.simulation.ships import SHIPS
 from fusar_jax.simulation.terrain import Terrain
-from fusar_jax.tasks import classification
+from fusar_jax.tasks import class_names
 
 CLASSES = SHIPS + PLANES
 SHIP_PLACES = ("open sea", "coast", "harbour", "river", "lake")
@@ -50,7 +50,7 @@ class Target:
   @property
   def kind(self) -> str:
     """The coarse class: "ship" or "plane"."""
-    return classification.coarse(self.name)
+    return class_names.coarse(self.name)
 
   def to_scene(self, points: np.ndarray) -> np.ndarray:
     """Returns float64[n, 2], (y, x) pixels.

@@ -121,12 +121,13 @@ def _joined(rules: list[str]) -> str:
   return "+".join(names)
 
 
-def format_boxes(boxes, labels) -> str:
+def format_boxes(boxes, labels, scores=None) -> str:
   """Formats boxes as the answer that the published prompt requests.
 
   Args:
     boxes: float32[n, 4], xyxy pixels; rounded to whole pixels.
     labels: one name for each box.
+    scores: one confidence for each box, or None.
 
   Example:
     >>> format_boxes([[1, 2, 3.6, 4]], ["ship"])
@@ -140,8 +141,16 @@ def format_boxes(boxes, labels) -> str:
       f"expected one label per box, got {len(boxes)} boxes and {len(labels)}"
       " labels."
     )
-  rows = [{"bbox_2d": b, "label": n} for b, n in zip(boxes, labels)]
+  rows = as_objects(boxes, labels, scores)
   return json.dumps(rows, ensure_ascii=False) if rows else "None"
+
+
+def as_objects(boxes: list, labels, scores=None) -> list[dict]:
+  """Returns the objects of the JSON list: "bbox_2d", "label" and "score"."""
+  rows = [{"bbox_2d": b, "label": n} for b, n in zip(boxes, labels)]
+  if scores is not None:
+    rows = [row | {"score": s} for row, s in zip(rows, scores)]
+  return rows
 
 
 def as_size(size) -> tuple[int, int]:

@@ -15,9 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusar_jax.tasks import class_names
-from fusar_jax.tasks.class_names import coarse
-
-__all__ = ["Name", "answer", "choices", "coarse", "parse", "question"]
 
 _CHOICES = re.compile(r"choose from:? ([^.?]+)", re.IGNORECASE)
 # Without a list to choose from, a longer answer is a sentence, not a name.
@@ -39,11 +36,16 @@ def question(box, names) -> str:
     box: xyxy pixels; rounded to integers.
     names: the candidate class names.
   """
-  corners = [int(v) for v in np.rint(np.asarray(box, float)).tolist()]
   return (
     "This is a SAR image. What is the object inside the bounding box"
-    f" {corners}? Choose from: {', '.join(names)}. Respond with the name only."
+    f" {corners(box)}? Choose from: {', '.join(names)}. Respond with the name"
+    " only."
   )
+
+
+def corners(box) -> str:
+  """Returns the text of the box in a question: "[x1, y1, x2, y2]", rounded."""
+  return str(np.rint(np.asarray(box, float)).astype(int).tolist())
 
 
 def answer(name: str) -> str:

@@ -15,6 +15,7 @@ answer is scored as an empty one.
 
 import codecs
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -76,6 +77,21 @@ class Prediction:
   guessed: bool = False
   unread: str | None = None
   truncated: bool | None = None
+
+  @functools.cached_property
+  def boxes(self) -> boxes_lib.Parsed:
+    """The answer of a detection row, parsed once."""
+    return boxes_lib.parse_boxes(self.text, self.size)
+
+  @functools.cached_property
+  def true_boxes(self) -> boxes_lib.Parsed:
+    """The true answer of a detection row, parsed once; truncated: an error."""
+    return boxes_lib.parse_complete(self.gt, self.size)
+
+  @property
+  def image_key(self) -> str:
+    """Rows with the same key are of one image and are resampled together."""
+    return self.image or self.id
 
   @property
   def where(self) -> str:
@@ -143,23 +159,18 @@ def prediction_row(
   if parsed.rule not in _OTHER_NOTATIONS:
     row["parse_error"] = parsed.error or official_error(prediction_text)
   found = boxes_lib.scale(parsed.boxes, seen, size)
-  sure = [{}] * len(parsed)
-  if parsed.scores is not None and len(parsed):
-    sure = [{"score": round(v, 4)} for v in parsed.scores.tolist()]
+  scores = None
+  if parsed.scores is not None:
+    scores = [round(v, 4) for v in parsed.scores.tolist()]
   if row["parse_error"] is None:
-    row["detections"] = [
-      {"bbox_2d": [round(v, 2) for v in box], "label": label, **score}
-      for box, label, score in zip(found.tolist(), parsed.labels, sure)
-    ]
+    rounded = [[round(v, 2) for v in box] for box in found.tolist()]
+    row["detections"] = boxes_lib.as_objects(rounded, parsed.labels, scores)
   if seen != size and parsed.is_truncated:
     # Rescale in place, which preserves the visible truncation.
     text = boxes_lib.scale_text(prediction_text, seen, size)
     row["prediction_text"], row["raw_text"] = text, prediction_text
   elif seen != size and parsed.error is None:
-    text = boxes_lib.format_boxes(found, parsed.labels)
-    if parsed.scores is not None and len(parsed):
-      items = [item | score for item, score in zip(json.loads(text), sure)]
-      text = json.dumps(items, ensure_ascii=False)
+    text = boxes_lib.format_boxes(found, parsed.labels, scores)
     row["prediction_text"], row["raw_text"] = text, prediction_text
   return row
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from fusar_jax.data import examples as examples_lib
-from fusar_jax.data.examples import build_example, example_from_ids, texts
+from fusar_jax.data.examples import build_example, example_from_ids
+from fusar_jax.data.row_texts import texts
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import classification
 
 
 def _answer(example, tokenizer):
@@ -77,6 +79,27 @@ def test_boxes_in_other_texts_are_rescaled_in_place(triplets):
   question, answer = texts(row, (777, 333), (252, 504))
   assert question == "What is at [10, 10, 30, 20]?"
   assert answer == 'Seen: [{"bbox_2d": [100, 50, 504, 252], "label": "x"}].'
+
+
+def test_the_box_of_a_question_is_rounded_once(triplets):
+  """5.4 of 504 is 10.8 of 1008: 11, and not twice the rounded 5."""
+  question = classification.question([5.4, 5.4, 9.6, 9.6], ["ship"])
+  row = dataclasses.replace(
+    triplets[0],
+    task="classification",
+    question=question,
+    coordinate_size=(504, 504),
+    extra={
+      "boxes": [[0, 0, 1, 1], [5.4, 5.4, 9.6, 9.6]],
+      "labels": ["ship", "ship"],
+    },
+  )
+  asked, _ = texts(row, (504, 504), (1008, 1008))
+  assert asked == question.replace("[5, 5, 10, 10]", "[11, 11, 19, 19]")
+  # The text counts where it is of none of the row's boxes.
+  row = dataclasses.replace(row, question="What is at [10, 20, 30, 40]?")
+  asked, _ = texts(row, (504, 504), (1008, 1008))
+  assert asked == "What is at [20, 40, 60, 80]?"
 
 
 def test_without_a_declared_size_boxes_are_original_pixels(triplets):

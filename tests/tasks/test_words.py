@@ -10,7 +10,7 @@ from fusar_jax.metrics import (
   classification_scores,
   text_metrics,
 )
-from fusar_jax.tasks import captioning, classification
+from fusar_jax.tasks import captioning, class_names, classification
 from fusar_jax.tasks.predictions import Prediction
 
 NAMES = ("fishing ship", "cargo ship", "plane")
@@ -72,7 +72,7 @@ def test_what_a_data_set_tells_apart_stays_apart():
   ],
 )
 def test_kinds(name, kind):
-  assert classification.coarse(name) == kind
+  assert class_names.coarse(name) == kind
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fusar_jax.data.examples import texts
+from fusar_jax.data.row_texts import texts
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.datasets.importers import sarchat
 from fusar_jax.metrics import sarchat_scores as scorer

@@ -1,0 +1,61 @@
+"""Question and answer of a row in pixels of another image size.
+
+A row's "boxes" are numbers: they are rescaled as numbers and become text once,
+rounded once. Boxes that exist only inside a text, as in the official rows and
+in SARChat's dialogues, are rescaled in place.
+"""
+
+from fusar_jax.data.manifest_row import Triplet
+from fusar_jax.tasks import boxes as boxes_lib
+from fusar_jax.tasks import classification, detection
+
+Size = tuple[int, int]
+
+
+def texts(
+  triplet: Triplet, original: Size, seen: Size, *, clip_boxes: bool = False
+) -> tuple[str, str | None]:
+  """Returns (question, answer), with all boxes in pixels of the model's image.
+
+  Args:
+    triplet: a row.
+    original: (height, width) of the first image's file.
+    seen: (height, width) of the first image as model input.
+    clip_boxes: clips the boxes of a detection row with "boxes" to the image
+      and drops those entirely outside.
+  """
+  space = triplet.coordinate_size or original
+  return (
+    question_at(triplet, space, seen),
+    answer_at(triplet, space, seen, clip_boxes=clip_boxes),
+  )
+
+
+def question_at(triplet: Triplet, space: Size, size: Size) -> str:
+  """Returns the question, with boxes rescaled from `space` to `size`."""
+  if triplet.task == "classification" and triplet.boxes is not None:
+    scaled = boxes_lib.scale(triplet.boxes, space, size)
+    for box, other in zip(triplet.boxes, scaled, strict=True):
+      if (asked := classification.corners(box)) in triplet.question:
+        return triplet.question.replace(asked, classification.corners(other))
+  return boxes_lib.scale_text(triplet.question, space, size)
+
+
+def answer_at(
+  triplet: Triplet, space: Size, size: Size, *, clip_boxes: bool = False
+) -> str | None:
+  """Returns the answer, with boxes rescaled from `space` to `size`.
+
+  None if the row has no answer. `clip_boxes`: see `texts`.
+  """
+  if triplet.answer is None:
+    return None
+  if triplet.task != "detection" or triplet.boxes is None:
+    return boxes_lib.scale_text(triplet.answer, space, size)
+  boxes, labels = boxes_lib.scale(triplet.boxes, space, size), triplet.labels
+  if clip_boxes:
+    boxes = boxes_lib.clip(boxes, size)
+    inside = boxes_lib.area(boxes) > 0
+    boxes = boxes[inside]
+    labels = [name for name, keep in zip(labels, inside, strict=True) if keep]
+  return detection.answer(boxes, labels)
