@@ -16,7 +16,6 @@ from array_record.python.array_record_module import (
 )
 from PIL import Image
 
-from fusar_jax.config import preset
 from fusar_jax.data import records, vision
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.image_cache import ImageCache
@@ -27,7 +26,6 @@ from fusar_jax.data.triplets import (
   read_manifests,
   write_manifest,
 )
-from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.datasets import shards
 from fusar_jax.datasets.validation import inspect
 from fusar_jax.geo.anchors import count_anchors, read_anchors
@@ -116,18 +114,6 @@ def test_a_state_goes_on_in_the_other_form(
   )
   other.set_state(loader.get_state())
   assert_same_batches(list(itertools.islice(other, 3)), whole[2:])
-
-
-def test_same_input_same_bytes(packed, manifest, tmp_path):
-  again = shards.write_shards(str(manifest), tmp_path / "again", 3)
-  for ours, theirs in zip(manifest_files(packed), again, strict=True):
-    assert ours.name == theirs.name
-    assert ours.read_bytes() == theirs.read_bytes()
-  ours, theirs = (
-    (path.parent / "dataset.json").read_bytes()
-    for path in (manifest_files(packed)[0], again[0])
-  )
-  assert ours == theirs
 
 
 def test_shards_are_sharded_anew(
@@ -350,20 +336,6 @@ def test_a_shard_that_changes_during_a_run_is_refused(packed, tmp_path):
   assert b"the shard has changed since its rows were read" in done.stderr
 
 
-def test_workers_that_read_shards_never_import_jax(
-  packed, tokenizer, config, tmp_path, monkeypatch
-):
-  for name in ("jax", "flax", "grain", "tensorflow", "tensorflow_datasets"):
-    (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}!')")
-  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-  triplets = read_manifest(packed)
-  pool = Workers(1, Recipe(tokenizer, config))
-  (example,) = pool.build(triplets[:1])
-  pool.close()
-  expected = build_example(triplets[0], tokenizer, config)
-  np.testing.assert_array_equal(example.patches[0], expected.patches[0])
-
-
 def test_the_command(manifest, packed, tmp_path):
   """Its shards are the function's, and any ArrayRecord reader reads them."""
   out = tmp_path / "out"
@@ -382,31 +354,6 @@ def test_the_command(manifest, packed, tmp_path):
   again = subprocess.run(command, capture_output=True, text=True)
   assert again.returncode == 1
   assert "not empty" in again.stderr
-
-
-def test_ssdd(shared, tokenizer, tmp_path, assert_same_batches):
-  """Real ships of 116 different sizes: every batch of an epoch is the same."""
-  ssdd = shared / "data" / "ssdd"
-  names = (ssdd / "test.txt").read_text().split()[:24]
-  rows = []
-  for name in names:
-    image = os.path.relpath(ssdd / "images" / f"{name}.jpg", tmp_path)
-    rows += [
-      {"id": f"{name}-{i}", "image": image, "question": "user", "answer": "3"}
-      for i in range(3)
-    ]
-  write_manifest(tmp_path / "manifest.jsonl", rows)
-  manifest = tmp_path / "manifest.jsonl"
-  shards.write_shards(str(manifest), tmp_path / "out", 5)
-  ours = read_manifest(tmp_path / "out" / "*.array_record")
-  # Where an image lay outside of its data set is not told.
-  assert ours[0].images[0].name == f"{names[0]}.jpg"
-  config = preset("tiny")
-  options = {"epochs": 1, "count": None}
-  assert_same_batches(
-    _batches(ours, tokenizer, config, **options),
-    _batches(read_manifest(manifest), tokenizer, config, **options),
-  )
 
 
 def test_the_doctor_looks_into_shards(packed, manifest, config):

@@ -110,15 +110,6 @@ def test_a_true_answer_that_is_cut_off_is_an_error(tmp_path, config):
   assert "cut off" in text
 
 
-def test_healthy_data_have_no_problem(tmp_path, config, tokenizer):
-  picture(tmp_path / "0.png", 0)
-  write_anchors(tmp_path / "0.npz", unit_anchors(0))
-  write(tmp_path, row("a", aef="0.npz"))
-  found = inspect([tmp_path], config, tokenizer)
-  only(found)
-  assert found.verdict == "0 errors, 0 warnings"
-
-
 def test_boxes(tmp_path, config):
   """Over the edge is a warning; without area or outside, an error."""
   picture(tmp_path / "0.png", 0)
@@ -297,14 +288,3 @@ def test_choice_is_repeatable_and_spread(manifest, config):
   assert len({row.triplet.id for row in everything}) == 11
   others = [row.triplet.id for row in choose([split], 4, 2)]
   assert others != [row.triplet.id for row in chosen]
-
-
-def test_the_published_split_of_ssdd_leaks(shared, tmp_path, config):
-  """000501 (test) and 000502 (train) are the same bytes."""
-  rows = {}
-  for name, split in (("000501", "test"), ("000502", "train")):
-    rows[split] = row(name, str(shared / f"data/ssdd/images/{name}.jpg"))
-    rows[split]["coordinate_size"] = None
-    write(tmp_path / split, rows[split])
-  found = inspect([tmp_path / "train", tmp_path / "test"], config)
-  assert "000502.jpg = test" in only(found, "image in two splits")[0]

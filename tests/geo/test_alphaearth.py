@@ -1,15 +1,10 @@
 """AlphaEarth vectors at points: row orders, zones, nodata, memory."""
 
 import pickle
-import subprocess
-import sys
-import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from PIL import Image
 
 from fusar_jax.geo import alphaearth, georeference
 from fusar_jax.geo.alphaearth import open_archive
@@ -275,25 +270,6 @@ def test_an_archive_can_be_pickled(
   np.testing.assert_array_equal(again[0], expected[0])
 
 
-def test_memory_beside_the_output_does_not_grow(
-  tmp_path, monkeypatch, write_tile, random_values, random_places
-):
-  monkeypatch.setattr(alphaearth, "_CHUNK", 4096)
-  monkeypatch.setattr(alphaearth, "_GATHER", 1024)
-  monkeypatch.setattr(georeference, "_CHUNK", 1024)
-  values = random_values(128, 128)
-  archive = open_archive(write_tile(tmp_path / "2024.tif", values, block=128))
-  beside = []
-  for count in (8192, 8192, 32768):  # The first one warms caches up.
-    lons, lats = random_places(archive, count)
-    tracemalloc.start()
-    vectors, found = archive.sample(lons, lats, 2024)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    beside.append(peak - vectors.nbytes - found.nbytes)
-  assert beside[2] < 1.1 * beside[1]
-
-
 def test_each_block_is_read_once_however_many_places(
   tmp_path, write_tile, random_values, random_places, monkeypatch
 ):
@@ -312,28 +288,3 @@ def test_each_block_is_read_once_however_many_places(
   _, found = archive.sample(lons, lats, 2024)
   assert found.mean() > 0.8
   assert len(set(windows)) == len(windows) <= 16
-
-
-def test_the_figure_of_the_readme_can_be_drawn_again(shared, tmp_path):
-  root = Path(__file__).resolve().parents[2]
-  folder = shared / "data/aef_wisconsin_64band/derived"
-  # topdown, bottomup.
-  tiles = sorted(folder.glob("*.tif"), reverse=True)
-  out = tmp_path / "rows.png"
-  subprocess.run(
-    [
-      sys.executable,
-      root / "docs/figures/alphaearth_rows.py",
-      *tiles,
-      "2024",
-      out,
-    ],
-    check=True,
-  )
-  with (
-    Image.open(out) as drawn,
-    Image.open(root / "docs/figures/alphaearth_rows.png") as kept,
-  ):
-    assert drawn.size == kept.size
-    difference = np.abs(np.asarray(drawn, int) - np.asarray(kept, int))
-    assert np.mean(difference) < 1

@@ -63,15 +63,6 @@ def test_corner_and_centre_of_a_pixel():
   np.testing.assert_allclose(y, [4906600, 4906595], atol=1e-6)
 
 
-def test_coordinates_keep_their_shape():
-  rows, cols = np.mgrid[0:3, 0:4]
-  lons, lats = _NORTH_UP.to_lonlat(rows, cols)
-  assert lons.shape == lats.shape == (3, 4)
-  assert _NORTH_UP.to_pixel(lons, lats)[0].shape == (3, 4)
-  lon, _ = _NORTH_UP.to_lonlat(1.0, 2.0)
-  assert lon.shape == ()
-
-
 @pytest.mark.parametrize("kind", ["affine", "gcps"])
 def test_a_tile_is_a_part_of_its_image(kind):
   image = _NORTH_UP if kind == "affine" else _grid_of_gcps()

@@ -93,17 +93,6 @@ def test_raster_order_from_the_north_west(archive):
   )
 
 
-def test_a_rotated_image_fills_half_of_its_bounds(archive):
-  image = _image(
-    Affine.translation(_WEST + 1000, _NORTH - 500)
-    * Affine.rotation(45)
-    * Affine.scale(2, -2)
-  )
-  nodes = make_anchors(image, (200, 200), archive, 2024)
-  assert 0.45 < nodes.outside / 1024 < 0.55
-  assert nodes.share == 1.0
-
-
 def test_a_tile_of_a_scene_has_the_scenes_places(archive):
   """The same point in the scene and in its tile at half resolution."""
   scene = _image((2.0, 0, _WEST + 200, 0, -2.0, _NORTH - 200))
@@ -115,27 +104,6 @@ def test_a_tile_of_a_scene_has_the_scenes_places(archive):
     np.stack([rows, cols], -1),
     atol=1e-3,
   )
-
-
-def test_control_points_give_the_anchors_of_their_affine(archive):
-  image = _image((3.0, 0.4, _WEST + 500, 0.4, -3.0, _NORTH - 500))
-  rows, cols = (v.ravel() * 1.0 for v in np.mgrid[0:201:50, 0:201:50])
-  gcps = np.stack([rows, cols, *image.to_lonlat(rows, cols)], axis=-1)
-  points = Georeference(
-    "gcps",
-    "EPSG:4326",
-    (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-    tuple(tuple(point) for point in gcps.tolist()),
-  )
-  one, other = (
-    make_anchors(g, (200, 200), archive, 2024, count=20)
-    for g in (image, points)
-  )
-  assert len(one.anchors) == len(other.anchors) > 200
-  np.testing.assert_allclose(
-    other.anchors.positions * 200, one.anchors.positions * 200, atol=0.1
-  )
-  np.testing.assert_array_equal(other.anchors.features, one.anchors.features)
 
 
 def test_lost_nodes_are_counted_and_warned_of(archive):

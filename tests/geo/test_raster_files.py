@@ -5,7 +5,6 @@ import pytest
 import rasterio
 from PIL import Image
 
-from fusar_jax.geo import raster_files
 from fusar_jax.geo.rasters import open_raster
 
 pytestmark = pytest.mark.filterwarnings(
@@ -167,8 +166,3 @@ def test_mutated_files_give_nothing_but_value_errors(
       refused.append(str(error))
   assert all("b.tif" in told or "b.npy" in told for told in refused)
   assert 20 < len(refused) < 90
-
-
-def test_limits_hold_what_they_promise():
-  """The size limit is many times a Sentinel-1 swath."""
-  assert raster_files.MAX_PIXELS > 10 * 13500 * 21169

@@ -1,13 +1,10 @@
 """SAR rasters: detection on real files, reading and resampling windows."""
 
-import json
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pytest
-import rasterio
 
 from fusar_jax.geo.rasters import open_raster
 
@@ -102,42 +99,6 @@ def test_complex_chips(shared):
   assert types == {"complex64", "complex128"}
 
 
-def test_opensarship_chips(shared, tmp_path):
-  """GRD amplitudes, I and Q as bands, calibrated intensity, 8 bits."""
-  found = set()
-  for archive in (shared / "data/opensarship_zips").rglob("*.zip"):
-    folder = tmp_path / archive.stem
-    with zipfile.ZipFile(archive) as file:
-      file.extractall(folder)
-    for chip in sorted(folder.rglob("*.tif")):
-      with open_raster(chip) as raster:
-        raster.read()
-        level = "SLC" if "_SLC_" in archive.stem else "GRD"
-        found.add((level, chip.parent.name, raster.quantity))
-        assert raster.metadata.sensor == "Sentinel-1A"
-        assert raster.metadata.date == f"2016-0{5 + (level == 'SLC')}-" + (
-          "06" if level == "SLC" else "18"
-        )
-        if chip.parent.name == "Patch_Cal":
-          calibrated = raster.read()[0]
-        if (level, chip.parent.name) == ("SLC", "Patch"):
-          assert raster.bands == ("1", "2")
-          with rasterio.open(chip) as bands:
-            parts = bands.read().astype(np.float64)
-          np.testing.assert_allclose(
-            raster.read()[0][1], np.hypot(*parts[2:]), rtol=1e-6
-          )
-  assert calibrated.max() > 1
-  assert found == {
-    ("GRD", "Patch", "amplitude"),
-    ("GRD", "Patch_Cal", "intensity"),
-    ("GRD", "Patch_Uint8", "amplitude"),
-    ("SLC", "Patch", "complex"),
-    ("SLC", "Patch_Cal", "intensity"),
-    ("SLC", "Patch_Uint8", "amplitude"),
-  }
-
-
 def test_windows_hang_over_edges_and_keep_their_pixels(
   tmp_path, write_raster, speckle
 ):
@@ -192,16 +153,6 @@ def test_resampling_leaves_invalid_pixels_out(tmp_path, write_raster):
   np.testing.assert_allclose(values[0][valid], 4, rtol=1e-6)
 
 
-def test_strips_do_not_show(tmp_path, monkeypatch, write_raster, speckle):
-  """Resampling in strips equals resampling a large window at once."""
-  path = write_raster(tmp_path / "a.tif", speckle(1, 200, 150))
-  with open_raster(path) as raster:
-    whole, _ = raster.read((3.3, 1.7, 190, 140), shape=(71, 53))
-    monkeypatch.setattr("fusar_jax.geo.rasters._STRIP_PIXELS", 2000)
-    strips, _ = raster.read((3.3, 1.7, 190, 140), shape=(71, 53))
-  np.testing.assert_allclose(strips, whole, rtol=1e-4)
-
-
 _RENDER_ALL = """
 import re, sys
 from fusar_jax.geo import rasters, stretch, tiles
@@ -226,12 +177,3 @@ def test_a_large_raster_stays_within_600_mib(shared):
     capture_output=True, text=True, check=True,
   )  # fmt: skip
   assert float(done.stdout) < 600
-
-
-def test_the_record_is_plain(shared):
-  """The record for dataset.json is JSON and contains no folder."""
-  path = shared / "data/georef/rioxarray/cint16.tif"
-  with open_raster(path) as raster:
-    text = json.dumps(raster.to_json())
-  assert str(path.parent) not in text
-  assert json.loads(text)["nodata"]["origin"] == "declared"

@@ -94,20 +94,6 @@ def test_the_same_scene_gives_the_same_stretch(tmp_path, monkeypatch, speckle):
   assert first.high == pytest.approx(whole.high, abs=0.3)
 
 
-def test_averaging_narrows_the_stretch(tmp_path, speckle):
-  with _raster(tmp_path, speckle(200, 200)) as raster:
-    fine, coarse = fit_stretch(raster), fit_stretch(raster, scale=(8.0, 4.0))
-  assert coarse.high - coarse.low < 0.5 * (fine.high - fine.low)
-  assert coarse.pixels == 25 * 50
-
-
-@pytest.mark.parametrize("shape", [(3, 3000), (3000, 3), (1, 1)])
-def test_narrow_rasters(tmp_path, shape, monkeypatch, speckle):
-  monkeypatch.setattr(stretch_lib, "_WHOLE", 0)
-  with _raster(tmp_path, speckle(*shape)) as raster:
-    assert fit_stretch(raster).pixels
-
-
 @pytest.mark.parametrize("value", [7.0, 0.0])
 @pytest.mark.parametrize("curve", ["db", "amplitude"])
 def test_constant_images(tmp_path, value, curve):

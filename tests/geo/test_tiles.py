@@ -5,7 +5,6 @@ import importlib
 
 import numpy as np
 import pytest
-import rasterio
 
 from fusar_jax.geo.rasters import open_raster
 from fusar_jax.geo.stretch import fit_stretches
@@ -78,65 +77,6 @@ def test_overlapping_tiles_show_the_same_pixels(
       there = scene[row : row + size, col : col + size].astype(int)
       assert abs(image - there).max() <= tolerance
       assert share == 1
-
-
-def test_a_small_raster_keeps_its_sampling(tmp_path, speckle):
-  """The rest of the tile is black and not valid."""
-  with _raster(tmp_path, speckle(20, 30)) as raster:
-    (tile,) = plan_tiles(20, 30, 60)
-    image, share = render(raster, fit_stretches(raster), tile, 60)
-  assert share == pytest.approx(20 * 30 / 3600)
-  assert image[:20, :30].any()
-  assert not image[20:].any()
-  assert not image[:, 30:].any()
-
-
-def test_a_composite_is_of_three_bands(shared):
-  """Red, green and blue are VV, VH and their ratio, each stretched alone."""
-  path = shared / "data/georef/sen1floods11/S1/Spain_7370579_S1Hand.tif"
-  tile = Tile(100, 50, 64, 64)
-  with open_raster(path) as raster:
-    stretches = fit_stretches(raster, "VV,VH,VV/VH")
-    image, share = render(raster, stretches, tile, 64)
-    grey, _ = render(raster, stretches[:1], tile, 64)
-    (vv, vh), valid = raster.read((100, 50, 64, 64))
-  assert share == 1
-  np.testing.assert_array_equal(grey, np.repeat(image[..., :1], 3, axis=2))
-  for channel, (stretch, values) in enumerate(
-    zip(stretches, (vv, vh, vv - vh))
-  ):
-    np.testing.assert_array_equal(
-      image[..., channel], stretch.apply(values, valid)
-    )
-
-
-def test_nodata_is_black_and_counted(shared):
-  path = shared / "data/gf3_quadpol_tiff/1_HH.tiff"
-  with open_raster(path) as raster:
-    stretches = fit_stretches(raster)
-    image, share = render(raster, stretches, Tile(0, 0, 512, 512), 512)
-    corner, none = render(raster, stretches, Tile(0, 0, 50, 50), 504)
-  with rasterio.open(path) as file:
-    stored = file.read(1)
-  assert share == (stored > 0).mean()
-  assert not image[stored == 0].any()
-  assert none == 0
-  assert not corner.any()
-
-
-def test_the_ground_sampling_distance_is_met(shared):
-  """Half a metre becomes 2.5 m, also in the tile's georeference."""
-  path = shared / "data/georef/umbra_gec/umbra_mount_yasur.tiff"
-  with open_raster(path) as raster:
-    scale = scale_to(raster, 2.5)
-    tile = plan_tiles(raster.height, raster.width, 224, 0, scale)[-1]
-    image, share = render(raster, fit_stretches(raster), tile, 224)
-    place = raster.georeference.tile(tile.row, tile.col, *scale)
-  assert image.shape == (224, 224, 3)
-  assert share == 1
-  np.testing.assert_allclose(
-    place.ground_sampling_distance(224, 224), 2.5, rtol=1e-3
-  )
 
 
 def test_a_stretch_of_another_quantity_is_refused(tmp_path, speckle):

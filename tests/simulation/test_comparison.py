@@ -31,39 +31,6 @@ def test_looks_of_speckle(looks):
   assert found.correlation == pytest.approx(1 - np.exp(-1), abs=0.03)
 
 
-def test_looks_are_those_of_the_water():
-  """Bright, textured land over half of the image changes nothing."""
-  image = speckle(4)
-  water = comparison.statistics(image).looks
-  rng = np.random.default_rng(1)
-  image[:, 128:] = rng.choice(np.uint8([90, 200, 250]), (256, 128))
-  assert comparison.statistics(image).looks == pytest.approx(water, rel=0.1)
-
-
-def test_choice_of_windows_ignores_a_ship():
-  image = speckle(4)
-  image[100:110, 60:90] = 255
-  windows = comparison.homogeneous_windows(image)
-  assert len(windows) == 64
-  assert windows.max() < 255
-
-
-def test_correlation_of_smoothed_speckle():
-  """A mean of 3 pixels each way: correlation 2/3, 1/3 at lags 1 and 2; 1/e lies
-  at 1 + (2/3 - 1/e) / (1/3)."""
-  rng = np.random.default_rng(0)
-  white = rng.normal(size=(258, 258))
-  smooth = sum(
-    white[i : i + 256, j : j + 256] for i in range(3) for j in range(3)
-  )
-  windows = smooth.reshape(16, 16, 16, 16).swapaxes(1, 2).reshape(-1, 16, 16)
-  expected = 1 + (2 / 3 - np.exp(-1)) * 3
-  # The mean of so small a window takes some of the correlation with it.
-  assert comparison.correlation_length(windows) == pytest.approx(
-    expected, abs=0.1
-  )
-
-
 def test_shares_and_range():
   image = np.full((10, 10), 10, np.uint8)
   image[0, :3] = 0

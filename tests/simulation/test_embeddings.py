@@ -1,12 +1,9 @@
 """AlphaEarth fields: format, mixing at borders, spatial statistics."""
 
-import math
-
 import numpy as np
 import pytest
 
 from fusar_jax.geo.alphaearth_tiles import dequantise
-from fusar_jax.simulation import embeddings
 from fusar_jax.simulation.covers import (
   BARE,
   COVERS,
@@ -83,12 +80,6 @@ def test_the_field_covers_the_image(shape, gsd, expected):
   assert field.min() >= -127
 
 
-def test_vectors_have_the_lengths_of_the_product(crops):
-  length = np.linalg.norm(crops, axis=-1)
-  assert length.min() > 0.985
-  assert length.max() < 1.015
-
-
 def test_a_border_is_mixed_by_area(still):
   """Pixels of 2 x 2 m on ground of 1 m: pure, half and half, a quarter."""
   cover = np.full((4, 4), TREES, np.uint8)
@@ -100,14 +91,6 @@ def test_a_border_is_mixed_by_area(still):
   expected[0, 1, [WATER, TREES]] = 0.5**0.5
   expected[1, 0, [BARE, TREES]] = np.array([1, 3]) / 10**0.5
   np.testing.assert_allclose(field, expected, atol=0.01)
-
-
-def test_the_last_pixel_is_made_of_what_lies_inside(still):
-  """3 m of ground under pixels of 2 m: half of the last pixel."""
-  cover = np.array([[WATER, GRASS, BARE]], np.uint8)
-  field = dequantise(_field(cover, gsd=1.0, pixel=2.0, statistics=still))
-  np.testing.assert_allclose(field[0, 1, BARE], 1, atol=0.01)
-  np.testing.assert_allclose(field[0, 0, [WATER, GRASS]], 0.5**0.5, atol=0.01)
 
 
 def test_a_seed_gives_the_same_bytes_and_covers_do_not_shift_the_draws():
@@ -152,29 +135,3 @@ def test_neighbours_are_alike_and_far_pixels_share_the_scene(crops):
     for axis in (1, 2):
       assert along(axis, lag) == pytest.approx(expected, abs=0.08)
   assert SCENE + SMOOTH[0][0] + SMOOTH[1][0] + PIXEL == pytest.approx(1)
-
-
-def test_smooth_fields_are_drawn_on_few_nodes(monkeypatch):
-  """Smoothing weights are not subnormal, which would be slow."""
-  drawn, weights = [], []
-  draw, spread = embeddings._draw, embeddings._spread
-
-  def counted_draw(rng, shape):
-    drawn.append(shape)
-    return draw(rng, shape)
-
-  def seen_spread(*arguments):
-    weights.append(spread(*arguments))
-    return weights[-1]
-
-  monkeypatch.setattr(embeddings, "_draw", counted_draw)
-  monkeypatch.setattr(embeddings, "_spread", seen_spread)
-  cover = np.repeat(np.arange(8, dtype=np.uint8), 21)[None].repeat(168, 0)
-  _field(cover)
-  # White noise of 51 x 51 pixels of 10 m; the smooth fields cost less.
-  planes = sorted((of[1:] for of in drawn if len(of) == 3), reverse=True)
-  noise, *nodes = planes
-  assert sum(map(math.prod, nodes)) < math.prod(noise)
-  assert weights
-  tiny = np.finfo(np.float32).tiny
-  assert all(np.abs(of[of != 0]).min() > 1e6 * tiny for of in weights)

@@ -131,13 +131,6 @@ def test_questions_of_stage_2_are_shortened_and_not_answered(asked):
   assert len(seen) > 2
 
 
-def test_no_row_has_anchors_and_all_have_all_boxes(asked):
-  for scene, row in (pair for pairs in asked.values() for pair in pairs):
-    assert "aef" not in row
-    assert row["boxes"] == scene.boxes
-    assert row["labels"] == scene.labels
-
-
 def test_the_folder_has_them_if_asked_for(tmp_path):
   card = simulate(tmp_path / "out", Plan(scenes=3, pretraining_tasks=True))
   lines = (tmp_path / "out/pretraining_tasks.jsonl").read_text().splitlines()

@@ -6,22 +6,12 @@ import numpy as np
 import pytest
 from rasterio import features
 
-from fusar_jax.simulation import terrain as terrain_lib
-from fusar_jax.simulation import waters
 from fusar_jax.simulation.canvas import Canvas
 from fusar_jax.simulation.covers import (
-  BARE,
-  BUILT,
   COVERS,
-  CROPS,
-  GRASS,
-  SHRUB,
-  TREES,
   WATER,
 )
 from fusar_jax.simulation.terrain import (
-  APRON,
-  GROUND,
   PIER,
   PLACES,
   RUNWAY,
@@ -69,18 +59,6 @@ def test_a_terrain_depends_on_its_seed_alone():
   assert not np.array_equal(draw("coast", 0).cover, draw("coast", 1).cover)
 
 
-def test_places_come_by_their_shares():
-  """Half of the scenes have water for ships, a fifth are airports."""
-  drawn = [draw(None, k, 64).place for k in range(300)]
-  ships = ("open sea", "coast", "harbour", "river", "lake")
-  assert set(drawn) == set(PLACES)
-  # Four standard errors of 300 draws.
-  assert np.mean([p in ships for p in drawn]) == pytest.approx(0.5, abs=0.116)
-  assert np.mean([p == "airport" for p in drawn]) == pytest.approx(
-    0.22, abs=0.096
-  )
-
-
 @pytest.mark.parametrize(("size", "gsd"), [(64, 3.0), (96, 1.0), (252, 10.0)])
 def test_any_size_and_sampling(size, gsd):
   for place in PLACES:
@@ -110,34 +88,6 @@ def test_a_parcel_has_one_cover_and_one_surface(every):
     assert len(np.unique(codes)) == n
 
 
-def test_buildings_stand_on_open_ground_and_all_paving_is_built(every):
-  for ground in every:
-    high = ground.height > 0
-    assert (ground.cover[high] == BUILT).all()
-    assert (ground.surface[high] == GROUND).all()
-    assert (ground.cover[ground.surface != GROUND] == BUILT).all()
-    assert 0 <= ground.height.min() <= ground.height.max() <= 30
-
-
-@pytest.mark.parametrize(
-  ("place", "main"),
-  [
-    ("farmland", CROPS),
-    ("grassland", GRASS),
-    ("woodland", TREES),
-    ("shrubland", SHRUB),
-    ("wetland", COVERS.index("flooded vegetation")),
-    ("town", BUILT),
-  ],
-)
-def test_a_place_has_mostly_its_cover(grounds, place, main):
-  for ground in grounds[place]:
-    land = np.bincount(ground.cover[ground.land], minlength=len(COVERS))
-    # A large pan of bare ground may rival the rest; nothing else may.
-    land[BARE] = 0
-    assert land.argmax() == main
-
-
 @pytest.mark.parametrize(
   "pair", [("farmland", "grassland"), ("woodland", "shrubland")]
 )
@@ -147,24 +97,6 @@ def test_only_the_cover_tells_a_pair_apart(grounds, pair):
     for name in ("surface", "parcel", "height"):
       np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     assert np.mean(one.cover != two.cover) > 0.3
-
-
-def test_hollows_are_as_often_bare_as_wet():
-  """One seed, one shape: the cover is all that is chosen."""
-  wet = [(draw("woodland", k, 64).cover == WATER).any() for k in range(200)]
-  # Half of the scenes have a hollow, half of these are wet.
-  assert np.mean(wet) == pytest.approx(0.25, abs=0.12)
-  for k in range(5):
-    shapes = []
-    for cover in (WATER, BARE):
-      canvas = Canvas(64, 3.0)
-      canvas.paint(np.ones((64, 64), bool), TREES)
-      terrain_lib.countryside.draw_hollow(
-        np.random.default_rng(k), canvas, cover, 40.0
-      )
-      shapes.append(canvas.cover == cover)
-    np.testing.assert_array_equal(*shapes)
-    assert shapes[0].sum() * 9 == pytest.approx(np.pi * 40**2, rel=0.35)
 
 
 def test_waters_lie_as_their_names_say(grounds):
@@ -191,33 +123,6 @@ def test_piers_and_runways_are_as_many_as_told(every):
     assert (ground.piers > 0) == (ground.place == "harbour")
     assert (ground.runways > 0) == (ground.place == "airport")
   assert {ground.piers for ground in every} >= {0, 1, 2, 3}
-
-
-def test_berths_lie_on_the_water_beside_a_pier(grounds):
-  for ground in grounds["harbour"]:
-    pier = np.argwhere(ground.surface == PIER) + 0.5
-    assert ground.berths
-    for y, x, _ in ground.berths:
-      assert not ground.land[int(y), int(x)]
-      metres = np.hypot(*(pier - (y, x)).T).min() * ground.gsd
-      # The pier's nearest pixel has its centre up to a pixel's diagonal in.
-      assert metres == pytest.approx(waters.BERTH_METRES, abs=1.5 * ground.gsd)
-
-
-def test_stands_are_paved(grounds):
-  for ground in grounds["airport"]:
-    assert len(ground.stands) >= 6
-    for y, x, _ in ground.stands:
-      assert ground.surface[int(y), int(x)] in (APRON, RUNWAY)
-
-
-def test_a_runway_is_45_to_60_metres_wide(grounds):
-  turns = np.arange(0, np.pi, np.pi / 360)
-  for ground in grounds["airport"]:
-    y, x = np.nonzero(ground.surface == RUNWAY)
-    across = np.outer(np.cos(turns), y) - np.outer(np.sin(turns), x)
-    width = np.ptp(across, axis=1).min() * ground.gsd
-    assert 45 - 2 * ground.gsd < width < 60 + 2 * ground.gsd
 
 
 def test_axes_turn_from_x_towards_y():

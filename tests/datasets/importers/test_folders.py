@@ -130,44 +130,6 @@ def test_bad_layouts_and_images(root, origin):
   assert [_card(m)["refused"] for m in manifests] == [0, 0, 1]
 
 
-def test_mstar(shared, tmp_path, origin, capsys):
-  """550 chips, 11 classes in 12 spellings, 4 copies across splits."""
-  source = shared / "data" / "mstar_jpeg"
-  command = ["--images", str(source), "--out", str(tmp_path / "out")]
-  command += ["--source", "MSTAR, AFRL", "--license", "none stated"]
-  command += ["--splits", "train", "test", "validation"]
-  assert folders.main(command) == 1
-  refusal = capsys.readouterr().err
-  assert refusal.count(" = ") == 4
-  assert "test/2S1/Copy of HB15125.jpeg = validation/2S1/HB15125" in refusal
-  assert folders.main([*command, "--copies", "keep"]) == 0
-  assert "330 rows of 330 images" in capsys.readouterr().out
-  manifests = [
-    tmp_path / "out" / split / "manifest.jsonl"
-    for split in ("train", "test", "validation")
-  ]
-  assert [len(read_manifest(m)) for m in manifests] == [330, 165, 55]
-  card = _card(manifests[2])
-  assert len(card["classes"]) == 11
-  assert card["spellings"] == {"ZSU_23_4": ["zsu_23_4"]}
-
-
-def test_sar_acd(shared, tmp_path, origin):
-  """2792 chips of 6 types; 40 of them are 20 files with two labels each."""
-  source = shared / "data" / "sar_acd"
-  (manifest,) = folders.import_folders(
-    source, tmp_path / "out", origin=origin, copies="drop"
-  )
-  triplets = read_manifest(manifest)
-  assert len(triplets) == 2752
-  card = _card(manifest)
-  assert card["refused"] == 40
-  # Two files occur twice under one label; they are kept and told.
-  conflicts = [g["conflicting_labels"] for g in card["copies_found"]]
-  assert (sum(conflicts), len(conflicts)) == (20, 22)
-  assert len(card["identical_images"]) == 2
-
-
 def test_chips_without_splits_are_held_out_by_their_digests(
   tmp_path, save, origin
 ):
@@ -201,3 +163,25 @@ def test_chips_without_splits_are_held_out_by_their_digests(
 def test_a_share_is_held_out_of_what_is_not_split_yet(root, origin, options):
   with pytest.raises(ValueError, match="expected a share below 1"):
     _import(root, origin, **options)
+
+
+def test_mstar(shared, tmp_path, origin, capsys):
+  """550 chips, 11 classes in 12 spellings, 4 copies across splits."""
+  source = shared / "data" / "mstar_jpeg"
+  command = ["--images", str(source), "--out", str(tmp_path / "out")]
+  command += ["--source", "MSTAR, AFRL", "--license", "none stated"]
+  command += ["--splits", "train", "test", "validation"]
+  assert folders.main(command) == 1
+  refusal = capsys.readouterr().err
+  assert refusal.count(" = ") == 4
+  assert "test/2S1/Copy of HB15125.jpeg = validation/2S1/HB15125" in refusal
+  assert folders.main([*command, "--copies", "keep"]) == 0
+  assert "330 rows of 330 images" in capsys.readouterr().out
+  manifests = [
+    tmp_path / "out" / split / "manifest.jsonl"
+    for split in ("train", "test", "validation")
+  ]
+  assert [len(read_manifest(m)) for m in manifests] == [330, 165, 55]
+  card = _card(manifests[2])
+  assert len(card["classes"]) == 11
+  assert card["spellings"] == {"ZSU_23_4": ["zsu_23_4"]}

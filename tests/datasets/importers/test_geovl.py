@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from fusar_jax.data.triplets import read_manifest
@@ -57,23 +56,6 @@ def test_dropout_leaves_out_what_the_question_does_not_ask_for(folder, origin):
     assert 1 <= len(told) < 8
   card = json.loads((manifest.parent / "dataset.json").read_text())
   assert (card["field_dropout"], card["seed"]) == (0.5, 3)
-
-
-def test_dropout_has_its_share_and_depends_on_seed_and_id_alone():
-  kept = {i: geovl.kept_fields(i, 0.25, seed=1) for i in range(2000)}
-  counts = dict.fromkeys(captioning.FIELDS, 0)
-  for names in kept.values():
-    assert names == tuple(n for n in captioning.FIELDS if n in names)
-    for name in names:
-      counts[name] += 1
-  # Five standard deviations of a share of 2000 draws.
-  np.testing.assert_allclose(
-    np.array(list(counts.values())) / 2000, 0.75, atol=0.05
-  )
-  assert kept[17] == geovl.kept_fields("17", 0.25, seed=1)
-  assert any(kept[i] != geovl.kept_fields(i, 0.25, seed=2) for i in range(9))
-  assert all(len(geovl.kept_fields(i, 0.999)) == 1 for i in range(100))
-  assert geovl.kept_fields(17, 0.0) == tuple(captioning.FIELDS)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import collections
 import contextlib
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,9 +10,8 @@ from PIL import Image
 
 from fusar_jax.data import vision
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.datasets.importers import image_files, voc
+from fusar_jax.datasets.importers import voc
 from fusar_jax.datasets.importers.dataset_folder import Origin
-from fusar_jax.datasets.importers.duplicates import find_copies
 from fusar_jax.datasets.importers.splits import read_split
 from fusar_jax.datasets.importers.targets import TASKS
 from fusar_jax.metrics.iou import box_iou
@@ -114,18 +111,6 @@ def test_without_a_box_the_enclosing_one(folder, shape, box):
   assert target.box == box
 
 
-def test_what_is_recorded_beside_the_manifest(folder):
-  manifest = _import(folder, copy=True, tasks=["counting"])
-  told = json.loads((manifest.parent / "dataset.json").read_text())
-  assert told["source"] == "made for this test"
-  assert told["license"] == "none stated"
-  assert (told["images"], told["rows"], told["targets"]) == (3, 6, 4)
-  assert set(told["sha256"]) == {f"images/{n}.png" for n in "abc"}
-  for triplet in read_manifest(manifest):
-    assert triplet.images[0].parent == manifest.parent / "images"
-    assert triplet.images[0].is_file()
-
-
 def test_all_bad_images_are_told_and_nothing_is_written(folder):
   annotations = folder / "annotations"
   (annotations / "a.xml").write_text(_annotation(_object((9, 0, 5, 5))))
@@ -178,24 +163,6 @@ def test_damaged_annotations_give_nothing_but_value_errors(folder):
     path.write_bytes(data)
     with contextlib.suppress(ValueError):
       voc.read_annotation(path)
-
-
-def test_the_command(folder):
-  """Exit code 0 and a manifest; then 1, because the folder is taken."""
-  command = [sys.executable, "-m", "fusar_jax.datasets.importers.voc"]
-  for option in ("images", "annotations", "out"):
-    command += [f"--{option}", str(folder / option)]
-  command += ["--split", str(folder / "split.txt")]
-  command += ["--source", "s", "--license", "l"]
-  done = subprocess.run(command, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  assert "18 rows of 3 images, 4 targets of plane, ship" in done.stdout
-  again = subprocess.run(command, capture_output=True, text=True)
-  assert again.returncode == 1
-  assert "not empty" in again.stderr
-  refused = subprocess.run(command[:-2], capture_output=True, text=True)
-  assert refused.returncode == 2
-  assert "--license" in refused.stderr
 
 
 def test_ssdd(shared, tmp_path):
@@ -257,32 +224,3 @@ def test_points_without_numbers_stay_in_their_order(folder):
   path.write_text(_annotation(shape))
   _, (target,) = voc.read_annotation(path)
   assert target.polygon == ((9, 5), (3, 5), (7, 5))
-
-
-def test_without_a_split_every_annotation(folder):
-  triplets = read_manifest(_import(folder, split=None, classes=["ship"]))
-  assert {t.images[0].stem for t in triplets} == {"a", "b", "c"}
-
-
-def test_bad_images_can_be_left_out_and_listed(folder):
-  (folder / "annotations" / "b.xml").write_text("<annotation>")
-  manifest = _import(folder, classes=["ship"], drop_refused=True)
-  assert {t.images[0].stem for t in read_manifest(manifest)} == {"a", "c"}
-  refused = (manifest.parent / "refused.txt").read_text()
-  assert refused.startswith("b: ")
-  assert "no element found" in refused
-
-
-def test_ssdd_holds_copies(shared):
-  """20 groups of SSDD's images share their bytes; 6 lie in both splits."""
-  ssdd = shared / "data" / "ssdd"
-  splits = {
-    name: split
-    for split in ("train", "test")
-    for name in read_split(ssdd / f"{split}.txt")
-  }
-  digests = image_files.digests(image_files.listed(ssdd / "images"))
-  hashes = {path.stem: digest for path, digest in digests.items()}
-  copies = find_copies(hashes, splits=splits)
-  assert len(copies) == 20
-  assert sum(group.leaks for group in copies) == 6

@@ -14,13 +14,11 @@ from rasterio.transform import Affine
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.datasets.prepare import preparation
-from fusar_jax.datasets.prepare.rows import sentence
 from fusar_jax.datasets.prepare.sources import (
   Look,
   names_of,
   read_stretches,
 )
-from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.anchors import read_anchors
 from fusar_jax.geo.georeference import Georeference, reproject
 
@@ -196,11 +194,6 @@ def test_the_year_of_the_scene_is_its_dates(
   )
 
 
-def test_nothing_known_is_no_sentence():
-  keys = ("sensor", "polarisation", "date", "ground_sampling_distance")
-  assert sentence(dict.fromkeys(keys)) == ""
-
-
 def test_another_sampling(tmp_path, scene, prepare, labelled, write_csv, usual):
   """10 m from 5 m: half as many pixels, and boxes half as wide."""
   path = write_csv(tmp_path / "labels.csv")
@@ -317,37 +310,6 @@ def test_real_umbra(tmp_path, shared, prepare):
   assert np.asarray(Image.open(row.images[0])).shape == (504, 504)
   distance = row.extra["metadata"]["ground_sampling_distance"]
   assert all(math.isclose(d, 1.5, rel_tol=1e-3) for d in distance)
-
-
-@pytest.mark.parametrize("order", ["topdown", "bottomup"])
-def test_real_alphaearth(tmp_path, shared, order, prepare, write_scene):
-  """Wisconsin: an anchor has the vector of the pixel that it lies on."""
-  aef = (
-    shared / f"data/aef_wisconsin_64band/derived/aef_wi_utm16n_int8_{order}.tif"
-  )
-  with rasterio.open(aef) as file:
-    stored = file.read().astype(np.float64)
-    transform, crs = file.transform, file.crs
-  if transform.e > 0:  # Rows from the south.
-    transform = transform * Affine.translation(0, 97) * Affine.scale(1, -1)
-    stored = stored[:, ::-1]
-  path = write_scene(
-    tmp_path / "a.tif",
-    np.random.default_rng(0).gamma(2, 50, (97, 97)).astype("f4"),
-    transform,
-    crs,
-  )
-  plan = preparation.Plan(look=Look(size=97), year=2024)
-  with open_archive(aef, year=2024) as archive:
-    prepare(path, tmp_path / "out", plan, archive=archive)
-  row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
-  anchors = read_anchors(row.anchors[0])
-  lines, cols = np.floor(anchors.positions * 97).astype(int).T
-  native = np.sign(stored) * (stored / 127.5) ** 2
-  np.testing.assert_array_equal(
-    anchors.features, native[:, lines, cols].T.astype(np.float32)
-  )
-  assert len(anchors) > 900
 
 
 @pytest.mark.parametrize("name", ["journal", "rows", "sources"])
