@@ -2,9 +2,9 @@
 
 import json
 
-from fusar_jax import convert
 from fusar_jax.hf.folders import RECORD, write_record
 from fusar_jax.io.atomic_write import new_folder
+from fusar_jax.report import folder_summary
 from fusar_jax.training import provenance
 
 
@@ -57,13 +57,13 @@ def test_a_portable_record_names_no_place_of_the_machine(tmp_path):
   with new_folder(tmp_path / "out") as made:
     write_record(made, told)
   assert json.loads((tmp_path / "out" / RECORD).read_text()) == told
-  lines = convert._describe_record(tmp_path / "out")
+  lines = folder_summary.describe_record(tmp_path / "out")
   assert lines == [
     "trained      7 steps from runs/b (sha256 ab)",
     "train        one/m.jsonl (sha256 cd): us; ours",
     "train        two/m.jsonl (sha256 ef)",
   ]
-  assert convert._describe_record(tmp_path) == []
+  assert folder_summary.describe_record(tmp_path) == []
 
 
 def test_a_record_names_the_runs_that_a_base_comes_from(tmp_path):
