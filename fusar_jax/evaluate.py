@@ -37,7 +37,12 @@ from rich.table import Table
 
 from fusar_jax import command_line
 from fusar_jax.data.triplets import read_manifest, require_answers
-from fusar_jax.inference.options import OPTIONS, add_options, flag
+from fusar_jax.inference.options import (
+  OPTIONS,
+  PredictionOptions,
+  add_options,
+  flag,
+)
 from fusar_jax.metrics import grounding_scores, pairing
 from fusar_jax.report import comparisons
 from fusar_jax.report.evaluation import report_evaluation
@@ -78,7 +83,9 @@ def evaluate_against(first, second, out, manifest=None) -> Table:
   return comparisons.comparison_table("paired tests", first, {second: found})
 
 
-def evaluate_controls(model, manifest, out, **options) -> Table:
+def evaluate_controls(
+  model, manifest, out, options: PredictionOptions
+) -> Table:
   """Tests anchor control conditions; writes controls.json, returns the table.
 
   Args:
@@ -87,8 +94,8 @@ def evaluate_controls(model, manifest, out, **options) -> Table:
   from fusar_jax.inference.controls import predict_controls
 
   # Fail before hours of prediction under six conditions.
-  require_answers(read_manifest(manifest)[: options.get("limit")])
-  answers = predict_controls(model, manifest, out, **options)
+  require_answers(read_manifest(manifest)[: options.limit])
+  answers = predict_controls(model, manifest, out, options)
   found, conditions = {}, {}
   for name, path in answers.items():
     metrics, samples = score_rows(read_rows(path)[0])
@@ -219,11 +226,8 @@ def _answer(args: argparse.Namespace) -> str:
   # Report unparsable ground truth before hours of prediction.
   check_truths(args.manifest, limit=args.limit)
   file = pathlib.Path(args.out, FINISHED)
-  return str(predict(args.model, args.manifest, file, **_options(args)))
-
-
-def _options(args: argparse.Namespace) -> dict:
-  return {name: getattr(args, name) for name in OPTIONS}
+  options = PredictionOptions.of_arguments(args)
+  return str(predict(args.model, args.manifest, file, options))
 
 
 def _score(args: argparse.Namespace, console: Console) -> None:
@@ -265,12 +269,8 @@ def _evaluate(args: argparse.Namespace) -> None:
   _check(args)
   wide = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
   if args.controls:
-    options = _options(args)
-    # The controls run every anchor condition with the TLM enabled.
-    del options["anchors"], options["use_tlm"]
-    wide.print(
-      evaluate_controls(args.model, args.manifest, args.out, **options)
-    )
+    options = PredictionOptions.of_arguments(args)
+    wide.print(evaluate_controls(args.model, args.manifest, args.out, options))
     return
   if args.model:
     args.predictions = _answer(args)

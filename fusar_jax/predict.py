@@ -20,7 +20,7 @@ import argparse
 import sys
 
 from fusar_jax import command_line
-from fusar_jax.inference.options import add_options
+from fusar_jax.inference.options import PredictionOptions, add_options
 from fusar_jax.inference.prediction import FINISHED, predict
 from fusar_jax.report.overlays import Overlays
 
@@ -53,13 +53,12 @@ def parser() -> command_line.Parser:
 
 
 def _predict(args: argparse.Namespace) -> None:
-  options = dict(vars(args))
-  folder = options.pop("overlays")
-  overlays = Overlays(folder) if folder else None
-  path = predict(**options, on_complete=overlays)
+  options = PredictionOptions.of_arguments(args)
+  overlays = Overlays(args.overlays) if args.overlays else None
+  path = predict(args.model, args.data, args.out, options, on_complete=overlays)
   print(f"predictions in {path}")
-  if folder:
-    print(f"pictures in {folder}")
+  if args.overlays:
+    print(f"pictures in {args.overlays}")
 
 
 def main(argv: list[str] | None = None) -> int:

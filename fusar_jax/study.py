@@ -50,6 +50,7 @@ from fusar_jax.experiments.variants import (
 )
 from fusar_jax.hf.folders import TINY_BASE
 from fusar_jax.inference.controls import predict_controls
+from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.prediction import FINISHED, predict
 from fusar_jax.report.comparisons import write_json
 from fusar_jax.report.scoring import (
@@ -257,14 +258,19 @@ class Study:
     return self._folder(variant, seed) / "answers" / rows
 
 
+def _options(plan: Plan) -> PredictionOptions:
+  return PredictionOptions(
+    batch_size=plan.answered_at_once, max_new_tokens=plan.max_new_tokens
+  )
+
+
 def _answer(plan: Plan, model: Path, data: Path, folder: Path) -> None:
   if not (folder / FINISHED).is_file():
     predict(
       model,
       data,
       folder,
-      batch_size=plan.answered_at_once,
-      max_new_tokens=plan.max_new_tokens,
+      _options(plan),
     )
   _score(folder)
 
@@ -274,8 +280,7 @@ def _answer_controls(plan: Plan, model: Path, data: Path, folder: Path) -> None:
     model,
     data,
     folder,
-    batch_size=plan.answered_at_once,
-    max_new_tokens=plan.max_new_tokens,
+    _options(plan),
   )
   for path in answers.values():
     _score(path.parent)

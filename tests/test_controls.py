@@ -94,7 +94,7 @@ def test_evaluate_predicts_and_scores_in_one_call(
   assert metrics == expected
   assert (tmp_path / "report.html").is_file()
   done = call(*command)
-  assert (done.code, "is there already" in done.err) == (1, True)
+  assert (done.code, "predictions.jsonl exists" in done.err) == (1, True)
 
 
 @pytest.mark.parametrize(

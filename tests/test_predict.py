@@ -14,6 +14,7 @@ from fusar_jax import evaluate, predict
 from fusar_jax.data.anchor_conditions import AnchorCondition
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.inference.box_grammar import box_list
+from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.prediction import recorded_condition
 from fusar_jax.simulation.dataset import Plan, simulate
 from fusar_jax.tasks import classification
@@ -193,7 +194,7 @@ def test_no_tlm_changes_answers_and_overlays_draw_them(
 
 
 def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
-  options = {"batch_size": 2, "max_new_tokens": 12, "limit": 2}
+  options = PredictionOptions(batch_size=2, max_new_tokens=12, limit=2)
   seen, again = [], []
 
   def fails(config, answers):
@@ -201,14 +202,14 @@ def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
     raise OSError("disk full")
 
   with pytest.raises(OSError, match="disk full"):
-    predict.predict(model, manifest, tmp_path, on_complete=fails, **options)
+    predict.predict(model, manifest, tmp_path, options, on_complete=fails)
   assert [p.name for p in tmp_path.iterdir()] == ["predictions.partial.jsonl"]
   path = predict.predict(
     model,
     manifest,
     tmp_path,
+    options,
     on_complete=lambda config, answers: again.extend(answers),
-    **options,
   )
   assert [answer.row for answer in again] == [0, 1]
   for answers in (seen, again):
@@ -237,11 +238,11 @@ def test_existing_files_of_other_runs_are_kept(
   finished, command, tmp_path, call
 ):
   done = call(predict.main, *command(finished))
-  assert (done.code, "is there already" in done.err) == (1, True)
+  assert (done.code, "predictions.jsonl exists" in done.err) == (1, True)
   settings = {"settings": {"model": "another", "batch_size": 2}}
   partial = write(tmp_path / "predictions.partial.jsonl", [settings])
   done = call(predict.main, *command(tmp_path))
-  assert (done.code, "another model" in done.err) == (1, True)
+  assert (done.code, "other settings: model" in done.err) == (1, True)
   assert read(partial) == [settings]
 
 

@@ -9,9 +9,14 @@ so all processes of a pod agree on it.
 import functools
 from collections.abc import Sequence
 
-from fusar_jax.data import prompts, vision
+from fusar_jax.data import vision
 from fusar_jax.data.aux_targets import count_aux_targets
-from fusar_jax.data.examples import check_answer, model_size
+from fusar_jax.data.examples import (
+  check_answer,
+  check_length,
+  encode_texts,
+  model_size,
+)
 from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.row_texts import texts
 from fusar_jax.data.sizes import Sizes
@@ -25,19 +30,20 @@ def measure_examples(
 ) -> tuple[list[Sizes | None], list[str]]:
   """Returns (sizes per row, None for a bad row; one message per bad row)."""
   # Several tasks share an image, so headers are cached.
-  image_size = functools.lru_cache(maxsize=100_000)(_image_size)
+  read_size = functools.lru_cache(maxsize=100_000)(image_size)
   anchor_count = functools.lru_cache(maxsize=100_000)(_anchor_count)
   sizes, problems = [], []
   for triplet in triplets:
     try:
-      sizes.append(_sizes(triplet, recipe, image_size, anchor_count))
+      sizes.append(_sizes(triplet, recipe, read_size, anchor_count))
     except (ValueError, OSError) as error:
       sizes.append(None)
       problems.append(f"{triplet.where}: {error}")
   return sizes, problems
 
 
-def _image_size(file: File) -> tuple[int, int]:
+def image_size(file: File) -> tuple[int, int]:
+  """Returns (height, width) of an image file without decoding it."""
   # The table of an archive lists sizes; nothing else is read here.
   return file.size if isinstance(file, PackedFile) else vision.image_size(file)
 
@@ -46,27 +52,22 @@ def _anchor_count(file: File) -> int:
   return file.size[0] if isinstance(file, PackedFile) else count_anchors(file)
 
 
-def _sizes(triplet, recipe, image_size, anchor_count) -> Sizes:
+def _sizes(triplet, recipe, read_size, anchor_count) -> Sizes:
   config = recipe.config
-  originals = [image_size(path) for path in triplet.images]
+  originals = [read_size(path) for path in triplet.images]
   seen = [model_size(size, config) for size in originals]
-  counts = [h * w // config.vision.cell**2 for h, w in seen]
   question, answer = texts(triplet, originals[0], seen[0])
   if recipe.with_answer:
     check_answer(answer)
-    ids, mask = prompts.encode_example(
-      recipe.tokenizer, question, answer, counts
-    )
-    answers = int(mask.sum())
-  else:
-    ids = prompts.encode_prompt(recipe.tokenizer, question, counts)
-    answers = 0
-  if len(ids) > recipe.max_length:
-    raise ValueError(
-      f"{len(ids)} tokens ({sum(counts)} of them visual), but max_length is"
-      f" {recipe.max_length}; nothing is truncated. Raise max_length, shorten"
-      " the text or make the image smaller."
-    )
+  ids, mask = encode_texts(
+    question,
+    answer if recipe.with_answer else None,
+    seen,
+    recipe.tokenizer,
+    config,
+  )
+  check_length(ids, recipe.max_length, config)
+  answers = int(mask.sum())
   has_boxes = {"boxes", "labels"} <= triplet.extra.keys()
   if recipe.aux_targets and recipe.with_answer and has_boxes:
     answers += count_aux_targets(

@@ -136,19 +136,12 @@ def build_example(
     question, answer = texts(
       triplet, originals[0], sizes[0], clip_boxes=clip_boxes
     )
-    counts = [h * w // config.vision.cell**2 for h, w in sizes]
     if with_answer:
       check_answer(answer)
-      ids, mask = prompts.encode_example(tokenizer, question, answer, counts)
-    else:
-      ids = prompts.encode_prompt(tokenizer, question, counts)
-      mask = np.zeros(len(ids), bool)
-    if len(ids) > max_length:
-      raise ValueError(
-        f"{len(ids)} tokens ({sum(counts)} of them visual), but max_length is"
-        f" {max_length}; nothing is truncated. Raise max_length, shorten the"
-        " text or make the image smaller."
-      )
+    ids, mask = encode_texts(
+      question, answer if with_answer else None, sizes, tokenizer, config
+    )
+    check_length(ids, max_length, config)
     example = example_from_ids(
       ids, images, anchors.read(triplet), config, answer_mask=mask
     )
@@ -168,6 +161,47 @@ def build_example(
     original_size=originals[0],
     model_size=sizes[0],
   )
+
+
+def encode_texts(
+  question: str,
+  answer: str | None,
+  sizes: Sequence[tuple[int, int]],
+  tokenizer,
+  config: FusarConfig,
+) -> tuple[list[int], np.ndarray]:
+  """Returns (ids, bool[L]); the mask is True on the answer and its end token.
+
+  Args:
+    question, answer: texts in pixels of the model's image, see `texts`; without
+      an answer the ids are the prompt.
+    sizes: (height, width) per image as model input.
+    tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
+    config: shapes of the model.
+  """
+  counts = [count_visual_tokens(size, config) for size in sizes]
+  if answer is not None:
+    return prompts.encode_example(tokenizer, question, answer, counts)
+  ids = prompts.encode_prompt(tokenizer, question, counts)
+  return ids, np.zeros(len(ids), bool)
+
+
+def count_visual_tokens(size: tuple[int, int], config: FusarConfig) -> int:
+  """Returns M of an image of (height, width) as model input."""
+  return size[0] * size[1] // config.vision.cell**2
+
+
+def check_length(
+  ids: Sequence[int], max_length: int, config: FusarConfig
+) -> None:
+  """Raises ValueError if a sample has more than `max_length` tokens."""
+  if len(ids) > max_length:
+    visual = np.count_nonzero(np.asarray(ids) == config.tokens.image)
+    raise ValueError(
+      f"{len(ids)} tokens ({visual} of them visual), but max_length is"
+      f" {max_length}; nothing is truncated. Raise max_length, shorten the"
+      " text or make the image smaller."
+    )
 
 
 def check_answer(answer: str | None) -> None:
@@ -228,7 +262,7 @@ def example_from_ids(
       f"{len(images)} images but {len(anchors)} anchors; one each, None for an"
       " image without."
     )
-  seen = [_seen(image, config) for image in images]
+  seen = [resize_image(image, config) for image in images]
   patch, merge = config.vision.patch, config.vision.merge
   grids = tuple((i.shape[0] // patch, i.shape[1] // patch) for i in seen)
   tokens = config.tokens
@@ -271,9 +305,16 @@ def decode(
   return vision.resize(image, model_size(original, config)), original
 
 
-def _seen(image: ImageLike, config: FusarConfig) -> np.ndarray:
+def as_pixels(image: ImageLike) -> np.ndarray:
+  """Returns uint8[h, w, 3] of an image, at its own size."""
   if isinstance(image, (str, os.PathLike, PackedFile)):
-    return decode(image, config)[0]
+    return vision.load_image(image)
   if isinstance(image, Image.Image):
-    image = np.asarray(image.convert("RGB"))
-  return vision.resize(image, model_size(image.shape[:2], config))
+    image = image.convert("RGB")
+  return np.asarray(image)
+
+
+def resize_image(image: ImageLike, config: FusarConfig) -> np.ndarray:
+  """Returns uint8[H, W, 3] of an image, at its model input size."""
+  pixels = as_pixels(image)
+  return vision.resize(pixels, model_size(pixels.shape[:2], config))

@@ -17,8 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fusar_jax.data import prompts, vision
-from fusar_jax.data.examples import check_answer, model_size
+from fusar_jax.data import vision
+from fusar_jax.data.examples import (
+  check_answer,
+  count_visual_tokens,
+  encode_texts,
+  model_size,
+)
 from fusar_jax.data.row_texts import texts
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import (
@@ -342,16 +347,13 @@ def _row(
     check_answer(triplet.answer)
   files = tuple(images[path] for path in triplet.images)
   seen = tuple(model_size(file.size, config) for file in files)
-  counts = [h * w // config.vision.cell**2 for h, w in seen]
   space = triplet.coordinate_size or files[0].size
   boxes, labels = boxes_of(triplet)
   # Also without a tokenizer: training would reject the same rows.
   question, answer = texts(triplet, files[0].size, seen[0])
   length = answer_length = None
   if tokenizer is not None:
-    ids, mask = prompts.encode_example(
-      tokenizer, question, answer or "", counts
-    )
+    ids, mask = encode_texts(question, answer, seen, tokenizer, config)
     answer_length = 0 if answer is None else int(mask.sum())
     length = len(ids) if with_answers else int((~mask).sum())
   return Row(
@@ -360,7 +362,7 @@ def _row(
     images=files,
     anchors=tuple(anchors[p] if p else None for p in triplet.anchors),
     seen=seen,
-    visual_tokens=sum(counts),
+    visual_tokens=sum(count_visual_tokens(size, config) for size in seen),
     boxes=boxes_lib.scale(boxes, space, seen[0]),
     labels=labels,
     length=length,

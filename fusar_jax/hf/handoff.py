@@ -15,15 +15,18 @@ C visual token width, I images, L text length, M merged visual tokens of an
 image, P patches.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fusar_jax.data import prompts, vision
-from fusar_jax.data.examples import ImageLike, model_size
+from fusar_jax.data.examples import (
+  ImageLike,
+  as_pixels,
+  count_visual_tokens,
+  encode_texts,
+  resize_image,
+)
 from fusar_jax.data.positions import check_image_tokens
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.model.config import FusarConfig
@@ -42,7 +45,7 @@ def resize_images(
     images: paths, PIL images or uint8[h, w, 3].
     config: of the model.
   """
-  return _resized([_pixels(image) for image in images], config)
+  return [resize_image(image, config) for image in images]
 
 
 def pixel_values(
@@ -93,10 +96,9 @@ def decoder_inputs(
     `input_ids`, `attention_mask` and `mm_token_type_ids` (1 at visual tokens),
     int64[1, L]; `image_grid_thw`, int64[I, 3], in patches.
   """
-  pixels = [_pixels(image) for image in images]
-  seen = _resized(pixels, config)
-  text = _rescaled(question, pixels, seen)
-  ids = prompts.encode_prompt(tokenizer, text, _cells(seen, config))
+  text, seen = _rescaled(question, images, config)
+  sizes = [image.shape[:2] for image in seen]
+  ids, _ = encode_texts(text, None, sizes, tokenizer, config)
   return inputs_of_ids(ids, seen, config)
 
 
@@ -150,47 +152,29 @@ def vllm_inputs(
     ValueError: another number of tokens than the images have cells: vLLM
       itself may crash on that.
   """
-  pixels = [_pixels(image) for image in images]
-  seen = _resized(pixels, config)
-  wanted = _cells(seen, config)
+  text, seen = _rescaled(question, images, config)
+  wanted = [count_visual_tokens(image.shape[:2], config) for image in seen]
   given = [len(tokens) for tokens in visual_tokens]
   if given != wanted:
     raise ValueError(
       f"visual tokens per image {given}, but the images have {wanted} cells."
     )
-  text = prompts.chat(_rescaled(question, pixels, seen), [1] * len(seen))
-  return text, {
+  return prompts.chat(text, [1] * len(seen)), {
     "image_embeds": np.concatenate(visual_tokens),
     "image_grid_thw": _grids(seen, config.vision.patch),
   }
 
 
-def _pixels(image: ImageLike) -> np.ndarray:
-  """uint8[h, w, 3]."""
-  if isinstance(image, (str, os.PathLike)):
-    return vision.load_image(Path(image))
-  if isinstance(image, Image.Image):
-    return np.asarray(image.convert("RGB"))
-  return np.asarray(image)
-
-
-def _resized(pixels, config: FusarConfig) -> list[np.ndarray]:
-  return [vision.resize(p, model_size(p.shape[:2], config)) for p in pixels]
-
-
-def _cells(images, config: FusarConfig) -> list[int]:
-  return [h * w // config.vision.cell**2 for h, w, _ in _shapes(images)]
-
-
-def _grids(images, patch: int) -> np.ndarray:
-  sides = [(1, h // patch, w // patch) for h, w, _ in _shapes(images)]
+def _grids(images: Sequence[np.ndarray], patch: int) -> np.ndarray:
+  sides = [(1, i.shape[0] // patch, i.shape[1] // patch) for i in images]
   return np.array(sides, np.int64).reshape(-1, 3)
 
 
-def _shapes(images):
-  return [image.shape for image in images]
-
-
-def _rescaled(question: str, pixels, seen) -> str:
-  """As `Assistant.ask`: boxes of the question are pixels of the image given."""
-  return boxes.scale_text(question, pixels[0].shape[:2], seen[0].shape[:2])
+def _rescaled(
+  question: str, images: Sequence[ImageLike], config: FusarConfig
+) -> tuple[str, list[np.ndarray]]:
+  """Returns (question in pixels of the model input, images of that size)."""
+  pixels = [as_pixels(image) for image in images]
+  seen = resize_images(pixels, config)
+  text = boxes.scale_text(question, pixels[0].shape[:2], seen[0].shape[:2])
+  return text, seen

@@ -15,13 +15,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from fusar_jax.data import prompts, vision
+from fusar_jax.data import vision
 from fusar_jax.data.examples import (
   AnchorsLike,
   Example,
   ImageLike,
+  as_pixels,
+  count_visual_tokens,
+  encode_texts,
   example_from_ids,
   model_size,
 )
@@ -191,11 +193,11 @@ class Assistant:
         TLM.
     """
     tokenizer = self._need_tokenizer()
-    pixels = _pixels(image)
-    size = model_size(pixels.shape[:2], self.config)
-    cells = size[0] * size[1] // self.config.vision.cell**2
-    question = boxes_lib.scale_text(question, pixels.shape[:2], size)
-    ids = prompts.encode_prompt(tokenizer, question, [cells])
+    pixels = as_pixels(image)
+    given = pixels.shape[:2]
+    size = model_size(given, self.config)
+    question = boxes_lib.scale_text(question, given, size)
+    ids, _ = encode_texts(question, None, [size], tokenizer, self.config)
     new = self.generate(
       ids,
       [vision.resize(pixels, size)],
@@ -210,7 +212,7 @@ class Assistant:
         "the answer was cut at %d tokens; raise max_new_tokens", len(new)
       )
     answer = tokenizer.decode(new, skip_special=True)
-    return boxes_lib.scale_text(answer, size, pixels.shape[:2])
+    return boxes_lib.scale_text(answer, size, given)
 
   def logits(
     self,
@@ -249,8 +251,8 @@ class Assistant:
     if not images:
       return []
     seen = resize_images(images, self.config)
-    tokens, cell = self.config.tokens, self.config.vision.cell
-    counts = [h * w // cell**2 for h, w, _ in (i.shape for i in seen)]
+    tokens = self.config.tokens
+    counts = [count_visual_tokens(i.shape[:2], self.config) for i in seen]
     ids = [
       token
       for count in counts
@@ -370,7 +372,7 @@ class Assistant:
         " out, or load a run, export or adapter that has one (vec64_film.pt)"
         " with use_tlm=True."
       )
-    pixels = [_pixels(image) for image in images]
+    pixels = [as_pixels(image) for image in images]
     config = self.config
     if _fits(input_ids, pixels, config):
       # The ids match the images at their given sizes, so skip resizing.
@@ -401,19 +403,10 @@ class Assistant:
     return self.tokenizer
 
 
-def _pixels(image: ImageLike) -> np.ndarray:
-  """uint8[h, w, 3]."""
-  if isinstance(image, (str, os.PathLike)):
-    return vision.load_image(Path(image))
-  if isinstance(image, Image.Image):
-    return np.asarray(image.convert("RGB"))
-  return np.asarray(image)
-
-
 def _fits(input_ids, images: list[np.ndarray], config: FusarConfig) -> bool:
   """Whether the ids have one image token per merged cell of the images."""
   cell = config.vision.cell
   sides = [side for image in images for side in image.shape[:2]]
-  cells = sum(i.shape[0] * i.shape[1] // cell**2 for i in images)
+  cells = sum(count_visual_tokens(i.shape[:2], config) for i in images)
   placed = np.count_nonzero(np.asarray(input_ids) == config.tokens.image)
   return all(side % cell == 0 for side in sides) and cells == placed

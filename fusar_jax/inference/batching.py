@@ -1,4 +1,4 @@
-"""Groups manifest rows into batches of a few padded shapes.
+"""Groups manifest rows into batches of a few padded shapes, and builds them.
 
 Each shape compiles a separate program, so the number of shapes is small. A
 batch takes as long as its longest answer, so it groups similar rows. Batches
@@ -6,10 +6,14 @@ depend only on the rows, not on which rows are already answered.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from fusar_jax.data.sizes import Sizes, round_up
 from fusar_jax.data.triplets import Triplet
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 # Prompts are padded to multiples of this, to limit compiled programs.
 _LENGTH_STEP = 64
@@ -68,7 +72,7 @@ def _shelves(
 
   Example: of 64-token steps and batches of 16, 200 rows of 60 tokens and 600 of
   120 make one shelf: 200 rows padded to twice their length are 12.5 batches, of
-  which half is padding. 300 rows of 60 tokens would have a shelf of their own.
+  which half is padding. 300 rows of 60 tokens would make a separate shelf.
   """
   by_length = {}
   for row in rows:
@@ -86,3 +90,25 @@ def _shelves(
     shelves.append((length, group))
     padding = 0.0
   return shelves[::-1]
+
+
+def one_ahead(
+  build: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+  """Yields (item, build(item)) in order and builds the next item meanwhile.
+
+  A thread builds one item at a time, at most one ahead, while the device
+  computes. An exception of `build` is raised when its item is due.
+
+  Example:
+    >>> list(one_ahead(str.upper, "ab"))
+    [('a', 'A'), ('b', 'B')]
+  """
+  with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+    pending = None
+    for item in items:
+      due, pending = pending, (item, thread.submit(build, item))
+      if due is not None:
+        yield due[0], due[1].result()
+    if pending is not None:
+      yield pending[0], pending[1].result()

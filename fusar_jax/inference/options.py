@@ -1,10 +1,12 @@
-"""Command-line options for inference.
+"""Options of batch prediction, in Python and on the command line.
 
 `predict` and `evaluate --model` share them. The module does not import JAX, so
 `--help` is fast.
 """
 
 import argparse
+import dataclasses
+import os
 
 from fusar_jax.data.anchor_conditions import CONDITIONS
 
@@ -13,9 +15,91 @@ CONSTRAINTS = ("json",)
 
 MAX_NEW_TOKENS = 2048
 
-# Keyword of `fusar_jax.inference.prediction.predict` -> argparse arguments.
+
+@dataclasses.dataclass(frozen=True)
+class PredictionOptions:
+  """What to answer, with which model, and how.
+
+  Attributes:
+    adapter, legacy_sigma, use_tlm, image_size: of the model, see
+      `fusar_jax.load`.
+    anchors: condition of the anchors, see `data.anchor_conditions`; None: the
+      condition of the training run. A model without TLM takes no anchors.
+    batch_size: rows per batch.
+    max_new_tokens: maximum tokens of an answer. The "truncated" field of a
+      generated answer is true if the answer reached this limit.
+    repetition_penalty: above 0, 1 disables it; None: the value of the model's
+      `generation_config.json`.
+    limit: answers only the first `limit` rows.
+    constrain: "json": an answer to a detection question is a well-formed list
+      of boxes within the image, or "None", and ends within `max_new_tokens`.
+      Answers of other tasks are unconstrained.
+    choices: answers a classification question with the likeliest of the names
+      that it offers; "scores" in the row lists all log-likelihoods. Answers to
+      other questions, and to those without names, are generated.
+
+  Raises:
+    ValueError: a number below 1, an unknown constraint, or `legacy_sigma`
+      without `adapter`.
+  """
+
+  adapter: str | os.PathLike | None = None
+  legacy_sigma: float | None = None
+  use_tlm: bool = True
+  image_size: int | None = None
+  anchors: str | None = None
+  batch_size: int = 16
+  max_new_tokens: int = MAX_NEW_TOKENS
+  repetition_penalty: float | None = None
+  limit: int | None = None
+  constrain: str | None = None
+  choices: bool = False
+
+  def __post_init__(self):
+    for name in ("batch_size", "max_new_tokens", "limit"):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise ValueError(
+          f"{name.replace('_', ' ')} {value}: expected at least 1."
+        )
+    if self.constrain not in (None, *CONSTRAINTS):
+      raise ValueError(
+        f"constraint {self.constrain!r}; known: {', '.join(CONSTRAINTS)}."
+      )
+    if self.legacy_sigma is not None and self.adapter is None:
+      raise ValueError("--legacy-sigma requires --adapter.")
+
+  @classmethod
+  def of_arguments(cls, args: argparse.Namespace) -> "PredictionOptions":
+    """Returns the options that `add_options` added to a command line."""
+    return cls(**{name: getattr(args, name) for name in OPTIONS})
+
+  def model_arguments(self) -> dict:
+    """Returns the keyword arguments of `fusar_jax.load`."""
+    names = ("adapter", "legacy_sigma", "use_tlm", "image_size")
+    return {name: getattr(self, name) for name in names}
+
+  def resume_settings(self) -> dict:
+    """Returns what a resumed run must have in common, except file hashes.
+
+    The defaults of options that older files lack are None.
+    """
+    return {
+      "legacy_sigma": self.legacy_sigma,
+      "use_tlm": None if self.use_tlm else False,
+      "image_size": self.image_size,
+      "batch_size": self.batch_size,
+      "max_new_tokens": self.max_new_tokens,
+      "repetition_penalty": self.repetition_penalty,
+      "limit": self.limit,
+      "constrain": self.constrain,
+      "choices": self.choices or None,
+    }
+
+
+# Field of PredictionOptions -> argparse arguments.
 OPTIONS = {
-  "adapter": {"help": "PEFT or official adapter to put on it"},
+  "adapter": {"help": "PEFT or official adapter of the model"},
   "legacy_sigma": {
     "type": float,
     "help": "for official adapters without tlm_config.json: 2",
@@ -23,46 +107,48 @@ OPTIONS = {
   "use_tlm": {
     "flag": "--no-tlm",
     "action": "store_false",
-    "help": "base and LoRA only: no anchors, as the official infer_no_aef",
+    "help": "load base and LoRA only, without anchors, as the official"
+    " infer_no_aef",
   },
   "image_size": {
     "type": int,
     "metavar": "PIXELS",
     "help": "side to which images are resized, a multiple of 28, for a model"
-    " whose files record none (officially 504)",
+    " whose files record no size (official code: 504)",
   },
   "anchors": {
     "choices": CONDITIONS,
-    "help": "a control of the anchors (default: as the run was trained)",
+    "help": "control condition of the anchors (default: that of the training"
+    " run)",
   },
   "constrain": {
     "choices": CONSTRAINTS,
-    "help": "json: answers to detection questions are lists of boxes in whole"
-    " pixels of the image, or None, and nothing else; other tasks' answers"
-    " stay free",
+    "help": "json: restrict answers to detection questions to a list of boxes"
+    " in integer pixels of the image, or None; answers of other tasks are"
+    " unconstrained",
   },
   "choices": {
     "action": "store_true",
-    "help": "answer classification questions by the likeliest of the names that"
-    ' they offer ("Choose from: ..."); log-likelihoods go to "scores"',
+    "help": "answer classification questions with the likeliest of the names"
+    ' that they offer ("Choose from: ..."); log-likelihoods go to "scores"',
   },
   "batch_size": {
     "type": int,
     "default": 16,
-    "help": "rows answered at once (default: %(default)s)",
+    "help": "rows per batch (default: %(default)s)",
   },
   "max_new_tokens": {
     "type": int,
     "default": MAX_NEW_TOKENS,
-    "help": 'cap on an answer; rows that it cuts have "truncated": true'
-    " (default: %(default)s)",
+    "help": "maximum tokens of an answer; truncated answers have"
+    ' "truncated": true (default: %(default)s)',
   },
   "repetition_penalty": {
     "type": float,
     "help": "above 1 makes tokens of prompt and answer less likely, 1: off"
     " (default: that of the model's generation_config.json)",
   },
-  "limit": {"type": int, "help": "only the first so many rows"},
+  "limit": {"type": int, "help": "answer only the first LIMIT rows"},
 }
 
 

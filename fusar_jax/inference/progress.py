@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from fusar_jax.training.resume_config import check_same_settings
+
 
 class Progress:
   """The partial file: a line of settings, then one line per answered row."""
@@ -31,7 +33,7 @@ class Progress:
     self._settings = settings
     self._rows = {}
     self._file = None
-    self._whole = 0
+    self._intact = 0  # bytes
     if path.is_file():
       self._read()
 
@@ -47,24 +49,17 @@ class Progress:
       self._rows = {row["row"]: row["prediction"] for row in rows}
     except (ValueError, TypeError, KeyError) as error:
       raise ValueError(
-        f"{self.path} is damaged ({error}); delete it to begin anew."
+        f"{self.path} is corrupt ({error}); delete it to start again."
       ) from None
-    changed = [
-      name for name, now in self._settings.items() if before.get(name) != now
-    ]
-    if changed:
-      raise FileExistsError(
-        f"{self.path} belongs to a run with another {', '.join(changed)}."
-        " Give another folder, or delete it to begin anew."
-      )
-    self._whole = sum(map(len, lines))
+    check_same_settings(self.path, before, self._settings)
+    self._intact = sum(map(len, lines))
 
   def open(self) -> set[int]:
     """Opens the file for appending and returns the rows already answered."""
     self.path.parent.mkdir(parents=True, exist_ok=True)
     self._file = self.path.open("ab")
-    self._file.truncate(self._whole)
-    if not self._whole:
+    self._file.truncate(self._intact)
+    if not self._intact:
       self._write([{"settings": self._settings}])
     return set(self._rows)
 

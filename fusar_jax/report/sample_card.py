@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from fusar_jax.data import prompts
-from fusar_jax.data.examples import decode
+from fusar_jax.data.examples import decode, encode_texts
 from fusar_jax.data.row_texts import texts
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.datasets.scan import Row
@@ -73,12 +72,7 @@ def read_sample(
   question, answer = texts(triplet, row.images[0].size, row.seen[0])
   pieces = None
   if tokenizer is not None:
-    counts = [h * w // config.vision.cell**2 for h, w in row.seen]
-    if answer is None:
-      ids = prompts.encode_prompt(tokenizer, question, counts)
-      mask = [False] * len(ids)
-    else:
-      ids, mask = prompts.encode_example(tokenizer, question, answer, counts)
+    ids, mask = encode_texts(question, answer, row.seen, tokenizer, config)
     pieces = split_tokens(tokenizer, ids, mask)
   return Sample(
     row=row,

@@ -1,7 +1,7 @@
-"""Checks that a resumed output folder was created with the same settings.
+"""Checks that a resumed output was created with the same settings.
 
-Demos, studies and controls take minutes to hours and resume after an
-interruption. Results of different settings must not mix in one folder.
+Demos, studies, controls and predictions take minutes to hours and resume after
+an interruption. Results of different settings must not mix in one output.
 """
 
 import os
@@ -29,16 +29,19 @@ def check_resume_config(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
     return
-  compare_settings(path.parent, read_json(path), settings)
+  check_same_settings(path.parent, read_json(path), settings)
 
 
-def compare_settings(
-  output: str | os.PathLike, before: Mapping[str, Any], now: Mapping[str, Any]
+def check_same_settings(
+  output: Path, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-  """Compares the settings of an existing output with those of this call.
+  """Raises FileExistsError if two sets of settings differ; lists each.
 
-  Raises:
-    FileExistsError: they differ; lists each difference.
+  A setting that is absent equals None: files may predate an option.
+
+  Args:
+    output: the folder or file that was begun, for the message.
+    before, now: name -> JSON-serialisable value.
   """
   changed = [
     f"{name} {before.get(name)} there, {now.get(name)} now"
@@ -47,6 +50,6 @@ def compare_settings(
   ]
   if changed:
     raise FileExistsError(
-      f"{output} has other settings: {'; '.join(changed)}. Give another output,"
-      " or the same settings to continue."
+      f"{output} was begun with other settings: {'; '.join(changed)}. Give"
+      " another folder, or the same settings to resume."
     )

@@ -126,7 +126,7 @@ def test_tie_inside_text_config(tmp_path):
     ({"num_key_value_heads": 3}, "multiple of kv_heads"),
   ],
 )
-def test_what_cannot_be_computed_is_refused(tmp_path, change, message):
+def test_unsupported_settings_raise(tmp_path, change, message):
   changed = FLAT_7B | change
   changed = {k: v for k, v in changed.items() if v is not None}
   _write(tmp_path, config=changed)
@@ -134,21 +134,17 @@ def test_what_cannot_be_computed_is_refused(tmp_path, change, message):
     read_config(tmp_path)
 
 
-def test_missing_field_is_named(tmp_path):
-  _write(tmp_path, config={"model_type": "qwen2_5_vl"})
-  with pytest.raises(ValueError, match="missing field 'vision_config'"):
-    read_config(tmp_path)
-
-
-def test_broken_json_is_named(tmp_path):
-  (tmp_path / "config.json").write_text("{")
-  with pytest.raises(ValueError, match=r"config\.json: not valid JSON"):
-    read_config(tmp_path)
-
-
-def test_an_adapter_is_not_a_base(tmp_path):
-  _write(tmp_path, adapter_config={})
-  with pytest.raises(FileNotFoundError, match="This is an adapter"):
+@pytest.mark.parametrize(
+  ("name", "text", "message"),
+  [
+    ("config", '{"model_type": "qwen2_5_vl"}', "missing field 'vision_config'"),
+    ("config", "{", r"config\.json: not valid JSON"),
+    ("adapter_config", "{}", "This is an adapter"),
+  ],
+)
+def test_folders_that_are_no_base(tmp_path, name, text, message):
+  (tmp_path / f"{name}.json").write_text(text)
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
     read_config(tmp_path)
 
 

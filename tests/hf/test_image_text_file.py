@@ -30,39 +30,30 @@ def _lora(params):
   return {p: leaf for p, leaf in flatten(params).items() if "lora_" in p}
 
 
-def test_an_adapter_without_tlm_is_written_as_the_official_one(folder):
+def test_an_adapter_without_tlm(folder, without, config, rand):
+  """As the official one; also on a base with a TLM, as a merged export is."""
   assert json.loads((folder / FILE).read_text()) == {
     "image_size": 56,
     "use_tlm": False,
   }
   assert not tlm_file.has_tlm(folder)
-
-
-def test_it_takes_tlm_and_size_from_its_file(folder, without, config, rand):
-  """Also on a base with a TLM, as a merged export of ours is."""
   read_config, leaves = peft.read_adapter(folder, config)
   assert read_config == without
   params = peft.attach(read_config, rand(config), leaves)
-  assert "tlm" not in params
   assert flatten(params).keys() == flatten(rand(without)).keys()
 
 
 def test_a_merged_export_without_tlm(tmp_path, without, rand):
-  export_merged(tmp_path / "out", without, rand(without))
-  names = {path.name for path in (tmp_path / "out").iterdir()}
-  assert FILE in names
-  assert not names & {tlm_file.WEIGHTS, tlm_file.SETTINGS}
-  config, params = load_base(tmp_path / "out")
+  out = tmp_path / "out"
+  export_merged(out, without, rand(without))
+  assert not tlm_file.has_tlm(out)
+  config, params = load_base(out)
   assert config.tlm is None
   assert "tlm" not in params
   assert config.image_size == (56, 56)
-
-
-def test_a_merged_export_whose_files_disagree(tmp_path, without, rand):
-  export_merged(tmp_path / "out", without, rand(without))
-  (tmp_path / "out" / FILE).write_text('{"image_size": 84, "use_tlm": false}')
+  (out / FILE).write_text('{"image_size": 84, "use_tlm": false}')
   with pytest.raises(ValueError, match=f"{FILE} 84 contradicts .* size 56"):
-    load_base(tmp_path / "out")
+    load_base(out)
 
 
 def test_a_model_of_any_image_size_has_no_file(tmp_path, plain, rand):

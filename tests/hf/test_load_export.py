@@ -47,25 +47,21 @@ def test_round_trip_is_bitwise(tmp_path, plain, rand, same, tied, dtype):
   same(read, params)
 
 
-def test_tlm_travels_beside_a_merged_model(tmp_path, config, rand, same):
+def test_a_merged_model_keeps_its_tlm(tmp_path, config, rand, same):
   params = rand(config)
   done = export_merged(tmp_path / "out", config, params)
   read_config, read = load_base(tmp_path / "out")
   assert read_config == dataclasses.replace(config, lora=LoRAConfig())
-  same(read, merge_lora(params, config.lora.scale))
   assert done.rounding == 0.0
-
-
-def test_merge_is_kernel_plus_scaled_product(config, rand):
-  params = rand(config)
-  merged = merge_lora(params, config.lora.scale)
+  same(read, merge_lora(params, config.lora.scale))
+  # The merge is kernel + alpha / rank * A B.
   old = params["model"]["layers"]["mlp"]["up_proj"]
-  new = merged["model"]["layers"]["mlp"]["up_proj"]
-  want = old["kernel"] + 4.0 * np.einsum(
-    "nir,nro->nio", old["lora_a"], old["lora_b"]
-  )
+  new = read["model"]["layers"]["mlp"]["up_proj"]
+  product = np.einsum("nir,nro->nio", old["lora_a"], old["lora_b"])
   assert set(new) == {"kernel"}
-  np.testing.assert_allclose(new["kernel"], want, atol=1e-5)
+  np.testing.assert_allclose(
+    new["kernel"], old["kernel"] + 4.0 * product, atol=1e-5
+  )
 
 
 def test_shards_hold_what_one_file_holds(tmp_path, plain, rand, same):
@@ -81,21 +77,17 @@ def test_shards_hold_what_one_file_holds(tmp_path, plain, rand, same):
   same(load_base(tmp_path / "out")[1], params)
 
 
-def _nested(name):
-  return mapping.canonical(name)
-
-
-def _peft(name):
-  return f"base_model.model.{name}"
-
-
-def _peft_with_base_layer(name):
-  return mapping.peft_name(mapping.canonical(name)).replace(
-    "_proj.weight", "_proj.base_layer.weight"
-  )
-
-
-@pytest.mark.parametrize("spell", [_nested, _peft, _peft_with_base_layer])
+@pytest.mark.parametrize(
+  "spell",
+  [
+    mapping.canonical,
+    lambda name: f"base_model.model.{name}",
+    lambda name: mapping.peft_name(mapping.canonical(name)).replace(
+      "_proj.weight", "_proj.base_layer.weight"
+    ),
+  ],
+  ids=["nested", "peft", "peft base_layer"],
+)
 def test_every_layout_reads_the_same(base, same, spell):
   folder, params = base
   _rewrite(folder, lambda tensors: {spell(n): a for n, a in tensors.items()})
@@ -116,7 +108,7 @@ def test_a_tied_model_may_store_its_head(tmp_path, plain, rand, same):
     load_base(tmp_path / "out")
 
 
-def test_all_differences_are_told_together(base):
+def test_all_differences_are_listed_together(base):
   folder, _ = base
 
   def damage(tensors):
@@ -190,7 +182,7 @@ def test_a_missing_shard_is_named(tmp_path, plain, rand):
     load_base(tmp_path / "o")
 
 
-def test_quantised_weights_are_refused(base):
+def test_quantised_weights_raise(base):
   folder, _ = base
 
   def quantise(tensors):
@@ -206,32 +198,22 @@ def test_no_such_folder(tmp_path):
     load_base(tmp_path / "nowhere")
 
 
-def test_a_full_folder_is_left_alone(base, plain, rand):
-  folder, _ = base
-  before = {p.name: p.read_bytes() for p in folder.iterdir()}
-  with pytest.raises(FileExistsError, match="not empty"):
-    export_merged(folder, plain, rand(plain, seed=1))
-  assert before == {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-def test_overwriting_replaces_the_whole_folder(base, plain, rand, same):
-  folder, _ = base
-  (folder / "stale.txt").write_text("old")
-  params = rand(plain, seed=1)
-  export_merged(folder, plain, params, overwrite=True)
-  assert not (folder / "stale.txt").exists()
-  same(load_base(folder)[1], params)
-
-
 def test_nothing_is_half_written(tmp_path, plain, rand):
-  """Parameters of another config, and a tokenizer that is not there."""
+  """A full folder, parameters of another config, a missing tokenizer."""
   params = rand(plain)
+  export_merged(tmp_path / "full", plain, params)
+  before = {p.name: p.read_bytes() for p in (tmp_path / "full").iterdir()}
+  with pytest.raises(FileExistsError, match="not empty"):
+    export_merged(tmp_path / "full", plain, rand(plain, seed=1))
+  assert before == {
+    p.name: p.read_bytes() for p in (tmp_path / "full").iterdir()
+  }
   del params["lm_head"]
   with pytest.raises(ValueError, match="- missing     lm_head/kernel"):
     export_merged(tmp_path / "out", plain, params)
   with pytest.raises(FileNotFoundError, match="no tokenizer here"):
     export_merged(tmp_path / "out", plain, rand(plain), tokenizer=tmp_path)
-  assert list(tmp_path.iterdir()) == []
+  assert [p.name for p in tmp_path.iterdir()] == ["full"]
 
 
 def test_golden_base_comes_back_byte_for_byte(golden, tmp_path, same):

@@ -21,16 +21,6 @@ def _forge(path, body: bytes, **entries):
       archive.writestr(f"x/{name.replace('_', '/')}", data)
 
 
-def _change(path, edit):
-  """Lets `edit` change the entries of a zip file."""
-  with zipfile.ZipFile(path) as archive:
-    entries = {n: archive.read(n) for n in archive.namelist()}
-  edit(entries)
-  with zipfile.ZipFile(path, "w") as archive:
-    for name, data in entries.items():
-      archive.writestr(name, data)
-
-
 @pytest.mark.parametrize(
   "dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64]
 )
@@ -97,6 +87,7 @@ def test_a_pickle_that_calls_a_function_is_refused(tmp_path, protocol):
 @pytest.mark.parametrize(
   "body",
   [
+    b"\x80\x02ctorch\nFloatStorage\n)R.",
     b"\x80\x02cbuiltins\neval\n(X\x01\x00\x00\x001tR.",
     b"\x80\x02ctorch\nload\n(X\x01\x00\x00\x001tR.",
     b"\x80\x02ctorch._utils\n_rebuild_tensor_v2.__globals__\n.",
@@ -107,13 +98,7 @@ def test_a_pickle_that_calls_a_function_is_refused(tmp_path, protocol):
 )
 def test_other_ways_to_ask_for_more(tmp_path, body):
   _forge(tmp_path / "evil.pt", body)
-  with pytest.raises(ValueError, match="refused"):
-    read_torch(tmp_path / "evil.pt")
-
-
-def test_a_storage_cannot_be_called(tmp_path):
-  _forge(tmp_path / "evil.pt", b"\x80\x02ctorch\nFloatStorage\n)R.")
-  with pytest.raises(ValueError, match="cannot be read"):
+  with pytest.raises(ValueError, match=r"refused|cannot be read"):
     read_torch(tmp_path / "evil.pt")
 
 
@@ -134,10 +119,18 @@ def _tensor(offset=0, size=(2,), stride=(1,), count=4):
   return parts.getvalue()
 
 
-def test_strides_are_honoured(tmp_path):
-  data = np.arange(4, dtype="<f4").tobytes()
-  _forge(tmp_path / "a.pt", _tensor(0, (2, 2), (1, 2)), data_0=data)
-  np.testing.assert_array_equal(read_torch(tmp_path / "a.pt"), [[0, 2], [1, 3]])
+@pytest.mark.parametrize(
+  ("size", "stride", "order", "want"),
+  [
+    ((2, 2), (1, 2), "little", [[0, 2], [1, 3]]),
+    ((2,), (1,), "big", [0, 1]),
+  ],
+)
+def test_strides_and_byte_order(tmp_path, size, stride, order, want):
+  data = np.arange(4, dtype="<f4" if order == "little" else ">f4").tobytes()
+  body = _tensor(0, size, stride)
+  _forge(tmp_path / "a.pt", body, data_0=data, byteorder=order.encode())
+  np.testing.assert_array_equal(read_torch(tmp_path / "a.pt"), want)
 
 
 @pytest.mark.parametrize(
@@ -159,16 +152,9 @@ def test_a_tensor_outside_of_its_data_is_refused(tmp_path, body):
     read_torch(tmp_path / "a.pt")
 
 
-def test_big_endian_files(tmp_path):
-  data = np.arange(4, dtype=">f4").tobytes()
-  _forge(tmp_path / "a.pt", _tensor(), data_0=data, byteorder=b"big")
-  np.testing.assert_array_equal(read_torch(tmp_path / "a.pt"), [0, 1])
-
-
 def test_missing_data_is_named(tmp_path):
-  write_torch(tmp_path / "a.pt", {"a": np.zeros(3, np.float32)})
-  _change(tmp_path / "a.pt", lambda entries: entries.pop("a/data/0"))
-  with pytest.raises(ValueError, match="a/data/0 is missing"):
+  _forge(tmp_path / "a.pt", _tensor())
+  with pytest.raises(ValueError, match="x/data/0 is missing"):
     read_torch(tmp_path / "a.pt")
 
 

@@ -1,14 +1,16 @@
 """A model of two narrow layers, and prompts of different lengths."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 import pytest
 
 from fusar_jax.config import preset
-from fusar_jax.data.examples import example_from_ids
-from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.data.examples import Example, example_from_ids
+from fusar_jax.data.padding import pad_batch
+from fusar_jax.model.fusar_gpt import FusarGPT, init_params
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,27 @@ def prompts(model):
     )
     for words in (2, 7, 4)
   ]
+
+
+@pytest.fixture(scope="module")
+def decode_without_cache(model) -> Callable[[Example, Callable], Iterator[int]]:
+  """Yields tokens of the full forward pass over the growing sequence.
+
+  Arguments: the prompt, and choose(ids so far, float32[V] logits) -> token.
+  """
+  config, params = model
+  network = FusarGPT(config)
+  forward = jax.jit(lambda batch: network.apply({"params": params}, batch))
+
+  def decode(prompt, choose):
+    ids = list(prompt.input_ids)
+    while True:
+      blank = np.zeros((56, 56, 3), np.uint8)
+      example = dataclasses.replace(
+        example_from_ids(ids, [blank], None, config), patches=prompt.patches
+      )
+      batch = pad_batch([example], config=config, length=24)
+      ids.append(choose(ids, np.array(forward(batch)[0, len(ids) - 1])))
+      yield ids[-1]
+
+  return decode

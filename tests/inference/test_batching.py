@@ -1,9 +1,12 @@
-"""Batching produces few shapes and covers every row."""
+"""Batching produces few shapes and covers every row, built one ahead."""
 
 import dataclasses
+import threading
+
+import pytest
 
 from fusar_jax.data.sizes import Sizes
-from fusar_jax.inference.batching import batches
+from fusar_jax.inference.batching import batches, one_ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,3 +51,30 @@ def test_chosen_answers_stand_in_batches_of_their_own():
     ((0, 2), False),
   ]
   assert all(batch.sizes.anchors % 8 == 0 for batch in work)
+
+
+def test_the_next_batch_is_built_during_the_current_one():
+  started = [threading.Event() for _ in range(4)]
+
+  def build(i):
+    started[i].set()
+    return i * i
+
+  for i, result in one_ahead(build, range(4)):
+    assert result == i * i
+    if i + 1 < 4:
+      assert started[i + 1].wait(10)
+    # Memory: at most one result waits.
+    assert not any(event.is_set() for event in started[i + 2 :])
+
+
+def test_an_error_is_raised_when_its_item_is_due():
+  def build(i):
+    if i == 2:
+      raise OSError("no such picture")
+    return i
+
+  results = one_ahead(build, range(5))
+  assert [next(results), next(results)] == [(0, 0), (1, 1)]
+  with pytest.raises(OSError, match="no such picture"):
+    next(results)

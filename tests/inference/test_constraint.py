@@ -1,12 +1,9 @@
 """Decoding under a constraint, on the device."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
-from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.inference.automaton import (
   chain,
@@ -21,35 +18,27 @@ from fusar_jax.inference.generation import (
   begin,
   generate,
 )
-from fusar_jax.inference.token_table import ENDED, FREE, TokenTable
+from fusar_jax.inference.token_table import ENDED, build_table
 from fusar_jax.model.fusar_gpt import FusarGPT
 
 STOP = 63
 
 
-def table_of(language):
-  """A table whose token n says the character n, and whose end is STOP."""
-  a = language.following.astype(np.int32)[:, :64]
-  a = np.where(a < 0, -1, a + 2)
-  a[language.accepting, STOP] = ENDED
-  following = np.concatenate(
-    [np.full((1, 64), ENDED), np.full((1, 64), FREE), a]
-  )
-  distance = np.full(len(following), 99)
-  distance[[ENDED, FREE]] = 0
-  for _ in range(99):
-    onward = np.where(following < 0, 99, distance[following])
-    distance = np.minimum(distance, 1 + onward.min(axis=1))
-  return TokenTable(
-    following.astype(np.int16),
-    np.arange(64, dtype=np.int32),
-    distance.astype(np.int32),
-    {None: FREE, "v": 2},
-  )
+class Characters:
+  """A tokenizer whose token n is the character n."""
+
+  vocab_size = STOP
+
+  def encode(self, text):
+    return list(map(ord, text))
+
+  def decode(self, ids):
+    return "".join(map(chr, ids))
 
 
 # !, or ( "# )* $ & ' : characters below 64, so that they are tokens.
 LANGUAGE = compiled(either(text("!"), chain(repeated(text('"#')), text("$&'"))))
+TABLE = build_table({"v": LANGUAGE}, Characters(), 64, [STOP])
 
 
 def spoken(tokens):
@@ -63,7 +52,7 @@ def test_answers_belong_to_the_language_at_any_cap(model, prompts, limit):
   # One program, many samples; hot: every legal token gets its turn.
   batch = pad_batch(prompts * 4, config=config)
   versions = ["v", "v", None] * 4
-  constraint = Constraint.of(table_of(LANGUAGE), versions)
+  constraint = Constraint.of(TABLE, versions)
   decoding = Decoding(limit, 9.0, stop=(STOP,))
   got = generate(FusarGPT(config), params, batch, decoding, constraint)
   answers = set()
@@ -83,32 +72,30 @@ def held(model, prompts):
   """The second row is constrained to the language; greedy."""
   config, params = model
   batch = pad_batch(prompts, config=config)
-  constraint = Constraint.of(table_of(LANGUAGE), [None, "v", None])
+  constraint = Constraint.of(TABLE, [None, "v", None])
   decoding = Decoding(7, stop=(STOP,))
   return generate(FusarGPT(config), params, batch, decoding, constraint)
 
 
-def test_the_likeliest_legal_token_is_taken(model, prompts, held):
-  """Step by step against the logits of the whole forward pass."""
-  config, params = model
-  network, table = FusarGPT(config), table_of(LANGUAGE)
-  forward = jax.jit(lambda batch: network.apply({"params": params}, batch))
-  ids, state, expected = list(prompts[1].input_ids), 2, []
-  while state != ENDED:
-    example = dataclasses.replace(
-      example_from_ids(ids, [np.zeros((56, 56, 3), np.uint8)], None, config),
-      patches=prompts[1].patches,
-    )
-    padded = pad_batch([example], config=config, length=24)
-    logits = np.array(forward(padded)[0, len(ids) - 1])
-    left = 7 - len(expected) - 1
-    for token in range(64):
-      reached = table.following[state, token]
-      if reached < 0 or table.distance[reached] > left:
-        logits[token] = -np.inf
-    expected.append(int(logits.argmax()))
-    ids.append(expected[-1])
-    state = table.following[state, expected[-1]]
+def test_the_likeliest_legal_token_is_taken(
+  prompts, held, decode_without_cache
+):
+  """Step by step against the logits of the full forward pass."""
+  states = [TABLE.starts["v"]]
+
+  def choose(ids, logits):
+    reached = TABLE.following[states[-1], TABLE.kinds]
+    left = 7 - len(states)
+    logits[(reached < 0) | (TABLE.distance[reached] > left)] = -np.inf
+    token = int(logits.argmax())
+    states.append(reached[token])
+    return token
+
+  expected = []
+  for token in decode_without_cache(prompts[1], choose):
+    expected.append(token)
+    if states[-1] == ENDED:
+      break
   assert held[1] == expected
 
 
@@ -126,7 +113,7 @@ def test_rows_that_are_free_answer_as_without_a_constraint(
 def test_a_cap_that_no_answer_fits_is_told(model, prompts):
   config, params = model
   batch = pad_batch(prompts, config=config)
-  constraint = Constraint.of(table_of(LANGUAGE), ["v"] * 3)
+  constraint = Constraint.of(TABLE, ["v"] * 3)
   with pytest.raises(ValueError, match="takes 2"):
     generate(FusarGPT(config), params, batch, Decoding(1), constraint)
 
@@ -135,7 +122,7 @@ def test_no_token_goes_to_the_host_before_the_last(model, prompts):
   """The answer is one program without host callbacks."""
   config, params = model
   batch = pad_batch(prompts, config=config)
-  constraint = Constraint.of(table_of(LANGUAGE), ["v"] * 3)
+  constraint = Constraint.of(TABLE, ["v"] * 3)
   decoding = Decoding(9, stop=(STOP,))
   traced = jax.make_jaxpr(begin, static_argnums=(0, 1, 2))(
     *(FusarGPT(config), decoding, False, params, batch, constraint, 9, 0)

@@ -1,13 +1,9 @@
 """Decoding with a cache equals a full forward pass for each token."""
 
-import dataclasses
+import itertools
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.inference import generation
 from fusar_jax.inference.generation import Decoding, generate
@@ -17,24 +13,16 @@ NEW_TOKENS = 5
 
 
 @pytest.fixture(scope="module")
-def expected(model, prompts):
+def expected(prompts, decode_without_cache):
   """Greedy tokens without a cache, one prompt at a time."""
-  config, params = model
-  whole = FusarGPT(config)
-  forward = jax.jit(lambda batch: whole.apply({"params": params}, batch))
-  answers = []
-  for prompt in prompts:
-    ids = list(prompt.input_ids)
-    for _ in range(NEW_TOKENS):
-      example = dataclasses.replace(
-        example_from_ids(ids, [np.zeros((56, 56, 3), np.uint8)], None, config),
-        patches=prompt.patches,
-      )
-      batch = pad_batch([example], config=config, length=24)
-      logits = forward(jax.tree.map(jnp.asarray, batch))
-      ids.append(int(jnp.argmax(logits[0, len(ids) - 1])))
-    answers.append(ids[-NEW_TOKENS:])
-  return answers
+  return [
+    list(itertools.islice(decode_without_cache(prompt, _greedy), NEW_TOKENS))
+    for prompt in prompts
+  ]
+
+
+def _greedy(ids, logits):
+  return int(logits.argmax())
 
 
 @pytest.mark.parametrize("unroll", [1, 2])
@@ -115,29 +103,26 @@ def test_short_answers_share_a_program_under_all_seeds_and_high_caps(
   assert generation._first()._cache_size() == programs
 
 
-def test_the_penalty_counts_prompt_and_answer_but_no_padding(model, prompts):
+def test_the_penalty_counts_prompt_and_answer_but_no_padding(
+  model, prompts, decode_without_cache
+):
   """Against the forward pass over the longer sequence, step by step."""
   config, params = model
-  network, penalty = FusarGPT(config), 1.5
-  forward = jax.jit(lambda batch: network.apply({"params": params}, batch))
-  answers = []
-  for prompt in prompts:
-    ids = list(prompt.input_ids)
-    assert config.tokens.pad not in ids
-    for _ in range(NEW_TOKENS):
-      example = dataclasses.replace(
-        example_from_ids(ids, [np.zeros((56, 56, 3), np.uint8)], None, config),
-        patches=prompt.patches,
-      )
-      batch = pad_batch([example], config=config, length=24)
-      logits = np.array(forward(batch)[0, len(ids) - 1])
-      for token in set(ids):
-        logits[token] *= penalty if logits[token] < 0 else 1 / penalty
-      ids.append(int(logits.argmax()))
-    answers.append(ids[-NEW_TOKENS:])
+  penalty = 1.5
+
+  def choose(ids, logits):
+    for token in set(ids):
+      logits[token] *= penalty if logits[token] < 0 else 1 / penalty
+    return int(logits.argmax())
+
+  assert all(config.tokens.pad not in p.input_ids for p in prompts)
+  answers = [
+    list(itertools.islice(decode_without_cache(prompt, choose), NEW_TOKENS))
+    for prompt in prompts
+  ]
   batch = pad_batch(prompts, config=config, length=40)
   decoding = Decoding(NEW_TOKENS, repetition_penalty=penalty)
-  assert generate(network, params, batch, decoding) == answers
+  assert generate(FusarGPT(config), params, batch, decoding) == answers
 
 
 @pytest.mark.parametrize(
