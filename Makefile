@@ -3,7 +3,8 @@
 #
 #   make demo     simulate, train both stages, score, export, report
 #   make test     tests that do not need torch
-#   make parity   comparisons with transformers and peft (installs torch)
+#   make parity   comparisons with transformers, peft and the
+#                 libraries of the metrics (installs torch)
 #   make beam     builds a TFDS dataset with Apache Beam
 #   make browser  tests the report in Chromium (must be installed)
 #   make plan     compiles train steps for TPUs without TPU hardware

@@ -1,14 +1,9 @@
 """COCO average precision against hand calculations and pycocotools.
 
-The golden file contains a random set and the results of pycocotools 2.0.11.
-With pycocotools installed, running this file as a program regenerates it:
-
-    python tests/metrics/test_average_precision.py
+The golden file holds results of pycocotools 2.0.11, written by
+`tests/parity/test_metrics.py`, which compares with the installed version.
 """
 
-import contextlib
-import doctest
-import io
 import json
 import pathlib
 
@@ -33,80 +28,17 @@ def parsed(items, scores=True):
   )
 
 
-def random_set(seed: int, images: int, crowded: bool):
-  """[(true items, predicted items)], whole pixels, of all areas."""
-  rng = np.random.default_rng(seed)
-  pairs = []
-  for _ in range(images):
-    n = int(rng.integers(0, 60 if crowded else 6))
-    low = rng.integers(0, 60 if crowded else 300, (n, 2))
-    side = np.exp(rng.uniform(np.log(6), np.log(250), (n, 2))).astype(int)
-    true = np.concatenate([low, low + side], 1)
-    names = rng.choice(["plane", "ship", "tank"], n, p=[0.3, 0.6, 0.1])
-    # Some boxes are found, some missed, some duplicated, some spurious.
-    at = np.flatnonzero(np.tile(rng.uniform(size=n) < 0.8, 2))[: 2 * n] % max(
-      n, 1
-    )
-    given = true[at] + rng.integers(-8, 9, (len(at), 4))
-    given[:, 2:] = np.maximum(given[:, 2:], given[:, :2] + 1)
-    called = np.where(rng.uniform(size=len(at)) < 0.9, names[at], "ship")
-    # Few distinct scores, so many are equal.
-    scores = rng.integers(0, 20, len(at)) / 20
-    pairs.append(
-      (
-        [[*b, str(c)] for b, c in zip(true.tolist(), names)],
-        [[*b, str(c), s] for b, c, s in zip(given.tolist(), called, scores)],
-      )
-    )
-  return pairs
+def golden() -> list[dict]:
+  """Two random sets, one crowded, with the results of pycocotools."""
+  return json.loads(GOLDEN.read_text(encoding="utf-8"))["sets"]
 
 
-def coco_stats(pairs) -> list[float]:
-  """Results of pycocotools; -1 if there are no true boxes."""
-  coco_module = pytest.importorskip("pycocotools.coco")
-  from pycocotools.cocoeval import COCOeval
-
-  names = sorted({item[4] for true, _ in pairs for item in true})
-  rows, results = [], []
-  for image, (true, given) in enumerate(pairs, start=1):
-    for box, items in ((rows, true), (results, given)):
-      for x1, y1, x2, y2, name, *score in items:
-        if name not in names:
-          continue
-        box.append(
-          {
-            "id": len(box) + 1,
-            "image_id": image,
-            "category_id": names.index(name) + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
-            "iscrowd": 0,
-            **({"score": score[0]} if score else {}),
-          }
-        )
-  coco = coco_module.COCO()
-  coco.dataset = {
-    "info": {},
-    "images": [{"id": i} for i in range(1, len(pairs) + 1)],
-    "categories": [{"id": i, "name": n} for i, n in enumerate(names, start=1)],
-    "annotations": rows,
-  }
-  with contextlib.redirect_stdout(io.StringIO()):
-    coco.createIndex()
-    run = COCOeval(coco, coco.loadRes(results), "bbox")
-    run.evaluate()
-    run.accumulate()
-    run.summarize()
-  return [float(v) for v in run.stats[: len(NAMES)]]
-
-
-def ours(pairs) -> list[float]:
-  """The same results of this package, without the bootstrap."""
-  metrics = average_precision(
+def ours(pairs) -> dict:
+  """Average precision of [(true items, predicted items)]."""
+  return average_precision(
     [parsed(given) for _, given in pairs],
     [parsed(true, scores=False) for true, _ in pairs],
   )
-  return [-1 if metrics[name] is None else metrics[name] for name in NAMES]
 
 
 @pytest.fixture(autouse=True)
@@ -117,25 +49,15 @@ def _few_resamples(monkeypatch):
   monkeypatch.setattr(module, "_CELLS", 100_000)
 
 
-def test_equal_to_pycocotools_golden_numbers():
-  golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-  assert len(golden["sets"]) == 2
-  for one in golden["sets"]:
-    assert -1 not in one["stats"]
-    np.testing.assert_allclose(ours(one["pairs"]), one["stats"], atol=1e-6)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_equal_to_pycocotools(seed):
-  pairs = random_set(seed, 8, crowded=seed % 2 == 1)
-  np.testing.assert_allclose(ours(pairs), coco_stats(pairs), atol=1e-6)
-
-
-def test_pairs_in_pieces_are_the_same_pairs(monkeypatch):
-  pairs = random_set(1, 4, crowded=True)
-  whole = ours(pairs)
-  monkeypatch.setattr(module, "_PAIRS_AT_ONCE", 7)
-  assert ours(pairs) == whole
+@pytest.mark.parametrize("pairs_at_once", [module._PAIRS_AT_ONCE, 7])
+def test_golden_values_of_pycocotools(pairs_at_once, monkeypatch):
+  """For any number of pairs of boxes that are compared at once."""
+  monkeypatch.setattr(module, "_PAIRS_AT_ONCE", pairs_at_once)
+  for one in golden():
+    metrics = ours(one["pairs"])
+    np.testing.assert_allclose(
+      [metrics[name] for name in NAMES], one["stats"], atol=1e-6
+    )
 
 
 def test_by_hand():
@@ -154,9 +76,7 @@ def test_by_hand():
     [[0, 0, 10, 10, "ship", 0.9], [0, 0, 10, 9, "ship", 0.6]],
     [[0, 0, 10, 6, "ship", 0.7], [20, 20, 30, 30, "ship", 0.8]],
   ]
-  metrics = average_precision(
-    [parsed(of) for of in given], [parsed(of, scores=False) for of in true]
-  )
+  metrics = ours(list(zip(true, given)))
   low, high = 26 / 101, (26 + 25 * 2 / 3) / 101
   assert metrics["ap50"] == pytest.approx(high)
   assert metrics["ap75"] == pytest.approx(low)
@@ -185,22 +105,19 @@ def test_perfect_nothing_and_unknown():
   assert (empty["ap"], empty["per_class"], empty["ci95"]) == (None, {}, {})
 
 
-def test_boxes_without_a_score_are_told():
+def test_an_answer_without_scores_is_rejected():
   truth = parsed([[0, 0, 4, 4, "ship"]], scores=False)
   with pytest.raises(ValueError, match="1 of 1 answers hold boxes without"):
     average_precision([truth], [truth])
 
 
 def test_intervals_narrow_with_more_images():
-  def width(images):
-    pairs = random_set(3, images, crowded=False)
-    low, high = average_precision(
-      [parsed(given) for _, given in pairs],
-      [parsed(true, scores=False) for true, _ in pairs],
-    )["ci95"]["ap50"]
+  def width(pairs):
+    low, high = ours(pairs)["ci95"]["ap50"]
     return high - low
 
-  assert 0 < width(80) < width(8)
+  pairs = golden()[0]["pairs"]
+  assert 0 < width(pairs * 8) < width(pairs)
 
 
 def test_95_percent_of_the_resamples(monkeypatch):
@@ -219,20 +136,3 @@ def test_95_percent_of_the_resamples(monkeypatch):
   )
   for name in ("ap", "ap50", "ap75"):
     np.testing.assert_allclose(metrics["ci95"][name], [0.50, 0.69], atol=0.0201)
-
-
-def test_examples():
-  found = doctest.testmod(module)
-  assert (found.attempted > 0, found.failed) == (True, 0)
-
-
-def main() -> None:
-  sets = []
-  for seed, crowded, images in ((11, False, 12), (12, True, 3)):
-    pairs = random_set(seed, images, crowded)
-    sets.append({"pairs": pairs, "stats": coco_stats(pairs)})
-  GOLDEN.write_text(json.dumps({"sets": sets}) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-  main()

@@ -26,12 +26,21 @@ from fusar_jax.model.fusar_gpt import FusarGPT, init_params
 from fusar_jax.model.paths import flatten, unflatten
 
 
+def _reference_package(name: str):
+  if os.environ.get("FUSAR_REQUIRE_PARITY") == "1":
+    return importlib.import_module(name)
+  return pytest.importorskip(name)
+
+
+@pytest.fixture
+def reference_package():
+  """Imports a package of the parity extra; skips the test if it is missing."""
+  return _reference_package
+
+
 def _reference_packages():
   for name in ("torch", "transformers", "peft"):
-    if os.environ.get("FUSAR_REQUIRE_PARITY") == "1":
-      importlib.import_module(name)
-    else:
-      pytest.importorskip(name)
+    _reference_package(name)
 
 
 _TOKENS = SpecialTokens(
