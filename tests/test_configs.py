@@ -65,24 +65,13 @@ def test_what_each_stage_trains(name, arg, parts):
     for path in flatten(trainable)
   }
   assert found == parts
-
-
-def test_without_anchors_the_model_has_no_tlm():
-  config = _get("no_aef")
-  model = config_lib.from_dict(config.model.to_dict())
-  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-  assert "tlm" not in shapes
-  assert config.data.anchors == "none"
-
-
-def test_official_counts_of_7b():
-  """Stage 1 trains 103.7 M parameters of TLM and 20.2 M of LoRA."""
-  config = _get("stage1")
-  model = config_lib.from_dict(config.model.to_dict())
-  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-  trainable, _ = partition.partition(shapes, config.trainable)
-  count = sum(leaf.size for leaf in jax.tree.leaves(trainable))
-  assert round(count / 1e6, 1) == 123.9
+  # Without anchors the model has no TLM.
+  assert ("tlm" in shapes) == (name in ("stage1", "stage2"))
+  assert (config.data.anchors == "none") == (name == "no_aef")
+  if (name, arg) == ("stage1", None):
+    # 7B: 103.7 M parameters of TLM and 20.2 M of LoRA.
+    count = sum(leaf.size for leaf in jax.tree.leaves(trainable))
+    assert round(count / 1e6, 1) == 123.9
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,13 +120,13 @@ def test_the_recipe_of_a_small_model(name, arg):
 
 
 @pytest.mark.parametrize("model", ["tiny", "bench"])
-def test_a_small_preset_implies_its_recipe_and_says_so(model, capsys):
+def test_a_small_preset_implies_its_recipe_and_logs_it(model, capsys):
   _get("stage1", f"model={model}")
-  told = capsys.readouterr().err
-  assert told.startswith(f"model={model} implies recipe=tiny: ")
-  assert told.count("\n") == 1
+  log = capsys.readouterr().err
+  assert log.startswith(f"model={model} implies recipe=tiny: ")
+  assert log.count("\n") == 1
   for value in ("remat=none", "optimizer.learning_rate=0.001", "float32"):
-    assert value in told
+    assert value in log
   _get("stage1", f"recipe=tiny,model={model}")
   official = _get("stage1", f"recipe=official,model={model}")
   _get("stage1", "model=init")
@@ -145,31 +134,13 @@ def test_a_small_preset_implies_its_recipe_and_says_so(model, capsys):
   assert (official.accumulation, official.remat) == (4, "full")
 
 
-def test_a_stage_copied_without_its_base_says_what_is_missing(tmp_path):
+def test_a_stage_copied_without_its_base_names_the_missing_file(tmp_path):
   shutil.copy(config_lib.CONFIGS / "stage2.py", tmp_path)
   with pytest.raises(FileNotFoundError, match=r"copy configs/base\.py there"):
     config_lib.load_module(tmp_path / "stage2.py")
   shutil.copy(config_lib.CONFIGS / "base.py", tmp_path)
   copied = config_lib.load_module(tmp_path / "stage2.py").get_config()
   assert copied.to_dict() == _get("stage2").to_dict()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_typing_error_names_the_right_field(name):
-  config = _get(name)
-  with pytest.raises(AttributeError, match='Did you mean "batch_size"'):
-    config.batchsize = 4
-
-
-def test_unknown_switches_are_told():
-  with pytest.raises(ValueError, match="expected key=value with a key of"):
-    _get("stage1", "modle=tiny")
-  with pytest.raises(ValueError, match="expected one of official, tiny"):
-    _get("stage1", "recipe=small")
-  with pytest.raises(ValueError, match="unknown model 'tniy'"):
-    _get("stage1", "model=tniy")
-  with pytest.raises(ValueError, match=r"expected tlm\+lora or tlm"):
-    _get("stage1", "train=lora")
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -190,7 +161,7 @@ def _value(config, field: str):
 
 
 def test_old_names_of_model_fields_still_work():
-  """In the config.json of an old run, and set beside the new one's default."""
+  """In the config.json of an old run, and set next to the new default."""
   old = {"width": 64, "heads": 4, "head_width": 16, "tied": True}
   shapes = {"mrope_section": [2, 3, 3], "ff_width": 96}
   with pytest.warns(FutureWarning, match=r"decoder\.tied is deprecated; use"):

@@ -1,4 +1,4 @@
-"""Commands, flags and files in README and docs/ exist."""
+"""Commands, flags and files in README, docs/, launch/ and configs/ exist."""
 
 import ast
 import importlib
@@ -40,7 +40,24 @@ def ours() -> dict[str, list[list[str]]]:
   return found
 
 
+def train_commands() -> list[list[str]]:
+  """Returns the arguments of `train`, also in launch/ and configs/."""
+  found = ours()["fusar_jax.train"]
+  for page in [
+    ROOT / "launch/README.md",
+    *(ROOT / "configs").glob("stage*.py"),
+  ]:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in text.splitlines():
+      if "--config" in line and "`" not in line:
+        words = shlex.split(line, comments=True)
+        at = next(i for i, w in enumerate(words) if w.startswith("--config"))
+        found.append(words[at:])
+  return found
+
+
 OURS = ours()
+TRAIN = train_commands()
 
 
 def test_targets_of_make_exist():
@@ -65,13 +82,13 @@ def test_flags_are_known(module, capsys):
     assert {flag for flag in given if "." not in flag} <= known
 
 
-@pytest.mark.parametrize(
-  "arguments", OURS["fusar_jax.train"], ids=lambda words: words[1]
-)
+@pytest.mark.parametrize("arguments", TRAIN, ids=" ".join)
 def test_train_commands_are_read(arguments, read_flags):
   """The config file loads and accepts each override."""
+  assert len(TRAIN) > len(OURS["fusar_jax.train"])
   config, workdir = read_flags(arguments)
   assert config.model
+  assert config.data.train
   assert workdir
 
 
