@@ -233,19 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--images", required=True, help="folder of images")
   parser.add_argument("--annotations", required=True, help="the JSON file")
   command_line.add_box_options(parser)
-  args = parser.parse_args(argv)
-  return command_line.run(
-    lambda: import_coco(
-      args.images,
-      args.annotations,
-      args.out,
-      origin=command_line.origin(args),
-      classes=args.classes,
-      tasks=args.tasks,
-      copy=args.copy,
-      drop_refused=args.drop_refused,
-    )
-  )
+  return command_line.run(parser, import_coco, argv)
 
 
 if __name__ == "__main__":

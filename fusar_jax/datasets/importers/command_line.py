@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from fusar_jax.datasets.importers.dataset_folder import Origin
@@ -16,20 +16,20 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     prog=f"python -m fusar_jax.datasets.importers.{name}",
     description=description,
   )
-  options.add_argument("--out", required=True, help="folder to make")
+  options.add_argument("--out", required=True, help="folder to create")
   options.add_argument(
-    "--source", required=True, help="where the data come from, to be cited"
+    "--source", required=True, help="source of the data, for citation"
   )
   options.add_argument(
     "--license", required=True, help='terms of the data ("none stated")'
   )
   options.add_argument(
-    "--copy", action="store_true", help="copy the images too"
+    "--copy", action="store_true", help="also copy the images"
   )
   options.add_argument(
     "--drop-refused",
     action="store_true",
-    help="leave bad entries out and list them in refused.txt; default: stop",
+    help="skip bad entries and list them in refused.txt (default: stop)",
   )
   return options
 
@@ -40,19 +40,23 @@ def add_box_options(options: argparse.ArgumentParser) -> None:
   options.add_argument("--tasks", nargs="+", default=TASKS, choices=EVERY_TASK)
 
 
-def origin(args: argparse.Namespace) -> Origin:
-  """Returns the origin of the data."""
-  return Origin(args.source, args.license)
-
-
-def run(importer: Callable[[], Path | Iterable[Path]]) -> int:
+def run(
+  options: argparse.ArgumentParser,
+  importer: Callable[..., Path | Iterable[Path]],
+  argv: Sequence[str] | None,
+) -> int:
   """Runs an import, prints a summary and returns the exit code.
 
   Args:
-    importer: returns the manifest, or the manifest of each split.
+    options: from `parser`.
+    importer: takes `origin` and each other option under its own name; returns
+      the manifest, or the manifest of each split.
+    argv: arguments; None: those of the process.
   """
+  values = vars(options.parse_args(argv))
+  source, terms = values.pop("source"), values.pop("license")
   try:
-    written = importer()
+    written = importer(origin=Origin(source, terms), **values)
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1

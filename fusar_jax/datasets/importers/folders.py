@@ -261,19 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     choices=COPIES,
     help="byte-identical chips across splits or with conflicting labels",
   )
-  args = parser.parse_args(argv)
-  return command_line.run(
-    lambda: import_folders(
-      args.images,
-      args.out,
-      origin=command_line.origin(args),
-      splits=args.splits,
-      hold_out=args.hold_out,
-      copies=args.copies,
-      copy=args.copy,
-      drop_refused=args.drop_refused,
-    )
-  )
+  return command_line.run(parser, import_folders, argv)
 
 
 if __name__ == "__main__":

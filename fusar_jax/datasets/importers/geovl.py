@@ -193,19 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     help="probability that a field of a caption is left out",
   )
   parser.add_argument("--seed", type=int, default=SEED, help="of the dropout")
-  args = parser.parse_args(argv)
-  return command_line.run(
-    lambda: import_geovl(
-      args.captions,
-      args.images,
-      args.out,
-      origin=command_line.origin(args),
-      field_dropout=args.field_dropout,
-      seed=args.seed,
-      copy=args.copy,
-      drop_refused=args.drop_refused,
-    )
-  )
+  return command_line.run(parser, import_geovl, argv)
 
 
 if __name__ == "__main__":

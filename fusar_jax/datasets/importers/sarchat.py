@@ -307,20 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     action="store_true",
     help="ask counting and identification as `evaluate` scores them",
   )
-  args = parser.parse_args(argv)
-  return command_line.run(
-    lambda: import_sarchat(
-      args.dialogues,
-      args.images,
-      args.out,
-      origin=command_line.origin(args),
-      tasks=args.tasks,
-      untagged=args.untagged,
-      scored=args.scored,
-      copy=args.copy,
-      drop_refused=args.drop_refused,
-    )
-  )
+  return command_line.run(parser, import_sarchat, argv)
 
 
 if __name__ == "__main__":

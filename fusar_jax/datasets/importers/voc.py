@@ -202,20 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--annotations", required=True, help="folder of XML")
   parser.add_argument("--split", help="names, one a line; default: all")
   command_line.add_box_options(parser)
-  args = parser.parse_args(argv)
-  return command_line.run(
-    lambda: import_voc(
-      args.images,
-      args.annotations,
-      args.out,
-      origin=command_line.origin(args),
-      split=args.split,
-      classes=args.classes,
-      tasks=args.tasks,
-      copy=args.copy,
-      drop_refused=args.drop_refused,
-    )
-  )
+  return command_line.run(parser, import_voc, argv)
 
 
 if __name__ == "__main__":

@@ -208,21 +208,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   classes.add_argument("--names-file", help="the same, one a line")
   parser.add_argument("--split", help="names, one a line; default: all")
   command_line.add_box_options(parser)
-  args = parser.parse_args(argv)
-  return command_line.run(
-    lambda: import_yolo(
-      args.images,
-      args.labels,
-      args.out,
-      names=args.names or read_names(args.names_file),
-      origin=command_line.origin(args),
-      split=args.split,
-      classes=args.classes,
-      tasks=args.tasks,
-      copy=args.copy,
-      drop_refused=args.drop_refused,
-    )
-  )
+
+  def import_named(names, names_file, **options):
+    names = names or read_names(names_file)
+    return import_yolo(names=names, **options)
+
+  return command_line.run(parser, import_named, argv)
 
 
 if __name__ == "__main__":
