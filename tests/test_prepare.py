@@ -166,7 +166,7 @@ def test_killed_and_run_again(tmp_path, scene, how):
     (["--labels", "nowhere.csv"], 1, "nowhere.csv"),
     (["--stretch", "nowhere.json"], 1, "nowhere.json"),
     (["--bands", "HH"], 1, "no band 'HH'"),
-    (["--license", " "], 1, "license of the data must be told"),
+    (["--license", " "], 1, "license of the data must be given"),
     (["--percentiles", "9", "3"], 1, "rising order"),
     (["--min-valid", "0"], 1, "min_valid must be in (0, 1]"),
     (["--nodata", "none", "--overlap", "504"], 1, "0 <= overlap < size"),

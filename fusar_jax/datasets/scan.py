@@ -39,7 +39,7 @@ from fusar_jax.tasks.predictions import guess_task
 
 # AlphaEarth vectors have length 1; quantisation changes it by less than 1 %.
 _UNIT = (0.9, 1.1)
-_UNTOLD = "(none told)"
+_UNDECLARED = "(undeclared)"
 
 Track = Callable[[Sequence, str], Iterable]
 
@@ -91,7 +91,7 @@ class Row:
 
   Attributes:
     triplet: the row.
-    task: as declared, else guessed from the question, else "(none told)".
+    task: as declared, else guessed from the question, else "(undeclared)".
     images, anchors: its files; None for an image without anchors.
     seen: per image (height, width) as model input.
     visual_tokens: M, summed over its images.
@@ -176,7 +176,7 @@ def read_splits(
   names = _names(manifests)
   problems, read = [], []
 
-  def tell(kind, text, split, is_error=True):
+  def report(kind, text, split, is_error=True):
     problems.append(Problem(kind, text, is_error, split))
 
   for name, path in zip(names, manifests):
@@ -184,17 +184,17 @@ def read_splits(
       triplets, refused = read_manifest_leniently(path)
     except ValueError as error:
       triplets, refused = [], []
-      tell("unreadable manifest", str(error), name)
+      report("unreadable manifest", str(error), name)
     for message in refused:
-      tell("bad row", f"{path} {message}", name)
+      report("bad row", f"{path} {message}", name)
     read.append((triplets, len(refused)))
   owned = [
     (name, triplet)
     for name, (triplets, _) in zip(names, read)
     for triplet in triplets
   ]
-  images = _read_all(owned, "images", _image, tell, track)
-  anchors = _read_all(owned, "anchors", _anchors, tell, track)
+  images = _read_all(owned, "images", _image, report, track)
+  anchors = _read_all(owned, "anchors", _anchors, report, track)
   splits = []
   for name, path, (triplets, refused) in zip(names, manifests, read):
     rows = []
@@ -202,7 +202,7 @@ def read_splits(
       try:
         row = _row(triplet, images, anchors, config, tokenizer, with_answers)
       except ValueError as error:
-        tell("bad row", f"{triplet.where}: {error}", name)
+        report("bad row", f"{triplet.where}: {error}", name)
         continue
       if row is not None:
         rows.append(row)
@@ -288,7 +288,7 @@ def _names(manifests: Sequence[Path]) -> list[str]:
   ]
 
 
-def _read_all(owned, field, read, tell, track) -> dict[Path, File]:
+def _read_all(owned, field, read, report, track) -> dict[Path, File]:
   """Returns the readable files by path; reports each of the others once."""
   users = collections.defaultdict(list)
   for name, triplet in owned:
@@ -302,10 +302,10 @@ def _read_all(owned, field, read, tell, track) -> dict[Path, File]:
       files[path] = read(path)
     except (ValueError, OSError) as error:
       more = f" and {len(others)} more" if others else ""
-      tell(f"unreadable {field}", f"{first.where}{more}: {error}", name)
+      report(f"unreadable {field}", f"{first.where}{more}: {error}", name)
       continue
     if files[path].odd:
-      tell(f"odd {field}", f"{path}: {files[path].odd}", name, False)
+      report(f"odd {field}", f"{path}: {files[path].odd}", name, False)
   return files
 
 
@@ -358,7 +358,7 @@ def _row(
     length = len(ids) if with_answers else int((~mask).sum())
   return Row(
     triplet=triplet,
-    task=triplet.task or guess_task(triplet.question) or _UNTOLD,
+    task=triplet.task or guess_task(triplet.question) or _UNDECLARED,
     images=files,
     anchors=tuple(anchors[p] if p else None for p in triplet.anchors),
     seen=seen,

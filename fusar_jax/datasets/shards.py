@@ -170,10 +170,10 @@ def _write_shard(
     for triplet in triplets
   ]
   files = [dataclasses.asdict(entries[file]) for file in numbers]
-  whole = {**table, "rows": rows, "files": files}
+  header = {**table, "rows": rows, "files": files}
   writer = ArrayRecordWriter(str(path), _OPTIONS)
   try:
-    writer.write(json.dumps(whole, ensure_ascii=False).encode())
+    writer.write(json.dumps(header, ensure_ascii=False).encode())
     for file in numbers:
       content = file.read_bytes()
       if hashlib.sha256(content).hexdigest() != entries[file].sha256:
@@ -204,17 +204,17 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Command line; returns the exit code."""
   parser = argparse.ArgumentParser(
     prog="python -m fusar_jax.datasets.shards",
-    description="A manifest and its files, packed into ArrayRecord shards.",
+    description="Packs a manifest and its files into ArrayRecord shards.",
   )
   parser.add_argument(
     "--manifest", required=True, help="one, or several with commas between"
   )
-  parser.add_argument("--out", required=True, help="folder to make")
+  parser.add_argument("--out", required=True, help="folder to create")
   parser.add_argument(
     "--shards",
     required=True,
     type=int,
-    help="how many; 100 MB to 1 GB each reads well from a network",
+    help="number of shards; 100 MB to 1 GB each reads well from a network",
   )
   args = parser.parse_args(argv)
   try:
@@ -222,11 +222,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
-  told = json.loads((Path(args.out) / "dataset.json").read_text("utf-8"))
+  card = json.loads((Path(args.out) / "dataset.json").read_text("utf-8"))
   size = sum(shard.stat().st_size for shard in shards)
   print(
-    f"{args.out}/*{records.SUFFIX}: {told['shards']['rows']} rows and"
-    f" {told['shards']['files']} files in {len(shards)} shards,"
+    f"{args.out}/*{records.SUFFIX}: {card['shards']['rows']} rows and"
+    f" {card['shards']['files']} files in {len(shards)} shards,"
     f" {size / 1e6:.1f} MB"
   )
   return 0

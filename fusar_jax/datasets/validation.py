@@ -116,7 +116,7 @@ def inspect(
 
 
 def _row_problems(split: Split, max_length: int) -> Iterable[Problem]:
-  told = set()
+  checked = set()
   for row in split.rows:
     where = row.triplet.where
     if (row.length or 0) > max_length:
@@ -129,9 +129,9 @@ def _row_problems(split: Split, max_length: int) -> Iterable[Problem]:
       )
     for number, box in enumerate(row.boxes.tolist(), start=1):
       # Tasks share the boxes of their image.
-      if (row.images[0].path, tuple(box)) in told:
+      if (row.images[0].path, tuple(box)) in checked:
         continue
-      told.add((row.images[0].path, tuple(box)))
+      checked.add((row.images[0].path, tuple(box)))
       if fault := _box_fault(box, row.seen[0]):
         own = boxes_of(row.triplet)[0][number - 1].tolist()
         space = row.triplet.coordinate_size or row.images[0].size

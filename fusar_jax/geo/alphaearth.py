@@ -229,12 +229,12 @@ class Archive:
       )
     if self.table.degrees[row]:
       return  # Bounds in degrees are rounded; the file's own bounds count.
-    told, real = self.table.bounds[row], np.array(header.bounds)
+    stated, real = self.table.bounds[row], np.array(header.bounds)
     pixel = max(abs(header.transform[0]), abs(header.transform[4]))
-    if np.abs(told - real).max() > _PLACE_TOLERANCE * pixel:
+    if np.abs(stated - real).max() > _PLACE_TOLERANCE * pixel:
       raise ValueError(
-        f"{header.path}: a tile of another place: bounds {told.tolist()} by the"
-        f" index {self.table.origin}, {real.tolist()} in the file ({crs})."
+        f"{header.path}: a tile of another place: bounds {stated.tolist()} in"
+        f" the index {self.table.origin}, {real.tolist()} in the file ({crs})."
       )
 
 

@@ -7,7 +7,7 @@ rasterio does the computation; this module fixes the conventions:
 
 - Pixel coordinates are floats (row, col); (0, 0) is the outer corner of the
   first pixel, (0.5, 0.5) its centre. GDAL gives control points in the same
-  convention, whatever the file's AREA_OR_POINT says.
+  convention, whatever the file's AREA_OR_POINT is.
 - Longitudes come first, degrees of WGS 84, in [-180, 180).
 """
 

@@ -74,7 +74,7 @@ def find_polarisations(names: tuple[str, ...]) -> tuple[str, ...] | None:
 def find_metadata(
   path: Path, tags: Mapping[str, str], names: tuple[str, ...]
 ) -> Metadata:
-  """Returns what the file's name, its folders and its tags tell.
+  """Returns the metadata in a file's name, its folders and its tags.
 
   Args:
     path: of the raster; of folders above it only one that names a sensor
@@ -90,18 +90,18 @@ ground_sampling_distance=None)
   """
   parents = [parent.name for parent in path.absolute().parents][:_PARENTS]
   products = [name for name in parents if _sensor(name)]
-  told = [path.stem, *products]
-  sensor = next(filter(None, map(_sensor, told)), None)
+  texts = [path.stem, *products]
+  sensor = next(filter(None, map(_sensor, texts)), None)
   if sensor is None:
     sensor = _sensor(tags.get("SATELLITEID", ""))
   if sensor is None:
     sensor = _sensor(tags.get("TIFFTAG_IMAGEDESCRIPTION", ""))
   date = _date(tags.get("ACQUISITIONDATETIME", ""))
-  date = date or next(filter(None, map(_date, told)), None)
+  date = date or next(filter(None, map(_date, texts)), None)
   polarisations = (
     find_polarisations(names)
     or (len(names) == 1 and find_polarisations((path.stem,)))
-    or next(filter(None, (_coded(n, len(names)) for n in told)), None)
+    or next(filter(None, (_coded(n, len(names)) for n in texts)), None)
   )
   return Metadata(sensor, polarisations or None, date)
 

@@ -68,7 +68,7 @@ def guess_quantity(
     return AMPLITUDE, "no valid value to judge by"
   negative = (values < 0).mean(axis=1) + (values == 0).mean(axis=1) / 2
   if (values >= 0).all():
-    # Zeros, which may be a frame, say nothing about the size of values.
+    # Zeros, which may be a frame, do not indicate the size of values.
     middle = float(np.median(values[values > 0])) if values.any() else 0.0
     found = INTENSITY if 0 < middle < 1 else AMPLITUDE
     kind = ": calibrated backscatter" if found == INTENSITY else ""

@@ -163,9 +163,9 @@ def _where(scene, rng) -> tuple[str, str, str]:
 def _fields(scene, rng) -> tuple[str, str, str]:
   names = list(captioning.FIELDS)
   some = rng.permutation(len(names))[: rng.integers(1, _MOST_FIELDS + 1)]
-  told = [names[i] for i in sorted(some)]
-  answer = captioning.answer(scene.caption, told)
-  return "fields", captioning.question(told), answer
+  chosen = [names[i] for i in sorted(some)]
+  answer = captioning.answer(scene.caption, chosen)
+  return "fields", captioning.question(chosen), answer
 
 
 def _short(scene, rng) -> tuple[str, str, str]:

@@ -68,8 +68,8 @@ def geojson(scene: Scene) -> str:
         "properties": {"label": target.name, "kind": target.kind},
       }
     )
-  told = {"type": "FeatureCollection", "features": features}
-  return json.dumps(told) + "\n"
+  collection = {"type": "FeatureCollection", "features": features}
+  return json.dumps(collection) + "\n"
 
 
 def _write(path: Path, content: bytes) -> None:

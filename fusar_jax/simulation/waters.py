@@ -2,7 +2,7 @@
 
 A coast is irregular at all scales, a harbour has a straight quay with piers, a
 river meanders and a canal does not. Land is drawn by the countryside; a strip
-along the shore may have a cover of its own: a beach, reeds, a dyke, a gallery
+along the shore may have its own cover: a beach, reeds, a dyke, a gallery
 of trees.
 """
 

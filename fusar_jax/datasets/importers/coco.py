@@ -63,7 +63,7 @@ def import_coco(
   Raises:
     FileExistsError: `out` holds something.
     FileNotFoundError: no such annotation file.
-    ValueError: not COCO, or bad images: all are told, and nothing is written.
+    ValueError: not COCO, or bad images: all are listed, and nothing is written.
   """
   check_new_folder(out)
   check_tasks(tasks)
@@ -107,10 +107,10 @@ def read_annotations(path: str | os.PathLike) -> tuple:
     FileNotFoundError: no such file.
     ValueError: not JSON, or one of COCO's three lists is missing.
   """
-  told = read_json(path)
+  value = read_json(path)
   parts = {}
   for key in ("images", "annotations", "categories"):
-    part = told.get(key) if isinstance(told, dict) else None
+    part = value.get(key) if isinstance(value, dict) else None
     if not isinstance(part, list) or not all(isinstance(p, dict) for p in part):
       raise ValueError(f'{path}: expected a list of objects in "{key}"')
     parts[key] = part
@@ -167,8 +167,8 @@ def _annotated(record, images, names, notes) -> Annotated:
     try:
       targets.append(read_target(note, names, size))
     except ValueError as error:
-      told = str(note.get("id"))[:40]
-      raise ValueError(f"annotation {told}: {error}") from None
+      identity = str(note.get("id"))[:40]
+      raise ValueError(f"annotation {identity}: {error}") from None
   path = PurePosixPath(record["file_name"])
   return Annotated(
     str(path.with_suffix("")), file, size, targets, path=str(path)

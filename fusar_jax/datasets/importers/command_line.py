@@ -71,7 +71,7 @@ def _summary(manifest: Path) -> str:
   if "targets" in card:
     text += f", {card['targets']} targets of {', '.join(card['classes'])}"
   if card["refused"]:
-    text += f"; {card['refused']} refused, listed in refused.txt"
+    text += f"; {card['refused']} rejected, listed in refused.txt"
   if card.get("copies") == "keep" and card["copies_found"]:
     text += (
       f"; {len(card['copies_found'])} groups of copies in all splits were kept,"

@@ -56,8 +56,8 @@ class Origin:
     blank = [k for k, v in dataclasses.asdict(self).items() if not v.strip()]
     if blank:
       raise ValueError(
-        f"{' and '.join(blank)} of the data must be told; where the source"
-        ' states no terms, say "none stated".'
+        f"{' and '.join(blank)} of the data must be given; if the source"
+        ' states no terms, give "none stated".'
       )
 
 

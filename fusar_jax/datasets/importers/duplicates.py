@@ -40,8 +40,8 @@ class Copies:
       faults.append(f"across the splits {', '.join(self.splits)}")
     if self.conflicts:
       faults.append(f"with the labels {', '.join(self.labels)}")
-    told = f" ({'; '.join(faults)})" if faults else ""
-    return f"{' = '.join(self.names)}{told}"
+    suffix = f" ({'; '.join(faults)})" if faults else ""
+    return f"{' = '.join(self.names)}{suffix}"
 
 
 def find_copies(

@@ -100,7 +100,7 @@ def import_folders(
     raise ValueError(f"splits must differ, got {list(splits)}.")
   if not 0 <= hold_out < 1 or (hold_out and splits):
     raise ValueError(
-      f"hold_out {hold_out}: expected a share below 1, and no splits beside it;"
+      f"hold_out {hold_out}: expected a share below 1, without splits;"
       f" got splits {list(splits)}."
     )
   chips, spellings, bad = _read(Path(images), splits)
@@ -135,12 +135,15 @@ def import_folders(
     "spellings": spellings,
     **({"hold_out": hold_out} if hold_out else {}),
     "copies": copies,
-    "copies_found": [_told(group) for group in found],
+    "copies_found": [_described(group) for group in found],
   }
   of_chip = {chip.name: chip.split for chip in chips}
 
   def side(name: str) -> str:
-    """What could not be read has no digest: told with train, if held out."""
+    """Returns the split that lists a rejected file.
+
+    An unreadable one has no digest; with `hold_out` it counts as train.
+    """
     return of_chip.get(name) or (
       splits[0] if hold_out else _split(name, splits)
     )
@@ -154,7 +157,9 @@ def import_folders(
         origin,
         {**card, "split": split or None, "targets": len(kept)},
         copy=copy,
-        refused=[told for name, told in bad.items() if side(name) == split],
+        refused=[
+          message for name, message in bad.items() if side(name) == split
+        ],
         digests=digests,
       )
   return [Path(out, split, "manifest.jsonl") for split in splits or [""]]
@@ -230,7 +235,7 @@ def _picture(chip: Chip, classes: Sequence[str]) -> Picture:
   return Picture(chip.file, str(PurePosixPath(*name.parts[-2:])), [row])
 
 
-def _told(group: Copies) -> dict:
+def _described(group: Copies) -> dict:
   return {
     **dataclasses.asdict(group),
     "across_splits": group.leaks,

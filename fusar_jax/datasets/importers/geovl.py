@@ -86,7 +86,7 @@ def import_geovl(
     FileExistsError: `out` holds something.
     FileNotFoundError: no such captions, or no such folder.
     ValueError: no folder of images, a dropout outside [0, 1), or bad records:
-      all are told, and nothing is written.
+      all are listed, and nothing is written.
   """
   check_new_folder(out)
   if not 0 <= field_dropout < 1:
@@ -174,8 +174,8 @@ def _image(identity, files, folder) -> Path:
   if not found:
     raise FileNotFoundError(f"no image {identity}.* in {folder}")
   if len(found) > 1:
-    told = ", ".join(path.relative_to(folder).as_posix() for path in found)
-    raise ValueError(f"several images of one name: {told}")
+    names = ", ".join(path.relative_to(folder).as_posix() for path in found)
+    raise ValueError(f"several images of one name: {names}")
   return found[0]
 
 

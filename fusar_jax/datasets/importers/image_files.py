@@ -94,7 +94,7 @@ def check_size(file: Path, stated: tuple[int, int]) -> None:
   actual = vision.image_size(file)
   if stated != actual:
     raise ValueError(
-      f"the annotation speaks of {stated[0]} x {stated[1]} pixels (height x"
+      f"the annotation states {stated[0]} x {stated[1]} pixels (height x"
       f" width), but {file.name} has {actual[0]} x {actual[1]}"
     )
 

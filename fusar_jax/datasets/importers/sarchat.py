@@ -122,7 +122,7 @@ def import_sarchat(
   Raises:
     FileExistsError: `out` holds something.
     FileNotFoundError: no such dialogues.
-    ValueError: bad records: all are told, and nothing is written.
+    ValueError: bad records: all are listed, and nothing is written.
   """
   check_new_folder(out)
   if not tasks or not set(tasks) <= set(TASKS):
@@ -176,23 +176,23 @@ def _dialogue(record) -> tuple[str, str, str]:
   turns = record.get("conversations", record.get("messages"))
   if not isinstance(turns, list):
     raise ValueError('no "conversations" and no "messages"')
-  said = [_turn(turn) for turn in turns]
-  if said and said[0] == ("system", prompts.SYSTEM):
-    said = said[1:]
-  speakers = [speaker for speaker, _ in said]
+  parsed = [_turn(turn) for turn in turns]
+  if parsed and parsed[0] == ("system", prompts.SYSTEM):
+    parsed = parsed[1:]
+  speakers = [speaker for speaker, _ in parsed]
   if speakers != ["user", "assistant"]:
     raise ValueError(
       "expected one question and its answer, got turns of"
-      f" {', '.join(speakers) or 'nobody'}"
+      f" {', '.join(speakers) or 'none'}"
     )
   names = record.get("image", record.get("images"))
   names = names if isinstance(names, list) else [names]
   if len(names) != 1 or not isinstance(names[0], str):
     raise ValueError(f'expected one name in "image", got {names!r:.60}')
-  question, marks = re.subn(r"\s*<image>\s*", " ", said[0][1])
+  question, marks = re.subn(r"\s*<image>\s*", " ", parsed[0][1])
   if marks > 1:
     raise ValueError(f"{marks} times <image> for one image")
-  return names[0], question.strip(), said[1][1].strip()
+  return names[0], question.strip(), parsed[1][1].strip()
 
 
 def _turn(turn) -> tuple[str, str]:
@@ -205,24 +205,26 @@ def _turn(turn) -> tuple[str, str]:
       f"speaker {speaker!r:.40} is none of {', '.join(_SPEAKERS)}"
     )
   if not isinstance(text, str) or not text.strip():
-    raise ValueError(f"what {speaker} says is no text: {text!r:.40}")
+    raise ValueError(f"turn of {speaker} has no text: {text!r:.40}")
   return _SPEAKERS[speaker], text
 
 
 def _task(record, question: str, untagged: str | None) -> str:
-  told = record.get("task")
+  declared = record.get("task")
   tag = _TAG.match(question)
   if tag and tag[1].lower() not in _TAGS:
     raise ValueError(f"tag {tag[0].strip()} is none of {', '.join(_TAGS)}")
   if not tag:
-    task = told if told in TASKS else untagged
-  elif told in TASKS and told != _TAGS[tag[1].lower()]:
-    raise ValueError(f'"task" is {told}, but the question is tagged {tag[0]}')
+    task = declared if declared in TASKS else untagged
+  elif declared in TASKS and declared != _TAGS[tag[1].lower()]:
+    raise ValueError(
+      f'"task" is {declared}, but the question is tagged {tag[0]}'
+    )
   else:
     task = _TAGS[tag[1].lower()]
   if task is None:
     raise ValueError(
-      "a question without a tag; say whether it is classification or"
+      "a question without a tag; state whether it is classification or"
       ' description, in the record ("task") or for all (--untagged)'
     )
   return task
@@ -254,9 +256,9 @@ def _row(identity, task, question, answer, size, scored) -> dict:
 
 
 def _subject(task, question, answer, given, found):
-  """Returns (the one category that is spoken of, or None; its boxes).
+  """Returns (the one category that is mentioned, or None; its boxes).
 
-  Grounding, description and classification speak of several, and which box is
+  Grounding, description and classification mention several, and which box is
   whose is not published.
   """
   if task in ("counting", "referring"):
@@ -285,7 +287,7 @@ def _check_scored(task, label, boxes) -> None:
   if label is None:
     where = "question" if task == "counting" else "answer"
     raise ValueError(
-      f"to be scored, the {where} must speak of one of {', '.join(CATEGORIES)}"
+      f"to be scored, the {where} must name one of {', '.join(CATEGORIES)}"
     )
   if not boxes or (task == "identification" and len(boxes) > 1):
     raise ValueError(f"to be scored, {task} needs its boxes, got {len(boxes)}")

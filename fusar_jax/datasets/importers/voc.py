@@ -51,7 +51,7 @@ def read_annotation(path: str | os.PathLike) -> tuple[tuple[int, int], list]:
     text = path.read_bytes()
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
       # Nested entities unpack to gigabytes; no annotation needs one.
-      raise ValueError("document types and entities are refused")
+      raise ValueError("document types and entities are rejected")
     root = ET.fromstring(text)
     size = _number(root, "size/height"), _number(root, "size/width")
     targets = []
@@ -92,8 +92,8 @@ def import_voc(
 
   Raises:
     FileExistsError: `out` holds something.
-    FileNotFoundError, ValueError: a file is missing or bad; all names are told,
-      and nothing is written.
+    FileNotFoundError, ValueError: a file is missing or bad; all are listed, and
+      nothing is written.
   """
   check_new_folder(out)
   check_tasks(tasks)

@@ -57,7 +57,7 @@ def read_labels(
     names: of the classes, by number.
 
   Raises:
-    ValueError: lines that cannot be read, all told, by number.
+    ValueError: lines that cannot be read, all listed, by number.
   """
   try:
     lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -106,7 +106,7 @@ def import_yolo(
   Raises:
     FileExistsError: `out` holds something.
     FileNotFoundError, ValueError: a file is missing or bad, or a label file
-      has no image: all are told, and nothing is written.
+      has no image: all are listed, and nothing is written.
   """
   check_new_folder(out)
   check_tasks(tasks)
@@ -154,7 +154,7 @@ def read_names(path: str | os.PathLike) -> list[str]:
 
 
 def _stems(images, labels: Path) -> list[str]:
-  """Names of all images and label files; what lacks its image is told later."""
+  """Names of all images and label files; missing images are reported later."""
   pictures = {
     path.stem
     for path in image_files.listed(images)
@@ -175,8 +175,8 @@ def _target(words: list[str], size, names) -> Target:
       f"class {words[0]!r:.20} is none of the {len(names)} named: {names}"
     )
   if not all(-_SLACK <= value <= 1 + _SLACK for value in values):
-    told = " ".join(words[1:])
-    raise ValueError(f"shares from 0 to 1 expected, got {told!r:.60}")
+    text = " ".join(words[1:])
+    raise ValueError(f"shares from 0 to 1 expected, got {text!r:.60}")
   label, (h, w) = names[int(number)], size
   if len(values) == 4:
     cx, cy, bw, bh = values

@@ -43,7 +43,7 @@ class SceneResult:
     shared: overlap of its only two tiles, as a share of their pixels.
     stretches: as returned by `Stretch.to_json`.
     tiles: by name, as they were entered in the journal: "outcome" (KEPT, or of
-      SKIPPED, then "why" may tell more), "files" (hash by name), "rows",
+      SKIPPED, then "why" may give details), "files" (hash by name), "rows",
       "anchors" ([found, nodes in the image] or None) and "targets" (places in
       the scene's list).
   """
@@ -98,7 +98,7 @@ def write_card(
     settings: everything on which the data depends.
     refused: rejected rasters, with reasons.
   """
-  refused = [*refused, *(told for r in results for told in r.damaged)]
+  refused = [*refused, *(message for r in results for message in r.damaged)]
   kept = [entry for result in results for entry in result.kept]
   hashes = {k: v for entry in kept for k, v in entry["files"].items()}
   images = {k: v for k, v in hashes.items() if k.startswith("images/")}
@@ -143,7 +143,9 @@ def nothing_left(results: Sequence[SceneResult], size: int) -> str:
     lines[-1] += f"; nodata is {nodata['value']} ({nodata['reason']})"
   return (
     f"no tile of {size} x {size} pixels is left:\n  "
-    + "\n  ".join([*lines, *(told for r in results for told in r.damaged[:1])])
+    + "\n  ".join(
+      [*lines, *(message for r in results for message in r.damaged[:1])]
+    )
     + "\nA scene smaller than a tile needs a smaller size; which value is"
     " nodata, and how much of it is too much, can be stated."
   )

@@ -354,15 +354,15 @@ def _settings(scenes, plan, origin, archive, labels, refused) -> dict:
 def _identity(archive: Archive) -> str:
   """Returns a hash of the tile list, independent of the archive's path."""
   table = archive.table
-  told = hashlib.sha256()
+  digest = hashlib.sha256()
   for row in zip(
     map(os.path.basename, table.paths),
     table.years.tolist(),
     table.crs,
     table.bounds.tolist(),
   ):
-    told.update(json.dumps(row).encode())
-  return told.hexdigest()
+    digest.update(json.dumps(row).encode())
+  return digest.hexdigest()
 
 
 def _finished(out: Path, settings) -> dict | None:

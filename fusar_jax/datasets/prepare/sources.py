@@ -223,7 +223,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     if len({name.lower() for name in names}) == len(names):
       return names
   raise ValueError(
-    "scenes whose paths cannot be told apart:"
+    "scenes whose paths cannot be distinguished:"
     f" {', '.join(map(str, whole))}; rename them."
   )
 
@@ -237,11 +237,11 @@ def read_stretches(
     FileNotFoundError: no such file.
     ValueError: not a dataset.json of `prepare`.
   """
-  told = read_json(path)
+  card = read_json(path)
   try:
     found = {
       scene["name"]: tuple(map(Stretch.from_json, scene["stretches"]))
-      for scene in told["scenes"]
+      for scene in card["scenes"]
     }
   except (TypeError, KeyError) as error:
     raise ValueError(

@@ -151,7 +151,7 @@ def _record(
   index, triplet = numbered
   if entries is None:
     entries = survey_files([triplet])
-  told = {
+  table = {
     "row": row_of(triplet),
     "images": [dataclasses.asdict(entries[i]) for i in triplet.images],
     "anchors": [a and dataclasses.asdict(entries[a]) for a in triplet.anchors],
@@ -160,7 +160,7 @@ def _record(
   present = [anchors for anchors in known if anchors is not None]
   return index, {
     "index": index,
-    "record": json.dumps(told, ensure_ascii=False),
+    "record": json.dumps(table, ensure_ascii=False),
     "id": triplet.id,
     "task": triplet.task or "",
     "question": triplet.question,

@@ -118,7 +118,7 @@ def test_bad_targets(folder, told, origin, change, message):
   [
     ({"file_name": "../secret.png"}, "leaves the data folder"),
     ({"file_name": "c.png"}, "image not found"),
-    ({"height": 90}, "speaks of 90 x 90 pixels"),
+    ({"height": 90}, "states 90 x 90 pixels"),
   ],
 )
 def test_bad_images_stop_or_are_listed(

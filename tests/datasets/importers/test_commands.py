@@ -83,5 +83,5 @@ def test_a_licence_is_asked_for(name, options, tmp_path, capsys):
     main(options(name)[:-2])
   assert "--license" in capsys.readouterr().err
   assert main([*options(name)[:-1], " "]) == 1
-  assert "license of the data must be told" in capsys.readouterr().err
+  assert "license of the data must be given" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()

@@ -66,7 +66,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, save, origin):
 
 
 def test_an_origin_must_be_told():
-  with pytest.raises(ValueError, match="license of the data must be told"):
+  with pytest.raises(ValueError, match="license of the data must be given"):
     Origin("somewhere", "  ")
 
 

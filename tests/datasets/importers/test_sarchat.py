@@ -196,7 +196,7 @@ def _said(*turns):
     ),
     (_said(("system", "Be terse."), ("human", "a"), ("gpt", "b")), "of system"),
     (_said(("bot", "a")), "speaker 'bot' is none of"),
-    (_said(("human", None)), "no text: None"),
+    (_said(("human", None)), "has no text: None"),
     (_said(("human", "<image><image> a"), ("gpt", "b")), "2 times <image>"),
     (_said(("human", "[sing] a"), ("gpt", "b")), r"tag \[sing\] is none of"),
     (
@@ -221,7 +221,7 @@ def test_what_cannot_be_scored_is_refused(folder, origin):
   none = _said(("human", "[count] How many ships?"), ("gpt", "There are 2."))
   with pytest.raises(ValueError, match=r"\(2\)") as caught:
     _import(folder, [two, none], origin, scored=True)
-  assert "the question must speak of one of ship" in str(caught.value)
+  assert "the question must name one of ship" in str(caught.value)
   assert "counting needs its boxes, got 0" in str(caught.value)
 
 

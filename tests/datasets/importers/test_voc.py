@@ -122,7 +122,7 @@ def test_all_bad_images_are_told_and_nothing_is_written(folder):
     _import(folder)
   for told in (
     r"object 0: box [9, 0, 5, 5]",
-    "speaks of 90 x 60 pixels",
+    "states 90 x 60 pixels",
     "c.xml: no element found",
     "image not found",
     "must not be a path",
@@ -145,7 +145,7 @@ def test_other_refusals(folder):
     read_split(folder / "split.txt")
   entity = folder / "annotations" / "a.xml"
   entity.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>')
-  with pytest.raises(ValueError, match="entities are refused"):
+  with pytest.raises(ValueError, match="entities are rejected"):
     voc.read_annotation(entity)
 
 
