@@ -69,7 +69,7 @@ def test_a_run_supplies_image_size_and_tokenizer(data, run, diagnose):
     assert text in done.text
   assert page.count("<article>") == 3
   assert "112 × 112 seen at 56 × 56" in page
-  assert '<b class="learned"' in page
+  assert '<b class="supervised"' in page
   assert "<circle" in page
 
 
@@ -83,7 +83,7 @@ def test_rows_to_predict_need_no_answers(data, rows, run, diagnose):
   for text in ("tokens a prompt", "longer than 4096", "0 errors, 0 warnings"):
     assert text in done.text
   assert "tokens of prompt" in page
-  assert '<b class="learned"' not in page
+  assert '<b class="supervised"' not in page
   done, _ = diagnose(*asked)
   assert done.code == 1
   assert "no 'answer', which only prediction" in done.text

@@ -48,5 +48,10 @@ def anchor_colours(features: np.ndarray) -> tuple[np.ndarray, float]:
   return _as_bytes(colours), float(shown)
 
 
+def hex_colour(rgb: np.ndarray) -> str:
+  """Returns uint8[3] as "#rrggbb"."""
+  return f"#{rgb.tobytes().hex()}"
+
+
 def _as_bytes(colours: np.ndarray) -> np.ndarray:
   return np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)

@@ -33,7 +33,7 @@ class Answer:
   Attributes:
     id: of the row.
     task: as of its row: one of `report.scoring.SCORERS`.
-    question, truth, said: texts, boxes in pixels of `size`.
+    question, truth, prediction: texts, boxes in pixels of `size`.
     error: why the answer could not be parsed, or None.
     right: the answer is completely correct.
     quality: 0 worst to 1 best, among answers of the same task.
@@ -45,14 +45,14 @@ class Answer:
     size: (height, width) of the box coordinates; None: the image's own size.
     true, predicted: boxes to draw.
     pairs: predicted and true boxes as matched by the scorer.
-    scored: the row of samples.jsonl.
+    sample: the row of samples.jsonl.
   """
 
   id: str
   task: str
   question: str
   truth: str
-  said: str
+  prediction: str
   error: str | None
   right: bool
   quality: float
@@ -65,7 +65,7 @@ class Answer:
   true: Parsed
   predicted: Parsed
   pairs: Matched
-  scored: Mapping
+  sample: Mapping
 
   @property
   def found(self) -> list[float]:
@@ -143,7 +143,7 @@ def _answer(
     task=row.task,
     question=row.question,
     truth=row.gt,
-    said=row.text,
+    prediction=row.text,
     error=sample["parse_error"],
     right=not errors,
     quality=quality,
@@ -156,7 +156,7 @@ def _answer(
     true=true,
     predicted=predicted,
     pairs=pairs,
-    scored=sample,
+    sample=sample,
   )
 
 
@@ -219,8 +219,8 @@ def _statements(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   """Judges SARChat tasks, whose answers are sets of statements."""
   if sample["correct"]:
     return 1.0, ()
-  said, true = set(sample["predicted"]), set(sample["true"])
-  both = len(said & true) / len(said | true) if said | true else 0.0
+  given, true = set(sample["predicted"]), set(sample["true"])
+  both = len(given & true) / len(given | true) if given | true else 0.0
   return both / 2, ("statement wrong",)
 
 

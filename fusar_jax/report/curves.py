@@ -1,4 +1,4 @@
-"""Training curves: the loss of a run by step, as an SVG.
+"""Training curves: the loss of a run by step, as a chart.
 
 The loss axis is logarithmic: the loss falls fast at first, and later progress
 would be invisible on a linear axis.
@@ -6,23 +6,18 @@ would be invisible on a linear axis.
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fusar_jax.report.sample_card import escape
+import numpy as np
 
-STYLE = """
-.curve { color: var(--accent); }
-.curve path { fill: none; stroke-width: 1.6; }
-.curve .grid { stroke: var(--line); stroke-width: 1; }
-.curve .held { stroke: var(--warning); fill: none; stroke-width: 1.6; }
-"""
+from fusar_jax.report import charts
+from fusar_jax.report.charts import Chart
+
 # Smallest span of the loss axis, in powers of ten.
 _LEAST = 0.7
 METRICS = "metrics.jsonl"
-_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 316, 8, 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,57 +65,49 @@ def read_curves(runs: Sequence[Path]) -> list[Curve]:
   return [read_curve(run) for run in runs if (run / METRICS).is_file()]
 
 
-def figure(curve: Curve) -> str:
-  """Returns an HTML figure with SVG and caption; "" for an empty curve."""
+def chart(curve: Curve) -> Chart | None:
+  """Returns the curve on a logarithmic axis; None for an empty curve."""
   points = curve.train + curve.held_out
   if not points:
-    return ""
+    return None
+  caption = f"{curve.name}: loss {_ends(curve.train)}"
+  if curve.held_out:
+    caption += f"; rings, held out: {_ends(curve.held_out)}"
   last = max(step for step, _ in points)
   # Losses are clipped at 0.0001: a loss of 0 has no logarithm.
-  logs = [math.log10(max(loss, 1e-4)) for _, loss in points]
-  low, high = min(logs), max(logs)
-  # A smallest span keeps the noise of a flat curve from filling the figure.
-  spare = max(0.0, _LEAST - (high - low)) / 2
-  low, high = low - spare, high + spare
-
-  def place(point):
-    step, loss = point
-    level = (math.log10(max(loss, 1e-4)) - low) / (high - low)
-    return (
-      _LEFT + (_RIGHT - _LEFT) * step / last,
-      _BOTTOM - (_BOTTOM - _TOP) * level,
-    )
-
-  grid, labels = [], []
-  for value in _ticks(low, high):
-    y = place((0, value))[1]
-    grid.append(f"M{_LEFT} {y:.1f}H{_RIGHT}")
-    labels.append(
-      f'<text x="{_LEFT - 4}" y="{y + 4:.1f}" text-anchor="end">{value:g}'
-      "</text>"
-    )
-  held = "".join(
-    f'<circle class="held" r="3" cx="{x:.1f}" cy="{y:.1f}"/>'
-    for x, y in map(place, curve.held_out)
-  )
-  words = f"{curve.name}: loss {_ends(curve.train)}"
-  if curve.held_out:
-    words += f"; rings, held out: {_ends(curve.held_out)}"
-  return (
-    '<figure><svg class="curve" viewBox="0 0 320 170" role="img">'
-    f"<title>{escape(words)}</title>"
-    f'<path class="grid" d="{"".join(grid)}M{_LEFT} {_BOTTOM}H{_RIGHT}"/>'
-    f'<path stroke="currentColor" d="{_line(curve.train, place)}"/>{held}'
-    f'<g class="axis" fill="currentColor">{"".join(labels)}'
-    f'<text x="{_LEFT}" y="166">0</text><text x="{_RIGHT}" y="166"'
-    f' text-anchor="end">step {last}</text></g></svg>'
-    f"<figcaption>{escape(words)}</figcaption></figure>"
-  )
-
-
-def _line(points: Sequence[tuple[int, float]], place) -> str:
-  corners = (f"{x:.1f} {y:.1f}" for x, y in map(place, points))
-  return "".join(f"{'L' if k else 'M'}{c}" for k, c in enumerate(corners))
+  logs = np.log10([max(loss, 1e-4) for _, loss in points])
+  # A smallest span keeps the noise of a flat curve from filling the chart.
+  spare = max(0.0, _LEAST - np.ptp(logs)) / 2
+  low, high = logs.min() - spare, logs.max() + spare
+  with charts.plot(size=(320, 170), margins=(34, 4, 8, 20)) as plot:
+    plot.axes.set(xlim=(0, last), yscale="log", ylim=(10**low, 10**high))
+    plot.ticks({}, {f"{value:g}": value for value in _ticks(low, high)})
+    plot.axes.minorticks_off()
+    for x, text, side in ((0, "0", "left"), (1, f"step {last}", "right")):
+      plot.axes.annotate(
+        text,
+        (x, 0),
+        xycoords="axes fraction",
+        xytext=(0, -16),
+        textcoords="offset points",
+        ha=side,
+        color=charts.QUIET,
+      )
+    if curve.train:
+      steps, losses = zip(*curve.train)
+      plot.axes.plot(steps, np.maximum(losses, 1e-4), color=charts.ACCENT)
+    if curve.held_out:
+      steps, losses = zip(*curve.held_out)
+      plot.axes.plot(
+        steps,
+        np.maximum(losses, 1e-4),
+        "o",
+        color=charts.WARNING,
+        markerfacecolor="none",
+        markersize=6,
+      )
+    svg = plot.svg(caption)
+  return Chart("", caption, svg)
 
 
 def _ends(points: Sequence[tuple[int, float]]) -> str:
@@ -137,6 +124,6 @@ def _ticks(low: float, high: float) -> list[float]:
     >>> _ticks(-0.5, 1.0)
     [0.5, 1.0, 2.0, 5.0, 10.0]
   """
-  powers = range(math.floor(low), math.ceil(high) + 1)
+  powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
   values = [round(m * 10.0**p, 6) for p in powers for m in (1, 2, 5)]
-  return [v for v in values if v > 0 and low <= math.log10(v) <= high]
+  return [v for v in values if low <= np.log10(v) <= high]

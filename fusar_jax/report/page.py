@@ -1,11 +1,10 @@
 """HTML report of an evaluation: scores, figures, answers, provenance.
 
-The page is a single self-contained file: images are embedded and figures are
-SVG. It supports phones, light and dark schemes, and keyboard navigation. Its
-only script filters the gallery; without JavaScript everything is visible.
+The page supports phones, light and dark schemes, and keyboard navigation. Its
+only script filters the gallery and shows it in batches; without JavaScript
+every card is visible. CSS alone toggles boxes and anchors.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,26 +12,23 @@ from typing import Any
 
 from fusar_jax.data.triplets import write_text
 from fusar_jax.report import (
-  answer_card,
+  breakdowns,
   choice,
-  figures,
-  gallery,
+  count_chart,
   picture_store,
+  precision_recall,
   score_table,
 )
-from fusar_jax.report import curves as curves_lib
+from fusar_jax.report import (
+  curves as curves_lib,
+)
+from fusar_jax.report.answer_card import Card
 from fusar_jax.report.answers import Answer
+from fusar_jax.report.charts import Chart
+from fusar_jax.report.confusion_matrix import confusion
 from fusar_jax.report.curves import Curve
-from fusar_jax.report.document import document
-from fusar_jax.report.sample_card import escape
+from fusar_jax.report.render import render
 from fusar_jax.report.score_table import Score
-
-_STYLE = """
-nav { display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; margin-top: 0.6rem; }
-pre { overflow-x: auto; background: var(--panel); border-radius: 4px;
-  padding: 0.8rem 1rem; font: 12px/1.5 ui-monospace, "SF Mono", Menlo,
-  Consolas, monospace; }
-"""
 
 
 def write_report(
@@ -63,88 +59,39 @@ def write_report(
   Raises:
     FileNotFoundError, ValueError: an image or anchors that cannot be read.
   """
-  sections = {
-    "Scores": _scores(scores, baselines),
-    "Figures": figures.figures(samples),
-    "Samples": _samples(samples),
-    "Training": _curves(curves),
-    "Provenance": _provenance(provenance),
-  }
-  sections = {name: html for name, html in sections.items() if html}
-  links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name in sections)
-  styles = (score_table, figures, gallery, curves_lib)
-  body = "\n".join(
-    [
-      f"<header><h1>{escape(title)}</h1><nav>{links}</nav></header>\n<main>",
-      *(
-        f'<section id="{name.lower()}"><h2>{name}</h2>{html}</section>'
-        for name, html in sections.items()
-      ),
-      "</main>",
-    ]
-  )
-  page = document(
-    title,
-    body,
-    style=_STYLE + "".join(part.STYLE for part in styles),
-    script=gallery.SCRIPT if "Samples" in sections else "",
+  kept, pictures = picture_store.fill(choice.choose(samples))
+  cards = [Card.of(item, pictures.get(item.answer.image_name)) for item in kept]
+  page = render(
+    "evaluation.html.j2",
+    script=bool(samples),
+    title=title,
+    score_groups=score_table.score_groups(scores, baselines),
+    baselines=list(baselines),
+    interval_text=score_table.interval_text,
+    published_head=score_table.PUBLISHED_HEAD,
+    charts=figures(samples),
+    confusion=confusion(samples),
+    number_of_answers=len(samples),
+    cards=cards,
+    pictures=list(pictures.values()),
+    most_anchors=picture_store.MOST_ANCHORS,
+    filters={
+      "task": dict.fromkeys(card.answer.task for card in cards),
+      "classes": sorted({name for card in cards for name in card.classes}),
+      "errors": sorted({name for card in cards for name in card.errors}),
+      "kind": choice.KINDS,
+    },
+    curves=[chart for curve in curves if (chart := curves_lib.chart(curve))],
+    provenance=provenance,
   )
   write_text(Path(path), page)
 
 
-def _scores(
-  scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]]
-) -> str:
-  if not scores:
-    return ""
-  beside = " Circles on the strips are the baselines." if baselines else ""
-  return (
-    '<p class="quiet">Percent with 95 % intervals, except mae (mean absolute'
-    " error of counts, in targets) and cider (0 to 10). Answers that cannot be"
-    " parsed count as empty."
-    f"{beside}</p><p><strong>Published numbers come from other data and are"
-    " not comparable:</strong> the authors evaluated about 198 images of their"
-    " own, so each of their numbers has a 95 % interval of about ± 7 points."
-    "</p>"
-    f"{score_table.score_table(scores, baselines)}"
+def figures(answers: Sequence[Answer]) -> list[Chart]:
+  """Returns the charts of all answers; tasks without answers have none."""
+  found = (
+    precision_recall.chart(answers),
+    count_chart.chart(answers),
+    *breakdowns.charts(answers),
   )
-
-
-def _samples(samples: Sequence[Answer]) -> str:
-  if not samples:
-    return ""
-  kept, store = picture_store.fill(choice.choose(samples))
-  anchors = ""
-  if picture_store.has_anchors([item.answer for item in kept], store):
-    anchors = (
-      " Anchors: similar colours mean similar ground (first three principal"
-      " components of the AlphaEarth vectors on this page); at most"
-      f" {picture_store.MOST_ANCHORS} dots per image."
-    )
-  return (
-    f'<p class="quiet">{len(kept)} of {len(samples)} answers: the best,'
-    " the worst and random ones of each task. Right means exactly right; for"
-    " detection, every box found at IoU 0.25 without false positives."
-    f"{anchors}</p>"
-    f'<p class="quiet">{answer_card.LEGEND}</p>'
-    f"{gallery.gallery(kept, store)}"
-  )
-
-
-def _curves(curves: Sequence[Curve]) -> str:
-  figures = "".join(map(curves_lib.figure, curves))
-  if not figures:
-    return ""
-  return (
-    '<p class="quiet">Loss by step; the loss axis is logarithmic.'
-    f'</p><div class="plots">{figures}</div>'
-  )
-
-
-def _provenance(provenance: Mapping[str, Any]) -> str:
-  return "".join(
-    f"<details><summary>{escape(name)}</summary>"
-    f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
-    "</details>"
-    for name, value in provenance.items()
-  )
+  return [chart for chart in found if chart]

@@ -2,24 +2,18 @@
 
 All cards about an image share one copy. The limit keeps large pages usable on
 a phone. The browser decodes an image only when its card nears the viewport.
-
-S anchors.
 """
 
-import base64
 import dataclasses
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from fusar_jax.data import vision
 from fusar_jax.geo.anchors import Anchors, read_anchors
-from fusar_jax.report.anchor_colours import anchor_colours
-from fusar_jax.report.answers import Answer
+from fusar_jax.report.anchor_colours import anchor_colours, hex_colour
 from fusar_jax.report.choice import Chosen
-from fusar_jax.report.sample_card import data_uri
+from fusar_jax.report.data_uri import data_uri
 
 # Total characters of all embedded images.
 MOST_CHARACTERS = 16_000_000
@@ -32,43 +26,35 @@ MOST_ANCHORS = 256
 _LARGEST_PNG = 64_000
 _JPEG_QUALITY = 85
 
-STYLE = """
-.store { position: absolute; width: 0; height: 0; }
-.dots path { vector-effect: non-scaling-stroke; stroke-linecap: round;
-  stroke-width: 7; }
-.dots .halo { stroke: #fff; stroke-width: 9.5; }
-"""
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:
-  """An image of the store.
+  """An image of the page, defined once and used by its cards.
 
   Attributes:
     name: id of its SVG element in a unit square; use it with `scale(w h)`.
+    uri: data URI of the image.
     shape: (height, width) of the embedded image.
-    dots: id of the element of its anchors, or None.
+    dots: (x, y, "#rrggbb") of the drawn anchors, x and y in [0, 1].
     anchors: number of anchors of the image.
   """
 
   name: str
+  uri: str
   shape: tuple[int, int]
-  dots: str | None
-  anchors: int
+  dots: Sequence[tuple[float, float, str]] = ()
+  anchors: int = 0
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Store:
-  """Pictures by `Answer.image_name`, and the HTML that defines them."""
-
-  pictures: dict[str, Picture]
-  html: str
+  @property
+  def dots_name(self) -> str:
+    """The id of the SVG element of the anchors."""
+    return f"{self.name}-anchors"
 
 
 def fill(
   chosen: Sequence[Chosen], most: int = MOST_CHARACTERS
-) -> tuple[list[Chosen], Store]:
-  """Returns (items whose images fit the limit, their pictures), in order.
+) -> tuple[list[Chosen], dict[str, Picture]]:
+  """Returns (items whose images fit the limit, pictures by image name).
 
   Args:
     chosen: earlier items have priority; items without an image always fit.
@@ -91,31 +77,16 @@ def fill(
         known[name] = read_anchors(answer.anchors)
     kept.append(item)
   colours = _colours(known)
-  parts, pictures = [], {}
+  pictures = {}
   for k, (name, (uri, shape)) in enumerate(images.items()):
-    parts.append(
-      f'<image id="image{k}" width="1" height="1" preserveAspectRatio="none"'
-      f' href="{uri}" style="image-rendering:pixelated"/>'
-    )
-    dots = None
+    pictures[name] = Picture(f"image{k}", uri, shape)
     if name in known:
-      dots = f"dots{k}"
-      parts.append(_dots(dots, known[name], colours[name]))
-    count = len(known[name]) if name in known else 0
-    pictures[name] = Picture(f"image{k}", shape, dots, count)
-  html = ""
-  if parts:
-    html = (
-      '<svg class="store" aria-hidden="true"><defs>'
-      f"{''.join(parts)}</defs></svg>"
-    )
-  return kept, Store(pictures, html)
-
-
-def has_anchors(answers: Sequence[Answer], store: Store) -> bool:
-  """Returns whether any picture of the answers has anchors."""
-  found = (store.pictures.get(answer.image_name) for answer in answers)
-  return any(picture and picture.dots for picture in found)
+      pictures[name] = dataclasses.replace(
+        pictures[name],
+        dots=_dots(known[name], colours[name]),
+        anchors=len(known[name]),
+      )
+  return kept, pictures
 
 
 def _embedded(image: np.ndarray) -> tuple[str, tuple[int, int]]:
@@ -128,13 +99,7 @@ def _embedded(image: np.ndarray) -> tuple[str, tuple[int, int]]:
     )
   uri = data_uri(image)
   if len(uri) > _LARGEST_PNG:
-    grey = (image == image[..., :1]).all()
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if grey else image).save(
-      file, "JPEG", quality=_JPEG_QUALITY
-    )
-    text = base64.b64encode(file.getvalue()).decode()
-    uri = f"data:image/jpeg;base64,{text}"
+    uri = data_uri(image, "JPEG", quality=_JPEG_QUALITY)
   return uri, image.shape[:2]
 
 
@@ -148,16 +113,12 @@ def _colours(known: dict[str, Anchors]) -> dict[str, np.ndarray]:
   return dict(zip(known, np.split(colours, ends)))
 
 
-def _dots(name: str, anchors: Anchors, colours: np.ndarray) -> str:
-  """Returns the dots in a unit square, over a layer that dims the image."""
+def _dots(
+  anchors: Anchors, colours: np.ndarray
+) -> list[tuple[float, float, str]]:
   n = len(anchors)
   shown = np.unique(np.linspace(0, n - 1, min(n, MOST_ANCHORS)).astype(int))
-  places = [f"M{x:.3f} {y:.3f}h0" for y, x in anchors.positions[shown].tolist()]
-  dots = "".join(
-    f'<path d="{place}" stroke="#{r:02x}{g:02x}{b:02x}"/>'
-    for place, (r, g, b) in zip(places, colours[shown].tolist())
-  )
-  return (
-    f'<g id="{name}" class="dots"><rect width="1" height="1" opacity="0.3"/>'
-    f'<path class="halo" d="{"".join(places)}"/>{dots}</g>'
-  )
+  return [
+    (x, y, hex_colour(rgb))
+    for (y, x), rgb in zip(anchors.positions[shown].tolist(), colours[shown])
+  ]

@@ -1,13 +1,12 @@
-"""Precision-recall figure: one point per class and IoU threshold.
+"""Precision-recall chart: one point per class and IoU threshold.
 
 Generated text carries no confidence scores, so each class is a single point;
-iso-F1 lines give its F1. If every box has a score, the figure also shows the
+iso-F1 lines give its F1. If every box has a score, the chart also shows the
 precision-recall curve over the score threshold. The points equal the values in
 metrics.json, since they use the scorer's matching.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,11 +14,11 @@ import numpy as np
 from fusar_jax.metrics.box_matching import fill_labels
 from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.metrics.iou import box_iou
-from fusar_jax.report import axes as axes_lib
+from fusar_jax.report import charts
 from fusar_jax.report.answers import Answer
-from fusar_jax.report.axes import Axes
-from fusar_jax.report.breakdowns import Share, share
-from fusar_jax.report.sample_card import escape
+from fusar_jax.report.charts import Chart
+from fusar_jax.report.render import printable
+from fusar_jax.report.shares import Share, share
 from fusar_jax.tasks import detection
 
 ALL = "all boxes"
@@ -101,9 +100,9 @@ def curve(
     if len(given) and given.scores is None:
       return []
     overlap = box_iou(given.boxes, true.boxes)
-    told = np.array(fill_labels(given.labels, true.labels), object)
+    labels = np.array(fill_labels(given.labels, true.labels), object)
     names = np.array([detection.normal(name) for name in true.labels], object)
-    overlap = np.where(told[:, None] == names[None], overlap, 0)
+    overlap = np.where(labels[:, None] == names[None], overlap, 0)
     order = np.argsort(-given.scores, kind="stable") if len(given) else ()
     for k in order:
       best = overlap[k].argmax() if len(true) else 0
@@ -119,39 +118,26 @@ def curve(
   return list(zip((right / total).tolist(), (right / ranks).tolist()))
 
 
-def figure(answers: Sequence[Answer]) -> str:
-  """Returns the figure of the detection answers; "" if there are none."""
+def chart(answers: Sequence[Answer]) -> Chart | None:
+  """Returns the chart of the detection answers; None if there are none."""
   answers = [answer for answer in answers if answer.task == "detection"]
   found = points(answers)
   if not any(point.recall or point.precision for point in found):
-    return ""
-  axes = Axes(
-    x=(0, 1),
-    y=(0, 1),
-    x_ticks=axes_lib.percent_ticks(),
-    y_ticks=axes_lib.percent_ticks(),
-    x_name="recall, %",
-    y_name="precision, %",
-  )
-  drawn = axes.frame() + "".join(_equal_f1(axes, f1) for f1 in _EQUAL_F1)
-  curves = [curve(answers, t) for t in THRESHOLDS]
-  drawn += "".join(map(functools.partial(_curve, axes), curves, ("", "4 3")))
-  words = "Without confidence scores each class is a point, no curve."
-  if any(curves):
-    words = (
-      "Curves: all boxes, by confidence threshold (dashed: IoU"
-      f" {THRESHOLDS[1]})."
-    )
-  names = list(dict.fromkeys(point.name for point in found))[: _DRAWN + 1]
-  for name in names:
-    drawn += _marks(axes, [p for p in found if p.name == name])
-  drawn += _names(axes, [p for p in found if p.name in names])
+    return None
   first, second = THRESHOLDS
-  return axes_lib.figure(
-    "Precision and recall",
-    drawn,
+  curves = [curve(answers, t) for t in THRESHOLDS]
+  note = "Without confidence scores each class is a point, no curve."
+  if any(curves):
+    note = f"Curves: all boxes, by confidence threshold (dashed: IoU {second})."
+  title = "Precision and recall"
+  caption = (
     f"Filled: IoU {first}; rings: IoU {second}; bars: 95 % intervals."
-    f" Pale dashed lines: equal F1. {words}",
+    f" Pale dashed lines: equal F1. {note}"
+  )
+  return Chart(
+    title,
+    caption,
+    _draw(found, curves, f"{title}. {caption}"),
     ("class", "IoU", "precision, %", "recall, %"),
     [
       (p.name, str(p.threshold), _text(p.precision), _text(p.recall))
@@ -164,68 +150,76 @@ def _text(part: Share | None) -> str:
   return f"{part.text()}, n {part.n}" if part else "–"
 
 
-def _equal_f1(axes: Axes, f1: float) -> str:
-  """Returns the iso-F1 line: p(r) with 2pr / (p + r) = f1."""
-  lowest = f1 / (2 - f1)
-  recalls = [lowest + (1 - lowest) * k / 30 for k in range(31)]
-  d = axes.path([(r, f1 * r / (2 * r - f1)) for r in recalls])
-  x, y = axes.at(1, lowest)
+def _draw(
+  found: Sequence[Point],
+  curves: Sequence[list[tuple[float, float]]],
+  label: str,
+):
+  names = list(dict.fromkeys(point.name for point in found))[: _DRAWN + 1]
+  shown = [point for point in found if point.name in names]
+  with charts.plot("recall, %", "precision, %") as plot:
+    plot.axes.set(xlim=(0, 1), ylim=(0, 1))
+    plot.ticks(charts.PERCENT_TICKS, charts.PERCENT_TICKS)
+    for f1 in _EQUAL_F1:
+      # 2pr / (p + r) = f1, solved for p.
+      recall = np.linspace(f1 / (2 - f1), 1, 31)
+      precision = f1 * recall / (2 * recall - f1)
+      plot.axes.plot(
+        recall,
+        precision,
+        color=charts.LINE,
+        linewidth=1,
+        linestyle=(0, (3, 3)),
+      )
+      plot.axes.annotate(
+        f"F1 {100 * f1:.0f}",
+        (1, precision[-1]),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        color=charts.QUIET,
+      )
+    for line, dash in zip(curves, ("-", "--")):
+      if line:
+        # Equally spaced vertices including the last, where the point lies.
+        chosen = np.linspace(0, len(line) - 1, min(len(line), _CORNERS))
+        corners = np.array(line)[chosen.astype(int)]
+        plot.axes.plot(*corners.T, dash, color=charts.ACCENT)
+    for point in shown:
+      precision, recall = point.precision, point.recall
+      plot.dot(
+        *_position(point),
+        f"{point.name}, IoU {point.threshold}: precision {_text(precision)};"
+        f" recall {_text(recall)}",
+        THRESHOLDS.index(point.threshold),
+        xerr=recall and (recall.low, recall.high),
+        yerr=precision and (precision.low, precision.high),
+      )
+    _label(plot, [p for p in shown if p.threshold == THRESHOLDS[0]])
+    return plot.svg(label)
+
+
+def _position(point: Point) -> tuple[float, float]:
   return (
-    f'<path class="grid" stroke-dasharray="3 3" d="{d}"/><text class="tick"'
-    f' x="{x - 2:.1f}" y="{y - 3:.1f}" text-anchor="end">F1 {100 * f1:.0f}'
-    "</text>"
-  )
-
-
-def _curve(axes: Axes, points: Sequence[tuple[float, float]], dash: str) -> str:
-  if not points:
-    return ""
-  # Equally spaced vertices including the last, where the point lies.
-  chosen = np.linspace(0, len(points) - 1, min(len(points), _CORNERS))
-  d = axes.path([points[k] for k in chosen.astype(int)])
-  return f'<path class="bar" stroke-dasharray="{dash}" d="{d}"/>'
-
-
-def _where(axes: Axes, point: Point) -> tuple[float, float]:
-  return axes.at(
     point.recall.value if point.recall else 0,
     point.precision.value if point.precision else 0,
   )
 
 
-def _marks(axes: Axes, pair: Sequence[Point]) -> str:
-  drawn = ""
-  for point, shape in zip(pair, ("solid", "hollow")):
-    recall = point.recall.value if point.recall else 0
-    precision = point.precision.value if point.precision else 0
-    bars = ""
-    if part := point.recall:
-      bars += axes.path([(part.low, precision), (part.high, precision)])
-    if part := point.precision:
-      bars += axes.path([(recall, part.low), (recall, part.high)])
-    x, y = _where(axes, point)
-    drawn += (
-      f"<g><title>{escape(point.name)}, IoU {point.threshold}: precision"
-      f" {_text(point.precision)}; recall {_text(point.recall)}</title>"
-      f'<path class="bar" d="{bars}"/><circle class="{shape}" r="4.5"'
-      f' cx="{x:.1f}" cy="{y:.1f}"/></g>'
+def _label(plot: charts.Plot, shown: Sequence[Point]) -> None:
+  """Writes class names next to their points, stacked where they overlap."""
+  lowest = -_LINE / 2
+  height = plot.axes.bbox.height
+  for point in sorted(shown, key=lambda p: _position(p)[1]):
+    x, y = _position(point)
+    lowest = max(y * height + 7, lowest + _LINE)
+    left = x > 0.6
+    plot.axes.annotate(
+      printable(point.name),
+      (x, lowest / height),
+      xytext=(-7 if left else 7, 0),
+      textcoords="offset points",
+      ha="right" if left else "left",
+      # A stack may grow beyond the axes.
+      annotation_clip=False,
     )
-  return drawn
-
-
-def _names(axes: Axes, found: Sequence[Point]) -> str:
-  """Returns labels next to the filled points, stacked where they overlap."""
-  places = sorted(
-    ((*_where(axes, p), p.name) for p in found[:: len(THRESHOLDS)]),
-    key=lambda place: -place[1],
-  )
-  drawn, last = "", axes.at(0, 0)[1] + _LINE / 2
-  for x, y, name in places:
-    last = min(y - 7, last - _LINE)
-    side = "end" if x > axes.at(0.6, 0)[0] else "start"
-    x += -7 if side == "end" else 7
-    drawn += (
-      f'<text x="{x:.1f}" y="{last:.1f}" text-anchor="{side}">'
-      f"{escape(name)}</text>"
-    )
-  return drawn

@@ -1,18 +1,14 @@
-"""HTML card of a data set row as the model receives it.
+"""A data set row as the model receives it.
 
 Left: the image at the model's input size with the true boxes. Right: the same
 image with its anchors. Below: all tokens, supervised ones marked by colour and
-underline. HTML and SVG without scripts; all text from the data is escaped.
+underline. The macro `sample_card` of `templates/dataset.html.j2` draws it.
 """
 
-import base64
 import dataclasses
-import html
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from fusar_jax.data.examples import decode, encode_texts
 from fusar_jax.data.row_texts import texts
@@ -20,10 +16,8 @@ from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.datasets.scan import Row
 from fusar_jax.geo.anchors import Anchors, read_anchors
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.report.anchor_colours import anchor_colours
-
-# Gap between the two panels, as a fraction of the image width.
-_GAP = 0.04
+from fusar_jax.report.anchor_colours import anchor_colours, hex_colour
+from fusar_jax.report.data_uri import data_uri
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +27,13 @@ class Piece:
   Attributes:
     text: the decoded text, special tokens by name.
     ids: token ids.
-    learned: whether the loss includes it.
+    supervised: whether the loss includes it.
     visual: number of visual tokens in this run; 0 for text.
   """
 
   text: str
   ids: tuple[int, ...]
-  learned: bool
+  supervised: bool
   visual: int = 0
 
 
@@ -144,153 +138,87 @@ def colour_samples(
   ], shown
 
 
-def card(
-  sample: Sample, colours: Sequence[np.ndarray | None], number: int, split: str
-) -> str:
-  """Returns the HTML of one sample.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Panels:
+  """An image with its boxes and, to its right, with its anchors.
+
+  Attributes:
+    name: element id of the image, unique in the page.
+    uri: data URI of the image.
+    shape: (height, width) in pixels.
+    boxes: (label, box), xyxy, pixels.
+    dots: (x, y, "#rrggbb") of the anchors in pixels; None: no right panel.
+  """
+
+  name: str
+  uri: str
+  shape: tuple[int, int]
+  boxes: Sequence[tuple[str, Sequence[float]]]
+  dots: Sequence[tuple[float, float, str]] | None
+
+  @property
+  def unit(self) -> float:
+    """Scale of lines and dots, which look the same on every card."""
+    return max(self.shape) / 336
+
+  @property
+  def radius(self) -> float:
+    """Radius of a dot in pixels; many anchors get small dots."""
+    h, w = self.shape
+    room = 0.3 * (h * w / max(len(self.dots), 1)) ** 0.5
+    return max(1.2 * self.unit, min(5 * self.unit, room))
+
+
+def panels(
+  sample: Sample, colours: Sequence[np.ndarray | None], name: str
+) -> list[Panels]:
+  """Returns the panels of each image; boxes belong to the first image.
 
   Args:
     sample: the row.
     colours: per image uint8[S, 3], or None without anchors.
-    number: index of the card on its page.
-    split: name of the row's split.
+    name: prefix of the element ids.
   """
+  found = []
+  for k, (image, anchors, colour) in enumerate(
+    zip(sample.images, sample.anchors, colours)
+  ):
+    h, w = image.shape[:2]
+    dots = anchors and [
+      (x * w, y * h, hex_colour(rgb))
+      for (y, x), rgb in zip(anchors.positions.tolist(), colour)
+    ]
+    boxes = zip(sample.row.labels, sample.row.boxes.tolist(), strict=True)
+    found.append(
+      Panels(
+        f"{name}i{k}",
+        data_uri(image),
+        (h, w),
+        [*boxes] if k == 0 else (),
+        dots,
+      )
+    )
+  return found
+
+
+def facts(sample: Sample, split: str) -> str:
+  """Returns a line about sizes, lengths and boxes of the row."""
   row = sample.row
-  pictures = "".join(
-    picture(
-      image,
-      row.boxes if k == 0 else row.boxes[:0],
-      row.labels if k == 0 else (),
-      anchors,
-      colour,
-      name=f"s{number}i{k}",
-    )
-    for k, (image, anchors, colour) in enumerate(
-      zip(sample.images, sample.anchors, colours)
-    )
-  )
-  return (
-    f'<article><h3>{escape(row.triplet.id)} <span class="task">'
-    f"{escape(row.task)}</span></h3>"
-    f'<p class="quiet">{_facts(sample, split)}</p>'
-    f'<div class="show">{pictures}{_words(sample)}</div></article>'
-  )
-
-
-def picture(
-  image: np.ndarray,
-  boxes: np.ndarray,
-  labels: Sequence[str],
-  anchors: Anchors | None,
-  colours: np.ndarray | None,
-  *,
-  name: str,
-) -> str:
-  """Returns one SVG: image with boxes, and to its right image with anchors.
-
-  Args:
-    image: uint8[H, W, 3].
-    boxes: float32[n, 4], xyxy, pixels of the image.
-    labels: one name per box.
-    anchors, colours: S of each; None omits the right panel.
-    name: element id of the image, unique in the page.
-  """
-  h, w = image.shape[:2]
-  left = "".join(
-    f"<g><title>{escape(label)} {[round(v, 1) for v in box]}</title>{_box(box)}"
-    "</g>"
-    for box, label in zip(boxes.tolist(), labels, strict=True)
-  )
-  # Lines and dots scale with the image, so they look the same on every card.
-  unit = max(h, w) / 336
-  right, width = "", w
-  if anchors is not None:
-    width = w * (2 + _GAP)
-    radius = max(1.2 * unit, min(5 * unit, 0.3 * (h * w / len(anchors)) ** 0.5))
-    dots = "".join(
-      f'<circle r="{radius:.1f}" cx="{x * w:.1f}" cy="{y * h:.1f}"'
-      f' fill="#{r:02x}{g:02x}{b:02x}"/>'
-      for (y, x), (r, g, b) in zip(anchors.positions.tolist(), colours.tolist())
-    )
-    right = (
-      f'<g transform="translate({w * (1 + _GAP):.1f} 0)">'
-      # The black background dims the image on light pages too.
-      f'<rect width="{w}" height="{h}"/><use href="#{name}" opacity="0.6"/>'
-      f'<g stroke="#fff" stroke-width="{0.5 * unit:.2f}">{dots}</g></g>'
-    )
-  return (
-    f'<svg class="picture{" pair" if right else ""}" role="img"'
-    f' viewBox="0 0 {width:.1f} {h}"><defs><image id="{name}" width="{w}"'
-    f' height="{h}" href="{data_uri(image)}" style="image-rendering:'
-    f'pixelated"/></defs><use href="#{name}"/>'
-    f'<g fill="none" stroke-width="{1.6 * unit:.2f}" stroke="#46dc6e">{left}'
-    f"</g>{right}</svg>"
-  )
-
-
-def data_uri(image: np.ndarray) -> str:
-  """Returns uint8[H, W, 3] as a data URI with a PNG (lossless)."""
-  grey = (image == image[..., :1]).all()
-  file = io.BytesIO()
-  Image.fromarray(image[..., 0] if grey else image).save(file, "PNG")
-  return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def escape(text: str) -> str:
-  """Returns text escaped for HTML; control characters become U+24xx symbols."""
-  seen = "".join(
-    chr(0x2400 + ord(c)) if c < " " and c not in "\n\t" else c for c in text
-  )
-  return html.escape(seen.encode("utf-8", "replace").decode())
-
-
-def _box(box) -> str:
-  x1, y1, x2, y2 = box
-  return (
-    f'<rect x="{x1:.1f}" y="{y1:.1f}" width="{max(x2 - x1, 0):.1f}"'
-    f' height="{max(y2 - y1, 0):.1f}"/>'
-  )
-
-
-def _facts(sample: Sample, split: str) -> str:
-  row = sample.row
-  facts = [f"{split}, row {row.triplet.row}"]
+  found = [f"{split}, row {row.triplet.row}"]
   for file, seen, anchors in zip(row.images, row.seen, sample.anchors):
-    facts.append(
+    found.append(
       f"{file.size[0]} × {file.size[1]} seen at {seen[0]} × {seen[1]}"
     )
-    facts.append(f"{len(anchors)} anchors" if anchors else "no anchors")
-  facts.append(f"{row.visual_tokens} visual tokens")
+    found.append(f"{len(anchors)} anchors" if anchors else "no anchors")
+  found.append(f"{row.visual_tokens} visual tokens")
   if row.length is not None:
-    facts.append(
+    found.append(
       f"{row.length} tokens, {row.answer_length} of them supervised"
       if row.with_answer
       else f"{row.length} tokens of prompt"
     )
-  names = sorted(set(row.labels))
-  if names:
-    counted = ", ".join(f"{row.labels.count(n)} {n}" for n in names)
-    facts.append(f"boxes: {counted}")
-  return " · ".join(map(escape, facts))
-
-
-def _words(sample: Sample) -> str:
-  if sample.pieces is not None:
-    return f'<div class="words">{"".join(map(_piece, sample.pieces))}</div>'
-  return (
-    f'<div class="words">{escape(sample.question)}\n'
-    f'<b class="learned">{escape(sample.answer)}</b></div>'
-  )
-
-
-def _piece(piece: Piece) -> str:
-  ids = ", ".join(map(str, piece.ids[:4]))
-  kind = "learned" if piece.learned else "given"
-  if piece.visual:
-    shown = f"{piece.visual} visual tokens"
-    kind += " visual"
-    ids = str(piece.ids[0])
-  else:
-    shown = escape(piece.text).replace("\n", "↵\n")
-  tag = "b" if piece.learned else "i"
-  return f'<{tag} class="{kind}" title="{ids}">{shown}</{tag}>'
+  if row.labels:
+    names = sorted(set(row.labels))
+    counts = ", ".join(f"{row.labels.count(name)} {name}" for name in names)
+    found.append(f"boxes: {counts}")
+  return " · ".join(found)

@@ -11,8 +11,6 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
-from fusar_jax.report.sample_card import escape
-
 # The main scores of each task; metrics.json contains all.
 HEADLINE = {
   "counting": ("accuracy", "within_1", "mae"),
@@ -39,39 +37,9 @@ PUBLISHED = {
   ("detection", "f1@0.25"): ("47.1", "74.8"),
   ("detection", "f1@0.5"): ("27.7", "58.7"),
 }
-_PUBLISHED = "published, other data: Qwen2.5-VL-7B fine-tuned / FUSAR-GPT"
+PUBLISHED_HEAD = "published, other data: Qwen2.5-VL-7B fine-tuned / FUSAR-GPT"
 # Scores that are not shares of 1.
 _PLAIN = ("mae", "cider")
-_WIDTH = 150
-
-STYLE = """
-.scores thead th { vertical-align: bottom; }
-.scores td { white-space: nowrap; padding-left: 1.4rem; }
-.scores .name { text-align: left; }
-.scores .published { white-space: normal; min-width: 10rem;
-  color: var(--quiet); }
-.scores svg { display: block; width: 9.5rem; height: 1.3rem; }
-/* On a phone a score is a block, and each of its cells names its column. */
-@media (max-width: 40rem) { body { padding: 1.5rem 1rem 4rem; }
-  .scores, .scores :is(tbody, tr, td, tbody th) { display: block; }
-  .scores thead { display: none; }
-  .scores :is(td, tbody th) { border: 0; padding: 0.1rem 0; }
-  .scores tr { border-bottom: 1px solid var(--line); padding: 0.5rem 0; }
-  .scores tbody th { font-size: 1rem; font-weight: 600; padding-top: 1rem; }
-  .scores th br { display: none; }
-  .scores tbody th .quiet { font-weight: 400; margin-left: 0.5rem; }
-  .scores .name { font-weight: 600; }
-  .scores td:not(.name) { display: flex; flex-wrap: wrap; gap: 0 0.8rem;
-    justify-content: space-between; align-items: baseline; }
-  .scores td:not(.name):empty { display: none; }
-  .scores td:not(.name)::before { content: attr(data-column);
-    color: var(--quiet); font-size: 0.87rem; text-align: left; }
-  .scores .published { min-width: 0; }
-  .scores td:not(.name) > * { margin-left: auto; } }
-.strip { color: var(--accent); }
-.strip .ground { stroke: var(--line); }
-.strip .other { stroke: var(--warning); fill: none; stroke-width: 1.6; }
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,86 +86,76 @@ def read_scores(metrics: Mapping) -> tuple[Score, ...]:
     )
     for task, scores in found.items()
     if isinstance(scores, Mapping) and "ci95" in scores
-    for name, value, interval in _told(task, scores)
+    for name, value, interval in _headline(task, scores)
   )
 
 
-def _told(task: str, scores: Mapping) -> list[tuple[str, float, Sequence]]:
+def _headline(task: str, scores: Mapping) -> list[tuple[str, float, Sequence]]:
   intervals = scores["ci95"]
   names = [*HEADLINE.get(task, intervals)]
   names += [name for name in _MORE.get(task, ()) if name in intervals]
-  told = [(name, scores[name], intervals[name]) for name in names]
+  found = [(name, scores[name], intervals[name]) for name in names]
   # COCO's average precision, if every box has a confidence score.
   coco = scores.get("coco", {"ci95": {}})
-  return told + [(f"coco {n}", coco[n], ci) for n, ci in coco["ci95"].items()]
+  return found + [(f"coco {n}", coco[n], ci) for n, ci in coco["ci95"].items()]
 
 
-def score_table(
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table.
+
+  Attributes:
+    score: of the model.
+    baselines: column name -> score, or None if it is missing.
+    published: text of the last column, or "".
+  """
+
+  score: Score
+  baselines: Mapping[str, Score | None]
+  published: str
+
+  @property
+  def shown(self) -> tuple[Score, ...]:
+    """The scores on the strip: the model's, then the baselines'."""
+    return (self.score, *filter(None, self.baselines.values()))
+
+  @property
+  def top(self) -> float:
+    """Score at the right end of the strip."""
+    if self.score.name not in _PLAIN:
+      return 1.0
+    return max(score.high for score in self.shown) or 1.0
+
+  @property
+  def top_text(self) -> str:
+    """The right end as text, e.g. "100" percent."""
+    return f"{self.top:.2f}" if self.score.name in _PLAIN else "100"
+
+
+def score_groups(
   scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]]
-) -> str:
-  """Returns the table's HTML.
+) -> list[tuple[str, list[Row]]]:
+  """Returns (task, its rows) of the table.
 
   Args:
     scores: of the model, in row order.
-    baselines: column name -> scores; a missing score leaves its cell empty.
+    baselines: column name -> scores, some of which may be missing.
   """
-  others = {
+  found = {
     column: {(s.task, s.name): s for s in given}
     for column, given in baselines.items()
   }
-  published = any((s.task, s.name) in PUBLISHED for s in scores)
-  heads = ["this model", *others, "95 % intervals"]
-  cells = '<th></th><th class="name">score</th>' + "".join(
-    f"<th>{escape(head)}</th>" for head in heads
-  )
-  if published:
-    cells += f'<th class="published">{_PUBLISHED}</th>'
-  lines = []
-  for task, group in itertools.groupby(scores, lambda score: score.task):
-    rows = [_row(score, others, heads, published) for score in group]
-    head = _task(task, next(s for s in scores if s.task == task), len(rows))
-    lines += [f"<tr>{head}{rows[0]}</tr>"]
-    lines += [f"<tr>{row}</tr>" for row in rows[1:]]
-  return (
-    '<div class="scroll" tabindex="0" role="region" aria-label="scores">'
-    f'<table class="scores"><thead><tr>{cells}</tr></thead>'
-    f"<tbody>{''.join(lines)}</tbody></table></div>"
-  )
-
-
-def _task(task: str, score: Score, rows: int) -> str:
-  cut = ""
-  if score.truncated is not None:
-    cut = f",<br>{100 * score.truncated:.1f} % truncated"
-  return (
-    f'<th rowspan="{rows}">{escape(task)}<br><span class="quiet">n {score.n}, '
-    f"<br>{100 * score.unread:.1f} % unread{cut}</span></th>"
-  )
-
-
-def _row(
-  score: Score, others: Mapping, heads: Sequence[str], published: bool
-) -> str:
-  key = (score.task, score.name)
-  beside = [given.get(key) for given in others.values()]
-  cells = [
-    f'<td class="name">{escape(score.name)}</td>',
-    _cell(heads[0], f"<b>{interval_text(score)}</b>"),
-    *(
-      _cell(head, f"<span>{interval_text(other)}</span>" if other else "")
-      for head, other in zip(heads[1:], beside)
-    ),
-    _cell("", _strip(score, [other for other in beside if other])),
+  rows = [
+    Row(
+      score,
+      {column: given.get(key) for column, given in found.items()},
+      " / ".join(PUBLISHED.get(key, ())),
+    )
+    for score in scores
+    for key in [(score.task, score.name)]
   ]
-  if published:
-    values = " / ".join(PUBLISHED.get(key, ()))
-    values = f"<span>{values}</span>" if values else ""
-    cells.append(_cell(_PUBLISHED, values, ' class="published"'))
-  return "".join(cells)
-
-
-def _cell(column: str, html: str, more: str = "") -> str:
-  return f'<td{more} data-column="{escape(column)}">{html}</td>'
+  groups = itertools.groupby(rows, lambda row: row.score.task)
+  return [(task, list(group)) for task, group in groups]
 
 
 def interval_text(score: Score) -> str:
@@ -207,36 +165,3 @@ def interval_text(score: Score) -> str:
   return (
     f"{100 * score.value:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"
   )
-
-
-def _strip(score: Score, others: Sequence[Score]) -> str:
-  """Returns an SVG: score as a dot, baselines as rings, intervals as lines."""
-  top = 1.0
-  if score.name in _PLAIN:
-    top = max(s.high for s in (score, *others)) or 1.0
-
-  def place(value):
-    return f"{5 + (_WIDTH - 10) * min(value / top, 1):.1f}"
-
-  marks = [
-    f'<path class="ground" d="M5 10H{_WIDTH - 5}M5 7v6M{_WIDTH - 5} 7v6"/>'
-  ]
-  for k, other in enumerate(others):
-    y = 15 if k % 2 else 5
-    marks.append(
-      f'<path class="other" d="M{place(other.low)} {y}H{place(other.high)}"/>'
-      f'<circle class="other" cx="{place(other.value)}" cy="{y}" r="2.6"/>'
-    )
-  return (
-    f'<svg class="strip" viewBox="0 0 {_WIDTH} 20" role="img">'
-    f"<title>{interval_text(score)} on 0 to {_end(score, top)}</title>"
-    f"{''.join(marks)}"
-    f'<path stroke="currentColor" stroke-width="2.4"'
-    f' d="M{place(score.low)} 10H{place(score.high)}"/>'
-    f'<circle fill="currentColor" cx="{place(score.value)}" cy="10" r="3.8"/>'
-    "</svg>"
-  )
-
-
-def _end(score: Score, top: float) -> str:
-  return f"{top:.2f}" if score.name in _PLAIN else "100"

@@ -26,7 +26,7 @@ def test_best_worst_and_random_are_disjoint(counts):
   assert kinds(chosen) == {"best": 4, "worst": 4, "random": 4}
   assert len({item.answer.id for item in chosen}) == 12
   assert all(c.answer.right for c in chosen if c.kind == "best")
-  assert {c.answer.said for c in chosen if c.kind == "worst"} == {"4"}
+  assert {c.answer.prediction for c in chosen if c.kind == "worst"} == {"4"}
   again = choice.choose(many, 12)
   assert [c.answer for c in again] == [c.answer for c in chosen]
 

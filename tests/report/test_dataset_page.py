@@ -3,10 +3,8 @@
 import base64
 import dataclasses
 import doctest
-import html.parser
 import io
 import json
-import re
 
 import numpy as np
 import pytest
@@ -21,18 +19,16 @@ from fusar_jax.datasets.validation import inspect
 from fusar_jax.geo.anchors import Anchors, write_anchors
 from fusar_jax.report import anchor_colours as anchor_colours_module
 from fusar_jax.report.anchor_colours import anchor_colours
+from fusar_jax.report.data_uri import data_uri
 from fusar_jax.report.dataset_page import (
   dataset_page,
-  histogram,
   summary,
   write_dataset_page,
 )
+from fusar_jax.report.render import printable
 from fusar_jax.report.sample_card import (
-  card,
   colour_samples,
-  data_uri,
-  escape,
-  picture,
+  panels,
   read_sample,
   split_tokens,
 )
@@ -101,57 +97,13 @@ def page(inspection, samples):
   return dataset_page(inspection, samples, "<model>", "<words>")
 
 
-class Reader(html.parser.HTMLParser):
-  """Collects tags and attributes; asserts that tags are balanced."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.tags, self.open, self.words = [], [], []
-    self.feed(text)
-    self.close()
-    assert not self.open
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-    if tag not in ("meta", "html", "head", "body"):
-      self.open.append(tag)
-
-  def handle_startendtag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-
-  def handle_endtag(self, tag):
-    if tag not in ("html", "head", "body"):
-      assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    if "b" in self.open and "style" not in self.open:
-      self.words.append(data)
-
-  def named(self, tag):
-    return [attrs for name, attrs in self.tags if name == tag]
+def test_the_page_has_no_script(page, read_page):
+  reader = read_page(page)
+  assert not reader.named("script")
+  assert len(reader.named("image")) == 3
 
 
-def test_the_page_needs_nothing_else(page):
-  """No scripts or links; references are data URIs or internal."""
-  reader = Reader(page)
-  tags = {tag for tag, _ in reader.tags}
-  assert not tags & {"script", "link", "iframe", "img", "object", "base"}
-  assert "url(" not in page
-  assert "@import" not in page
-  for _, attrs in reader.tags:
-    assert not any(name.startswith("on") for name in attrs)
-    for name in ("href", "src", "xlink:href"):
-      assert attrs.get(name, "#").startswith(("#", "data:image/png;base64,"))
-  policy = reader.named("meta")[1]["content"]
-  assert policy.startswith("default-src 'none'")
-  ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
-  assert len(ids) == len(set(ids)) == 3
-  assert {attrs["href"] for attrs in reader.named("use")} == {
-    f"#{name}" for name in ids
-  }
-
-
-def test_words_of_the_data_are_escaped(page):
+def test_texts_of_the_data_are_escaped(page):
   assert "&lt;script&gt;x" in page
   assert "&lt;script&gt;alert(1)" in page
   assert "&lt;i&gt;task" in page
@@ -163,7 +115,7 @@ def test_words_of_the_data_are_escaped(page):
 
 
 def test_pictures_are_what_the_model_sees(
-  page, samples, inspection, config, tokenizer
+  page, samples, read_page, config, tokenizer
 ):
   """The embedded pixels, cut into patches, equal the example's patches."""
   images = [
@@ -172,7 +124,7 @@ def test_pictures_are_what_the_model_sees(
         io.BytesIO(base64.b64decode(attrs["href"].partition(",")[2]))
       ).convert("RGB")
     )
-    for attrs in Reader(page).named("image")
+    for attrs in read_page(page).named("image")
   ]
   expected = [
     patches
@@ -185,26 +137,25 @@ def test_pictures_are_what_the_model_sees(
     np.testing.assert_array_equal(to_patches(image), patches)
 
 
-def test_learned_words_are_the_answer(samples, config, tokenizer):
+def test_supervised_tokens_are_the_answer(samples, config, tokenizer):
   for sample in samples:
     example = build_example(sample.row.triplet, tokenizer, config)
     pieces = sample.pieces
     ids = [i for piece in pieces for i in piece.ids]
     assert ids == example.input_ids.tolist()
-    mask = [piece.learned for piece in pieces for _ in piece.ids]
+    mask = [piece.supervised for piece in pieces for _ in piece.ids]
     assert mask == example.answer_mask.tolist()
-    learned = "".join(p.text for p in pieces if p.learned)
+    supervised = "".join(p.text for p in pieces if p.supervised)
     # 30 x 50 pixels, seen at 56 x 84.
-    assert learned == "[17, 11, 34, 22] & so on<|im_end|>"
+    assert supervised == "[17, 11, 34, 22] & so on<|im_end|>"
     assert [p.visual for p in pieces if p.visual] == [6] * len(sample.images)
-    given = "".join(p.text for p in pieces if not p.learned)
+    given = "".join(p.text for p in pieces if not p.supervised)
     assert QUESTION in given
 
 
-def test_marks_on_the_page_follow_the_mask(page, samples):
-  words = "".join(Reader(page).words)
-  assert words == "".join(
-    p.text for sample in samples for p in sample.pieces if p.learned
+def test_marks_on_the_page_follow_the_mask(page, samples, read_page):
+  assert read_page(page).text("b") == "".join(
+    p.text for sample in samples for p in sample.pieces if p.supervised
   )
 
 
@@ -217,52 +168,34 @@ def test_bytes_of_one_character_stay_together(tokenizer):
   # Pieces never cross a mask boundary, and no token is lost.
   mask = [False, False, True, True, True, True, True]
   pieces = split_tokens(tokenizer, ids, mask)
-  assert [p.learned for p in pieces for _ in p.ids] == mask
+  assert [p.supervised for p in pieces for _ in p.ids] == mask
   assert [piece.text for piece in pieces] == ["a", *4 * "\ufffd", "é"]
 
 
-def test_boxes_and_anchors_stand_where_they_belong(samples):
-  (sample,) = [s for s in samples if len(s.images) == 1]
-  colours, _ = anchor_colours(sample.anchors[0].features)
-  svg = picture(
-    sample.images[0],
-    sample.row.boxes,
-    sample.row.labels,
-    sample.anchors[0],
-    colours,
-    name="x",
-  )
-  # Of 30 x 50 pixels (height x width), seen at 56 x 84.
-  assert '<rect x="16.8" y="11.2" width="16.8" height="11.2"/>' in svg
-  dots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)" fill="#(\w+)"', svg)
-  assert [(float(x), float(y)) for x, y, _ in dots] == [
-    (0, 0),
-    (84, 0),
-    (0, 56),
-    (21, 28),
-  ]
-  assert [bytes.fromhex(colour) for _, _, colour in dots] == [
+def test_panels(samples):
+  """Boxes and anchors in pixels of 56 x 84; boxes belong to the first image."""
+  single, double = sorted(samples, key=lambda s: len(s.images))
+  colours, _ = anchor_colours(single.anchors[0].features)
+  (panel,) = panels(single, [colours], "x")
+  ((label, box),) = panel.boxes
+  assert label == "<script>alert(1)</script>"
+  np.testing.assert_allclose(box, [16.8, 11.2, 33.6, 22.4], rtol=1e-6)
+  positions = [(x, y) for x, y, _ in panel.dots]
+  assert positions == [(0, 0), (84, 0), (0, 56), (21, 28)]
+  assert [bytes.fromhex(colour[1:]) for _, _, colour in panel.dots] == [
     colour.tobytes() for colour in colours
   ]
+  first, second = panels(double, colour_samples([double])[0][0], "y")
+  assert (len(first.boxes), first.dots) == (1, None)
+  assert (len(second.boxes), len(second.dots)) == (0, 4)
 
 
-def test_boxes_belong_to_the_first_image(samples):
-  (sample,) = [s for s in samples if len(s.images) == 2]
-  _, colours = colour_samples([sample])[0][0]
-  html = card(sample, [None, colours], 0, "split")
-  first, second = html.split("</svg>")[:2]
-  assert "<title>" in first
-  assert "<circle" not in first
-  assert "<title>" not in second
-  assert "<circle" in second
-
-
-def test_an_image_without_anchors_has_one_panel(samples):
-  image = samples[0].images[0]
-  svg = picture(image, np.zeros((0, 4)), (), None, None, name="x")
-  assert svg.count("<use") == 1
-  assert 'viewBox="0 0 84.0 56"' in svg
-  assert "circle" not in svg
+def test_panels_on_the_page(page):
+  assert '<rect x="16.8" y="11.2" width="16.8" height="11.2"/>' in page
+  # Two images with anchors (two panels each) and one without.
+  assert page.count('class="picture pair"') == 2
+  assert page.count('class="picture"') == 1
+  assert page.count("<circle") == 2 * 4
 
 
 def test_colours_show_kinds_of_ground():
@@ -323,48 +256,28 @@ def test_without_a_tokenizer_the_words_are_shown(manifest, config):
   samples = [read_sample(row, config, None) for row in rows]
   page = dataset_page(inspection, samples, "tiny", None)
   assert "lengths in tokens are not counted" in page
-  assert '<b class="learned">[17, 11, 34, 22] &amp; so on</b>' in page
+  assert '<b class="supervised">[17, 11, 34, 22] &amp; so on</b>' in page
   names = [name for group in summary(inspection) for name, _ in group]
   assert not any("tokens a row" in name[-12:] for name in names[9:])
 
 
 def test_summary_counts(inspection):
-  told = {name: value for g in summary(inspection) for name, value in g}
-  assert told["rows"] == ["3"]
-  assert told["refused"] == ["1"]
-  assert told["images"] == ["2"]
-  assert told["height × width, pixels"] == ["30 × 50"]
-  assert told["visual tokens a row"] == ["9 (6 to 12)"]
-  assert told["boxes"] == ["1"]
-  assert told["anchors an image"] == ["4"]
-  assert told["images without anchors"] == ["0"]
+  counts = {name: value for g in summary(inspection) for name, value in g}
+  assert counts["rows"] == ["3"]
+  assert counts["rejected"] == ["1"]
+  assert counts["images"] == ["2"]
+  assert counts["height × width, pixels"] == ["30 × 50"]
+  assert counts["visual tokens a row"] == ["9 (6 to 12)"]
+  assert counts["boxes"] == ["1"]
+  assert counts["anchors an image"] == ["4"]
+  assert counts["images without anchors"] == ["0"]
 
 
-def bars(svg):
-  """Returns the heights of the bars; the last rectangle is the axis."""
-  return [float(h) for h in re.findall(r'height="([\d.]+)"/>', svg)][:-1]
+def test_printable():
+  assert printable("\x00\x1b[31m\ud800\n") == "␀␛[31m?\n"
 
 
-def test_histogram_has_every_value():
-  """Integers fall into bins of integer width, and none is dropped."""
-  values = [1] * 8 + [2] * 4 + [57] * 2
-  svg = histogram(values, "a < b")
-  assert bars(svg) == [64.0, 10.7]
-  # Each bin covers 3 integers; the last one contains a single value.
-  assert bars(histogram(range(1, 59), "x")) == [64.0] * 19 + [21.3]
-  assert "median 1" in svg
-  assert "a &lt; b" in svg
-  assert "all 3" in histogram([3, 3], "x")
-  assert histogram([], "x") == ""
-  assert histogram([0.25, 0.5, 1e6], "x").count("<rect") == 3
-
-
-def test_escape():
-  assert escape("a<b>&\"'") == "a&lt;b&gt;&amp;&quot;&#x27;"
-  assert escape("\x00\x1b[31m\ud800") == "␀␛[31m?"
-
-
-def test_written_whole(tmp_path, inspection, samples):
+def test_the_page_is_written_atomically(tmp_path, inspection, samples):
   path = tmp_path / "new/page.html"
   write_dataset_page(path, inspection, samples, model="tiny", tokenizer="x")
   assert path.read_text(encoding="utf-8").endswith("</html>\n")

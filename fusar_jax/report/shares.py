@@ -1,0 +1,65 @@
+"""Ratios of sums over images, with 95 % intervals.
+
+The intervals are those of the headline scores: Wilson's where each image is one
+trial, otherwise a bootstrap over images, since boxes of one image are not
+independent. If all images agree, a bootstrap interval has zero width; the
+Wilson interval with one trial per image replaces it.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from fusar_jax.metrics import intervals
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """A ratio of sums over images.
+
+  Attributes:
+    value: the ratio.
+    low, high: the 95 % interval.
+    n: the denominator: boxes or answers.
+    images: number of contributing images.
+  """
+
+  value: float
+  low: float
+  high: float
+  n: int
+  images: int
+
+  def text(self) -> str:
+    """Returns value and interval in percent, e.g. "53.3 (40.9-65.4)"."""
+    low, high = 100 * self.low, 100 * self.high
+    return f"{100 * self.value:.1f} ({low:.1f}-{high:.1f})"
+
+
+def share(counts: Iterable[tuple[str, float, float]]) -> Share | None:
+  """Returns the ratio of the counts; None if the denominator is 0.
+
+  Args:
+    counts: (image, numerator, denominator); counts of one image are summed.
+
+  Example: 1 of 2 boxes in one image, 2 of 2 in another.
+    >>> share([("a", 1, 2), ("b", 2, 2)])
+    Share(value=0.75, low=0.5, high=1.0, n=4, images=2)
+  """
+  images: dict[str, np.ndarray] = {}
+  for image, part, whole in counts:
+    images.setdefault(image, np.zeros(2))
+    images[image] += part, whole
+  sums = np.array(list(images.values()))
+  if not len(sums) or not sums[:, 1].sum():
+    return None
+  part, whole = sums.sum(0)
+  taking_part = int((sums[:, 1] > 0).sum())
+  if part in (0, whole):
+    low, high = intervals.wilson(taking_part * (part > 0), taking_part)
+  elif sums[:, 1].max() == 1:
+    low, high = intervals.wilson(int(part), int(whole))
+  else:
+    low, high = intervals.bootstrap(sums, intervals.ratio_of_sums)
+  return Share(float(part / whole), low, high, int(whole), taking_part)
