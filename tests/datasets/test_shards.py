@@ -100,7 +100,7 @@ def test_batches_are_those_of_the_folder(
   assert_same_batches(ours, _batches(triplets, tokenizer, config))
 
 
-def test_a_state_goes_on_in_the_other_form(
+def test_a_state_continues_in_the_other_form(
   packed, triplets, tokenizer, config, assert_same_batches
 ):
   """A run that began on a folder is resumed on shards."""
@@ -147,24 +147,6 @@ def test_images_that_rows_share_are_kept_once(
   cache = ImageCache(1 << 30)
   assert cache(first.images[0], config)[0] is cache(same.images[0], config)[0]
   assert first.images != read_manifest(packed)[1].images
-
-
-def test_the_survey_reads_no_image(packed, tokenizer, config, monkeypatch):
-  """Records beyond the table are first read when a batch is built."""
-  read, original = [], records.Shard.read
-
-  def spy(self, key):
-    read.append(key)
-    return original(self, key)
-
-  monkeypatch.setattr(records.Shard, "read", spy)
-  triplets = read_manifest(packed)
-  loader = Loader(
-    triplets, tokenizer, config, LoaderConfig(batch_size=4, shuffle=False)
-  )
-  assert read == [0, 0, 0]
-  next(iter(loader))
-  assert set(read) > {0}
 
 
 def test_several_images_missing_anchors_and_every_kind_of_value(
@@ -336,24 +318,25 @@ def test_a_shard_that_changes_during_a_run_is_refused(packed, tmp_path):
   assert b"the shard has changed since its rows were read" in done.stderr
 
 
-def test_the_command(manifest, packed, tmp_path):
-  """Its shards are the function's, and any ArrayRecord reader reads them."""
+def test_the_command(manifest, packed, tmp_path, capsys):
+  """The same input gives the same bytes, which any ArrayRecord reader reads."""
   out = tmp_path / "out"
-  command = [sys.executable, "-m", "fusar_jax.datasets.shards", "--shards", "3"]
-  command += ["--manifest", str(manifest), "--out", str(out)]
-  done = subprocess.run(command, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  assert "11 rows and 6 files in 3 shards" in done.stdout
+  command = ["--shards", "3", "--manifest", str(manifest), "--out", str(out)]
+  assert shards.main(command) == 0
+  assert "11 rows and 6 files in 3 shards" in capsys.readouterr().out
+  first, *_ = manifest_files(packed)
+  assert (out / "dataset.json").read_bytes() == (
+    first.parent / "dataset.json"
+  ).read_bytes()
   for shard, other in zip(
-    sorted(out.glob("*.array_record")), manifest_files(packed)
+    sorted(out.glob("*.array_record")), manifest_files(packed), strict=True
   ):
     assert shard.read_bytes() == other.read_bytes()
     reader = ArrayRecordReader(str(shard))
-    told = json.loads(reader.read([0])[0])
-    assert reader.num_records() == 1 + len(told["files"])
-  again = subprocess.run(command, capture_output=True, text=True)
-  assert again.returncode == 1
-  assert "not empty" in again.stderr
+    header = json.loads(reader.read([0])[0])
+    assert reader.num_records() == 1 + len(header["files"])
+  assert shards.main(command) == 1
+  assert "not empty" in capsys.readouterr().err
 
 
 def test_the_doctor_looks_into_shards(packed, manifest, config):

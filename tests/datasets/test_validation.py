@@ -1,6 +1,5 @@
 """Every kind of data set problem is reported once, with its location."""
 
-import collections
 import json
 
 import numpy as np
@@ -274,17 +273,3 @@ def test_odd_contents_are_warnings(tmp_path, config):
 def test_a_missing_manifest_is_an_error(tmp_path, config):
   with pytest.raises(FileNotFoundError, match=r"manifest\.jsonl not found"):
     inspect([tmp_path], config)
-
-
-def test_choice_is_repeatable_and_spread(manifest, config):
-  (split,) = inspect([manifest], config).splits
-  chosen = choose([split], 4, 1)
-  again = choose([split], 4, 1)
-  assert [row.triplet.id for row in chosen] == [r.triplet.id for r in again]
-  tasks = collections.Counter(row.task for row in chosen)
-  assert tasks == {"detection": 2, "counting": 2}
-  assert len({row.images[0].path for row in chosen}) == 4
-  everything = choose([split], 99, 1)
-  assert len({row.triplet.id for row in everything}) == 11
-  others = [row.triplet.id for row in choose([split], 4, 2)]
-  assert others != [row.triplet.id for row in chosen]

@@ -8,7 +8,7 @@ import rasterio
 
 from fusar_jax.geo import alphaearth, georeference
 from fusar_jax.geo.alphaearth import open_archive
-from fusar_jax.geo.alphaearth_tiles import TileReader, dequantise
+from fusar_jax.geo.alphaearth_tiles import dequantise
 
 
 def _at(crs, x, y):
@@ -268,23 +268,3 @@ def test_an_archive_can_be_pickled(
   expected = archive.sample(*places, 2024)
   again = pickle.loads(pickle.dumps(archive)).sample(*places, 2024)
   np.testing.assert_array_equal(again[0], expected[0])
-
-
-def test_each_block_is_read_once_however_many_places(
-  tmp_path, write_tile, random_values, random_places, monkeypatch
-):
-  """20 000 points in random order, in a tile of 4 x 4 blocks."""
-  tile = write_tile(tmp_path / "2024.tif", random_values(256, 256), block=64)
-  archive = open_archive(tile)
-  lons, lats = random_places(archive, 20_000)
-  windows = []
-  read = TileReader.read
-
-  def counted(self, *window):
-    windows.append(window)
-    return read(self, *window)
-
-  monkeypatch.setattr(TileReader, "read", counted)
-  _, found = archive.sample(lons, lats, 2024)
-  assert found.mean() > 0.8
-  assert len(set(windows)) == len(windows) <= 16

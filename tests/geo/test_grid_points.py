@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import rasterio
 from rasterio.transform import Affine
 
 from fusar_jax.geo.alphaearth import open_archive
@@ -93,19 +92,6 @@ def test_raster_order_from_the_north_west(archive):
   )
 
 
-def test_a_tile_of_a_scene_has_the_scenes_places(archive):
-  """The same point in the scene and in its tile at half resolution."""
-  scene = _image((2.0, 0, _WEST + 200, 0, -2.0, _NORTH - 200))
-  tile = scene.tile(100, 160, 2.0, 2.0)
-  nodes = make_anchors(tile, (128, 128), archive, 2024, count=8)
-  rows, cols = scene.to_pixel(*nodes.places[:, :2].T)
-  np.testing.assert_allclose(
-    nodes.anchors.positions * 256 + (100, 160),
-    np.stack([rows, cols], -1),
-    atol=1e-3,
-  )
-
-
 def test_lost_nodes_are_counted_and_warned_of(archive):
   """Half of the image is outside the archive."""
   image = _image((10.0, 0, _WEST - 500, 0, -10.0, _NORTH - 500))
@@ -161,23 +147,3 @@ def test_both_official_files(tmp_path, archive):
   spread = spread / spread.max(axis=0)
   np.testing.assert_allclose(table.positions, spread, atol=1e-6)
   assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "a.npz"]
-
-
-@pytest.mark.filterwarnings("ignore:only:UserWarning")
-def test_real_wisconsin(shared):
-  """All 32 x 32 grid points of the real tile, on its pixel grid."""
-  path = (
-    shared / "data/aef_wisconsin_64band/derived/aef_wi_utm16n_int8_topdown.tif"
-  )
-  with rasterio.open(path) as file:
-    image, native = Georeference.of(file), file.read()
-  nodes = make_anchors(image, (97, 97), open_archive(path, year=2024), 2024)
-  assert nodes.grid == (32, 32)
-  assert nodes.share == 1.0
-  assert nodes.outside < 64  # Meridians are not quite the tile's columns here.
-  x, y = nodes.places[:, 4:].astype(int).T
-  q = native[:, y, x].astype(np.float64)
-  np.testing.assert_array_equal(
-    nodes.anchors.features,
-    (np.sign(q) * (q / 127.5) ** 2).T.astype(np.float32),
-  )

@@ -20,27 +20,6 @@ def test_png_under_the_name_of_a_tiff(tmp_path, speckle):
     assert (raster.height, raster.width, raster.dtype) == (20, 30, "uint8")
 
 
-def test_polarisations_in_separate_files(shared, tmp_path):
-  """A VRT combines the four files of Gaofen-3 into one raster."""
-  folder = shared / "data/gf3_quadpol_tiff"
-  bands = "".join(
-    f'<VRTRasterBand dataType="UInt16" band="{i}"><Description>{name}'
-    "</Description><SimpleSource><SourceFilename>"
-    f"{folder}/1_{name}.tiff</SourceFilename></SimpleSource></VRTRasterBand>"
-    for i, name in enumerate(("HH", "HV", "VV"), 1)
-  )
-  (tmp_path / "a.vrt").write_text(
-    f'<VRTDataset rasterXSize="512" rasterYSize="512">{bands}</VRTDataset>'
-  )
-  with open_raster(tmp_path / "a.vrt") as raster:
-    assert raster.bands == ("HH", "HV", "VV")
-    values, valid = raster.read((300, 300, 50, 60), ["VV", "HH/HV"])
-  with rasterio.open(folder / "1_VV.tiff") as single:
-    vv = single.read(1)[300:350, 300:360]
-  np.testing.assert_array_equal(values[0], vv)
-  assert valid.all()
-
-
 def test_numpy_arrays_of_any_layout(tmp_path, speckle):
   stored = speckle(2, 30, 40)
   for array in (stored, np.moveaxis(stored, 0, 2), np.asfortranarray(stored)):

@@ -78,14 +78,19 @@ def test_the_command_writes_the_shipped_file(
   assert "all in one" in capsys.readouterr().out
 
 
-def test_the_command_fails_where_the_shipped_table_differs(
-  shared, monkeypatch, capsys
+@pytest.mark.parametrize(
+  ("change", "ratio", "message"),
+  [({"embedding_unit": 0.001}, 1.0, "embedding_unit"), ({}, 0.88, "below 0.9")],
+)
+def test_the_command_fails_for_a_poor_table(
+  shared, monkeypatch, capsys, change, ratio, message
 ):
-  table = covers.shipped_table() | {"embedding_unit": 0.001}
+  table = covers.shipped_table() | change
   monkeypatch.setattr(covers, "shipped_table", lambda: table)
-  monkeypatch.setattr(fit, "goodness", lambda _: np.ones((4, 2)))
+  shares = np.array([[0.7, 0.7]] * 3 + [[0.7 * ratio, 0.7]])
+  monkeypatch.setattr(fit, "goodness", lambda _: shares)
   assert fit.main(["--points", str(shared / POINTS)]) == 1
-  assert "embedding_unit" in capsys.readouterr().err
+  assert message in capsys.readouterr().err
 
 
 def test_reading_leaves_snow_out(tmp_path):

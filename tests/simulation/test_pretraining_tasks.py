@@ -12,7 +12,7 @@ from fusar_jax.simulation.dataset import Plan, simulate
 from fusar_jax.simulation.pretraining_tasks import LIST, held, listing, rows
 from fusar_jax.simulation.scenes import draw_scene
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import captioning, grounding
+from fusar_jax.tasks import grounding
 
 
 @pytest.fixture(scope="module")
@@ -91,23 +91,6 @@ def test_what_a_box_holds_worked_out():
   assert held(np.array([4, 0, 29, 10]), boxes, labels) == "b"
   assert held(np.array([8, 0, 18, 10]), boxes, labels) == "part of a"
   assert held(np.array([10, 0, 20, 10]), boxes, labels) == "nothing"
-
-
-def test_where_names_a_target_that_is_alone_of_its_class(asked):
-  for scene, row in asked["where"]:
-    label = re.fullmatch(r"Where is the (.*)\?", row["question"])[1]
-    assert scene.labels.count(label) == 1
-    box = scene.boxes[scene.labels.index(label)]
-    assert ast.literal_eval(row["answer"]) == box
-
-
-def test_fields_are_those_of_the_caption(asked):
-  numbers = set()
-  for scene, row in asked["fields"]:
-    told = captioning.parse(row["answer"]).fields
-    numbers.add(len(told))
-    assert all(text == scene.caption[name] for name, text in told.items())
-  assert numbers == {1, 2, 3, 4}
 
 
 def test_questions_of_stage_2_are_shortened_and_not_answered(asked):

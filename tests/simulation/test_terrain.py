@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from rasterio import features
 
 from fusar_jax.simulation.canvas import Canvas
 from fusar_jax.simulation.covers import (
@@ -12,9 +11,7 @@ from fusar_jax.simulation.covers import (
   WATER,
 )
 from fusar_jax.simulation.terrain import (
-  PIER,
   PLACES,
-  RUNWAY,
   SURFACES,
   draw_terrain,
 )
@@ -24,12 +21,6 @@ EACH = 8
 
 def draw(place, k, size=168, gsd=3.0):
   return draw_terrain(np.random.default_rng([7, k]), size, gsd, place)
-
-
-def pieces(mask):
-  """How many pieces of a bool[h, w] hang together, corners included."""
-  image = mask.astype(np.uint8)
-  return sum(1 for _ in features.shapes(image, mask=mask, connectivity=8))
 
 
 def border(array):
@@ -114,15 +105,6 @@ def test_waters_lie_as_their_names_say(grounds):
     # the border once more.
     around = border(ground.land)
     assert np.count_nonzero(around != np.roll(around, 1)) in (4, 6)
-
-
-def test_piers_and_runways_are_as_many_as_told(every):
-  for ground in every:
-    assert pieces(ground.surface == PIER) == ground.piers
-    assert pieces(ground.surface == RUNWAY) == ground.runways
-    assert (ground.piers > 0) == (ground.place == "harbour")
-    assert (ground.runways > 0) == (ground.place == "airport")
-  assert {ground.piers for ground in every} >= {0, 1, 2, 3}
 
 
 def test_axes_turn_from_x_towards_y():

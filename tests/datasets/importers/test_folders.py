@@ -89,20 +89,6 @@ def test_copies_stop_the_import_and_all_are_told(root, origin, save):
   assert not (root.parent / "out").exists()
 
 
-def test_copies_are_kept_when_asked_for(root, origin, save):
-  save(root / "test" / "T_72" / "leak.png", value=0)
-  manifests = _import(root, origin, copies="keep")
-  assert [len(read_manifest(m)) for m in manifests] == [2, 3, 1]
-  for manifest in manifests:
-    card = _card(manifest)
-    (group,) = card["copies_found"]
-    assert card["copies"] == "keep"
-    assert (group["across_splits"], group["conflicting_labels"]) == (
-      True,
-      False,
-    )
-
-
 def test_copies_are_left_out_when_asked_for_and_listed(root, origin, save):
   save(root / "train" / "T_72" / "other.png", value=50)
   save(root / "train" / "BMP2" / "other.png", value=50)

@@ -80,22 +80,6 @@ def test_labels_without_an_image_are_refused(folder, origin):
   assert (card["images"], card["refused"]) == (3, 1)
 
 
-def test_a_split_chooses(folder, origin):
-  (folder / "split.txt").write_text("a\n")
-  manifest = _import(folder, origin, split=folder / "split.txt")
-  assert {t.images[0].stem for t in read_manifest(manifest)} == {"a"}
-  (folder / "split.txt").write_text("../images/a\n")
-  with pytest.raises(ValueError, match="must not be a path"):
-    yolo.import_yolo(
-      folder / "images",
-      folder / "labels",
-      folder / "again",
-      names=["plane", "ship"],
-      origin=origin,
-      split=folder / "split.txt",
-    )
-
-
 def test_ls_ssdd_says_in_yolo_what_it_says_in_voc(shared, tmp_path, origin):
   source = shared / "data" / "ls_ssdd_10"
   ours = yolo.import_yolo(

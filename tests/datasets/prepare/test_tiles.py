@@ -3,17 +3,14 @@
 import dataclasses
 import doctest
 import importlib
-import math
 
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
-from rasterio.transform import Affine
 
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.datasets.prepare import preparation
 from fusar_jax.datasets.prepare.sources import (
   Look,
   names_of,
@@ -151,22 +148,6 @@ def test_without_georeference_there_are_no_anchors(
     prepare(path, tmp_path / "none", plan, archive=archive)
 
 
-def test_tiles_beyond_the_archive_have_no_anchors(
-  tmp_path, archive, prepare, write_scene, turned
-):
-  """A scene may reach over the archive's edge; its row then has no "aef"."""
-  east = Affine.translation(600, 0) * turned
-  path = write_scene(tmp_path / "a.tif", transform=east)
-  told = prepare(path, tmp_path / "out", archive=archive)["scenes"][0]
-  assert 0 < told["anchors"]["tiles"] < 6
-  assert told["anchors"]["found"] < told["anchors"]["nodes"]
-  with_aef = [
-    row.anchors != (None,)
-    for row in read_manifest(tmp_path / "out" / "manifest.jsonl")
-  ]
-  assert sum(with_aef) == told["anchors"]["tiles"]
-
-
 def test_years_and_places_are_checked_first(
   tmp_path, scene, archive, prepare, write_scene, usual
 ):
@@ -298,18 +279,6 @@ def test_names_tell_scenes_apart(
   path = write_csv(tmp_path / "labels.csv", name="vv")
   with pytest.raises(ValueError, match="'vv' may be a_b-vv or c-vv"):
     prepare([one, two], tmp_path / "out", read_labels=labelled(path))
-
-
-def test_real_umbra(tmp_path, shared, prepare):
-  """Turned, southern, 2000 x 2000: real pixels of a real product."""
-  path = shared / "data/georef/umbra_gec/umbra_mount_yasur.tiff"
-  plan = preparation.Plan(look=Look(ground_sampling_distance=1.5, nodata=0))
-  told = prepare(path, tmp_path / "out", plan)["scenes"][0]
-  assert (told["tiles"], told["kept"]) == (4, 4)
-  row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
-  assert np.asarray(Image.open(row.images[0])).shape == (504, 504)
-  distance = row.extra["metadata"]["ground_sampling_distance"]
-  assert all(math.isclose(d, 1.5, rel_tol=1e-3) for d in distance)
 
 
 @pytest.mark.parametrize("name", ["journal", "rows", "sources"])
