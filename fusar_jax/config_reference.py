@@ -75,15 +75,15 @@ def text() -> str:
     having = [n for n, m in modules.items() if name in m.SWITCHES]
     lines += entry(name, f"{meaning}. In {', '.join(having)}")
   lines += ["", "fields (--config.FIELD=VALUE), with their default:"]
-  table, told = values(), meanings()
+  table, about = values(), meanings()
   for name in _fields(table):
-    lines += entry(name, f"[{_default(name, table)}] {told.get(name, '')}")
+    lines += entry(name, f"[{_default(name, table)}] {about.get(name, '')}")
   return "\n".join(lines)
 
 
 def markdown() -> str:
   """Returns the content of docs/config.md."""
-  table, told = values(), meanings()
+  table, about = values(), meanings()
   stages = list(table)
   page = [
     "# Fields of a config",
@@ -102,7 +102,7 @@ def markdown() -> str:
   ]
   for name in _fields(table):
     cells = [f"`{_shown(table[stage].get(name))}`" for stage in stages]
-    page.append(f"| `{name}` | {told[name]} | {' | '.join(cells)} |")
+    page.append(f"| `{name}` | {about[name]} | {' | '.join(cells)} |")
   return "\n".join(page) + "\n"
 
 

@@ -92,7 +92,7 @@ def test_other_settings_are_rejected(start, tmp_path, capsys):
   command = [*COMMAND, "--only", "prompt", "--out", str(out)]
   bench.main(command)
   assert bench.main([*command, "--length", "600"]) == 1
-  assert "has other settings: shape" in capsys.readouterr().err
+  assert "with other settings: shape" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

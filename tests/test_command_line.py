@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def read(read_flags):
     (["--config=configs/stage1.py:model=tniy"], "unknown model 'tniy'"),
     (["--config=configs/stage1.py:modle=tiny"], "with a key of"),
     (["--config=configs/stage1.py:recipe=x"], "one of official, tiny"),
+    (["--config=configs/stage1.py:train=x"], "expected tlm+lora or tlm"),
   ],
 )
 def test_usage_errors_of_a_config_are_one_line(
@@ -157,6 +159,14 @@ def test_fusar_lists_the_commands_and_suggests_the_nearest(call):
     if "\nif __name__ == " in path.read_text(encoding="utf-8")
   }
   assert set(fusar.COMMANDS) == guarded - {"__main__", "config_reference"}
+
+
+def test_the_console_script_is_declared():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  [(name, target)] = project["scripts"].items()
+  module, _, function = target.partition(":")
+  assert name == "fusar"
+  assert getattr(importlib.import_module(module), function) is fusar.main
 
 
 def test_fusar_hands_arguments_and_exit_code_on(run_module):

@@ -21,7 +21,7 @@ _POLL_S = 0.5
 
 
 class BackgroundCommand:
-  """A command in a process of its own, started at construction.
+  """A command in a separate process, which starts at construction.
 
   The process ends with its parent at the latest.
 

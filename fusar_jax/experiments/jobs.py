@@ -38,7 +38,7 @@ class Job:
     main: `main` of a command, called with the arguments of `command`.
     command: (command, *arguments) that does the same, for printing.
     outputs: files that exist once the job is finished; empty: it always runs.
-    finished: whether the job is finished, if `outputs` cannot tell.
+    finished: whether the job is finished, if `outputs` do not show it.
     needs: names of earlier jobs whose results the job uses.
     kind, units: jobs of a kind take a time proportional to their units.
     log: output file; the job then runs `main` in a background process, while

@@ -8,7 +8,7 @@ loses only the current one.
 import json
 from pathlib import Path
 
-from fusar_jax.training.resume_config import compare_settings
+from fusar_jax.training.resume_config import check_same_settings
 
 # Fields that may differ between calls that share a file.
 _FREE = {"rounds"}
@@ -35,7 +35,7 @@ class Results:
     if path:
       self._records, end = _read(path)
       if self._records:
-        compare_settings(
+        check_same_settings(
           path,
           *(
             {k: v for k, v in record.items() if k not in _FREE}
