@@ -14,7 +14,7 @@ class EtaEstimator:
     >>> eta = EtaEstimator()
     >>> eta.add("steps", 20, 10.0)
     >>> eta.left([("steps", 60), ("steps", 40)])
-    50.0
+    (50.0, True)
   """
 
   def __init__(self):
@@ -24,14 +24,15 @@ class EtaEstimator:
     """Records a finished job of `units` units of work."""
     self._seconds[kind].append(seconds / units)
 
-  def left(self, work: Iterable[tuple[str, int]]) -> float | None:
-    """Returns the seconds that jobs (kind, units) take.
+  def left(self, work: Iterable[tuple[str, int]]) -> tuple[float, bool]:
+    """Returns the seconds that jobs (kind, units) take, and if that is all.
 
-    None if a kind has no finished job yet.
+    A kind without a finished job counts as 0 seconds, and as not all.
     """
-    total = 0.0
+    seconds, complete = 0.0, True
     for kind, units in work:
-      if kind not in self._seconds:
-        return None
-      total += units * statistics.median(self._seconds[kind])
-    return total
+      if kind in self._seconds:
+        seconds += units * statistics.median(self._seconds[kind])
+      else:
+        complete = False
+    return seconds, complete

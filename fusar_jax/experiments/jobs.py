@@ -108,9 +108,11 @@ def run_jobs(
         for name in job.needs:
           if name in background:
             background.pop(name).wait()
-        left = eta.left((j.kind, j.units) for j in waiting[k:])
+        left, complete = eta.left((j.kind, j.units) for j in waiting[k:])
         times = f"{_duration(clock() - began)} elapsed"
-        times += f", about {_duration(left)} left" if left is not None else ""
+        if left:
+          bound = "about" if complete else "at least"
+          times += f", {bound} {_duration(left)} left"
         number = len(jobs) - len(waiting) + k + 1
         write(f"[{number}/{len(jobs)}, {times}] {job.name}")
         _print_command(job)

@@ -75,12 +75,17 @@ def test_finished_jobs_are_recorded(make, tmp_path):
   assert row == {"job": "a", "kind": "steps", "units": 7}
 
 
-def test_a_kind_without_a_finished_job_has_no_estimate():
+def test_a_kind_without_a_finished_job_makes_the_estimate_a_lower_bound(make):
   found = eta.EtaEstimator()
-  assert found.left([]) == 0
+  assert found.left([]) == (0, True)
   found.add("rows", 4, 8)
-  assert found.left([("rows", 3), ("rows", 2)]) == 10
-  assert found.left([("rows", 3), ("steps", 2)]) is None
+  assert found.left([("rows", 3), ("rows", 2)]) == (10, True)
+  assert found.left([("rows", 3), ("steps", 2)]) == (6, False)
+  # Start of the call, then per job: its line, its start, its end.
+  times, lines = iter([0, 0, 0, 5, 5, 5, 9, 9, 9, 9]), []
+  jobs = [make("a", kind="x"), make("b", kind="x"), make("c", kind="y")]
+  run_jobs(jobs, write=lines.append, clock=lambda: next(times))
+  assert lines[2] == "[2/3, 0:00:05 elapsed, at least 0:00:05 left] b"
   assert not doctest.testmod(eta).failed
 
 
