@@ -10,10 +10,10 @@ from fusar_jax._version import __version__ as __version__
 def load(
   path, adapter=None, legacy_sigma=None, *, use_tlm=True, image_size=None
 ):
-  """Loads a model to ask: see `fusar_jax.inference.assistant.load`."""
-  from fusar_jax.inference import assistant  # JAX only where it is needed
+  """Loads a model to ask: see `fusar_jax.inference.load.load`."""
+  from fusar_jax.inference.load import load as load_assistant  # imports JAX
 
-  return assistant.load(
+  return load_assistant(
     path,
     adapter=adapter,
     legacy_sigma=legacy_sigma,

@@ -117,7 +117,7 @@ def _plan(args: argparse.Namespace) -> int:
   try:
     plan = planner.step(choice, accumulation)
   except DoesNotFitError as error:
-    print(report.does_not_fit(error, where, planner.knobs(choice)))
+    print(report.does_not_fit(error, where, planner.memory_options(choice)))
     return 1
   console.print(report.plan_of_step(plan.memory, plan.work, plan.prediction))
   try:

@@ -62,7 +62,7 @@ def read_config(folder: Path) -> FusarConfig:
       hint = " This is an adapter: give its base model, and it as the adapter."
     raise FileNotFoundError(
       f"{path} not found: expected a Hugging Face folder of Qwen2.5-VL"
-      f" (config.json beside *.safetensors).{hint}"
+      f" (config.json and *.safetensors).{hint}"
     )
   raw = read_json(path)
   if raw.get("model_type") != MODEL_TYPE:
@@ -74,7 +74,7 @@ def read_config(folder: Path) -> FusarConfig:
   generation = _read_if_there(Path(folder) / "generation_config.json")
   processor = _read_if_there(Path(folder) / "preprocessor_config.json")
   try:
-    _refuse_unsupported(raw, text, processor)
+    _check_supported(raw, text, processor)
     low, high = _pixel_bounds(processor)
     squash = processor.get("fusar_image_size")
     return FusarConfig(
@@ -169,7 +169,7 @@ def _pixel_bounds(processor: dict) -> tuple[int, int]:
   return low or like.min_pixels, high or like.max_pixels
 
 
-def _refuse_unsupported(raw: dict, text: dict, processor: dict) -> None:
+def _check_supported(raw: dict, text: dict, processor: dict) -> None:
   rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
   kind = rope.get("rope_type", rope.get("type", "default"))
   vision = raw["vision_config"]

@@ -116,7 +116,7 @@ def match(
       differences.add("differs", item.name, wanted)
   for name, tensor in expected.items():
     if name not in by_name:
-      differences.add("missing", tensor.place, list(tensor.shape))
+      differences.add("missing", tensor.layer_path, list(tensor.shape))
   if differences:
     raise ValueError(
       f"{what} does not fit the model ({len(differences)} of {len(expected)}"

@@ -109,7 +109,7 @@ def check_params(config: FusarConfig, flat: dict) -> None:
   expected |= mapping.leaf_shapes(config, adapter=True)
   if config.tlm is not None:
     for row in tlm_file.tensors(config.tlm, config.vision.out_width):
-      expected[row.path] = mapping.turned_shape(row)
+      expected[row.path] = mapping.transformed_shape(row)
   expected = {path: list(shape) for path, shape in expected.items()}
   differences = Differences.between(expected, shapes(flat))
   if differences:
@@ -125,7 +125,7 @@ class _Writer:
   def __init__(self, config: FusarConfig, flat: dict, dtype):
     self._flat, self._scale = flat, config.lora.scale
     self._dtype = None if dtype is None else np.dtype(dtype)
-    self._held: dict[str, np.ndarray] = {}
+    self._leaves: dict[str, np.ndarray] = {}
     self.rounding = 0.0
 
   def dtype(self, path: str) -> np.dtype:
@@ -135,9 +135,9 @@ class _Writer:
     path = tensor.path
     module = path.rpartition("/")[0]
     paths = [p for p in _with_adapter(path, module) if p in self._flat]
-    if path not in self._held:
-      self._held = {p: np.asarray(self._flat[p]) for p in paths}
-    values = [self._held[p] for p in paths]
+    if path not in self._leaves:
+      self._leaves = {p: np.asarray(self._flat[p]) for p in paths}
+    values = [self._leaves[p] for p in paths]
     if tensor.layer is not None:
       values = [value[tensor.layer] for value in values]
     if len(values) == 1:

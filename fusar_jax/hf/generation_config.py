@@ -196,7 +196,7 @@ def _unused(fields: Mapping[str, Any]) -> list[str]:
   return messages
 
 
-def _whole(value, least: int) -> int:
+def _integer(value, least: int) -> int:
   if isinstance(value, bool) or int(value) != value or value < least:
     raise ValueError
   return int(value)
@@ -204,7 +204,7 @@ def _whole(value, least: int) -> int:
 
 def _ids(value) -> tuple[int, ...]:
   ids = value if isinstance(value, list) else [value]
-  return tuple(dict.fromkeys(_whole(token, 0) for token in ids))
+  return tuple(dict.fromkeys(_integer(token, 0) for token in ids))
 
 
 def _number(value, least: float, most: float = math.inf) -> float:
@@ -224,7 +224,7 @@ _READERS = {
   "eos_token_id": (_ids, "a token id or a list of them"),
   "repetition_penalty": (_positive, "a number above 0"),
   "temperature": (lambda v: _number(v, 0), "a number, 0 or above"),
-  "top_k": (lambda v: _whole(v, 0), "a whole number, 0 or above"),
+  "top_k": (lambda v: _integer(v, 0), "an integer, 0 or above"),
   "top_p": (lambda v: _number(v, 0, 1), _SHARE),
   "min_p": (lambda v: _number(v, 0, 1), _SHARE),
 }

@@ -137,11 +137,11 @@ def load_base(
     params = {}
     for path, parts in leaves.items():
       leaf = _Leaf(weights, parts, shapes[path], dtype)
-      params[path] = _place(path, leaf.shape, leaf.read, sharding)
+      params[path] = _put(path, leaf.shape, leaf.read, sharding)
   params = unflatten(params)
   if tlm_file.has_tlm(folder):
     config, tlm = tlm_file.read_tlm(folder, config)
-    params["tlm"] = _place_tree("tlm", tlm, dtype, sharding)
+    params["tlm"] = _put_tree("tlm", tlm, dtype, sharding)
   elif size := image_text_file.read_image_text(folder):
     config = image_text_file.at_image_size(
       config, size, str(folder / image_text_file.FILE)
@@ -171,12 +171,12 @@ class _Leaf:
   weights: Weights
   parts: list[tuple[Tensor, Found]]
   shape: tuple[int, ...]
-  asked: jnp.dtype | None
+  requested: jnp.dtype | None
 
   @property
   def dtype(self) -> np.dtype:
-    if self.asked is not None:
-      return np.dtype(self.asked)
+    if self.requested is not None:
+      return np.dtype(self.requested)
     kinds = {self.weights.dtype(item) for _, item in self.parts}
     return np.dtype(jnp.result_type(*kinds))
 
@@ -194,15 +194,15 @@ class _Leaf:
     return out
 
   def _part(self, tensor: Tensor, item: Found, cut: list[slice]) -> np.ndarray:
-    if tensor.turn == mapping.PATCHES:  # too small to slice in the file
-      whole = mapping.from_published(self.weights.read(item), tensor.turn)
-      return whole[tuple(cut)]
-    published = cut[::-1] if tensor.turn == mapping.TRANSPOSE else cut
+    if tensor.transform == mapping.PATCHES:  # too small to slice in the file
+      full = mapping.from_published(self.weights.read(item), tensor.transform)
+      return full[tuple(cut)]
+    published = cut[::-1] if tensor.transform == mapping.TRANSPOSE else cut
     part = self.weights.read(item, tuple(published))
-    return mapping.from_published(part, tensor.turn)
+    return mapping.from_published(part, tensor.transform)
 
 
-def _place(path: str, shape: tuple[int, ...], read, sharding: ShardingRule):
+def _put(path: str, shape: tuple[int, ...], read, sharding: ShardingRule):
   if sharding is None:
     return jax.device_put(read((slice(None),) * len(shape)))
   if not isinstance(sharding, Sharding):
@@ -210,9 +210,9 @@ def _place(path: str, shape: tuple[int, ...], read, sharding: ShardingRule):
   return jax.make_array_from_callback(shape, sharding, read)
 
 
-def _place_tree(prefix: str, tree: dict, dtype, sharding: ShardingRule) -> dict:
+def _put_tree(prefix: str, tree: dict, dtype, sharding: ShardingRule) -> dict:
   placed = {}
   for path, array in flatten(tree, f"{prefix}/").items():
     array = array.astype(dtype or array.dtype)
-    placed[path] = _place(path, array.shape, array.__getitem__, sharding)
+    placed[path] = _put(path, array.shape, array.__getitem__, sharding)
   return unflatten(placed)[prefix]

@@ -58,18 +58,18 @@ class Tensor:
     name: canonical published name.
     path: our leaf, e.g. `model/layers/mlp/down_proj/kernel`.
     layer: its row in a stacked leaf, None where nothing is stacked.
-    turn: SAME, TRANSPOSE or PATCHES.
+    transform: SAME, TRANSPOSE or PATCHES.
     shape: published shape.
   """
 
   name: str
   path: str
   layer: int | None
-  turn: str
+  transform: str
   shape: tuple[int, ...]
 
   @property
-  def place(self) -> str:
+  def layer_path(self) -> str:
     """Our path with the layer's index, as errors print it."""
     if self.layer is None:
       return self.path
@@ -78,7 +78,7 @@ class Tensor:
 
 def modules(config: FusarConfig) -> tuple[Module, ...]:
   """Returns the table for a model of that config (the TLM is not part of it:
-  it is published in a file of its own, see `peft`)."""
+  it is published separately, see `tlm_file`)."""
   v, d, lora = config.vision, config.decoder, config.lora
   merged = v.hidden_size * v.merge**2
   queries, keys = d.heads * d.head_dim, d.kv_heads * d.head_dim
@@ -199,11 +199,11 @@ def _base_leaves(module: Module):
 
 
 def _each_layer(module: Module, leaves) -> Iterator[Tensor]:
-  for tail, leaf, turn, shape in leaves:
+  for tail, leaf, transform, shape in leaves:
     for layer in [None] if module.layers is None else range(module.layers):
       name = module.name.replace("*", str(layer))
       yield Tensor(
-        f"{name}.{tail}", f"{module.path}/{leaf}", layer, turn, shape
+        f"{name}.{tail}", f"{module.path}/{leaf}", layer, transform, shape
       )
 
 
@@ -213,32 +213,32 @@ def leaf_shapes(
   """Returns path -> shape of our leaves: the base model's, or the adapter's."""
   shapes = {}
   for tensor in adapter_tensors(config) if adapter else tensors(config):
-    shape = turned_shape(tensor)
+    shape = transformed_shape(tensor)
     if tensor.layer is not None:
       shape = (tensor.layer + 1, *shape)  # ends at the last layer: their number
     shapes[tensor.path] = shape
   return shapes
 
 
-def turned_shape(tensor: Tensor) -> tuple[int, ...]:
+def transformed_shape(tensor: Tensor) -> tuple[int, ...]:
   """Returns the shape of one published tensor in our order, without layers."""
-  if tensor.turn == TRANSPOSE:
+  if tensor.transform == TRANSPOSE:
     return tensor.shape[::-1]
-  if tensor.turn == PATCHES:
+  if tensor.transform == PATCHES:
     width, channels, temporal, rows, cols = tensor.shape
     return temporal, channels * rows * cols, width
   return tensor.shape
 
 
-def from_published(array: np.ndarray, turn: str) -> np.ndarray:
+def from_published(array: np.ndarray, transform: str) -> np.ndarray:
   """Returns a published array in leaf layout, as a view if possible.
 
   The patch convolution [D, 3, 2, 14, 14] becomes [2, 588, D]: one matrix per
   frame over the values (channel, row, column) of a patch.
   """
-  if turn == TRANSPOSE:
+  if transform == TRANSPOSE:
     return array.T
-  if turn == PATCHES:
+  if transform == PATCHES:
     width, _, temporal, _, _ = array.shape
     return array.transpose(2, 1, 3, 4, 0).reshape(temporal, -1, width)
   return array
@@ -246,9 +246,9 @@ def from_published(array: np.ndarray, turn: str) -> np.ndarray:
 
 def to_published(array: np.ndarray, tensor: Tensor) -> np.ndarray:
   """Inverse of `from_published`, for one layer's array."""
-  if tensor.turn == TRANSPOSE:
+  if tensor.transform == TRANSPOSE:
     return array.T
-  if tensor.turn == PATCHES:
+  if tensor.transform == PATCHES:
     width, channels, temporal, rows, cols = tensor.shape
     split = array.reshape(temporal, channels, rows, cols, width)
     return split.transpose(4, 1, 0, 2, 3)

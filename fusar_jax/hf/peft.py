@@ -102,7 +102,7 @@ def read_adapter(
     if not (folder / name).is_file():
       raise FileNotFoundError(f"{folder / name} not found: not a PEFT adapter.")
   settings = read_json(folder / SETTINGS)
-  _refuse_unsupported(folder / SETTINGS, settings)
+  _check_supported(folder / SETTINGS, settings)
   with open_weights([folder / WEIGHTS]) as weights:
     found = list(weights.found())
     lora = lora_config(folder / SETTINGS, settings, found)
@@ -125,7 +125,7 @@ def read_adapter(
       weights.dtype(item)  # raises ValueError for non-float dtypes
       array = weights.read(item).astype(np.float32)
       leaves[tensor.path][tensor.layer] = mapping.from_published(
-        array, tensor.turn
+        array, tensor.transform
       )
   params = unflatten(leaves)
   has_tlm = tlm_file.has_tlm(folder)
@@ -208,7 +208,7 @@ def _named(known, part, seen) -> tuple[str, ...]:
   return tuple(name for name in known if (part, name) in seen)
 
 
-def _refuse_unsupported(path: Path, settings: dict) -> None:
+def _check_supported(path: Path, settings: dict) -> None:
   wrong = []
   if settings.get("peft_type") != "LORA":
     wrong.append(f"peft_type {settings.get('peft_type')!r} (expected 'LORA')")

@@ -1,6 +1,6 @@
 """The TLM's files: `vec64_film.pt` and `tlm_config.json`.
 
-The official code keeps the projector beside the LoRA adapter: a torch file
+The official code stores the projector next to the LoRA adapter: a torch file
 {"film_mlp": {"0.weight", "0.bias", "2.weight", "2.bias"}} (older ones carry an
 unused "score" too) and the settings in JSON (absent in legacy folders).
 
@@ -44,8 +44,8 @@ def tensors(tlm: TLMConfig, out_width: int) -> tuple[Tensor, ...]:
     )
   hidden = tlm.hidden(out_width)
 
-  def row(name, leaf, turn, *shape):
-    return Tensor(name, f"tlm/{leaf}", None, turn, shape)
+  def row(name, leaf, transform, *shape):
+    return Tensor(name, f"tlm/{leaf}", None, transform, shape)
 
   return (
     row("0.weight", "mlp_0/kernel", TRANSPOSE, hidden, tlm.bands),
@@ -129,7 +129,9 @@ def read_tlm(
     f" {tlm.bands} bands; take the TLM that was trained with this model.",
   )
   leaves = {
-    row.path: np.ascontiguousarray(from_published(arrays[row.name], row.turn))
+    row.path: np.ascontiguousarray(
+      from_published(arrays[row.name], row.transform)
+    )
     for row in table
   }
   config = dataclasses.replace(config, tlm=tlm, image_size=size)

@@ -117,8 +117,8 @@ class _TensorUnpickler(pickle.Unpickler):
     if module == "torch" and name in _STORAGES:
       return _StorageType(_STORAGES[name])
     raise ValueError(
-      f"refused: its pickle asks for {module}.{name}, but only tensors in"
-      " dicts may be read. Nothing of it was executed. Save"
+      f"rejected: its pickle calls {module}.{name}, but only dicts of tensors"
+      " can be read. Nothing was executed. Save"
       " {'film_mlp': module.state_dict()} and nothing else."
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fusar_jax.data.anchor_conditions import CONDITIONS, AnchorCondition
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.inference.assistant import load
+from fusar_jax.inference.load import load
 from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.prediction import FINISHED, identity, predict
 from fusar_jax.training.resume_config import check_resume_config

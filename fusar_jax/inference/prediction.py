@@ -29,8 +29,9 @@ from fusar_jax.inference.answering import (
   box_table,
   offered_names,
 )
-from fusar_jax.inference.assistant import Assistant, load
+from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.batching import Work, batches, one_ahead
+from fusar_jax.inference.load import load
 from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.progress import Display, Progress
 from fusar_jax.model.config import FusarConfig

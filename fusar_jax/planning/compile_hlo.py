@@ -27,7 +27,7 @@ _BUFFERS = ".after_optimizations-buffer-assignment.txt"
 _PROGRAM = ".after_optimizations_after_buffer_assignment.txt"
 # Its out-of-memory messages: after buffer assignment, or before it, for
 # arguments or temporaries alone.
-_TOLD = (
+_OUT_OF_MEMORY = (
   r"Used ([\d.]+)(\w?) of ([\d.]+)(\w?) hbm",
   r"\(([\d.]+)(\w?)\) exceeds available HBM \(([\d.]+)(\w?)\)",
 )
@@ -70,7 +70,7 @@ class DoesNotFitError(Exception):
   """
 
   def __init__(self, message: str):
-    self.used, self.limit = _told(message)
+    self.used, self.limit = _used_and_limit(message)
     self.largest = _largest(message)
     super().__init__(message.splitlines()[0])
 
@@ -166,9 +166,9 @@ def read_memory(text: str) -> Memory:
   )
 
 
-def _told(message: str) -> tuple[int, int]:
+def _used_and_limit(message: str) -> tuple[int, int]:
   """Returns (used, limit), bytes of one chip; zeros if not in the message."""
-  for pattern in _TOLD:
+  for pattern in _OUT_OF_MEMORY:
     found = re.search(pattern, message)
     if found:
       used, used_unit, limit, limit_unit = found.groups()

@@ -34,14 +34,14 @@ class Work:
   Attributes:
     part: "tower", "projector", "decoder" or "head".
     forward, backward: useful FLOPs.
-    again: recomputed FLOPs of the forward pass (rematerialisation).
+    recomputed: FLOPs of the forward pass (rematerialisation).
     wasted: FLOPs of masked scores and padding.
   """
 
   part: str
   forward: float
   backward: float = 0.0
-  again: float = 0.0
+  recomputed: float = 0.0
   wasted: float = 0.0
 
   @property
@@ -50,7 +50,7 @@ class Work:
 
   @property
   def executed(self) -> float:
-    return self.useful + self.again + self.wasted
+    return self.useful + self.recomputed + self.wasted
 
 
 def train_flops(
@@ -106,7 +106,7 @@ class _Products:
   impl: str
   forward: float = 0.0
   backward: float = 0.0
-  again: float = 0.0
+  recomputed: float = 0.0
   wasted: float = 0.0
 
   def weight(
@@ -119,7 +119,7 @@ class _Products:
     flops = 2.0 * rows * width * features * times
     self.forward += flops
     self.backward += flops * (self.below + trains)
-    self.again += flops * (self.below and self.remat == "full" and needed)
+    self.recomputed += flops * (self.below and self.remat == "full" and needed)
 
   def layer(self, rows, lora, projections, trains, adapters, times) -> None:
     """Adds projections (name, width, features) of a layer and their adapters.
@@ -142,13 +142,13 @@ class _Products:
     repeated = self.below and self.remat in ("full", "dots")
     self.forward += _FORWARD * one * useful
     self.wasted += _FORWARD * one * (computed - useful)
-    self.again += _FORWARD * one * computed * repeated
+    self.recomputed += _FORWARD * one * computed * repeated
     if self.below:
       self.backward += _BACKWARD * one * useful
       self.wasted += one * (backward * computed - _BACKWARD * useful)
 
   def work(self, part: str) -> Work:
-    return Work(part, self.forward, self.backward, self.again, self.wasted)
+    return Work(part, self.forward, self.backward, self.recomputed, self.wasted)
 
 
 def _tower(model, batch, paths, below, remat, impl) -> Work:

@@ -115,7 +115,7 @@ def read(text: str) -> Traffic:
   return program.traffic(program.entry)
 
 
-def read_endless(text: str) -> Traffic:
+def read_decoding_loop(text: str) -> Traffic:
   """Returns one iteration of the costliest loop without a static trip count.
 
   Args:
@@ -125,7 +125,7 @@ def read_endless(text: str) -> Traffic:
     ValueError: there is no such loop.
   """
   program = _Program(text)
-  turns = program.endless()
+  turns = program.open_loops()
   if not turns:
     raise ValueError("every loop of the program has a trip count.")
   return max(turns, key=lambda t: (t.flops, t.hbm))
@@ -161,7 +161,7 @@ class _Program:
       self._known[name] = total
     return self._known[name]
 
-  def endless(self) -> list[Traffic]:
+  def open_loops(self) -> list[Traffic]:
     """Returns one iteration of each entry loop without a trip count."""
     return [
       self.traffic(i.attribute("body"))

@@ -152,7 +152,7 @@ class Planner:
     )
     mesh = self._mesh(choice.mesh)
     batch = self._batch(config.batch_size)
-    settled = compile_to_hlo(
+    compiled = compile_to_hlo(
       lowering.lower_train_step,
       self._where,
       choice.mesh,
@@ -162,9 +162,9 @@ class Planner:
     )
     work = self.work(choice.remat)
     prediction = predict(
-      self._where, mesh, config.batch_size, work, hlo.read(settled.text)
+      self._where, mesh, config.batch_size, work, hlo.read(compiled.text)
     )
-    return StepPlan(choice, accumulation, settled.memory, work, prediction)
+    return StepPlan(choice, accumulation, compiled.memory, work, prediction)
 
   def decoding(self, choice: Choice, new_tokens: int) -> DecodingPlan:
     """Compiles generation for a micro-batch of prompts.
@@ -174,7 +174,7 @@ class Planner:
     """
     mesh = self._mesh(choice.mesh)
     rows = int(choice.samples * self._where.chips)
-    settled = compile_to_hlo(
+    compiled = compile_to_hlo(
       lowering.lower_generation,
       self._where,
       choice.mesh,
@@ -183,10 +183,10 @@ class Planner:
       self._batch(rows),
       new_tokens,
     )
-    turn = hlo.read_endless(settled.text)
+    turn = hlo.read_decoding_loop(compiled.text)
     work = [Work("all", turn.flops * self._where.chips / rows)]
     prediction = predict(self._where, mesh, rows, work, turn)
-    return DecodingPlan(settled.memory, prediction)
+    return DecodingPlan(compiled.memory, prediction)
 
   def work(self, remat: str) -> list[Work]:
     """Returns the FLOPs of one sample."""
@@ -237,37 +237,40 @@ class Planner:
     winner, _, proven = search.best(found, measure, tries)
     return plans.get(winner), proven
 
-  def knobs(self, choice: Choice) -> list[str]:
+  def memory_options(self, choice: Choice) -> list[str]:
     """Returns options that reduce the memory of a step, cheapest first."""
     chips, (_, fsdp, tensor) = self._where.chips, choice.mesh
-    knobs = []
+    options = []
     if fsdp * tensor < chips:
-      knobs.append(
+      options.append(
         f"--mesh 1,{chips // tensor},{tensor}: weights over all chips, now over"
         f" {fsdp * tensor}"
       )
     if choice.remat != "full":
-      knobs.append("--config.remat=full: stores only the inputs of layers")
+      options.append("--config.remat=full: stores only the inputs of layers")
     if choice.samples > 1:
-      knobs.append(
+      options.append(
         f"--samples-per-chip {choice.samples // 2}: now {choice.samples}"
       )
     if self._config.head_chunk > 64:
-      knobs.append(
+      options.append(
         "--config.head_chunk=64: fewer logits in memory at a time, now"
         f" {self._config.head_chunk}"
       )
     if self._config.dtype.frozen == "float32":
-      knobs.append("--config.dtype.frozen=bfloat16: half the frozen weights")
+      options.append("--config.dtype.frozen=bfloat16: half the frozen weights")
     if self._config.dtype.frozen == "bfloat16":
-      knobs.append("--config.dtype.frozen=int8: half the layers' kernels")
+      options.append("--config.dtype.frozen=int8: half the layers' kernels")
     heads = math.gcd(self.model.decoder.kv_heads, chips)
     if tensor < heads:
-      knobs.append(
+      options.append(
         f"--mesh 1,{chips // heads},{heads}: a layer's work split over"
         f" {heads} chips"
       )
-    return [*knobs, "a larger slice; --search tries meshes, batches and remat"]
+    return [
+      *options,
+      "a larger slice; --search tries meshes, batches and remat",
+    ]
 
   def _mesh(self, sizes: tuple[int, int, int]) -> Mesh:
     return device_mesh.make_mesh(*sizes, devices=self._devices)

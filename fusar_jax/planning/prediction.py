@@ -25,7 +25,7 @@ COMPUTE, HBM, LINKS = "compute", "HBM", "interconnect"
 
 
 @dataclasses.dataclass(frozen=True)
-class Exchange:
+class CollectiveCost:
   """All collectives of one kind over the same axes of the torus.
 
   Attributes:
@@ -52,7 +52,7 @@ class Prediction:
     samples: processed by one run of the program on all chips.
     useful, executed: FLOPs of one chip in one run.
     hbm: bytes of HBM that one chip reads and writes.
-    exchanges: collectives between the chips.
+    collectives: collectives between the chips.
   """
 
   where: Slice
@@ -60,7 +60,7 @@ class Prediction:
   useful: float
   executed: float
   hbm: float
-  exchanges: tuple[Exchange, ...]
+  collectives: tuple[CollectiveCost, ...]
 
   @property
   def seconds(self) -> dict[str, float]:
@@ -69,7 +69,7 @@ class Prediction:
     return {
       COMPUTE: self.executed / chip.peak,
       HBM: self.hbm / chip.bandwidth,
-      LINKS: sum(e.seconds for e in self.exchanges),
+      LINKS: sum(e.seconds for e in self.collectives),
     }
 
   @property
@@ -131,11 +131,11 @@ def predict(
     useful=share * sum(w.useful for w in work),
     executed=share * sum(w.executed for w in work),
     hbm=traffic.hbm,
-    exchanges=_exchanges(where, mesh, traffic.collectives),
+    collectives=_collective_costs(where, mesh, traffic.collectives),
   )
 
 
-def _exchanges(where, mesh, collectives) -> tuple[Exchange, ...]:
+def _collective_costs(where, mesh, collectives) -> tuple[CollectiveCost, ...]:
   coordinates = [device.coords for device in mesh.devices.flat]
   sums: dict[tuple, list[float]] = {}
   for c in collectives:
@@ -147,7 +147,7 @@ def _exchanges(where, mesh, collectives) -> tuple[Exchange, ...]:
     row[1] += c.total
     row[2] += c.total / (links * where.chip.link)
   return tuple(
-    Exchange(kind, axes, *row)
+    CollectiveCost(kind, axes, *row)
     for (kind, axes), row in sorted(sums.items(), key=lambda i: -i[1][2])
   )
 

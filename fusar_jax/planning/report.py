@@ -30,7 +30,14 @@ def memory_table(title: str, memory: Memory, where: Slice) -> Table:
 
 def work_table(work: Sequence[Work]) -> Table:
   """Returns the FLOPs of one sample by part of the model."""
-  columns = ("useful", "forward", "backward", "again", "wasted", "executed")
+  columns = (
+    "useful",
+    "forward",
+    "backward",
+    "recomputed",
+    "wasted",
+    "executed",
+  )
   table = _table("FLOPs per sample, TFLOP", "part", *columns)
   total = [0.0] * len(columns)
   for w in work:
@@ -41,19 +48,19 @@ def work_table(work: Sequence[Work]) -> Table:
   return table
 
 
-def exchange_table(prediction: Prediction) -> Table:
+def collective_table(prediction: Prediction) -> Table:
   """Returns the collectives of one run: count, bytes received, time."""
   table = _table("Collectives per step", "kind", "axes", "times", "GB", "ms")
-  for e in prediction.exchanges:
+  for e in prediction.collectives:
     axes = "+".join("xyz"[axis] for axis in e.axes) or "-"
     values = f"{e.bytes / 1e9:.3f}", f"{e.seconds * 1e3:.1f}"
     table.add_row(e.kind, axes, str(e.times), *values)
-  if not prediction.exchanges:
+  if not prediction.collectives:
     table.add_row("none", "-", "0", "0", "0")
   return table
 
 
-def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
+def roofline_table(prediction: Prediction, unit: str = "samples") -> Table:
   """Returns the time per roofline limit, the bound, the speed and the MFU.
 
   MFU is given for the roofline step and for the serial step; see `prediction`.
@@ -70,7 +77,7 @@ def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
     share = f"{prediction.useful_share:.1%}"
     table.add_row("useful / executed FLOPs", share, "set by the remat policy")
     table.add_row("MFU, roofline", f"{prediction.mfu:.1%}", limit)
-    if prediction.exchanges:
+    if prediction.collectives:
       serial = f"{prediction.serial_mfu:.1%}"
       sum_of = f"max({COMPUTE}, {HBM}) + {LINKS}"
       table.add_row("MFU, serial", serial, sum_of)
@@ -78,22 +85,22 @@ def clock_table(prediction: Prediction, unit: str = "samples") -> Table:
 
 
 def does_not_fit(
-  error: DoesNotFitError, where: Slice, knobs: Sequence[str]
+  error: DoesNotFitError, where: Slice, options: Sequence[str]
 ) -> str:
   """Returns the compiler's memory error and the applicable memory options."""
   if error.used:
-    told = (
+    needed = (
       f"needs {error.used / GIB:.2f} GiB a chip; the compiler may use"
       f" {error.limit / GIB:.2f} of the {where.chip.memory / GIB:.0f} GiB of"
       f" {where.chip.name}"
     )
   else:
-    told = str(error)
-  lines = [f"Does not fit {where.name}: {told}."]
+    needed = str(error)
+  lines = [f"Does not fit {where.name}: {needed}."]
   if error.largest:
     lines += ["Largest buffers, as reported by the compiler:"]
     lines += [f"  {line}" for line in error.largest[:5]]
-  lines += ["Memory options:", *(f"  {knob}" for knob in knobs)]
+  lines += ["Memory options:", *(f"  {option}" for option in options)]
   return "\n".join(lines)
 
 
@@ -104,8 +111,8 @@ def plan_of_step(
   return Group(
     memory_table("Train step", memory, prediction.where),
     work_table(work),
-    exchange_table(prediction),
-    clock_table(prediction),
+    collective_table(prediction),
+    roofline_table(prediction),
   )
 
 
@@ -113,7 +120,7 @@ def plan_of_decoding(memory: Memory, prediction: Prediction) -> Group:
   """Returns the tables of generation; one iteration decodes a token per row."""
   return Group(
     memory_table("Generation", memory, prediction.where),
-    clock_table(prediction, unit="tokens"),
+    roofline_table(prediction, unit="tokens"),
   )
 
 

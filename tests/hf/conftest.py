@@ -49,7 +49,7 @@ def random_params(config: FusarConfig, seed: int = 0, dtype=np.float32) -> dict:
   shapes |= mapping.leaf_shapes(config, adapter=True)
   if config.tlm:
     for row in tlm_file.tensors(config.tlm, config.vision.out_width):
-      shapes[row.path] = mapping.turned_shape(row)
+      shapes[row.path] = mapping.transformed_shape(row)
   return unflatten(
     {p: rng.standard_normal(s).astype(dtype) for p, s in shapes.items()}
   )

@@ -75,7 +75,7 @@ def test_a_model_of_any_image_size_has_no_file(tmp_path, plain, rand):
     ("[]", "expected a JSON object"),
   ],
 )
-def test_files_that_cannot_be_honoured(folder, plain, text, message):
+def test_malformed_files_raise(folder, plain, text, message):
   (folder / FILE).write_text(text)
   with pytest.raises(ValueError, match=message):
     peft.read_adapter(folder, plain)

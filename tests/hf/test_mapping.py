@@ -25,22 +25,22 @@ def test_table_has_the_shapes_of_the_model(name, vision):
   table = mapping.leaf_shapes(config)
   table |= mapping.leaf_shapes(config, adapter=True)
   for row in tlm_file.tensors(config.tlm, config.vision.out_width):
-    table[row.path] = mapping.turned_shape(row)
+    table[row.path] = mapping.transformed_shape(row)
   assert table == model
 
 
 def test_every_name_and_every_place_is_used_once(config):
   rows = [*mapping.tensors(config), *mapping.adapter_tensors(config)]
   assert len({row.name for row in rows}) == len(rows)
-  assert len({row.place for row in rows}) == len(rows)
+  assert len({row.layer_path for row in rows}) == len(rows)
 
 
 def test_turns_invert_each_other(config):
   rng = np.random.default_rng(0)
   for row in mapping.tensors(config):
     array = rng.standard_normal(row.shape)
-    ours = mapping.from_published(array, row.turn)
-    assert ours.shape == mapping.turned_shape(row)
+    ours = mapping.from_published(array, row.transform)
+    assert ours.shape == mapping.transformed_shape(row)
     np.testing.assert_array_equal(mapping.to_published(ours, row), array)
 
 

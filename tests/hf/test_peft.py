@@ -208,7 +208,7 @@ def test_adapters_on_other_modules_are_unexpected(adapter, plain):
     ({"target_modules": ["proj", *LANGUAGE_PROJECTIONS]}, "- missing .*visual"),
   ],
 )
-def test_settings_that_cannot_be_honoured(adapter, plain, change, message):
+def test_unsupported_settings_raise(adapter, plain, change, message):
   folder, _ = adapter
   _edit(folder / peft.SETTINGS, **change)
   with pytest.raises(ValueError, match=message):
@@ -255,7 +255,7 @@ def test_truncated_adapter_is_named(adapter, plain):
     peft.read_adapter(folder, plain)
 
 
-def test_writing_refuses_what_is_not_there(tmp_path, config, plain, rand):
+def test_writing_needs_lora_and_all_leaves(tmp_path, config, plain, rand):
   with pytest.raises(ValueError, match="no LoRA"):
     peft.write_adapter(tmp_path / "a", plain, rand(plain))
   with pytest.raises(ValueError, match="parameters lack"):

@@ -72,14 +72,12 @@ class _Evil:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_that_calls_a_function_is_refused(tmp_path, protocol):
+def test_a_pickle_that_calls_a_function_raises(tmp_path, protocol):
   """Rejected by name at every protocol, without executing anything."""
   body = pickle.dumps({"film_mlp": _Evil(tmp_path / "ran")}, protocol=protocol)
   assert any(op.name == "REDUCE" for op, _, _ in pickletools.genops(body))
   _forge(tmp_path / "evil.pt", body)
-  with pytest.raises(
-    ValueError, match=r"evil\.pt: refused.*asks for \w+.mkdir"
-  ):
+  with pytest.raises(ValueError, match=r"evil\.pt: rejected.*calls \w+.mkdir"):
     read_torch(tmp_path / "evil.pt")
   assert not (tmp_path / "ran").exists()
 
@@ -98,7 +96,7 @@ def test_a_pickle_that_calls_a_function_is_refused(tmp_path, protocol):
 )
 def test_other_ways_to_ask_for_more(tmp_path, body):
   _forge(tmp_path / "evil.pt", body)
-  with pytest.raises(ValueError, match=r"refused|cannot be read"):
+  with pytest.raises(ValueError, match=r"rejected|cannot be read"):
     read_torch(tmp_path / "evil.pt")
 
 
@@ -145,7 +143,7 @@ def test_strides_and_byte_order(tmp_path, size, stride, order, want):
     _tensor(count=5),
   ],
 )
-def test_a_tensor_outside_of_its_data_is_refused(tmp_path, body):
+def test_a_tensor_outside_of_its_data_raises(tmp_path, body):
   data = np.arange(4, dtype="<f4").tobytes()
   _forge(tmp_path / "a.pt", body, data_0=data)
   with pytest.raises(ValueError, match=r"a\.pt: "):
@@ -175,7 +173,7 @@ def test_damaged_pickles_raise_value_errors_only(tmp_path):
   with zipfile.ZipFile(tmp_path / "a.pt") as archive:
     good = archive.read("a/data.pkl")
   draw = random.Random(0)
-  refused = 0
+  rejected = 0
   for _ in range(1000):
     body = bytearray(good)
     for _ in range(draw.randint(1, 3)):
@@ -185,8 +183,8 @@ def test_damaged_pickles_raise_value_errors_only(tmp_path):
     try:
       read_torch(tmp_path / "b.pt")
     except ValueError:
-      refused += 1
-  assert refused > 500
+      rejected += 1
+  assert rejected > 500
 
 
 def test_dtypes_and_keys_that_torch_does_not_know(tmp_path):

@@ -12,8 +12,9 @@ import pytest
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.generation_config import GenerationDefaults
-from fusar_jax.inference import assistant as assistant_lib
-from fusar_jax.inference.assistant import Assistant, load
+from fusar_jax.inference import load as load_lib
+from fusar_jax.inference.assistant import Assistant
+from fusar_jax.inference.load import load
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import provenance
 
@@ -72,9 +73,9 @@ def test_ends_and_penalty_of_the_base_are_followed(assistant):
     generation = GenerationDefaults(**fields)
     return Assistant(config, params, assistant.tokenizer, generation=generation)
 
-  told = following(repetition_penalty=1.8)
-  assert _ask(told) == " ".join(map(str, penalized))
-  assert _ask(told, repetition_penalty=1.0) == " ".join(map(str, greedy))
+  penalizing = following(repetition_penalty=1.8)
+  assert _ask(penalizing) == " ".join(map(str, penalized))
+  assert _ask(penalizing, repetition_penalty=1.0) == " ".join(map(str, greedy))
   ends = (63, greedy[3])
   got = _ask(following(eos_token_ids=ends)).split()
   assert got == list(map(str, greedy[: greedy.index(greedy[3]) + 1]))
@@ -156,10 +157,8 @@ def test_a_run_follows_the_folder_that_it_goes_back_to(
   _run(tmp_path / "one", "base", "folder")
   _run(tmp_path / "two", "one", "run")
   _run(tmp_path / "fresh", None, "random")
-  monkeypatch.setattr(
-    assistant_lib, "load_run", lambda path: (*model, path, {})
-  )
-  monkeypatch.setattr(assistant_lib, "load_tokenizer", lambda path: None)
+  monkeypatch.setattr(load_lib, "load_run", lambda path: (*model, path, {}))
+  monkeypatch.setattr(load_lib, "load_tokenizer", lambda path: None)
   assert load(tmp_path / "two").generation == READ
   assert load(tmp_path / "fresh").generation == GenerationDefaults()
   moved = tmp_path / "moved"

@@ -68,7 +68,7 @@ def test_answers_belong_to_the_language_at_any_cap(model, prompts, limit):
 
 
 @pytest.fixture(scope="module")
-def held(model, prompts):
+def constrained(model, prompts):
   """The second row is constrained to the language; greedy."""
   config, params = model
   batch = pad_batch(prompts, config=config)
@@ -78,7 +78,7 @@ def held(model, prompts):
 
 
 def test_the_likeliest_legal_token_is_taken(
-  prompts, held, decode_without_cache
+  prompts, constrained, decode_without_cache
 ):
   """Step by step against the logits of the full forward pass."""
   states = [TABLE.starts["v"]]
@@ -96,21 +96,21 @@ def test_the_likeliest_legal_token_is_taken(
     expected.append(token)
     if states[-1] == ENDED:
       break
-  assert held[1] == expected
+  assert constrained[1] == expected
 
 
 def test_rows_that_are_free_answer_as_without_a_constraint(
-  model, prompts, held
+  model, prompts, constrained
 ):
   config, params = model
   batch = pad_batch(prompts, config=config)
   decoding = Decoding(7, stop=(STOP,))
   plain = generate(FusarGPT(config), params, batch, decoding)
-  assert [held[0], held[2]] == [plain[0], plain[2]]
-  assert held[1] != plain[1]
+  assert [constrained[0], constrained[2]] == [plain[0], plain[2]]
+  assert constrained[1] != plain[1]
 
 
-def test_a_cap_that_no_answer_fits_is_told(model, prompts):
+def test_a_limit_below_the_shortest_answer_raises(model, prompts):
   config, params = model
   batch = pad_batch(prompts, config=config)
   constraint = Constraint.of(TABLE, ["v"] * 3)

@@ -27,7 +27,7 @@ from fusar_jax.training.step import (
 BASES = {
   "base_504": ["sar_504.png"],
   "base_280x392": ["sar_280x392.png"],
-  "base_two_images": None,  # their order is told by image_grid_thw
+  "base_two_images": None,  # image_grid_thw gives their order
 }
 ADAPTERS = {"adapter": None, "adapter_legacy_vision_lora": 2.0}
 

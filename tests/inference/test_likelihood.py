@@ -20,7 +20,7 @@ CANDIDATES = [
 
 
 @pytest.fixture(scope="module")
-def whole(model, prompts):
+def full_forward(model, prompts):
   """The same sums, each candidate in a row of its own, without a cache."""
   config, params = model
   rows, spans = [], []
@@ -44,27 +44,31 @@ def whole(model, prompts):
 
 
 @pytest.mark.parametrize("unroll", [1, 2])
-def test_they_equal_the_whole_forward_pass(model, prompts, whole, unroll):
+def test_they_equal_the_full_forward_pass(model, prompts, full_forward, unroll):
   config, params = model
   batch = pad_batch(prompts, config=config)
   network = FusarGPT(config, unroll=unroll)
   got = log_likelihoods(network, params, batch, CANDIDATES)
   assert [len(row) for row in got] == [3, 1, 5]
-  np.testing.assert_allclose(np.concatenate(got), whole, rtol=0, atol=1e-5)
-  assert np.ptp(whole) > 1
+  np.testing.assert_allclose(
+    np.concatenate(got), full_forward, rtol=0, atol=1e-5
+  )
+  assert np.ptp(full_forward) > 1
 
 
-def test_a_candidate_does_not_depend_on_the_others(model, prompts, whole):
+def test_a_candidate_does_not_depend_on_the_others(
+  model, prompts, full_forward
+):
   """A candidate does not attend to the previous one's cache entries."""
   config, params = model
   batch = pad_batch(prompts, config=config)
   turned = [row[::-1] for row in CANDIDATES]
   got = log_likelihoods(FusarGPT(config), params, batch, turned)
   got = np.concatenate([row[::-1] for row in got])
-  np.testing.assert_allclose(got, whole, rtol=0, atol=1e-5)
+  np.testing.assert_allclose(got, full_forward, rtol=0, atol=1e-5)
 
 
-def test_bad_candidates_are_told(model, prompts):
+def test_bad_candidates_raise(model, prompts):
   config, params = model
   batch = pad_batch(prompts, config=config)
   for bad in (CANDIDATES[:2], [[[1]], [[]], [[1]]]):

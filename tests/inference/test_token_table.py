@@ -104,7 +104,7 @@ def test_each_token_does_what_its_characters_do(vocabulary):
   tokenizer, _, table = vocabulary
   language = box_list(SIZES[0])
   start = table.starts[SIZES[0]]
-  spoken = token_texts(tokenizer)
+  texts = token_texts(tokenizer)
   for cut in (0, 1, 3, 12, 14, 16, 17, 33, 38, 44, 53, len(ANSWER)):
     state = 0
     for symbol in symbols(ANSWER[:cut]):
@@ -113,40 +113,40 @@ def test_each_token_does_what_its_characters_do(vocabulary):
     # One character after the other, in plain Python: few survive the first.
     for token in np.union1d(
       np.flatnonzero(after != DEAD),
-      np.random.default_rng(cut).integers(0, len(spoken), 300),
+      np.random.default_rng(cut).integers(0, len(texts), 300),
     ):
-      if spoken[token]:
+      if texts[token]:
         reached = state
-        for symbol in symbols(spoken[token]):
+        for symbol in symbols(texts[token]):
           reached = (
             reached if reached == DEAD else language.following[reached, symbol]
           )
         expected = DEAD if reached == DEAD else start + reached
       else:
-        ends = spoken[token] == "" and cut == len(ANSWER)
+        ends = texts[token] == "" and cut == len(ANSWER)
         stop = token in (
           tokenizer.id("<|im_end|>"),
           tokenizer.id("<|endoftext|>"),
         )
         expected = ENDED if ends and stop else DEAD
       assert after[token] == expected
-    assert (after[len(spoken) :] == DEAD).all()
+    assert (after[len(texts) :] == DEAD).all()
 
 
 def test_tokens_cross_the_states_of_the_grammar(vocabulary):
   """Else the test above would not have met what it is for."""
   tokenizer, _, _ = vocabulary
-  spoken = token_texts(tokenizer)
-  assert any(set(t) & set('"[]{},') and len(t) > 1 for t in spoken)
+  texts = token_texts(tokenizer)
+  assert any(set(t) & set('"[]{},') and len(t) > 1 for t in texts)
   if tokenizer.vocab_size == 400:
-    assert any('": [' in t or '"}, {"' in t for t in spoken)
+    assert any('": [' in t or '"}, {"' in t for t in texts)
 
 
-def test_a_part_of_a_character_says_nothing(tmp_path):
-  spoken = token_texts(crossing_bpe(tmp_path))
-  assert not any("\N{REPLACEMENT CHARACTER}" in text for text in spoken)
+def test_a_part_of_a_character_adds_no_text(tmp_path):
+  texts = token_texts(crossing_bpe(tmp_path))
+  assert not any("\N{REPLACEMENT CHARACTER}" in text for text in texts)
   # 128 bytes are no character by themselves, and two tokens are special.
-  assert sum(text == "" for text in spoken) >= 130
+  assert sum(text == "" for text in texts) >= 130
 
 
 def test_without_a_constraint_anything_goes(vocabulary):
@@ -170,7 +170,7 @@ def test_the_distance_counts_tokens(tmp_path):
   assert table.distance[[ENDED, FREE]].tolist() == [0, 0]
 
 
-def test_a_vocabulary_that_cannot_spell_the_answer_is_told(tmp_path):
+def test_a_vocabulary_that_cannot_spell_the_answer_raises(tmp_path):
   inner = tokenizers.Tokenizer(
     tokenizers.models.WordLevel({"a": 0, "b": 1, "<|im_end|>": 2}, "b")
   )

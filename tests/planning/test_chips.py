@@ -30,7 +30,7 @@ def test_names(name, topology, chips):
     ("v5p:8x8x8", "at most 256 chips"),
   ],
 )
-def test_unknown_slices_are_refused(name, message):
+def test_unknown_slices_raise(name, message):
   with pytest.raises(ValueError, match=message):
     find_slice(name)
 
@@ -59,9 +59,9 @@ def test_wrap_around_links(name, links):
   assert [where.links(axis) for axis in range(len(where.shape))] == links
 
 
-def test_links_do_not_exceed_what_the_maker_tells():
+def test_links_do_not_exceed_the_published_sum():
   """Both directions of all links, GB/s: Cloud TPU documentation."""
-  told = {"v4": 600, "v5e": 400, "v5p": 1200, "v6e": 800}
+  published = {"v4": 600, "v5e": 400, "v5p": 1200, "v6e": 800}
   for name, chip in CHIPS.items():
     ours = 2 * (2 * chip.axes) * chip.link / 1e9
-    assert 0.85 * told[name] <= ours <= told[name]
+    assert 0.85 * published[name] <= ours <= published[name]

@@ -35,12 +35,12 @@ def test_the_budget_of_a_sample_of_600_tokens():
   parts = _parts(_lora, remat="full")
   tower, decoder = parts["tower"], parts["decoder"]
   assert tower.forward == pytest.approx(1.6e12, rel=0.15)
-  assert tower.backward == tower.again == 0
+  assert tower.backward == tower.recomputed == 0
   # The budget counts the head at every position, 0.65 TFLOP of its 8.5.
   assert decoder.forward == pytest.approx(7.9e12, rel=0.03)
   assert decoder.backward == pytest.approx(7.9e12, rel=0.04)
   down = 28 * 2 * 600 * 18944 * 3584
-  assert decoder.again == pytest.approx(decoder.forward - down, rel=0.02)
+  assert decoder.recomputed == pytest.approx(decoder.forward - down, rel=0.02)
   assert parts["head"].forward == 2 * 64 * 3584 * 152064
   total = sum(w.useful for w in parts.values())
   assert total == pytest.approx(18.6e12 - 1.3e12, rel=0.05)
@@ -60,7 +60,7 @@ def test_vision_lora_makes_the_tower_differentiable():
   parts = _parts(_lora, remat="full", vision=("qkv", "proj"))
   tower = parts["tower"]
   assert tower.backward == pytest.approx(tower.forward, rel=0.1)
-  assert 0.7 * tower.forward < tower.again < tower.forward
+  assert 0.7 * tower.forward < tower.recomputed < tower.forward
 
 
 def test_splash_skips_what_lies_above_the_diagonal():
@@ -77,4 +77,4 @@ def test_splash_skips_what_lies_above_the_diagonal():
 
 def test_dots_computes_attention_alone_again():
   dots = _parts(_lora, remat="dots")["decoder"]
-  assert dots.again == pytest.approx(4 * 600**2 * 28 * 128 * 28)
+  assert dots.recomputed == pytest.approx(4 * 600**2 * 28 * 128 * 28)

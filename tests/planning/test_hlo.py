@@ -36,7 +36,7 @@ def test_memory_is_counted_between_fusions():
   assert hlo.read(PROGRAM).hbm == 5 * turn + (32 + 32) + (32 + 32 + 8)
 
 
-def test_a_loop_without_a_limit_counts_once_and_is_told():
+def test_a_loop_without_a_limit_counts_once_and_is_listed():
   text = PROGRAM.replace("s32[] constant(5)", "s32[] add(%i.1, %i.1)")
   traffic = hlo.read(text)
   assert traffic.unknown_loops == ("loop",)
@@ -88,7 +88,7 @@ def test_a_batched_product_written_as_a_convolution():
   assert hlo.read(text).flops == 2 * 3 * 4 * 8 * 16
 
 
-def test_text_that_is_no_program_is_refused():
+def test_text_that_is_no_program_raises():
   with pytest.raises(ValueError, match="no ENTRY computation"):
     hlo.read("nothing")
 
@@ -109,4 +109,4 @@ def test_a_loop_that_its_data_may_end_has_no_trip_count():
     "  ROOT %both = pred[] and(%less, %some)",
   )
   assert hlo.read(text).unknown_loops == ("loop",)
-  assert hlo.read_endless(text).collectives[0].times == 1
+  assert hlo.read_decoding_loop(text).collectives[0].times == 1

@@ -54,7 +54,9 @@ def test_the_real_step_is_compiled(gathered, planner, config):
 
 def test_weights_are_gathered_once_a_layer_and_pass(gathered):
   """7 kernels of each of the decoder's 4 layers, forward and backward."""
-  gathers = [e for e in gathered.prediction.exchanges if e.kind == "all-gather"]
+  gathers = [
+    e for e in gathered.prediction.collectives if e.kind == "all-gather"
+  ]
   assert sum(e.times for e in gathers) >= 4 * 7 * 2
   assert {e.axes for e in gathers} == {(0, 1)}
 
@@ -64,7 +66,7 @@ def test_products_of_the_program_are_those_of_the_arithmetic(planner, config):
   config = dataclasses.replace(config, attention="xla")
   planner = Planner(config, find_slice("v5e-4"), TINY)
   config = dataclasses.replace(config, batch_size=8, accumulation=1)
-  settled = compile_to_hlo(
+  compiled = compile_to_hlo(
     lowering.lower_train_step,
     find_slice("v5e-4"),
     (4, 1, 1),
@@ -72,29 +74,27 @@ def test_products_of_the_program_are_those_of_the_arithmetic(planner, config):
     planner.model,
     planner._batch(8),
   )
-  counted = hlo.read(settled.text)
-  told = 2 * sum(w.executed for w in planner.work("full"))
-  assert counted.flops == pytest.approx(told, rel=0.05)
+  counted = hlo.read(compiled.text)
+  expected = 2 * sum(w.executed for w in planner.work("full"))
+  assert counted.flops == pytest.approx(expected, rel=0.05)
   assert not counted.unknown_loops
 
 
 @pytest.mark.slow
-def test_memory_is_what_the_compiler_s_own_analysis_tells(
-  gathered, planner, config
-):
+def test_memory_equals_the_compilers_analysis(gathered, planner, config):
   """Compiled completely, on this machine."""
   config = dataclasses.replace(config, batch_size=8, accumulation=1)
   step = lowering.lower_train_step(
     planner._mesh((1, 4, 1)), config, planner.model, planner._batch(8)
   )
-  told = step.compile().memory_analysis()
-  assert gathered.memory.arguments == told.argument_size_in_bytes
+  expected = step.compile().memory_analysis()
+  assert gathered.memory.arguments == expected.argument_size_in_bytes
   assert gathered.memory.temporaries == pytest.approx(
-    told.temp_size_in_bytes, rel=0.01
+    expected.temp_size_in_bytes, rel=0.01
   )
 
 
-def test_what_is_too_large_is_told_with_its_numbers(planner):
+def test_a_step_that_is_too_large_gives_its_numbers(planner):
   with pytest.raises(DoesNotFitError) as error:
     planner.step(Choice((1, 4, 1), 20_000, "none"))
   assert error.value.used > error.value.limit > 15 * 2**30

@@ -2,14 +2,15 @@
 
 import io
 import itertools
+import re
 
 import pytest
 from rich.console import Console
 
 from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.hlo import Collective
-from fusar_jax.planning.prediction import Exchange, Prediction, route
-from fusar_jax.planning.report import clock_table
+from fusar_jax.planning.prediction import CollectiveCost, Prediction, route
+from fusar_jax.planning.report import roofline_table
 
 
 def _coordinates(where):
@@ -50,12 +51,12 @@ def test_a_permutation_takes_the_axes_that_its_pairs_cross():
 
 def _prediction(seconds):
   """v5e: 197 TFLOP/s, 819 GB/s; so 1.97 TFLOP = 10 ms, 4.095 GB = 5 ms."""
-  exchange = Exchange("all-gather", (0, 1), 1, 1e9, seconds)
+  collective = CollectiveCost("all-gather", (0, 1), 1, 1e9, seconds)
   where = find_slice("v5e-16")
-  return Prediction(where, 64, 1.576e12, 1.97e12, 4.095e9, (exchange,))
+  return Prediction(where, 64, 1.576e12, 1.97e12, 4.095e9, (collective,))
 
 
-def test_the_slowest_clock_bounds():
+def test_the_longest_time_bounds():
   compute = _prediction(0.004)
   assert compute.bound == "compute"
   assert compute.samples_per_second == pytest.approx(6400)
@@ -71,21 +72,18 @@ def test_the_slowest_clock_bounds():
 
 
 @pytest.mark.parametrize("seconds", [0.004, 0.02])
-def test_useful_over_executed_knows_no_bound(seconds):
+def test_useful_over_executed_does_not_depend_on_the_bound(seconds):
   assert _prediction(seconds).useful_share == pytest.approx(0.8)
 
 
 def test_the_report_names_each_figure_and_its_bound():
   console = Console(width=80, record=True, file=io.StringIO())
-  console.print(clock_table(_prediction(0.02)))
-  rows = [
-    [cell.strip() for cell in line.strip("│").split("│")]
-    for line in console.export_text().splitlines()
-    if line.startswith("│")
-  ]
-  assert rows[-4:] == [
-    ["samples/s, all chips", "3200.0", "upper bound: interconnect"],
-    ["useful / executed FLOPs", "80.0%", "set by the remat policy"],
-    ["MFU, roofline", "40.0%", "upper bound: interconnect"],
-    ["MFU, serial", "26.7%", "max(compute, HBM) + interconnect"],
-  ]
+  console.print(roofline_table(_prediction(0.02)))
+  text = console.export_text()
+  for name, value, bound in (
+    ("samples/s", "3200.0", "interconnect"),
+    ("useful / executed", "80.0%", "remat"),
+    ("MFU, roofline", "40.0%", "interconnect"),
+    ("MFU, serial", "26.7%", r"max\(compute, HBM\)"),
+  ):
+    assert re.search(f"{name}.*{value}.*{bound}", text), text

@@ -58,7 +58,7 @@ def test_of_equal_bounds_the_one_that_rather_fits_comes_first():
   assert tried == [search.Choice((1, 16, 1), 1, "full")]
 
 
-def test_too_few_tries_are_told():
+def test_too_few_tries_prove_nothing():
   found = [(choice, 10.0) for choice in _all()]
   _, speed, proven = search.best(found, lambda choice: 1.0, tries=2)
   assert speed == 1.0
@@ -70,7 +70,7 @@ def test_optimistic_bounds():
   weights = WeightBytes(
     frozen=16_600_000_000, state=320_000_000, layers=13_000_000_000
   )
-  work = [Work("decoder", 8e12, 8e12, again=8e12)]
+  work = [Work("decoder", 8e12, 8e12, recomputed=8e12)]
 
   def bound(mesh, samples=4):
     choice = search.Choice(mesh, samples, "full")
@@ -86,7 +86,7 @@ def test_optimistic_bounds():
   assert round(bound((1, 16, 1), samples=1), 6) == round(16 / seconds, 6)
 
 
-def test_a_choice_is_told_as_arguments_of_train():
+def test_a_choice_gives_the_arguments_of_train():
   flags = search.Choice((2, 4, 2), 3, "dots").flags(16, 2)
   assert "--config.mesh=2,4,2" in flags
   assert "--config.batch_size=96 --config.accumulation=2" in flags

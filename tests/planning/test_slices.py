@@ -1,14 +1,27 @@
-"""All named slices, and a compiled step on each chip type."""
+"""Slices: meshes of all, the tiny step on each chip, unchanged 7B configs.
+
+A compilation of 7B takes half a minute or more; two slices are always tested.
+"""
 
 import pytest
 
 from fusar_jax.config import preset
 from fusar_jax.planning.chips import CHIPS, find_slice, slices
-from fusar_jax.planning.plan import AUTO, Planner, Shape
+from fusar_jax.planning.plan import Planner, Shape
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import device_mesh
+from fusar_jax.training.device_mesh import AUTO
 from fusar_jax.training.recipes import get_config
 from fusar_jax.training.run_config import resolve
+
+# 17 GB of weights: v5e shards them, v5p and v6e replicate them.
+SLICES = {
+  "v5e-8": ((1, 8, 1), 2),
+  "v5e-16": ((1, 16, 1), 1),
+  "v5p-8": ((4, 1, 1), 4),
+  "v6e-8": ((8, 1, 1), 2),
+}
+ALWAYS = {("stage1", "v5e-8"), ("stage2", "v6e-8")}
 
 
 @pytest.mark.parametrize("chip", CHIPS)
@@ -32,3 +45,27 @@ def test_every_kind_of_chip_compiles_the_step(libtpu, topology):
   plan = planner.step(choice)
   assert 0 < plan.memory.peak < plan.prediction.where.chip.memory
   assert plan.prediction.mfu > 0
+
+
+@pytest.mark.parametrize(
+  ("stage", "topology"),
+  [
+    pytest.param(
+      stage,
+      topology,
+      marks=[] if (stage, topology) in ALWAYS else pytest.mark.slow,
+    )
+    for stage in ("stage1", "stage2")
+    for topology in SLICES
+  ],
+)
+def test_an_unchanged_config_fits(libtpu, stage, topology):
+  config = resolve(get_config(stage))
+  where = find_slice(topology)
+  shape = Shape(config.data.buckets[0], config.data.answer_buckets[0])
+  planner = Planner(config, where, shape)
+  choice, accumulation = planner.choice(AUTO, None)
+  assert (choice.mesh, accumulation) == SLICES[topology]
+  assert choice.samples * where.chips * accumulation == config.batch_size == 16
+  plan = planner.step(choice, accumulation)
+  assert plan.memory.peak <= where.chip.memory

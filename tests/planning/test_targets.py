@@ -99,13 +99,13 @@ def test_weights_go_round_as_by_hand(libtpu, topology, samples):
   chips = plan.prediction.where.chips
   assert plan.choice.mesh == (1, chips, 1)
   used = 2 * LAYERS * LAYER + BLOCKS * BLOCK + MERGER + TLM + HEAD
-  told = sum(
-    e.bytes for e in plan.prediction.exchanges if e.kind == "all-gather"
+  received = sum(
+    e.bytes for e in plan.prediction.collectives if e.kind == "all-gather"
   )
-  assert told == pytest.approx(2 * used * (chips - 1) / chips, rel=0.1)
+  assert received == pytest.approx(2 * used * (chips - 1) / chips, rel=0.1)
   # Received bytes are written and read at least once.
   where = plan.prediction.where.chip
-  assert plan.prediction.seconds[HBM] * where.bandwidth >= 2 * told
+  assert plan.prediction.seconds[HBM] * where.bandwidth >= 2 * received
 
 
 @pytest.mark.slow
