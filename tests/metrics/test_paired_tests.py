@@ -1,6 +1,5 @@
 """McNemar's test and the paired bootstrap against exact enumeration."""
 
-import doctest
 import itertools
 
 import numpy as np
@@ -70,9 +69,3 @@ def test_what_always_differs_is_as_rare_as_the_resamples_can_tell():
     [[1, 1]] * 9, [[0, 1]] * 9, resamples=999
   )
   assert found == (1, (1, 1), 2 / 1000)
-
-
-def test_examples():
-  found = doctest.testmod(paired_tests)
-  assert found.attempted
-  assert not found.failed

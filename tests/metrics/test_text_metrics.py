@@ -153,7 +153,7 @@ def test_an_empty_text_matches_nothing():
   assert set(values.values()) == {0.0}
 
 
-def test_a_text_without_references_is_refused():
+def test_a_text_without_references_is_rejected():
   with pytest.raises(ValueError, match="1 of them empty"):
     text_metrics.compare(["a", "b"], [["a"], []])
   with pytest.raises(ValueError, match="each of 2 texts, got 1 lists"):

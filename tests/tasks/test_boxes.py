@@ -7,7 +7,6 @@ import string
 import numpy as np
 import pytest
 
-from fusar_jax.metrics.iou import box_iou
 from fusar_jax.tasks import boxes, notations
 
 ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
@@ -181,21 +180,3 @@ def test_clip_and_area():
   clipped = boxes.clip([[-35, 10, 20, 529], [-9, -9, -1, -1]], (504, 100))
   np.testing.assert_array_equal(clipped, [[0, 10, 20, 504], [0, 0, 0, 0]])
   np.testing.assert_array_equal(boxes.area(clipped), [20 * 494, 0])
-
-
-def test_iou_by_hand():
-  """10 x 10 against: itself, half of it, a corner of 5 x 5, none, no area."""
-  others = [
-    [0, 0, 10, 10],
-    [0, 0, 10, 5],
-    [5, 5, 15, 15],
-    [20, 20, 30, 30],
-    [5, 5, 5, 9],
-  ]
-  np.testing.assert_allclose(
-    box_iou([[0, 0, 10, 10]], others)[0],
-    [1, 0.5, 25 / 175, 0, 0],
-    rtol=1e-6,
-  )
-  assert box_iou([], others).shape == (0, 5)
-  assert box_iou([[1, 1, 1, 1]], [[1, 1, 1, 1]])[0, 0] == 0

@@ -2,10 +2,8 @@
 
 import pytest
 
-from fusar_jax.metrics import grounding_scores
 from fusar_jax.tasks import grounding
 from fusar_jax.tasks.grounding import Cells
-from fusar_jax.tasks.predictions import Prediction
 
 
 @pytest.mark.parametrize(
@@ -78,47 +76,3 @@ def test_cells_of_boxes_by_hand():
   assert grounding.cells_of(list(boxes), size) == (0, 1, 3, 7, 8)
   assert grounding.cells_of([], size) == ()
   assert grounding.answer([], size) == "None"
-
-
-@pytest.mark.parametrize(
-  ("predicted", "true", "acc100", "acc50", "top1", "jaccard"),
-  [
-    (Cells((0, 1)), (1, 0), True, True, True, 1),
-    (Cells((0,)), (0, 1), False, True, True, 1 / 2),
-    (Cells((0,)), (0, 1, 2), False, False, True, 1 / 3),
-    (Cells((5, 0, 1)), (0, 1), False, True, False, 2 / 3),
-    (Cells((5,)), (0,), False, False, False, 0),
-    (Cells(()), (0,), False, False, False, 0),
-    (Cells(()), (), True, True, True, 1),
-    (Cells((4,)), (), False, False, False, 0),
-    (Cells((), "unread"), (), False, False, False, 0),
-    (Cells((), "unread"), (3,), False, False, False, 0),
-  ],
-)
-def test_metrics_by_hand(predicted, true, acc100, acc50, top1, jaccard):
-  assert grounding_scores.acc100(predicted, true) is acc100
-  assert grounding_scores.acc50(predicted, true) is acc50
-  assert grounding_scores.top1(predicted, true) is top1
-  assert grounding_scores.jaccard(predicted, true) == pytest.approx(jaccard)
-
-
-def test_score_counts_rows():
-  pairs = [("top-left", "top-left"), ("center, top", "center"), ("left", "?")]
-  metrics, samples = grounding_scores.score(
-    [Prediction(t, 1, "grounding", "", t, given) for t, given in pairs]
-  )
-  assert metrics["acc@100"] == pytest.approx(1 / 3)
-  assert metrics["acc@50"] == pytest.approx(2 / 3)
-  assert metrics["top1"] == pytest.approx(2 / 3)
-  assert metrics["jaccard"] == pytest.approx(1.5 / 3)
-  assert metrics["parse_failure_rate"] == pytest.approx(1 / 3)
-  assert samples[1]["true"] == ["center", "top-center"]
-
-
-def test_acc50_by_option_counts_cells_too_many():
-  """Recall 1 of 1, and a Jaccard index of 1 of 3."""
-  rows = [Prediction("a", 1, "grounding", "", "left", "left, top, center")]
-  assert grounding_scores.score(rows)[0]["acc@50"] == 1
-  metrics, _ = grounding_scores.score(rows, reading="jaccard")
-  assert (metrics["acc@100"], metrics["acc@50"], metrics["top1"]) == (0, 0, 1)
-  assert "Jaccard" in metrics["definitions"]["acc@50"]

@@ -1,7 +1,6 @@
 """Box notations: as published, malformed, huge; and real answers."""
 
 import collections
-import doctest
 import json
 
 import numpy as np
@@ -194,13 +193,6 @@ def test_the_longest_answers_take_work_in_proportion(one, rule, count_calls):
     for boxes_said in (2000, 4000)
   )
   assert whole < 2.1 * half
-
-
-def test_every_name_is_documented():
-  found = doctest.testmod(notations)
-  assert (found.attempted > 0, found.failed) == (True, 0)
-  found = doctest.testmod(boxes)
-  assert (found.attempted > 0, found.failed) == (True, 0)
 
 
 def test_all_411_real_answers_are_read(shared):

@@ -1,17 +1,10 @@
 """Classification and captioning: parsing and scoring names and sentences."""
 
 import json
-import math
 
 import pytest
 
-from fusar_jax.metrics import (
-  captioning_scores,
-  classification_scores,
-  text_metrics,
-)
 from fusar_jax.tasks import captioning, class_names, classification
-from fusar_jax.tasks.predictions import Prediction
 
 NAMES = ("fishing ship", "cargo ship", "plane")
 
@@ -90,55 +83,6 @@ def test_a_question_offers_its_names():
   assert classification.choices(asked) == NAMES
 
 
-def test_classification_by_hand():
-  """5 rows: 1 right, 1 of the right kind, 1 wrong, 1 unread, 1 not offered.
-
-  The last two are invalid; the last is of a ship, the right kind.
-  """
-  asked = classification.question([1, 2, 3, 4], NAMES)
-  pairs = [
-    ("cargo ship", "cargo ship"),
-    ("cargo ship", "fishing ship"),
-    ("plane", "cargo ship"),
-    ("plane", "plane or cargo ship"),
-    ("cargo ship", "tug"),
-  ]
-  metrics, samples = classification_scores.score(
-    [
-      Prediction(str(i), i, "classification", asked, gt, given)
-      for i, (gt, given) in enumerate(pairs)
-    ]
-  )
-  assert metrics["accuracy"] == pytest.approx(1 / 5)
-  assert metrics["coarse_accuracy"] == pytest.approx(3 / 5)
-  assert metrics["invalid"] == pytest.approx(2 / 5)
-  assert metrics["per_class"]["cargo ship"]["accuracy"] == pytest.approx(1 / 3)
-  assert metrics["per_kind"]["plane"]["accuracy"] == 0
-  assert metrics["per_kind"]["ship"]["n"] == 3
-  assert metrics["parse_failure_rate"] == pytest.approx(1 / 5)
-  assert set(metrics["ci95"]) == {"accuracy", "coarse_accuracy", "invalid"}
-  assert metrics["confusion"] == {
-    "classes": ["cargo ship", "plane"],
-    "columns": ["cargo ship", "plane", "(other)", "(not read)"],
-    "counts": [[1, 0, 2, 0], [1, 0, 0, 1]],
-  }
-  assert [s["invalid"] for s in samples] == [False] * 3 + [True] * 2
-
-
-def test_without_names_to_choose_from_the_true_ones_are_held_against():
-  pairs = [("aircraft", "It is an airplane."), ("ship", "car"), ("ship", "x y")]
-  metrics, samples = classification_scores.score(
-    [
-      Prediction(str(i), i, "classification", "What is it?", gt, given)
-      for i, (gt, given) in enumerate(pairs)
-    ]
-  )
-  assert samples[0]["predicted"] == "aircraft"
-  assert metrics["accuracy"] == pytest.approx(1 / 3)
-  assert metrics["invalid"] == pytest.approx(2 / 3)
-  assert metrics["parse_failure_rate"] == 0
-
-
 FIELDS = {name: f"{name.lower()} words" for name in captioning.FIELDS}
 
 
@@ -172,34 +116,6 @@ def test_some_fields_are_asked_for_and_told_in_fixed_order():
   # All eight are checked, whichever are included.
   with pytest.raises(ValueError, match="missing"):
     captioning.answer({"Water": "none"}, ["Water"])
-
-
-def test_captions_by_hand():
-  """Two captions of 8 fields: 7 exact in one, none in the other (unread).
-
-  The eighth field of the first shares 1 of 2 words with 2: F1 = 1/2.
-  """
-  given = captioning.answer(dict(FIELDS, Water="water none"))
-  true = captioning.answer(FIELDS)
-  metrics, samples = captioning_scores.score(
-    [
-      Prediction("a", 1, "captioning", "", true, given),
-      Prediction("b", 2, "captioning", "", true, "a lake"),
-    ]
-  )
-  assert metrics["accuracy"] == pytest.approx(7 / 16)
-  assert metrics["word_f1"] == pytest.approx(7.5 / 16)
-  assert metrics["per_field"]["Water"]["accuracy"] == 0
-  assert metrics["per_field"]["Roads"]["accuracy"] == pytest.approx(1 / 2)
-  assert metrics["parse_failure_rate"] == pytest.approx(1 / 2)
-  assert samples[0]["fields_right"] == 7
-  # An unread caption is an empty one, so half of the words are missing.
-  words = len(text_metrics.words(true))
-  assert len(text_metrics.words(given)) == words
-  assert metrics["bleu_1"] == pytest.approx((words - 1) / words * math.exp(-1))
-  assert metrics["rouge_l"] == pytest.approx((words - 1) / words / 2)
-  assert samples[0]["rouge_l"] == pytest.approx((words - 1) / words)
-  assert set(text_metrics.NAMES) < set(metrics["ci95"])
 
 
 def test_a_long_gap_before_a_field_takes_no_time():
