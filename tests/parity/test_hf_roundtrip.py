@@ -35,6 +35,8 @@ from fusar_jax.model.paths import flatten, unflatten
 
 Model = transformers.Qwen2_5_VLForConditionalGeneration
 SIZES = [(84, 140), (56, 56)]
+# Of the adapters: a ragged window on either edge, and three images.
+GRIDS = [[(308, 252)], [(56, 56), (196, 140), (84, 84)]]
 LORAS = [
   LoRAConfig(4, 6.0),
   LoRAConfig(4, 6.0, vision=VISION_PROJECTIONS),
@@ -108,10 +110,11 @@ def test_peft_loads_our_adapter(
   }
   rows = mapping.adapter_tensors(config)
   assert adapted == {mapping.peft_name(row.name) for row in rows}
-  one = sample(config, SIZES)
   film = (_film(tmp_path / "adapter"), config.tlm.sigma)
-  got = ours(config, params, one)
-  agree(got, theirs(model, tmp_path / "base", one, film))
+  for seed, sizes in enumerate(GRIDS):
+    one = sample(config, sizes, seed)
+    got = ours(config, params, one)
+    agree(got, theirs(model, tmp_path / "base", one, film))
 
   export_merged(tmp_path / "merged", config, params)
   merged = Model.from_pretrained(tmp_path / "merged", dtype=torch.float32)
