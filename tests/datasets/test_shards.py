@@ -201,13 +201,13 @@ def test_dataset_json_keeps_the_sources_and_adds_hashes(
   made = shards.write_shards(
     str(folder / "manifest.jsonl"), tmp_path / "out", 2
   )
-  told = json.loads((tmp_path / "out" / "dataset.json").read_text())
-  assert told["license"] == "none stated"
-  assert told["shards"]["rows"] == 11
-  assert told["shards"]["files"] == 6
+  message = json.loads((tmp_path / "out" / "dataset.json").read_text())
+  assert message["license"] == "none stated"
+  assert message["shards"]["rows"] == 11
+  assert message["shards"]["files"] == 6
   for shard in made:
     expected = provenance.hashlib.sha256(shard.read_bytes()).hexdigest()
-    assert told["shards"]["sha256"][shard.name] == expected
+    assert message["shards"]["sha256"][shard.name] == expected
 
 
 def test_provenance_covers_every_pixel(manifest, packed, tmp_path):
@@ -227,7 +227,7 @@ def test_provenance_covers_every_pixel(manifest, packed, tmp_path):
   assert set(before["dataset"]) == {"shards"}
 
 
-def test_all_bad_files_are_told_and_nothing_is_written(manifest, tmp_path):
+def test_all_bad_files_are_listed_and_nothing_is_written(manifest, tmp_path):
   folder = tmp_path / "data"
   shutil.copytree(manifest.parent, folder)
   (folder / "images" / "1.png").unlink()
@@ -235,8 +235,8 @@ def test_all_bad_files_are_told_and_nothing_is_written(manifest, tmp_path):
   np.savez(folder / "anchors" / "0.npz", features=np.zeros((2, 63)))
   with pytest.raises(ValueError, match="cannot be packed") as caught:
     shards.write_shards(str(folder / "manifest.jsonl"), tmp_path / "out", 2)
-  for told in ("row 2 ", "image not found", "row 3 ", "2.png", "0.npz"):
-    assert told in str(caught.value)
+  for message in ("row 2 ", "image not found", "row 3 ", "2.png", "0.npz"):
+    assert message in str(caught.value)
   assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
   for count in (0, 12):
     with pytest.raises(ValueError, match="expected 1 to 11"):
@@ -247,7 +247,7 @@ def test_all_bad_files_are_told_and_nothing_is_written(manifest, tmp_path):
     shards.write_shards(str(manifest), tmp_path / "out", 2)
 
 
-def test_a_missing_shard_is_told(packed, tmp_path):
+def test_a_missing_shard_is_reported(packed, tmp_path):
   """A pattern means all of a set; a part of it is named on purpose."""
   for shard in manifest_files(packed):
     shutil.copy(shard, tmp_path)
@@ -271,7 +271,7 @@ def test_a_missing_shard_is_told(packed, tmp_path):
     read_manifest(pattern)
 
 
-def test_damage_is_told_by_name(packed, triplets, tmp_path):
+def test_corruption_is_reported_by_name(packed, triplets, tmp_path):
   """Cut off, overwritten, foreign: a ValueError names the shard, always."""
   whole = manifest_files(packed)[0].read_bytes()
   bad = tmp_path / "bad.array_record"
@@ -289,13 +289,13 @@ def test_damage_is_told_by_name(packed, triplets, tmp_path):
     try:
       images = [t.images[0].read_bytes() for t in read_manifest(bad)]
     except ValueError as error:
-      told = str(error)
+      message = str(error)
     else:
       # Whatever comes through is what was packed: it hit a gap.
       assert images == [t.images[0].read_bytes() for t in triplets[:3]]
       survived += 1
       continue
-    assert "bad.array_record" in told
+    assert "bad.array_record" in message
   assert 0 < survived < 24
   writer = ArrayRecordWriter(str(bad), "group_size:1")
   writer.write(b'{"id": "somebody else\'s"}')
@@ -304,7 +304,7 @@ def test_damage_is_told_by_name(packed, triplets, tmp_path):
     read_manifest(bad)
 
 
-def test_a_shard_that_changes_during_a_run_is_refused(packed, tmp_path):
+def test_a_shard_that_changes_during_a_run_is_rejected(packed, tmp_path):
   shard = tmp_path / "one.array_record"
   shutil.copy(manifest_files(packed)[0], shard)
   image = read_manifest(shard)[0].images[0]

@@ -77,10 +77,10 @@ def test_numbers_are_those_of_the_examples(
 def test_rows_to_predict_need_no_answer(tmp_path, config, tokenizer):
   """Their length is the prompt's; for training each is an error."""
   picture(tmp_path / "0.png", 0)
-  asked, told = row("a", task="counting", question="How many?"), row("b")
+  asked, message = row("a", task="counting", question="How many?"), row("b")
   for name in ("answer", "boxes", "labels"):
     asked.pop(name)
-  folder = write(tmp_path, asked, told)
+  folder = write(tmp_path, asked, message)
   found = inspect([folder], config, tokenizer, with_answers=False)
   only(found)
   (split,) = found.splits
@@ -151,7 +151,7 @@ def test_official_rows_tell_their_boxes_in_the_answer(tmp_path, config):
   assert found.splits[0].refused == 1
 
 
-def test_files_are_told_once_with_their_first_row(tmp_path, config):
+def test_files_are_listed_once_with_their_first_row(tmp_path, config):
   damaged = picture(tmp_path / "1.png", 0)
   damaged.write_bytes(damaged.read_bytes()[:-900])
   (tmp_path / "2.png").write_text("no picture")
@@ -186,13 +186,13 @@ def test_bad_rows_keep_their_numbers(tmp_path, config, tokenizer):
   ]
   (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
   texts = only(inspect([tmp_path], config, tokenizer), *["bad row"] * 4)
-  told = {text.split("row ")[1][0]: text for text in texts}
-  assert sorted(told) == ["2", "3", "4", "5"]
-  assert "image token" in told["4"]
-  assert "surrogate" in told["5"]
+  message = {text.split("row ")[1][0]: text for text in texts}
+  assert sorted(message) == ["2", "3", "4", "5"]
+  assert "image token" in message["4"]
+  assert "surrogate" in message["5"]
 
 
-def test_no_json_at_all_is_told(tmp_path, config):
+def test_no_json_at_all_is_reported(tmp_path, config):
   (tmp_path / "manifest.jsonl").write_bytes(b"\xff\xfe")
   found = inspect([tmp_path], config)
   assert "not UTF-8" in only(found, "unreadable manifest")[0]

@@ -117,7 +117,7 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
     find_tiles(tmp_path / "index.parquet")
 
 
-def test_unreadable_rows_are_told_together(tmp_path):
+def test_unreadable_rows_are_listed_together(tmp_path):
   """Each with its number in the file; the header is row 1."""
   index = _write_csv(
     tmp_path / "index.csv",
@@ -138,7 +138,7 @@ def test_unreadable_rows_are_told_together(tmp_path):
     find_tiles(index)
   lines = str(caught.value).splitlines()
   assert lines[0].endswith("(9):")
-  for line, (row, told) in zip(
+  for line, (row, reported) in zip(
     lines[1:],
     {
       3: "year 'MMXXIV' is not a number",
@@ -154,7 +154,7 @@ def test_unreadable_rows_are_told_together(tmp_path):
     strict=True,
   ):
     assert f"index.csv row {row}: " in line
-    assert told in line
+    assert reported in line
 
 
 def test_an_index_needs_its_columns(tmp_path):
@@ -170,7 +170,7 @@ def test_an_index_needs_its_columns(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("change", "told"),
+  ("change", "reported"),
   [
     ({"crs": "EPSG:32617"}, r"x\.tif: wrong CRS: EPSG:32617 by the index"),
     (
@@ -180,12 +180,12 @@ def test_an_index_needs_its_columns(tmp_path):
     ({"path": "aef/gone.tif"}, r"gone\.tif: cannot be opened"),
   ],
 )
-def test_an_index_that_lies_is_caught(tmp_path, tile, change, told):
+def test_an_index_with_wrong_entries(tmp_path, tile, change, reported):
   index = _write_csv(tmp_path / "index.csv", [_row(**change)])
   archive = open_archive(index)
   west, south, east, north = archive.table.lonlat_bounds(np.array([0]))[0]
   place = [(west + east) / 2], [(south + north) / 2]
-  with pytest.raises(ValueError, match=told):
+  with pytest.raises(ValueError, match=reported):
     archive.sample(*place, 2024)
 
 
@@ -224,7 +224,7 @@ def test_years_from_names(tmp_path, write_tile, random_values):
   assert open_archive([one, tmp_path / "annual/aef_2020"]).years == (2019, 2020)
 
 
-def test_mixed_and_missing_years_are_told_together(
+def test_mixed_and_missing_years_are_listed_together(
   tmp_path, write_tile, random_values
 ):
   values = random_values(4, 4)
@@ -244,7 +244,7 @@ def test_mixed_and_missing_years_are_told_together(
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_other_rasters_are_refused_together(tmp_path, write_tile):
+def test_other_rasters_are_rejected_together(tmp_path, write_tile):
   """One message lists the problems of all files by name."""
   ones = np.ones((64, 4, 4), np.int8)
   folder = tmp_path / "2024"

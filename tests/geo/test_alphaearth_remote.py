@@ -135,6 +135,6 @@ def test_a_cut_window_in_the_cache_is_read_anew(
   np.testing.assert_array_equal(far.sample(lons, lats, 2024)[0], expected)
 
 
-def test_a_missing_url_is_told(server, tmp_path):
+def test_a_missing_url_is_reported(server, tmp_path):
   with pytest.raises(ValueError, match=r"nowhere_2024\.tif: cannot be opened"):
     open_archive(_url(server, "nowhere_2024.tif"), cache=tmp_path)

@@ -49,7 +49,7 @@ def test_npy_tables_min_max_normalise_x_and_y(tmp_path, structured):
 
 
 @pytest.mark.parametrize(
-  ("features", "positions", "told"),
+  ("features", "positions", "message"),
   [
     (np.zeros((3, 63)), np.zeros((3, 2)), r"features must be \[S, 64\]"),
     (np.zeros((3, 64)), np.zeros((3, 3)), r"positions must be \[S, 2\]"),
@@ -62,17 +62,17 @@ def test_npy_tables_min_max_normalise_x_and_y(tmp_path, structured):
     (np.full((3, 64), "x"), np.zeros((3, 2)), "must be numbers"),
   ],
 )
-def test_bad_values_are_refused_with_the_file(
-  tmp_path, features, positions, told
+def test_bad_values_are_rejected_with_the_file(
+  tmp_path, features, positions, message
 ):
   path = tmp_path / "bad.npz"
   np.savez(path, features=features, positions=positions)
-  with pytest.raises(ValueError, match=told) as caught:
+  with pytest.raises(ValueError, match=message) as caught:
     anchors_lib.read_anchors(path)
   assert "bad.npz" in str(caught.value)
 
 
-def test_missing_and_foreign_files_are_told(tmp_path):
+def test_missing_and_foreign_files_are_listed(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
     anchors_lib.read_anchors(tmp_path / "nowhere.npz")
   np.savez(tmp_path / "other.npz", something=np.zeros(3))
@@ -87,7 +87,7 @@ def test_missing_and_foreign_files_are_told(tmp_path):
     anchors_lib.read_anchors(tmp_path / "objects.npy")
 
 
-def test_damaged_files_give_nothing_but_value_errors(tmp_path):
+def test_corrupt_files_give_nothing_but_value_errors(tmp_path):
   """Truncated and mutated bytes of both formats."""
   anchors_lib.write_anchors(tmp_path / "a.npz", _random(5))
   np.save(tmp_path / "a.npy", np.zeros((5, 70), np.float32))

@@ -167,7 +167,7 @@ def test_no_place_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("change", "told"),
+  ("change", "message"),
   [
     ({"kind": "rpc"}, '"affine" or "gcps"'),
     ({"crs": "EPSG:1"}, "EPSG:1"),
@@ -177,9 +177,9 @@ def test_no_place_is_none(tmp_path):
     ({"kind": "gcps", "gcps": ((0.0, 0.0, 1.0, 1.0),) * 2}, "at least 3"),
   ],
 )
-def test_impossible_georeferences_are_refused(change, told):
+def test_impossible_georeferences_are_rejected(change, message):
   values = {**_NORTH_UP.to_json(), **change}
-  with pytest.raises(ValueError, match=told):
+  with pytest.raises(ValueError, match=message):
     Georeference.from_json(values)
 
 

@@ -113,7 +113,7 @@ def test_no_data_at_all_is_no_anchors(tmp_path, write_tile):
     nodes.write_table(tmp_path / "a.npy")
 
 
-def test_an_archive_of_another_place_is_told(archive):
+def test_an_archive_of_another_place_is_reported(archive):
   image = _image((1.0, 0, 500000, 0, -1.0, 1000000), "EPSG:32733")
   with pytest.raises(ValueError, match=r"another place: none of 2024 touches"):
     make_anchors(image, (50, 50), archive, 2024)
@@ -126,7 +126,7 @@ def test_an_archive_of_another_place_is_told(archive):
   [{"spacing": 0}, {"limit": 0}, {"count": 0}, {"spacing": math.nan},
    {"min_share": 2}],
 )  # fmt: skip
-def test_impossible_grids_are_refused(archive, options):
+def test_impossible_grids_are_rejected(archive, options):
   image = _image((1.0, 0, _WEST, 0, -1.0, _NORTH))
   with pytest.raises(ValueError, match=r"must be"):
     make_anchors(image, (50, 50), archive, 2024, **options)

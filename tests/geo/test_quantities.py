@@ -89,7 +89,7 @@ def test_wedges_of_zeros_are_nodata_and_dark_pixels_are_not(
     assert "scattered" in raster.nodata.reason
 
 
-def test_zero_decibels_are_legal_if_the_user_says_so(shared):
+def test_zero_decibels_are_legal_with_nodata_none(shared):
   path = shared / "data/georef/port_la_s1/2021-01-05.tif"
   with open_raster(path) as raster:
     invalid = ~raster.read()[1]
@@ -152,7 +152,7 @@ def test_a_mask_of_the_file_counts(tmp_path):
     assert raster.read()[1].sum() == 20 * 20
 
 
-def test_bad_wishes_are_refused(tmp_path, write_raster, speckle):
+def test_bad_wishes_are_rejected(tmp_path, write_raster, speckle):
   with pytest.raises(FileNotFoundError, match=r"nowhere\.tif"):
     open_raster(tmp_path / "nowhere.tif")
   path = write_raster(tmp_path / "a.tif", speckle(1, 9, 9))

@@ -73,7 +73,7 @@ def _two_types(path, _):
 
 
 @pytest.mark.parametrize(
-  ("name", "make", "told"),
+  ("name", "make", "message"),
   [
     ("a.tif", _truncated, r"cut short: block 0_\d+ of band 1 ends at byte"),
     ("a.tif", lambda p, _: p.write_bytes(b"II*\0"), "not a raster that GDAL"),
@@ -95,16 +95,16 @@ def _two_types(path, _):
     ),
   ],
 )
-def test_bad_files_are_refused_by_name(
-  tmp_path, name, make, told, write_raster
+def test_bad_files_are_rejected_by_name(
+  tmp_path, name, make, message, write_raster
 ):
   make(tmp_path / name, write_raster)
-  with pytest.raises(ValueError, match=told) as caught:
+  with pytest.raises(ValueError, match=message) as caught:
     open_raster(tmp_path / name)
   assert str(tmp_path / name) in str(caught.value)
 
 
-def test_damage_inside_a_block_names_its_window(
+def test_corruption_inside_a_block_names_its_window(
   tmp_path, write_raster, speckle
 ):
   path = write_raster(
@@ -143,5 +143,5 @@ def test_mutated_files_give_nothing_but_value_errors(
         raster.read((0, 0, 30, 30), shape=(7, 7))
     except ValueError as error:
       refused.append(str(error))
-  assert all("b.tif" in told or "b.npy" in told for told in refused)
+  assert all("b.tif" in message or "b.npy" in message for message in refused)
   assert 20 < len(refused) < 90

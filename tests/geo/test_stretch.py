@@ -131,14 +131,14 @@ def test_refusals(tmp_path, speckle):
     with pytest.raises(ValueError, match="one band or three"):
       fit_stretches(raster, "1,1")
   good = Stretch("VV", "db", "db", -20.0, 0.0).to_json()
-  for change, told in (
+  for change, message in (
     ({"low": float("nan")}, "finite numbers"),
     ({"low": 5.0}, "rising order"),
     ({"quantity": "phase"}, "expected one of"),
     ({"low": None}, "not as it was written"),
     ({"more": 1}, "expected an object"),
   ):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
       Stretch.from_json(good | change)
   with pytest.raises(ValueError, match="expected an object"):
     Stretch.from_json([])

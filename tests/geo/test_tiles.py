@@ -79,7 +79,7 @@ def test_overlapping_tiles_show_the_same_pixels(
       assert share == 1
 
 
-def test_a_stretch_of_another_quantity_is_refused(tmp_path, speckle):
+def test_a_stretch_of_another_quantity_is_rejected(tmp_path, speckle):
   with _raster(tmp_path, -speckle(9, 9) / 10) as raster:
     stretches = fit_stretches(raster)
   with _raster(tmp_path, speckle(9, 9)) as raster:
@@ -91,7 +91,7 @@ def test_a_stretch_of_another_quantity_is_refused(tmp_path, speckle):
       scale_to(raster, 10)
 
 
-def test_bad_plans_are_refused():
+def test_bad_plans_are_rejected():
   for arguments in ((9, 9, 0), (9, 9, 4, 4), (9, 9, 4, -1), (0, 9, 4)):
     with pytest.raises(ValueError, match="0 <= overlap < size"):
       plan_tiles(*arguments)
@@ -147,7 +147,7 @@ def test_boxes_lie_on_their_targets(tmp_path):
   assert seen >= 3
 
 
-def test_bad_boxes_are_refused():
+def test_bad_boxes_are_rejected():
   tile = Tile(0, 0, 9, 9)
   with pytest.raises(ValueError, match="box 1 is"):
     boxes_in_tile([[0, 0, 1, 1], [5, 0, 1, 1]], tile, 9)

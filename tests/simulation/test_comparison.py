@@ -43,7 +43,7 @@ def test_shares_and_range():
   assert np.isnan(found.correlation)
 
 
-def test_clipped_water_tells_no_looks():
+def test_clipped_water_has_no_looks():
   """Half of the pixels are cut off at 0: their variance is not speckle's."""
   image = np.where(speckle(1) < 33, 0, speckle(1)).astype(np.uint8)
   assert np.isnan(comparison.statistics(image).looks)

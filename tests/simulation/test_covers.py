@@ -18,7 +18,7 @@ def test_the_table_names_its_sources():
   assert "f4d5fbbacfa4" in sources["points"]
 
 
-def test_a_table_of_other_covers_is_refused():
+def test_a_table_of_other_covers_is_rejected():
   table = covers.shipped_table() | {"covers": [*COVERS, "snow"]}
   with pytest.raises(ValueError, match=r"covers .*expected.*snow"):
     covers.parse(table)

@@ -92,15 +92,15 @@ def test_prepare_gives_the_same_pictures_anchors_and_boxes(folder, prepared):
     anchors, again = (read_anchors(r.anchors[0]) for r in (caption, other))
     np.testing.assert_array_equal(anchors.features, again.features)
     np.testing.assert_array_equal(anchors.positions, again.positions)
-    told = [
+    message = [
       (label, box)
       for row in theirs[name]
       if row.task == "detection"
       for label, box in zip(row.extra["labels"], row.extra["boxes"])
     ]
     true = zip(caption.extra["labels"], caption.extra["boxes"])
-    assert sorted(told) == sorted(true)
-    boxes += len(told)
+    assert sorted(message) == sorted(true)
+    boxes += len(message)
     footprint, distance = (
       caption.extra["metadata"][key] == other.extra["metadata"][key]
       for key in ("footprint", "ground_sampling_distance")
@@ -110,7 +110,7 @@ def test_prepare_gives_the_same_pictures_anchors_and_boxes(folder, prepared):
   assert boxes >= 10
 
 
-def test_the_card_says_how_it_was_made(folder):
+def test_the_card_records_how_it_was_made(folder):
   card = json.loads((folder / "dataset.json").read_text())
   assert card["plan"]["seed"] == 3
   assert card["images"] == len(card["scenes"]) == 18
@@ -135,7 +135,7 @@ def test_unknown_tasks_are_named(tmp_path, capsys):
   assert not (tmp_path / "a").exists()
 
 
-def test_tasks_that_nothing_answers_are_told(tmp_path, capsys):
+def test_tasks_that_nothing_answers_are_listed(tmp_path, capsys):
   """At least one of 20 seeds has a first scene without targets."""
   args = ["--scenes", "1", "--size", "64", "--workers", "1"]
   for seed in range(20):

@@ -104,7 +104,7 @@ def test_reading_leaves_snow_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("changed", "told"),
+  ("changed", "found"),
   [
     ({"region": "texas"}, "'texas'"),
     ({"dw_label": "9"}, "dw_label 9"),
@@ -112,11 +112,11 @@ def test_reading_leaves_snow_out(tmp_path):
     ({"A17": None}, "A17"),
   ],
 )
-def test_a_bad_row_is_named(tmp_path, changed, told):
+def test_a_bad_row_is_named(tmp_path, changed, found):
   _csv(tmp_path / "bad.csv", **changed)
   with pytest.raises(ValueError, match=r"bad\.csv line 2") as error:
     fit.read_points(tmp_path)
-  assert told in str(error.value)
+  assert found in str(error.value)
 
 
 def test_a_folder_without_points_and_a_cover_without_points(tmp_path):

@@ -40,6 +40,6 @@ def test_scenes_lie_apart(place):
     assert (sign * other[:, axis]).min() > (sign * here[:, axis]).max()
 
 
-def test_a_full_lattice_says_so():
+def test_a_full_lattice_raises():
   with pytest.raises(ValueError, match=f"0 to {SQUARES - 1}, not {SQUARES}"):
     place_of(0, SQUARES, 168, 3.0)

@@ -31,15 +31,15 @@ def test_lists_hold_all_targets(asked):
   for scene, row in asked["list"]:
     assert row["question"] == LIST
     assert row["answer"].startswith(f"{len(scene.boxes)}: ")
-    told = re.findall(r"([a-z ]+) (\[[^]]*\])", row["answer"])
-    assert [name.strip() for name, _ in told] == scene.labels
-    assert [ast.literal_eval(box) for _, box in told] == scene.boxes
+    message = re.findall(r"([a-z ]+) (\[[^]]*\])", row["answer"])
+    assert [name.strip() for name, _ in message] == scene.labels
+    assert [ast.literal_eval(box) for _, box in message] == scene.boxes
 
 
 def test_a_list_worked_out():
   assert listing([], []) == "0: nothing."
-  told = listing([[1, 2, 3, 4], [5, 6, 7, 8]], ["a ship", "a plane"])
-  assert told == "2: a ship [1, 2, 3, 4]; a plane [5, 6, 7, 8]."
+  message = listing([[1, 2, 3, 4], [5, 6, 7, 8]], ["a ship", "a plane"])
+  assert message == "2: a ship [1, 2, 3, 4]; a plane [5, 6, 7, 8]."
 
 
 def test_counts_parts_and_boxes_are_of_the_kind_that_was_asked(asked):
@@ -63,9 +63,9 @@ def test_counts_parts_and_boxes_are_of_the_kind_that_was_asked(asked):
       elif name == "parts":
         assert row["answer"] == grounding.answer(boxes, scene.image.shape)
       else:
-        told = boxes_lib.parse_boxes(row["answer"])
-        assert told.boxes.reshape(-1, 4).tolist() == boxes
-        assert set(told.labels) <= {kind}
+        message = boxes_lib.parse_boxes(row["answer"])
+        assert message.boxes.reshape(-1, 4).tolist() == boxes
+        assert set(message.labels) <= {kind}
     assert kinds == {"ship", "plane"}
 
 

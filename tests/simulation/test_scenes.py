@@ -95,7 +95,7 @@ def test_other_sizes_and_samplings():
   np.testing.assert_allclose(distance, 5, rtol=1e-3)
 
 
-def test_what_cannot_be_drawn_is_told():
+def test_what_cannot_be_drawn_is_reported():
   with pytest.raises(ValueError, match="size >= 64"):
     draw_scene(0, 0, 32)
   with pytest.raises(ValueError, match=f"0 to {SQUARES - 1}"):

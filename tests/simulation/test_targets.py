@@ -80,7 +80,7 @@ def test_an_airliner_spans_its_wings():
   np.testing.assert_allclose(nose, [50, 80])
 
 
-def test_classes_can_be_told_by_size_and_slenderness(scenes):
+def test_classes_follow_from_size_and_slenderness(scenes):
   """The rule that a reader may use: the gaps between the classes are real."""
   for terrain, found in scenes:
     for target in found:

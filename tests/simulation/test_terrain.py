@@ -82,7 +82,7 @@ def test_a_parcel_has_one_cover_and_one_surface(every):
 @pytest.mark.parametrize(
   "pair", [("farmland", "grassland"), ("woodland", "shrubland")]
 )
-def test_only_the_cover_tells_a_pair_apart(grounds, pair):
+def test_only_the_cover_distinguishes_a_pair(grounds, pair):
   """One seed gives both the same shapes; radar sees the shapes."""
   for one, two in zip(*(grounds[place] for place in pair)):
     for name in ("surface", "parcel", "height"):

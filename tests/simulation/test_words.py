@@ -79,7 +79,7 @@ def test_a_small_coast_in_words(coast):
   }
 
 
-def test_the_same_shapes_of_other_cover_are_told_otherwise(coast):
+def test_the_same_shapes_of_other_cover_differ(coast):
   wet = changed(coast, cover=(coast.cover == GRASS, FLOODED))
   one, two = words.describe(coast, ()), words.describe(wet, ())
   differ = {name for name in one if one[name] != two[name]}

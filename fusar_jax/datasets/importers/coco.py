@@ -53,15 +53,15 @@ def import_coco(
   Args:
     images: folder that "file_name" is relative to.
     annotations: the JSON file of a split.
-    out: folder to make; absent or empty.
+    out: output folder; absent or empty.
     origin: recorded in dataset.json.
     classes: to ask for, in this order; default: all that occur, sorted.
     tasks: of `targets.EVERY_TASK`.
-    copy: copy the images to OUT/images instead of pointing to where they are.
-    drop_refused: leave bad images out and list them in OUT/refused.txt.
+    copy: copy the images to OUT/images; otherwise rows refer to their paths.
+    drop_refused: skip bad images and list them in OUT/refused.txt.
 
   Raises:
-    FileExistsError: `out` holds something.
+    FileExistsError: `out` is not empty.
     FileNotFoundError: no such annotation file.
     ValueError: not COCO, or bad images: all are listed, and nothing is written.
   """

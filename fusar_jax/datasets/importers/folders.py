@@ -77,18 +77,18 @@ def import_folders(
 
   Args:
     images: root of the class folders, or of the splits.
-    out: folder to make; absent or empty.
+    out: output folder; absent or empty.
     origin: recorded in dataset.json.
     splits: folders between the root and the classes; default: none.
     hold_out: without splits, the share of chips that go to "test", the others
       to "train"; in [0, 1), 0: not split.
     copies: what to do with byte-identical chips across splits or with
       conflicting labels: "stop", "keep" or "drop".
-    copy: copy the images too.
-    drop_refused: leave bad images out and list them in refused.txt.
+    copy: also copy the images.
+    drop_refused: skip bad images and list them in refused.txt.
 
   Raises:
-    FileExistsError: `out` holds something.
+    FileExistsError: `out` is not empty.
     FileNotFoundError: no such folder.
     ValueError: images that are no chips of a class, bad images, or copies: all
       are told, and nothing is written.

@@ -76,14 +76,14 @@ def import_geovl(
   Args:
     captions: JSON list or JSON lines of records.
     images: folder of the images; folders below it count too.
-    out: folder to make; absent or empty.
+    out: output folder; absent or empty.
     origin: recorded in dataset.json.
     field_dropout, seed: see `kept_fields`.
-    copy: copy the images to OUT/images instead of pointing to where they are.
-    drop_refused: leave bad records out and list them in OUT/refused.txt.
+    copy: copy the images to OUT/images; otherwise rows refer to their paths.
+    drop_refused: skip bad records and list them in OUT/refused.txt.
 
   Raises:
-    FileExistsError: `out` holds something.
+    FileExistsError: `out` is not empty.
     FileNotFoundError: no such captions, or no such folder.
     ValueError: no folder of images, a dropout outside [0, 1), or bad records:
       all are listed, and nothing is written.

@@ -111,16 +111,16 @@ def import_sarchat(
   Args:
     dialogues: JSON list or JSON lines of records.
     images: folder that the records' images are relative to.
-    out: folder to make; absent or empty.
+    out: output folder; absent or empty.
     origin: recorded in dataset.json.
     tasks: those to import, of `TASKS`; the card counts the others' records.
     untagged: the task of a question without a tag, of `UNTAGGED`.
     scored: ask counting and identification in this project's words.
-    copy: copy the images to OUT/images instead of pointing to where they are.
-    drop_refused: leave bad records out and list them in OUT/refused.txt.
+    copy: copy the images to OUT/images; otherwise rows refer to their paths.
+    drop_refused: skip bad records and list them in OUT/refused.txt.
 
   Raises:
-    FileExistsError: `out` holds something.
+    FileExistsError: `out` is not empty.
     FileNotFoundError: no such dialogues.
     ValueError: bad records: all are listed, and nothing is written.
   """

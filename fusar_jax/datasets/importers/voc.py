@@ -81,17 +81,17 @@ def import_voc(
 
   Args:
     images, annotations: folders.
-    out: folder to make; absent or empty.
+    out: output folder; absent or empty.
     origin: recorded in dataset.json.
-    split: file of names without extension, one a line; default: every
+    split: file of names without extension, one per line; default: every
       annotation, by name.
     classes: to ask for, in this order; default: all that occur, sorted.
     tasks: of `targets.EVERY_TASK`.
-    copy: copy the images to OUT/images instead of pointing to where they are.
-    drop_refused: leave bad images out and list them in OUT/refused.txt.
+    copy: copy the images to OUT/images; otherwise rows refer to their paths.
+    drop_refused: skip bad images and list them in OUT/refused.txt.
 
   Raises:
-    FileExistsError: `out` holds something.
+    FileExistsError: `out` is not empty.
     FileNotFoundError, ValueError: a file is missing or bad; all are listed, and
       nothing is written.
   """
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("--images", required=True, help="folder of images")
   parser.add_argument("--annotations", required=True, help="folder of XML")
-  parser.add_argument("--split", help="names, one a line; default: all")
+  parser.add_argument("--split", help="names, one per line; default: all")
   command_line.add_box_options(parser)
   return command_line.run(parser, import_voc, argv)
 

@@ -93,18 +93,18 @@ def import_yolo(
 
   Args:
     images, labels: folders.
-    out: folder to make; absent or empty.
+    out: output folder; absent or empty.
     names: of the classes; the first is class 0.
     origin: recorded in dataset.json.
-    split: file of names without extension, one a line; default: every image
+    split: file of names without extension, one per line; default: every image
       in the folder, by name.
     classes: to ask for, in this order; default: all that occur, sorted.
     tasks: of `targets.EVERY_TASK`.
-    copy: copy the images to OUT/images instead of pointing to where they are.
-    drop_refused: leave bad images out and list them in OUT/refused.txt.
+    copy: copy the images to OUT/images; otherwise rows refer to their paths.
+    drop_refused: skip bad images and list them in OUT/refused.txt.
 
   Raises:
-    FileExistsError: `out` holds something.
+    FileExistsError: `out` is not empty.
     FileNotFoundError, ValueError: a file is missing or bad, or a label file
       has no image: all are listed, and nothing is written.
   """
@@ -148,7 +148,7 @@ def import_yolo(
 
 
 def read_names(path: str | os.PathLike) -> list[str]:
-  """Returns the class names of a file, one a line (classes.txt, *.names)."""
+  """Returns the class names of a file, one per line (classes.txt, *.names)."""
   lines = Path(path).read_text(encoding="utf-8").splitlines()
   return [line.strip() for line in lines if line.strip()]
 
@@ -205,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--labels", required=True, help="folder of label files")
   classes = parser.add_mutually_exclusive_group(required=True)
   classes.add_argument("--names", nargs="+", help="classes 0, 1, ... by name")
-  classes.add_argument("--names-file", help="the same, one a line")
-  parser.add_argument("--split", help="names, one a line; default: all")
+  classes.add_argument("--names-file", help="the same, one per line")
+  parser.add_argument("--split", help="names, one per line; default: all")
   command_line.add_box_options(parser)
 
   def import_named(names, names_file, **options):

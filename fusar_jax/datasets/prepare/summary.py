@@ -91,4 +91,4 @@ def _warnings(card):
       " training."
     )
   if card["refused"]:
-    yield f"{card['refused']} refused, listed in refused.txt."
+    yield f"{card['refused']} rejected, listed in refused.txt."

@@ -17,7 +17,7 @@ def _note(image=1, box=(1, 2, 29, 38), category=5, **more):
 
 
 @pytest.fixture
-def told():
+def instances():
   """Two images, one in a folder below; a ship, a plane, and nothing."""
   return {
     "images": [
@@ -39,16 +39,18 @@ def folder(tmp_path, save):
   return tmp_path
 
 
-def _import(folder, told, origin, **options):
+def _import(folder, instances, origin, **options):
   path = folder / "train.json"
-  path.write_text(told if isinstance(told, str) else json.dumps(told))
+  path.write_text(
+    instances if isinstance(instances, str) else json.dumps(instances)
+  )
   return coco.import_coco(
     folder / "images", path, folder / "out", origin=origin, **options
   )
 
 
-def test_rows(folder, told, origin):
-  manifest = _import(folder, told, origin, copy=True)
+def test_rows(folder, instances, origin):
+  manifest = _import(folder, instances, origin, copy=True)
   rows = {t.id: t for t in read_manifest(manifest)}
   assert len(rows) == 2 * 2 * 3
   ship = rows["a-ship-detection"]
@@ -62,18 +64,18 @@ def test_rows(folder, told, origin):
   )
 
 
-def test_masks_and_several_parts_are_counted(folder, told, origin):
+def test_masks_and_several_parts_are_counted(folder, instances, origin):
   mask = {"size": [60, 90], "counts": [5400]}
-  told["annotations"][0]["segmentation"] = [OUTLINE, OUTLINE]
-  told["annotations"][1]["segmentation"] = mask
-  manifest = _import(folder, told, origin)
+  instances["annotations"][0]["segmentation"] = [OUTLINE, OUTLINE]
+  instances["annotations"][1]["segmentation"] = mask
+  manifest = _import(folder, instances, origin)
   card = json.loads((manifest.parent / "dataset.json").read_text())
   assert card["outlines_left_out"] == 2
   assert all("polygons" not in t.extra for t in read_manifest(manifest))
 
 
-def test_classification_of_each_box(folder, told, origin):
-  manifest = _import(folder, told, origin, tasks=["classification"])
+def test_classification_of_each_box(folder, instances, origin):
+  manifest = _import(folder, instances, origin, tasks=["classification"])
   rows = {t.id: t for t in read_manifest(manifest)}
   assert set(rows) == {
     "a-plane-0-classification",
@@ -105,10 +107,10 @@ def test_classification_of_each_box(folder, told, origin):
     ({"segmentation": [[1, 2, 3, 4]]}, "three points x, y or more"),
   ],
 )
-def test_bad_targets(folder, told, origin, change, message):
-  told["annotations"][0] |= change
+def test_bad_targets(folder, instances, origin, change, message):
+  instances["annotations"][0] |= change
   with pytest.raises(ValueError, match=message) as caught:
-    _import(folder, told, origin)
+    _import(folder, instances, origin)
   assert "image 1 ('a.png'): annotation 70" in str(caught.value)
   assert not (folder / "out").exists()
 
@@ -122,33 +124,33 @@ def test_bad_targets(folder, told, origin, change, message):
   ],
 )
 def test_bad_images_stop_or_are_listed(
-  folder, told, origin, save, change, message
+  folder, instances, origin, save, change, message
 ):
   save(folder / "secret.png")
-  told["images"][1] |= change
+  instances["images"][1] |= change
   with pytest.raises(ValueError, match=rf"bad images \(1\):\n.*{message}"):
-    _import(folder, told, origin)
-  manifest = _import(folder, told, origin, drop_refused=True)
+    _import(folder, instances, origin)
+  manifest = _import(folder, instances, origin, drop_refused=True)
   assert {t.images[0].name for t in read_manifest(manifest)} == {"a.png"}
   assert message in (folder / "out" / "refused.txt").read_text()
 
 
-def test_what_is_not_coco(folder, told, origin):
+def test_what_is_not_coco(folder, instances, origin):
   with pytest.raises(ValueError, match="not JSON"):
     _import(folder, "{", origin)
   with pytest.raises(ValueError, match='list of objects in "images"'):
     _import(folder, [], origin)
-  told["annotations"].append(_note(image=9))
-  told["categories"].append({"id": 5, "name": "car"})
-  told["images"].append(dict(told["images"][0]))
+  instances["annotations"].append(_note(image=9))
+  instances["categories"].append({"id": 5, "name": "car"})
+  instances["images"].append(dict(instances["images"][0]))
   with pytest.raises(ValueError, match=r"not COCO instances \(3\)") as caught:
-    _import(folder, told, origin)
+    _import(folder, instances, origin)
   for part in ("image_id 9 is no image", "used twice", "image 2: id 1"):
     assert part in str(caught.value)
 
 
-def test_damaged_files_give_nothing_but_value_errors(folder, told, origin):
-  whole = json.dumps(told).encode()
+def test_corrupt_files_give_nothing_but_value_errors(folder, instances, origin):
+  whole = json.dumps(instances).encode()
   rng = np.random.default_rng(0)
   path = folder / "train.json"
   for trial in range(200):
@@ -165,7 +167,7 @@ def test_damaged_files_give_nothing_but_value_errors(folder, told, origin):
       )
 
 
-def test_ssdd_says_in_coco_what_it_says_in_voc(shared, tmp_path, origin):
+def test_ssdd_in_coco_equals_voc(shared, tmp_path, origin):
   """The boxes agree within a pixel: VOC rounded them down."""
   formats = shared / "data" / "ssdd_4formats"
   for split, part in (("train", "01"), ("test", "02")):

@@ -65,7 +65,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, save, origin):
   assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
 
 
-def test_an_origin_must_be_told():
+def test_an_origin_must_be_given():
   with pytest.raises(ValueError, match="license of the data must be given"):
     Origin("somewhere", "  ")
 
@@ -73,14 +73,14 @@ def test_an_origin_must_be_told():
 @pytest.mark.parametrize(
   "name", ["../b.png", "in/../../b.png", "in/../a.png", "", "a\0.png", None, 3]
 )
-def test_names_that_leave_the_folder_are_refused(tmp_path, save, name):
+def test_names_that_leave_the_folder_are_rejected(tmp_path, save, name):
   save(tmp_path / "in" / "a.png")
   save(tmp_path / "b.png")
   with pytest.raises(ValueError, match=r"leaves the data folder|expected the"):
     image_files.named(tmp_path / "in", name)
 
 
-def test_absolute_names_and_links_are_refused(tmp_path, save):
+def test_absolute_names_and_links_are_rejected(tmp_path, save):
   folder, outside = tmp_path / "in", save(tmp_path / "secret.png")
   inside = save(folder / "a.png")
   with pytest.raises(ValueError, match="leaves the data folder"):

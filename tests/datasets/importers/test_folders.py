@@ -55,7 +55,7 @@ def test_one_row_per_chip_in_a_folder_per_split(root, origin):
     assert classification.parse(triplet.answer, asked).error is None
 
 
-def test_spellings_of_a_class_are_one_and_told(root, origin):
+def test_spellings_of_a_class_are_one_and_listed(root, origin):
   manifests = _import(root, origin)
   for manifest in manifests:
     card = _card(manifest)
@@ -73,19 +73,19 @@ def test_classes_without_splits(root, origin):
   assert _card(manifest)["split"] is None
 
 
-def test_copies_stop_the_import_and_all_are_told(root, origin, save):
+def test_copies_stop_the_import_and_all_are_listed(root, origin, save):
   save(root / "test" / "T_72" / "leak.png", value=0)
   save(root / "train" / "BMP2" / "wrong.png", value=0)
   save(root / "train" / "BMP2" / "again.png", value=1)
   with pytest.raises(ValueError, match=r'"keep" or "drop" .*\(1\)') as caught:
     _import(root, origin)
-  told = str(caught.value)
+  message = str(caught.value)
   assert (
     "test/T_72/leak.png = train/BMP2/wrong.png = train/T_72/1.png"
     " (across the splits test, train; with the labels BMP2, T_72)"
-  ) in told
-  # A repeat within a split under one label is no fault, but it is told.
-  assert "again.png" not in told
+  ) in message
+  # A repeat within a split under one label is not an error; the card lists it.
+  assert "again.png" not in message
   assert not (root.parent / "out").exists()
 
 

@@ -49,11 +49,11 @@ def test_dropout_leaves_out_what_the_question_does_not_ask_for(folder, origin):
     folder, _records(7, 8, "tile_9"), origin, field_dropout=0.5, seed=3
   )
   for triplet in read_manifest(manifest):
-    told = captioning.parse(triplet.answer).fields
+    reported = captioning.parse(triplet.answer).fields
     asked = triplet.question.split("its ")[1].rstrip(".")
     names = asked.replace(" and ", ", ").split(", ")
-    assert names == [name.lower() for name in told]
-    assert 1 <= len(told) < 8
+    assert names == [name.lower() for name in reported]
+    assert 1 <= len(reported) < 8
   card = json.loads((manifest.parent / "dataset.json").read_text())
   assert (card["field_dropout"], card["seed"]) == (0.5, 3)
 
@@ -82,7 +82,7 @@ def test_bad_records_stop_or_are_listed(folder, origin, change, message):
   assert len(read_manifest(manifest)) == 1
 
 
-def test_a_name_of_two_images_is_refused(folder, origin, save):
+def test_a_name_of_two_images_is_rejected(folder, origin, save):
   save(folder / "images" / "more" / "7.png", value=50)
   with pytest.raises(ValueError, match=r"several images .*: 007\.png, more/7"):
     _import(folder, _records(7), origin)

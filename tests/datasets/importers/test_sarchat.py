@@ -109,10 +109,10 @@ def test_its_rows_are_scored(folder, origin, subtask):
 def test_boxes_follow_the_image(folder, origin):
   """The loader halves both sides of the image, and so every box in the text."""
   records = [_record("identification"), _record("grounding")]
-  asked, told = read_manifest(_import(folder, records, origin))
+  asked, reported = read_manifest(_import(folder, records, origin))
   question, _ = texts(asked, (60, 90), (30, 45))
   assert question == "[identify] What lies at [0, 1, 15, 20]?"
-  _, answer = texts(told, (60, 90), (30, 45))
+  _, answer = texts(reported, (60, 90), (30, 45))
   assert answer == "A ship in the top left [0, 1, 15, 20]."
 
 
@@ -214,7 +214,7 @@ def test_bad_records_stop_or_are_listed(folder, origin, record, message):
   assert (manifest.parent / "refused.txt").read_text().startswith("row 2: ")
 
 
-def test_what_cannot_be_scored_is_refused(folder, origin):
+def test_what_cannot_be_scored_is_rejected(folder, origin):
   two = _said(
     ("human", "[count] ships and cars?"), ("gpt", "1 {<1><2><30><40>}")
   )

@@ -111,7 +111,7 @@ def test_without_a_box_the_enclosing_one(folder, shape, box):
   assert target.box == box
 
 
-def test_all_bad_images_are_told_and_nothing_is_written(folder):
+def test_all_bad_images_are_listed_and_nothing_is_written(folder):
   annotations = folder / "annotations"
   (annotations / "a.xml").write_text(_annotation(_object((9, 0, 5, 5))))
   (annotations / "b.xml").write_text(_annotation(size=(90, 60)))
@@ -120,14 +120,14 @@ def test_all_bad_images_are_told_and_nothing_is_written(folder):
     file.write("d\n../images/a\n")
   with pytest.raises(ValueError, match=r"bad images \(5\)") as caught:
     _import(folder)
-  for told in (
+  for message in (
     r"object 0: box [9, 0, 5, 5]",
     "states 90 x 60 pixels",
     "c.xml: no element found",
     "image not found",
     "must not be a path",
   ):
-    assert told in str(caught.value)
+    assert message in str(caught.value)
   assert not (folder / "out").exists()
 
 
@@ -149,7 +149,7 @@ def test_other_refusals(folder):
     voc.read_annotation(entity)
 
 
-def test_damaged_annotations_give_nothing_but_value_errors(folder):
+def test_corrupt_annotations_give_nothing_but_value_errors(folder):
   path = folder / "annotations" / "a.xml"
   whole = path.read_bytes()
   rng = np.random.default_rng(0)

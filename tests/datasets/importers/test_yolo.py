@@ -71,7 +71,7 @@ def test_bad_lines(folder, origin, line, message):
     _import(folder, origin)
 
 
-def test_labels_without_an_image_are_refused(folder, origin):
+def test_labels_without_an_image_are_rejected(folder, origin):
   (folder / "labels" / "d.txt").write_text("0 0.5 0.5 0.1 0.1\n")
   with pytest.raises(ValueError, match="d: image not found"):
     _import(folder, origin)
@@ -80,7 +80,7 @@ def test_labels_without_an_image_are_refused(folder, origin):
   assert (card["images"], card["refused"]) == (3, 1)
 
 
-def test_ls_ssdd_says_in_yolo_what_it_says_in_voc(shared, tmp_path, origin):
+def test_ls_ssdd_in_yolo_equals_voc(shared, tmp_path, origin):
   source = shared / "data" / "ls_ssdd_10"
   ours = yolo.import_yolo(
     source / "images",

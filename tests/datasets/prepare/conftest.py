@@ -172,10 +172,10 @@ def write_geojson():
           },
         }
       )
-    told = {"type": "FeatureCollection", "features": features}
+    message = {"type": "FeatureCollection", "features": features}
     if crs:
-      told["crs"] = {"type": "name", "properties": {"name": crs}}
-    path.write_text(json.dumps(told))
+      message["crs"] = {"type": "name", "properties": {"name": crs}}
+    path.write_text(json.dumps(message))
     return path
 
   return write

@@ -97,7 +97,7 @@ def test_what_is_done_is_not_done_again(
   assert len(rendered) == 2
 
 
-def test_other_options_are_refused_with_the_differences(
+def test_other_options_are_rejected_with_the_differences(
   tmp_path, scene, prepare, write_scene, usual
 ):
   out = tmp_path / "out"

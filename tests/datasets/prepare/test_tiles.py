@@ -96,14 +96,14 @@ def test_mostly_nodata_is_skipped_and_counted(
   values[:, :60] = 0
   path = write_scene(tmp_path / "a.tif", values, nodata=0)
   plan = dataclasses.replace(usual, min_valid=0.5)
-  told = prepare(path, tmp_path / "out", plan)["scenes"][0]
+  reported = prepare(path, tmp_path / "out", plan)["scenes"][0]
   # Columns 0..56 hold nothing, 56..112 and 74..130 do.
-  assert (told["kept"], told["skipped"]) == (4, {"nodata": 2})
-  assert told["nodata"]["origin"] == "declared"
-  told = prepare(path, tmp_path / "all", _look(usual, nodata="none"))["scenes"][
-    0
-  ]
-  assert (told["kept"], told["nodata"]["origin"]) == (6, "user")
+  assert (reported["kept"], reported["skipped"]) == (4, {"nodata": 2})
+  assert reported["nodata"]["origin"] == "declared"
+  reported = prepare(path, tmp_path / "all", _look(usual, nodata="none"))[
+    "scenes"
+  ][0]
+  assert (reported["kept"], reported["nodata"]["origin"]) == (6, "user")
 
 
 def test_nothing_left_is_an_error_that_can_be_mended(
@@ -122,12 +122,12 @@ def test_nothing_left_is_an_error_that_can_be_mended(
 
 
 def test_a_scene_smaller_than_a_tile(tmp_path, prepare, write_scene, usual):
-  """It is no fault of its pixels; with a smaller size, or if told, it fits."""
+  """The tile is beyond its edge, not invalid; a lower min_valid keeps it."""
   path = write_scene(tmp_path / "a.tif", np.ones((30, 40), "u2"))
   with pytest.raises(ValueError, match="1 mostly beyond the scene's edge"):
     prepare(path, tmp_path / "out", dataclasses.replace(usual, min_valid=0.4))
-  told = prepare(path, tmp_path / "out")["scenes"][0]
-  assert (told["kept"], told["skipped"]) == (1, {})
+  reported = prepare(path, tmp_path / "out")["scenes"][0]
+  assert (reported["kept"], reported["skipped"]) == (1, {})
   pixels = np.asarray(Image.open(next((tmp_path / "out").rglob("*.png"))))
   assert (pixels[:30, :40] == 128).all()  # Constant: in the middle.
   assert pixels.sum() == 30 * 40 * 128
@@ -242,7 +242,7 @@ def test_composites(tmp_path, prepare, turned, usual):
     prepare(path, tmp_path / "hh", _look(usual, bands="VV,VH"))
 
 
-def test_damaged_rasters(tmp_path, scene, prepare, write_scene):
+def test_corrupt_rasters(tmp_path, scene, prepare, write_scene):
   """Refused by name; or, if so wished, left out and listed."""
   text = tmp_path / "text.tif"
   text.write_text("no raster")
@@ -256,10 +256,10 @@ def test_damaged_rasters(tmp_path, scene, prepare, write_scene):
     with pytest.raises(ValueError, match=bad.name):
       prepare([scene, bad], tmp_path / bad.stem)
   card = prepare([scene, text, cut], tmp_path / "out", drop_refused=True)
-  told = (tmp_path / "out" / "refused.txt").read_text()
-  assert "text.tif" in told
-  assert "cut.tif" in told
-  assert card["refused"] == len(told.splitlines())
+  reported = (tmp_path / "out" / "refused.txt").read_text()
+  assert "text.tif" in reported
+  assert "cut.tif" in reported
+  assert card["refused"] == len(reported.splitlines())
   assert card["images"] >= 6
   with pytest.raises(FileNotFoundError, match=r"none\.tif"):
     prepare([scene, tmp_path / "none.tif"], tmp_path / "x", drop_refused=True)
