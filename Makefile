@@ -2,6 +2,7 @@
 # installs the tested versions of constraints.txt, and runs.
 #
 #   make demo     simulate, train both stages, score, export, report
+#   make test-slow  kills, pods, demo and study: minutes each
 #   make test     tests that do not need torch
 #   make parity   comparisons with transformers, peft and the
 #                 libraries of the metrics (installs torch)
@@ -35,25 +36,34 @@ PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
 # This exact version selects the CPU build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-newest parity beam browser plan plan-all launch lint \
-  base docs reference mutants
+.PHONY: environments demo test test-slow test-newest parity beam browser plan \
+  plan-all launch lint base docs reference mutants
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
 	$(BIN)/python -m fusar_jax.demo --out runs/demo
 
+PYTEST := -m pytest -n $(JOBS) --dist loadfile --durations=10
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/parity
+	$(BIN)/python $(PYTEST) -m "not slow" --ignore=tests/parity
+
+test-slow: $(VENV)/installed
+	$(BIN)/python $(PYTEST) -m slow --ignore=tests/parity --ignore=tests/planning
+
+# All environments but .venv, for CI.
+environments: $(addprefix $(VENV)-,$(addsuffix /installed,docs plan launch beam \
+  $(if $(PYTHON_NEWEST),newest)))
 
 # Tests that depend most on JAX and Flax versions.
 test-newest: $(VENV)-newest/installed
-	$(VENV)-newest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/model \
-	  tests/inference tests/hf tests/training/test_step.py \
-	  tests/training/test_optimizer.py tests/training/test_partition.py
+	$(VENV)-newest/bin/python $(PYTEST) -m "not slow" tests/model tests/hf \
+	  tests/inference/test_assistant.py tests/inference/test_generation.py \
+	  tests/training/test_step.py tests/training/test_checkpoint.py \
+	  tests/training/test_sharding.py
 
 parity: $(VENV)/installed-parity
-	FUSAR_REQUIRE_PARITY=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
-	  tests/parity
+	FUSAR_REQUIRE_PARITY=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 \
+	  $(BIN)/python $(PYTEST) tests/parity tests/reference
 
 beam: $(VENV)-beam/installed
 	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py

@@ -29,6 +29,7 @@ KILLS = int(os.environ.get("FUSAR_KILLS", "2"))
 LIMIT_SECONDS = 300 + 30 * KILLS
 
 
+@pytest.mark.slow
 def test_kills_change_nothing(manifest, tmp_path, start_train):
   """SIGKILL at random moments, SIGTERM, a full disk; the parameters of all
   that are, bit for bit, those of a run that was left alone.
