@@ -3,8 +3,8 @@
 A block is a batch row, or one key/value head of it, so that its scores stay in
 the caches of a core. The backward pass recomputes them from the residuals.
 Forward and backward of 4 x 512 positions (8 heads, 64 channels) take `xla` 1.24
-times as long (2 cores of an AMD EPYC, median of 15 pairs); at 2048 positions they
-are equal, but `xla` keeps all scores, 268 MB for 16 heads.
+times as long (2 cores of an AMD EPYC, median of 15 pairs); at 2048 positions
+they are equal, but `xla` keeps all scores, 268 MB for 16 heads.
 
 B batch, G query heads per key/value head, H head width, K key/value heads, L
 length of queries, N query heads, S length of keys.
