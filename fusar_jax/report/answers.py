@@ -107,7 +107,7 @@ def read_answers(
   ]
 
 
-def _at_hand(file: File | None) -> File | None:
+def _existing(file: File | None) -> File | None:
   return None if isinstance(file, Path) and not file.is_file() else file
 
 
@@ -149,9 +149,9 @@ def _answer(
     quality=quality,
     errors=errors,
     classes=_classes(row.task, sample, true),
-    image=_at_hand(triplet.images[0]) if triplet else None,
+    image=_existing(triplet.images[0]) if triplet else None,
     image_name=row.image_key,
-    anchors=_at_hand(triplet.anchors[0]) if triplet else None,
+    anchors=_existing(triplet.anchors[0]) if triplet else None,
     size=row.size,
     true=true,
     predicted=predicted,

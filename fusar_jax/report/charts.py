@@ -105,7 +105,7 @@ class Plot:
     """
     self.axes.set_xticks([*x.values()], [label.split("\n")[0] for label in x])
     for label, value in x.items():
-      # A text of its own: matplotlib does not centre lines in the SVG's font.
+      # A separate text: matplotlib centres lines by the widths of its own font.
       self.axes.annotate(
         label.partition("\n")[2],
         (value, 0),

@@ -109,16 +109,18 @@ def mixed_sheet(
   Raises:
     ValueError: as in `contact_sheet`.
   """
-  told = [("real", panel) for panel in real]
-  told += [("simulated", panel) for panel in simulated]
-  told = [told[i] for i in np.random.default_rng(seed).permutation(len(told))]
+  panels = [("real", panel) for panel in real]
+  panels += [("simulated", panel) for panel in simulated]
+  order = np.random.default_rng(seed).permutation(len(panels))
+  panels = [panels[i] for i in order]
   contact_sheet(
-    [Panel(panel.image, str(n)) for n, (_, panel) in enumerate(told, 1)],
+    [Panel(panel.image, str(n)) for n, (_, panel) in enumerate(panels, 1)],
     path,
     columns,
   )
   lines = [
-    f"{n} {kind}: {panel.caption}\n" for n, (kind, panel) in enumerate(told, 1)
+    f"{n} {kind}: {panel.caption}\n"
+    for n, (kind, panel) in enumerate(panels, 1)
   ]
   solution = Path(path).with_suffix(".txt")
   write_atomically(solution, lambda file: file.write("".join(lines).encode()))

@@ -64,7 +64,7 @@ def fill(
   Raises:
     FileNotFoundError, ValueError: an image or anchors that cannot be read.
   """
-  kept, images, known, room = [], {}, {}, most
+  kept, images, anchors_of, room = [], {}, {}, most
   for item in chosen:
     answer = item.answer
     name = answer.image_name
@@ -74,17 +74,17 @@ def fill(
       images[name] = _embedded(vision.load_image(answer.image))
       room -= len(images[name][0])
       if answer.anchors is not None:
-        known[name] = read_anchors(answer.anchors)
+        anchors_of[name] = read_anchors(answer.anchors)
     kept.append(item)
-  colours = _colours(known)
+  colours = _colours(anchors_of)
   pictures = {}
   for k, (name, (uri, shape)) in enumerate(images.items()):
     pictures[name] = Picture(f"image{k}", uri, shape)
-    if name in known:
+    if name in anchors_of:
       pictures[name] = dataclasses.replace(
         pictures[name],
-        dots=_dots(known[name], colours[name]),
-        anchors=len(known[name]),
+        dots=_dots(anchors_of[name], colours[name]),
+        anchors=len(anchors_of[name]),
       )
   return kept, pictures
 
@@ -103,14 +103,14 @@ def _embedded(image: np.ndarray) -> tuple[str, tuple[int, int]]:
   return uri, image.shape[:2]
 
 
-def _colours(known: dict[str, Anchors]) -> dict[str, np.ndarray]:
+def _colours(anchors_of: dict[str, Anchors]) -> dict[str, np.ndarray]:
   """Returns name -> uint8[S, 3], computed jointly to be comparable."""
-  if not known:
+  if not anchors_of:
     return {}
-  features = np.concatenate([a.features for a in known.values()])
+  features = np.concatenate([a.features for a in anchors_of.values()])
   colours, _ = anchor_colours(features)
-  ends = np.cumsum([len(a) for a in known.values()])[:-1]
-  return dict(zip(known, np.split(colours, ends)))
+  ends = np.cumsum([len(a) for a in anchors_of.values()])[:-1]
+  return dict(zip(anchors_of, np.split(colours, ends)))
 
 
 def _dots(

@@ -172,7 +172,7 @@ def _task_of(triplet: Triplet) -> str:
 
 def _check_tasks(triplets: list[Triplet]) -> None:
   raise_bad(
-    f'tasks that are not known; give one of {", ".join(SCORERS)} as "task"',
+    f'unknown tasks; give one of {", ".join(SCORERS)} as "task"',
     [
       f"{triplet.where}: {triplet.task!r:.60}"
       for triplet in triplets

@@ -48,18 +48,18 @@ def share(counts: Iterable[tuple[str, float, float]]) -> Share | None:
     Share(value=0.75, low=0.5, high=1.0, n=4, images=2)
   """
   images: dict[str, np.ndarray] = {}
-  for image, part, whole in counts:
+  for image, part, total in counts:
     images.setdefault(image, np.zeros(2))
-    images[image] += part, whole
+    images[image] += part, total
   sums = np.array(list(images.values()))
   if not len(sums) or not sums[:, 1].sum():
     return None
-  part, whole = sums.sum(0)
+  part, total = sums.sum(0)
   taking_part = int((sums[:, 1] > 0).sum())
-  if part in (0, whole):
+  if part in (0, total):
     low, high = intervals.wilson(taking_part * (part > 0), taking_part)
   elif sums[:, 1].max() == 1:
-    low, high = intervals.wilson(int(part), int(whole))
+    low, high = intervals.wilson(int(part), int(total))
   else:
     low, high = intervals.bootstrap(sums, intervals.ratio_of_sums)
-  return Share(float(part / whole), low, high, int(whole), taking_part)
+  return Share(float(part / total), low, high, int(total), taking_part)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fusar_jax.report import (
+  anchor_colours,
   breakdowns,
   charts,
   count_chart,
@@ -293,7 +294,9 @@ def test_histogram_counts_every_value():
   assert dataset_page.histogram([], "x") is None
 
 
-@pytest.mark.parametrize("module", [curves, dataset_page, render, shares])
+@pytest.mark.parametrize(
+  "module", [anchor_colours, curves, dataset_page, render, shares]
+)
 def test_examples_of_docstrings(module):
   found = doctest.testmod(module)
   assert found.attempted

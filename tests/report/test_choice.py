@@ -10,9 +10,7 @@ from fusar_jax.report import choice
 @pytest.fixture
 def counts(scored):
   """Returns answers to a true count of 1."""
-  return lambda *said: scored("counting", [("a", "1", text) for text in said])[
-    0
-  ]
+  return lambda *texts: scored("counting", [("a", "1", t) for t in texts])[0]
 
 
 def kinds(chosen):
@@ -31,7 +29,7 @@ def test_best_worst_and_random_are_disjoint(counts):
   assert [c.answer for c in again] == [c.answer for c in chosen]
 
 
-def test_the_best_find_something(scored):
+def test_correct_empty_answers_rank_after_found_boxes(scored):
   """Correct empty answers rank after found boxes and before missed ones."""
   box = '[{"bbox_2d": [0, 0, 10, 10], "label": "ship"}]'
   near = box.replace("10, 10]", "10, 8]")
@@ -44,7 +42,7 @@ def test_the_best_find_something(scored):
   assert worst == ["r2", "r5", "r8"]
 
 
-def test_few_answers_are_shared_out(counts):
+def test_few_answers(counts):
   """Seven answers: three best, three worst, one random."""
   chosen = choice.choose(counts("1", "1", "2", "3", "4", "5", "6"))
   assert kinds(chosen) == {"best": 3, "worst": 3, "random": 1}
@@ -60,7 +58,7 @@ def test_the_first_cards_are_of_every_kind(counts):
   assert [c.kind for c in chosen] == ["best", "worst", "random"] * 3
 
 
-def test_a_page_holds_a_thousand(counts, scored):
+def test_the_limit_is_shared_by_tasks(counts, scored):
   """A task with few answers is shown in full; other tasks fill the page."""
   many = counts(*["1", "2"] * 600)
   cells = [("a", "center", "center")] * 3

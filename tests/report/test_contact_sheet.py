@@ -25,19 +25,6 @@ def places(count, columns, side):
   ]
 
 
-def test_pictures_stand_row_by_row(tmp_path):
-  """Three panels of 128 pixels in two columns, each enlarged by 2."""
-  path = tmp_path / "new/sheet.png"
-  levels = [40, 90, 200]
-  contact_sheet.contact_sheet(
-    [Panel(grey(level), "a") for level in levels], path, columns=2
-  )
-  sheet = np.asarray(Image.open(path))
-  for level, (x, y) in zip(levels, places(3, 2, 256)):
-    assert (sheet[y : y + 256, x : x + 256] == level).all()
-  assert sheet.shape == (2 * (256 + LINE + GAP) + GAP, 2 * 264 + GAP, 3)
-
-
 def test_box_encloses_its_pixels(tmp_path):
   """The outline of a box touches the target from outside and hides no pixel."""
   image = grey(0, 256)
@@ -87,15 +74,15 @@ def test_solution_of_the_mixed_sheet(tmp_path):
   solution = contact_sheet.mixed_sheet(real, made, path, seed=3, columns=4)
   sheet = np.asarray(Image.open(path))
   assert not (sheet == TRUE_COLOUR).all(-1).any()
-  told = solution.read_text().splitlines()
+  listed = solution.read_text().splitlines()
   expected = []
   for n, (x, y) in enumerate(places(10, 4, 256), 1):
     level = int(sheet[y, x, 0])
     names = ("real: crop", "simulated: scene")
     expected.append(f"{n} {names[level // 200]} {level % 100}")
-  assert told == expected
+  assert listed == expected
   # Shuffled; equal for equal seeds, different for different seeds.
-  assert {line.split()[1] for line in told[:5]} == {"real:", "simulated:"}
+  assert {line.split()[1] for line in listed[:5]} == {"real:", "simulated:"}
   again = tmp_path / "again.png"
   contact_sheet.mixed_sheet(real, made, again, seed=3, columns=4)
   assert again.read_bytes() == path.read_bytes()
@@ -110,8 +97,8 @@ def test_scenes_of_a_manifest(tmp_path):
   for n in range(3):
     Image.fromarray(grey(n, 64)).save(tmp_path / f"{n}.png")
     boxes = [[1, 2, 11, 12], [5, 20, 15, 30]][:n]
-    said = [("one", boxes, None), ("two", boxes[:1], None)]
-    said += [(answer, [], "captioning")] * (n > 0)
+    answers = [("one", boxes, None), ("two", boxes[:1], None)]
+    answers += [(answer, [], "captioning")] * (n > 0)
     rows += [
       {
         "id": f"{n}-{k}",
@@ -122,7 +109,7 @@ def test_scenes_of_a_manifest(tmp_path):
         "boxes": found,
         "labels": ["ship"] * len(found),
       }
-      for k, (text, found, task) in enumerate(said)
+      for k, (text, found, task) in enumerate(answers)
     ]
   manifest = tmp_path / "manifest.jsonl"
   manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import doctest
 import io
 import json
 
@@ -17,7 +16,6 @@ from fusar_jax.data.vision import to_patches
 from fusar_jax.datasets.scan import choose
 from fusar_jax.datasets.validation import inspect
 from fusar_jax.geo.anchors import Anchors, write_anchors
-from fusar_jax.report import anchor_colours as anchor_colours_module
 from fusar_jax.report.anchor_colours import anchor_colours
 from fusar_jax.report.data_uri import data_uri
 from fusar_jax.report.dataset_page import (
@@ -226,13 +224,7 @@ def test_signs_of_colours_are_fixed():
     assert red == ([0, 128, 255] if rising else [255, 128, 0])
 
 
-def test_the_example_of_colours_is_true():
-  found = doctest.testmod(anchor_colours_module)
-  assert found.attempted
-  assert not found.failed
-
-
-def test_colours_of_nothing_to_tell():
+def test_colours_without_variance_are_grey():
   assert anchor_colours(np.zeros((0, 64)))[0].shape == (0, 3)
   assert anchor_colours(np.ones((1, 64)))[0].tolist() == [[128] * 3]
   assert (anchor_colours(np.ones((9, 64)))[0] == 128).all()

@@ -82,26 +82,26 @@ def page_path(scored, tmp_path_factory):
   rng = np.random.default_rng(0)
   features = rng.normal(size=(81, 64)).astype(np.float32)
   features /= np.linalg.norm(features, axis=1, keepdims=True)
-  nodes = np.indices((9, 9)).reshape(2, 81).T.astype(np.float32)
-  write_anchors(folder / "a.npz", Anchors(features, (nodes + 0.5) / 9))
+  grid = np.indices((9, 9)).reshape(2, 81).T.astype(np.float32)
+  write_anchors(folder / "a.npz", Anchors(features, (grid + 0.5) / 9))
   for k in range(60):
     pixels = rng.integers(0, 255, (64, 96), np.uint8)
     Image.fromarray(pixels).save(folder / f"{k}.png")
   truths = rng.integers(0, 6, _SAMPLES).tolist()
+  counts = [max(0, n + int(rng.integers(-1, 2))) for n in truths]
   counted, metrics = scored(
     "counting",
     [
-      (f"{k % 60}.png", str(n), str(max(0, n + int(rng.integers(-1, 2)))))
-      for k, n in enumerate(truths)
+      (f"{k % 60}.png", str(n), str(m))
+      for k, (n, m) in enumerate(zip(truths, counts))
     ],
   )
-  boxes = '[{"bbox_2d": [%d, 4, %d, 24], "label": "ship"}]'
-  moved = rng.integers(0, 40, 60).tolist()
+  box = '[{"bbox_2d": [%d, 4, %d, 24], "label": "ship"}]'
   found, more = scored(
     "detection",
     [
-      (f"{k}.png", boxes % (4, 24), boxes % (4 + x, 24 + x))
-      for k, x in enumerate(moved)
+      (f"{k}.png", box % (4, 24), box % (4 + x, 24 + x))
+      for k, x in enumerate(rng.integers(0, 40, 60).tolist())
     ],
   )
   answers = [
@@ -137,15 +137,17 @@ def view(request, browser, page_path):
   )
   context.set_default_timeout(120_000)
   page = context.new_page()
-  said = []
-  page.on("console", lambda message: said.append(message.text))
-  page.on("pageerror", lambda error: said.append(str(error)))
-  page.on("request", lambda request: said.append(request.url[:80]))
+  messages = []
+  page.on("console", lambda message: messages.append(message.text))
+  page.on("pageerror", lambda error: messages.append(str(error)))
+  page.on("request", lambda request: messages.append(request.url[:80]))
   page.goto(page_path.as_uri())
   page.name = request.param
   yield page
   # Only the page itself and its embedded images may be requested.
-  others = [text for text in said if not text.startswith(("file:", "data:"))]
+  others = [
+    text for text in messages if not text.startswith(("file:", "data:"))
+  ]
   context.close()
   assert others == []
 
@@ -168,7 +170,7 @@ def cards(page):
   return page.locator(".answer:visible").count()
 
 
-def test_every_section_is_drawn(view, screenshots):
+def test_every_section_renders(view, screenshots):
   """Every section renders in its scheme, and nothing overflows the window."""
   for name in SECTIONS:
     view.evaluate(f'document.getElementById("{name}").scrollIntoView()')
@@ -181,7 +183,7 @@ def test_every_section_is_drawn(view, screenshots):
 
 
 @_both
-def test_cards_come_some_at_a_time(view):
+def test_cards_are_filtered_and_shown_in_batches(view):
   output, more = view.locator("output"), view.locator(".more")
   assert output.inner_text() == "24 of 1000 shown"
   assert cards(view) == 24
@@ -201,8 +203,7 @@ def test_cards_come_some_at_a_time(view):
 
 
 @_both
-def test_layers_are_switched_on_the_pictures(view):
-  """The check boxes toggle anchors and true boxes."""
+def test_check_boxes_toggle_boxes_and_anchors(view):
   card = view.locator(".answer").first
   card.scroll_into_view_if_needed()
   bare = card.screenshot()
@@ -219,7 +220,7 @@ def test_layers_are_switched_on_the_pictures(view):
 
 
 @_both
-def test_all_of_it_by_keys(view):
+def test_keyboard_reaches_everything(view):
   """Tab reaches links, tables and filters, and each shows its focus."""
   # Tab continues from the last click unless the focus is reset.
   view.evaluate("document.body.tabIndex = -1; document.body.focus()")

@@ -53,12 +53,12 @@ def table():
   return tabulate("Anchors", "aligned", {"aligned": standard, "none": other})
 
 
-def known(found):
+def by_score(found):
   return {(one.task, one.score): one for one in found}
 
 
 def test_scores_pool_seeds(table):
-  standard, other = (known(table.scores[k]) for k in ("aligned", "none"))
+  standard, other = (by_score(table.scores[k]) for k in ("aligned", "none"))
   assert standard["captioning", "land-cover fields"].value == 1
   assert standard["captioning", "target fields"].value == 3 / 4
   assert standard["captioning", "target fields"].each == (1, 0.5)
@@ -71,13 +71,13 @@ def test_scores_pool_seeds(table):
 
 def test_intervals_draw_images(table):
   """The bootstrap resamples images with both seeds: 1 of 4 right, or all."""
-  found = known(table.scores["none"])["captioning", "land-cover fields"]
+  found = by_score(table.scores["none"])["captioning", "land-cover fields"]
   assert (found.n, found.images, found.ci95) == (2, 2, (1 / 4, 1))
 
 
 def test_the_standard_is_tested_against_the_other(table):
   assert tuple(table.against) == ("none",)
-  found = known(table.against["none"])
+  found = by_score(table.against["none"])
   land = found["captioning", "land-cover fields"]
   assert (land.first, land.second, land.each) == (1, 5 / 8, (1 / 4, 2 / 4))
   assert land.ci95 == (0, 3 / 4)
@@ -85,7 +85,7 @@ def test_the_standard_is_tested_against_the_other(table):
   assert found["counting", "accuracy"].difference == 1 / 4
 
 
-def test_markdown_tells_every_number(table):
+def test_markdown_has_every_number(table):
   page = table.to_markdown()
   assert page.startswith("## Anchors\n\n2 seeds, 2 images.")
   head = (
@@ -95,19 +95,19 @@ def test_markdown_tells_every_number(table):
   assert page.count(head) == 2
   assert "\n| **aligned** | 100.0 (100.0-100.0) | 75.0 (50.0-100.0) |" in page
   assert "\n| none | 62.5 (25.0-100.0) | 100.0 (100.0-100.0) |" in page
-  p = known(table.against["none"])["captioning", "land-cover fields"].p
+  p = by_score(table.against["none"])["captioning", "land-cover fields"].p
   text = f"| none | +37.5 (+0.0 to +75.0), p {p:.4f}<br>+25.0, +50.0 |"
   assert text in page
   assert 'Paired tests: "aligned" minus each' in page
   assert "Of 4 tests" in page
 
 
-def test_json_holds_it_all(table):
-  told = json.loads(json.dumps(table.to_json()))
-  assert (told["standard"], told["seeds"]) == ("aligned", 2)
+def test_json_has_every_field(table):
+  found = json.loads(json.dumps(table.to_json()))
+  assert (found["standard"], found["seeds"]) == ("aligned", 2)
   [row] = [
     row
-    for row in told["variants"]["none"]["standard_against_it"]
+    for row in found["variants"]["none"]["standard_against_it"]
     if row["score"] == "target fields"
   ]
   assert (row["first"], row["second"], row["each"]) == (0.75, 1.0, [0, -0.5])
