@@ -28,7 +28,7 @@ def test_wilson(k, n, low, high):
   assert intervals.wilson(k, n) == pytest.approx([low, high], abs=1e-4)
 
 
-def test_wilson_refuses_more_hits_than_trials():
+def test_wilson_rejects_more_hits_than_trials():
   with pytest.raises(ValueError, match="k = 3, n = 2"):
     intervals.wilson(3, 2)
 
@@ -49,7 +49,7 @@ def test_bootstrap_agrees_with_drawing_images_one_by_one(n):
   np.testing.assert_allclose(fast, slow, atol=0.005)
 
 
-def test_bootstrap_is_repeatable_and_blind_to_order():
+def test_bootstrap_is_repeatable_and_independent_of_order():
   counts = np.random.default_rng(1).integers(0, 5, (50, 1))
   mean = lambda s: s[:, 0] / 50  # noqa: E731
   first = intervals.bootstrap(counts, mean)

@@ -64,7 +64,7 @@ def test_equal_answers_do_not_differ():
   assert (difference, interval, p) == (0, (0, 0), 1)
 
 
-def test_what_always_differs_is_as_rare_as_the_resamples_can_tell():
+def test_the_smallest_p_value_is_that_of_the_resamples():
   found = paired_tests.paired_bootstrap(
     [[1, 1]] * 9, [[0, 1]] * 9, resamples=999
   )

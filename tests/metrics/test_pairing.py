@@ -46,7 +46,7 @@ def test_counting_by_hand():
   assert (mae.n, mae.images, mae.each) == (4, 4, (-1.25,))
 
 
-def test_rows_of_one_image_are_drawn_together():
+def test_rows_of_one_image_are_resampled_together():
   """Two images that disagree entirely: only 4 resamples, of -1, 0 and 1."""
   gts = ["1"] * 8
   ours = answered(["1"] * 4 + ["2"] * 4, gts, per=4)
@@ -56,7 +56,7 @@ def test_rows_of_one_image_are_drawn_together():
   assert found.ci95 == (-1, 1)
 
 
-def test_seeds_are_pooled_by_image_and_told_apart():
+def test_seeds_are_pooled_by_image_and_also_reported_each():
   """McNemar's rows must be independent: none for several seeds."""
   gts = ["1", "2"]
   pairs = [
@@ -126,7 +126,7 @@ def test_detection_is_f1_of_all_boxes():
 
 
 @pytest.mark.parametrize(
-  ("change", "told"),
+  ("change", "message"),
   [
     (lambda rows: rows[1:], '"r0" is missing in b'),
     (lambda rows: [*rows, {**rows[0], "id": "new"}], '"new" is missing in a'),
@@ -138,9 +138,9 @@ def test_detection_is_f1_of_all_boxes():
     ),
   ],
 )
-def test_what_does_not_pair_is_refused(change, told):
+def test_rows_that_do_not_pair_are_rejected(change, message):
   rows = answered(["1", "2"], ["1", "2"])
-  with pytest.raises(ValueError, match=f"same rows(.|\n)*{told}"):
+  with pytest.raises(ValueError, match=f"same rows(.|\n)*{message}"):
     pairing.pair(rows, change(rows), ("a", "b"))
 
 

@@ -47,7 +47,7 @@ ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
     ("[[1, 2, 3, 4], [5, 6", "truncated+bare", 1),
   ],
 )
-def test_each_rule_reads_what_it_names(text, rule, n):
+def test_each_rule(text, rule, n):
   parsed = boxes.parse_boxes(text)
   assert (parsed.error, parsed.rule, len(parsed)) == (None, rule, n)
   assert parsed.boxes.shape == (n, 4)
@@ -88,14 +88,14 @@ def test_each_rule_reads_what_it_names(text, rule, n):
     "x" * (notations.MAX_TEXT + 1),
   ],
 )
-def test_what_no_rule_covers_is_an_error_and_holds_no_box(text):
+def test_a_text_that_no_rule_covers_is_an_error_without_boxes(text):
   parsed = boxes.parse_boxes(text)
   assert parsed.error
   assert len(parsed) == 0
   assert parsed.boxes.shape == (0, 4)
 
 
-def test_a_list_cut_off_anywhere_keeps_its_complete_boxes():
+def test_a_list_truncated_anywhere_keeps_its_complete_boxes():
   """Exactly the boxes in the text are parsed."""
   items = [
     {"bbox_2d": [k, -35, k + 10, 529], "label": 'a "}] [{" b'} for k in range(3)
@@ -117,7 +117,7 @@ def test_a_truth_must_be_complete():
   assert len(boxes.parse_complete(f"[{ONE}]")) == 1
 
 
-def test_damaged_answers_never_raise():
+def test_corrupt_answers_never_raise():
   rng = random.Random(7)
   good = json.dumps([{"bbox_2d": [10, 20, 30, 40], "label": "ship"}] * 3)
   for _ in range(3000):
@@ -131,7 +131,7 @@ def test_damaged_answers_never_raise():
     assert not (parsed.error and len(parsed))
 
 
-def test_what_is_written_is_read_back():
+def test_formatted_boxes_are_parsed_back():
   rng = np.random.default_rng(0)
   for n in range(6):
     corners = np.sort(rng.integers(-35, 530, (n, 2, 2)), axis=1)
@@ -171,7 +171,7 @@ def test_scale_text_moves_boxes_and_nothing_else():
 
 
 @pytest.mark.parametrize("size", [0, -5, 3.5, [1, 2, 3], True, "504", [0, 4]])
-def test_sizes_that_are_none(size):
+def test_invalid_sizes(size):
   with pytest.raises(ValueError, match="expected a size"):
     boxes.as_size(size)
 

@@ -33,7 +33,7 @@ from fusar_jax.tasks import counting
     ("[3]", 3),
   ],
 )
-def test_counts_that_are_read(text, value):
+def test_a_count_is_parsed(text, value):
   count = counting.parse(text)
   assert (count.value, count.error, count.boxes) == (value, None, None)
   assert count.rule == ("digits" if any(map(str.isdigit, text)) else "words")
@@ -56,12 +56,12 @@ ONE = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
     ("There are 5: [1, 2, 3", 5, "digits", None),
   ],
 )
-def test_boxes_are_counted_where_no_number_is_stated(text, value, rule, boxes):
+def test_boxes_are_counted_if_no_number_is_stated(text, value, rule, boxes):
   assert counting.parse(text) == counting.Count(value, None, rule, boxes)
 
 
 @pytest.mark.parametrize("text", ['[{"bbox_2d', "[1, 2, 3", "[[1, 1, 1, 1]"])
-def test_coordinates_that_are_cut_off_are_no_count(text):
+def test_truncated_coordinates_are_no_count(text):
   assert counting.parse(text).error
 
 
@@ -72,13 +72,13 @@ def test_coordinates_that_are_cut_off_are_no_count(text):
     *("hundreds of ships", "dozens", "one, two"),
   ],
 )
-def test_counts_that_are_not(text):
+def test_no_count_is_an_error(text):
   count = counting.parse(text)
   assert count.value is None
   assert count.error
 
 
-def test_an_answer_is_read_back():
+def test_an_answer_is_parsed_back():
   for n in range(130):
     assert counting.parse(counting.answer(n)).value == n
   with pytest.raises(ValueError, match="at least 0"):

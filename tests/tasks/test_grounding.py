@@ -35,11 +35,11 @@ from fusar_jax.tasks.grounding import Cells
     ("There are no ships", ()),
   ],
 )
-def test_cells_that_are_read(text, cells):
+def test_cells_are_parsed(text, cells):
   assert grounding.parse(text) == Cells(cells)
 
 
-def test_cells_are_found_where_they_stand():
+def test_offsets_of_cells():
   text = "A ship at the Top  Left;\ta car in the\ncenter"
   found = grounding.find_cells(text)
   assert [cell for _, cell in found] == [0, 4]
@@ -47,13 +47,13 @@ def test_cells_are_found_where_they_stand():
 
 
 @pytest.mark.parametrize("text", ["", "everywhere", "42", "[42]"])
-def test_cells_that_are_not(text):
+def test_no_cell_is_an_error(text):
   cells = grounding.parse(text)
   assert cells.cells == ()
   assert cells.error
 
 
-def test_every_name_is_read_back():
+def test_every_name_is_parsed_back():
   for i, name in enumerate(grounding.CELLS):
     assert grounding.parse(name).cells == (i,)
   assert grounding.parse(", ".join(grounding.CELLS)).cells == tuple(range(9))

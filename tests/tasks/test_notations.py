@@ -83,7 +83,7 @@ def test_an_angle_turns_the_box_in_pixels():
   np.testing.assert_allclose(parsed.boxes, [[25, -5, 35, 35]], atol=1e-5)
 
 
-def test_shares_of_an_image_need_its_size():
+def test_relative_coordinates_need_the_size():
   for text in ("[[1, 2, 3, 4, 0]]", "<|box_start|>(1,2),(3,4)<|box_end|>"):
     parsed = boxes.parse_boxes(text)
     assert "coordinate_size" in parsed.error
@@ -111,7 +111,7 @@ def test_shares_of_an_image_need_its_size():
     (f"{{<1><2><3><{'9' * 400}>}}", "finite"),
   ],
 )
-def test_what_is_damaged_is_told(text, message):
+def test_malformed_boxes_are_errors(text, message):
   parsed = boxes.parse_boxes(text, 100)
   assert message in parsed.error
   assert len(parsed) == 0
@@ -130,7 +130,7 @@ def test_swapped_corners_are_a_rule_in_every_notation():
     np.testing.assert_allclose(parsed.boxes, [[10, 20, 30, 40]], rtol=1e-6)
 
 
-def test_scores_are_read_where_every_box_has_one():
+def test_scores_are_parsed_if_every_box_has_one():
   one = '{"bbox_2d": [1, 2, 3, 4], "label": "ship", "score": 0.5}'
   two = '{"bbox_2d": [1, 2, 3, 4], "label": "ship"}'
   np.testing.assert_array_equal(
@@ -169,7 +169,7 @@ def _fill(head: str, body: str, tail: str = "") -> str:
   ],
   ids=lambda text: repr(text[:12]),
 )
-def test_huge_and_hostile_answers_are_refused(text, count_calls):
+def test_huge_and_hostile_answers_are_rejected(text, count_calls):
   """Patterns with catastrophic backtracking would not terminate here; a text
   longer than any answer is not parsed."""
   parsed = boxes.parse_boxes(text, 504)
@@ -185,17 +185,17 @@ def test_huge_and_hostile_answers_are_refused(text, count_calls):
     ("{<1><2><3><4>}", "sarchat"),
   ],
 )
-def test_the_longest_answers_take_work_in_proportion(one, rule, count_calls):
+def test_parsing_takes_linear_time(one, rule, count_calls):
   parsed = boxes.parse_boxes(_fill("", one), 504)
   assert (parsed.rule, len(parsed)) == (rule, 200_000 // len(one))
   half, whole = (
-    count_calls(boxes.parse_boxes, one * boxes_said, 504)
-    for boxes_said in (2000, 4000)
+    count_calls(boxes.parse_boxes, one * boxes_written, 504)
+    for boxes_written in (2000, 4000)
   )
   assert whole < 2.1 * half
 
 
-def test_all_411_real_answers_are_read(shared):
+def test_all_411_real_answers_are_parsed(shared):
   """Another model's answers: 371 well-formed, 40 repaired by two rules."""
   path = (
     shared / "data/vlm_outputs_sar/rs_detection_results_ship_dataset_v0.jsonl"

@@ -16,7 +16,7 @@ ONE = '{"bbox_2d": [1, -35, 30, 529], "label": "ship"}'
     '[{"bbox_2d": [0.5, 1, 2.5, 3]}]',
   ],
 )
-def test_what_is_read(text):
+def test_valid_answers(text):
   assert official_error(text) is None
   assert boxes.parse_boxes(text).error is None
 
@@ -49,7 +49,7 @@ def test_what_is_read(text):
     (f'[{ONE}, {{"bbox_2d": [1, 4, 3, 2]}}]', "item 1: expected x1 < x2"),
   ],
 )
-def test_what_is_an_error(text, error):
+def test_invalid_answers(text, error):
   """One invalid item invalidates the answer."""
   assert (error or "") in (official_error(text) or "")
   assert (official_error(text) is None) == (error is None)

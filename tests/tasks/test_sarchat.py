@@ -1,4 +1,4 @@
-"""SARChat: statements of answers, and Acc of each task computed by hand."""
+"""SARChat: the statements of answers."""
 
 import pytest
 
@@ -32,13 +32,13 @@ def test_categories_and_their_cells(text, said):
   assert (found.said, found.error) == (said, None)
 
 
-def test_the_question_names_what_the_answer_leaves_out():
+def test_the_question_gives_a_missing_category():
   asked = "[grounding] Where are the ships?"
   found = sarchat.parse("Top left.", "grounding", question=asked)
   assert found.said == {"ship, top-left"}
 
 
-def test_boxes_stand_amid_words_in_either_notation():
+def test_boxes_within_a_sentence_in_either_notation():
   text = "one at {<1><2><3><4>}, another at [5, 6, 7.5, 8]."
   boxes = sarchat.parse(text, "referring", size=SIZE).boxes.boxes
   assert boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7.5, 8]]
@@ -59,14 +59,14 @@ def test_boxes_stand_amid_words_in_either_notation():
     ("description", " "),
   ],
 )
-def test_answers_that_are_not_read(subtask, text):
+def test_unparsable_answers(subtask, text):
   found = sarchat.parse(text, subtask, size=SIZE)
   assert found.error
   assert not found.said
   assert not len(found.boxes)
 
 
-def test_tags_tell_the_task():
+def test_tags_give_the_task():
   tags = ("count", "grounding", "Identify", "refer", "sing")
   assert [sarchat.task_of(f" [{tag}] which?") for tag in tags] == [
     "sarchat-counting",
