@@ -106,4 +106,4 @@ def test_errors_come_before_the_first_job(tmp_path, small_base, call):
   (tmp_path / "data" / "train" / "mine.txt").touch()
   done = call(demo.main, "--out", tmp_path, "--base", small_base)
   assert done.code == 1
-  assert "not an empty folder" in done.err
+  assert "is not empty" in done.err
