@@ -103,6 +103,21 @@ class Constraint:
 
 
 @flax.struct.dataclass
+class DecodingInputs:
+  """What a compiled program takes besides parameters and prompts.
+
+  Attributes:
+    constraint: grammar of the answers, or None.
+    limit: int32, maximum tokens of an answer.
+    seed: uint32, sampling seed.
+  """
+
+  constraint: Constraint | None
+  limit: jax.Array | int
+  seed: jax.Array | int
+
+
+@flax.struct.dataclass
 class _State:
   """State of the decoding loop.
 
@@ -152,19 +167,16 @@ def generate(
         f" the constraint allows takes {needed}."
       )
   limit = decoding.max_new_tokens
-  seed = np.uint32(decoding.seed)
+  inputs = DecodingInputs(constraint, limit, np.uint32(decoding.seed))
   end = min(FIRST, limit)
   # Neither seed nor limit is compiled in, except for a limit below FIRST.
   rules = dataclasses.replace(decoding, max_new_tokens=end, seed=0)
-  state, cache = _first()(
-    model, rules, end < limit, params, batch, constraint, limit, seed
-  )
+  state, cache = _first()(model, rules, end < limit, params, batch, inputs)
   while end < limit and not np.asarray(state.ended).all():
     end = min(2 * end, limit)
     rules = dataclasses.replace(rules, max_new_tokens=end)
     state, cache = _next()(
-      *(model, rules, end < limit, params, batch, constraint, limit, seed),
-      *(state, cache),
+      model, rules, end < limit, params, batch, inputs, state, cache
     )
   tokens, lengths = np.asarray(state.tokens), np.asarray(state.lengths)
   return [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
@@ -184,15 +196,15 @@ def _next():
   )
 
 
-def begin(model, rules, more, params, batch, constraint, limit, seed):
+def begin(model, rules, more, params, batch, inputs):
   """Prefills the prompts and decodes up to `rules.max_new_tokens` tokens.
 
   Args:
-    model, rules, params, batch, constraint: as in `generate`. In `rules`,
-      `max_new_tokens` is the limit of this program, and the seed is unused.
+    model, params, batch: as in `generate`.
+    rules: decoding options; `max_new_tokens` is the limit of this program, and
+      the seed is unused.
     more: returns the cache, because another program may follow.
-    limit: int32, maximum tokens of the answer.
-    seed: uint32, sampling seed.
+    inputs: `DecodingInputs`.
 
   Returns:
     The state, and the cache or None.
@@ -211,17 +223,17 @@ def begin(model, rules, more, params, batch, constraint, limit, seed):
     tokens=jnp.full((rows, end), model.config.tokens.pad, jnp.int32),
     lengths=jnp.zeros(rows, jnp.int32),
     ended=jnp.zeros(rows, bool),
-    place=None if constraint is None else jnp.asarray(constraint.start),
+    place=None
+    if inputs.constraint is None
+    else jnp.asarray(inputs.constraint.start),
     occurred=occurred,
   )
-  choice = _Choice(rules, constraint, limit, jax.random.key(seed))
+  choice = _Choice(rules, inputs)
   state = _append(model, choice, state, logits)
   return _decode(model, choice, more, prefix, state, cache)
 
 
-def _resume(
-  model, rules, more, params, batch, constraint, limit, seed, state, cache
-):
+def _resume(model, rules, more, params, batch, inputs, state, cache):
   """As `begin`, continuing from a program with a lower token limit."""
   end, before = rules.max_new_tokens, state.tokens.shape[1]
   prefix = Prefix(model, params, batch, end - 1)
@@ -231,7 +243,7 @@ def _resume(
       state.tokens, filling, constant_values=model.config.tokens.pad
     )
   )
-  choice = _Choice(rules, constraint, limit, jax.random.key(seed))
+  choice = _Choice(rules, inputs)
   cache = widen(cache, end - before)
   return _decode(model, choice, more, prefix, state, cache)
 
@@ -241,32 +253,30 @@ class _Choice:
   """Selects the next token of each row inside a traced function."""
 
   rules: Decoding
-  constraint: Constraint | None
-  limit: jax.Array
-  key: jax.Array
+  inputs: DecodingInputs
 
   def __call__(self, state: _State, logits: jax.Array) -> jax.Array:
     """int32[B], from float32[B, V]."""
-    rules = self.rules
+    rules, constraint = self.rules, self.inputs.constraint
     if state.occurred is not None:
       logits = penalized(logits, state.occurred, rules.repetition_penalty)
-    if self.constraint is not None:
-      left = self.limit - 1 - state.step
-      legal = self.constraint.legal(state.place, left)
+    if constraint is not None:
+      left = self.inputs.limit - 1 - state.step
+      legal = constraint.legal(state.place, left)
       logits = jnp.where(legal, logits, -jnp.inf)
     if not rules.temperature:
       return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     logits = warped(
       logits, rules.temperature, rules.top_k, rules.top_p, rules.min_p
     )
-    key = jax.random.fold_in(self.key, state.step)
+    key = jax.random.fold_in(jax.random.key(self.inputs.seed), state.step)
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
 
 def _append(model, choice, state, logits):
   token, place, occurred = choice(state, logits), state.place, state.occurred
   if place is not None:
-    place = choice.constraint.after(place, token)
+    place = choice.inputs.constraint.after(place, token)
   if occurred is not None:
     occurred = _mark(occurred, token[:, None], ~state.ended[:, None])
   token = jnp.where(state.ended, model.config.tokens.pad, token)

@@ -17,7 +17,7 @@ from fusar_jax.data import vision
 from fusar_jax.data.padding import empty_batch
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.inference import generation
-from fusar_jax.inference.generation import Decoding
+from fusar_jax.inference.generation import Decoding, DecodingInputs
 from fusar_jax.model.activations import on_mesh
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
@@ -125,14 +125,18 @@ def lower_generation(
     in_shardings=(
       sharding.parameter_shardings(params, mesh),
       sharding.batch_sharding(mesh),
-      *(None, None, None),
+      None,
     ),
   )
   decoding = Decoding(new_tokens, stop=(model.tokens.end_of_turn,))
   with on_mesh(mesh):
     return generate.lower(
-      *(network, decoding, False, params, prompts),
-      *(None, new_tokens, 0),
+      network,
+      decoding,
+      False,
+      params,
+      prompts,
+      DecodingInputs(constraint=None, limit=new_tokens, seed=0),
     )
 
 

@@ -15,6 +15,7 @@ from fusar_jax.inference.automaton import (
 from fusar_jax.inference.generation import (
   Constraint,
   Decoding,
+  DecodingInputs,
   begin,
   generate,
 )
@@ -124,8 +125,9 @@ def test_no_token_goes_to_the_host_before_the_last(model, prompts):
   batch = pad_batch(prompts, config=config)
   constraint = Constraint.of(TABLE, ["v"] * 3)
   decoding = Decoding(9, stop=(STOP,))
+  inputs = DecodingInputs(constraint, 9, 0)
   traced = jax.make_jaxpr(begin, static_argnums=(0, 1, 2))(
-    *(FusarGPT(config), decoding, False, params, batch, constraint, 9, 0)
+    *(FusarGPT(config), decoding, False, params, batch, inputs)
   )
   assert "callback" not in str(traced)
   assert "while" in str(traced)
