@@ -136,7 +136,7 @@ def edited(old, new):
     (b"\nnot json\n", "row 2: not JSON"),
     (GOOD + GOOD[:40] + b"\n", "row 2: not JSON"),
     (GOOD + b"[" * 100_000 + b"\n", "row 2: not JSON: nested too deeply"),
-    (GOOD + GOOD, 'row 2: id "c0" with this question stands in row 1'),
+    (GOOD + GOOD, 'row 2: id "c0" with this question is already used by row 1'),
     (GOOD + edited(b"c0", b"c\xff"), "row 2: not UTF-8 text: byte 0xff"),
     (edited(b"c0", b"\\ud800"), "row 1: id: character 1 is half of"),
     (edited(b'"c0"', b"{}"), "row 1: id must be text or a number, got {}"),

@@ -149,7 +149,7 @@ def _check_text(question: str, answer: str) -> None:
     except UnicodeEncodeError as error:
       raise ValueError(
         f"{name!r}: character {error.start} is half of a surrogate pair"
-        f" ({text[error.start]!r}); write it as whole UTF-8 text"
+        f" ({text[error.start]!r}); write it as valid UTF-8 text"
       ) from None
 
 

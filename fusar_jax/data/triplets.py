@@ -25,7 +25,7 @@ from fusar_jax.data.records import File
 from fusar_jax.io.atomic_write import write_atomically
 
 # Limit of the errors that one exception lists.
-_MAX_TOLD = 20
+_MAX_LISTED = 20
 
 
 def read_manifest(path: str | os.PathLike) -> list[Triplet]:
@@ -38,8 +38,8 @@ def read_manifest(path: str | os.PathLike) -> list[Triplet]:
     FileNotFoundError: no such manifest.
     ValueError: an empty manifest, or bad rows, reported together by row.
   """
-  triplets, refused = read_manifest_leniently(path)
-  raise_together(refused, f"{path}: refused")
+  triplets, rejected = read_manifest_leniently(path)
+  raise_together(rejected, f"{path}: rejected rows")
   return triplets
 
 
@@ -122,12 +122,12 @@ def read_manifest_leniently(
     FileNotFoundError: no such manifest.
     ValueError: the file is not JSON or has no rows, or a shard is corrupt.
   """
-  triplets, refused, seen = [], [], {}
+  triplets, rejected, seen = [], [], {}
   files = manifest_files(path)
   for file in files:
     rows, bad, locate = _open(file)
     within = f"{file.name} " if len(files) > 1 else ""
-    refused += [f"{within}{message}" for message in bad]
+    rejected += [f"{within}{message}" for message in bad]
     for number, row in rows:
       place = f"{within}row {number}"
       try:
@@ -137,15 +137,15 @@ def read_manifest_leniently(
             f'id "{triplet.id}" was used by {seen[triplet.id]} already'
           )
       except ValueError as error:
-        refused.append(f"{place}: {error}")
+        rejected.append(f"{place}: {error}")
         continue
       seen[triplet.id] = place
       triplets.append(triplet)
-  if not triplets and not refused:
+  if not triplets and not rejected:
     raise ValueError(
       f"{path}: the manifest is empty; expected one row per triplet."
     )
-  return triplets, refused
+  return triplets, rejected
 
 
 def write_manifest(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
@@ -172,10 +172,10 @@ def raise_together(problems: Sequence[str], head: str) -> None:
   """Raises one ValueError that lists all problems, if there are any."""
   if not problems:
     return
-  told = "\n".join(f"  {problem}" for problem in problems[:_MAX_TOLD])
-  if len(problems) > _MAX_TOLD:
-    told += f"\n  ... and {len(problems) - _MAX_TOLD} more"
-  raise ValueError(f"{head} ({len(problems)}):\n{told}")
+  lines = "\n".join(f"  {problem}" for problem in problems[:_MAX_LISTED])
+  if len(problems) > _MAX_LISTED:
+    lines += f"\n  ... and {len(problems) - _MAX_LISTED} more"
+  raise ValueError(f"{head} ({len(problems)}):\n{lines}")
 
 
 def _open(path: Path):
@@ -226,15 +226,15 @@ def _rows(path):
       return list(enumerate(_load(text), start=1)), []
     except ValueError as error:
       raise ValueError(f"{path}: not a JSON list: {error}") from None
-  rows, refused = [], []
+  rows, rejected = [], []
   # Not splitlines(): JSON strings may contain U+2028 and similar characters.
   for number, line in enumerate(text.split("\n"), start=1):
     if line.strip():
       try:
         rows.append((number, _load(line)))
       except ValueError as error:
-        refused.append(f"row {number}: not JSON: {error}")
-  return rows, refused
+        rejected.append(f"row {number}: not JSON: {error}")
+  return rows, rejected
 
 
 def _load(text):

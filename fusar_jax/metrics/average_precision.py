@@ -117,7 +117,7 @@ def average_precision(
   """
   if without := [i for i, a in enumerate(answers) if a.scores is None]:
     raise ValueError(
-      f"{len(without)} of {len(answers)} answers hold boxes without a score,"
+      f"{len(without)} of {len(answers)} answers have boxes without a score,"
       f" the first is number {without[0] + 1}; average precision needs one for"
       " each box."
     )

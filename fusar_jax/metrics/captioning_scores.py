@@ -58,7 +58,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   failed = np.array([caption.error is not None for caption in captions])
   images = [row.image_key for row in rows]
   texts = text_metrics.compare(
-    ["" if unread else row.text for row, unread in zip(rows, failed)],
+    ["" if failure else row.text for row, failure in zip(rows, failed)],
     [[row.gt] for row in rows],
   )
   of_texts, text_intervals = text_metrics.summary(texts, images)
@@ -79,12 +79,12 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     "per_field": _by_field(exact, near, known),
     "parse_failure_rate": intervals.share(failed),
   }
-  right, told = sums[:, 0].astype(int).tolist(), known.sum(1).tolist()
+  right, present = sums[:, 0].astype(int).tolist(), known.sum(1).tolist()
   word_f1 = np.nanmean(near, axis=1).tolist()
   samples = [
     {
       "fields_right": right[i],
-      "fields": told[i],
+      "fields": present[i],
       "word_f1": word_f1[i],
       "rouge_l": float(texts.rouge_l[i]),
       "cider": float(texts.cider[i]),

@@ -93,6 +93,6 @@ def _confusion(true, predicted, failed) -> dict:
   columns = [*names, OTHER, UNREAD]
   place = {name: i for i, name in enumerate(columns)}
   counts = np.zeros((len(names), len(columns)), int)
-  for t, p, unread in zip(true, predicted, failed):
-    counts[place[t], place[UNREAD] if unread else place.get(p, -2)] += 1
+  for t, p, failure in zip(true, predicted, failed):
+    counts[place[t], place[UNREAD] if failure else place.get(p, -2)] += 1
   return {"classes": names, "columns": columns, "counts": counts.tolist()}

@@ -89,7 +89,7 @@ def pair(
     rows = {}
     for sample in samples:
       if rows.setdefault(sample["id"], sample) is not sample:
-        bad.append(f'id "{sample["id"]}" stands twice in {name}')
+        bad.append(f'id "{sample["id"]}" occurs twice in {name}')
     known.append(rows)
   ours, theirs = known
   for one, other, name in ((ours, theirs, names[1]), (theirs, ours, names[0])):

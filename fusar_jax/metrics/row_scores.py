@@ -34,8 +34,8 @@ def share_of_fields(names: Sequence[str]) -> Callable:
   """Returns a score function: share of right ones among these fields."""
 
   def part(sample):
-    told = [r for n, r in sample.get("right", {}).items() if n in names]
-    return (float(sum(told)), float(len(told))) if told else None
+    hits = [r for n, r in sample.get("right", {}).items() if n in names]
+    return (float(sum(hits)), float(len(hits))) if hits else None
 
   return part
 

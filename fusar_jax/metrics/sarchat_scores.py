@@ -82,7 +82,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
 def _targets(row: Prediction, true: Statements) -> int:
   """Returns the number of targets in the question, else in the answer."""
   asked = sarchat.count_boxes(row.question)
-  return asked or max(len(true.boxes), len(true.said))
+  return asked or max(len(true.boxes), len(true.statements))
 
 
 # Units of counting: statements, and boxes at each threshold.
@@ -91,17 +91,25 @@ _PARTS = ("", *(f"@{threshold}" for threshold in THRESHOLDS))
 
 def _sample(given: Statements, true: Statements, subtask: str) -> dict:
   iou = _matched(given.boxes.boxes, true.boxes.boxes)
-  counts = {"": (len(given.said & true.said), len(given.said), len(true.said))}
+  counts = {
+    "": (
+      len(given.statements & true.statements),
+      len(given.statements),
+      len(true.statements),
+    )
+  }
   for threshold in THRESHOLDS:
     hits = int((iou >= threshold).sum())
     counts[f"@{threshold}"] = hits, len(given.boxes), len(true.boxes)
   decisive = counts["@0.5" if subtask == "referring" else ""]
   return {
-    "predicted": sorted(given.said),
-    "true": sorted(true.said),
+    "predicted": sorted(given.statements),
+    "true": sorted(true.statements),
     "correct": given.error is None and len(set(decisive)) == 1,
     **{f"tp{part}": tp for part, (tp, _, _) in counts.items()},
-    **{f"fp{part}": said - tp for part, (tp, said, _) in counts.items()},
+    **{
+      f"fp{part}": predicted - tp for part, (tp, predicted, _) in counts.items()
+    },
     **{f"fn{part}": want - tp for part, (tp, _, want) in counts.items()},
     "parse_error": given.error,
   }

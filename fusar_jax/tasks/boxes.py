@@ -82,8 +82,8 @@ def parse_boxes(text: str, size=None) -> Parsed:
     found, span = notations.read(text, rules)
     if span and size is None:
       raise notations.UnreadableError(
-        f"coordinates from 0 to {span} of an image whose size is not told; give"
-        " the row a coordinate_size"
+        f"coordinates from 0 to {span} of an image of unknown size; give the"
+        " row a coordinate_size"
       )
   except notations.UnreadableError as e:
     return Parsed(as_boxes([]), error=str(e), rule=_joined(rules))
@@ -110,7 +110,7 @@ def parse_complete(text: str, size=None) -> Parsed:
   """
   parsed = parse_boxes(text, size)
   if parsed.is_truncated:
-    return Parsed(as_boxes([]), error="the list is cut off", rule=parsed.rule)
+    return Parsed(as_boxes([]), error="the list is truncated", rule=parsed.rule)
   return parsed
 
 

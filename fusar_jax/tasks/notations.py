@@ -32,8 +32,8 @@ NOTATIONS = ("json", "sarchat", "qwen2vl", "geochat", "earthdial")
 # and the repair rules, in the order in which they are tried:
 RULES = {
   "none": '"None", "null" or "[]", in any case, with or without a full stop',
-  "fenced": "the list stands in a ```json ... ``` or '''json ... ''' fence",
-  "embedded": "words stand before or after the one list or object",
+  "fenced": "the list is in a ```json ... ``` or '''json ... ''' fence",
+  "embedded": "words before or after the one list or object",
   "glued": "several lists or objects with nothing between them, [...][...]",
   "comma": "several lists or objects with commas between them, [...], [...]",
   "python": "quotes, None and trailing commas as in Python's literals",
@@ -133,7 +133,7 @@ def _tagged(body: str, rules: list[str]) -> list[tuple[Box, int | None]]:
   """Parses tagged boxes; the label of each is the last one before it."""
   if left := _LEFT_OVER.search(rest := _TAG.sub(" ", body)):
     raise UnreadableError(
-      "a box that is cut off or not in its tags:"
+      "a box that is truncated or not in its tags:"
       f" {rest[left.start() : left.start() + 60]!r}"
     )
   found, label = [], ""
@@ -142,12 +142,12 @@ def _tagged(body: str, rules: list[str]) -> list[tuple[Box, int | None]]:
     if kind in ("phrase", "reference"):
       label = inside.strip()
       continue
-    whole = (_BRACES if kind == "braces" else _PAIR).fullmatch(inside)
-    if not whole:
+    matched = (_BRACES if kind == "braces" else _PAIR).fullmatch(inside)
+    if not matched:
       raise UnreadableError(
         f"box {len(found)}: expected four numbers, got {match[0][:60]!r}"
       )
-    numbers = whole.groups()
+    numbers = matched.groups()
     if kind == "pair":
       name, span = "qwen2vl", 1000
     elif numbers[4] is None:
@@ -211,7 +211,7 @@ def _values(body: str, rules: list[str]) -> list:
   if start < 0 or end <= start:
     raise UnreadableError(f"no JSON list of boxes in {body[:60]!r}")
   if "[" in body[end:] or "{" in body[end:]:
-    raise UnreadableError(f"the answer is cut off: {body[-60:]!r}")
+    raise UnreadableError(f"the answer is truncated: {body[-60:]!r}")
   if (start, end) != (0, len(body)):
     rules.append("embedded")
     body = body[start:end]

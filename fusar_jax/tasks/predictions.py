@@ -209,7 +209,7 @@ def read_predictions(
         first = seen.setdefault((row.id, row.question), number)
         if first != number:
           what = f'id "{row.id}"' + (" with this question" * with_truth)
-          raise ValueError(f"{what} stands in row {first} already")
+          raise ValueError(f"{what} is already used by row {first}")
         rows.append(row)
       except ValueError as e:
         bad.append(f"row {number}: {e}")
@@ -305,7 +305,7 @@ def _check_text(name: str, value) -> None:
   if not value.isascii() and (half := _HALF.search(value)):
     raise ValueError(
       f"{name}: character {half.start() + 1} is half of a surrogate pair"
-      f" ({half.group()!a}); write it as whole UTF-8 text"
+      f" ({half.group()!a}); write it as valid UTF-8 text"
     )
 
 

@@ -55,13 +55,13 @@ class Statements:
   """Statements parsed from an answer.
 
   Attributes:
-    said: categories, a number, or "category, cell"; "any" stands for a
+    statements: categories, a number, or "category, cell"; "any" stands for a
       missing category, "anywhere" for a missing cell.
     boxes: in pixels of the row's coordinate size.
     error: the reason for a parse failure, or None.
   """
 
-  said: frozenset[str]
+  statements: frozenset[str]
   boxes: Parsed = _NO_BOXES
   error: str | None = None
 
@@ -92,7 +92,8 @@ def parse(
     size: (height, width) that boxes are pixels of.
 
   Example:
-    >>> sorted(parse("A boat at the upper left, two cars.", "grounding").said)
+    >>> found = parse("A boat at the upper left, two cars.", "grounding")
+    >>> sorted(found.statements)
     ['car, anywhere', 'ship, top-left']
   """
   tag = _TAG.match(text)
@@ -104,12 +105,12 @@ def parse(
     words = "" if "bbox" in body else _INSIDE.sub(" ", body)
   if boxes.error:
     return Statements(frozenset(), error=boxes.error)
-  said = frozenset(_READERS[subtask](words, question, boxes))
-  if said or len(boxes) or _DENIAL.search(words):
-    return Statements(said, boxes)
+  found = frozenset(_READERS[subtask](words, question, boxes))
+  if found or len(boxes) or _DENIAL.search(words):
+    return Statements(found, boxes)
   if subtask == "description" and re.search(r"\w", words):
-    return Statements(said, boxes)
-  return Statements(said, boxes, f"nothing to be scored in {text[:60]!r}")
+    return Statements(found, boxes)
+  return Statements(found, boxes, f"nothing to be scored in {text[:60]!r}")
 
 
 def count_boxes(text: str) -> int:
@@ -149,8 +150,8 @@ def _placed(text: str, question: str, boxes: Parsed) -> set[str]:
     before = max(bisect.bisect(places, place) - 1, 0)
     name = names[before][1] if names else unnamed
     pairs.append((name, grounding.CELLS[cell]))
-  told = {name for name, _ in pairs}
-  pairs += [(name, "anywhere") for _, name in names if name not in told]
+  located = {name for name, _ in pairs}
+  pairs += [(name, "anywhere") for _, name in names if name not in located]
   return {f"{name}, {cell}" for name, cell in pairs}
 
 

@@ -142,7 +142,7 @@ def test_all_bad_rows_are_told_together(tmp_path):
   write_manifest(tmp_path / "m.jsonl", rows)
   with (tmp_path / "m.jsonl").open("a") as file:
     file.write('{"id": "g", "image')
-  with pytest.raises(ValueError, match="refused") as caught:
+  with pytest.raises(ValueError, match="rejected rows") as caught:
     read_manifest(tmp_path / "m.jsonl")
   told = str(caught.value)
   assert "row 2: missing 'question'" in told

@@ -106,7 +106,7 @@ def test_a_true_answer_that_is_cut_off_is_an_error(tmp_path, config):
   cut = row("a", answer='[{"bbox_2d": [1, 2, 3, 4], "label": "ship"}, {"bb')
   del cut["boxes"], cut["labels"]
   (text,) = only(inspect([write(tmp_path, cut)], config), "bad row")
-  assert "cut off" in text
+  assert "truncated" in text
 
 
 def test_boxes(tmp_path, config):

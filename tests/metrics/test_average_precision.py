@@ -107,7 +107,7 @@ def test_perfect_nothing_and_unknown():
 
 def test_an_answer_without_scores_is_rejected():
   truth = parsed([[0, 0, 4, 4, "ship"]], scores=False)
-  with pytest.raises(ValueError, match="1 of 1 answers hold boxes without"):
+  with pytest.raises(ValueError, match="1 of 1 answers have boxes without"):
     average_precision([truth], [truth])
 
 

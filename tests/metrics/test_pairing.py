@@ -130,7 +130,7 @@ def test_detection_is_f1_of_all_boxes():
   [
     (lambda rows: rows[1:], '"r0" is missing in b'),
     (lambda rows: [*rows, {**rows[0], "id": "new"}], '"new" is missing in a'),
-    (lambda rows: [*rows, dict(rows[0])], '"r0" stands twice in b'),
+    (lambda rows: [*rows, dict(rows[0])], '"r0" occurs twice in b'),
     (lambda rows: [{**rows[0], "gt": "9"}, rows[1]], "another gt in b: '9'"),
     (
       lambda rows: [{**rows[0], "task": "grounding"}, rows[1]],

@@ -112,7 +112,7 @@ def test_a_list_truncated_anywhere_keeps_its_complete_boxes():
 
 
 def test_a_truth_must_be_complete():
-  assert "cut off" in boxes.parse_complete(f"[{ONE}, ").error
+  assert "truncated" in boxes.parse_complete(f"[{ONE}, ").error
   assert len(boxes.parse_complete(f"[{ONE}, ")) == 0
   assert len(boxes.parse_complete(f"[{ONE}]")) == 1
 

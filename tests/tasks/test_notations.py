@@ -93,10 +93,10 @@ def test_relative_coordinates_need_the_size():
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("{<1><2><3><4>}{<5><6><7", "cut off"),
+    ("{<1><2><3><4>}{<5><6><7", "truncated"),
     ("{<1><2><3><4>}<5><6><7><8>", "not in its tags"),
     ("<|box_start|>(1,2),(3,4)<|box_end|>(5,6),(7,8)", "not in its tags"),
-    ("<|box_start|>(1,2),(3,4)", "cut off"),
+    ("<|box_start|>(1,2),(3,4)", "truncated"),
     ("{<1><2><3>}", "four numbers"),
     ("{<1><2><3><nan>}", "four numbers"),
     ("{<1><2><3><4>|<>}", "four numbers"),

@@ -251,5 +251,7 @@ def test_the_truth_may_come_from_elsewhere(read):
   assert (found.id, found.gt, found.question) == ("7", "", "")
   with pytest.raises(ValueError, match="no question, gt"):
     read(bare)
-  with pytest.raises(ValueError, match='row 2: id "7" stands in row 1 already'):
+  with pytest.raises(
+    ValueError, match='row 2: id "7" is already used by row 1'
+  ):
     read(bare, bare, with_truth=False)

@@ -29,13 +29,13 @@ SIZE = (90, 90)
 )
 def test_categories_and_their_cells(text, said):
   found = sarchat.parse(text, "grounding", size=SIZE)
-  assert (found.said, found.error) == (said, None)
+  assert (found.statements, found.error) == (said, None)
 
 
 def test_the_question_gives_a_missing_category():
   asked = "[grounding] Where are the ships?"
   found = sarchat.parse("Top left.", "grounding", question=asked)
-  assert found.said == {"ship, top-left"}
+  assert found.statements == {"ship, top-left"}
 
 
 def test_boxes_within_a_sentence_in_either_notation():
@@ -62,7 +62,7 @@ def test_boxes_within_a_sentence_in_either_notation():
 def test_unparsable_answers(subtask, text):
   found = sarchat.parse(text, subtask, size=SIZE)
   assert found.error
-  assert not found.said
+  assert not found.statements
   assert not len(found.boxes)
 
 
