@@ -5,10 +5,8 @@ the original file's size). `build_example` converts the boxes once, to pixels of
 the model's input image (`row_texts`). An Example records all three sizes, and
 `to_record_space` inverts the conversion for an answer.
 
-Clipping: boxes partly outside the image occur (-35 or 529 on an image of 504).
-The official data retains them, and so does training by default. `clip_boxes`
-clips a row's "boxes" to the image and drops those entirely outside. Boxes
-within text and boxes that are scored are never clipped.
+Boxes partly outside the image occur (-35 or 529 on an image of 504). They are
+retained, as in the official data.
 
 E = 64 embedding bands, L text length, M merged visual tokens, P patches, S
 anchors.
@@ -106,7 +104,6 @@ def build_example(
   *,
   with_answer: bool = True,
   max_length: int = MAX_LENGTH,
-  clip_boxes: bool = False,
   aux_targets: bool = False,
   anchors: AnchorCondition = ALIGNED,
   read_image: Callable[[File, FusarConfig], tuple] | None = None,
@@ -119,7 +116,6 @@ def build_example(
     config: shapes of the model, its image size and special tokens.
     with_answer: False omits the answer, for generation; True requires one.
     max_length: maximum L; a longer example raises, nothing is truncated.
-    clip_boxes: see the module docstring.
     aux_targets: True adds auxiliary visual-token targets, if the row has
       "boxes" and "labels".
     anchors: control condition of the row's anchors.
@@ -133,9 +129,7 @@ def build_example(
     read = [(read_image or decode)(path, config) for path in triplet.images]
     images, originals = zip(*read, strict=True)
     sizes = [image.shape[:2] for image in images]
-    question, answer = texts(
-      triplet, originals[0], sizes[0], clip_boxes=clip_boxes
-    )
+    question, answer = texts(triplet, originals[0], sizes[0])
     if with_answer:
       check_answer(answer)
     ids, mask = encode_texts(

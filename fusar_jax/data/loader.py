@@ -11,7 +11,6 @@ A target positions, B batch, L text length.
 import dataclasses
 import hashlib
 import math
-import sys
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -19,6 +18,7 @@ import numpy as np
 
 from fusar_jax.data import sizes as sizes_lib
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
+from fusar_jax.data.batch_order import batch_order
 from fusar_jax.data.example_sizes import measure_examples
 from fusar_jax.data.examples import MAX_LENGTH
 from fusar_jax.data.packing import pack
@@ -161,7 +161,14 @@ class Loader:
       "batch_size": config.batch_size,
       "pool_batches": config.pool_batches,
     }
-    self._order = _order(self._sizes, config)
+    self._order = batch_order(
+      self._sizes,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      shuffle=config.shuffle,
+      epochs=config.epochs,
+      pool_batches=config.pool_batches,
+    )
     self._workers = (
       Workers(config.num_workers, recipe) if config.num_workers else None
     )
@@ -183,10 +190,6 @@ class Loader:
       self._state = iterator.get_state()
       yield item
     self._iterator = self._state = None
-
-  def ids(self, step: int) -> list[str]:
-    """Returns the ids of the global batch of a step, counted from 0."""
-    return [self._triplets[row].id for row in self._order[step]]
 
   def get_state(self) -> dict:
     """Returns the position of the next batch as a JSON-serialisable dict."""
@@ -289,40 +292,6 @@ def _buckets(buckets, largest, multiple) -> list[int]:
   return [*(b for b in buckets if b < last), last]
 
 
-def _order(sizes: Sequence[Sizes], config: LoaderConfig) -> grain.MapDataset:
-  """Returns step -> int[B], row numbers of its global batch.
-
-  The rows of a step depend only on the seed and the step. With pools, the
-  step's pool is drawn and sorted by length, then the pool's batches are
-  shuffled. Without that shuffle every pool would start with its short rows.
-  """
-  rows = grain.MapDataset.range(len(sizes)).seed(config.seed)
-  if config.shuffle:
-    rows = rows.shuffle()
-  # An endless loader needs a finite count: Grain counts batches in floats.
-  forever = max(1, 2**50 // len(sizes))
-  rows = rows.repeat(config.epochs or forever)
-  batch_size, pool_batches = config.batch_size, config.pool_batches
-  if pool_batches == 1:
-    return rows.batch(batch_size)
-  pools = rows.batch(batch_size * pool_batches)
-
-  def batch(step):
-    pool, position = divmod(int(step), pool_batches)
-    drawn = sorted(pools[pool], key=lambda row: (sizes[row].length, row))
-    count = -(-len(drawn) // batch_size)
-    if count == pool_batches:  # A partial last pool is not shuffled.
-      rng = np.random.default_rng((config.seed, pool))
-      position = rng.permutation(count)[position]
-    start = position * batch_size
-    return np.asarray(drawn[start : start + batch_size])
-
-  steps = min(-(-len(rows) // batch_size), sys.maxsize)
-  return grain.MapDataset.range(steps).map(batch)
-
-
 def _digest(ids) -> str:
-  digest = hashlib.sha256()
-  for identity in ids:
-    digest.update(identity.encode() + b"\n")
-  return digest.hexdigest()[:16]
+  lines = "".join(f"{identity}\n" for identity in ids)
+  return hashlib.sha256(lines.encode()).hexdigest()[:16]

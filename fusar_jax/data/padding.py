@@ -57,22 +57,15 @@ def pad_batch(
       f"loss_weighting {loss_weighting!r}: expected one of"
       f" {', '.join(LOSS_WEIGHTINGS)}."
     )
-  asked = {
-    "length": length,
-    "images": images,
-    "patches": patches,
-    "windows": windows,
-    "anchors": anchors,
-    "answers": answers,
-  }
   if rows is None:
     rows = [[i] for i in range(len(examples))]
   needed = Sizes.covering(
     Sizes.in_one_row(Sizes.of(examples[i], config.vision) for i in row)
     for row in rows
   )
-  sizes = dataclasses.replace(
-    needed, **{name: n for name, n in asked.items() if n is not None}
+  given = (length, images, patches, windows, anchors, answers)
+  sizes = Sizes(
+    *(n if g is None else g for n, g in zip(dataclasses.astuple(needed), given))
   )
   small = [
     f"{name} {getattr(needed, name)} > {n}"

@@ -13,7 +13,7 @@ Size = tuple[int, int]
 
 
 def texts(
-  triplet: Triplet, original: Size, seen: Size, *, clip_boxes: bool = False
+  triplet: Triplet, original: Size, seen: Size
 ) -> tuple[str, str | None]:
   """Returns (question, answer), with all boxes in pixels of the model's image.
 
@@ -21,14 +21,9 @@ def texts(
     triplet: a row.
     original: (height, width) of the first image's file.
     seen: (height, width) of the first image as model input.
-    clip_boxes: clips the boxes of a detection row with "boxes" to the image
-      and drops those entirely outside.
   """
   space = triplet.coordinate_size or original
-  return (
-    question_at(triplet, space, seen),
-    answer_at(triplet, space, seen, clip_boxes=clip_boxes),
-  )
+  return question_at(triplet, space, seen), answer_at(triplet, space, seen)
 
 
 def question_at(triplet: Triplet, space: Size, size: Size) -> str:
@@ -41,21 +36,14 @@ def question_at(triplet: Triplet, space: Size, size: Size) -> str:
   return boxes_lib.scale_text(triplet.question, space, size)
 
 
-def answer_at(
-  triplet: Triplet, space: Size, size: Size, *, clip_boxes: bool = False
-) -> str | None:
+def answer_at(triplet: Triplet, space: Size, size: Size) -> str | None:
   """Returns the answer, with boxes rescaled from `space` to `size`.
 
-  None if the row has no answer. `clip_boxes`: see `texts`.
+  None if the row has no answer.
   """
   if triplet.answer is None:
     return None
   if triplet.task != "detection" or triplet.boxes is None:
     return boxes_lib.scale_text(triplet.answer, space, size)
-  boxes, labels = boxes_lib.scale(triplet.boxes, space, size), triplet.labels
-  if clip_boxes:
-    boxes = boxes_lib.clip(boxes, size)
-    inside = boxes_lib.area(boxes) > 0
-    boxes = boxes[inside]
-    labels = [name for name, keep in zip(labels, inside, strict=True) if keep]
-  return detection.answer(boxes, labels)
+  boxes = boxes_lib.scale(triplet.boxes, space, size)
+  return detection.answer(boxes, triplet.labels)

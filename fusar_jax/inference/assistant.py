@@ -36,8 +36,9 @@ from fusar_jax.inference.likelihood import log_likelihoods
 from fusar_jax.inference.options import MAX_NEW_TOKENS
 from fusar_jax.inference.token_table import TokenTable, build_table
 from fusar_jax.model.batch import Batch
+from fusar_jax.model.compiling import fast_options
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
+from fusar_jax.model.fusar_gpt import FusarGPT
 from fusar_jax.tasks import boxes as boxes_lib
 
 # Lengths are rounded up to a multiple of this, to limit compiled programs.

@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fusar_jax.model.attention import default_implementation
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.decoder import Decoder, KVCache, causal_view
@@ -154,30 +153,6 @@ class FusarGPT(nn.Module):
   def __call__(self, batch: Batch) -> jax.Array:
     """float32[B, L, V]: logits at all positions; training uses `hidden`."""
     return self.head(self.hidden(batch))
-
-
-def fast_options(
-  config: FusarConfig,
-  devices: int = 1,
-  platform: str | None = None,
-  dtype: jnp.dtype = jnp.float32,
-) -> dict:
-  """Returns the fastest `impl` and `unroll` of `FusarGPT` for a platform.
-
-  A single CPU device uses blocked attention and unrolls up to 12 layers: inside
-  a loop XLA neither parallelises element-wise work over cores nor reads layer
-  weights in place. On other platforms layers are not unrolled.
-
-  Args:
-    config: shapes.
-    devices: number of devices of the program.
-    platform: "cpu", "gpu" or "tpu"; None: that of this process.
-    dtype: compute dtype.
-  """
-  impl = default_implementation(devices, platform, dtype)
-  layers = max(config.vision.depth, config.decoder.layers)
-  unrolled = impl == "blocked" and layers <= 12
-  return {"impl": impl, "unroll": layers if unrolled else 1}
 
 
 def head_kernel(params: dict, config: FusarConfig) -> jax.Array:

@@ -47,7 +47,7 @@ class Checkpoints:
     self._reads_only = reads_only
     self._failed = False
     self._saving: int | None = None
-    logging.getLogger("absl").addFilter(_is_not_told_twice)
+    logging.getLogger("absl").addFilter(_is_not_duplicate)
     self._manager = ocp.CheckpointManager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
@@ -56,7 +56,7 @@ class Checkpoints:
         # Incomplete checkpoints of a killed run.
         cleanup_tmp_directories=not reads_only,
         async_options=ocp.options.AsyncOptions(
-          post_finalization_callback=self._seal
+          post_finalization_callback=self._write_checksums
         ),
       ),
       item_handlers={
@@ -87,33 +87,32 @@ class Checkpoints:
     """
     steps = self._manager.all_steps()
     self._find(None)
-    damaged = (
+    corrupt = (
       checksums.find_corrupt_steps(self._folder, steps) if _is_first() else {}
     )
     if jax.process_count() > 1:
       # All processes must resume from the same step; process 0 chooses it.
-      count = multihost_utils.broadcast_one_to_all(np.int32(len(damaged)))
-      damaged = {
-        step: damaged.get(step, "damaged")
+      count = multihost_utils.broadcast_one_to_all(np.int32(len(corrupt)))
+      corrupt = {
+        step: corrupt.get(step, "corrupt")
         for step in sorted(steps, reverse=True)[: int(count)]
       }
-    told = "\n".join(f"  {problem}" for problem in damaged.values())
-    whole = sorted(set(steps) - set(damaged))
-    if not whole:
+    problems = "\n".join(f"  {problem}" for problem in corrupt.values())
+    intact = sorted(set(steps) - set(corrupt))
+    if not intact:
       raise ValueError(
-        f"{self._folder}: no checkpoint is whole:\n{told}\nPut a copy back, or"
-        " begin anew in another --workdir."
+        f"{self._folder}: no checkpoint is intact:\n{problems}\nRestore a copy,"
+        " or start anew in another --workdir."
       )
-    if damaged and _is_first():
+    if corrupt and _is_first():
       logging.getLogger(__name__).warning(
-        "damaged checkpoints are left out:\n%s\nUsing the one before, of step"
-        " %d.",
-        told,
-        whole[-1],
+        "corrupt checkpoints are skipped:\n%s\nResuming from step %d.",
+        problems,
+        intact[-1],
       )
-    for step in damaged if not self._reads_only else ():
+    for step in corrupt if not self._reads_only else ():
       self._manager.delete(step)
-    return whole[-1]
+    return intact[-1]
 
   def save(
     self, state: TrainState, host: dict[str, Any], best: int | None = None
@@ -159,7 +158,7 @@ class Checkpoints:
       FileNotFoundError: no such checkpoint.
       ValueError: the checkpoint is corrupt, or of another model.
     """
-    step = self._sound(step)
+    step = self._verified(step)
     wanted = {"trainable": like.trainable, "optimizer": _flat_rest(like)}
     self._check(step, wanted)
     restored = self._manager.restore(
@@ -184,7 +183,7 @@ class Checkpoints:
     Raises:
       FileNotFoundError, ValueError: as `restore`.
     """
-    step = self._sound(step)
+    step = self._verified(step)
     saved = self._manager.item_metadata(step)["trainable"].tree
     like = jax.tree.map(
       lambda leaf: np.empty(leaf.shape, leaf.dtype), saved, is_leaf=_is_array
@@ -215,29 +214,31 @@ class Checkpoints:
     except Exception as error:  # ValueError, even of a full disk.
       self._failed = True
       last = f"{type(error).__name__}: {error}".strip().splitlines()[-1]
-      whole = provenance.steps(self._folder.parent)
+      intact = provenance.steps(self._folder.parent)
       raise OSError(
         f"{self._folder}: a checkpoint could not be written: {last}\nThose of"
-        f" steps {whole} are untouched. Make room, or mend the disk; the same"
-        " command goes on from there."
+        f" steps {intact} are intact. Free space or repair the disk; the same"
+        " command resumes from there."
       ) from error
 
-  def _seal(self) -> None:
+  def _write_checksums(self) -> None:
     """Orbax callback: all files are written, the final rename is pending."""
     if _is_first():
       for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
         checksums.write_checksums(folder)
 
-  def _sound(self, step: int | None) -> int:
+  def _verified(self, step: int | None) -> int:
     if step is None:
       return self.newest_intact()
     step = self._find(step)
-    sealed = (self._folder / str(step) / checksums.CHECKSUMS).is_file()
-    problem = sealed and checksums.find_corruption(self._folder / str(step))
+    has_checksums = (self._folder / str(step) / checksums.CHECKSUMS).is_file()
+    problem = has_checksums and checksums.find_corruption(
+      self._folder / str(step)
+    )
     if problem:
       raise ValueError(
-        f"{problem}\nThe checkpoint is damaged; put a copy back, or use"
-        f" another: there are {sorted(self._manager.all_steps())}."
+        f"{problem}\nThe checkpoint is corrupt; restore a copy, or use"
+        f" another one: {sorted(self._manager.all_steps())}."
       )
     return step
 
@@ -294,7 +295,7 @@ def _is_first() -> bool:
   return jax.process_index() == 0
 
 
-def _is_not_told_twice(record: logging.LogRecord) -> bool:
+def _is_not_duplicate(record: logging.LogRecord) -> bool:
   """Returns False for tracebacks that Orbax both logs and raises."""
   return not (record.exc_info and "orbax" in record.pathname)
 

@@ -20,8 +20,9 @@ devices to split a CPU into) and FUSAR_START_SECONDS (timeout, default 600).
 import atexit
 import contextlib
 import os
+import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -191,3 +192,21 @@ def _detect(environment: Mapping[str, str]) -> Cluster | None:
 
 def _start_seconds(environment: Mapping[str, str]) -> int:
   return int(environment.get("FUSAR_START_SECONDS") or 600)
+
+
+@contextlib.contextmanager
+def preemption() -> Iterator[Callable[[int], bool]]:
+  """Yields stopped(step): whether a preemption signal has arrived.
+
+  On a pod all processes must stop at the same step: JAX's coordination service
+  receives the signal of any process and agrees on one step.
+  """
+  if jax.process_count() > 1:
+    yield multihost_utils.reachedpreemption_sync_point
+    return
+  heard = []
+  before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+  try:
+    yield lambda step: bool(heard)
+  finally:
+    signal.signal(signal.SIGTERM, before)

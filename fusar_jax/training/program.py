@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from fusar_jax.model.compiling import compiler_options
+from fusar_jax.model.compiling import compiler_options, fast_options
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import fast_options
 from fusar_jax.training import optimizer, partition, sharding
 from fusar_jax.training.run_config import RunConfig
 from fusar_jax.training.state import TrainState, create_state

@@ -45,7 +45,7 @@ def test_boxes_are_converted_once(triplets, tokenizer, config):
   ]
 
 
-def test_clipping_is_an_option_that_drops_what_lies_outside(triplets):
+def test_boxes_outside_the_image_are_retained(triplets):
   extra = {
     "boxes": [[-35, 10, 529, 60], [200, 0, 300, 50]],
     "labels": ["ship", "plane"],
@@ -55,8 +55,6 @@ def test_clipping_is_an_option_that_drops_what_lies_outside(triplets):
   )
   _, kept = texts(row, (100, 150), (100, 150))
   assert [d["bbox_2d"] for d in json.loads(kept)] == extra["boxes"]
-  _, clipped = texts(row, (100, 150), (100, 150), clip_boxes=True)
-  assert json.loads(clipped) == [{"bbox_2d": [0, 10, 150, 60], "label": "ship"}]
 
 
 def test_official_text_stays_as_it_is_where_sizes_agree(triplets):

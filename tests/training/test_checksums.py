@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged are told from whole ones, and left out."""
+"""Corrupt checkpoints are detected and skipped."""
 
 import logging
 import resource
@@ -101,7 +101,7 @@ def test_the_one_before_is_used_and_the_file_named(hurt, workdir, caplog):
     with caplog.at_level(logging.WARNING):
       restored, host = checkpoints.restore(_state(0))
     assert f"{file}: {what}" in caplog.text
-    assert "Using the one before, of step 4" in caplog.text
+    assert "Resuming from step 4" in caplog.text
     assert host == {"step": 4}
     jax.tree.map(np.testing.assert_array_equal, restored, _state(4))
     # The run comes to the step again, and must be able to save it.
@@ -131,7 +131,7 @@ def test_none_that_is_whole_is_an_error_that_names_all(workdir):
   ]
   with (
     Checkpoints(workdir) as checkpoints,
-    pytest.raises(ValueError, match="no checkpoint is whole") as error,
+    pytest.raises(ValueError, match="no checkpoint is intact") as error,
   ):
     checkpoints.restore(_state(0))
   assert all(str(file) in str(error.value) for file in files)
@@ -141,7 +141,7 @@ def test_none_that_is_whole_is_an_error_that_names_all(workdir):
 def test_a_damaged_step_that_was_asked_for_is_an_error(workdir):
   file, what = _truncate(workdir / "checkpoints/6")
   with Checkpoints(workdir) as checkpoints:
-    with pytest.raises(ValueError, match=r"put a copy back") as error:
+    with pytest.raises(ValueError, match=r"restore a copy") as error:
       checkpoints.restore(_state(0), step=6)
     assert checkpoints.restore(_state(0), step=2)[1] == {"step": 2}
   assert f"{file}: {what}" in str(error.value)
@@ -160,7 +160,7 @@ def test_a_full_disk_is_told_and_what_was_saved_stays(workdir, caplog):
   with Checkpoints(workdir, keep=1) as checkpoints:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-      with pytest.raises(OSError, match=r"steps \[2, 4, 6\] are untouched"):
+      with pytest.raises(OSError, match=r"steps \[2, 4, 6\] are intact"):
         _save(checkpoints, 8)
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

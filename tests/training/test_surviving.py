@@ -80,7 +80,7 @@ def test_kills_change_nothing(manifest, tmp_path, start_train):
   assert full.returncode == 1
   # Threads of Orbax may complain around it.
   assert "fusar train: error: " in err, err
-  assert "command goes on from there." in " ".join(err.split()), err
+  assert "command resumes from there." in " ".join(err.split()), err
 
   rest = start()
   _, err = rest.communicate(timeout=LIMIT_SECONDS)

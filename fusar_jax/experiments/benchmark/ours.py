@@ -12,9 +12,9 @@ from fusar_jax.geo.anchors import Anchors
 from fusar_jax.hf.load import load_adapted
 from fusar_jax.inference.generation import Decoding, generate
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.compiling import compiler_options
+from fusar_jax.model.compiling import compiler_options, fast_options
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import FusarGPT, fast_options
+from fusar_jax.model.fusar_gpt import FusarGPT
 from fusar_jax.training.optimizer import make_optimizer
 from fusar_jax.training.partition import partition
 from fusar_jax.training.state import create_state
