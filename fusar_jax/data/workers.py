@@ -1,10 +1,11 @@
 """Worker processes that build examples without importing JAX.
 
-A forked process can deadlock in JAX's threads. A process spawned by
-`multiprocessing` imports the user's main module, which may import JAX and claim
-the accelerator. A worker is therefore a plain `python -m` of this module. It
-reads pickled triplets from stdin, writes pickled examples to stdout, and exits
-at end of input, even if its parent was killed.
+A forked process can deadlock in JAX's threads. Workers of Grain's `mp_prefetch`
+import grain, which imports JAX, and a process spawned by `multiprocessing`
+imports the user's main module; either may claim the accelerator. A worker is
+therefore a plain `python -m` of this module. It reads pickled triplets from
+stdin, writes pickled examples to stdout, and exits at end of input, even if its
+parent was killed.
 """
 
 import concurrent.futures
