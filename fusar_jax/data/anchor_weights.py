@@ -11,6 +11,7 @@ S anchors, P = hp * wp patches, M = h * w merged tokens.
 """
 
 import numpy as np
+from jaxtyping import Float32
 
 # The reference's constant, added to the sum of weights: the weights of a patch
 # far from every anchor approach zero instead of being normalised to 1.
@@ -19,7 +20,7 @@ _EPSILON = np.float32(1e-6)
 
 def patch_weights(
   positions: np.ndarray, patch_grid: tuple[int, int], *, sigma: float = 2.0
-) -> np.ndarray:
+) -> Float32[np.ndarray, "P S"]:
   """Returns float32[P, S], the share of each anchor in each patch (raster).
 
   Args:
@@ -58,7 +59,7 @@ def patch_weights(
 
 def spatial_weights(
   positions: np.ndarray, patch_grid: tuple[int, int], sigma: float = 2.0
-) -> np.ndarray:
+) -> Float32[np.ndarray, "M S"]:
   """Returns float32[M, S], the share of each anchor in each merged token.
 
   Rows sum to 1 near anchors and approach 0 far from all of them, where a token

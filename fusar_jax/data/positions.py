@@ -12,6 +12,7 @@ L text length.
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int32
 
 from fusar_jax.model.config import SpecialTokens
 
@@ -21,7 +22,7 @@ def mrope_positions(
   grids: Sequence[tuple[int, int]],
   tokens: SpecialTokens,
   merge: int = 2,
-) -> np.ndarray:
+) -> Int32[np.ndarray, "3 L"]:
   """Returns int32[3, L]: time, row, column of every token of one sample.
 
   Args:

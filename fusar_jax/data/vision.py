@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from fusar_jax.data.records import PackedFile
@@ -54,7 +55,7 @@ def load_image(path: str | os.PathLike | PackedFile) -> np.ndarray:
 
 def resize(
   image: np.ndarray | Image.Image, size: tuple[int, int]
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "H W 3"]:
   """Returns uint8[H, W, 3] of size (H, W); bicubic, ignores the aspect ratio.
 
   An image that already has that size is returned without resampling.
@@ -115,7 +116,7 @@ def smart_size(
 
 def to_patches(
   image: np.ndarray, patch: int = 14, merge: int = 2
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "P values"]:
   """Returns uint8[P, 3 * patch * patch], patches in merge-unit order.
 
   The order is a raster over merged tokens and, within each, a raster over its

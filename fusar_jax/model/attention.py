@@ -12,6 +12,7 @@ length of queries, N query heads, S length of keys.
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from fusar_jax.model.blocked_attention import (
   MASKED,
@@ -56,13 +57,13 @@ class Segments:
 
 
 def attend(
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
-  mask: jax.Array | Segments,
+  query: Float[Array, "B L N H"],
+  key: Float[Array, "B S K H"],
+  value: Float[Array, "B S K H"],
+  mask: Bool[Array, "B rows S"] | Segments,
   *,
   impl: str = "xla",
-) -> jax.Array:
+) -> Float[Array, "B L N H"]:
   """Scaled dot-product attention with grouped key/value heads.
 
   Args:
@@ -102,8 +103,11 @@ def attend(
 
 
 def attend_cached(
-  query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
-) -> jax.Array:
+  query: Float[Array, "B 1 N H"],
+  key: Float[Array, "B K H S"],
+  value: Float[Array, "B K S H"],
+  mask: Bool[Array, "B S"],
+) -> Float[Array, "B 1 N H"]:
   """Attention of one new position to a KV cache, read in place.
 
   Args:

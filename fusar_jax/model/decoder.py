@@ -12,6 +12,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from fusar_jax.model import rope
 from fusar_jax.model.activations import constrain
@@ -161,9 +162,9 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(
     self,
-    x: jax.Array,
-    positions: jax.Array,
-    mask: jax.Array | Segments,
+    x: Float[Array, "B L D"],
+    positions: Int[Array, "B 3 L"],
+    mask: Bool[Array, "B L L"] | Segments,
     *,
     output: str | None = None,
     deterministic: bool = True,
@@ -219,9 +220,9 @@ def unstack(params: dict, layers: int) -> tuple[dict, ...]:
 def step(
   decoder: Decoder,
   params: dict,
-  x: jax.Array,
-  positions: jax.Array,
-  mask: jax.Array,
+  x: Float[Array, "B 1 D"],
+  positions: Int[Array, "B 3 1"],
+  mask: Bool[Array, "B S"],
   cache: KVCache | tuple[KVCache, ...],
   column: jax.Array,
 ) -> tuple[jax.Array, KVCache | tuple[KVCache, ...]]:
@@ -270,7 +271,7 @@ def causal_view(segment_ids: jax.Array, impl: str) -> jax.Array | Segments:
   return causal_mask(segment_ids)
 
 
-def causal_mask(segment_ids: jax.Array) -> jax.Array:
+def causal_mask(segment_ids: Int[Array, "B L"]) -> Bool[Array, "B L L"]:
   """bool[B, L, L]: a token sees itself and what precedes it in its segment.
 
   Example: segment_ids [1, 1, 2, 0] (two samples packed, one padding):

@@ -10,6 +10,7 @@ images in a sample, L text length, M merged visual tokens, V vocabulary.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
@@ -30,7 +31,9 @@ class _Head(nn.Module):
     return project_to_vocabulary(x, kernel)
 
 
-def project_to_vocabulary(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def project_to_vocabulary(
+  x: Float[Array, "*rows D"], kernel: Float[Array, "D V"]
+) -> Float[Array, "*rows V"]:
   """[..., D] x [D, V] -> float32[..., V], in the dtype of x."""
   return jnp.matmul(
     x, kernel.astype(x.dtype), preferred_element_type=jnp.float32
@@ -72,7 +75,7 @@ class FusarGPT(nn.Module):
 
   def visual_tokens(
     self, batch: Batch, *, modulate: bool = True, deterministic: bool = True
-  ) -> jax.Array:
+  ) -> Float[Array, "B I M C"]:
     """[B, I, M, C]: visual tokens, after TLM unless `modulate` is False."""
     samples, images = batch.patches.shape[:2]
 
@@ -91,7 +94,9 @@ class FusarGPT(nn.Module):
       tokens = self.tlm(tokens, batch.anchor_features, batch.anchor_weights)
     return tokens
 
-  def embed(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
+  def embed(
+    self, batch: Batch, *, deterministic: bool = True
+  ) -> Float[Array, "B L D"]:
     """[B, L, D]: text embeddings with visual tokens inserted."""
     visual = self.visual_tokens(batch, deterministic=deterministic)
     return self._insert(batch, visual)
@@ -103,17 +108,21 @@ class FusarGPT(nn.Module):
     visual = jnp.take_along_axis(visual, jnp.maximum(index, 0), axis=1)
     return jnp.where(index >= 0, visual.astype(text.dtype), text)
 
-  def embed_text(self, ids: jax.Array) -> jax.Array:
+  def embed_text(self, ids: Int[Array, "B L"]) -> Float[Array, "B L D"]:
     """int32[B, L] -> [B, L, D]."""
     return self.model.embed(ids)
 
-  def hidden(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
+  def hidden(
+    self, batch: Batch, *, deterministic: bool = True
+  ) -> Float[Array, "B L D"]:
     """[B, L, D]: the decoder's last states, normalised."""
     return self._decode(batch, None, deterministic)[0]
 
   def all_hidden_states(
     self, batch: Batch, *, deterministic: bool = True
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+  ) -> tuple[
+    Float[Array, "B I M C"], Float[Array, "layers B L D"], Float[Array, "B L D"]
+  ]:
     """Returns visual tokens, the states of each layer, and `hidden`.
 
     Returns:
@@ -130,7 +139,7 @@ class FusarGPT(nn.Module):
     )
     return visual, states, hidden
 
-  def prefill(self, batch: Batch) -> tuple[jax.Array, KVCache]:
+  def prefill(self, batch: Batch) -> tuple[Float[Array, "B L D"], KVCache]:
     """Returns hidden states [B, L, D] and the KV cache."""
     return self._decode(batch, "cache", deterministic=True)
 
@@ -143,14 +152,14 @@ class FusarGPT(nn.Module):
       deterministic=deterministic,
     )
 
-  def head(self, hidden: jax.Array) -> jax.Array:
+  def head(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
     """[..., D] -> float32[..., V]."""
     if self.config.decoder.tie_word_embeddings:
       embedding = self.model.embed_tokens.embedding
       return project_to_vocabulary(hidden, embedding.T)
     return self.lm_head(hidden)
 
-  def __call__(self, batch: Batch) -> jax.Array:
+  def __call__(self, batch: Batch) -> Float[Array, "B L V"]:
     """float32[B, L, V]: logits at all positions; training uses `hidden`."""
     return self.head(self.hidden(batch))
 

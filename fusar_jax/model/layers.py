@@ -6,6 +6,7 @@ R is the LoRA rank. Arithmetic runs in `dtype`; norms in float32.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from fusar_jax.model.activations import constrain
 from fusar_jax.model.config import LoRAConfig
@@ -28,7 +29,9 @@ _ROWS = ("o_proj", "down_proj", "proj", "mlp_2")
 _SPLITS = dict.fromkeys(_ROWS, ("split", None)) | {"qkv": (None, None)}
 
 
-def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def project(
+  x: Float[Array, "*rows D"], kernel: Float[Array, "D F"]
+) -> Float[Array, "*rows F"]:
   """x[..., D] times kernel[D, F], as one product of two matrices.
 
   With the leading axes apart, the kernel's gradient sums over several axes, and

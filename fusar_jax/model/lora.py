@@ -8,11 +8,15 @@ R is the rank.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 def merged_kernel(
-  kernel: jax.Array, lora_a: jax.Array, lora_b: jax.Array, scale: float
-) -> jax.Array:
+  kernel: Float[Array, "*layers D F"],
+  lora_a: Float[Array, "*layers D R"],
+  lora_b: Float[Array, "*layers R F"],
+  scale: float,
+) -> Float[Array, "*layers D F"]:
   """Returns `kernel + scale * lora_a @ lora_b`, float32.
 
   Args:

@@ -8,6 +8,7 @@ H head width, L length, P patches.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 
 def _inverse_frequencies(count: int, width: int, theta: float) -> jax.Array:
@@ -17,8 +18,8 @@ def _inverse_frequencies(count: int, width: int, theta: float) -> jax.Array:
 
 
 def vision_angles(
-  positions: jax.Array, head_dim: int, theta: float
-) -> jax.Array:
+  positions: Int[Array, "*image P 2"], head_dim: int, theta: float
+) -> Float[Array, "*image P half"]:
   """Angles of the tower's 2-D rotary embedding.
 
   Args:
@@ -35,11 +36,11 @@ def vision_angles(
 
 
 def mrope_angles(
-  positions: jax.Array,
+  positions: Int[Array, "B 3 L"],
   head_dim: int,
   theta: float,
   sections: tuple[int, int, int],
-) -> jax.Array:
+) -> Float[Array, "B L half"]:
   """Angles of the decoder's multimodal rotary embedding.
 
   The H / 2 frequencies are shared out in contiguous sections: the first
@@ -67,7 +68,11 @@ def mrope_angles(
   )
 
 
-def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+def rotate(
+  x: Float[Array, "*rows N H"],
+  cos: Float[Array, "*rows half"],
+  sin: Float[Array, "*rows half"],
+) -> Float[Array, "*rows N H"]:
   """Rotates x[..., L, N, H] by angles whose cos and sin are [..., L, H / 2]."""
   dtype = x.dtype
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -17,6 +17,7 @@ merged visual tokens, S anchors.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from fusar_jax.model.config import TLMConfig
 from fusar_jax.model.layers import project
@@ -55,8 +56,11 @@ class TokenwiseLinearModulation(nn.Module):
 
   @nn.compact
   def __call__(
-    self, tokens: jax.Array, features: jax.Array, weights: jax.Array
-  ) -> jax.Array:
+    self,
+    tokens: Float[Array, "B I M C"],
+    features: Float[Array, "B I S E"],
+    weights: Float[Array, "B I M S"],
+  ) -> Float[Array, "B I M C"]:
     """Returns [B, I, M, C] in the dtype of the tokens.
 
     Args:

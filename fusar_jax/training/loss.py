@@ -18,20 +18,21 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from fusar_jax.model import activations
 from fusar_jax.model.fusar_gpt import project_to_vocabulary
 
 
 def answer_losses(
-  hidden: jax.Array,
-  kernel: jax.Array,
-  answer_index: jax.Array,
-  answer_ids: jax.Array,
+  hidden: Float[Array, "B L D"],
+  kernel: Float[Array, "D V"],
+  answer_index: Int[Array, "B A"],
+  answer_ids: Int[Array, "B A"],
   *,
   frozen_head: bool,
   chunk: int = 256,
-) -> jax.Array:
+) -> Float[Array, "B A"]:
   """Returns the negative log-likelihood of each supervised token.
 
   Args:
