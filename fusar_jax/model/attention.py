@@ -67,15 +67,13 @@ def attend(
   """Scaled dot-product attention with grouped key/value heads.
 
   Args:
-    query: [B, L, N, H].
-    key, value: [B, S, K, H]; K divides N.
-    mask: bool[B, L or 1, S]; False: the key is masked. `splash`, and no
-      other implementation, takes Segments.
+    query, key, value: K divides N.
+    mask: L or 1 rows; False: the key is masked. `splash`, and no other
+      implementation, takes Segments.
     impl: one of IMPLEMENTATIONS.
 
-  Returns:
-    [B, L, N, H], in the dtype of the query. A query without visible keys gets
-    a finite, meaningless value.
+  Returns the dtype of the query. A query without visible keys gets a finite,
+  meaningless value.
   """
   if impl not in IMPLEMENTATIONS:
     raise ValueError(
@@ -111,13 +109,9 @@ def attend_cached(
   """Attention of one new position to a KV cache, read in place.
 
   Args:
-    query: [B, 1, N, H].
-    key: [B, K, H, S], cached keys, including that of the new position.
-    value: [B, K, S, H], likewise.
-    mask: bool[B, S]; False: the key is masked.
-
-  Returns:
-    [B, 1, N, H], in the dtype of the query.
+    query: of the new position; the result has its dtype.
+    key, value: cached, including those of the new position.
+    mask: False: the key is masked.
   """
   batch, _, heads, width = query.shape
   grouped = query.reshape(batch, key.shape[1], -1, width) * width**-0.5

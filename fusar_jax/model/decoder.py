@@ -172,8 +172,7 @@ class Decoder(nn.Module):
     """Returns hidden states [B, L, D] and the requested output of all layers.
 
     Args:
-      x: [B, L, D], embedded tokens.
-      positions: int32[B, 3, L].
+      x: embedded tokens.
       mask: what each token sees, `causal_view`.
       output: "cache": keys and values of x, L long; "states": [layers, B, L,
         D], outputs of the layers, not normalised; None: nothing.
@@ -231,9 +230,8 @@ def step(
   Args:
     decoder: shapes and dtype.
     params: of the decoder; "layers" stacked, or a tuple (`unstack`).
-    x: [B, 1, D], the embedded token.
-    positions: int32[B, 3, 1].
-    mask: bool[B, S], the columns that x sees, its own included.
+    x, positions: of the new token.
+    mask: the columns that x sees, its own included.
     cache: stacked or a tuple, as the parameters are.
     column: int32, where x stands in the cache.
 

@@ -34,7 +34,7 @@ class _Head(nn.Module):
 def project_to_vocabulary(
   x: Float[Array, "*rows D"], kernel: Float[Array, "D V"]
 ) -> Float[Array, "*rows V"]:
-  """[..., D] x [D, V] -> float32[..., V], in the dtype of x."""
+  """Computes in the dtype of x; the result is float32."""
   return jnp.matmul(
     x, kernel.astype(x.dtype), preferred_element_type=jnp.float32
   )
@@ -97,7 +97,7 @@ class FusarGPT(nn.Module):
   def embed(
     self, batch: Batch, *, deterministic: bool = True
   ) -> Float[Array, "B L D"]:
-    """[B, L, D]: text embeddings with visual tokens inserted."""
+    """Text embeddings with visual tokens inserted."""
     visual = self.visual_tokens(batch, deterministic=deterministic)
     return self._insert(batch, visual)
 
@@ -109,7 +109,7 @@ class FusarGPT(nn.Module):
     return jnp.where(index >= 0, visual.astype(text.dtype), text)
 
   def embed_text(self, ids: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-    """int32[B, L] -> [B, L, D]."""
+    """Text embeddings alone."""
     return self.model.embed(ids)
 
   def hidden(
@@ -123,12 +123,7 @@ class FusarGPT(nn.Module):
   ) -> tuple[
     Float[Array, "B I M C"], Float[Array, "layers B L D"], Float[Array, "B L D"]
   ]:
-    """Returns visual tokens, the states of each layer, and `hidden`.
-
-    Returns:
-      [B, I, M, C], after TLM; [layers, B, L, D], outputs of the decoder layers,
-      not normalised; [B, L, D].
-    """
+    """Visual tokens after TLM, outputs of all layers, and `hidden`."""
     visual = self.visual_tokens(batch, deterministic=deterministic)
     hidden, states = self.model(
       self._insert(batch, visual),
@@ -153,7 +148,7 @@ class FusarGPT(nn.Module):
     )
 
   def head(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
-    """[..., D] -> float32[..., V]."""
+    """Logits, float32."""
     if self.config.decoder.tie_word_embeddings:
       embedding = self.model.embed_tokens.embedding
       return project_to_vocabulary(hidden, embedding.T)

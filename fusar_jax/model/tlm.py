@@ -64,9 +64,9 @@ class TokenwiseLinearModulation(nn.Module):
     """Returns [B, I, M, C] in the dtype of the tokens.
 
     Args:
-      tokens: [B, I, M, C], merged visual tokens in raster order.
-      features: float32[B, I, S, E], AlphaEarth vectors, arbitrary on padding.
-      weights: float32[B, I, M, S], zero on padding.
+      tokens: merged visual tokens in raster order.
+      features: AlphaEarth vectors, arbitrary on padding.
+      weights: zero on padding.
     """
     channels = tokens.shape[-1]
     x = features.astype(jnp.float32)

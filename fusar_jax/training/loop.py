@@ -72,7 +72,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     total = config.steps or config.epochs * loader.steps_per_epoch
     rate = program.make_rate(config, total)
     tx = program.make_optimizer(config, rate)
-    # Bind no name to the unsharded arrays: they would stay in memory.
+    # No name for the unsharded arrays: they would stay in memory.
     state, frozen, shardings = program.create_sharded_state(
       *setup.parameters(run, config, workdir, mesh), config, mesh, tx
     )

@@ -36,16 +36,11 @@ def answer_losses(
   """Returns the negative log-likelihood of each supervised token.
 
   Args:
-    hidden: [B, L, D].
-    kernel: [D, V], the head.
-    answer_index: int32[B, A], position that predicts the token.
-    answer_ids: int32[B, A], target token ids.
+    hidden, kernel: states, and the head that projects them.
+    answer_index, answer_ids: positions that predict, target tokens.
     frozen_head: compute no gradient of the head; see the module docstring.
     chunk: target positions whose logits exist at one time, per device; at
       least one per row.
-
-  Returns:
-    float32[B, A].
   """
   batch, slots = answer_ids.shape
   states = jnp.take_along_axis(hidden, answer_index[..., None], axis=1)

@@ -86,9 +86,6 @@ def create_sharded_state(
   Args:
     trainable: float32, to begin with; may be given away to the state.
     frozen: from `frozen_weights.cast_frozen`.
-    config: of the run.
-    mesh: of its devices.
-    tx: from `make_optimizer`.
   """
   frozen_shardings = sharding.parameter_shardings(frozen, mesh)
   frozen = sharding.put(frozen, frozen_shardings)
@@ -110,9 +107,6 @@ def jit_train_step(
   """Returns the jitted `step(state, frozen, batch) -> (state, metrics)`.
 
   Args:
-    config: of the run.
-    model: shapes.
-    tx: from `make_optimizer`.
     mesh: where it runs; its devices need not be here (`plan`).
     shardings: of (state, frozen).
   """
