@@ -15,6 +15,7 @@
 #   make test-newest  core tests with Python 3.13 and the newest versions
 #   make lint     ruff and the minimum versions of the package
 #   make base     retrains the tiny base that is shipped with the package
+#   make types    pyright in basic mode
 #   make docs     builds the documentation as a site (links checked)
 #   make reference  recomputes the reference values of tests/reference
 #   make mutants  plants faults and runs the tests that should catch them
@@ -35,9 +36,10 @@ PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
   $(shell $(p) -c "print('$(p)')" 2>/dev/null)))
 # This exact version selects the CPU build.
 TORCH := torch==2.13.0
+BASEDPYRIGHT := basedpyright==1.40.2
 
 .PHONY: environments demo test test-slow test-newest parity beam browser plan \
-  plan-all launch lint base docs reference mutants
+  plan-all launch lint types base docs reference mutants
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -51,7 +53,7 @@ test-slow: $(VENV)/installed
 	$(BIN)/python $(PYTEST) -m slow --ignore=tests/parity --ignore=tests/planning
 
 # All environments but .venv, for CI.
-environments: $(addprefix $(VENV)-,$(addsuffix /installed,docs plan launch beam \
+environments: $(addprefix $(VENV)-,$(addsuffix /installed,docs types plan launch beam \
   $(if $(PYTHON_NEWEST),newest)))
 
 # Tests that depend most on JAX and Flax versions.
@@ -87,6 +89,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: $(VENV)/installed $(VENV)-types/installed
+	$(VENV)-types/bin/basedpyright --level error --pythonpath $(BIN)/python \
+	  < /dev/null
 
 docs: $(VENV)-docs/installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
@@ -164,6 +170,12 @@ $(VENV)-launch/installed: $(VENV)/made constraints-launch.txt
 	  slurm-wlm-basic-plugins && for deb in *.deb; do dpkg -x $$deb slurm; \
 	  done && cd bin && ln -sf ../slurm/usr/bin/* .; } > /dev/null 2>&1 || \
 	  echo "make launch: without Slurm's commands, which apt-get has not got"
+	@touch $@
+
+# Separate environment: it brings a Node of 200 MB.
+$(VENV)-types/installed: $(VENV)/made
+	$(VENV)/bin/python -m venv $(VENV)-types
+	$(VENV)-types/bin/python $(INSTALL) $(BASEDPYRIGHT)
 	@touch $@
 
 # Separate environment: docstrings are parsed as text, without imports.
