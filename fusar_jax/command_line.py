@@ -99,6 +99,10 @@ def run(
   except UsageError as error:
     parser.error(str(error))
   except (*_ERRORS, *errors) as error:
+    if isinstance(error, ImportError) and (error.name or "").startswith(
+      "fusar_jax"
+    ):
+      raise  # A bug, and no missing extra.
     print_error(parser, str(error))
     return 1
   except KeyboardInterrupt:
