@@ -158,6 +158,7 @@ def test_each_official_script_has_a_command():
     assert "```bash" in section, script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name",
   [
@@ -178,6 +179,7 @@ def test_predictions_are_official_rows(walked, name):
   assert (walked / "outputs" / "pictures").is_dir()
 
 
+@pytest.mark.slow
 def test_stage_2_continues_the_released_lora_and_keeps_its_tlm(walked):
   first, second = walked / "FUSAR-GPT/stage1", walked / "outputs/stage2"
   before, after = (load_file(f / peft.WEIGHTS) for f in (first, second))
@@ -192,6 +194,7 @@ def test_stage_2_continues_the_released_lora_and_keeps_its_tlm(walked):
   assert settings["base_model_name_or_path"] == f"Qwen/{BASE}"
 
 
+@pytest.mark.slow
 def test_without_aef_the_lora_alone_is_continued_and_exported(walked):
   folder = walked / "outputs/no_aef/adapter"
   assert not tlm_file.has_tlm(folder)
@@ -206,6 +209,7 @@ def test_without_aef_the_lora_alone_is_continued_and_exported(walked):
     assert 0 < np.abs(leaf - before[name]).max() < 0.01, name
 
 
+@pytest.mark.slow
 def test_stage_1_starts_from_the_base(walked):
   checkpoint = json.loads((walked / "runs/stage1/config.json").read_text())
   assert checkpoint["model"]["lora"]["vision"] == []

@@ -111,6 +111,7 @@ def test_adapter_logits_and_greedy_tokens(tiny, adapted):
   assert new == values["generated"].ravel().tolist()
 
 
+@pytest.mark.slow
 def test_adapter_loss_and_gradients(tiny, adapted):
   model, values = adapted
   example, _ = expected_example(model, tiny, values)
@@ -149,6 +150,7 @@ def published(name, flat):
   return np.asarray(leaf).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize(("accumulation", "impl"), [(1, "xla"), (4, "blocked")])
 def test_six_training_steps(tiny, stage, accumulation, impl):

@@ -6,37 +6,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fusar_jax.config import preset
 from fusar_jax.data.aux_targets import AUX_FRAMES
 from fusar_jax.model.fusar_gpt import FusarGPT, _smallest_batch, init_params
 from fusar_jax.training.aux_targets import hidden_with_aux
 
 
-def test_frames_are_rolled_normalised_visual_tokens():
+def test_frames_are_rolled_normalised_visual_tokens(tiny_model):
   """Behind the hidden states, which stay as they are; and gradients flow."""
-  config = preset("tiny")
   config = dataclasses.replace(
-    config,
-    vision=dataclasses.replace(config.vision, depth=1, full_attention=(0,)),
-    decoder=dataclasses.replace(config.decoder, layers=3),
+    tiny_model, decoder=dataclasses.replace(tiny_model.decoder, layers=3)
   )
-  params = init_params(config, jax.random.key(0))
+  params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
   batch = _smallest_batch(config)
   model = FusarGPT(config)
 
   def apply(params, method):
-    return model.apply({"params": params}, batch, method=method)
+    run = jax.jit(lambda p: model.apply({"params": p}, batch, method=method))
+    return run(params)
 
   # What a decoder of the first layer alone gives: its norm has no gain yet.
   first = dataclasses.replace(
     config, decoder=dataclasses.replace(config.decoder, layers=1)
   )
   layers = jax.tree.map(lambda x: x[:1], params["model"]["layers"])
-  halfway = FusarGPT(first).apply(
-    {"params": {**params, "model": {**params["model"], "layers": layers}}},
-    batch,
-    method=FusarGPT.hidden,
-  )
+  cut = {**params, "model": {**params["model"], "layers": layers}}
+  halfway = jax.jit(
+    lambda p: FusarGPT(first).apply(
+      {"params": p}, batch, method=FusarGPT.hidden
+    )
+  )(cut)
   hidden = apply(params, model.hidden)
   both = apply(params, hidden_with_aux)
   visual = np.asarray(apply(params, model.visual_tokens))[:, 0]
@@ -58,5 +56,5 @@ def test_frames_are_rolled_normalised_visual_tokens():
       apply(params, hidden_with_aux)[:, length : length + AUX_FRAMES] ** 3
     )
 
-  tower = jax.grad(loss)(params)["visual"]
+  tower = jax.jit(jax.grad(loss))(params)["visual"]
   assert all(np.any(leaf) for leaf in jax.tree.leaves(tower["merger"]))

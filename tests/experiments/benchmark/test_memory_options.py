@@ -1,6 +1,7 @@
 """Measured memory of the memory options."""
 
 import jax
+import pytest
 
 from fusar_jax import bench
 from fusar_jax.config import preset
@@ -12,6 +13,7 @@ from fusar_jax.model.fusar_gpt import init_params
 SHAPE = workload.Shape(length=80, answer=8, side=3, rank=4)
 
 
+@pytest.mark.slow
 def test_int8_nearly_halves_the_tiny_models_arguments(
   capsys, tmp_path, monkeypatch
 ):
