@@ -59,10 +59,6 @@ class LoaderConfig:
     pool_batches: number of batches that are drawn at a time and sorted by
       length, which reduces padding; 1: no sorting.
     process_index, process_count: this process's slice of each batch.
-
-  Raises:
-    ValueError: a batch size that the processes do not divide, or auxiliary
-      targets in packed rows.
   """
 
   batch_size: int

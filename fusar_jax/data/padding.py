@@ -8,6 +8,7 @@ tokens, P patches, S anchors, W windows.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def empty_batch(rows: int, sizes: Sizes, config: FusarConfig) -> Batch:
   i, p = sizes.images, sizes.patches
   merged = p // config.vision.merge**2
 
-  def full(value, dtype, *shape):
+  def full(value, dtype, *shape) -> Any:  # numpy here, jax.Array on devices
     return np.full((rows, *shape), value, dtype)
 
   return Batch(

@@ -10,6 +10,7 @@ corrupt bytes; `fusar_jax.training.checksums` detects them.
 """
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -161,7 +162,7 @@ class Checkpoints:
     step = self._verified(step)
     wanted = {"trainable": like.trainable, "optimizer": _flat_rest(like)}
     self._check(step, wanted)
-    restored = self._manager.restore(
+    restored: Any = self._manager.restore(
       step,
       args=ocp.args.Composite(
         host=ocp.args.JsonRestore(),
@@ -171,11 +172,15 @@ class Checkpoints:
         },
       ),
     )
-    leaves, structure = jax.tree.flatten(like.replace(trainable=None))
+    leaves, structure = jax.tree.flatten(
+      dataclasses.replace(like, trainable=None)
+    )
     names = list(_flat_rest(like))
     assert len(names) == len(leaves)
     rest = jax.tree.unflatten(structure, [restored.optimizer[n] for n in names])
-    return rest.replace(trainable=restored.trainable), restored.host
+    return dataclasses.replace(
+      rest, trainable=restored.trainable
+    ), restored.host
 
   def restore_trainable(self, step: int | None = None) -> partition.Params:
     """Returns only the trained parameters, as numpy arrays.
@@ -186,11 +191,14 @@ class Checkpoints:
     step = self._verified(step)
     saved = self._manager.item_metadata(step)["trainable"].tree
     like = jax.tree.map(
-      lambda leaf: np.empty(leaf.shape, leaf.dtype), saved, is_leaf=_is_array
+      lambda leaf: np.empty(leaf.shape, leaf.dtype),
+      saved,
+      is_leaf=lambda leaf: hasattr(leaf, "shape"),
     )
-    return self._manager.restore(
+    restored: Any = self._manager.restore(
       step, args=ocp.args.Composite(trainable=ocp.args.StandardRestore(like))
-    ).trainable
+    )
+    return restored.trainable
 
   def check(self) -> None:
     """Raises OSError if an asynchronous write has failed; does not block."""
@@ -268,7 +276,9 @@ class Checkpoints:
 
 def _flat_rest(state: TrainState) -> dict[str, Any]:
   """{"opt_state.0.mu.tlm.mlp_0.bias": leaf}: the state without trainables."""
-  leaves = jax.tree_util.tree_leaves_with_path(state.replace(trainable=None))
+  leaves = jax.tree_util.tree_leaves_with_path(
+    dataclasses.replace(state, trainable=None)
+  )
   return {
     jax.tree_util.keystr(path, simple=True, separator="."): leaf
     for path, leaf in leaves
@@ -285,10 +295,6 @@ def _shapes(flat: dict[str, Any]) -> dict[str, str]:
     name: f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}"
     for name, leaf in flat.items()
   }
-
-
-def _is_array(leaf) -> bool:
-  return hasattr(leaf, "shape")
 
 
 def _is_first() -> bool:

@@ -46,7 +46,8 @@ def continued(
   ]
   for found in sources:
     if found.lora is not None:
-      model = dataclasses.replace(model, lora=_continued_lora(model, found))
+      lora = _continued_lora(model, found.lora, found.name)
+      model = dataclasses.replace(model, lora=lora)
     if found.has_tlm and model.tlm is None:
       logging.warning(
         "%s: its TLM is not used, config.model.tlm is None", found.name
@@ -77,8 +78,10 @@ class _Existing:
     return cls(source.path, lora, tlm_file.has_tlm(folder))
 
 
-def _continued_lora(model: FusarConfig, found: _Existing) -> LoRAConfig:
-  ours, theirs, default = model.lora, found.lora, LoRAConfig()
+def _continued_lora(
+  model: FusarConfig, theirs: LoRAConfig, where: str
+) -> LoRAConfig:
+  ours, default = model.lora, LoRAConfig()
   fields = [name for name in ("rank", "alpha") if _differs(ours, theirs, name)]
   # Projections at their default follow the source.
   fields += [
@@ -93,12 +96,12 @@ def _continued_lora(model: FusarConfig, found: _Existing) -> LoRAConfig:
       for name in fields
     ]
     raise ValueError(
-      f"{found.name}: the LoRA to continue is another one:\n"
+      f"{where}: the LoRA to continue is another one:\n"
       + "\n".join(lines)
       + "\nSet these fields to its values."
     )
   if theirs.vision and not ours.vision:
-    logging.warning("%s: its vision LoRA is continued, too", found.name)
+    logging.warning("%s: its vision LoRA is continued, too", where)
   return dataclasses.replace(
     ours, language=theirs.language, vision=theirs.vision
   )
@@ -136,7 +139,7 @@ def read_adapter_leaves(folder: Path, config: FusarConfig) -> partition.Params:
   plain = dataclasses.replace(config, lora=LoRAConfig())
   use_tlm = config.tlm is not None
   sigma = None
-  if use_tlm and tlm_file.is_legacy(folder):
+  if config.tlm is not None and tlm_file.is_legacy(folder):
     sigma = config.tlm.sigma  # Legacy folders do not record sigma.
   found, leaves = read_adapter(folder, plain, sigma, use_tlm=use_tlm)
   expected = config_lib.to_dict(config)

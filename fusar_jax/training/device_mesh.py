@@ -247,7 +247,7 @@ def layout(
     ValueError: sizes that do not fit the devices or the batch.
   """
   sizes = read_mesh(config.mesh)
-  if sizes == AUTO:
+  if isinstance(sizes, str):
     # Most parts first: "tensor" costs more than a smaller accumulation.
     shards = [devices // n for n in tensor_sizes(devices, model)]
   else:

@@ -202,7 +202,7 @@ def preemption() -> Iterator[Callable[[int], bool]]:
   receives the signal of any process and agrees on one step.
   """
   if jax.process_count() > 1:
-    yield multihost_utils.reachedpreemption_sync_point
+    yield multihost_utils.reached_preemption_sync_point
     return
   heard = []
   before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))

@@ -22,7 +22,7 @@ from fusar_jax.training.gradient_check import GradientCheck
 from fusar_jax.training.logging import MetricsLogger
 from fusar_jax.training.parameter_table import print_parameter_table
 from fusar_jax.training.profiler import ProfilerWindow
-from fusar_jax.training.run_config import resolve
+from fusar_jax.training.run_config import RunConfig, resolve
 from fusar_jax.training.selection import Selection
 from fusar_jax.training.stopwatch import Stopwatch
 
@@ -59,9 +59,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
       are intact.
     FloatingPointError: the loss is not finite; names step and examples.
   """
-  stopwatch = Stopwatch()
-  workdir = Path(workdir)
-  config = resolve(config)
+  return _train(resolve(config), Path(workdir), Stopwatch())
+
+
+def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
   window = ProfilerWindow(
     workdir / "profile", config.profile_at_step, config.profile_steps
   )

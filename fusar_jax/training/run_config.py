@@ -61,11 +61,7 @@ class DtypeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """One run, as its config describes it.
-
-  `model` is the mapping of `fusar_jax.config.model_values`: shapes that are
-  None come from the base (`shapes.resolve_model`).
-  """
+  """One run; shapes in `model` that are None come from the base."""
 
   init: str
   adapter: str
@@ -116,7 +112,9 @@ def resolve(config: ConfigDict) -> RunConfig:
       options contradict each other; lists all of a kind.
   """
   differences = Differences()
-  resolved = _build(RunConfig, config.to_dict(), "config", differences)
+  resolved: RunConfig = _build(
+    RunConfig, config.to_dict(), "config", differences
+  )
   if differences:
     raise ValueError(
       f"the config is not one of this version:\n{differences}\n"
@@ -127,7 +125,7 @@ def resolve(config: ConfigDict) -> RunConfig:
   return resolved
 
 
-def _build(kind, values: Mapping, where: str, differences: Differences):
+def _build(kind, values: Mapping, where: str, differences: Differences) -> Any:
   fields = {field.name for field in dataclasses.fields(kind)}
   for name in sorted(fields - {*values}):
     differences.add("missing", f"{where}.{name}")

@@ -185,8 +185,8 @@ def make_train_step(
         (trainable, opt_state),
         (state.trainable, state.opt_state),
       )
-    state = state.replace(
-      step=state.step + 1, trainable=trainable, opt_state=opt_state
+    state = dataclasses.replace(
+      state, step=state.step + 1, trainable=trainable, opt_state=opt_state
     )
     return state, metrics
 

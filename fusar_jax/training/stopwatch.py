@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-KINDS = ("start", "data", "compile", "save", "evaluate")
+KINDS: tuple[str, ...] = ("start", "data", "compile", "save", "evaluate")
 
 
 class Stopwatch:

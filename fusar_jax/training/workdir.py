@@ -143,13 +143,14 @@ def _texts(row: Triplet) -> tuple[str, ...]:
   )
 
 
-def _flat(values: Mapping, prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   flat = {}
   for name, value in values.items():
     if isinstance(value, Mapping):
       flat |= _flat(value, f"{prefix}{name}.")
     else:
       if prefix in ("model.vision.", "model.decoder."):
-        name = config_lib.RENAMED.get(name, name)  # A run of an old release.
+        # A run of an old release.
+        name = config_lib.RENAMED.get(name, name)
       flat[prefix + name] = value
   return flat
