@@ -35,7 +35,7 @@ ANSWER_BUCKETS = (32, 128, 512)
 
 @dataclasses.dataclass(frozen=True)
 class LoaderConfig:
-  """How a data set becomes batches.
+  """How a data set becomes batches; ValueError for conflicting options.
 
   Attributes:
     batch_size: global B, over all processes.
