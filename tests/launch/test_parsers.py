@@ -202,7 +202,7 @@ def _answer(command: list, home: Path) -> str:
   plugins = str(next(found, home))
   slurm.write_text(
     "ClusterName=none\nSlurmctldHost=localhost\nAuthType=auth/none\n"
-    "GresTypes=gpu\nNodeName=localhost\nPartitionName=p GridPoints=ALL\n"
+    "GresTypes=gpu\nNodeName=localhost\nPartitionName=p Nodes=ALL\n"
     f"MessageTimeout=3\nPluginDir={plugins}\n"
   )
   environment = {

@@ -37,7 +37,7 @@ def _plan(topology, samples, model="qwen2_5_vl_7b", accumulation=4):
   planner = Planner(
     resolve(config), find_slice(topology), Shape(TOKENS, ANSWERS, ANCHORS)
   )
-  # WeightBytes are sharded over all chips, even if they fit one chip.
+  # Weights are sharded over all chips, even if they fit one chip.
   choice, _ = planner.choice((1, -1, 1), samples)
   return planner.step(choice)
 
