@@ -91,7 +91,7 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 
 types: $(VENV)/installed $(VENV)-types/installed
-	$(VENV)-types/bin/basedpyright --level error --pythonpath $(BIN)/python \
+	$(VENV)-types/bin/basedpyright --level error --pythonpath $(BIN)/python --baselinemode=discard \
 	  < /dev/null
 
 docs: $(VENV)-docs/installed
