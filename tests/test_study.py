@@ -7,9 +7,8 @@ import shlex
 import pytest
 
 from fusar_jax import study
-from fusar_jax.data.anchor_conditions import CONDITIONS
 from fusar_jax.experiments.simulated import Plan
-from fusar_jax.experiments.variants import GROUPS
+from fusar_jax.experiments.variants import CONDITIONS, GROUPS
 from fusar_jax.training.recipes import get_config
 from fusar_jax.training.run_config import resolve
 
@@ -128,7 +127,7 @@ def test_answers_reach_the_tables(killed, small_base):
     if (c.task, c.score) == ("captioning", "land-cover fields")
   ]
   assert (against.first, against.difference) == (0, -1)
-  assert "-100.0 (-100.0 to -100.0)" in (out / "study.md").read_text("utf-8")
+  assert "\n| one stage | -100.0 | " in (out / "study.md").read_text("utf-8")
   with pytest.raises(FileExistsError, match="scenes 8 there, 9 now"):
     study.run(out, dataclasses.replace(PLAN, scenes=9), SEEDS, small_base)
 

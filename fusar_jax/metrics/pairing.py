@@ -2,9 +2,9 @@
 
 `measure` scores one model, optionally over several seeds; `compare` tests two
 models. Answers are paired by row id, which removes the difficulty of the image
-from the difference. Rows of one image, and of runs of several seeds, are
-resampled together. The tests concern the given models: only the given seeds
-represent the variance between training runs.
+from the difference, and rows of one image are resampled together. The test of a
+single pair concerns these two models; with several seeds, runs are resampled as
+well, and the test concerns the recipes (`hierarchical_bootstrap`).
 """
 
 import dataclasses
@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fusar_jax.metrics import intervals, row_scores
+from fusar_jax.metrics import hierarchical_bootstrap, intervals, row_scores
+from fusar_jax.metrics.hierarchical_bootstrap import difference_of_ratios
 from fusar_jax.metrics.intervals import ratio_of_sums
 from fusar_jax.metrics.paired_tests import McNemar, mcnemar, paired_bootstrap
 from fusar_jax.tasks.predictions import raise_bad
@@ -24,8 +25,9 @@ class Measure:
 
   Attributes:
     task, score: as in Comparison.
-    value: score over all rows of all runs.
-    ci95: (low, high), bootstrap over images.
+    value: mean over runs.
+    ci95: (low, high), percentile bootstrap over images, and over runs if
+      several (`hierarchical_bootstrap.resample_runs`).
     each: the value of each run.
     n, images: number of rows of one run, and of their images.
   """
@@ -46,10 +48,11 @@ class Comparison:
   Attributes:
     task, score: "captioning", "Water" is the share of rows whose field Water is
       right; other names are as in metrics.json.
-    first, second: score of each model over all rows of all runs.
+    first, second: score of each model, mean over its runs.
     difference: first - second.
-    ci95: (low, high), paired bootstrap over images.
-    p: two-sided p value of no difference, from the same bootstrap.
+    ci95: (low, high), paired bootstrap over images, and over runs if several
+      (`hierarchical_bootstrap.estimate`).
+    p: two-sided p value of no difference, of the same test.
     mcnemar: for binary outcomes of one pair of runs, else None: the rows of
       several seeds are not independent.
     each: the difference of each pair of runs.
@@ -121,15 +124,7 @@ def measure(
     ValueError: the runs have different rows.
   """
   return [
-    Measure(
-      task=task,
-      score=name,
-      value=float(ratio_of_sums(counts.images.sum(0))),
-      ci95=tuple(intervals.bootstrap(counts.images, ratio_of_sums)),
-      each=tuple(float(ratio_of_sums(sums)) for sums in counts.of_runs()),
-      n=len(counts.rows) // len(runs),
-      images=len(counts.images),
-    )
+    _measure(task, name, counts)
     for task, name, counts in _all_counts(
       [[(sample,) for sample in samples] for samples in runs], groups
     )
@@ -151,30 +146,60 @@ def compare(
     ValueError: the runs have different rows.
   """
   return [
-    _compare(task, name, counts, len(runs))
+    _compare(task, name, counts)
     for task, name, counts in _all_counts(runs, groups)
   ]
 
 
-def _compare(task, name, counts, runs: int) -> Comparison:
-  summed, values = counts.images, counts.rows
-  difference, interval, p = paired_bootstrap(summed[:, :2], summed[:, 2:])
-  right = name in row_scores.RIGHT[task] and runs == 1
+def _measure(task, name, counts) -> Measure:
+  runs, images, _ = counts.images.shape
+  if runs == 1:
+    interval = intervals.bootstrap(counts.images[0], ratio_of_sums)
+  else:
+    interval = np.percentile(
+      hierarchical_bootstrap.resample_runs(counts.images, ratio_of_sums),
+      [2.5, 97.5],
+    )
+  each = ratio_of_sums(counts.images.sum(1))
+  return Measure(
+    task=task,
+    score=name,
+    value=float(each.mean()),
+    ci95=tuple(map(float, interval)),
+    each=tuple(map(float, each)),
+    n=len(counts.rows) // runs,
+    images=images,
+  )
+
+
+def _compare(task, name, counts) -> Comparison:
+  values = counts.rows
+  runs, images, _ = counts.images.shape
+  scores = ratio_of_sums(counts.images.sum(1).reshape(runs, 2, 2)).mean(0)
+  first, second = map(float, scores)
+  test = None
+  if runs == 1:
+    [of] = counts.images
+    difference, interval, p = paired_bootstrap(of[:, :2], of[:, 2:])
+    each = (difference,)
+    if name in row_scores.RIGHT[task]:
+      test = mcnemar(values[:, 0] > 0, values[:, 2] > 0)
+  else:
+    found = hierarchical_bootstrap.estimate(counts.images, difference_of_ratios)
+    difference, interval, p = found.value, found.ci95, found.p
+    each = found.each
   return Comparison(
     task=task,
     score=name,
-    first=float(ratio_of_sums(summed[:, :2].sum(0))),
-    second=float(ratio_of_sums(summed[:, 2:].sum(0))),
+    first=first,
+    second=second,
     difference=difference,
     ci95=interval,
     p=p,
-    mcnemar=mcnemar(values[:, 0] > 0, values[:, 2] > 0) if right else None,
-    each=tuple(
-      float(ratio_of_sums(sums[:2]) - ratio_of_sums(sums[2:]))
-      for sums in counts.of_runs()
-    ),
+    mcnemar=test,
+    each=each,
     n=len(values) // runs,
-    images=len(summed),
+    images=images,
   )
 
 
@@ -184,16 +209,11 @@ class _Counts:
 
   Attributes:
     rows: float64[rows, c], of each row of each run.
-    images: float64[images, c], summed over the rows of an image.
-    run: int[rows].
+    images: float64[runs, images, c], summed over the rows of an image.
   """
 
   rows: np.ndarray
   images: np.ndarray
-  run: np.ndarray
-
-  def of_runs(self) -> list[np.ndarray]:
-    return [self.rows[self.run == r].sum(0) for r in np.unique(self.run)]
 
 
 def _all_counts(runs, groups) -> Iterator[tuple[str, str, _Counts]]:
@@ -230,6 +250,6 @@ def _counts(task, part, runs) -> _Counts | None:
     return None
   run, image = np.array(places).T
   values = np.array(counts, float)
-  summed = np.zeros((len(images), values.shape[1]))
-  np.add.at(summed, image, values)
-  return _Counts(values, summed, run)
+  summed = np.zeros((len(runs), len(images), values.shape[1]))
+  np.add.at(summed, (run, image), values)
+  return _Counts(values, summed)

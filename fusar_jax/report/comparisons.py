@@ -28,7 +28,13 @@ def comparison_table(
     first: name of the reference, such as "aligned".
     others: name -> `pairing.compare` of the first with it, on the same rows.
   """
-  shown = Table(title=title, caption=f"difference: {first} minus the other")
+  caption = f"difference: {first} minus the other"
+  runs = max(
+    (len(c.each) for found in others.values() for c in found), default=1
+  )
+  if runs > 1:
+    caption += f"; p over {runs} seeds and their images"
+  shown = Table(title=title, caption=caption)
   for name in (
     "score",
     "answers",
