@@ -24,8 +24,8 @@ of cells, class and caption of the training manifest, and no box.
 `--against` tests two models on the same rows (McNemar, paired bootstrap) and
 writes comparison.json. Each side is a predictions file, a folder of scores, or
 a comma-separated list with one per seed; several seeds are resampled as well as
-images. `--controls` predicts with one model under every anchor condition, tests each condition against aligned anchors, and
-writes controls.json.
+images. `--controls` predicts with one model under every anchor condition, tests
+each condition against aligned anchors, and writes controls.json.
 """
 
 import argparse
