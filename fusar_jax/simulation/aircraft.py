@@ -1,12 +1,13 @@
 """Aircraft classes: sizes and radar scatterers on the ground.
 
-Lengths and spans are those of common types: fighters such as F-15 and Su-27,
-propeller transports such as C-130 and An-12, airliners from A320 to A330. Echo
-strength and pattern are chosen by comparison with chips of Gaofen-3, where
-aircraft are 15 to 25 dB brighter than the apron. This is far above the in-
-flight cross sections of Skolnik (Introduction to Radar Systems: fighter 6 m2,
-jet airliner 40 m2), because each part also forms corner reflectors with the
-ground. The pattern is a few bright points (nose, engines, wing roots, tail)
+Lengths and spans are those of common types: fighters from F-16 to Su-34,
+propeller transports from An-26 to A400M, airliners from regional jets to A330.
+Their ranges overlap; wings and engines show the class. Echo strength and
+pattern are chosen by comparison with chips of Gaofen-3, where the brightest
+points of aircraft are 15 to 25 dB brighter than the apron. This is far above
+the in-flight cross sections of Skolnik (Introduction to Radar Systems: fighter
+6 m2, jet airliner 40 m2), because each part also forms corner reflectors with
+the ground. The pattern is a few bright points (nose, engines, wing roots, tail)
 joined by fainter lines.
 
 Coordinates: along, -0.5 (tail) .. 0.5 (nose), times the length; across,
@@ -19,15 +20,15 @@ PLANES = ("fighter plane", "transport plane", "airliner plane")
 PLANE_SHARES = (0.35, 0.3, 0.35)
 # (metres of length, length / span), drawn evenly between.
 PLANE_SIZES = {
-  "fighter plane": ((19.0, 22.5), (1.38, 1.55)),
-  "transport plane": ((29.0, 34.0), (0.74, 0.86)),
-  "airliner plane": ((38.0, 62.0), (1.03, 1.12)),
+  "fighter plane": ((16.0, 24.0), (1.1, 1.6)),
+  "transport plane": ((20.0, 42.0), (0.78, 1.02)),
+  "airliner plane": ((24.0, 58.0), (0.92, 1.22)),
 }
 # Total radar cross section, m2, and its spread.
 _TOTAL = {
-  "fighter plane": 450.0,
-  "transport plane": 1200.0,
-  "airliner plane": 2200.0,
+  "fighter plane": 180.0,
+  "transport plane": 450.0,
+  "airliner plane": 700.0,
 }
 _SPREAD_DB = 2.0
 # (root, tip) of the wing's leading edge and its depth at the tip, along.

@@ -35,10 +35,15 @@ _SLOW_DB = np.full(len(COVERS), 0.5, np.float32)
 _FINE_DB = np.full(len(COVERS), 0.3, np.float32)
 _FINE_DB[[TREES, FLOODED, SHRUB, BARE]] = 1.6, 1.2, 1.4, 0.6
 _SLOW_DB[[TREES, SHRUB, WATER]] = 0.8, 0.8, 0.4
-# Built ground is spiky: a Gamma texture of this shape and mean 1.
-_SPIKES = 0.35
-_WALL_DB, _WALL_SPREAD_DB = 6.0, 4.0
-_LAYOVER_DB = -4.0
+# Ground between buildings against the fitted mean of built-up land, most of
+# whose echo comes from walls.
+_BETWEEN_DB = -5.0
+# Echo of a wall that faces the sensor, and its spread between buildings.
+_WALL_DB, _WALL_SPREAD_DB, _WALLS = 3.5, 3.0, 1021
+# Cardinal effect: the echo falls with this power of the cosine between a wall's
+# normal and the sensor, to a rest from balconies, fences and edges.
+_CARDINAL, _OBLIQUE = 8, 0.06
+_LAYOVER_DB = -8.0
 _SHADOW_DB = -30.0
 # Wake: dark smooth water astern and two bright arms.
 _WAKE_DARK_DB, _WAKE_ARMS_DB, _WAKE_SPREAD = -6.0, 5.0, 0.2
@@ -69,7 +74,7 @@ def ground_power(
   power = _linear(db)
   built = terrain.cover == BUILT
   built &= ~np.isin(terrain.surface, (ROAD, RUNWAY, APRON))
-  power[built] *= rng.gamma(_SPIKES, 1 / _SPIKES, np.count_nonzero(built))
+  power[built] *= _linear(_BETWEEN_DB)
   if terrain.height.any():
     _buildings(rng, power, terrain, look, incidence)
   return power
@@ -132,12 +137,24 @@ def _buildings(rng, power, terrain, look, incidence):
   layover = (folded > front + 1e-3) & (height == 0)
   near[shadow] = _linear(_SHADOW_DB)
   near[layover] += _linear(_LAYOVER_DB)
-  along = np.gradient(height, axis=1)
-  facing = along / (np.hypot(along, np.gradient(height, axis=0)) + 1e-6)
   wall = (height > 0) & (np.diff(height, axis=1, prepend=height[:, :1]) > 0)
-  n = np.count_nonzero(wall)
-  echo = _linear(rng.normal(_WALL_DB, _WALL_SPREAD_DB, n))
-  near[wall] += echo * np.clip(facing[wall], 0.1, 1) ** 2
+  # The wall's direction from several rows: a slanted wall is a staircase.
+  smooth = _blurred(height)
+  along = np.gradient(smooth, axis=1)[wall]
+  across = np.gradient(smooth, axis=0)[wall]
+  facing = np.clip(along / (np.hypot(along, across) + 1e-6), 0, 1)
+  # A building has one echo, keyed by its height, which few others share.
+  echoes = _linear(rng.normal(_WALL_DB, _WALL_SPREAD_DB, _WALLS))
+  building = (height[wall] * 1000).astype(int) % _WALLS
+  near[wall] += echoes[building] * (_OBLIQUE + facing**_CARDINAL)
+
+
+def _blurred(height):
+  """Returns the mean over 3 x 3 pixels, edges replicated."""
+  h, w = height.shape
+  padded = np.pad(height, 1, "edge")
+  shifts = [padded[i : i + h, j : j + w] for i in range(3) for j in range(3)]
+  return sum(shifts) / np.float32(9)
 
 
 def _noise(rng, shape, scale):

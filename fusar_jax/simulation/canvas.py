@@ -68,7 +68,7 @@ class Canvas:
     gsd: ground sampling distance, metres.
     extent: metres of a side.
     cover, surface, parcel, height: as in `Terrain`.
-    stands, berths: lists of (y, x, angle), as in `Terrain`.
+    stands, berths, lanes: lists of (y, x, angle), as in `Terrain`.
     piers, runways: number drawn.
   """
 
@@ -78,7 +78,7 @@ class Canvas:
     self.surface = np.full((size, size), GROUND, np.uint8)
     self.parcel = np.zeros((size, size), np.int32)
     self.height = np.zeros((size, size), np.float32)
-    self.stands, self.berths = [], []
+    self.stands, self.berths, self.lanes = [], [], []
     self.piers = self.runways = 0
     self._parcels = 1
 
@@ -141,7 +141,7 @@ class Canvas:
   def mark(
     self, spots: list, axes: Axes, u: float, v: float, angle: float
   ) -> None:
-    """Adds a stand or berth unless it is near or beyond the scene's edge."""
+    """Adds a spot unless it is near or beyond the scene's edge."""
     y, x = axes.pixel(u, v)
     edge = _CLEAR_METRES / self.gsd
     if edge < min(y, x) and max(y, x) < self.size - edge:

@@ -38,7 +38,7 @@ from fusar_jax.simulation.scene_files import write_pair, write_rasters
 from fusar_jax.tasks.predictions import TASKS
 
 # Incremented whenever the output bytes of a given seed change.
-VERSION = 4
+VERSION = 5
 _QUESTIONS, _PRETRAINING = 1, 2
 # Read by both OpenBLAS and MKL.
 _THREADS = "OMP_NUM_THREADS"

@@ -70,7 +70,7 @@ def draw_sensor(rng: np.random.Generator) -> Sensor:
   coarser = rng.uniform(1.0, 1.6) if rng.random() < 0.4 else 1.0
   sharp = rng.random(2) < 0.35
   return Sensor(
-    looks=int(rng.choice([1, 2, 4, 6], p=[0.4, 0.3, 0.2, 0.1])),
+    looks=int(rng.choice([1, 2, 4, 6], p=[0.35, 0.33, 0.22, 0.1])),
     look=int(rng.choice([-1, 1])),
     incidence=float(np.deg2rad(rng.uniform(25, 48))),
     widths=(
@@ -81,7 +81,7 @@ def draw_sensor(rng: np.random.Generator) -> Sensor:
       float(rng.uniform(0.85, 1.0) if high else rng.uniform(0.6, 0.8))
       for high in sharp
     ),
-    wind=float(rng.normal(0, 1.5)),
+    wind=float(rng.normal(2.5, 2)),
     noise=float(rng.uniform(-29, -22)),
     smear=float(rng.uniform(2, 6)) if rng.random() < 0.2 else 0.0,
     ambiguity=int(rng.integers(40, 110)) if rng.random() < 0.1 else 0,
@@ -193,7 +193,7 @@ def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
     db: float32[h, w], dB.
   """
   ground = float(np.median(db))
-  if rng.random() < 0.8:
+  if rng.random() < 0.76:
     top = np.clip(rng.normal(2, 3.5), ground + 12, ground + 25)
     curve, low, high = stretch.LINEAR, 0.0, 10 ** (0.05 * top)
     if rng.random() < 0.7:

@@ -95,6 +95,8 @@ def check(seed: int, k: int, size: int, gsd: float, anchors: int) -> None:
       f"expected seed >= 0, scenes 0 to {SQUARES - 1}, size >= 64, gsd > 0 and"
       f" anchors >= 1, got {seed}, {k}, {size}, {gsd} and {anchors}."
     )
+  # Every seed and k below has a footprint if this one has.
+  place_of(0, seed, k, size, gsd)
 
 
 def draw_scene(
@@ -115,7 +117,8 @@ def draw_scene(
       apart.
 
   Raises:
-    ValueError: a number below its minimum, or k >= `lattice.SQUARES`.
+    ValueError: a number below its minimum, k >= `lattice.SQUARES`, or a seed
+      without a free footprint (for 504 m, above 290,237).
   """
   check(seed, k, size, gsd, anchors)
   # One random stream per part: changing one part leaves the others unchanged.
@@ -124,7 +127,7 @@ def draw_scene(
     np.random.default_rng, streams
   )
   region = int(where.integers(len(REGIONS)))
-  place = place_of(region, k, size, gsd)
+  place = place_of(region, seed, k, size, gsd)
   terrain = draw_terrain(ground, size, gsd)
   targets = draw_targets(fleet, terrain)
   sensor = draw_sensor(sensing)

@@ -1,10 +1,12 @@
 """Ship classes: sizes and radar scatterers.
 
-Lengths are typical of real vessels. The ranges of length / beam have gaps
-between classes that real fleets do not have; we chose them to make classes
-unambiguous. The scatterer patterns are modelled on chips of Gaofen-3 and
-Sentinel-1: a bridge aft, bars of hatches and cranes across a cargo ship, a pipe
-along a tanker, a cluster of gear on a fishing ship.
+Lengths and length / beam are typical of real vessels, whose ranges overlap: a
+coaster is as long as a trawler, and a cargo ship has nearly the beam of a
+tanker of its length. The bounding box therefore predicts the class weakly; the
+scatterers show it. Their patterns are modelled on chips of Gaofen-3 and
+Sentinel-1: evenly spaced bars of hatches and cranes across a cargo ship, a
+line of pipes along a tanker, one cluster of gear and wheelhouse forward on a
+fishing ship.
 
 Coordinates of a hull: along, -0.5 (stern) .. 0.5 (bow), times its length;
 across, -0.5 .. 0.5, times its beam.
@@ -13,19 +15,26 @@ across, -0.5 .. 0.5, times its beam.
 import numpy as np
 
 SHIPS = ("fishing ship", "cargo ship", "tanker ship")
-SHIP_SHARES = (0.36, 0.34, 0.3)
+SHIP_SHARES = (0.34, 0.33, 0.33)
 # (metres of length, length / beam), drawn evenly between.
 SHIP_SIZES = {
-  "fishing ship": ((21.0, 42.0), (2.8, 3.8)),
-  "cargo ship": ((75.0, 165.0), (5.6, 6.8)),
-  "tanker ship": ((75.0, 165.0), (3.5, 4.3)),
+  "fishing ship": ((25.0, 75.0), (3.2, 4.8)),
+  "cargo ship": ((48.0, 165.0), (4.4, 6.4)),
+  "tanker ship": ((48.0, 165.0), (4.2, 6.2)),
 }
 # Square stern, pointed bow.
 HULL = np.array([[-0.5, -0.5], [-0.5, 0.5], [0.3, 0.5], [0.5, 0], [0.3, -0.5]])
-# Mean echo of a deck, m2 per m2: ships show 0..15 dB in chips of C band.
-_DECK_DB, _DECK_SPREAD_DB = 6.0, 2.0
+# Mean echo of a bare deck, m2 per m2. It is far below the structures on it, so
+# that a stretch which shows the sea does not saturate all of a ship.
+_DECK_DB, _DECK_SPREAD_DB = -7.0, 1.5
+# Echo of structures, in m2 per metre of length and m2 per m2 of deck echo.
+_BAR, _PIPE, _GEAR, _BRIDGE, _SIDE = 50.0, 60.0, 60.0, 45.0, 14.0
+# Metres between the bars of a cargo ship: gaps of 3 to 5 pixels of 3 m.
+_BAR_STEP = (12.5, 17.0)
 # Relative echo of a side that faces away from the sensor.
 _TURNED_AWAY = 0.06
+# Number of strong corner reflectors.
+_CORNER_SHARES = (0.6, 0.3, 0.1)
 
 
 def ship_scatterers(
@@ -45,60 +54,86 @@ def ship_scatterers(
     towards: unit vector to the sensor, (along, across) the hull. The side that
       faces the sensor returns the double bounce of hull and sea.
   """
-  parts = [_deck(rng, length, width), _bridge(rng, name), _pattern(rng, name)]
+  parts = [_deck(rng, length, width), _PATTERNS[name](rng, length, width)]
   parts += [_side(rng, side, length, towards) for side in (-0.5, 0.5)]
   points = np.concatenate(parts)
-  total = 10 ** (0.1 * rng.normal(_DECK_DB, _DECK_SPREAD_DB)) * length * width
-  points[:, 2] *= total / points[:, 2].sum()
-  return np.concatenate([points, _corners(rng, total)])
+  points[:, 2] *= 10 ** (0.1 * rng.normal(_DECK_DB, _DECK_SPREAD_DB))
+  return np.concatenate([points, _corners(rng, points[:, 2].sum())])
 
 
 def _deck(rng, length, width):
-  """Returns weak scatterers across the hull, one per 25 m2 or so."""
-  n = int(np.clip(length * width / 25, 8, 120))
-  along = rng.uniform(-0.48, 0.48, n)
-  across = rng.uniform(-0.45, 0.45, n) * _taper(along)
-  return _points(along, across, rng.lognormal(-0.6, 1.2, n))
+  """Returns weak scatterers across the hull, one per 12 m2 or so."""
+  n = int(np.clip(length * width / 12, 12, 200))
+  along = rng.uniform(-0.49, 0.49, n)
+  across = rng.uniform(-0.46, 0.46, n) * _taper(along)
+  return _points(along, across, length * width / n * rng.exponential(1.0, n))
 
 
 def _side(rng, side, length, towards):
   """Returns one long side, bright if it faces the sensor."""
-  n = max(4, round(length / 4))
+  n = max(6, round(length / 3))
   facing = max(0.0, np.sign(side) * towards[1])
-  along = rng.uniform(-0.49, 0.49, n)
-  strength = (_TURNED_AWAY + facing**4) * rng.lognormal(0.6, 1.0, n)
-  return _points(along, side * _taper(along), strength)
+  along = np.linspace(-0.49, 0.49, n)
+  strength = (_TURNED_AWAY + facing**8) * rng.lognormal(-0.1, 0.5, n)
+  return _points(along, side * _taper(along), _SIDE * length / n * strength)
 
 
-def _bridge(rng, name):
-  """Returns the deckhouse, a cluster of corner reflectors near the stern."""
-  middle = 0.05 if name == "fishing ship" else -0.36
-  along = middle + rng.uniform(-0.05, 0.05, 8)
-  return _points(along, rng.uniform(-0.4, 0.4, 8), rng.lognormal(2.0, 0.6, 8))
+def _cargo(rng, length, width):
+  """Returns bars across the full beam, evenly spaced, and the bridge aft."""
+  start, end = -0.24, 0.4
+  gaps = max(1, round((end - start) * length / rng.uniform(*_BAR_STEP)))
+  bars = np.linspace(start, end, gaps + 1)
+  n = max(3, round(width / 2.5))
+  along = np.repeat(bars, n)
+  across = np.tile(np.linspace(-0.44, 0.44, n), len(bars)) * _taper(along)
+  strength = np.repeat(rng.lognormal(-0.05, 0.3, len(bars)), n)
+  bars = _points(along, across, _BAR * width / n * strength)
+  return np.concatenate([bars, _bridge(rng, width)])
+
+
+def _tanker(rng, length, width):
+  """Returns a line along the keel, and the bridge aft."""
+  n = max(8, round(0.74 * length / 2.5))
+  along = np.linspace(-0.3, 0.44, n)
+  strength = _PIPE * 0.74 * length / n * rng.lognormal(-0.05, 0.3, n)
+  pipes = _points(along, rng.uniform(-0.02, 0.02, n), strength)
+  return np.concatenate([pipes, _bridge(rng, width)])
+
+
+def _fishing(rng, length, width):
+  """Returns one cluster between amidships and the bow; the stern is bare."""
+  middle = rng.uniform(0.06, 0.24)
+  n = 14
+  along = middle + rng.uniform(-0.11, 0.11, n)
+  across = rng.uniform(-0.4, 0.4, n) * _taper(along)
+  strength = _GEAR * 0.22 * length / n * rng.lognormal(-0.1, 0.5, n)
+  return _points(along, across, 1.6 * strength)
+
+
+_PATTERNS = {
+  "fishing ship": _fishing,
+  "cargo ship": _cargo,
+  "tanker ship": _tanker,
+}
+
+
+def _bridge(rng, width):
+  """Returns the deckhouse of a merchant ship, across the beam aft."""
+  n = 12
+  along = -0.41 + rng.uniform(-0.04, 0.04, n)
+  across = rng.uniform(-0.42, 0.42, n)
+  strength = _BRIDGE * 2 * width / n * rng.lognormal(-0.1, 0.5, n)
+  return _points(along, across, strength)
 
 
 def _corners(rng, total):
-  """Returns one to three corner reflectors, nearly as strong as the rest.
+  """Returns zero to two corner reflectors.
 
   They cause the cross of side lobes around a ship.
   """
-  n = int(rng.integers(1, 4))
+  n = int(rng.choice(len(_CORNER_SHARES), p=_CORNER_SHARES))
   along, across = rng.uniform(-0.42, 0.25, n), rng.uniform(-0.28, 0.28, n)
-  return _points(along, across, total * rng.lognormal(-1.6, 0.8, n))
-
-
-def _pattern(rng, name):
-  """Returns the scatterer pattern that is specific to the class."""
-  if name == "cargo ship":
-    bars = np.linspace(-0.2, 0.36, int(rng.integers(4, 7)))
-    along = np.repeat(bars, 5)
-    across = np.tile([-0.4, -0.2, 0, 0.2, 0.4], len(bars)) * _taper(along)
-    return _points(along, across, rng.lognormal(1.6, 0.4, len(along)))
-  if name == "tanker ship":
-    along = np.linspace(-0.28, 0.42, 24)
-    return _points(along, np.zeros(24), rng.lognormal(1.8, 0.3, 24))
-  gear = rng.uniform(-0.3, 0.4, 4)
-  return _points(gear, np.zeros(4), rng.lognormal(1.0, 0.5, 4))
+  return _points(along, across, total * rng.lognormal(-1.6, 0.6, n))
 
 
 def _taper(along):

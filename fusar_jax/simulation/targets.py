@@ -2,7 +2,8 @@
 
 Ships are on water: at anchor, under way or at a berth. Aircraft are on an
 apron, a taxiway or a runway. Boxes do not touch, so targets can be counted. The
-number of targets is drawn first; a place with little room may get fewer.
+number of targets is drawn first; a place with little room may get fewer. A lake
+has at most two small ships, a river at most three in line along it.
 """
 
 import dataclasses
@@ -17,7 +18,13 @@ from fusar_jax.tasks import class_names
 
 CLASSES = SHIPS + PLANES
 SHIP_PLACES = ("open sea", "coast", "harbour", "river", "lake")
-COUNT_SHARES = (0.14, 0.2, 0.18, 0.16, 0.13, 0.1, 0.09)
+# Of 0, 1, 2, ... targets. A lake or river of half a kilometre has few ships.
+COUNT_SHARES = (0.1, 0.16, 0.18, 0.18, 0.15, 0.12, 0.11)
+_FEW_SHARES = {"lake": (0.25, 0.45, 0.3), "river": (0.15, 0.35, 0.3, 0.2)}
+# Longest ship, metres; elsewhere as in SHIP_SIZES.
+_LONGEST = {"lake": 70.0, "river": 110.0}
+# Spread of ships about the middle of a river, pixels and radians.
+_LANE_SPREAD, _LANE_TURN = 1.5, 0.04
 # Blur of an outline by the sensor, and least gap between boxes, pixels.
 _BLUR, _GAP = 1.0, 2.0
 _TRIES = 40
@@ -93,8 +100,8 @@ def draw_targets(
   Rows of 28 pixels, left to right within a row: the order of their visual
   tokens in a causal decoder.
 
-  Returns 0..6 aircraft where there are stands, 0..6 ships on the water of
-  SHIP_PLACES, and none elsewhere.
+  Returns 0..6 aircraft where there are stands, 0..6 ships at sea and in
+  harbours, 0..3 on a river, 0..2 on a lake, and none elsewhere.
   """
   if terrain.stands:
     ground = _Stands(rng, terrain)
@@ -103,7 +110,8 @@ def draw_targets(
   else:
     return ()
   found = []
-  for _ in range(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES)):
+  shares = _FEW_SHARES.get(terrain.place, COUNT_SHARES)
+  for _ in range(rng.choice(len(shares), p=shares)):
     name = ground.draw_name()
     for attempt in range(_TRIES):
       # After half of the attempts without room, try another class.
@@ -133,7 +141,11 @@ class _Waters:
 
   def draw(self, name: str) -> Target:
     rng, size = self.rng, self.terrain.cover.shape[0]
-    length, width = _size(rng, ships.SHIP_SIZES[name], self.terrain.gsd)
+    (least, most), ratios = ships.SHIP_SIZES[name]
+    lengths = least, min(most, _LONGEST.get(self.terrain.place, most))
+    length, width = _size(rng, (lengths, ratios), self.terrain.gsd)
+    if self.terrain.lanes:
+      return self._in_line(name, length, width)
     if self.terrain.berths and rng.random() < _AT_BERTH:
       berths = self.terrain.berths
       y, x, angle = berths[rng.integers(len(berths))]
@@ -149,6 +161,15 @@ class _Waters:
     wake = 0.0
     if rng.random() < _UNDER_WAY:
       wake = length * rng.uniform(0.8, 2.5)
+    return Target(y, x, length, width, angle, name, wake)
+
+  def _in_line(self, name, length, width) -> Target:
+    """Draws a ship along the middle of a river, under way or at anchor."""
+    rng, lanes = self.rng, self.terrain.lanes
+    y, x, angle = lanes[rng.integers(len(lanes))]
+    y, x = (y, x) + _LANE_SPREAD * rng.standard_normal(2)
+    angle += np.pi * rng.integers(2) + _LANE_TURN * rng.standard_normal()
+    wake = length * rng.uniform(0.8, 2.5) * (rng.random() < _UNDER_WAY)
     return Target(y, x, length, width, angle, name, wake)
 
   def holds(self, ship: Target) -> bool:

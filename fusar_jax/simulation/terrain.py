@@ -45,11 +45,11 @@ __all__ = [
 ]
 
 _PLACE_SHARES = {
-  "open sea": 0.10,
-  "coast": 0.11,
-  "harbour": 0.11,
-  "river": 0.09,
-  "lake": 0.09,
+  "open sea": 0.12,
+  "coast": 0.13,
+  "harbour": 0.12,
+  "river": 0.07,
+  "lake": 0.06,
   "farmland": 0.05,
   "grassland": 0.05,
   "woodland": 0.04,
@@ -93,6 +93,7 @@ class Terrain:
       pixels, and the heading in radians from x towards y.
     berths: the same for ships along piers: the middle of the hull, 21 m from
       the pier's edge.
+    lanes: the same for ships along the middle of a river.
     piers, runways: number of each.
   """
 
@@ -104,6 +105,7 @@ class Terrain:
   height: np.ndarray
   stands: tuple[tuple[float, float, float], ...] = ()
   berths: tuple[tuple[float, float, float], ...] = ()
+  lanes: tuple[tuple[float, float, float], ...] = ()
   piers: int = 0
   runways: int = 0
 
@@ -154,6 +156,7 @@ def draw_terrain(
     height=canvas.height,
     stands=tuple(canvas.stands),
     berths=tuple(canvas.berths),
+    lanes=tuple(canvas.lanes),
     piers=canvas.piers,
     runways=canvas.runways,
   )

@@ -77,20 +77,29 @@ def draw_river(rng: np.random.Generator, canvas: Canvas) -> None:
   y, x = rng.uniform(-0.12, 0.12, 2) * canvas.extent
   axes = canvas.axes(rng.uniform(0, np.pi), y, x)
   if rng.random() < 0.35:
-    width, middle, slope = rng.uniform(50, 80), 0.0, 0.0
+    width, swing, length, start, rough = rng.uniform(50, 80), 0.0, 1.0, 0.0, 0.0
   else:
     width = min(rng.uniform(70, 140), 0.35 * canvas.extent)
     swing = min(rng.uniform(20, 60), 0.12 * canvas.extent)
-    length = rng.uniform(350, 600)
-    phase = 2 * np.pi * axes.u / length + rng.uniform(0, 2 * np.pi)
-    middle = swing * np.sin(phase) + 6 * canvas.noise(rng, 70)
+    length, start = rng.uniform(350, 600), rng.uniform(0, 2 * np.pi)
+    rough = 6 * canvas.noise(rng, 70)
+
+  def stream(u):
+    """Returns metres of the middle of the stream along v, and its slope."""
+    phase = 2 * np.pi * u / length + start
     slope = 2 * np.pi * swing / length * np.cos(phase)
+    return swing * np.sin(phase), slope
+
   # A bend is as wide as a straight reach, measured across the stream.
-  bank = np.abs(axes.v - middle) / np.hypot(1, slope) - width / 2
+  middle, slope = stream(axes.u)
+  bank = np.abs(axes.v - middle - rough) / np.hypot(1, slope) - width / 2
   if rng.random() < 0.25:
     draw_town(rng, canvas, np.hypot(axes.u, axes.v) < rng.uniform(130, 220))
   canvas.paint(bank <= 0, WATER)
   _draw_shore(rng, canvas, bank)
+  for u in np.arange(-0.7, 0.7, 0.02) * canvas.extent:
+    v, slope = stream(u)
+    canvas.mark(canvas.lanes, axes, u, v, axes.angle + np.arctan(slope))
 
 
 def draw_lake(rng: np.random.Generator, canvas: Canvas) -> None:

@@ -1,5 +1,6 @@
 """Targets: valid positions, no overlap, and class-specific sizes."""
 
+import collections
 import dataclasses
 import doctest
 
@@ -80,19 +81,43 @@ def test_an_airliner_spans_its_wings():
   np.testing.assert_allclose(nose, [50, 80])
 
 
-def test_classes_follow_from_size_and_slenderness(scenes):
-  """The rule that a reader may use: the gaps between the classes are real."""
+def test_boxes_predict_classes_weakly():
+  """A majority vote of the 5 nearest boxes by width and height: 0.50 among
+  ships and 0.54 among all. A third of the ships have each class."""
+  (boxes, names), (unseen, true) = (boxes_of(seed) for seed in (1, 2))
+  votes = []
+  for box in unseen:
+    near = np.argsort(np.square(boxes - box).sum(1), kind="stable")[:5]
+    votes.append(collections.Counter(names[near]).most_common(1)[0][0])
+  right = np.array(votes) == true
+  assert right.mean() < 0.6
+  assert right[[name in targets.SHIPS for name in true]].mean() < 0.6
+
+
+def boxes_of(seed):
+  """(float[n, 2], str[n]): width, height and class of targets of 240 scenes."""
+  found = []
+  for k in range(240):
+    rng = np.random.default_rng([seed, k])
+    place = ("open sea", "airport", "coast", "harbour", "river")[k % 5]
+    found += draw_targets(rng, draw_terrain(rng, 168, place=place))
+  boxes = np.array([target.box for target in found])
+  return boxes[:, 2:] - boxes[:, :2], np.array([t.name for t in found])
+
+
+def test_inland_waters_hold_few_ships(scenes):
+  """At most two on a lake; at most three on a river, in line along it."""
   for terrain, found in scenes:
-    for target in found:
-      metres = target.length * terrain.gsd
-      slender = target.length / target.width
-      if target.kind == "ship":
-        name = "cargo ship" if slender > 5 else "tanker ship"
-        name = "fishing ship" if metres < 60 else name
-      else:
-        name = "fighter plane" if metres < 26 else "airliner plane"
-        name = "transport plane" if slender < 0.95 else name
-      assert target.name == name
+    if terrain.place == "lake":
+      assert len(found) <= 2
+    if terrain.place == "river":
+      assert len(found) <= 3
+      lanes = np.array(terrain.lanes)
+      for ship in found:
+        away = np.hypot(*(lanes[:, :2] - (ship.y, ship.x)).T)
+        turn = ship.angle - lanes[np.argmin(away), 2]
+        assert away.min() < 8
+        assert abs(np.sin(turn)) < 0.3
 
 
 def test_worked_examples_hold():
