@@ -20,6 +20,7 @@ import csv
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ class Points:
 
   def __getitem__(self, rows) -> "Points":
     """Returns the points at these rows (indices or bool[n])."""
-    return Points(*(v[rows] for v in vars(self).values()))
+    return type(self)(*(v[rows] for v in vars(self).values()))
 
 
 def read_points(folder: str | Path) -> Points:
@@ -92,20 +93,36 @@ def read_points(folder: str | Path) -> Points:
     ValueError: no file, or a row with a missing column, an invalid number or
       an unknown region or label; the message names file and row.
   """
+  return Points(*(np.array(values) for values in zip(*read_rows(folder))))
+
+
+def read_rows(
+  folder: str | Path,
+  more: Callable[[Mapping[str, str]], Iterable] = lambda _: (),
+) -> list[tuple]:
+  """Returns (region, cover, vv, vector, *more) of every point without snow.
+
+  Args:
+    folder: see `read_points`.
+    more: returns further values of a row, {column: text}.
+
+  Raises:
+    ValueError: see `read_points`.
+  """
   files = sorted(Path(folder).glob("*.csv"))
   if not files:
-    raise ValueError(f"{folder}: no *.csv; the folder of the points is asked.")
+    raise ValueError(f"{folder}: no *.csv; expected the folder of the points.")
   read = []
   for path in files:
     with path.open(newline="") as file:
       for number, row in enumerate(csv.DictReader(file), 2):
         try:
-          point = _point(row)
+          point = (*_point(row), *more(row))
         except (KeyError, TypeError, ValueError) as e:
           raise ValueError(f"{path} line {number}: {e!r}.") from e
         if point[1] != _SNOW:
           read.append(point)
-  return Points(*(np.array(values) for values in zip(*read)))
+  return read
 
 
 def _point(row):
