@@ -119,21 +119,6 @@ def test_the_recipe_of_a_small_model(name, arg):
   assert config.model.lora == official.model.lora
 
 
-@pytest.mark.parametrize("model", ["tiny", "bench"])
-def test_a_small_preset_implies_its_recipe_and_logs_it(model, capsys):
-  _get("stage1", f"model={model}")
-  log = capsys.readouterr().err
-  assert log.startswith(f"model={model} implies recipe=tiny: ")
-  assert log.count("\n") == 1
-  for value in ("remat=none", "optimizer.learning_rate=0.001", "float32"):
-    assert value in log
-  _get("stage1", f"recipe=tiny,model={model}")
-  official = _get("stage1", f"recipe=official,model={model}")
-  _get("stage1", "model=init")
-  assert capsys.readouterr().err == ""
-  assert (official.accumulation, official.remat) == (4, "full")
-
-
 def test_a_stage_copied_without_its_base_names_the_missing_file(tmp_path):
   shutil.copy(config_lib.CONFIGS / "stage2.py", tmp_path)
   with pytest.raises(FileNotFoundError, match=r"copy configs/base\.py there"):

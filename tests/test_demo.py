@@ -48,19 +48,8 @@ def test_all_rows_are_scored_and_the_models_exported(finished):
   assert "steps from" in convert.describe(out / "export" / "adapter")
   assert "model folder" in convert.describe(out / "export" / "merged")
   assert lines[-1].startswith("demo: done in")
-
-
-@pytest.mark.slow
-def test_the_report_covers_the_demo(finished):
-  """Scores with both baselines, a card per answer, curves, hashes."""
-  out, metrics, _ = finished
   page = (out / "report.html").read_text("utf-8")
-  assert page.count("<th>base, before stages 1 and 2</th>") == 1
-  assert page.count("<th>majority baseline</th>") == 1
-  rows = metrics["captions"]["n"] + metrics["tasks"]["n"]
-  assert page.count('<article class="answer"') == rows
-  record = json.loads((out / "stage2" / "provenance.json").read_text("utf-8"))
-  assert record["data"]["train"][0]["sha256"] in page
+  assert page.count('<article class="answer"') == len(asked)
 
 
 @pytest.mark.slow

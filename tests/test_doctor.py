@@ -9,7 +9,6 @@ from fusar_jax import config as config_lib
 from fusar_jax import doctor
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import read_manifest, write_manifest
-from fusar_jax.hf.config_json import write_config
 from fusar_jax.simulation.dataset import Plan, simulate
 
 
@@ -89,31 +88,12 @@ def test_rows_to_predict_need_no_answers(data, rows, run, diagnose):
   assert "no 'answer', which only prediction" in done.text
 
 
-def test_the_seed_determines_the_page(data, run, diagnose):
-  pages = [
-    diagnose(data, "--model", run, "--samples", 2, "--seed", seed)[1]
-    for seed in (4, 4, 5)
-  ]
-  assert pages[0] == pages[1] != pages[2]
-
-
 def test_a_preset_without_a_tokenizer_has_no_lengths(data, diagnose):
   done, _ = diagnose(data, "--samples", 1)
   assert done.code == 0
   for text in ("need a tokenizer", "504 × 504", "324"):
     assert text in done.text
   assert "tokens a row (" not in done.text
-
-
-def test_a_hugging_face_folder_supplies_the_tokenizer(words, tmp_path):
-  folder = tmp_path / "hf"
-  folder.mkdir()
-  write_config(folder, config_lib.preset("tiny"), "float32")
-  words.save(folder)
-  config, found, name = doctor.read_model(str(folder), None)
-  assert found.vocab_size == words.vocab_size
-  assert name == str(folder)
-  assert config.decoder == config_lib.preset("tiny").decoder
 
 
 def test_errors_in_the_data_are_exit_code_1(data, rows, diagnose):
@@ -128,14 +108,6 @@ def test_errors_in_the_data_are_exit_code_1(data, rows, diagnose):
   assert "error: image in two splits: simulated" in done.text
   assert "1 error, 1 warning" in done.text
   assert page
-
-
-def test_many_problems_of_one_kind_are_cut_short(tmp_path, diagnose):
-  (tmp_path / "manifest.jsonl").write_text("{\n" * 30)
-  done, _ = diagnose(tmp_path, "--samples", 0)
-  assert done.out.count("error: bad row: ") == 11
-  assert "error: bad row: ... and 20 more" in done.text
-  assert "30 errors" in done.text
 
 
 def test_names_from_the_data_are_no_markup(data, rows, diagnose):

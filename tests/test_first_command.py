@@ -24,7 +24,6 @@ from fusar_jax.training import device_mesh
 from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.parameters import load_run
 from fusar_jax.training.run_config import resolve
-from fusar_jax.training.shapes import with_shapes
 
 SPECIAL = [
   "<|endoftext|>",
@@ -161,19 +160,6 @@ def test_shapes_of_a_preset_suggest_init(
     train_and_evaluate(config, workdir)
   hint = re.search(r"`--config FILE.py:(\S+)`", str(error.value))[1]
   assert hint == "model=init"
-
-
-def test_plan_reads_shapes_of_a_folder_without_weights(
-  published, tmp_path, read_flags
-):
-  (tmp_path / "config.json").write_text((published / "config.json").read_text())
-  config, _ = read_flags(
-    ["--config=configs/stage2.py:model=init", f"--config.init={tmp_path}"]
-  )
-  model = from_dict(with_shapes(resolve(config)).model)
-  assert (model.decoder.layers, model.decoder.hidden_size) == (2, 64)
-  assert model.tlm is not None
-  assert model.lora.rank == 8
 
 
 @pytest.mark.parametrize(

@@ -151,13 +151,6 @@ def _write_models(folder: Path, tiny_model, make_hf_folder) -> None:
     peft.write_adapter(folder / "FUSAR-GPT" / name, stage1, params)
 
 
-def test_each_official_script_has_a_command():
-  sections = re.split(r"^## ", PAGE, flags=re.M)
-  for script in ("infer_val", "infer_no_aef", "train_tlm", "train_no_aef"):
-    (section,) = [s for s in sections if s.startswith(script)]
-    assert "```bash" in section, script
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
   "name",

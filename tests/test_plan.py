@@ -27,14 +27,6 @@ def plan(run_module):
   return plan
 
 
-def test_a_plan_that_fits(libtpu, plan):
-  done = plan(*TINY, "--mesh", "auto", "--samples-per-chip", "2")
-  assert done.returncode == 0, done.stderr
-  for word in ("peak", "all-reduce", "bounds the step", "MFU", "Generation"):
-    assert word in done.stdout
-  assert "--config.mesh=4,1,1" in done.stdout
-
-
 def test_train_accepts_the_flags_that_plan_prints(libtpu, plan, read_flags):
   """For a model of a folder; batch and mesh are those of the config."""
   stage = "--config=configs/stage2.py:recipe=tiny,model=init"

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from PIL import Image
 
 from fusar_jax import evaluate, predict
 from fusar_jax.data.anchor_conditions import AnchorCondition
@@ -169,28 +168,14 @@ def test_answers_follow_the_grammar_or_the_choices(finished, constrained):
   assert {"detection", "classification", "counting"} <= seen
 
 
-def test_no_tlm_changes_answers_and_overlays_draw_them(
-  command, constrained, tmp_path
-):
-  """As the official script without anchors; the output file can be named."""
+def test_overlays_are_drawn_and_the_file_can_be_named(command, tmp_path):
   file, folder = tmp_path / "answers.jsonl", tmp_path / "overlays"
   options = ("--no-tlm", "--overlays", str(folder), *CONSTRAINED)
   assert predict.main(command(file, *options)) == 0
   assert {path.name for path in tmp_path.iterdir()} == {file.name, folder.name}
-  rows, others = read(file), read(constrained / NAME)
-  assert [row["id"] for row in rows] == [row["id"] for row in others]
-  assert [row["prediction_text"] for row in rows] != [
-    row["prediction_text"] for row in others
-  ]
-  drawn = {
-    f"prediction_{i:03d}.png"
-    for i, row in enumerate(rows)
-    if row["task"] == "detection"
-  }
+  found = [i for i, r in enumerate(read(file)) if r["task"] == "detection"]
+  drawn = {f"prediction_{i:03d}.png" for i in found}
   assert {path.name for path in folder.iterdir()} == drawn != set()
-  for path in folder.iterdir():
-    with Image.open(path) as picture:
-      assert (picture.size, picture.mode) == ((56, 56), "RGB")
 
 
 def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
@@ -215,23 +200,6 @@ def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
   for answers in (seen, again):
     predictions = [answer.prediction for answer in answers]
     assert json.loads(json.dumps(predictions)) == read(path)
-
-
-def test_evaluate_predicts_with_the_same_options(
-  constrained, command, manifest, tmp_path, call
-):
-  done = call(evaluate.main, *command(tmp_path, *CONSTRAINED, "--no-report"))
-  assert done.code == 0
-  rows = read(constrained / NAME)
-  cut = sum(row.get("truncated", False) for row in rows)
-  assert cut > 0
-  assert f"truncated {cut} of {len(rows)} answers at 12 tokens" in done.out
-  assert f"predict {len(rows)}/{len(rows)} " in done.out
-  assert (tmp_path / NAME).read_bytes() == (constrained / NAME).read_bytes()
-  metrics = json.loads((tmp_path / "metrics.json").read_text())
-  assert metrics == evaluate.evaluate_predictions(constrained / NAME, manifest)
-  for task in ("detection", "classification"):
-    assert metrics[task]["parse_failure_rate"] == 0
 
 
 def test_existing_files_of_other_runs_are_kept(

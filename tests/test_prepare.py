@@ -1,6 +1,5 @@
 """The command `prepare`: valid output, resumption, rejected input."""
 
-import hashlib
 import json
 import os
 import signal
@@ -20,55 +19,40 @@ from fusar_jax.prepare import main
 TERMS = ["--source", "made for this test", "--license", "none stated"]
 
 
-@pytest.fixture
-def scene(tmp_path):
-  path = tmp_path / "S1A_IW_GRDH_1SDV_20230809T020729.tif"
-  rng = np.random.default_rng(0)
-  values = rng.gamma(2, 50, (600, 600)).astype(np.uint16)
+def _write(path, values, **profile):
+  count, height, width = values.shape
+  profile |= {"count": count, "height": height, "width": width}
+  transform = Affine(10, 0, 500_000, 0, -10, 5_000_000)
   with rasterio.open(
     path,
     "w",
     driver="GTiff",
-    height=600,
-    width=600,
-    count=1,
-    dtype="uint16",
+    dtype=values.dtype,
     crs="EPSG:32632",
-    transform=Affine(10, 0, 500_000, 0, -10, 5_000_000),
+    transform=transform,
+    **profile,
   ) as file:
-    file.write(values[None])
+    file.write(values)
   return path
+
+
+@pytest.fixture
+def scene(tmp_path):
+  values = np.random.default_rng(0).gamma(2, 50, (1, 600, 600))
+  path = tmp_path / "S1A_IW_GRDH_1SDV_20230809T020729.tif"
+  return _write(path, values.astype(np.uint16))
 
 
 @pytest.fixture
 def aef(tmp_path):
   """A tile without a year in its name, over the west half of the scene."""
-  path = tmp_path / "aef.tif"
-  with rasterio.open(
-    path,
-    "w",
-    driver="GTiff",
-    height=600,
-    width=300,
-    count=64,
-    dtype="int8",
-    crs="EPSG:32632",
-    transform=Affine(10, 0, 500_000, 0, -10, 5_000_000),
-    nodata=-128,
-    compress="deflate",
-  ) as file:
-    file.write(np.full((64, 600, 300), 45, np.int8))
-  return path
+  values = np.full((64, 600, 300), 45, np.int8)
+  return _write(tmp_path / "aef.tif", values, nodata=-128, compress="deflate")
 
 
 def _bytes_of(folder):
-  return {
-    path.relative_to(folder).as_posix(): hashlib.sha256(
-      path.read_bytes()
-    ).hexdigest()
-    for path in sorted(folder.rglob("*"))
-    if path.is_file()
-  }
+  files = (path for path in folder.rglob("*") if path.is_file())
+  return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def test_a_scene_becomes_a_data_set(tmp_path, scene, aef, call):
