@@ -111,15 +111,6 @@ def test_an_answer_without_scores_is_rejected():
     average_precision([truth], [truth])
 
 
-def test_intervals_narrow_with_more_images():
-  def width(pairs):
-    low, high = ours(pairs)["ci95"]["ap50"]
-    return high - low
-
-  pairs = golden()[0]["pairs"]
-  assert 0 < width(pairs * 8) < width(pairs)
-
-
 def test_95_percent_of_the_resamples(monkeypatch):
   """One ship an image, found exactly or not at all, 60 of 100: at precision 1
   AP is the recall, to one of its 101 points. Of a binomial share of n = 100 and

@@ -57,15 +57,6 @@ def test_bootstrap_is_repeatable_and_independent_of_order():
   assert first != intervals.bootstrap(counts, mean, seed=1)
 
 
-def test_one_image_has_no_spread():
-  assert intervals.bootstrap([[3, 4]], lambda s: s[:, 0] / s[:, 1]) == [
-    0.75,
-    0.75,
-  ]
-  with pytest.raises(ValueError, match="at least one image"):
-    intervals.bootstrap(np.zeros((0, 2)), lambda s: s[:, 0])
-
-
 # Of 100 images 60 are right: a resample's share is binomial, n = 100, p = 0.6.
 # Its quantiles of 2.5 and 97.5 % are 50 and 69 (of 10 and 90 %: 54 and 66). A
 # thousand resamples miss a quantile by one at most.

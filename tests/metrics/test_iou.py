@@ -98,9 +98,3 @@ def test_no_overlap_is_more_than_all_of_it():
   overlap = rotated_iou([box], near)
   assert (overlap <= 1).all()
   assert (overlap > 0.9999).all()
-
-
-def test_none_at_all():
-  assert rotated_iou([], [[0, 0, 1, 1, 0]]).shape == (0, 1)
-  assert rotated_boxes.corners([]).shape == (0, 4, 2)
-  assert rotated_boxes.envelope([]).shape == (0, 4)

@@ -62,10 +62,3 @@ def test_equal_answers_do_not_differ():
     [[1, 2]] * 4, [[1, 2]] * 4
   )
   assert (difference, interval, p) == (0, (0, 0), 1)
-
-
-def test_the_smallest_p_value_is_that_of_the_resamples():
-  found = paired_tests.paired_bootstrap(
-    [[1, 1]] * 9, [[0, 1]] * 9, resamples=999
-  )
-  assert found == (1, (1, 1), 2 / 1000)

@@ -21,24 +21,13 @@ def bleu(found):
   )
 
 
-# Papineni et al. 2002, section 2.1, example 1: two candidates, three
-# references.
+# Papineni et al. 2002, section 2.1, example 1: a candidate, three references.
 FIRST = "1 2 3 4 5 6 7 8 9 10 11 12 13 10 14 15 10 16"
-SECOND = "1 2 5 17 10 18 19 20 10 21 22 9 16 23"
 REFERENCES = [
   "1 2 3 4 5 6 9 8 9 10 11 24 19 25 16 14",
   "1 2 10 26 27 7 28 10 11 29 12 30 31 10 32 15 10 16",
   "1 2 10 33 4 34 10 35 12 5 25 10 36 15 10 16",
 ]
-
-
-def test_modified_precision_as_published():
-  """17/18 and 8/14 of single words, 10/17 and 1/13 of pairs."""
-  found = text_metrics.compare([FIRST, SECOND], [REFERENCES, REFERENCES])
-  assert found.matched[:, 0].tolist() == [17, 8]
-  assert found.offered[:, 0].tolist() == [18, 14]
-  assert found.matched[:, 1].tolist() == [10, 1]
-  assert found.offered[:, 1].tolist() == [17, 13]
 
 
 def test_repeated_words_are_clipped_as_published():
@@ -167,14 +156,6 @@ def test_texts_of_one_image_are_resampled_together():
   together = text_metrics.summary(found, ["1", "1"])
   assert together[1]["rouge_l"] == [0.5, 0.5] == [together[0]["rouge_l"]] * 2
   assert text_metrics.summary(found, ["1", "2"])[1]["rouge_l"] == [0.0, 1.0]
-
-
-@pytest.mark.parametrize("texts", [["", "a b"], ["", ""]])
-def test_texts_without_words_match_nothing(texts):
-  found = text_metrics.compare(texts, [["a b"], [""]])
-  assert not found.matched.any()
-  assert not found.rouge_l.any()
-  assert not found.cider.any()
 
 
 def test_a_table_ranks_as_sorting_does(monkeypatch):
