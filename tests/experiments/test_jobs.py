@@ -1,7 +1,6 @@
 """The runner of experiments: order, resumption, ETA, background commands."""
 
 import doctest
-import json
 import time
 
 import pytest
@@ -66,13 +65,6 @@ def test_progress_has_elapsed_and_remaining_time(make, tmp_path):
     "[3/3, 0:00:20 elapsed, about 0:00:15 left] c",
     "c is done",
   ]
-
-
-def test_finished_jobs_are_recorded(make, tmp_path):
-  run_jobs([make("a", kind="steps", units=7)], tmp_path)
-  [row] = map(json.loads, (tmp_path / "jobs.jsonl").open())
-  assert row.pop("seconds") >= 0
-  assert row == {"job": "a", "kind": "steps", "units": 7}
 
 
 def test_a_kind_without_a_finished_job_makes_the_estimate_a_lower_bound(make):

@@ -256,13 +256,3 @@ def test_the_docs_load_the_adapter_in_peft(
   )
   ids = inputs["input_ids"][0]
   agree(got["logits"], unmerged.logits(ids, [image], [anchors]))
-
-
-def test_the_export_is_what_it_was(folder, rows, unmerged, agree):
-  """Read back by us: the converted tokenizer, the merged weights, the TLM."""
-  again = fusar_jax.load(folder)
-  row = rows[1]
-  ids = prompts.encode_prompt(unmerged.tokenizer, row.question, [36])
-  assert prompts.encode_prompt(again.tokenizer, row.question, [36]) == ids
-  sample = (ids, [row.images[0]], [row.anchors[0]])
-  agree(again.logits(*sample), unmerged.logits(*sample))

@@ -128,13 +128,6 @@ def test_greedy_with_penalty_and_several_ends(both, monkeypatch):
   assert both.ours(both.samples[1:2]) == answers[1:2]
 
 
-def test_an_argument_overrides_the_penalty_of_the_file(both):
-  both.follow(eos_token_id=NEVER, repetition_penalty=1.3)
-  got = both.ours(both.samples, repetition_penalty=1.0)
-  assert got == both.their_tokens(both.samples, {NEVER}, repetition_penalty=1.0)
-  assert got != both.ours(both.samples)
-
-
 @pytest.mark.parametrize(
   "fields",
   [
@@ -174,22 +167,6 @@ def test_samples_have_the_distribution_of_transformers(both, fields):
   seen, due = np.array(groups).T
   statistic = ((seen - due) ** 2 / due).sum()
   assert statistic < stats.chi2.ppf(0.999, len(due) - 1)
-
-
-def test_every_field_of_transformers_is_known():
-  theirs = {
-    name
-    for name in vars(transformers.GenerationConfig())
-    if name not in ("_original_object_hash", "_mask_length")
-  }
-  assert not generation_config._unused(dict.fromkeys(theirs, None))
-  unknown = [
-    message
-    for name in theirs
-    for message in generation_config._unused({name: "x"})
-    if "unknown" in message
-  ]
-  assert not unknown
 
 
 def test_defaults_are_those_of_transformers():

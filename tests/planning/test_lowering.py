@@ -100,12 +100,6 @@ def test_a_step_that_is_too_large_gives_its_numbers(planner):
   assert error.value.used > error.value.limit > 15 * 2**30
 
 
-def test_answers_are_planned_too(planner):
-  plan = planner.decoding(Choice((1, 4, 1), 2, "full"), new_tokens=8)
-  assert plan.prediction.useful > 0
-  assert plan.memory.peak > 0
-
-
 def test_images_of_any_size_have_no_plan(config):
   free = dataclasses.replace(
     config_lib.from_dict(config.model), image_size=None

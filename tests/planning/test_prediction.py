@@ -1,16 +1,12 @@
 """Roofline bounds against values computed by hand."""
 
-import io
 import itertools
-import re
 
 import pytest
-from rich.console import Console
 
 from fusar_jax.planning.chips import find_slice
 from fusar_jax.planning.hlo import Collective
 from fusar_jax.planning.prediction import CollectiveCost, Prediction, route
-from fusar_jax.planning.report import roofline_table
 
 
 def _coordinates(where):
@@ -74,16 +70,3 @@ def test_the_longest_time_bounds():
 @pytest.mark.parametrize("seconds", [0.004, 0.02])
 def test_useful_over_executed_does_not_depend_on_the_bound(seconds):
   assert _prediction(seconds).useful_share == pytest.approx(0.8)
-
-
-def test_the_report_names_each_figure_and_its_bound():
-  console = Console(width=80, record=True, file=io.StringIO())
-  console.print(roofline_table(_prediction(0.02)))
-  text = console.export_text()
-  for name, value, bound in (
-    ("samples/s", "3200.0", "interconnect"),
-    ("useful / executed", "80.0%", "remat"),
-    ("MFU, roofline", "40.0%", "interconnect"),
-    ("MFU, serial", "26.7%", r"max\(compute, HBM\)"),
-  ):
-    assert re.search(f"{name}.*{value}.*{bound}", text), text

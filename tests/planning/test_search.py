@@ -84,9 +84,3 @@ def test_optimistic_bounds():
   # One sample per chip: gathering 12.2 GB twice over two links takes longer.
   seconds = 2 * 13e9 * 15 / 16 / (2 * 45e9)
   assert round(bound((1, 16, 1), samples=1), 6) == round(16 / seconds, 6)
-
-
-def test_a_choice_gives_the_arguments_of_train():
-  flags = search.Choice((2, 4, 2), 3, "dots").flags(16, 2)
-  assert "--config.mesh=2,4,2" in flags
-  assert "--config.batch_size=96 --config.accumulation=2" in flags

@@ -153,15 +153,6 @@ def test_a_label_for_each_box():
     boxes.format_boxes([[1, 2, 3, 4]], [])
 
 
-def test_scale_there_and_back_is_the_same():
-  rng = np.random.default_rng(1)
-  for _ in range(50):
-    a, b = rng.integers(60, 900, (2, 2)).tolist()
-    given = rng.uniform(-40, 900, (5, 4)).astype(np.float32)
-    back = boxes.scale(boxes.scale(given, a, b), b, a)
-    np.testing.assert_allclose(back, given, atol=1e-3)
-
-
 def test_scale_text_moves_boxes_and_nothing_else():
   text = 'At [10, 20, 30.5, 40] of [x1, y1, x2, y2], {"bbox_2d": [-2,4,6,8]}, 7'
   assert boxes.scale_text(text, (100, 100), (200, 50)) == (

@@ -91,14 +91,6 @@ def test_a_pair_whose_decoding_does_not_show_is_left_out():
   assert row["ours"] == {"median": 2.0, "min": 2.0, "max": 2.0}
 
 
-def test_recorded_pairs_are_not_measured_again():
-  results = _measure(Canned(1, 1), Canned(1, 1), PROMPT, rounds=1)
-  ours = Canned(1, 1)
-  _measure(ours, Canned(1, 1), PROMPT, rounds=2, results=results)
-  assert len(ours.asked) == 2  # The warm-up of a new process, and one pair.
-  assert len(results.of("pair")) == 2
-
-
 def test_agreement_is_compared_for_the_chosen_works_once():
   results = Results(None, {})
   sides = Canned(1, 1), Canned(1, 1, loss=2.001)

@@ -7,34 +7,25 @@ import pytest
 
 from fusar_jax.experiments.benchmark import worker
 
-pytestmark = pytest.mark.skipif(
-  not worker.peak_bytes(), reason="/proc of Linux is needed"
-)
 LARGE = 400_000_000
+CODE = """
+from fusar_jax.experiments.benchmark.worker import *
+print(peak_bytes())
+large = b'1' * 300_000_000; print(peak_bytes()); del large
+forget_peak(); print(peak_bytes())
+large = b'1' * 100_000_000; print(peak_bytes())
+"""
 
 
-def _printed(code: str) -> list[int]:
-  """Returns the output of a process whose parent uses much memory."""
+@pytest.mark.skipif(not worker.peak_bytes(), reason="/proc of Linux is needed")
+def test_the_peak_is_that_of_a_request_alone():
+  """Not that of the parent, which uses much memory, or of earlier requests."""
   filled = bytearray(LARGE)
   filled[::4096] = b"1" * len(filled[::4096])
-  code = f"from fusar_jax.experiments.benchmark.worker import *\n{code}"
-  out = subprocess.check_output([sys.executable, "-c", code], text=True)
+  out = subprocess.check_output([sys.executable, "-c", CODE], text=True)
   assert len(filled) == LARGE
-  return list(map(int, out.split()))
-
-
-def test_it_does_not_begin_at_the_parents():
-  (peak,) = _printed("print(peak_bytes())")
-  assert 1e6 < peak < LARGE / 2
-
-
-def test_it_is_forgotten_before_each_request():
-  before, after, again = _printed(
-    "large = b'1' * 300_000_000; before = peak_bytes(); del large\n"
-    "forget_peak(); after = peak_bytes()\n"
-    "large = b'1' * 100_000_000; again = peak_bytes()\n"
-    "print(before, after, again)"
-  )
+  start, before, after, again = map(int, out.split())
+  assert 1e6 < start < LARGE / 2
   assert before > 300_000_000
   assert after < 200_000_000
   assert after + 90_000_000 < again < before
