@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "official.md").read_text(encoding="utf-8")
 BASE = "Qwen2.5-VL-7B-Instruct"
 SIZE, ROWS = 56, 8
+NO_AEF = ("qwen", "stage1", "predictions")
 OFFICIAL = {
   "id",
   "coordinate_size",
@@ -152,34 +153,31 @@ def _write_models(folder: Path, tiny_model, make_hf_folder) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "name",
-  [
-    "predictions",
-    "no_aef/qwen",
-    "no_aef/stage1",
-    "no_aef/predictions",
-  ],
-)
-def test_predictions_are_official_rows(walked, name):
-  path = walked / "outputs" / f"{name}.jsonl"
-  rows = [json.loads(line) for line in path.open()]
-  assert len(rows) == ROWS
-  for row in rows:
-    assert set(row) >= OFFICIAL
-    assert row["coordinate_size"] == SIZE
-    assert '"bbox_2d"' in row["gt"]
+def test_predictions_are_official_rows(walked):
+  outputs = ("predictions", *(f"no_aef/{n}" for n in NO_AEF))
+  for name in outputs:
+    path = walked / "outputs" / f"{name}.jsonl"
+    rows = [json.loads(line) for line in path.open()]
+    assert len(rows) == ROWS
+    for row in rows:
+      assert set(row) >= OFFICIAL
+      assert row["coordinate_size"] == SIZE
+      assert '"bbox_2d"' in row["gt"]
   assert (walked / "outputs" / "pictures").is_dir()
+
+
+def _lora_moved(before: Path, after: Path) -> None:
+  old, new = (load_file(folder / peft.WEIGHTS) for folder in (before, after))
+  assert old.keys() == new.keys()
+  assert any(".visual." in name for name in new)
+  for name, leaf in new.items():
+    assert 0 < np.abs(leaf - old[name]).max() < 0.01, name
 
 
 @pytest.mark.slow
 def test_stage_2_continues_the_released_lora_and_keeps_its_tlm(walked):
   first, second = walked / "FUSAR-GPT/stage1", walked / "outputs/stage2"
-  before, after = (load_file(f / peft.WEIGHTS) for f in (first, second))
-  assert before.keys() == after.keys()
-  assert any(".visual." in name for name in after)
-  for name, leaf in after.items():
-    assert 0 < np.abs(leaf - before[name]).max() < 0.01, name
+  _lora_moved(first, second)
   config, _ = load_base(walked / BASE)
   tlms = [peft.read_adapter(f, config)[1]["tlm"] for f in (first, second)]
   jax.tree.map(np.testing.assert_array_equal, *tlms)
@@ -195,11 +193,7 @@ def test_without_aef_the_lora_alone_is_continued_and_exported(walked):
     "image_size": SIZE,
     "use_tlm": False,
   }
-  before = load_file(walked / "FUSAR-GPT/stage1" / peft.WEIGHTS)
-  after = load_file(folder / peft.WEIGHTS)
-  assert before.keys() == after.keys()
-  for name, leaf in after.items():
-    assert 0 < np.abs(leaf - before[name]).max() < 0.01, name
+  _lora_moved(walked / "FUSAR-GPT/stage1", folder)
 
 
 @pytest.mark.slow

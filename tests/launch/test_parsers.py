@@ -140,8 +140,7 @@ def test_xpk_reads():
 
 
 def test_xpk_makes_a_jobset_that_saves_and_restarts(tmp_path):
-  """XPK's manifest: signals to the container reach the command, and the exit
-  codes that allow a restart are in the list."""
+  """The exit codes that allow a restart, and the time that saving has."""
   xpk = _tool("xpk")
   words = next(w for w in COMMANDS.values() if w[:3] == CREATE)
   (tmp_path / "environment").write_text("HF_TOKEN=it\n")
@@ -175,24 +174,6 @@ def test_xpk_makes_a_jobset_that_saves_and_restarts(tmp_path):
   # The container whose logs `gke.sh logs` follows.
   assert container["name"] == "jax-tpu"
   assert {"name": "HF_TOKEN", "value": "it"} in container["env"]
-
-  python = tmp_path / "python"
-  python.write_text(
-    "#!/usr/bin/env bash\ntrap 'echo saved; exit 75' TERM\necho began\n"
-    "while :; do sleep 0.05; done\n"
-  )
-  python.chmod(0o755)
-  process = subprocess.Popen(
-    [word.replace("DEADLINE", "9999999999") for word in container["command"]],
-    env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  assert "began\n" in iter(process.stdout.readline, "")
-  process.terminate()
-  rest, _ = process.communicate(timeout=60)
-  assert "saved" in rest
-  assert process.returncode == 75
 
 
 def _answer(command: list, home: Path) -> str:

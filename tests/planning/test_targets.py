@@ -92,9 +92,11 @@ def test_7b_fits_and_is_fast_enough(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("topology", "samples"), [("v5e-8", 4), ("v5e-16", 4)])
-def test_weights_go_round_as_by_hand(libtpu, topology, samples):
+def test_collectives_and_arguments_by_hand(libtpu, topology, samples):
   """bf16 kernels are gathered once per pass: those of the decoder forward and
-  backward, of tower, merger and TLM forward. Each chip has its own shard."""
+  backward, of tower, merger and TLM forward. Arguments are a chip's shard of
+  the weights and of adapters with both moments; the 8 columns of one of the two
+  LoRA matrices are padded to a tile of 128."""
   plan = _plan(topology, samples, accumulation=4)
   chips = plan.prediction.where.chips
   assert plan.choice.mesh == (1, chips, 1)
@@ -107,14 +109,6 @@ def test_weights_go_round_as_by_hand(libtpu, topology, samples):
   where = plan.prediction.where.chip
   assert plan.prediction.seconds[HBM] * where.bandwidth >= 2 * received
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("topology", "samples"), [("v5e-8", 4), ("v5e-16", 4)])
-def test_arguments_as_by_hand(libtpu, topology, samples):
-  """A chip's shard of the weights and of adapters with both moments. The 8
-  columns of one of the two LoRA matrices are padded to a tile of 128."""
-  plan = _plan(topology, samples, accumulation=4)
-  chips = plan.prediction.where.chips
   frozen = LAYERS * LAYER + BLOCKS * BLOCK + MERGER + TLM + 2 * HEAD
   adapters = LAYERS * ADAPTERS * 3 * 4
   least = (2 * frozen + adapters) / chips

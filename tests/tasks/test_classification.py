@@ -12,14 +12,11 @@ NAMES = ("fishing ship", "cargo ship", "plane")
   [
     ("cargo ship", "cargo ship"),
     ("It is a Cargo Ship.", "cargo ship"),
-    ("plane", "plane"),
     ("planes", "plane"),
     ("tanker ship", "tanker ship"),
     ("a freighter", "cargo ship"),
-    ("Cargo vessels", "cargo ship"),
     ("cargo", "cargo ship"),
     ("The object is an aircraft, seen from above.", "plane"),
-    ("aeroplanes", "plane"),
   ],
 )
 def test_a_name_is_parsed(text, name):
@@ -54,10 +51,8 @@ def test_names_that_a_data_set_distinguishes_stay_distinct():
   [
     ("cargo ship", "ship"),
     ("Fishing vessel", "ship"),
-    ("tanker", "ship"),
     ("A320_321", "plane"),
     ("Boeing787", "plane"),
-    ("aircraft", "plane"),
     ("2S1", "2s1"),
     ("", ""),
   ],

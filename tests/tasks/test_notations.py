@@ -19,7 +19,6 @@ from fusar_jax.tasks import boxes, notations
       ["ship"],
     ),
     ("{<20><40><100><80>}", "sarchat", [20, 40, 100, 80], [""]),
-    ("There is 1. {<20><40><100><80>}", "sarchat", [20, 40, 100, 80], [""]),
     (
       "<|box_start|>(100,100),(500,200)<|box_end|>",
       "qwen2vl",
@@ -41,7 +40,6 @@ from fusar_jax.tasks import boxes, notations
       "ship",
     ),
     ("[[10, 10, 50, 20, 0]]", "earthdial", [20, 40, 100, 80], [""]),
-    ("[10, 10, 50, 20, 0]", "earthdial", [20, 40, 100, 80], [""]),
   ],
 )
 def test_the_same_box_in_each_notation(text, notation, expected, labels):
@@ -88,15 +86,12 @@ def test_relative_coordinates_need_the_size():
     ("<|box_start|>(1,2),(3,4)<|box_end|>(5,6),(7,8)", "not in its tags"),
     ("<|box_start|>(1,2),(3,4)", "truncated"),
     ("{<1><2><3>}", "four numbers"),
-    ("{<1><2><3><nan>}", "four numbers"),
     ("{<1><2><3><4>|<>}", "four numbers"),
     ("<|box_start|>(1,2)<|box_end|>", "four numbers"),
     ("{<1><2><3><4>}{<1><2><3><4>|<5>}", "two notations"),
-    ("{<1><2><3><4>} [[1, 2, 3, 4]]", "not in its tags"),
     ("[[1, 2, 3, 4], [1, 2, 3, 4, 0]]", "two notations"),
     ("[[300, 200, 340, 250, 0]]", "from 0 to 100"),
     ("[[1, 2, 3, NaN, 0]]", "finite"),
-    ("[[1, 2, 3, 4, NaN]]", "finite"),
     ("[[1, 2, 3, 4, 5, 6]]", "four numbers"),
     (f"{{<1><2><3><{'9' * 400}>}}", "finite"),
   ],

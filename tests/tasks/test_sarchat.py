@@ -20,7 +20,6 @@ SIZE = (90, 90)
         "car, bottom-center",
       },
     ),
-    ("Two tanks and a harbour.", {"tank, anywhere", "harbor, anywhere"}),
     ("At the top right.", {"any, top-right"}),
     ("A ship in the top left {<1><2><30><40>}.", {"ship, top-left"}),
     ("A ship in the top left [1, 2, 30, 40].", {"ship, top-left"}),
@@ -50,12 +49,10 @@ def test_boxes_within_a_sentence_in_either_notation():
   ("subtask", "text"),
   [
     ("classification", ""),
-    ("classification", "It is hard to say."),
     ("counting", "Many ships."),
     ("counting", "2 ships {<1><2><3>}"),
     ("grounding", "Somewhere."),
     ("referring", "It lies at the top left."),
-    ("referring", "[1, 2, 3"),
     ("description", " "),
   ],
 )
