@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,11 @@ def test_configs_are_read_and_named_from_any_folder(
   assert "the config has no field 'seeds'" in done.err
   done = call(train.main, "--config=stage1", "--workdir=a")
   assert f"Did you mean {ROOT}/configs/stage1.py?" in done.err
+
+
+def test_values_follow_their_field_by_a_space_or_an_equals_sign(read):
+  config = read(*STAGE1, "--config.seed", "-3", "--config.mesh=1,8,1")
+  assert (config.seed, config.mesh) == (-3, "1,8,1")
 
 
 def test_deprecated_flags_of_a_config_work_and_warn(read, capsys):
@@ -147,6 +153,14 @@ def test_fusar_lists_the_commands_and_suggests_the_nearest(call):
     if "\nif __name__ == " in path.read_text(encoding="utf-8")
   }
   assert set(fusar.COMMANDS) == guarded - {"__main__", "config_reference"}
+
+
+def test_the_console_script_is_declared():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  [(name, target)] = project["scripts"].items()
+  module, _, function = target.partition(":")
+  assert name == "fusar"
+  assert getattr(importlib.import_module(module), function) is fusar.main
 
 
 def test_fusar_hands_arguments_and_exit_code_on(run_module):

@@ -117,6 +117,7 @@ def test_the_recipe_of_a_small_model(name, arg):
   for field in ("epochs", "trainable", "seed"):
     assert config[field] == official[field], field
   assert config.model.lora == official.model.lora
+  assert _get(name, "recipe=official,model=tiny").accumulation == 4
 
 
 def test_a_stage_copied_without_its_base_names_the_missing_file(tmp_path):

@@ -9,6 +9,7 @@ from fusar_jax import config as config_lib
 from fusar_jax import doctor
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import read_manifest, write_manifest
+from fusar_jax.hf.config_json import write_config
 from fusar_jax.simulation.dataset import Plan, simulate
 
 
@@ -88,12 +89,15 @@ def test_rows_to_predict_need_no_answers(data, rows, run, diagnose):
   assert "no 'answer', which only prediction" in done.text
 
 
-def test_a_preset_without_a_tokenizer_has_no_lengths(data, diagnose):
-  done, _ = diagnose(data, "--samples", 1)
-  assert done.code == 0
-  for text in ("need a tokenizer", "504 × 504", "324"):
-    assert text in done.text
-  assert "tokens a row (" not in done.text
+def test_a_hugging_face_folder_supplies_the_tokenizer(words, tmp_path):
+  folder = tmp_path / "hf"
+  folder.mkdir()
+  write_config(folder, config_lib.preset("tiny"), "float32")
+  words.save(folder)
+  config, found, name = doctor.read_model(str(folder), None)
+  assert found.vocab_size == words.vocab_size
+  assert name == str(folder)
+  assert config.decoder == config_lib.preset("tiny").decoder
 
 
 def test_errors_in_the_data_are_exit_code_1(data, rows, diagnose):

@@ -144,6 +144,13 @@ def test_a_step_that_always_fails_ends_watch(cloud, step):
     assert (cloud.folder / "state").read_text() == ""
 
 
+def test_a_slice_that_never_comes_is_asked_for_so_often(cloud):
+  out = cloud.watch(CREATED="FAILED", AUTODOWN="1")
+  assert out.returncode == 1
+  assert cloud.did("list") == "create delete create delete log delete"
+  assert "ATTEMPTS allows more" in out.stderr
+
+
 def test_when_the_hours_are_over_the_run_saves_first(cloud):
   cloud.write("state", "ACTIVE")
   cloud.write("code", "running running")

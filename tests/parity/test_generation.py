@@ -169,6 +169,22 @@ def test_samples_have_the_distribution_of_transformers(both, fields):
   assert statistic < stats.chi2.ppf(0.999, len(due) - 1)
 
 
+def test_every_field_of_transformers_is_known():
+  theirs = {
+    name
+    for name in vars(transformers.GenerationConfig())
+    if name not in ("_original_object_hash", "_mask_length")
+  }
+  assert not generation_config._unused(dict.fromkeys(theirs, None))
+  unknown = [
+    message
+    for name in theirs
+    for message in generation_config._unused({name: "x"})
+    if "unknown" in message
+  ]
+  assert not unknown
+
+
 def test_defaults_are_those_of_transformers():
   theirs = transformers.GenerationConfig._get_default_generation_params()
   ours = dataclasses.asdict(GenerationDefaults())

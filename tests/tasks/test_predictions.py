@@ -123,6 +123,18 @@ def test_relative_coordinates_become_pixels_and_scores_are_kept():
   assert row["detections"] == [found]
 
 
+def test_boxes_within_a_sentence_are_rescaled_in_place():
+  text = "[count] 2: [5, 5, 10, 10] and [0, 0, 50, 25]"
+  row = written(
+    text, question="[count] How many?", coordinate_size=100, model_size=50
+  )
+  assert row["task"] == "sarchat-counting"
+  assert row["prediction_text"] == (
+    "[count] 2: [10, 10, 20, 20] and [0, 0, 100, 50]"
+  )
+  assert row["raw_text"] == text
+
+
 @pytest.fixture
 def read(tmp_path):
   """Writes rows, or lines, and reads them."""
