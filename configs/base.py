@@ -14,7 +14,9 @@ from fusar_jax.config import SMALL_PRESETS, model_values
 # `:recipe=tiny`: what suits a model small enough for a laptop.
 TINY = {
   "accumulation": 1,
-  "data.buckets": (96, 128, 192, 384),
+  "data.buckets": (96, 128, 160, 192, 256, 320, 384),
+  "data.pack_length": 384,
+  "data.pack_by_image": True,
   "data.pool_batches": 8,
   "data.num_workers": 0,
   "optimizer.learning_rate": 1e-3,
@@ -65,6 +67,9 @@ def get_config(arg) -> ConfigDict:
   config.data.patch_buckets = ()
   # Tokens of a row that holds as many examples as fit. 0: one example a row.
   config.data.pack_length = 0
+  # Examples of one image share a row of up to pack_length tokens, which holds
+  # the image once. batch_size counts such rows, and buckets apply to them.
+  config.data.pack_by_image = False
   # Batches that are drawn at a time and grouped by length. 1: as drawn.
   config.data.pool_batches = 1
   # Processes that prepare examples. 0: the training process does.

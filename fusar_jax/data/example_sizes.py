@@ -67,10 +67,10 @@ def _sizes(triplet, recipe, read_size, anchor_count) -> Sizes:
     config,
   )
   check_length(ids, recipe.max_length, config)
-  answers = int(mask.sum())
+  answers, aux = int(mask.sum()), 0
   has_boxes = {"boxes", "labels"} <= triplet.extra.keys()
   if recipe.aux_targets and recipe.with_answer and has_boxes:
-    answers += count_aux_targets(
+    aux = count_aux_targets(
       triplet.extra["boxes"],
       triplet.coordinate_size or originals[0],
       tuple(side // config.vision.cell for side in seen[0]),
@@ -87,6 +87,7 @@ def _sizes(triplet, recipe, read_size, anchor_count) -> Sizes:
       ),
       default=0,
     ),
-    answers=answers,
+    answers=answers + aux,
+    aux=aux,
     config=config.vision,
   )

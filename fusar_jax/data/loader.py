@@ -8,7 +8,6 @@ module pads them.
 A target positions, B batch, L text length.
 """
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,10 @@ import grain
 import numpy as np
 
 from fusar_jax.data import sizes as sizes_lib
-from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.batch_order import batch_order
 from fusar_jax.data.example_sizes import measure_examples
-from fusar_jax.data.examples import MAX_LENGTH
-from fusar_jax.data.packing import pack
+from fusar_jax.data.loader_config import LoaderConfig
+from fusar_jax.data.packing import pack, pack_by_image
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.data.tokenizer import Tokenizer
@@ -29,68 +27,6 @@ from fusar_jax.data.triplets import Triplet, raise_together
 from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
-
-ANSWER_BUCKETS = (32, 128, 512)
-
-
-@dataclasses.dataclass(frozen=True)
-class LoaderConfig:
-  """How a data set becomes batches; ValueError for conflicting options.
-
-  Attributes:
-    batch_size: global B, over all processes.
-    seed: of the shuffle; each epoch is shuffled differently.
-    shuffle: False preserves the order of the triplets.
-    epochs: None repeats without end.
-    max_length: maximum L; a longer example is an error.
-    buckets: values of L. A last bucket that fits the longest row is added.
-    answer_buckets: values of A; likewise.
-    patch_buckets: values of P; likewise. For images that are not all resized to
-      one size.
-    pack_length: length in tokens of a packed row, which contains as many
-      samples as fit; replaces `buckets`. 0: one sample per row. See `packing`.
-    row_multiple: the number of rows of a global packed batch is a multiple of
-      this; some rows may be empty.
-    loss_weighting: see `pad_batch`.
-    cell_weight: see `pad_batch`; 0: no auxiliary visual-token targets.
-    anchors: control condition of the anchors, see `anchor_conditions`.
-    num_workers: processes that build examples; 0: threads of this process.
-    cache_bytes: limit of the cache of decoded images, over all workers.
-    pool_batches: number of batches that are drawn at a time and sorted by
-      length, which reduces padding; 1: no sorting.
-    process_index, process_count: this process's slice of each batch.
-  """
-
-  batch_size: int
-  seed: int = 0
-  shuffle: bool = True
-  epochs: int | None = None
-  max_length: int = MAX_LENGTH
-  buckets: Sequence[int] = ()
-  answer_buckets: Sequence[int] = ANSWER_BUCKETS
-  patch_buckets: Sequence[int] = ()
-  pack_length: int = 0
-  row_multiple: int = 1
-  loss_weighting: str = "example"
-  cell_weight: float = 0.0
-  anchors: AnchorCondition = ALIGNED
-  num_workers: int = 0
-  cache_bytes: int = 512 << 20
-  pool_batches: int = 1
-  process_index: int = 0
-  process_count: int = 1
-
-  def __post_init__(self):
-    if self.pack_length and self.cell_weight:
-      raise ValueError(
-        "packed rows cannot have auxiliary visual-token targets. Set"
-        " config.data.pack_length or config.data.cell_weight to 0."
-      )
-    if self.batch_size < 1 or self.batch_size % self.process_count:
-      raise ValueError(
-        f"batch_size {self.batch_size} must be a positive multiple of the"
-        f" {self.process_count} processes."
-      )
 
 
 class Loader:
@@ -123,9 +59,7 @@ class Loader:
     recipe = Recipe(
       tokenizer=tokenizer,
       config=model,
-      max_length=min(
-        config.max_length, config.pack_length or config.max_length
-      ),
+      max_length=min(config.max_length, config.row_length or config.max_length),
       aux_targets=config.cell_weight > 0,
       anchors=config.anchors,
       cache_bytes=config.cache_bytes // max(1, config.num_workers),
@@ -134,11 +68,13 @@ class Loader:
     self._sizes, problems = measure_examples(self._triplets, recipe)
     raise_together(problems, "bad rows")
     self._model, self._config = model, config
-    self._limits = Sizes.covering(self._sizes)
+    self._units = self._make_units()
+    units = [self._row_sizes(unit) for unit in self._units]
+    self._limits = Sizes.covering(units)
     # The last bucket is the size that these data need, not the upper limit.
     self._buckets = _buckets(config.buckets, self._limits.length, 64)
     self._answer_buckets = _buckets(
-      config.answer_buckets, config.pack_length or self._limits.answers, 32
+      config.answer_buckets, config.row_length or self._limits.answers, 32
     )
     self._windows = _windows_in(
       _buckets(config.patch_buckets, self._limits.patches, 1), self._sizes
@@ -147,18 +83,18 @@ class Loader:
     self._slices = [
       slice(k * mine, (k + 1) * mine) for k in range(config.process_count)
     ]
-    rows = len(self._triplets)
-    self.steps_per_epoch = -(-rows // config.batch_size)
+    self.steps_per_epoch = -(-len(units) // config.batch_size)
     self._settings = {
-      "rows": rows,
+      "rows": len(self._triplets),
       "ids": _digest(t.id for t in self._triplets),
       "seed": config.seed,
       "shuffle": config.shuffle,
       "batch_size": config.batch_size,
       "pool_batches": config.pool_batches,
+      **({"units": len(units)} if config.pack_by_image else {}),
     }
     self._order = batch_order(
-      self._sizes,
+      units,
       batch_size=config.batch_size,
       seed=config.seed,
       shuffle=config.shuffle,
@@ -216,11 +152,12 @@ class Loader:
     if self._workers:
       self._workers.close()
 
-  def _batch(self, rows: np.ndarray) -> tuple[Batch, list[str]]:
-    """Builds this process's slice of a global batch of row numbers."""
-    parts = [rows[part] for part in self._slices]
-    mine = parts[self._config.process_index]
+  def _batch(self, units: np.ndarray) -> tuple[Batch, list[str]]:
+    """Builds this process's slice of a global batch of unit numbers."""
+    parts = [[self._units[u] for u in units[part]] for part in self._slices]
     packed = self._packed(parts)
+    parts = [[row for unit in part for row in unit] for part in parts]
+    mine = parts[self._config.process_index]
     triplets = [self._triplets[row] for row in mine]
     if self._workers:
       examples = self._workers.build(triplets)
@@ -230,21 +167,39 @@ class Loader:
       examples,
       config=self._model,
       rows=packed[self._config.process_index],
+      one_image=self._config.pack_by_image,
       loss_weighting=self._config.loss_weighting,
       cell_weight=self._config.cell_weight,
-      **dataclasses.asdict(self._shape(parts, packed)),
+      **self._shape(parts, packed),
     )
     return batch, [t.id for t in triplets]
 
+  def _make_units(self) -> list[list[int]]:
+    """Returns the row numbers of each unit: what the order is an order of."""
+    config = self._config
+    if not config.pack_by_image:
+      return [[row] for row in range(len(self._triplets))]
+    # Auxiliary targets belong to an image: its rows must agree on them.
+    aux = ("boxes", "labels") if config.cell_weight else ()
+    keys = [
+      (*t.images, *t.anchors, *(str(t.extra.get(name)) for name in aux))
+      for t in self._triplets
+    ]
+    lengths = [size.length for size in self._sizes]
+    return pack_by_image(lengths, keys, config.pack_length)
+
+  def _row_sizes(self, rows) -> Sizes:
+    return Sizes.in_one_row(
+      (self._sizes[row] for row in rows), one_image=self._config.pack_by_image
+    )
+
   def _packed(self, parts) -> list[list[list[int]]]:
     """Returns per process, per row, the samples; equal row counts."""
-    if not self._config.pack_length:
+    if not self._config.row_length:
       size = self._config.batch_size // len(parts)
-      return [
-        [[i] if i < len(part) else [] for i in range(size)] for part in parts
-      ]
+      return [_consecutive(part + [[]] * (size - len(part))) for part in parts]
     packed = [
-      pack([self._sizes[row].length for row in part], self._config.pack_length)
+      pack([self._sizes[row].length for [row] in part], self._config.row_length)
       for part in parts
     ]
     most = max(len(rows) for rows in packed)
@@ -253,26 +208,31 @@ class Loader:
     count = sizes_lib.round_up(most, unit)
     return [rows + [[]] * (count - len(rows)) for rows in packed]
 
-  def _shape(self, parts, packed) -> Sizes:
+  def _shape(self, parts, packed) -> dict[str, int]:
     """Returns the static shape of a global batch, equal in all processes."""
     here = Sizes.covering(
-      Sizes.in_one_row(self._sizes[part[i]] for i in row)
+      self._row_sizes([part[i] for i in row])
       for part, rows in zip(parts, packed, strict=True)
       for row in rows
     )
     patches = sizes_lib.bucket(here.patches, tuple(self._windows), "patches")
-    return dataclasses.replace(
-      self._limits,
-      length=self._config.pack_length
+    return {
+      "length": self._config.row_length
       or sizes_lib.bucket(here.length, self._buckets, "tokens"),
-      images=here.images if self._config.pack_length else self._limits.images,
-      patches=patches,
-      windows=self._windows[patches],
-      answers=sizes_lib.bucket(
+      "images": (here if self._config.row_length else self._limits).images,
+      "patches": patches,
+      "windows": self._windows[patches],
+      "answers": sizes_lib.bucket(
         here.answers, self._answer_buckets, "answer tokens"
       ),
-      anchors=sizes_lib.round_up(self._limits.anchors, 8),
-    )
+      "anchors": sizes_lib.round_up(self._limits.anchors, 8),
+    }
+
+
+def _consecutive(units) -> list[list[int]]:
+  """Returns [[0, 1], [2]] for units of two and of one row."""
+  ends = np.cumsum([len(unit) for unit in units]).tolist()
+  return [list(range(end - len(unit), end)) for unit, end in zip(units, ends)]
 
 
 def _windows_in(buckets, sizes) -> dict[int, int]:

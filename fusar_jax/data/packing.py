@@ -1,5 +1,8 @@
 """Sequence packing: assigns several samples to one row.
 
+`pack` fills the rows of one step; `pack_by_image` makes rows of samples that
+share an image, which the vision tower then encodes once.
+
 Samples differ in length, and without packing every row is padded to the longest
 of its batch; at 2048 tokens most of it is padding. A packed row contains as
 many samples as fit. Each sample is a separate segment: it attends only to
@@ -10,7 +13,7 @@ Only samples of the same step are packed together: with or without packing, the
 step of a sample depends on the seed only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -46,3 +49,31 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     rows[row].append(i)
     free[row] -= lengths[i]
   return rows
+
+
+def pack_by_image(
+  lengths: Sequence[int], images: Sequence[Hashable], capacity: int
+) -> list[list[int]]:
+  """Returns rows of sample indices; the samples of a row share their image.
+
+  Rows are in the order of the images' first samples; the samples of an image
+  that do not fit one row are divided by `pack`. A sample longer than a row has
+  one of its own.
+
+  Args:
+    lengths: tokens per sample.
+    images: per sample what identifies its image.
+    capacity: tokens per row.
+
+  Example: two samples of image "a" fit a row of 250 tokens, the third does not.
+    >>> pack_by_image([150, 90, 100, 100], ["a", "b", "a", "a"], 250)
+    [[0, 2], [3], [1]]
+  """
+  samples = {}
+  for sample, image in enumerate(images):
+    samples.setdefault(image, []).append(sample)
+  return [
+    sorted(same[i] for i in row)
+    for same in samples.values()
+    for row in pack([min(lengths[i], capacity) for i in same], capacity)
+  ]

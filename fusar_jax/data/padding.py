@@ -27,6 +27,7 @@ def pad_batch(
   *,
   config: FusarConfig,
   rows: Sequence[Sequence[int]] | None = None,
+  one_image: bool = False,
   length: int | None = None,
   images: int | None = None,
   patches: int | None = None,
@@ -43,6 +44,8 @@ def pad_batch(
     config: shapes of the model.
     rows: the samples of each of B rows, see `fusar_jax.data.packing`; a row may
       be empty. None: one sample per row.
+    one_image: the samples of a row have the same images, anchors and auxiliary
+      targets, which the row contains once.
     length, images, patches, windows, anchors, answers: L, I, P, W, S and A.
     loss_weighting: "example": the weights of each answer sum to 1 (mean loss
       per example, as the reference); "token": each answer token weighs 1.
@@ -51,7 +54,7 @@ def pad_batch(
 
   Raises:
     ValueError: an example that does not fit, an unknown weighting, or auxiliary
-      targets in a row of several samples.
+      targets in a row of several images.
   """
   if loss_weighting not in LOSS_WEIGHTINGS:
     raise ValueError(
@@ -61,10 +64,12 @@ def pad_batch(
   if rows is None:
     rows = [[i] for i in range(len(examples))]
   needed = Sizes.covering(
-    Sizes.in_one_row(Sizes.of(examples[i], config.vision) for i in row)
+    Sizes.in_one_row(
+      (Sizes.of(examples[i], config.vision) for i in row), one_image=one_image
+    )
     for row in rows
   )
-  given = (length, images, patches, windows, anchors, answers)
+  given = (length, images, patches, windows, anchors, answers, None)
   sizes = Sizes(
     *(n if g is None else g for n, g in zip(dataclasses.astuple(needed), given))
   )
@@ -83,15 +88,15 @@ def pad_batch(
     at = _At(row)
     for i in packed:
       _fill(batch, at, examples[i], config, loss_weighting)
-      if examples[i].aux_targets is not None and cell_weight:
-        if len(packed) > 1:
-          raise ValueError(
-            f"example {examples[i].id}: packed rows cannot have auxiliary"
-            " visual-token targets. Set config.data.pack_length or"
-            " config.data.cell_weight to 0."
-          )
-        _fill_aux_targets(batch, row, examples[i], config, cell_weight)
-      at = at.behind(examples[i])
+      at = at.behind(examples[i], one_image)
+    if packed and cell_weight and examples[packed[0]].aux_targets is not None:
+      if len(packed) > 1 and not one_image:
+        raise ValueError(
+          f"example {examples[packed[0]].id}: rows of several images cannot"
+          " have auxiliary visual-token targets. Set config.data.pack_by_image,"
+          " or config.data.cell_weight to 0."
+        )
+      _fill_aux_targets(batch, at, examples[packed[0]], config, cell_weight)
   return batch
 
 
@@ -105,12 +110,12 @@ class _At:
   image: int = 0
   answer: int = 0
 
-  def behind(self, example: Example) -> "_At":
+  def behind(self, example: Example, one_image: bool) -> "_At":
     return _At(
       self.row,
       self.segment + 1,
       self.token + len(example.input_ids),
-      self.image + len(example.patches),
+      self.image if one_image else self.image + len(example.patches),
       self.answer + int(example.answer_mask.sum()),
     )
 
@@ -178,10 +183,10 @@ def _fill(batch, at, example, config, loss_weighting) -> None:
   )
 
 
-def _fill_aux_targets(batch, row, example, config, cell_weight) -> None:
-  """Appends auxiliary targets after the answer; their indices start at L."""
-  begin = int(example.answer_mask.sum())
-  here = slice(begin, begin + len(example.aux_targets))
+def _fill_aux_targets(batch, at, example, config, cell_weight) -> None:
+  """Appends auxiliary targets after the answers; their indices start at L."""
+  row = at.row
+  here = slice(at.answer, at.answer + len(example.aux_targets))
   total = batch.answer_weight[row].sum() * cell_weight
   hp, wp = example.grids[0]
   frame, place = np.divmod(

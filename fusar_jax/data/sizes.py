@@ -15,7 +15,10 @@ from fusar_jax.model.config import VisionConfig
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """L, I, P, W, S and A of one sample, or of a padded batch."""
+  """L, I, P, W, S and A of one sample, or of a padded batch.
+
+  `aux` is the part of A that auxiliary visual-token targets take.
+  """
 
   length: int = 1
   images: int = 1
@@ -23,15 +26,17 @@ class Sizes:
   windows: int = 1
   anchors: int = 1
   answers: int = 1
+  aux: int = 0
 
   @classmethod
   def of(cls, example: Example, config: VisionConfig) -> "Sizes":
+    aux = 0 if example.aux_targets is None else len(example.aux_targets)
     return cls.of_parts(
       length=len(example.input_ids),
       grids=example.grids,
       anchors=max((len(a) for a in example.anchors if a), default=0),
-      answers=int(example.answer_mask.sum())
-      + (0 if example.aux_targets is None else len(example.aux_targets)),
+      answers=int(example.answer_mask.sum()) + aux,
+      aux=aux,
       config=config,
     )
 
@@ -43,6 +48,7 @@ class Sizes:
     grids: Sequence[tuple[int, int]],
     anchors: int,
     answers: int,
+    aux: int,
     config: VisionConfig,
   ) -> "Sizes":
     return cls(
@@ -54,7 +60,14 @@ class Sizes:
       ),
       anchors=anchors,
       answers=answers,
+      aux=aux,
     )
+
+  def as_arguments(self) -> dict[str, int]:
+    """Returns the sizes as `pad_batch` takes them."""
+    arguments = dataclasses.asdict(self)
+    del arguments["aux"]
+    return arguments
 
   @classmethod
   def covering(cls, sizes: Iterable["Sizes"]) -> "Sizes":
@@ -63,16 +76,26 @@ class Sizes:
     return cls(*(max(1, *column) for column in columns))
 
   @classmethod
-  def in_one_row(cls, sizes: Iterable["Sizes"]) -> "Sizes":
-    """Returns the sizes of a row into which the samples are packed."""
+  def in_one_row(
+    cls, sizes: Iterable["Sizes"], *, one_image: bool = False
+  ) -> "Sizes":
+    """Returns the sizes of a row into which the samples are packed.
+
+    Args:
+      sizes: of the samples.
+      one_image: the samples have the same images and auxiliary targets, which
+        the row contains once.
+    """
     sizes = tuple(sizes)
-    whole = cls.covering(sizes)
+    row = cls.covering(sizes)
+    length, images, answers = (
+      max(1, sum(getattr(size, name) for size in sizes))
+      for name in ("length", "images", "answers")
+    )
+    if one_image:
+      images, answers = row.images, answers - sum(s.aux for s in sizes[1:])
     return dataclasses.replace(
-      whole,
-      **{
-        name: max(1, sum(getattr(size, name) for size in sizes))
-        for name in ("length", "images", "answers")
-      },
+      row, length=length, images=images, answers=answers
     )
 
 

@@ -57,7 +57,7 @@ class Answerer:
     batch = pad_batch(
       examples + [examples[0]] * spare,
       config=self.assistant.config,
-      **dataclasses.asdict(work.sizes),
+      **work.sizes.as_arguments(),
     )
     rows = work.rows + work.rows[:1] * spare
     answers = self._chosen if work.scored else self._generated

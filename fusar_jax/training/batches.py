@@ -6,7 +6,8 @@ import jax
 from jax.sharding import Mesh
 
 from fusar_jax.data.anchor_conditions import AnchorCondition
-from fusar_jax.data.loader import Loader, LoaderConfig
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.training import sharding
 from fusar_jax.training.run_config import RunConfig
@@ -38,6 +39,7 @@ def make_loader(
       answer_buckets=data.answer_buckets,
       patch_buckets=data.patch_buckets,
       pack_length=data.pack_length,
+      pack_by_image=data.pack_by_image,
       row_multiple=sharding.row_unit(parts, mesh, jax.process_count()),
       loss_weighting=data.loss_weighting,
       cell_weight=data.cell_weight if train else 0.0,

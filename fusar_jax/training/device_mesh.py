@@ -254,7 +254,7 @@ def layout(
     sizes = fill_sizes(sizes, devices)
     shards = [sizes[0] * sizes[1]]
   accumulation, rows = config.accumulation, devices
-  if not config.data.pack_length:
+  if config.data.pack_by_image or not config.data.pack_length:
     accumulation = split_batch(
       config.batch_size, accumulation, shards, processes
     )

@@ -28,6 +28,7 @@ class DataConfig:
   answer_buckets: tuple[int, ...]
   patch_buckets: tuple[int, ...]
   pack_length: int
+  pack_by_image: bool
   pool_batches: int
   num_workers: int
   loss_weighting: str

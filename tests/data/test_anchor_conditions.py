@@ -15,7 +15,8 @@ from fusar_jax.data.anchor_conditions import (
 )
 from fusar_jax.data.example_sizes import measure_examples
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader, LoaderConfig
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.triplets import read_manifest, write_manifest
 from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.geo.anchors import Anchors, read_anchors, write_anchors

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from fusar_jax.data.examples import build_example, example_from_ids
-from fusar_jax.data.loader import Loader, LoaderConfig
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.geo.anchors import Anchors
@@ -277,7 +278,8 @@ def test_workers_end_with_a_parent_that_forgot_them(
   script.write_text(
     "import sys\n"
     "from fusar_jax.config import preset\n"
-    "from fusar_jax.data.loader import Loader, LoaderConfig\n"
+    "from fusar_jax.data.loader import Loader\n"
+    "from fusar_jax.data.loader_config import LoaderConfig\n"
     "from fusar_jax.data.tokenizer import load_tokenizer\n"
     "from fusar_jax.data.triplets import read_manifest\n"
     "rows = read_manifest(sys.argv[1])\n"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader, LoaderConfig
-from fusar_jax.data.packing import pack
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader_config import LoaderConfig
+from fusar_jax.data.packing import pack, pack_by_image
 from fusar_jax.data.padding import pad_batch
 
 
@@ -97,8 +98,44 @@ def test_rows_divide_as_the_mesh_asks(make):
   assert batch.input_ids.shape == (2, 512)
 
 
+def test_a_row_has_the_samples_of_one_image(make):
+  """All 11 samples of 5 images in 5 rows, in any order and on two processes."""
+  options = {"batch_size": 2, "pack_by_image": True, "pack_length": 512}
+  loader = make(**options, epochs=1)
+  assert loader.steps_per_epoch == 3
+  batches = list(loader)
+  assert sorted(i for _, ids in batches for i in ids) == sorted(
+    f"row{i}" for i in range(11)
+  )
+  for batch, ids in batches:
+    assert batch.patches.shape[:2] == (2, 1)
+    start = 0
+    for segments in batch.segment_ids.max(1):
+      images = {int(i[3:]) % 5 for i in ids[start : start + segments]}
+      assert len(images) == (segments > 0)
+      start += segments
+    assert start == len(ids)
+  halves = [
+    make(**options, epochs=1, process_index=k, process_count=2)
+    for k in range(2)
+  ]
+  for (_, ids), (_, first), (_, second) in zip(batches, *halves, strict=True):
+    assert first + second == ids
+
+
+def test_a_row_of_an_image_is_limited(make):
+  """A sample that is longer by itself has a row of its own."""
+  assert pack_by_image([5, 4, 5, 6], "abaa", 10) == [[3], [0, 2], [1]]
+  assert pack_by_image([5, 4, 50], "aaa", 10) == [[2], [0, 1]]
+  longest = max(b.input_ids.shape[1] for b, _ in make(epochs=1))
+  loader = make(pack_by_image=True, pack_length=20, epochs=1)
+  assert max(b.input_ids.shape[1] for b, _ in loader) == longest
+
+
 def test_what_does_not_fit_a_row_is_refused(make):
   with pytest.raises(ValueError, match="max_length is 64"):
     make(pack_length=64)
-  with pytest.raises(ValueError, match="pack_length or"):
+  with pytest.raises(ValueError, match="pack_by_image, or one of"):
     make(pack_length=512, cell_weight=1.0)
+  with pytest.raises(ValueError, match="pack_by_image requires"):
+    make(pack_by_image=True)

@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 
 from fusar_jax.data import vision
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader, LoaderConfig
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.triplets import (
   read_manifest,
   read_manifests,

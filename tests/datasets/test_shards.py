@@ -19,7 +19,8 @@ from PIL import Image
 from fusar_jax.data import records, vision
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.image_cache import ImageCache
-from fusar_jax.data.loader import Loader, LoaderConfig
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.triplets import (
   manifest_files,
   read_manifest,
