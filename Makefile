@@ -101,17 +101,11 @@ docs: $(VENV)-docs/installed
 BASE := runs/base
 base: $(VENV)/installed
 	test -e $(BASE)/data || $(BIN)/python -m fusar_jax.simulate \
-	  --out $(BASE)/data --scenes 16000 --seed 1000 --pretraining-tasks
+	  --out $(BASE)/data --scenes 20000 --seed 1000 --pretraining-tasks
 	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
 	  --config.data.train=$(BASE)/data/pretraining_tasks.jsonl \
-	  --config.steps=6000 --workdir $(BASE)/stage0
-	test -e $(BASE)/official || $(BIN)/python -m fusar_jax.simulate \
-	  --out $(BASE)/official --scenes 5000 --seed 3000 --pretraining-tasks
-	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
-	  --config.init=$(BASE)/stage0 --config.steps=1000 \
-	  --config.data.train=$(BASE)/official/pretraining_tasks.jsonl,$(BASE)/official/official.jsonl \
-	  --workdir $(BASE)/stage0_official
-	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0_official \
+	  --workdir $(BASE)/stage0
+	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0 \
 	  --to fusar_jax/assets/tiny_base --dtype bfloat16 --overwrite
 
 reference: $(VENV)/installed-parity

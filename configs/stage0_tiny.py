@@ -5,16 +5,17 @@ No pretrained backbone can be shipped, so laptops and tests start from this one:
 that is trained from the words of the data. It has neither LoRA nor TLM; stages
 1 and 2 add them as they do to the real model.
 
-Its data are the rows of `simulate --pretraining-tasks`: positions and names of
-targets, from images alone. Real images can be added (manifests with commas);
-the model then carries their licence terms.
+Its data are the rows of `simulate --pretraining-tasks`: the questions of both
+stages, from images alone. Real images can be added (manifests with commas); the
+model then carries their licence terms. All questions of an image share a row
+(`pack_by_image`), and rows are padded to few lengths.
 
 COMMAND (a laptop; `make base` runs all steps of the shipped base):
-  python -m fusar_jax.simulate --out data/base --scenes 16000 \
+  python -m fusar_jax.simulate --out data/base --scenes 20000 \
       --pretraining-tasks
   python -m fusar_jax.train --config configs/stage0_tiny.py \
       --config.data.train=data/base/pretraining_tasks.jsonl \
-      --config.steps=6000 --workdir runs/stage0
+      --workdir runs/stage0
 """
 
 from fusar_jax.config import parse_arg, sibling
@@ -32,8 +33,10 @@ def get_config(arg=None):
   config.model.tlm = None
   config.trainable = [(r".*", True)]
 
-  config.data.buckets = (72, 96, 144, 256)
-  config.data.answer_buckets = (128, 176, 272)
+  config.data.pack_by_image = True
+  config.data.pack_length = 320
+  config.data.buckets = (192, 224, 256, 288)
+  config.data.answer_buckets = (384, 448)
   config.data.cell_weight = 1.0
 
   config.epochs = 20

@@ -98,7 +98,7 @@ def parser() -> command_line.Parser:
   p.add_argument(
     "--pretraining-tasks",
     action="store_true",
-    help="also write pretraining_tasks.jsonl and official.jsonl, for stage 0",
+    help="also write pretraining_tasks.jsonl, for stage 0",
   )
   return p
 

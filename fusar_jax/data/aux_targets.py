@@ -14,8 +14,10 @@ The targets apply at two depths:
   shifted as if the cell were in the centre of the image.
 - Halfway through the decoder the edges are in image coordinates. The first
   layers can convert them, and enough layers remain for text tokens to attend to
-  them. Here each token also predicts the number of boxes in its cell and all
-  preceding cells: a list needs the next item, and the last cell has the total.
+  them. A token of an empty cell predicts the edges of its cell: most cells are
+  empty, and the decoder learns positions from all of them. Here each token also
+  predicts the number of boxes in its cell and all preceding cells: a list needs
+  the next item, and the last cell has the total.
 
 Each visual token predicts six targets; target f reads the token's features
 rolled by f * D/8 channels, through the model's own output head. This adds no
@@ -90,7 +92,7 @@ def count_aux_targets(
 ) -> int:
   """Returns len(make_aux_targets(...)), without a tokenizer."""
   cells = grid[0] * grid[1]
-  return 3 * cells + 8 * len(cells_of_boxes(boxes, size, grid))
+  return 7 * cells + 4 * len(cells_of_boxes(boxes, size, grid))
 
 
 def make_aux_targets(
@@ -104,9 +106,9 @@ def make_aux_targets(
   """Returns the auxiliary targets of each visual token.
 
   Few cells contain a box; cells with and without a box have equal total weight.
-  Classes, edges and numbers have equal total weight, and so do the targets
-  before the decoder and those halfway through it. A class target is the first
-  token of the class name.
+  Classes, edges, edges of empty cells and numbers have equal total weight, and
+  so do the targets before the decoder and those halfway through it. A class
+  target is the first token of the class name.
 
   Args:
     boxes: [n, 4], xyxy, pixels of an image of `size`.
@@ -124,10 +126,14 @@ def make_aux_targets(
       ids      [ship, <end>, <end>, 32, 6, 44, 20]
       places   [0, 1, 2, 3, 6, 9, 12]
       weights  [1/8, 1/16, 1/16, 1/16, 1/16, 1/16, 1/16]
-    In it 4, 6, 16, 20, and the numbers, with places from 18 on:
-      ids      [ship, <end>, <end>, 4, 6, 16, 20, 1, 1, 1]
-      places   [18, 19, 20, 21, 24, 27, 30, 33, 34, 35]
-      weights  [1/12, 1/24, ..., 1/24, 1/18, 1/18, 1/18]
+    In it 4, 6, 16, 20, the edges of cells 1 and 2, and the numbers, with places
+    from 18 on:
+      ids      [ship, <end>, <end>, 4, 6, 16, 20,
+                28, 0, 56, 28, 56, 0, 84, 28, 1, 1, 1]
+      places   [18, 19, 20, 21, 24, 27, 30,
+                22, 25, 28, 31, 23, 26, 29, 32, 33, 34, 35]
+      weights  [1/16, 1/32, 1/32, 1/32, 1/32, 1/32, 1/32,
+                1/64, ..., 1/64, 1/24, 1/24, 1/24]
   """
   cells = grid[0] * grid[1]
   holds = _cells(boxes, size, grid)
@@ -147,20 +153,36 @@ def make_aux_targets(
     class_weights[:] = 0.5 / (cells - len(full))
     class_weights[at] = 0.5 / len(full)
   edge_weights = np.full(edges.size, 1 / max(edges.size, 1))
-  edge_places = (np.arange(1, AUX_FRAMES - 1) * cells + at[:, None]).ravel()
-  places = np.concatenate([np.arange(cells), edge_places])
+  empty = np.setdiff1d(np.arange(cells), at)
+  empty_edges = _numbers(
+    _whole(_cell_edges(empty, seen, grid), seen), tokenizer
+  )
+  places = np.concatenate([np.arange(cells), _edge_places(at, cells)])
   numbers = (AUX_FRAMES - 1) * cells + np.arange(cells)
+  halfway = np.concatenate([places, _edge_places(empty, cells), numbers])
   return AuxTargets(
-    places=np.concatenate(
-      [places, np.concatenate([places, numbers]) + AUX_FRAMES * cells]
-    ).astype(np.int32),
+    places=np.concatenate([places, halfway + AUX_FRAMES * cells]).astype(
+      np.int32
+    ),
     ids=np.concatenate(
-      [names, edges_before, names, edges_in, _numbers(so_far, tokenizer)]
+      [
+        names,
+        edges_before,
+        names,
+        edges_in,
+        empty_edges,
+        _numbers(so_far, tokenizer),
+      ]
     ).astype(np.int32),
     weights=np.concatenate(
       [
         *_shares(class_weights, edge_weights),
-        *_shares(class_weights, edge_weights, np.full(cells, 1 / cells)),
+        *_shares(
+          class_weights,
+          edge_weights,
+          np.full(len(empty_edges), 1 / max(len(empty_edges), 1)),
+          np.full(cells, 1 / cells),
+        ),
       ]
     ).astype(np.float32),
   )
@@ -170,6 +192,20 @@ def _shares(*weights) -> list[np.ndarray]:
   """Scales the non-empty weights (sum 1 each) to equal shares of 1/2."""
   parts = sum(len(w) > 0 for w in weights)
   return [w / (2 * parts) for w in weights]
+
+
+def _edge_places(cells_of, cells) -> np.ndarray:
+  """Returns int[4 n], the places of the four edges of each of these cells."""
+  frames = np.arange(1, AUX_FRAMES - 1)
+  return (frames * cells + cells_of[:, None]).ravel()
+
+
+def _cell_edges(cells_of, seen, grid) -> np.ndarray:
+  """Returns float[n, 4], xyxy pixels of these cells."""
+  row, column = np.divmod(cells_of, grid[1])
+  corner = np.stack([column, row], axis=-1)
+  cell = np.divide(seen, grid)[::-1]
+  return np.concatenate([corner * cell, (corner + 1) * cell], axis=-1)
 
 
 def _to_the_middle(cells, seen, grid) -> np.ndarray:

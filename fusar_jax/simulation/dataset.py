@@ -4,7 +4,6 @@
   captions.jsonl        stage 1: one caption per scene
   tasks.jsonl           stage 2: counting, grounding, classification, detection
   pretraining_tasks.jsonl  optional: stage 0, pretraining tasks of the tiny base
-  official.jsonl        optional: questions of both stages without anchors
   manifest.jsonl        captions and tasks, scene by scene
   dataset.json          plan, sources and SHA-256 hashes
   rasters/              optional: inputs of `prepare`. With --stretch
@@ -89,7 +88,6 @@ class _Written:
 
   rows: list[dict]
   pretraining: list[dict]
-  official: list[dict]
   record: dict[str, Any]
   digest: bytes
 
@@ -161,11 +159,10 @@ def _write_scene(job) -> _Written:
   files = list(write_pair(scene, name, part))
   rng = np.random.default_rng([plan.seed, k, _QUESTIONS])
   rows = scene_rows(scene, name, *files, rng, plan.tasks)
-  pretraining, official = [], []
+  pretraining = []
   if plan.pretraining_tasks:
     rng = np.random.default_rng([plan.seed, k, _PRETRAINING])
     pretraining = tasks_lib.rows(scene, name, files[0], rng)
-    official = tasks_lib.official_rows(rows, scene)
   if plan.rasters:
     files += [
       f"rasters/{f}" for f in write_rasters(scene, name, part / "rasters")
@@ -179,7 +176,7 @@ def _write_scene(job) -> _Written:
     "place": scene.terrain.place,
     "stretches": [scene.stretch.to_json()],
   }
-  return _Written(rows, pretraining, official, record, digest.digest())
+  return _Written(rows, pretraining, record, digest.digest())
 
 
 def _write_tables(part, plan, written: list[_Written]) -> dict:
@@ -195,9 +192,6 @@ def _write_tables(part, plan, written: list[_Written]) -> dict:
     "tasks.jsonl": [r for r in rows if r["task"] != "captioning"],
     "pretraining_tasks.jsonl": list(
       itertools.chain.from_iterable(w.pretraining for w in written)
-    ),
-    "official.jsonl": list(
-      itertools.chain.from_iterable(w.official for w in written)
     ),
   }
   hashes = {}

@@ -11,7 +11,8 @@ from fusar_jax.data.aux_targets import (
   make_aux_targets,
 )
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader, LoaderConfig
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.tokenizer import train_sentencepiece
 
@@ -40,12 +41,15 @@ def test_the_docstrings_example(numbered):
   edges = [numbered.encode(n)[0] for n in ("4", "6", "16", "20")]
   before = [ship, end, end, *moved]
   one = numbered.encode("1")[0]
-  inside = [ship, end, end, *edges, one, one, one]
+  cells = [numbered.encode(str(n))[0] for n in (28, 0, 56, 28, 56, 0, 84, 28)]
+  inside = [ship, end, end, *edges, *cells, one, one, one]
   assert words.ids.tolist() == [*before, *inside]
   places = [0, 1, 2, 3, 6, 9, 12]
-  inside = [*(18 + p for p in places), 33, 34, 35]
+  cells = [22, 25, 28, 31, 23, 26, 29, 32]
+  inside = [*(18 + p for p in places), *cells, 33, 34, 35]
   assert words.places.tolist() == [*places, *inside]
-  weights = [1 / 8, *[1 / 16] * 6, 1 / 12, *[1 / 24] * 6, *[1 / 18] * 3]
+  weights = [1 / 8, *[1 / 16] * 6]
+  weights += [1 / 16, *[1 / 32] * 6, *[1 / 64] * 8, *[1 / 24] * 3]
   np.testing.assert_allclose(words.weights, weights, rtol=1e-6)
   assert count_aux_targets([[4, 6, 16, 20]], (28, 84), (1, 3)) == len(words)
 
@@ -53,8 +57,10 @@ def test_the_docstrings_example(numbered):
 def test_an_empty_image_says_so_in_every_cell(numbered):
   words = make_aux_targets([], [], (28, 84), (28, 84), (1, 3), numbered)
   end, none = numbered.special_tokens().end_of_turn, numbered.encode("0")[0]
-  assert words.ids.tolist() == [*[end] * 6, *[none] * 3]
-  np.testing.assert_allclose(words.weights, [1 / 6] * 3 + [1 / 12] * 6)
+  assert words.ids.tolist()[:6] == [end] * 6
+  assert words.ids.tolist()[-3:] == [none] * 3
+  weights = [1 / 6] * 3 + [1 / 18] * 3 + [1 / 72] * 12 + [1 / 18] * 3
+  np.testing.assert_allclose(words.weights, weights, rtol=1e-6)
 
 
 def test_numbers_count_all_targets_so_far(numbered):
@@ -87,16 +93,21 @@ def test_words_of_visual_tokens_stand_behind_the_answer(
     *(numbered.encode(str(edge))[0] for edge in moved),
     *(ship, none, none, ship, none, none),
     *(numbered.encode(str(edge))[0] for edge in edges),
+    *(numbered.encode(str(edge))[0] for edge in (28, 0, 56, 28)),
+    *(numbered.encode(str(edge))[0] for edge in (56, 0, 84, 28)),
+    *(numbered.encode(str(edge))[0] for edge in (28, 28, 56, 56)),
+    *(numbered.encode(str(edge))[0] for edge in (56, 28, 84, 56)),
     *(numbered.encode(str(number))[0] for number in (1, 1, 1, 2, 2, 2)),
   ]
   batch = pad_batch([example], config=config, length=300, cell_weight=2.0)
   words = int(example.answer_mask.sum())
-  assert batch.answer_ids.shape == (1, words + 34)
+  assert batch.answer_ids.shape == (1, words + 50)
   # Cells 0 and 3 in frames 1 to 4, 6 cells a frame, behind the 300 of text.
   frames = [6, 12, 18, 24, 9, 15, 21, 27]
   places = (batch.answer_index[0, words:] - 300).tolist()
   before = [0, 1, 2, 3, 4, 5, *frames]
-  inside = [36 + place for place in before]
+  empty = [6 * frame + cell for cell in (1, 2, 4, 5) for frame in (1, 2, 3, 4)]
+  inside = [36 + place for place in [*before, *empty]]
   assert places == [*before, *inside, 66, 67, 68, 69, 70, 71]
   np.testing.assert_array_equal(
     batch.answer_ids[0, words:], example.aux_targets.ids
