@@ -5,10 +5,12 @@ Fitted: mean and spread of every land cover in dB, per region
 chips of Gaofen-3 and Sentinel-1: the texture within a parcel, and the echo of
 walls. Concrete and asphalt reflect specularly like calm water (their C-band
 values in the literature are as low), so they use the region's water statistics,
-and radar alone cannot separate the two.
+and radar alone cannot separate the two. Most of a town's echo comes from its
+walls, in the lattice of its streets.
 
 Buildings follow side-looking geometry: the wall that faces the sensor is a
-double bounce, layover of length height / tan(incidence) is in front of it, and
+double bounce, which falls steeply as the wall turns away (cardinal effect),
+layover of length height / tan(incidence) is in front of it, and
 shadow of length height * tan(incidence) is behind it.
 
 Power is linear, 1 is 0 dB. Rows are azimuth, columns are ground range.

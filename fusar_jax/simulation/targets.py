@@ -18,7 +18,8 @@ from fusar_jax.tasks import class_names
 
 CLASSES = SHIPS + PLANES
 SHIP_PLACES = ("open sea", "coast", "harbour", "river", "lake")
-# Of 0, 1, 2, ... targets. A lake or river of half a kilometre has few ships.
+# Shares of 0, 1, 2, ... targets. With questions about places without targets, 0
+# is the answer to a third of the counting questions.
 COUNT_SHARES = (0.1, 0.16, 0.18, 0.18, 0.15, 0.12, 0.11)
 _FEW_SHARES = {"lake": (0.25, 0.45, 0.3), "river": (0.15, 0.35, 0.3, 0.2)}
 # Longest ship, metres; elsewhere as in SHIP_SIZES.

@@ -134,9 +134,9 @@ def test_crops_of_a_raster(shared):
 
 def test_scenes_at_sea_resemble_real_chips(shared):
   """Against SSDD, whose own halves have histograms 0.10 apart. Over six sets of
-  40 scenes: histograms 0.08 to 0.13 apart, cumulative ones at most 0.08; looks
-  0.93 to 1.07 times as many; black 0.010 to 0.040 of the pixels (0.032 in
-  SSDD), saturated 0.012 to 0.017 (0.007)."""
+  40 scenes: histograms 0.10 to 0.15 apart, cumulative ones 0.06 to 0.12 (0.07
+  of this set); looks 0.91 to 1.20 times as many; black 0.016 to 0.029 of the
+  pixels (0.032 in SSDD), saturated 0.002 to 0.004 (0.007)."""
   crops = real_crops.read_crops(shared / "data/ssdd/images", 168, 120)
   scenes = [draw_sea(k) for k in range(40)]
   real = [crop.image for crop in crops]
@@ -147,7 +147,7 @@ def test_scenes_at_sea_resemble_real_chips(shared):
   assert 0.75 < looks < 1.33
   made, true = comparison.histogram(scenes), comparison.histogram(real)
   assert abs(made[0] - true[0]) < 0.025
-  assert abs(made[255] - true[255]) < 0.015
+  assert abs(made[255] - true[255]) < 0.007
 
 
 def draw_sea(k):

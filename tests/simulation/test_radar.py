@@ -71,7 +71,7 @@ def test_side_lobes_are_as_high_as_the_window_lets_them(window, lobe):
   assert level[first:].max() == pytest.approx(lobe, abs=0.5)
 
 
-def test_targets_stand_out_and_images_are_whole():
+def test_targets_stand_out_and_images_are_finite():
   """Brightest part at least 10 dB above the mean around, in real draws."""
   above = []
   for k in range(60):
