@@ -67,6 +67,7 @@ from fusar_jax.report.scoring import (
   write_scores,
 )
 from fusar_jax.report.study_table import StudyTable, tabulate
+from fusar_jax.simulation.dataset import VERSION
 from fusar_jax.training import provenance
 from fusar_jax.training.recipes import Recipe
 from fusar_jax.training.resume_config import check_resume_config
@@ -140,6 +141,8 @@ class Study:
         **dataclasses.asdict(self.plan),
         "init": self.init,
         "init_sha256": source.sha256,
+        # Scenes of an earlier version shared footprints across the splits.
+        "simulation": VERSION,
       },
     )
 

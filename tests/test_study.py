@@ -102,6 +102,12 @@ def test_answers_reach_the_tables(killed, small_base):
   assert "\n| one stage | -100.0 | " in (out / "study.md").read_text("utf-8")
   with pytest.raises(FileExistsError, match="scenes 8 there, 9 now"):
     study.run(out, dataclasses.replace(PLAN, scenes=9), SEEDS, small_base)
+  # Studies that predate the record of the simulation's version.
+  settings = json.loads((out / "plan.json").read_text("utf-8"))
+  del settings["simulation"]
+  (out / "plan.json").write_text(json.dumps(settings), "utf-8")
+  with pytest.raises(FileExistsError, match="simulation None there"):
+    study.run(out, PLAN, SEEDS, small_base)
 
 
 def test_every_variant_differs_from_the_standard_in_one_field():

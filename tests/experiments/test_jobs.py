@@ -131,7 +131,7 @@ def test_an_interruption_terminates_background_commands(tmp_path):
     "simulate",
     main=simulate.main,
     command=(
-      *("simulate", "--out", out, "--scenes", 100000),
+      *("simulate", "--out", out, "--scenes", 60000),
       *("--size", 84, "--workers", 1),
     ),
     log=tmp_path / "s.log",
