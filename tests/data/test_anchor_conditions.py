@@ -18,7 +18,7 @@ from fusar_jax.data.examples import build_example
 from fusar_jax.data.loader import Loader
 from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.triplets import read_manifest, write_manifest
-from fusar_jax.data.workers import Recipe, Workers
+from fusar_jax.data.workers import Recipe
 from fusar_jax.geo.anchors import Anchors, read_anchors, write_anchors
 
 # Around (lon, lat) = (8, 54), clockwise from the top left, closed.
@@ -58,16 +58,6 @@ def shown(triplets, name, grid=0):
 
 def stored(triplets):
   return [read_anchors(row.anchors[0]) for row in triplets]
-
-
-def test_aligned_is_what_is_stored(anchored):
-  for ours, theirs in zip(shown(anchored, "aligned"), stored(anchored)):
-    np.testing.assert_array_equal(ours.features, theirs.features)
-    np.testing.assert_array_equal(ours.positions, theirs.positions)
-
-
-def test_none(anchored):
-  assert shown(anchored, "none") == [None] * 6
 
 
 def test_zeros_keep_their_places(anchored):
@@ -169,16 +159,6 @@ def test_thinning_keeps_the_nodes_in_the_middle_of_cells(anchored, grid, rows):
   np.testing.assert_array_equal(ours.positions, anchors.positions[kept])
 
 
-def test_18_nodes_thin_to_9_by_the_first_of_equally_near_ones():
-  """Each centre lies between four nodes: the upper left one stays."""
-  y, x = (np.indices((18, 18)).reshape(2, -1) + 0.5) / 18
-  features = np.zeros((324, 64))
-  features[:, 0] = np.arange(324)
-  kept = thin(Anchors(features, np.stack([y, x], -1)), 9).features[:, 0]
-  even = range(0, 18, 2)
-  assert kept.tolist() == [18 * r + c for r, c in itertools.product(even, even)]
-
-
 def test_two_cells_may_share_a_node():
   """Three nodes near the left edge and one in a corner, for four cells."""
   anchors = Anchors(np.eye(4, 64), [[0.1, 0.1], [0.2, 0.1], [0.3, 0.1], [1, 1]])
@@ -222,18 +202,6 @@ def test_a_batch_is_as_large_as_its_condition_needs(
     np.testing.assert_array_equal(
       row[:count], np.zeros((0, 64)) if anchors is None else anchors.features
     )
-
-
-def test_workers_know_the_condition(anchored, tokenizer, config):
-  condition = AnchorCondition("wrong_place", 3)
-  pool = Workers(1, Recipe(tokenizer, config, anchors=condition))
-  try:
-    [example] = pool.build(anchored[:1])
-  finally:
-    pool.close()
-  np.testing.assert_array_equal(
-    example.anchors[0].positions, condition.read(anchored[0])[0].positions
-  )
 
 
 @pytest.mark.parametrize(

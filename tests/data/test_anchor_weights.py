@@ -27,13 +27,6 @@ def test_near_anchors_share_everything_and_far_ones_nothing():
   assert shares[-1] == 0
 
 
-def test_positions_are_row_then_column():
-  lower_left = np.array([[1, 0]], np.float32)
-  shares = spatial_weights(lower_left, (36, 36), sigma=1.0).reshape(18, 18)
-  assert shares[17, 0] > 0.99
-  assert shares[0, 17] == 0
-
-
 def test_an_anchor_at_0_is_the_first_patch_and_at_1_the_last():
   """4 x 6 patches, anchors in the upper left and the lower right corner.
 

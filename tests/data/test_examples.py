@@ -45,18 +45,6 @@ def test_boxes_are_converted_once(triplets, tokenizer, config):
   ]
 
 
-def test_boxes_outside_the_image_are_retained(triplets):
-  extra = {
-    "boxes": [[-35, 10, 529, 60], [200, 0, 300, 50]],
-    "labels": ["ship", "plane"],
-  }
-  row = dataclasses.replace(
-    triplets[1], extra=extra, coordinate_size=(100, 150)
-  )
-  _, kept = texts(row, (100, 150), (100, 150))
-  assert [d["bbox_2d"] for d in json.loads(kept)] == extra["boxes"]
-
-
 def test_official_text_stays_as_it_is_where_sizes_agree(triplets):
   """Boxes outside the image (-35, 529), odd spaces: byte for byte."""
   answer = '[ {"bbox_2d":[-35,1, 529 ,7],"label": "plane"}]'
@@ -142,15 +130,6 @@ def test_boxes_round_trip_through_the_models_image(triplets, tokenizer, config):
       rtol=1e-5,
       atol=1e-3,
     )
-
-
-def test_an_image_keeps_its_size_where_the_model_has_none(
-  triplets, tokenizer, config
-):
-  free = dataclasses.replace(config, image_size=None)
-  example = build_example(triplets[0], tokenizer, free)
-  assert example.model_size == (112, 140)
-  assert example.grids == ((8, 10),)
 
 
 def test_without_an_answer_nothing_is_supervised(triplets, tokenizer, config):

@@ -20,18 +20,6 @@ def test_the_longest_first_each_where_it_first_fits():
     pack([2, 6], 5)
 
 
-def test_rows_hold_every_sample_once_and_are_few():
-  rng = np.random.default_rng(0)
-  for _ in range(50):
-    lengths = rng.integers(1, 100, rng.integers(1, 60)).tolist()
-    rows = pack(lengths, 100)
-    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-    filled = [sum(lengths[i] for i in row) for row in rows]
-    assert max(filled) <= 100
-    # Two rows that would fit in one would have been one.
-    assert all(a + b > 100 for a, b in itertools.combinations(filled, 2))
-
-
 def test_a_packed_row_worked_out(triplets, tokenizer, config):
   """Row 0 (with anchors) and row 1 share a row; the second row is empty."""
   one, two = (build_example(t, tokenizer, config) for t in triplets[:2])

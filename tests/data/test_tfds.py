@@ -22,7 +22,7 @@ from fusar_jax.data.triplets import (
   write_manifest,
 )
 from fusar_jax.data.workers import Recipe, Workers
-from fusar_jax.datasets.tfds_fusar.builder import TfdsFusar, build
+from fusar_jax.datasets.tfds_fusar.builder import build
 from fusar_jax.geo.anchors import count_anchors, read_anchors
 from fusar_jax.training import provenance
 
@@ -86,45 +86,6 @@ def test_rows_and_files_are_those_of_the_folder(built, triplets):
         np.testing.assert_array_equal(
           *(getattr(read_anchors(t.anchors[0]), name) for t in (a, b))
         )
-
-
-def test_another_build_is_read_anew(manifest, tmp_path):
-  """In the same process and place: nothing of the first build is left."""
-  made = build({"train": str(manifest)}, tmp_path / "out")
-  assert len(read_manifest(made / "train")) == 11
-  shutil.rmtree(made)
-  lines = manifest.read_text().splitlines(keepends=True)
-  few = manifest.with_name("few.jsonl")
-  few.write_text("".join(lines[4:6]))
-  made = build({"train": str(few)}, tmp_path / "out")
-  ours = read_manifest(made / "train")
-  assert [t.id for t in ours] == ["row4", "row5"]
-  assert (
-    ours[0].images[0].read_bytes()
-    == (manifest.parent / "images" / "4.png").read_bytes()
-  )
-
-
-def test_what_others_read(built, triplets):
-  """A record is self-contained: pixels, tensors and text of its triplet."""
-  source = tfds.data_source(
-    "tfds_fusar", data_dir=built.parents[1], split="test"
-  )
-  assert len(source) == 11
-  for record in source:
-    triplet = triplets[record["index"]]
-    for name in ("id", "task", "question", "answer"):
-      assert record[name].decode() == getattr(triplet, name)
-    np.testing.assert_array_equal(
-      record["images"][0], vision.load_image(triplet.images[0])
-    )
-    anchors = record["anchors"]
-    expected = 3 if triplet.anchors[0] else 0
-    assert anchors["counts"].tolist() == [expected]
-    assert anchors["features"].shape == (expected, 64)
-    assert anchors["positions"].shape == (expected, 2)
-  builder = TfdsFusar(data_dir=built.parents[1])
-  assert builder.info.splits["train"].num_examples == 11
 
 
 def test_a_part_of_a_split(built, triplets):

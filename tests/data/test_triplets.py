@@ -44,14 +44,6 @@ def test_official_rows(tmp_path, name):
   assert (second.row, second.where) == (2, f'{tmp_path / name} row 2 (id "7")')
 
 
-def test_an_image_without_anchors(tmp_path):
-  rows = [{k: v for k, v in ROW.items() if k not in ("aef", "coordinate_size")}]
-  write_manifest(tmp_path / "m.jsonl", rows)
-  (triplet,) = read_manifest(tmp_path / "m.jsonl")
-  assert triplet.anchors == (None,)
-  assert triplet.coordinate_size is None
-
-
 @pytest.mark.parametrize("name", ["m.json", "m.jsonl"])
 def test_a_row_needs_an_image_and_a_question(tmp_path, name):
   """The id is then the row's number; null is as good as absent."""
@@ -115,14 +107,6 @@ def test_the_official_examples(shared):
     assert {row.coordinate_size for row in rows} == {(504, 504)}
     assert {row.anchors[0] is not None for row in rows} == {anchors}
     require_answers(rows)
-
-
-def test_line_separators_inside_strings_are_no_rows(tmp_path):
-  text = json.dumps({**ROW, "question": "a\u2028b\x85c"}, ensure_ascii=False)
-  (tmp_path / "m.jsonl").write_text(f"\n{text}\r\n\n", encoding="utf-8")
-  (triplet,) = read_manifest(tmp_path / "m.jsonl")
-  assert triplet.question == "a\u2028b\x85c"
-  assert triplet.row == 2
 
 
 def test_all_bad_rows_are_told_together(tmp_path):

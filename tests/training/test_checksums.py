@@ -147,13 +147,6 @@ def test_a_damaged_step_that_was_asked_for_is_an_error(workdir):
   assert f"{file}: {what}" in str(error.value)
 
 
-def test_older_ones_without_checksums_are_read(workdir):
-  for step in (2, 4, 6):
-    (workdir / f"checkpoints/{step}" / checksums.CHECKSUMS).unlink()
-  with Checkpoints(workdir) as checkpoints:
-    assert checkpoints.restore(_state(0))[1] == {"step": 6}
-
-
 def test_a_full_disk_is_told_and_what_was_saved_stays(workdir, caplog):
   """A limit of the file size is the full disk that a test can have."""
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

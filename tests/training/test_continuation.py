@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fusar_jax.hf import peft, tlm_file
+from fusar_jax.hf import peft
 from fusar_jax.hf.export import export_merged
 from fusar_jax.model.config import VISION_PROJECTIONS, LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
@@ -78,12 +78,6 @@ def test_vision_lora_of_an_adapter_is_continued(
     np.testing.assert_array_equal(params[path], leaf, err_msg=path)
 
 
-def test_dropout_stays_a_choice_of_the_stage(folders, model):
-  lora = dataclasses.replace(model.lora, dropout=0.5)
-  found = _continued(folders, dataclasses.replace(model, lora=lora))
-  assert found.lora.dropout == 0.5
-
-
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -111,41 +105,12 @@ def test_without_tlm_only_the_lora_is_taken(folders, model, released, trained):
   assert flat.keys() == {p for p in expected if not p.startswith("tlm/")}
 
 
-def test_the_tlm_of_a_base_is_left_out(released, trained, tmp_path):
-  """An export of a whole model, as the base of a run without TLM."""
-  export_merged(tmp_path / "whole", released, trained)
-  base = provenance.describe(str(tmp_path / "whole"), tmp_path)
-  none = provenance.describe("", tmp_path)
-  without = dataclasses.replace(released, tlm=None)
-  read = initial_params(without, base, none, tmp_path, seed=0)
-  assert "tlm" not in read
-
-
 def test_images_of_another_size_are_rejected(folders, model):
   """The adapter was trained at 56 x 84."""
   other = dataclasses.replace(model, image_size=(84, 84))
   found = _continued(folders, other)
   with pytest.raises(ValueError, match=r"size is \(84, 84\), the adapter"):
     initial_params(found, *_sources(folders), folders, seed=0)
-
-
-def test_a_legacy_adapter_has_the_sigma_of_the_config(
-  folders, released, trained, tmp_path
-):
-  square = dataclasses.replace(
-    released,
-    image_size=(504, 504),
-    # Read off the shapes; at this width 1 and 2 have the same.
-    tlm=dataclasses.replace(released.tlm, hidden_mult=2, sigma=1.5),
-  )
-  peft.write_adapter(tmp_path / "legacy", square, trained)
-  (tmp_path / "legacy" / tlm_file.SETTINGS).unlink()
-  base, _ = _sources(folders)
-  adapter = provenance.describe(str(tmp_path / "legacy"), tmp_path)
-  read = initial_params(square, base, adapter, tmp_path, seed=0)
-  np.testing.assert_array_equal(
-    read["tlm"]["mlp_0"]["kernel"], trained["tlm"]["mlp_0"]["kernel"]
-  )
 
 
 def test_a_frozen_tlm_must_come_from_somewhere(folders, model):

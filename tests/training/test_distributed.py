@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -37,12 +36,6 @@ def port() -> int:
       except OSError:
         continue
       return number
-
-
-def test_without_variables_there_is_one_process():
-  assert find({}) is None
-  alone = {"FUSAR_PROCESSES": "1", "FUSAR_PROCESS": "0"}
-  assert find({"FUSAR_COORDINATOR": "h:1", **alone}) is None
 
 
 def test_variables_tell_where_the_processes_are():
@@ -105,56 +98,12 @@ def test_who_does_not_come_is_named_to_all_who_did(port):
     assert f"Connected: 0 on {socket.gethostname()}, 2 on" in str(heard)
 
 
-def test_nobody_at_the_address(port):
-  heard = _call(Cluster("127.0.0.1", port, 2, 1, hosts=("a", "b")), 0.3)()
-  assert isinstance(heard, TimeoutError)
-  assert f"found no process at 127.0.0.1:{port - 1}" in str(heard)
-  assert "process 0 of 2 (a) has not started" in str(heard)
-
-
-def test_the_train_command_may_be_repeated_when_a_process_did_not_come(
-  port, tmp_path
-):
-  """Its exit code says so; the wrong number of processes would be 1."""
-  variables = {
-    "FUSAR_COORDINATOR": f"127.0.0.1:{port}",
-    "FUSAR_PROCESSES": "2",
-    "FUSAR_PROCESS": "0",
-    "FUSAR_START_SECONDS": "1",
-  }
-  out = subprocess.run(
-    [
-      *(sys.executable, "-m", "fusar_jax.train"),
-      "--config=configs/stage1.py:model=tiny",
-      f"--workdir={tmp_path / 'run'}",
-    ],
-    cwd=Path(__file__).resolve().parents[2],
-    env=os.environ | variables,
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
-  assert out.returncode == PEER_LOST, out.stderr
-  assert "process 1 of 2 did not connect" in out.stderr
-
-
 def test_two_processes_of_one_number_are_refused(port):
   calls = [_call(Cluster("127.0.0.1", port, 3, i), 20) for i in (0, 1, 1)]
   heard = [call() for call in calls]
   assert isinstance(heard[0], ValueError)
   assert "two processes have number 1" in str(heard[0])
   assert all(isinstance(error, TimeoutError) for error in heard[1:])
-
-
-def test_two_runs_at_one_port_are_told(port):
-  calls = [
-    _call(Cluster("127.0.0.1", port, processes, index), 20)
-    for processes, index in ((2, 0), (4, 3))
-  ]
-  heard = [call() for call in calls]
-  assert "process 3" in str(heard[0])
-  assert "expects 4 processes, process 0 expects 2" in str(heard[0])
-  assert str(heard[1]) == str(heard[0])
 
 
 def test_a_stranger_at_the_port_is_no_process(port):

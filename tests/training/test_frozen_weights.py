@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import device_mesh, partition, sharding
+from fusar_jax.training import partition
 from fusar_jax.training.frozen_weights import cast_frozen
 from fusar_jax.training.step import StepOptions, make_gradients
 
@@ -55,22 +55,6 @@ def test_loss_and_gradients_are_nearly_those_of_the_whole_base(
   for path, value in whole.items():
     off = np.linalg.norm(ours[path] - value) / np.linalg.norm(value)
     assert 0 < off < 0.05, (path, off)
-
-
-def test_it_lies_on_a_mesh_as_the_kernels_do(parts, batch, gradients):
-  trainable, _, small = parts
-  mesh = device_mesh.make_mesh(2, 2, 2)
-  placed = sharding.put(small, sharding.parameter_shardings(small, mesh))
-  flat = flatten(placed)
-  columns = flat["model/layers/mlp/gate_proj/kernel_scale"]
-  assert columns.sharding.shard_shape(columns.shape) == (2, 48)
-  key = jax.random.key(0)
-  loss, _ = gradients(trainable, small, batch, key)
-  shards = sharding.put(
-    trainable, sharding.parameter_shardings(trainable, mesh)
-  )
-  spread, _ = gradients(shards, placed, sharding.put_batch(batch, mesh), key)
-  np.testing.assert_allclose(spread, loss, rtol=1e-5)
 
 
 def test_where_nothing_is_frozen_it_is_refused():

@@ -23,10 +23,6 @@ def _nonzero(trainable, dead=()):
   return {path: path not in dead for path in flatten(trainable)}
 
 
-def test_all_alive(params, batch):
-  assert GradientCheck(params).passes(_nonzero(params), batch)
-
-
 def test_lora_a_behind_a_zero_b_is_excused(fresh, batch):
   dead = [p for p in flatten(fresh) if p.endswith("lora_a")]
   assert GradientCheck(fresh).passes(_nonzero(fresh, dead), batch)

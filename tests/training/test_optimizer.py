@@ -30,12 +30,6 @@ def test_learning_rates_by_hand():
     np.testing.assert_allclose(updates["w"], -ours[step], rtol=1e-4)
 
 
-def test_no_warmup_starts_at_the_peak_and_ends_above_zero():
-  rate = optimizer.linear_schedule(1.0, total_steps=4, warmup=0)
-  ours = [float(rate(step)) for step in range(6)]
-  np.testing.assert_allclose(ours, [1, 0.75, 0.5, 0.25, 0, 0])
-
-
 def test_warmup_ratio_rounds_up():
   assert optimizer.warmup_steps(101, 0, 0.05) == 6
   assert optimizer.warmup_steps(101, 7, 0.0) == 7

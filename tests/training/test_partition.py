@@ -24,18 +24,6 @@ def test_merge_inverts_partition():
   assert partition.merge(trainable, frozen) == PARAMS
 
 
-def test_full_training_leaves_nothing_frozen():
-  trainable, frozen = partition.partition(PARAMS, [(r".*", True)])
-  assert frozen == {}
-  assert partition.merge(trainable, frozen) == PARAMS
-
-
-def test_a_rule_must_match_the_full_path():
-  with pytest.raises(ValueError, match="matches no parameter") as error:
-    partition.partition(PARAMS, [("lora_a", True), (".*", False)])
-  assert "'lora_a'   (rule 0)" in str(error.value)
-
-
 def test_all_that_does_not_fit_is_told_at_once():
   rules = [(r"tlm/.*", True), (r"tlm/mlp_0/.*", False), (r"vision/.*", False)]
   with pytest.raises(ValueError) as error:

@@ -29,16 +29,6 @@ def config(model) -> RunConfig:
   return dataclasses.replace(config, model=config_lib.to_dict(model))
 
 
-def test_layers_that_are_computed_again_stay_in_their_loop(config, model):
-  """On one CPU device few layers are unrolled, and XLA would merge the second
-  computation with the first: nothing would be saved."""
-  mesh = device_mesh.make_mesh(1, 1, 1, jax.devices()[:1])
-  config = dataclasses.replace(config, remat="none")
-  assert program.step_options(config, model, mesh).unroll == 2
-  config = dataclasses.replace(config, remat="full")
-  assert program.step_options(config, model, mesh).unroll == 1
-
-
 def test_dropout_is_on_where_the_adapters_have_any(config, model):
   mesh = device_mesh.make_mesh(1, 1, 1, jax.devices()[:1])
   for rate in (0.0, 0.05):
@@ -119,25 +109,6 @@ def test_with_less_accumulation_the_update_is_the_same(
       atol=1e-3 * moved,
       err_msg=path,
     )
-
-
-def test_a_batch_that_no_accumulation_divides_is_an_error(config, model):
-  config = dataclasses.replace(config, batch_size=12, accumulation=4)
-  config = dataclasses.replace(config, mesh="8,1,1")
-  with pytest.raises(ValueError, match="12 must be a multiple of 8"):
-    device_mesh.layout(config, model, 8, None)
-  # Two heads: "tensor" may split each row in two.
-  config = dataclasses.replace(config, mesh="auto")
-  assert device_mesh.layout(config, model, 8, None) == ((4, 1, 2), 3)
-  config = dataclasses.replace(config, batch_size=9)
-  with pytest.raises(ValueError, match="9 must be a multiple of 8"):
-    device_mesh.layout(config, model, 8, None)
-
-
-def test_a_packed_batch_keeps_its_accumulation(config, model):
-  data = dataclasses.replace(config.data, pack_length=64)
-  config = dataclasses.replace(config, batch_size=20, accumulation=3, data=data)
-  assert device_mesh.layout(config, model, 8, None) == ((8, 1, 1), 3)
 
 
 def _two_steps(config, model, params, batch, devices):

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from fusar_jax.config import PRESETS
-from fusar_jax.model.config import LoRAConfig, TLMConfig
+from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import device_mesh, optimizer, partition, sharding
@@ -28,8 +28,6 @@ def alone(model, params, batch):
 @pytest.mark.parametrize(
   ("shape", "accumulation"),
   [
-    ((8, 1, 1), 1),
-    ((1, 8, 1), 1),
     ((1, 1, 8), 1),
     ((2, 4, 1), 1),
     ((2, 1, 4), 1),
@@ -39,7 +37,7 @@ def alone(model, params, batch):
 def test_eight_devices_equal_one(
   model, params, batch, alone, shape, accumulation
 ):
-  """Six shapes; "tensor" beyond the heads too, which then stay whole. Rows are
+  """Four shapes; "tensor" beyond the heads too, which then stay whole. Rows are
   repeated to 16, so that 4 ways x 2 parts divide them."""
   if accumulation == 2:
     batch = jax.tree.map(lambda x: np.concatenate([x, x]), batch)
@@ -57,43 +55,6 @@ def test_full_training_on_eight_devices_equals_one(model, params, batch):
   sharded_loss, sharded = _gradients(model, params, batch, rules, mesh)
   np.testing.assert_allclose(sharded_loss, loss, rtol=1e-5)
   _assert_same(sharded, grads)
-
-
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_every_parameter_of_every_preset_has_a_place(name):
-  config = dataclasses.replace(
-    PRESETS[name],
-    lora=LoRAConfig(rank=8, vision=("qkv", "proj", "gate_proj", "down_proj")),
-  )
-  shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-  mesh = device_mesh.make_mesh(2, 2, 2)
-  placed = flatten(sharding.parameter_shardings(shapes, mesh))
-  assert placed.keys() == flatten(shapes).keys()
-
-
-def test_no_rule_of_the_table_is_dead():
-  """7B with vision LoRA and 3B, whose anchors are concatenated, use each rule
-  of the table."""
-  paths = set()
-  for name, fusion in (
-    ("qwen2_5_vl_3b", "concatenation"),
-    ("qwen2_5_vl_7b", "tlm"),
-  ):
-    config = dataclasses.replace(
-      PRESETS[name],
-      lora=LoRAConfig(rank=8, vision=("qkv", "proj")),
-      tlm=TLMConfig(fusion=fusion),
-    )
-    shapes = jax.eval_shape(
-      lambda config=config: init_params(config, jax.random.key(0))
-    )
-    paths |= flatten(shapes).keys()
-  rules = sharding.PARAMETER_RULES
-  first = {
-    next(i for i, (regex, _) in enumerate(rules) if re.fullmatch(regex, path))
-    for path in paths
-  }
-  assert first == set(range(len(rules)))
 
 
 def test_big_kernels_of_7b_split_eight_ways():
