@@ -1,12 +1,10 @@
 """AlphaEarth vectors at points: row orders, zones, nodata, memory."""
 
-import pickle
-
 import numpy as np
 import pytest
 import rasterio
 
-from fusar_jax.geo import alphaearth, georeference
+from fusar_jax.geo import georeference
 from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.alphaearth_tiles import dequantise
 
@@ -243,28 +241,3 @@ def test_unknown_years_list_those_there_are(tmp_path, write_tile):
   assert archive.sample(lons, lats, 2020)[0].argmax() == 3
   with pytest.raises(ValueError, match=r"2019; years there are: 2017, 2020, 2"):
     archive.sample(lons, lats, 2019)
-
-
-def test_chunks_change_nothing(
-  tmp_path, monkeypatch, write_tile, random_values, random_places
-):
-  values = random_values(150, 270)
-  archive = open_archive(write_tile(tmp_path / "2024.tif", values, block=128))
-  lons, lats = random_places(archive, 600)
-  whole = archive.sample(lons, lats, 2024)
-  monkeypatch.setattr(alphaearth, "_CHUNK", 77)
-  monkeypatch.setattr(alphaearth, "_GATHER", 5)
-  monkeypatch.setattr(georeference, "_CHUNK", 13)
-  parts = archive.sample(lons, lats, 2024)
-  np.testing.assert_array_equal(parts[0], whole[0])
-  np.testing.assert_array_equal(parts[1], whole[1])
-
-
-def test_an_archive_can_be_pickled(
-  tmp_path, write_tile, random_values, random_places
-):
-  archive = open_archive(write_tile(tmp_path / "2024.tif", random_values(9, 9)))
-  places = random_places(archive, 9)
-  expected = archive.sample(*places, 2024)
-  again = pickle.loads(pickle.dumps(archive)).sample(*places, 2024)
-  np.testing.assert_array_equal(again[0], expected[0])

@@ -1,7 +1,6 @@
 """Discovery of tiles: folders, indexes of all formats, rejected input."""
 
 import csv
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -108,13 +107,6 @@ def test_an_arrow_index_equals_the_csv(tmp_path, tile, suffix):
   cut.write_bytes(path.read_bytes()[:20])
   with pytest.raises(ValueError, match=rf"cut\.{suffix}: cannot be read"):
     find_tiles(cut)
-
-
-def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
-  (tmp_path / "index.parquet").write_bytes(b"PAR1")
-  monkeypatch.setitem(sys.modules, "pyarrow", None)
-  with pytest.raises(ImportError, match=r"fusar-jax\[geo\]"):
-    find_tiles(tmp_path / "index.parquet")
 
 
 def test_unreadable_rows_are_listed_together(tmp_path):

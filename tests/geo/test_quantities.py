@@ -89,17 +89,6 @@ def test_wedges_of_zeros_are_nodata_and_dark_pixels_are_not(
     assert "scattered" in raster.nodata.reason
 
 
-def test_zero_decibels_are_legal_with_nodata_none(shared):
-  path = shared / "data/georef/port_la_s1/2021-01-05.tif"
-  with open_raster(path) as raster:
-    invalid = ~raster.read()[1]
-  with open_raster(path, nodata="none") as raster:
-    values, valid = raster.read()
-  assert valid.all()
-  assert invalid.any()
-  assert (values[0][invalid] == 0).all()
-
-
 @pytest.mark.parametrize("filler", [-99, -9999, np.finfo("f4").min])
 def test_fillers_are_found_before_the_quantity(
   tmp_path, filler, write_raster, speckle
@@ -114,17 +103,6 @@ def test_fillers_are_found_before_the_quantity(
       assert raster.quantity == quantity
       assert raster.nodata.origin == "guessed"
       assert (~raster.read()[1]).sum() == 60
-
-
-def test_the_users_nodata_wins(tmp_path, write_raster):
-  """A user-supplied nodata value overrides the guess."""
-  stored = np.full((1, 9, 9), -15, np.float32)
-  stored[0, 1], stored[0, 2] = -99, -20
-  path = write_raster(tmp_path / "a.tif", stored)
-  for nodata, row in ((None, 1), (-20, 2)):
-    with open_raster(path, nodata=nodata) as raster:
-      assert set(np.argwhere(~raster.read()[1])[:, 0]) == {row}
-  assert raster.nodata.origin == "user"
 
 
 def test_nan_is_never_valid(tmp_path, write_raster, speckle):

@@ -28,16 +28,6 @@ def test_numpy_arrays_of_any_layout(tmp_path, speckle):
       np.testing.assert_array_equal(raster.read()[0], stored)
 
 
-def test_texts_that_are_not_utf8_do_not_stop_anyone(tmp_path, write_raster):
-  path = write_raster(
-    tmp_path / "a.tif", np.ones((1, 9, 9), "uint8"), names=("VV_XXXX",)
-  )
-  path.write_bytes(path.read_bytes().replace(b"XXXX", b"f\xfcr\xe9"))
-  with open_raster(path) as raster:
-    assert raster.bands == ("1",)
-    assert raster.read()[1].all()
-
-
 def _truncated(path, write):
   write(path, np.ones((1, 64, 64)))
   path.write_bytes(path.read_bytes()[:-100])

@@ -62,26 +62,6 @@ def test_real_rasters_are_understood(shared, name):
     assert has_distance == (kind is not None)
 
 
-def test_constant_slant_range_rasters(shared):
-  """One contains only zeros; the other's affine is off the Earth."""
-  folder = shared / "data/georef/s1_slc_safe_measurement"
-  zeros, ones = sorted(folder.glob("*.tiff"), key=lambda p: "iw1" not in p.name)
-  with open_raster(zeros) as raster:
-    assert (raster.height, raster.width) == (13500, 21169)
-    assert raster.nodata.origin == "guessed"
-    assert not raster.read((0, 0, 100, 100))[1].any()
-    assert "no georeference" in raster.notes[0]
-  with open_raster(zeros, nodata="none") as raster:
-    assert raster.read((0, 0, 100, 100))[1].all()
-  with open_raster(ones) as raster:
-    assert raster.georeference is None
-    assert "off the Earth" in raster.notes[0]
-    values, valid = raster.read((19800, 8100, 100, 100))
-    assert valid[:56, :85].all()
-    assert valid.sum() == 56 * 85  # The rest hangs over the edges.
-    assert np.ptp(values[0][valid]) == 0
-
-
 def test_complex_chips(shared):
   """Every chip of both types: amplitude comes out, from |z|."""
   chips = sorted((shared / "data/slc_complex_npy").rglob("*.npy"))

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from fusar_jax.geo import stretch as stretch_lib
 from fusar_jax.geo.rasters import open_raster
 from fusar_jax.geo.stretch import Stretch, fit_stretch, fit_stretches
 
@@ -54,14 +53,6 @@ def test_the_linear_curve_is_of_amplitude(tmp_path):
   np.testing.assert_array_equal(image.ravel(), np.arange(256))
 
 
-def test_eight_bits_have_no_logarithm_by_default(tmp_path, speckle):
-  with _raster(tmp_path, speckle(9, 9).astype(np.uint8)) as raster:
-    assert fit_stretch(raster).curve == "amplitude"
-    assert fit_stretch(raster, curve="db").curve == "db"
-  with _raster(tmp_path, speckle(9, 9).astype(np.uint16)) as raster:
-    assert fit_stretch(raster).curve == "db"
-
-
 def test_replay_on_another_scene_is_exact(tmp_path, shared):
   """Through JSON text, to the last bit, on other pixels."""
   scene = shared / "data/georef/sen1floods11/S1/Spain_7370579_S1Hand.tif"
@@ -78,20 +69,6 @@ def test_replay_on_another_scene_is_exact(tmp_path, shared):
   # The replay uses the record instead of a new fit.
   refitted = np.percentile(other[0], found[0].percentiles)
   assert refitted[0] != pytest.approx(found[0].low, abs=1)
-
-
-def test_the_same_scene_gives_the_same_stretch(tmp_path, monkeypatch, speckle):
-  """A large raster is read in a lattice of fixed windows."""
-  monkeypatch.setattr(stretch_lib, "_WHOLE", 1000)
-  monkeypatch.setattr(stretch_lib, "_WINDOW", 32)
-  with _raster(tmp_path, speckle(300, 401)) as raster:
-    first, again = fit_stretch(raster), fit_stretch(raster)
-    assert first == again
-    assert first.pixels == 8 * 8 * 32 * 32
-    monkeypatch.setattr(stretch_lib, "_WHOLE", 1 << 20)
-    whole = fit_stretch(raster)
-  assert first.low == pytest.approx(whole.low, abs=0.3)
-  assert first.high == pytest.approx(whole.high, abs=0.3)
 
 
 @pytest.mark.parametrize("value", [7.0, 0.0])

@@ -122,7 +122,6 @@ def test_tie_inside_text_config(tmp_path):
     ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
     ({"rope_scaling": {"type": "yarn"}}, "rope type 'yarn'"),
     ({"num_hidden_layers": None}, "config.json"),
-    ({"use_sliding_window": True}, "use_sliding_window"),
     ({"num_key_value_heads": 3}, "multiple of kv_heads"),
   ],
 )

@@ -48,30 +48,13 @@ def test_every_end_and_the_penalty_are_read(read):
   assert not warned
 
 
-def test_sampling_fields_are_read(read):
-  found, warned = read(
-    {"eos_token_id": 7, "top_k": 0, "top_p": 0.8, "min_p": 0.1}
-  )
-  assert found == GenerationDefaults((7,), 1.0, 0, 0.8, 0.1)
-  assert not warned
-
-
 @pytest.mark.parametrize(
   ("name", "value"),
   [
     ("num_beams", 4),
-    ("no_repeat_ngram_size", 3),
     ("bad_words_ids", [[5]]),
-    ("suppress_tokens", [5]),
     ("typical_p", 0.9),
-    ("epsilon_cutoff", 0.01),
-    ("min_new_tokens", 2),
     ("stop_strings", "end"),
-    ("guidance_scale", 2.0),
-    ("top_h", 0.4),
-    ("sequence_bias", [[[5], 2.0]]),
-    ("num_return_sequences", 2),
-    ("max_new_tokens", 512),
     ("max_length", 4096),
     ("no_such_field", 1),
   ],
@@ -80,23 +63,6 @@ def test_a_field_that_is_not_followed_is_named(read, name, value):
   found, warned = read(INSTRUCT | {name: value})
   assert found == read(INSTRUCT)[0]
   assert name in warned
-
-
-def test_values_that_change_nothing_are_passed_over(read):
-  _, warned = read(
-    INSTRUCT
-    | {
-      "num_beams": 1,
-      "length_penalty": 2.0,
-      "no_repeat_ngram_size": 0,
-      "bad_words_ids": None,
-      "typical_p": 1,
-      "encoder_repetition_penalty": 1.0,
-      "use_cache": False,
-      "output_scores": True,
-    }
-  )
-  assert not warned
 
 
 def test_bad_values_are_raised_together(read):

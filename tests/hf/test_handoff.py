@@ -40,15 +40,6 @@ def images(tmp_path):
   return [tmp_path / "large.png", small]
 
 
-def test_images_are_squashed_as_training_does(wide, images):
-  seen = handoff.resize_images(images, wide)
-  assert [image.shape for image in seen] == [(56, 84, 3)] * 2
-  np.testing.assert_array_equal(seen[1], vision.resize(images[1], (56, 84)))
-  free = dataclasses.replace(wide, image_size=None)
-  seen = handoff.resize_images(images, free)
-  assert [image.shape for image in seen] == [(112, 168, 3), (56, 56, 3)]
-
-
 def test_pixel_values_repeat_each_patch_over_two_frames(wide, images):
   made = handoff.pixel_values(images, wide)
   assert made["image_grid_thw"].tolist() == [[1, 4, 6], [1, 4, 6]]

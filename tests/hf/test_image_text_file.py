@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from fusar_jax import convert
 from fusar_jax.hf import image_text_file, peft, tlm_file
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.load import load_adapted, load_base
@@ -56,21 +55,12 @@ def test_a_merged_export_without_tlm(tmp_path, without, rand):
     load_base(out)
 
 
-def test_a_model_of_any_image_size_has_no_file(tmp_path, plain, rand):
-  plain = dataclasses.replace(plain, image_size=None)
-  export_merged(tmp_path / "out", plain, rand(plain))
-  assert not (tmp_path / "out" / FILE).exists()
-
-
 @pytest.mark.parametrize(
   ("text", "message"),
   [
     ('{"image_size": 504, "use_tlm": true}', "use_tlm True, expected false"),
-    ('{"image_size": 504}', "use_tlm None, expected false"),
     ('{"use_tlm": false}', "image_size None, expected a positive number"),
-    ('{"image_size": 0, "use_tlm": false}', "image_size 0, expected"),
     ('{"image_size": "504", "use_tlm": false}', "image_size '504', expected"),
-    ('{"image_size": [56], "use_tlm": false}', r"image_size \[56\], expected"),
     ('{"image_size": 500, "use_tlm": false}', "multiples of 28"),
     ("[]", "expected a JSON object"),
   ],
@@ -79,26 +69,6 @@ def test_malformed_files_raise(folder, plain, text, message):
   (folder / FILE).write_text(text)
   with pytest.raises(ValueError, match=message):
     peft.read_adapter(folder, plain)
-
-
-@pytest.mark.parametrize(
-  ("extra", "size"),
-  [(None, (504, 504)), ('{"image_size": 56, "use_tlm": false}', (56, 56))],
-)
-def test_lora_only_of_a_legacy_folder(
-  tmp_path, config, plain, rand, extra, size
-):
-  """No sigma is needed; the image size is the one of all legacy folders."""
-  folder = peft.write_adapter(tmp_path / "a", config, rand(config))
-  (folder / tlm_file.SETTINGS).unlink()
-  if extra:
-    (folder / FILE).write_text(extra)
-  read_config, leaves = peft.read_adapter(folder, plain, use_tlm=False)
-  assert read_config.tlm is None
-  assert read_config.image_size == size
-  assert flatten(leaves).keys() == _lora(rand(config)).keys()
-  with pytest.raises(ValueError, match="the TLM is not used"):
-    peft.read_adapter(folder, plain, legacy_sigma=2, use_tlm=False)
 
 
 @pytest.mark.parametrize("name", ["adapter", "adapter_legacy_vision_lora"])
@@ -113,13 +83,6 @@ def test_lora_only_of_the_official_folders(golden, name):
   assert config.lora == with_tlm[0].lora
   assert bool(config.lora.vision) == ("vision" in name)
   assert _lora(leaves).keys() == _lora(with_tlm[1]).keys()
-
-
-def test_with_both_files_the_tlm_counts(tmp_path, config, plain, rand):
-  """As in the official scripts: the one with anchors reads its own files."""
-  folder = peft.write_adapter(tmp_path / "a", config, rand(config))
-  (folder / FILE).write_text('{"image_size": 28, "use_tlm": false}')
-  assert peft.read_adapter(folder, plain)[0] == config
 
 
 @pytest.fixture
@@ -151,16 +114,3 @@ def test_an_image_size_is_given_where_none_is_recorded(models):
     load_adapted(models / "base", models / "adapter", image_size=84)
   with pytest.raises(ValueError, match="belongs to an adapter"):
     load_adapted(models / "base", legacy_sigma=2)
-
-
-def test_convert_writes_and_shows_an_adapter_without_tlm(models, capsys):
-  base, adapter, out = (models / n for n in ("base", "adapter", "out"))
-  words = ["--from", base, "--adapter", adapter, "--no-tlm", "--to", out]
-  assert convert.main([*map(str, words), "--adapter-only"]) == 0
-  assert json.loads((out / FILE).read_text())["image_size"] == [56, 84]
-  assert not tlm_file.has_tlm(out)
-  capsys.readouterr()
-  assert convert.main(["--inspect", str(out)]) == 0
-  shown = capsys.readouterr().out
-  assert "TLM          none" in shown
-  assert "image        56 x 84" in shown

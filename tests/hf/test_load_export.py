@@ -193,11 +193,6 @@ def test_quantised_weights_raise(base):
     load_base(folder)
 
 
-def test_no_such_folder(tmp_path):
-  with pytest.raises(FileNotFoundError, match="expected a folder, tiny-base"):
-    load_base(tmp_path / "nowhere")
-
-
 def test_nothing_is_half_written(tmp_path, plain, rand):
   """A full folder, parameters of another config, a missing tokenizer."""
   params = rand(plain)

@@ -29,12 +29,6 @@ def test_table_has_the_shapes_of_the_model(name, vision):
   assert table == model
 
 
-def test_every_name_and_every_place_is_used_once(config):
-  rows = [*mapping.tensors(config), *mapping.adapter_tensors(config)]
-  assert len({row.name for row in rows}) == len(rows)
-  assert len({row.layer_path for row in rows}) == len(rows)
-
-
 def test_turns_invert_each_other(config):
   rng = np.random.default_rng(0)
   for row in mapping.tensors(config):
@@ -54,33 +48,6 @@ def test_patch_values_are_channel_row_column():
   assert ours[1, 587, 4] == 1
   assert ours[0, 196 + 2, 3] == 1
   assert ours.sum() == 2
-
-
-@pytest.mark.parametrize(
-  ("published", "canonical"),
-  [
-    ("visual.merger.mlp.0.bias", "model.visual.merger.mlp.0.bias"),
-    ("model.visual.merger.mlp.0.bias", "model.visual.merger.mlp.0.bias"),
-    ("model.norm.weight", "model.language_model.norm.weight"),
-    ("model.language_model.norm.weight", "model.language_model.norm.weight"),
-    ("base_model.model.lm_head.weight", "lm_head.weight"),
-    (
-      "base_model.model.model.layers.1.mlp.up_proj.base_layer.weight",
-      "model.language_model.layers.1.mlp.up_proj.weight",
-    ),
-    (
-      "base_model.model.visual.blocks.0.attn.qkv.lora_A.default.weight",
-      "model.visual.blocks.0.attn.qkv.lora_A.weight",
-    ),
-    (
-      "base_model.model.model.visual.blocks.0.attn.qkv.lora_B.weight",
-      "model.visual.blocks.0.attn.qkv.lora_B.weight",
-    ),
-  ],
-)
-def test_layouts_have_one_canonical_name(published, canonical):
-  assert mapping.canonical(published) == canonical
-  assert mapping.canonical(canonical) == canonical
 
 
 def test_hub_names_come_back(config):

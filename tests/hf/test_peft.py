@@ -67,18 +67,6 @@ def test_round_trip(tmp_path, config, plain, rand, same, language, vision):
   same(read, _leaves(params))
 
 
-def test_attach_puts_leaves_beside_their_kernels(adapter, plain, rand, same):
-  folder, params = adapter
-  base = rand(plain)
-  config, read = peft.read_adapter(folder, plain)
-  whole = flatten(peft.attach(config, base, read))
-  assert whole.keys() == flatten(params).keys()
-  same(
-    unflatten(whole),
-    unflatten(flatten(base) | flatten(_leaves(params))),
-  )
-
-
 def test_a_plain_peft_folder_keeps_the_tlm_of_its_base(tmp_path, config, rand):
   plain_lora = dataclasses.replace(config, tlm=None, image_size=None)
   peft.write_adapter(tmp_path / "a", plain_lora, rand(plain_lora))
@@ -180,27 +168,15 @@ def test_another_model_lists_missing_and_unexpected(adapter, plain):
     peft.read_adapter(folder, shallower)
 
 
-def test_adapters_on_other_modules_are_unexpected(adapter, plain):
-  folder, _ = adapter
-  name = "base_model.model.model.visual.merger.mlp.0.lora_A.weight"
-  _rewrite(folder, lambda t: t | {name: np.zeros((2, 64), np.float32)})
-  with pytest.raises(ValueError, match=r"unexpected.*merger\.mlp\.0\.lora_A"):
-    peft.read_adapter(folder, plain)
-
-
 @pytest.mark.parametrize(
   ("change", "message"),
   [
     ({"use_dora": True}, "use_dora True"),
-    ({"use_rslora": True}, "use_rslora"),
     ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
-    ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
-    ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
     ({"bias": "all"}, "bias 'all'"),
     ({"peft_type": "IA3"}, "peft_type 'IA3'"),
     ({"init_lora_weights": "pissa_niter_4"}, "changes the base"),
     ({"some_new_feature": True}, "some_new_feature"),
-    ({"r": 0}, "r must be a positive integer"),
     ({"lora_alpha": None}, "lora_alpha must be a number"),
     ({"target_modules": []}, "target_modules is empty"),
     ({"target_modules": "("}, "bad pattern"),
@@ -244,14 +220,6 @@ def test_tlm_files_that_are_missing_or_odd(adapter, plain):
     peft.read_adapter(folder, plain)
   (folder / tlm_file.WEIGHTS).unlink()
   with pytest.raises(ValueError, match=r"vec64_film\.pt is missing"):
-    peft.read_adapter(folder, plain)
-
-
-def test_truncated_adapter_is_named(adapter, plain):
-  folder, _ = adapter
-  path = folder / peft.WEIGHTS
-  path.write_bytes(path.read_bytes()[:-9])
-  with pytest.raises(ValueError, match=r"model\.safetensors: truncated"):
     peft.read_adapter(folder, plain)
 
 

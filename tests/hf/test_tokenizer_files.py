@@ -11,7 +11,6 @@ from fusar_jax.data.tokenizer import (
   load_tokenizer,
   train_sentencepiece,
 )
-from fusar_jax.data.vision import smart_size
 from fusar_jax.hf import peft
 from fusar_jax.hf.config_json import preprocessor_json, read_config, read_json
 from fusar_jax.hf.export import export_merged
@@ -126,15 +125,6 @@ def test_a_fixed_size_bounds_the_area_and_own_bounds_come_back(
   assert not any("fusar" in name for name in preprocessor_json(free))
 
 
-@pytest.mark.parametrize("side", [28, 56, 168, 504, 1008])
-def test_square_images_of_any_size_get_the_model_s_grid(plain, side):
-  """`smart_size` is the rule of transformers' processor."""
-  config = dataclasses.replace(plain, image_size=(side, side))
-  low, high = preprocessor_json(config)["size"].values()
-  for given in range(1, 3000):
-    assert smart_size(given, given, low, high) == (side, side)
-
-
 def test_a_base_s_generation_config_is_carried_through(tmp_path, plain, rand):
   theirs = {"eos_token_id": [58, 57, 3], "repetition_penalty": 1.05}
   params = rand(plain)
@@ -165,21 +155,3 @@ def test_the_card_names_base_data_and_terms(tmp_path, config, plain):
   card = (tmp_path / CARD).read_text()
   assert not any(p in card for p in ("image.resize", "- base", "scene.npz"))
   compile(card.split("```python\n")[1].split("```")[0], CARD, "exec")
-
-
-def test_a_folder_without_tokenizer_is_named(tmp_path):
-  (tmp_path / "merges.txt").write_text("a b")
-  with pytest.raises(FileNotFoundError, match="no tokenizer here"):
-    write_tokenizer(tmp_path, tmp_path)
-
-
-def test_files_that_only_transformers_reads_are_carried_along(tmp_path):
-  source, out = tmp_path / "in", tmp_path / "out"
-  source.mkdir()
-  out.mkdir()
-  for name in ("vocab.json", "merges.txt"):
-    (source / name).write_text("{}")
-  write_tokenizer(out, source)
-  assert (out / "merges.txt").read_text() == "{}"
-  settings = read_json(out / "tokenizer_config.json")
-  assert settings["tokenizer_class"] == "Qwen2Tokenizer"

@@ -44,12 +44,6 @@ def test_round_trip(tmp_path, dtype):
   assert read["empty"].shape == (0, 4)
 
 
-def test_transposed_arrays_are_written_as_they_read(tmp_path):
-  array = np.arange(6, dtype=np.float32).reshape(2, 3).T
-  write_torch(tmp_path / "a.pt", {"a": array})
-  np.testing.assert_array_equal(read_torch(tmp_path / "a.pt")["a"], array)
-
-
 def test_equal_weights_are_equal_files(tmp_path, monkeypatch):
   """Independent of the time of writing: runs are identified by hash."""
   tree = {"a": np.arange(3, dtype=np.float32)}

@@ -1,9 +1,7 @@
 """`ask` and `generate`: seeds, end tokens, truncation and anchors."""
 
 import dataclasses
-import json
 import logging
-import shutil
 
 import jax
 import numpy as np
@@ -12,11 +10,9 @@ import pytest
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.generation_config import GenerationDefaults
-from fusar_jax.inference import load as load_lib
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.load import load
 from fusar_jax.model.fusar_gpt import init_params
-from fusar_jax.training import provenance
 
 IMAGE = np.full((56, 56, 3), 90, np.uint8)
 
@@ -139,32 +135,3 @@ def test_the_file_of_a_folder_is_read(base):
   tokens = bare.config.tokens
   assert not bare.truncated([tokens.end_of_turn])
   assert not bare.truncated([tokens.pad])
-
-
-def _run(folder, base, kind):
-  """Of a run, what refers to its base."""
-  (folder / "checkpoints").mkdir(parents=True)
-  source = {"kind": kind, "path": str(base or ""), "relative": f"../{base}"}
-  if base is not None:
-    source |= {"path": str(folder.parent / base)}
-  (folder / "provenance.json").write_text(json.dumps({"base": source}))
-
-
-def test_a_run_follows_the_folder_that_it_goes_back_to(
-  base, model, tmp_path, monkeypatch
-):
-  """Through the run before it; also when all have been moved together."""
-  _run(tmp_path / "one", "base", "folder")
-  _run(tmp_path / "two", "one", "run")
-  _run(tmp_path / "fresh", None, "random")
-  monkeypatch.setattr(load_lib, "load_run", lambda path: (*model, path, {}))
-  monkeypatch.setattr(load_lib, "load_tokenizer", lambda path: None)
-  assert load(tmp_path / "two").generation == READ
-  assert load(tmp_path / "fresh").generation == GenerationDefaults()
-  moved = tmp_path / "moved"
-  moved.mkdir()
-  for name in ("base", "one", "two"):
-    shutil.move(tmp_path / name, moved / name)
-  assert provenance.base_folder(moved / "two").samefile(moved / "base")
-  shutil.rmtree(moved / "base")
-  assert provenance.base_folder(moved / "two") is None

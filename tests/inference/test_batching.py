@@ -35,12 +35,6 @@ def test_a_long_row_does_not_make_all_others_long():
   assert shapes([60] * 320 + [1000]) == [64] * 20 + [1024]
 
 
-def test_padding_adds_up_over_shelves():
-  """Each group alone would join; together they add too much padding."""
-  lengths = [512] * 16 + [448] * 512 + [384] * 320
-  assert set(shapes(lengths)) == {384, 512}
-
-
 def test_chosen_answers_stand_in_batches_of_their_own():
   rows = [Row()] * 5
   sizes = [Sizes(length=60)] * 5

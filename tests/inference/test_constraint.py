@@ -1,6 +1,5 @@
 """Decoding under a constraint, on the device."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,8 +14,6 @@ from fusar_jax.inference.automaton import (
 from fusar_jax.inference.generation import (
   Constraint,
   Decoding,
-  DecodingInputs,
-  begin,
   generate,
 )
 from fusar_jax.inference.token_table import ENDED, build_table
@@ -117,17 +114,3 @@ def test_a_limit_below_the_shortest_answer_raises(model, prompts):
   constraint = Constraint.of(TABLE, ["v"] * 3)
   with pytest.raises(ValueError, match="takes 2"):
     generate(FusarGPT(config), params, batch, Decoding(1), constraint)
-
-
-def test_no_token_goes_to_the_host_before_the_last(model, prompts):
-  """The answer is one program without host callbacks."""
-  config, params = model
-  batch = pad_batch(prompts, config=config)
-  constraint = Constraint.of(TABLE, ["v"] * 3)
-  decoding = Decoding(9, stop=(STOP,))
-  inputs = DecodingInputs(constraint, 9, 0)
-  traced = jax.make_jaxpr(begin, static_argnums=(0, 1, 2))(
-    *(FusarGPT(config), decoding, False, params, batch, inputs)
-  )
-  assert "callback" not in str(traced)
-  assert "while" in str(traced)

@@ -48,13 +48,10 @@ def test_an_answer_ends_with_its_stop_token(model, prompts, expected):
     assert got == whole[:end]
 
 
-@pytest.mark.parametrize("unroll", [1, 2])
-def test_a_cache_that_grows_changes_no_token(
-  model, prompts, monkeypatch, unroll
-):
+def test_a_cache_that_grows_changes_no_token(model, prompts, monkeypatch):
   """Greedy and sampled, with penalty, over 2, 4, 8 and 11 tokens."""
   config, params = model
-  network = FusarGPT(config, unroll=unroll)
+  network = FusarGPT(config)
   batch = pad_batch(prompts, config=config)
   for temperature in (0.0, 1.5):
     decoding = Decoding(11, temperature, seed=4, repetition_penalty=1.2)
@@ -63,30 +60,6 @@ def test_a_cache_that_grows_changes_no_token(
     monkeypatch.setattr(generation, "FIRST", 2)
     assert generate(network, params, batch, decoding) == expected
     assert [len(tokens) for tokens in expected] == [11] * 3
-
-
-def test_the_cache_grows_only_while_a_row_goes_on(
-  model, prompts, expected, monkeypatch
-):
-  """Two stages: one row ends in the first, the others in the second."""
-  config, params = model
-  batch = pad_batch(prompts, config=config)
-  monkeypatch.setattr(generation, "FIRST", 2)
-  caps, resumed = [], generation._next
-
-  def next_stage():
-    def run(model, rules, *rest):
-      caps.append(rules.max_new_tokens)
-      return resumed()(model, rules, *rest)
-
-    return run
-
-  monkeypatch.setattr(generation, "_next", next_stage)
-  stop = tuple({tokens[2] for tokens in expected})
-  got = generate(FusarGPT(config), params, batch, Decoding(2048, stop=stop))
-  assert [tokens[-1] in stop for tokens in got] == [True] * 3
-  assert max(map(len, got)) == 3
-  assert caps == [4]
 
 
 def test_short_answers_share_a_program_under_all_seeds_and_high_caps(

@@ -56,18 +56,6 @@ def test_they_equal_the_full_forward_pass(model, prompts, full_forward, unroll):
   assert np.ptp(full_forward) > 1
 
 
-def test_a_candidate_does_not_depend_on_the_others(
-  model, prompts, full_forward
-):
-  """A candidate does not attend to the previous one's cache entries."""
-  config, params = model
-  batch = pad_batch(prompts, config=config)
-  turned = [row[::-1] for row in CANDIDATES]
-  got = log_likelihoods(FusarGPT(config), params, batch, turned)
-  got = np.concatenate([row[::-1] for row in got])
-  np.testing.assert_allclose(got, full_forward, rtol=0, atol=1e-5)
-
-
 def test_bad_candidates_raise(model, prompts):
   config, params = model
   batch = pad_batch(prompts, config=config)

@@ -133,27 +133,11 @@ def test_each_token_does_what_its_characters_do(vocabulary):
     assert (after[len(texts) :] == DEAD).all()
 
 
-def test_tokens_cross_the_states_of_the_grammar(vocabulary):
-  """Else the test above would not have met what it is for."""
-  tokenizer, _, _ = vocabulary
-  texts = token_texts(tokenizer)
-  assert any(set(t) & set('"[]{},') and len(t) > 1 for t in texts)
-  if tokenizer.vocab_size == 400:
-    assert any('": [' in t or '"}, {"' in t for t in texts)
-
-
 def test_a_part_of_a_character_adds_no_text(tmp_path):
   texts = token_texts(crossing_bpe(tmp_path))
   assert not any("\N{REPLACEMENT CHARACTER}" in text for text in texts)
   # 128 bytes are no character by themselves, and two tokens are special.
   assert sum(text == "" for text in texts) >= 130
-
-
-def test_without_a_constraint_anything_goes(vocabulary):
-  _, vocab, table = vocabulary
-  assert table.starts[None] == FREE
-  assert (table.following[FREE, table.kinds] == FREE).all()
-  assert len(table.kinds) == vocab
 
 
 def test_the_distance_counts_tokens(tmp_path):
@@ -178,8 +162,3 @@ def test_a_vocabulary_that_cannot_spell_the_answer_raises(tmp_path):
   tokenizer = load_tokenizer(tmp_path)
   with pytest.raises(ValueError, match="cannot spell"):
     build_table({"n": compiled(whole_number(9))}, tokenizer, 3, [2])
-
-
-def test_a_table_for_152k_tokens_stays_small(vocabulary):
-  _, vocab, table = vocabulary
-  assert table.nbytes < 4 * vocab + 150_000

@@ -79,14 +79,6 @@ def test_they_are_what_the_decoder_is_fed(assistant, scene):
   _assert_close(np.concatenate(tokens), fed)
 
 
-def test_each_image_keeps_to_itself(assistant, scene):
-  images, anchors = scene
-  together = assistant.visual_tokens(images, anchors)
-  for image, anchor, tokens in zip(images, anchors, together, strict=True):
-    [alone] = assistant.visual_tokens([image], [anchor])
-    _assert_close(alone, tokens)
-
-
 def test_anchors_modulate_and_none_leaves_tokens_alone(assistant, scene):
   images, anchors = scene
   plain = assistant.visual_tokens(images)
@@ -105,10 +97,3 @@ def test_an_image_of_another_size_is_resized(assistant):
   assert assistant.visual_tokens([]) == []
   with pytest.raises(ValueError, match="1 images but 2 anchors"):
     assistant.visual_tokens([image], [None, None])
-
-
-def test_a_fixed_size_squashes(assistant):
-  config = dataclasses.replace(assistant.config, image_size=(56, 84))
-  fixed = Assistant(config, assistant.params)
-  image = np.zeros((30, 200, 3), np.uint8)
-  assert fixed.visual_tokens([image])[0].shape == (6, 32)
