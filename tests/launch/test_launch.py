@@ -267,16 +267,6 @@ def test_a_worker_waits_for_the_lock_on_packages(sandbox, locked, code):
   assert ("my-bucket bucket" in lines[-1]) == (code == 0)
 
 
-@pytest.mark.parametrize(
-  ("codes", "worst"),
-  [("0 0", 0), ("0 75", 75), ("76 75", 76), ("76 1 76", 1), ("134 0 76", 134)],
-)
-def test_a_failure_counts_before_a_lost_peer(sandbox, codes, worst):
-  script = ". launch/commands.sh; worst <<<\"${CODES// /$'\\n'}\""
-  out = sandbox.run("bash", "-c", script, cwd=ROOT, CODES=codes)
-  assert out.stdout == f"{worst}\n", out.stderr
-
-
 def test_a_container_hands_sigterm_to_the_command(sandbox, given, until):
   """XPK runs the command in a subshell and signals the subshell."""
   sandbox.stand_in(

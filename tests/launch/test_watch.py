@@ -176,19 +176,3 @@ def test_the_run_gets_variables_that_no_command_shows(cloud):
   text = cloud.sandbox.read("sent")
   assert "JAX_PLATFORMS" not in text
   assert "OTHER" not in text
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_a_key_that_the_agent_lacks_is_added(cloud, known):
-  """Without it gcloud does not copy to several workers."""
-  (cloud.folder / ".ssh").mkdir()
-  cloud.write(".ssh/google_compute_engine")
-  held = "echo 3072 SHA256:it" if known else "echo 3072 SHA256:other"
-  cloud.sandbox.stand_in("ssh-keygen", 'echo "3072 SHA256:it me (RSA)"')
-  cloud.sandbox.stand_in(
-    "ssh-add", f'[[ "$1" != -l ]] && echo key >>did || {held}'
-  )
-  cloud.write("codes", "-", "-", "0 0")
-  out = cloud.watch(SSH_AUTH_SOCK="there")
-  assert out.returncode == 0, out.stderr
-  assert ("key" in cloud.did().split()) == (not known)

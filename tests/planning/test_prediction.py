@@ -65,8 +65,3 @@ def test_the_longest_time_bounds():
   assert links.samples_per_second == pytest.approx(3200)
   assert links.mfu == pytest.approx(0.4)
   assert links.serial_mfu == pytest.approx(0.8 * 10 / 30)
-
-
-@pytest.mark.parametrize("seconds", [0.004, 0.02])
-def test_useful_over_executed_does_not_depend_on_the_bound(seconds):
-  assert _prediction(seconds).useful_share == pytest.approx(0.8)
