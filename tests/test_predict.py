@@ -260,20 +260,6 @@ def test_errors_of_rows(
   assert not out.exists()
 
 
-def test_a_model_without_a_tokenizer_is_an_error(
-  model, command, tmp_path, call
-):
-  bare, out = tmp_path / "bare", tmp_path / "out"
-  bare.mkdir()
-  for path in model.iterdir():
-    if not path.name.startswith("tokenizer"):
-      (bare / path.name).symlink_to(path)
-  done = call(predict.main, *command(out), "--model", bare)
-  assert done.code == 1
-  assert "tokenizer.json" in done.err
-  assert not out.exists()
-
-
 @pytest.mark.parametrize(
   ("data", "expected"),
   [

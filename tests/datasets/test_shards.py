@@ -14,11 +14,9 @@ from array_record.python.array_record_module import (
   ArrayRecordReader,
   ArrayRecordWriter,
 )
-from PIL import Image
 
-from fusar_jax.data import records, vision
+from fusar_jax.data import vision
 from fusar_jax.data.examples import build_example
-from fusar_jax.data.image_cache import ImageCache
 from fusar_jax.data.loader import Loader
 from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.triplets import (
@@ -28,7 +26,6 @@ from fusar_jax.data.triplets import (
   write_manifest,
 )
 from fusar_jax.datasets import shards
-from fusar_jax.datasets.validation import inspect
 from fusar_jax.geo.anchors import count_anchors, read_anchors
 from fusar_jax.training import provenance
 
@@ -117,39 +114,6 @@ def test_a_state_continues_in_the_other_form(
   assert_same_batches(list(itertools.islice(other, 3)), whole[2:])
 
 
-def test_shards_are_sharded_anew(
-  packed, triplets, tokenizer, config, tmp_path, assert_same_batches
-):
-  """Two from three, by the records alone; and to one again, the same bytes."""
-  shards.write_shards(packed, tmp_path / "two", 2)
-  two = str(tmp_path / "two" / "*.array_record")
-  (one,) = shards.write_shards(two, tmp_path / "one", 1)
-  (direct,) = shards.write_shards(packed, tmp_path / "direct", 1)
-  assert_same_rows(read_manifest(two), triplets)
-  ours = _batches(read_manifest(one), tokenizer, config)
-  assert_same_batches(ours, _batches(triplets, tokenizer, config))
-  assert one.stat().st_size == direct.stat().st_size
-
-
-def test_images_that_rows_share_are_kept_once(
-  packed, manifest, config, tmp_path
-):
-  """4 rows of the last shard hold 4 images; in one shard, 11 rows hold 5."""
-  counts = [len(records.read_table(f).files) for f in manifest_files(packed)]
-  # Row 0 has anchors, and so has row 5: images/0.png lies in two shards.
-  assert counts == [3 + 1, 4 + 1, 4 + 1]
-  (one,) = shards.write_shards(str(manifest), tmp_path / "one", 1)
-  assert len(records.read_table(one).files) == 5 + 1
-  first, *_, same = read_manifest(one)[:6]
-  assert (first.images, first.anchors) == (same.images, same.anchors)
-  # One picture to the cache, too, even where it lies in two shards.
-  first, *_, same = read_manifest(packed)[:6]
-  assert first.images[0].archive != same.images[0].archive
-  cache = ImageCache(1 << 30)
-  assert cache(first.images[0], config)[0] is cache(same.images[0], config)[0]
-  assert first.images != read_manifest(packed)[1].images
-
-
 def test_several_images_missing_anchors_and_every_kind_of_value(
   manifest, tokenizer, config, tmp_path
 ):
@@ -209,23 +173,6 @@ def test_dataset_json_keeps_the_sources_and_adds_hashes(
   for shard in made:
     expected = provenance.hashlib.sha256(shard.read_bytes()).hexdigest()
     assert message["shards"]["sha256"][shard.name] == expected
-
-
-def test_provenance_covers_every_pixel(manifest, packed, tmp_path):
-  """A run's record changes with an image, though only tables are hashed."""
-  folder = tmp_path / "data"
-  shutil.copytree(manifest.parent, folder)
-  other = Image.fromarray(np.zeros((104, 150, 3), np.uint8))
-  other.save(folder / "images" / "4.png")
-  shards.write_shards(str(folder / "manifest.jsonl"), tmp_path / "out", 3)
-  changed = str(tmp_path / "out" / "*.array_record")
-  (before,), (after,) = (
-    provenance.describe_data({"train": path})["train"]
-    for path in (packed, changed)
-  )
-  assert before["sha256"] == provenance.hash_manifest(packed)
-  assert before["sha256"] != after["sha256"]
-  assert set(before["dataset"]) == {"shards"}
 
 
 def test_all_bad_files_are_listed_and_nothing_is_written(manifest, tmp_path):
@@ -338,12 +285,3 @@ def test_the_command(manifest, packed, tmp_path, capsys):
     assert reader.num_records() == 1 + len(header["files"])
   assert shards.main(command) == 1
   assert "not empty" in capsys.readouterr().err
-
-
-def test_the_doctor_looks_into_shards(packed, manifest, config):
-  """The same findings as on the folder: counts, sizes, images that repeat."""
-  ours, theirs = (inspect([path], config) for path in (packed, str(manifest)))
-  (mine,), (other,) = ours.splits, theirs.splits
-  assert len(mine.images) == len(other.images) == 5
-  assert [r.seen for r in mine.rows] == [r.seen for r in other.rows]
-  assert [p.kind for p in ours.problems] == [p.kind for p in theirs.problems]

@@ -40,28 +40,6 @@ def test_threefry_is_the_library_s():
   np.testing.assert_array_equal(ours, theirs)
 
 
-def test_typed_and_raw_keys_draw_the_same():
-  key = jax.random.key(3)
-  np.testing.assert_array_equal(
-    random_bits16(key, (5, 12)),
-    random_bits16(jax.random.key_data(key), (5, 12)),
-  )
-
-
-def test_bits_are_uniform_and_values_differ():
-  bits = np.asarray(random_bits16(jax.random.key(1), (64, 33, 65)))
-  assert bits.dtype == np.uint16
-  assert bits.shape == (64, 33, 65)
-  shares = [(bits >> k & 1).mean() for k in range(16)]
-  # Standard deviation of a share: 0.5 / sqrt(137 280) = 0.0013.
-  np.testing.assert_allclose(shares, 0.5, atol=0.006)
-  for axis in range(3):
-    neighbours = np.diff(bits.astype(int), axis=axis)
-    assert (neighbours == 0).mean() < 1e-3
-  other = random_bits16(jax.random.key(2), bits.shape)
-  assert (np.asarray(other) == bits).mean() < 1e-3
-
-
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_dropout_keeps_the_mean(dtype):
   x = jnp.ones((200, 500), dtype)

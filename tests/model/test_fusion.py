@@ -11,8 +11,6 @@ from fusar_jax.hf import tlm_file
 from fusar_jax.hf.export import check_params
 from fusar_jax.model.config import FUSIONS, TLMConfig
 from fusar_jax.model.fusion import fusion
-from fusar_jax.model.paths import flatten
-from fusar_jax.model.tlm import TokenwiseLinearModulation
 
 CHANNELS, ANCHORS, TOKENS = 3, 2, 4
 
@@ -76,25 +74,6 @@ def test_concatenation_starts_as_the_identity_and_can_leave_it(inputs):
   np.testing.assert_array_equal(out, inputs[0])
   gradient = jax.grad(total)(params)
   assert np.any(gradient["field_proj"]["kernel"])
-
-
-def test_a_sum_leaves_an_image_without_anchors_as_it_is(inputs):
-  module, params = start("sum", inputs)
-  tokens, features, weights = inputs
-  out = module.apply({"params": params}, tokens, features, 0 * weights)
-  np.testing.assert_array_equal(out, tokens)
-
-
-def test_tlm_is_what_it_was(inputs):
-  """The same module, the same names and the same numbers, bit by bit."""
-  module, params = start("tlm", inputs)
-  assert isinstance(module, TokenwiseLinearModulation)
-  before = TokenwiseLinearModulation(TLMConfig())
-  old = before.init(jax.random.key(0), *inputs)["params"]
-  assert list(flatten(params)) == [
-    f"mlp_{i}/{leaf}" for i in (0, 2) for leaf in ("bias", "kernel")
-  ]
-  jax.tree.map(np.testing.assert_array_equal, params, old)
 
 
 def test_an_unknown_fusion_is_told():

@@ -77,25 +77,3 @@ def test_output_and_gradients(golden, name):
   for i in (0, 2):
     close(grads[f"mlp_{i}"]["kernel"].T, values[f"grad_{i}_weight"])
     close(grads[f"mlp_{i}"]["bias"], values[f"grad_{i}_bias"])
-
-
-def test_padding_anchors_change_nothing(golden):
-  """An image with 7 anchors gives the same tokens when padded to 16."""
-  values, params, weights = read_case(golden, "random7_36_sigma6")
-  tokens, features = values["tokens"], values["vectors"]
-  alone = modulate(params, tokens, features, weights)
-  padded = modulate(
-    params,
-    tokens,
-    np.pad(features, ((0, 9), (0, 0)), constant_values=7.0),
-    np.pad(weights, ((0, 0), (0, 9))),
-  )
-  np.testing.assert_allclose(padded, alone, atol=1e-6)
-
-
-def test_an_image_without_anchors_stays_unmodulated(golden):
-  values, params, weights = read_case(golden, "grid3x3_36")
-  out = modulate(
-    params, values["tokens"], values["vectors"], np.zeros_like(weights)
-  )
-  np.testing.assert_array_equal(out, values["tokens"])

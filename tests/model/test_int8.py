@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusar_jax.model.int8 import quantize, quantize_layers
+from fusar_jax.model.int8 import quantize
 from fusar_jax.model.layers import Dense
 
 
@@ -46,8 +46,3 @@ def test_dense_multiplies_by_the_dequantised_kernel(dtype):
   # Of normal weights, 0.7 % of the product is lost to the rounding.
   off = np.asarray(exact - x @ kernel)
   assert 0.003 < np.linalg.norm(off) / np.linalg.norm(x @ kernel) < 0.012
-
-
-def test_without_a_layer_there_is_nothing_to_do():
-  with pytest.raises(ValueError, match="nothing to hold in int8"):
-    quantize_layers({"lm_head": {"kernel": jnp.ones((4, 8))}})

@@ -2,13 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from beartype import beartype
 from jaxtyping import TypeCheckError, jaxtyped
 
 from fusar_jax.config import preset
-from fusar_jax.data import anchor_weights, vision
 from fusar_jax.model import attention, decoder, layers, lora, rope
 from fusar_jax.model.fusar_gpt import FusarGPT, _smallest_batch, init_params
 from fusar_jax.training.loss import answer_losses
@@ -82,11 +80,3 @@ def test_methods_of_the_model(method):
     ),
     params,
   )
-
-
-def test_host_functions():
-  positions = np.zeros((3, 2), np.float32)
-  checked(anchor_weights.patch_weights)(positions, (4, 6))
-  checked(anchor_weights.spatial_weights)(positions, (4, 6))
-  image = np.zeros((56, 84, 3), np.uint8)
-  checked(vision.to_patches)(checked(vision.resize)(image, (28, 56)))

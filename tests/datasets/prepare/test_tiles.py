@@ -9,7 +9,6 @@ import pytest
 import rasterio
 from PIL import Image
 
-from fusar_jax.data.examples import build_example
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.datasets.prepare.sources import (
   Look,
@@ -75,18 +74,6 @@ def test_pixels_and_metadata(tmp_path, scene, prepare, turned):
   )
   assert card["scenes"][0]["kept"] == 6
   assert card["license"] == "none stated"
-
-
-def test_rows_without_labels_are_asked_but_not_learned(
-  tmp_path, scene, tokenizer, config, prepare
-):
-  """`predict` builds them; they say that they have no answer."""
-  prepare(scene, tmp_path / "out")
-  for row in read_manifest(tmp_path / "out" / "manifest.jsonl"):
-    assert (row.answer, row.extra["labelled"]) == ("", False)
-    assert row.anchors == (None,)
-    example = build_example(row, tokenizer, config, with_answer=False)
-    assert not example.answer_mask.any()
 
 
 def test_mostly_nodata_is_skipped_and_counted(
