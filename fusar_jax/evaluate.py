@@ -7,6 +7,9 @@ COMMAND:
       --out runs/x/scores
   python -m fusar_jax.evaluate --baseline --manifest data/test.jsonl \\
       --train data/train.jsonl --out scores/baseline
+  python -m fusar_jax.evaluate --predictions runs/x/predictions/test.jsonl \\
+      --manifest data/test.jsonl --train data/train.jsonl --baselines \\
+      --out runs/x/scores
   python -m fusar_jax.evaluate --predictions scores/a --against scores/b \\
       --out scores/a-b
   python -m fusar_jax.evaluate --controls --model runs/x \\
@@ -20,6 +23,11 @@ A malformed predictions row is an error, and nothing is written. With --model,
 the command first predicts as `python -m fusar_jax.predict` does, with the same
 options. `--baseline` scores the majority baseline: the most common count, set
 of cells, class and caption of the training manifest, and no box.
+
+`--baselines` fits baselines that cannot see the target on the training manifest
+(majority, question-only, best constant, image size) and one that looks at the
+image (thumbnail 1-NN), tests the model against the strongest of them, and
+writes baselines.json, and the scores of each into OUT/baselines.
 
 `--against` tests two models on the same rows (McNemar, paired bootstrap) and
 writes comparison.json. Each side is a predictions file, a folder of scores, or
@@ -44,13 +52,20 @@ from fusar_jax.inference.options import (
   flag,
 )
 from fusar_jax.metrics import grounding_scores, pairing
-from fusar_jax.report import comparisons
+from fusar_jax.metrics.baselines import fitting
+from fusar_jax.metrics.baselines.majority import blind_rows
+from fusar_jax.report import baseline_table, comparisons
+from fusar_jax.report.baselines import (
+  Baselines,
+  Tested,
+  baseline_rows,
+  compare_model,
+  score_baselines,
+)
 from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.score_summary import remarks, table
 from fusar_jax.report.scoring import (
   ReadRows,
-  baseline_rows,
-  blind_rows,
   check_truths,
   evaluate_predictions,
   read_rows,
@@ -60,6 +75,7 @@ from fusar_jax.report.scoring import (
 
 # Console width when stdout is not a terminal: comparison tables are wide.
 _FILE_WIDTH = 110
+BASELINES = "baselines.json"
 
 __all__ = ["evaluate_predictions", "main", "parser", "remarks"]
 
@@ -135,7 +151,14 @@ def parser() -> command_line.Parser:
     help="score the majority baseline on --manifest",
   )
   p.add_argument(
-    "--train", help="training manifest of --baseline (default: --manifest)"
+    "--baselines",
+    action="store_true",
+    help="test the answers against baselines fitted on --train",
+  )
+  p.add_argument(
+    "--train",
+    help="training manifest of --baselines, and of --baseline (there default:"
+    " --manifest)",
   )
   p.add_argument("--against", help="other answers to the rows of --predictions")
   p.add_argument(
@@ -187,7 +210,19 @@ def _check(args: argparse.Namespace) -> None:
       args.baseline and args.against,
       "--against compares answers of --predictions or --model",
     ),
-    (args.train and not args.baseline, "--train requires --baseline"),
+    (
+      args.train and not (args.baseline or args.baselines),
+      "--train requires --baselines or --baseline",
+    ),
+    (
+      args.baselines and (compares or args.baseline),
+      "--baselines tests the answers of --predictions or --model alone: drop"
+      " --against, --controls and --baseline",
+    ),
+    (
+      args.baselines and not (args.manifest and args.train),
+      "--baselines needs --manifest and --train",
+    ),
     (
       args.acc50 != "recall" and compares,
       "--acc50 applies to scores, not to --against and --controls",
@@ -249,9 +284,22 @@ def _score(args: argparse.Namespace, console: Console) -> None:
   console.print(table(metrics, args.predictions or "baseline"))
   for line in remarks(rows, samples, read.without_truth):
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-  if args.baseline or args.no_report:
+  if args.baseline:
     return
-  blind = score_rows(blind_rows(rows), acc50=args.acc50)[0]
+  tested, blind = (), {}
+  if args.baselines:
+    found, tested = _test_baselines(args, rows, metrics, samples)
+    blind = {fitting.MAJORITY: found.metrics[fitting.MAJORITY]}
+    Console(width=_width()).print(
+      baseline_table.table(tested, f"{args.predictions} against baselines")
+    )
+    for line in found.remarks():
+      console.print(line, markup=False, highlight=False, soft_wrap=True)
+  if args.no_report:
+    return
+  if not blind:
+    scores = score_rows(blind_rows(rows), acc50=args.acc50)[0]
+    blind = {"majority baseline of these rows": scores}
   page = report_evaluation(
     args.out,
     args.predictions,
@@ -259,15 +307,34 @@ def _score(args: argparse.Namespace, console: Console) -> None:
     metrics,
     rows,
     samples,
-    baselines={"majority baseline of these rows": blind},
+    baselines=blind,
+    tested=tested,
     model=args.model,
   )
   console.print(f"report in {page}", markup=False, soft_wrap=True)
 
 
+def _test_baselines(
+  args: argparse.Namespace, rows, metrics: dict, samples: list[dict]
+) -> tuple[Baselines, list[Tested]]:
+  """Fits, scores and tests baselines, and writes the results."""
+  out = pathlib.Path(args.out)
+  (out / BASELINES).unlink(missing_ok=True)
+  found = score_baselines(rows, args.manifest, args.train, acc50=args.acc50)
+  for name, scored in found.metrics.items():
+    write_scores(out / "baselines" / name, scored, found.samples[name])
+  tested = compare_model(metrics, samples, found)
+  comparisons.write_json(out / BASELINES, found.as_json(tested))
+  return found, tested
+
+
+def _width() -> int | None:
+  return None if sys.stdout.isatty() else _FILE_WIDTH
+
+
 def _evaluate(args: argparse.Namespace) -> None:
   _check(args)
-  wide = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+  wide = Console(width=_width())
   if args.controls:
     options = PredictionOptions.of_arguments(args)
     wide.print(evaluate_controls(args.model, args.manifest, args.out, options))

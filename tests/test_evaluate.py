@@ -6,8 +6,8 @@ import pytest
 
 from fusar_jax import evaluate
 from fusar_jax.data.triplets import write_manifest
+from fusar_jax.report.baselines import baseline_rows
 from fusar_jax.report.scoring import (
-  baseline_rows,
   check_truths,
   read_rows,
   read_samples,
@@ -270,6 +270,54 @@ def test_the_majority_baseline(call, tmp_path, manifest):
   assert metrics["detection"]["predicted_boxes"] == 0
 
 
+def test_a_model_is_tested_against_the_strongest_baseline(
+  write, score, tmp_path
+):
+  """The width of the box gives the class away, and the model gets 1 of 2.
+
+  Question-only is right on all of the 12 test rows, majority on 6.
+  """
+  names, common = ("ship", "plane"), {"image": "a.png", "coordinate_size": 100}
+
+  def rows(split, n):
+    for i in range(n):
+      box = [10, 10, 30 + 40 * (i % 2), 20 + i]
+      question = classification.question(box, names)
+      yield common | {
+        "id": f"{split}{i}", "image": f"{split}{i}.png", "task":
+        "classification", "question": question, "answer": names[i % 2],
+      }  # fmt: skip
+
+  train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+  write_manifest(train, list(rows("train", 20)))
+  write_manifest(test, list(rows("test", 12)))
+  path = write(
+    [{"id": f"test{i}", "prediction_text": "ship"} for i in range(12)]
+  )
+  done, _, out = score(
+    path, "--manifest", test, "--train", train, "--baselines"
+  )
+  found = json.loads((out / "baselines.json").read_text())
+  accuracies = {
+    name: of["metrics"]["classification"]["accuracy"]
+    for name, of in found["baselines"].items()
+  }
+  assert accuracies == {"majority": 0.5, "question-only": 1}
+  assert found["unreadable_images"] == 32
+  assert found["training_rows"] == {
+    "classification": {"used": 20, "available": 20}
+  }
+  one = found["comparisons"][0]
+  assert (one["score"], one["baseline"]) == ("accuracy", "question-only")
+  assert (one["model"], one["value"], one["difference"]) == (0.5, 1, -0.5)
+  # McNemar's 2 / 2^6 is larger than the p value of the bootstrap.
+  assert (one["better"], one["p"]) == (False, 2 / 64)
+  assert "32 image files cannot be read" in done.out
+  assert "strongest blind baseline" in (out / "report.html").read_text()
+  samples = read_samples(out / "baselines" / "question-only")
+  assert all(sample["correct"] for sample in samples)
+
+
 def test_dialogues_are_scored_by_sub_task(write, score, call):
   """Of 2 and 3 counted rightly and wrongly: 1 true, 1 false, 1 missed."""
   rows = [
@@ -297,9 +345,11 @@ def test_dialogues_are_scored_by_sub_task(write, score, call):
     (["--predictions", "p", "--model", "m"], "give one of"),
     (["--model", "m"], "need --manifest"),
     (["--baseline", "--data", "d", "--against", "p"], "compares answers"),
-    (["--predictions", "p", "--train", "t"], "--train requires --baseline"),
+    (["--predictions", "p", "--train", "t"], "--train requires --baselines"),
     (["--predictions", "p", "--against", "q", "--acc50", "jaccard"], "--acc50"),
     (["--baseline", "--data", "d", "--no-report"], "--no-report requires"),
+    (["--predictions", "p", "--baselines"], "needs --manifest and --train"),
+    (["--baseline", "--data", "d", "--baselines"], "drop --against"),
     (["--predictions", "p", "--limit", "3"], "--limit requires --model"),
     (
       ["--controls", "--model", "m", "--data", "d", "--no-tlm"],

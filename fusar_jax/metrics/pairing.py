@@ -8,7 +8,7 @@ well, and the test concerns the recipes (`hierarchical_bootstrap`).
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -134,6 +134,8 @@ def measure(
 def compare(
   runs: Sequence[Sequence[tuple[Mapping, Mapping]]],
   groups: Mapping[str, Sequence[str]] | None = None,
+  *,
+  only: Collection[tuple[str, str]] | None = None,
 ) -> list[Comparison]:
   """Returns a Comparison of every score of the rows, by task.
 
@@ -141,6 +143,7 @@ def compare(
     runs: results of `pair`, for one pair of models or one per seed, all on the
       same rows.
     groups: see `measure`.
+    only: (task, score) pairs to test; default: all.
 
   Raises:
     ValueError: the runs have different rows.
@@ -148,6 +151,7 @@ def compare(
   return [
     _compare(task, name, counts)
     for task, name, counts in _all_counts(runs, groups)
+    if only is None or (task, name) in only
   ]
 
 

@@ -61,7 +61,7 @@ def comparison_table(
         name,
         f"{one.second:.4f}",
         f"{one.difference:+.4f} ({low:+.4f} to {high:+.4f})",
-        _p(one.p),
+        p_text(one.p),
         _mcnemar(one),
       )
     shown.add_section()
@@ -113,8 +113,11 @@ def _key(comparison: Comparison) -> tuple[str, str]:
 def _mcnemar(comparison: Comparison) -> str:
   """Returns "only first right:only second right p value"."""
   test = comparison.mcnemar
-  return f"{test.only_first}:{test.only_second} p {_p(test.p)}" if test else ""
+  return (
+    f"{test.only_first}:{test.only_second} p {p_text(test.p)}" if test else ""
+  )
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+  """Returns a p value with four decimals, or "<0.0001"."""
   return f"{value:.4f}" if value >= 1e-4 else "<0.0001"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import read_answers
+from fusar_jax.report.baselines import Tested
 from fusar_jax.report.curves import read_curves
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import read_scores
@@ -29,6 +30,7 @@ def report_evaluation(
   samples: Sequence[Mapping],
   *,
   baselines: Mapping[str, Mapping],
+  tested: Sequence[Tested] = (),
   model: str | None = None,
 ) -> Path:
   """Writes report.html and returns its path.
@@ -39,6 +41,7 @@ def report_evaluation(
       are no images.
     metrics, rows, samples: see `fusar_jax.evaluate.score_rows`.
     baselines: name -> metrics, shown for comparison.
+    tested: tests against the strongest baselines.
     model: path or hub id of the model that answered, if known.
   """
   predictions = Path(predictions).absolute()
@@ -52,6 +55,7 @@ def report_evaluation(
     + (f", answered by {run.name}" if run else ""),
     scores=read_scores(metrics),
     baselines={name: read_scores(m) for name, m in baselines.items()},
+    tested=tested,
     samples=read_answers(rows, samples, manifest),
     curves=read_curves(runs),
     provenance={

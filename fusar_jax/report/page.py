@@ -12,6 +12,7 @@ from typing import Any
 
 from fusar_jax.data.triplets import write_text
 from fusar_jax.report import (
+  baseline_table,
   breakdowns,
   choice,
   count_chart,
@@ -24,6 +25,7 @@ from fusar_jax.report import (
 )
 from fusar_jax.report.answer_card import Card
 from fusar_jax.report.answers import Answer
+from fusar_jax.report.baselines import Tested
 from fusar_jax.report.charts import Chart
 from fusar_jax.report.confusion_matrix import confusion
 from fusar_jax.report.curves import Curve
@@ -40,6 +42,7 @@ def write_report(
   samples: Sequence[Answer],
   curves: Sequence[Curve],
   provenance: Mapping[str, Any],
+  tested: Sequence[Tested] = (),
 ) -> None:
   """Writes the page atomically.
 
@@ -55,6 +58,7 @@ def write_report(
       the worst and random ones of each task.
     curves: of the runs, oldest first, from `curves.read_curve`.
     provenance: name -> JSON value, such as `lineage.records`.
+    tested: tests against the strongest baselines, see `report.baselines`.
 
   Raises:
     FileNotFoundError, ValueError: an image or anchors that cannot be read.
@@ -67,6 +71,7 @@ def write_report(
     title=title,
     score_groups=score_table.score_groups(scores, baselines),
     baselines=list(baselines),
+    baseline_lines=baseline_table.lines(tested),
     interval_text=score_table.interval_text,
     published_head=score_table.PUBLISHED_HEAD,
     charts=figures(samples),

@@ -3,7 +3,6 @@
 `evaluate` writes them as metrics.json and samples.jsonl.
 """
 
-import collections
 import dataclasses
 import functools
 import json
@@ -16,7 +15,6 @@ from fusar_jax.data.row_texts import answer_at
 from fusar_jax.data.triplets import (
   Triplet,
   read_manifest,
-  require_answers,
   write_text,
 )
 from fusar_jax.metrics import (
@@ -27,6 +25,7 @@ from fusar_jax.metrics import (
   grounding_scores,
   sarchat_scores,
 )
+from fusar_jax.metrics.baselines.majority import blind_rows
 from fusar_jax.tasks import sarchat
 from fusar_jax.tasks.predictions import (
   Prediction,
@@ -110,7 +109,7 @@ def read_rows(path, manifest=None, *, limit: int | None = None) -> ReadRows:
     [row.where for row in rows if row.id not in known],
   )
   scored = _scorable(triplets, manifest)
-  found = [_with_truth(t, given.get(t.id)) for t in scored]
+  found = [with_truth(t, given.get(t.id)) for t in scored]
   return ReadRows(
     found,
     sum(row.unread == MISSING for row in found),
@@ -129,9 +128,7 @@ def check_truths(manifest, *, limit: int | None = None) -> None:
     ValueError: true answers that cannot be parsed, or no true answers.
   """
   triplets = read_manifest(manifest)[:limit]
-  score_rows(
-    blind_rows([_with_truth(t, None) for t in _scorable(triplets, manifest)])
-  )
+  score_rows(blind_rows([with_truth(t) for t in _scorable(triplets, manifest)]))
 
 
 def _scorable(triplets: Sequence[Triplet], manifest) -> list[Triplet]:
@@ -142,11 +139,11 @@ def _scorable(triplets: Sequence[Triplet], manifest) -> list[Triplet]:
       f"{manifest}: no row has an 'answer' to score by;"
       " `python -m fusar_jax.predict` answers rows without one."
     )
-  _check_tasks(scored)
+  check_tasks(scored)
   return scored
 
 
-def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
+def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
   """Joins a prediction and the manifest's truth, in the prediction's pixels."""
   truth, size = triplet.answer, triplet.coordinate_size
   if given and given.size and size and given.size != size:
@@ -154,7 +151,7 @@ def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
   return Prediction(
     id=triplet.id,
     row=given.row if given else triplet.row,
-    task=_task_of(triplet),
+    task=task_of(triplet),
     question=triplet.question,
     gt=truth,
     text=given.text if given else "",
@@ -166,64 +163,21 @@ def _with_truth(triplet: Triplet, given: Prediction | None) -> Prediction:
   )
 
 
-def _task_of(triplet: Triplet) -> str:
+def task_of(triplet: Triplet) -> str:
+  """Returns the task of a row, inferred from the question if not given."""
   return triplet.task or guess_task(triplet.question)
 
 
-def _check_tasks(triplets: list[Triplet]) -> None:
+def check_tasks(triplets: list[Triplet]) -> None:
+  """Raises ValueError that lists the rows of unknown tasks."""
   raise_bad(
     f'unknown tasks; give one of {", ".join(SCORERS)} as "task"',
     [
       f"{triplet.where}: {triplet.task!r:.60}"
       for triplet in triplets
-      if _task_of(triplet) not in SCORERS
+      if task_of(triplet) not in SCORERS
     ],
   )
-
-
-def baseline_rows(manifest, train=None) -> list[Prediction]:
-  """Returns majority-baseline answers, without images, for every row.
-
-  Args:
-    manifest: path of the manifest to answer.
-    train: manifest that defines the most common answer of each task; default:
-      `manifest` itself, which favours the baseline.
-  """
-  triplets = read_manifest(manifest)
-  learned = read_manifest(train) if train else triplets
-  require_answers([*triplets, *(learned if train else ())])
-  _check_tasks([*triplets, *(learned if train else ())])
-  return blind_rows(
-    [_with_truth(triplet, None) for triplet in triplets],
-    [(_task_of(triplet), triplet.answer) for triplet in learned],
-  )
-
-
-def blind_rows(
-  rows: list[Prediction], learned: list[tuple[str, str]] | None = None
-) -> list[Prediction]:
-  """Returns the rows, each answered with the most common answer of its task.
-
-  Args:
-    rows: rows to answer; their own predictions are discarded.
-    learned: (task, true answer) pairs to count; default: those of the rows,
-      which favours the baseline.
-  """
-  answers = collections.defaultdict(collections.Counter)
-  for task, answer in learned or [(row.task, row.gt) for row in rows]:
-    answers[task][answer] += 1
-  # Ties go to the answer that sorts first, independent of file order.
-  common = {
-    task: min(counter, key=lambda text, c=counter: (-c[text], text))
-    for task, counter in answers.items()
-  }
-  common["detection"] = "None"
-  return [
-    dataclasses.replace(
-      row, text=common.get(row.task, ""), unread=None, truncated=None
-    )
-    for row in rows
-  ]
 
 
 def score_rows(

@@ -1,0 +1,92 @@
+"""Terminal table of a model against the strongest baselines."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from fusar_jax.report.baselines import LEVEL, Tested
+from fusar_jax.report.comparisons import p_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """One score: its tests against the strongest baselines.
+
+  Attributes:
+    blind: the test against the strongest blind baseline.
+    image: the test against the one that looks at the image, or None.
+  """
+
+  blind: Tested
+  image: Tested | None
+
+  @property
+  def difference(self) -> str:
+    """The difference from the blind baseline and its interval."""
+    low, high = self.blind.ci95
+    return f"{self.blind.difference:+.4f} ({low:+.4f} to {high:+.4f})"
+
+  @property
+  def p(self) -> str:
+    """p value of this difference."""
+    return p_text(self.blind.p)
+
+  @property
+  def looking(self) -> str:
+    """Name and score of the other baseline, and whether the model is better."""
+    one = self.image
+    if one is None:
+      return ""
+    verdict = "better" if one.better else "not better"
+    return f"{one.baseline} {one.value:.4f}: {verdict}, p {p_text(one.p)}"
+
+
+def lines(tested: Sequence[Tested]) -> list[Line]:
+  """Returns one line per score, in order."""
+  image = {(t.task, t.score): t for t in tested if t.looks_at_image}
+  return [
+    Line(t, image.get((t.task, t.score)))
+    for t in tested
+    if not t.looks_at_image
+  ]
+
+
+def table(tested: Sequence[Tested], title: str) -> Table:
+  """Returns the terminal table, one block per task."""
+  shown = Table(
+    title=Text(title, overflow="fold"),
+    caption=f"better: than the strongest blind baseline, paired p < {LEVEL}",
+  )
+  for name in (
+    "score",
+    "model",
+    "strongest blind baseline",
+    "difference (95 %)",
+    "p",
+    "better",
+    "looks at the image",
+  ):
+    left = name in ("score", "strongest blind baseline", "looks at the image")
+    shown.add_column(
+      name, justify="left" if left else "right", no_wrap=name == "score"
+    )
+  task = None
+  for line in lines(tested):
+    one = line.blind
+    if one.task != task:
+      if task:
+        shown.add_section()
+      task = one.task
+      shown.add_row(f"[bold]{task}, n = {one.n}[/bold]")
+    shown.add_row(
+      one.score,
+      f"{one.model:.4f}",
+      f"{one.baseline} {one.value:.4f}",
+      line.difference,
+      line.p,
+      "yes" if one.better else "no",
+      line.looking,
+    )
+  return shown
