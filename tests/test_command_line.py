@@ -89,20 +89,6 @@ def test_deprecated_flags_of_a_config_work_and_warn(read, capsys):
   ) in capsys.readouterr().err
 
 
-def test_the_new_flag_of_a_mesh_works_on_old_files(read, tmp_path):
-  path = tmp_path / "old.py"
-  path.write_text(
-    "from ml_collections import ConfigDict\n"
-    "def get_config(arg=None):\n"
-    "  mesh = {'data': -1, 'fsdp': 1, 'tensor': 1}\n"
-    "  return ConfigDict({'mesh': mesh}).lock()\n"
-  )
-  old = [f"--config={path}", "--workdir=a"]
-  assert read(*old, "--config.mesh=1,8,1").mesh == "1,8,1"
-  assert read(*old, "--config.mesh.fsdp=4").mesh.fsdp == 4
-  assert read(*old).mesh.data == -1
-
-
 @pytest.mark.parametrize("name", fusar.COMMANDS)
 def test_help_has_examples_and_describes_every_option(call, name):
   done = call(fusar.main, name, "--help")

@@ -83,10 +83,7 @@ def published(tmp_path_factory, tiny_model) -> Path:
     "hidden_act": "silu",
     "rms_norm_eps": 1e-06,
     "rope_theta": 1000000.0,
-    "rope_scaling": {
-      "type": "mrope",
-      "mrope_section": decoder.mrope_section,
-    },
+    "rope_scaling": {"type": "mrope", "mrope_section": decoder.mrope_section},
     "tie_word_embeddings": False,
     "use_sliding_window": False,
     "vision_config": vision,

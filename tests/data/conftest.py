@@ -1,6 +1,7 @@
 """Tiny data set: images, anchors, a tokenizer and a model config."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -63,6 +64,31 @@ def manifest(tmp_path_factory):
 @pytest.fixture(scope="session")
 def triplets(manifest):
   return read_manifest(manifest)
+
+
+@pytest.fixture(scope="session")
+def odd_manifest(manifest, tmp_path_factory):
+  """Several images, missing anchors, a table, numbers as ids, no answer."""
+  folder = tmp_path_factory.mktemp("odd") / "data"
+  shutil.copytree(manifest.parent, folder)
+  table = np.random.default_rng(0).normal(size=(4, 70))
+  np.save(folder / "anchors" / "table.npy", table)
+  rows = [
+    {
+      "id": 7,
+      "image": ["images/0.png", "images/1.png", "images/0.png"],
+      "aef": ["anchors/0.npz", None, "anchors/table.npy"],
+      "question": "Is this Tromsø\u2028 or 東京?",
+      "answer": [{"bbox_2d": [1, 2, 3, 4], "label": "ship"}],
+      "nested": {"a": [1, None, 2.5]},
+    },
+    {"id": "b", "image": "images/2.png", "question": "?", "answer": "No."},
+    # To be predicted only; its number is its id.
+    {"image": "images/2.png", "question": "<image>\nAnd now?"},
+  ]
+  write_manifest(folder / "manifest.json", rows)
+  (folder / "dataset.json").write_text('{"license": "none stated"}')
+  return folder / "manifest.json"
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,6 @@ def test_one_anchor_in_the_corner():
   np.testing.assert_allclose(found.ravel(), [1, 1, 1, 0.668], atol=1e-3)
 
 
-def test_merged_tokens_are_means_of_their_patches():
-  """Bilinear halving with half-pixel centres is the mean of 2 x 2."""
-  positions = np.random.default_rng(0).random((5, 2)).astype(np.float32)
-  full = patch_weights(positions, (4, 6)).reshape(4, 6, 5)
-  found = spatial_weights(positions, (4, 6)).reshape(2, 3, 5)
-  np.testing.assert_allclose(found[1, 2], full[2:4, 4:6].mean((0, 1)))
-
-
 def test_near_anchors_share_everything_and_far_ones_nothing():
   positions = np.array([[0, 0], [0.02, 0.02]], np.float32)
   shares = spatial_weights(positions, (36, 36), sigma=1.0).sum(-1)

@@ -115,10 +115,7 @@ def test_boxes_round_trip_through_the_models_image(triplets, tokenizer, config):
     )
     _, answer = texts(row, original, seen)
     example = dataclasses.replace(
-      plain,
-      coordinate_size=declared,
-      original_size=original,
-      model_size=seen,
+      plain, coordinate_size=declared, original_size=original, model_size=seen
     )
     parsed = boxes_lib.parse_boxes(answer).boxes
     back = example.to_record_space(parsed)

@@ -25,16 +25,6 @@ def _take(loader, count):
   return list(itertools.islice(loader, count))
 
 
-def _assert_equal(ours, theirs):
-  assert len(ours) == len(theirs)
-  for (batch, ids), (other, other_ids) in zip(ours, theirs, strict=True):
-    assert ids == other_ids
-    for field in dataclasses.fields(batch):
-      a, b = (getattr(x, field.name) for x in (batch, other))
-      assert a.dtype == b.dtype
-      np.testing.assert_array_equal(a, b, err_msg=field.name)
-
-
 @pytest.fixture
 def make(triplets, tokenizer, config):
   made = []
@@ -109,9 +99,11 @@ def test_padding_by_hand(config):
     pad_batch([long], config=free, loss_weighting="mean")
 
 
-def test_same_seed_same_bytes_another_seed_another_order(make):
+def test_same_seed_same_bytes_another_seed_another_order(
+  make, assert_same_batches
+):
   first = _take(make(), 6)
-  _assert_equal(first, _take(make(), 6))
+  assert_same_batches(first, _take(make(), 6))
   orders = [ids for _, ids in first]
   assert orders != [ids for _, ids in _take(make(seed=2), 6)]
   # The second epoch is shuffled differently.
@@ -120,18 +112,18 @@ def test_same_seed_same_bytes_another_seed_another_order(make):
   assert flat[:11] != flat[11:22]
 
 
-def test_a_state_resumes_with_the_same_bytes(make):
+def test_a_state_resumes_with_the_same_bytes(make, assert_same_batches):
   whole = _take(make(), 7)
   loader = make()
   _take(loader, 3)
   state = json.loads(json.dumps(loader.get_state()))
   fresh = make()
   fresh.set_state(state)
-  _assert_equal(_take(fresh, 4), whole[3:])
+  assert_same_batches(_take(fresh, 4), whole[3:])
   # The interrupted loader itself also continues, and can be reset.
-  _assert_equal(_take(loader, 4), whole[3:])
+  assert_same_batches(_take(loader, 4), whole[3:])
   loader.set_state(state)
-  _assert_equal(_take(loader, 4), whole[3:])
+  assert_same_batches(_take(loader, 4), whole[3:])
 
 
 def test_a_state_of_other_data_is_refused(make):
@@ -142,8 +134,8 @@ def test_a_state_of_other_data_is_refused(make):
     make(seed=5).set_state(state)
 
 
-def test_workers_change_nothing(make):
-  _assert_equal(_take(make(num_workers=2), 5), _take(make(), 5))
+def test_workers_change_nothing(make, assert_same_batches):
+  assert_same_batches(_take(make(num_workers=2), 5), _take(make(), 5))
 
 
 def test_processes_share_each_batch(make):
@@ -163,7 +155,9 @@ def test_processes_share_each_batch(make):
     make(process_count=3)
 
 
-def test_one_pass_in_file_order_ends_with_rows_of_padding(make, triplets):
+def test_one_pass_in_file_order_ends_with_rows_of_padding(
+  make, triplets, assert_same_batches
+):
   loader = make(shuffle=False, epochs=1)
   batches = list(loader)
   assert loader.steps_per_epoch == len(batches) == 3
@@ -173,10 +167,10 @@ def test_one_pass_in_file_order_ends_with_rows_of_padding(make, triplets):
   assert not last.segment_ids[3].any()
   assert last.answer_weight[:3].any(1).all()
   assert not last.answer_weight[3].any()
-  _assert_equal(list(loader), batches)
+  assert_same_batches(list(loader), batches)
 
 
-def test_pools_deal_rows_by_length(make):
+def test_pools_deal_rows_by_length(make, assert_same_batches):
   """Each epoch shows every row once; like lengths share a batch; resumable."""
   options = {"batch_size": 2, "pool_batches": 3, "epochs": 2}
   loader = make(**options)
@@ -195,7 +189,7 @@ def test_pools_deal_rows_by_length(make):
   first = _take(again, 2)
   resumed = make(**options)
   resumed.set_state(again.get_state())
-  _assert_equal(first + list(resumed), steps)
+  assert_same_batches(first + list(resumed), steps)
 
 
 def test_lengths_come_in_buckets(make, triplets, tokenizer, config):

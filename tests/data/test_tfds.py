@@ -102,34 +102,13 @@ def test_a_part_of_a_split(built, triplets):
 
 
 def test_several_images_and_tables_of_anchors(
-  manifest, tokenizer, config, tmp_path
+  odd_manifest, tokenizer, config, tmp_path
 ):
   """Anchors of each image stay its own, in whatever file they came."""
-  folder = tmp_path / "data"
-  shutil.copytree(manifest.parent, folder)
-  np.save(
-    folder / "anchors" / "table.npy",
-    np.random.default_rng(0).normal(size=(4, 70)),
-  )
-  rows = [
-    {
-      "id": 7,
-      "image": ["images/0.png", "images/1.png", "images/0.png"],
-      "aef": ["anchors/0.npz", None, "anchors/table.npy"],
-      "question": "Is this Tromsø\u2028 or 東京?",
-      "answer": [{"bbox_2d": [1, 2, 3, 4], "label": "ship"}],
-      "nested": {"a": [1, None, 2.5]},
-    },
-    {"id": "b", "image": "images/2.png", "question": "?", "answer": "No."},
-    # To be predicted only; its number is its id.
-    {"image": "images/2.png", "question": "<image>\nAnd now?"},
-  ]
-  write_manifest(folder / "manifest.json", rows)
-  theirs = read_manifest(folder / "manifest.json")
-  (folder / "dataset.json").write_text('{"license": "none stated"}')
-  made = build({"train": str(folder / "manifest.json")}, tmp_path / "out")
-  told = json.loads((made / "dataset.json").read_text())
-  assert told["splits"]["train"]["license"] == "none stated"
+  theirs = read_manifest(odd_manifest)
+  made = build({"train": str(odd_manifest)}, tmp_path / "out")
+  message = json.loads((made / "dataset.json").read_text())
+  assert message["splits"]["train"]["license"] == "none stated"
   ours = read_manifest(made / "train")
   _assert_same_rows(ours, theirs)
   assert [a and a.size for a in ours[0].anchors] == [(3,), None, (4,)]
@@ -239,40 +218,18 @@ def test_the_command(manifest, triplets, tmp_path):
   reason="apache-beam is not installed (pip install 'fusar-jax[tfds-build]')",
 )
 def test_beam(
-  built,
-  manifest,
-  triplets,
-  tokenizer,
-  config,
-  tmp_path,
-  assert_same_batches,
-  monkeypatch,
+  built, manifest, triplets, tokenizer, config, tmp_path, assert_same_batches
 ):
   """Two splits built with DirectRunner equal those of the plain build.
 
   TFDS deals records out to shards in another way there.
   """
-  import apache_beam
-
-  ran, run = [], apache_beam.Pipeline.run
-
-  def spy(pipeline, *args, **kwargs):
-    ran.append(type(pipeline.runner).__name__)
-    return run(pipeline, *args, **kwargs)
-
-  monkeypatch.setattr(apache_beam.Pipeline, "run", spy)
   folder = build(
     {"train": str(manifest), "test": str(manifest)},
     tmp_path,
     shards=2,
     beam=["--runner=DirectRunner"],
   )
-  assert ran
-  assert set(ran) <= {
-    "DirectRunner",
-    "BundleBasedDirectRunner",
-    "SwitchingDirectRunner",
-  }
   for split in ("train", "test"):
     ours = read_manifest(folder / split)
     _assert_same_rows(ours, triplets)

@@ -9,7 +9,6 @@ from fusar_jax.data import prompts
 from fusar_jax.data.tokenizer import (
   SPECIAL_PIECES,
   load_tokenizer,
-  train_sentencepiece,
 )
 from fusar_jax.model.config import SpecialTokens
 
@@ -83,17 +82,6 @@ def test_sentencepiece_special_ids(tokenizer):
     image=6, vision_start=4, vision_end=5, end_of_turn=3, pad=0
   )
   assert tokenizer.vocab_size <= 512
-
-
-def test_training_a_vocabulary_is_deterministic(tmp_path):
-  sentences = [f"ship {i} at [{i}, {i}]\nend" for i in range(50)]
-  first, second = (
-    train_sentencepiece(sentences, tmp_path / f"{i}.model", 400)
-    for i in range(2)
-  )
-  assert first.encode("ship 7") == second.encode("ship 7")
-  files = [(tmp_path / f"{i}.model").read_bytes() for i in range(2)]
-  assert files[0] == files[1]
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path):

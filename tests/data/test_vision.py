@@ -39,21 +39,6 @@ def test_ragged_windows():
   np.testing.assert_array_equal(index, expected)
 
 
-@pytest.mark.parametrize("grid", [(2, 2), (8, 8), (10, 24), (36, 36), (72, 4)])
-def test_each_patch_stands_in_the_window_of_its_place(grid):
-  config = VisionConfig()
-  index = vision.window_index(grid, config)
-  total = grid[0] * grid[1]
-  assert index.shape == (-(-grid[0] // 8) * -(-grid[1] // 8), 64)
-  np.testing.assert_array_equal(np.sort(index[index < total]), np.arange(total))
-  places = vision.patch_positions(grid)
-  for number, window in enumerate(index):
-    row, column = divmod(number, -(-grid[1] // 8))
-    inside = places[window[window < total]]
-    assert len(inside)
-    assert (inside // 8 == [row, column]).all()
-
-
 @pytest.mark.parametrize(
   ("size", "expected"),
   [

@@ -4,6 +4,7 @@ from tests.data.conftest import (  # noqa: F401 (fixtures)
   assert_same_batches,
   config,
   manifest,
+  odd_manifest,
   tokenizer,
   triplets,
 )

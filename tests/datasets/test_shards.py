@@ -23,7 +23,6 @@ from fusar_jax.data.triplets import (
   manifest_files,
   read_manifest,
   read_manifests,
-  write_manifest,
 )
 from fusar_jax.datasets import shards
 from fusar_jax.geo.anchors import count_anchors, read_anchors
@@ -98,52 +97,12 @@ def test_batches_are_those_of_the_folder(
   assert_same_batches(ours, _batches(triplets, tokenizer, config))
 
 
-def test_a_state_continues_in_the_other_form(
-  packed, triplets, tokenizer, config, assert_same_batches
-):
-  """A run that began on a folder is resumed on shards."""
-  whole = _batches(triplets, tokenizer, config)
-  loader = Loader(
-    triplets, tokenizer, config, LoaderConfig(batch_size=4, seed=1)
-  )
-  list(itertools.islice(loader, 2))
-  other = Loader(
-    read_manifest(packed), tokenizer, config, LoaderConfig(batch_size=4, seed=1)
-  )
-  other.set_state(loader.get_state())
-  assert_same_batches(list(itertools.islice(other, 3)), whole[2:])
-
-
 def test_several_images_missing_anchors_and_every_kind_of_value(
-  manifest, tokenizer, config, tmp_path
+  odd_manifest, tokenizer, config, tmp_path
 ):
-  """What a row may hold comes back: lists, text of any script, numbers as ids.
-
-  The .npy table of the official code is kept as it is.
-  """
-  folder = tmp_path / "data"
-  shutil.copytree(manifest.parent, folder)
-  table = np.random.default_rng(0).normal(size=(4, 70))
-  np.save(folder / "anchors" / "table.npy", table)
-  rows = [
-    {
-      "id": 7,
-      "image": ["images/0.png", "images/1.png", "images/0.png"],
-      "aef": ["anchors/0.npz", None, "anchors/table.npy"],
-      "question": "Is this Tromsø\u2028 or 東京?",
-      "answer": [{"bbox_2d": [1, 2, 3, 4], "label": "ship"}],
-      "polarisation": "VV",
-      "nested": {"a": [1, None, 2.5]},
-    },
-    {"id": "b", "image": "images/2.png", "question": "?", "answer": "No."},
-    # To be predicted only; its number is its id.
-    {"image": "images/2.png", "question": "<image>\nAnd now?"},
-  ]
-  write_manifest(folder / "manifest.json", rows)
-  theirs = read_manifest(folder / "manifest.json")
-  (shard,) = shards.write_shards(
-    str(folder / "manifest.json"), tmp_path / "out", 1
-  )
+  """What a row may hold comes back; the official table is kept as it is."""
+  theirs = read_manifest(odd_manifest)
+  (shard,) = shards.write_shards(str(odd_manifest), tmp_path / "out", 1)
   ours = read_manifest(shard)
   assert_same_rows(ours, theirs)
   assert ours[0].images[0] == ours[0].images[2] != ours[0].images[1]

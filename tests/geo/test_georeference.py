@@ -63,17 +63,6 @@ def test_corner_and_centre_of_a_pixel():
   np.testing.assert_allclose(y, [4906600, 4906595], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["affine", "gcps"])
-def test_a_tile_is_a_part_of_its_image(kind):
-  image = _NORTH_UP if kind == "affine" else _grid_of_gcps()
-  tile = image.tile(100, 40, 2.0, 0.5)
-  np.testing.assert_allclose(
-    tile.to_lonlat(10, 20), image.to_lonlat(120, 50), rtol=1e-12
-  )
-  again = tile.tile(5, 6).to_pixel(*image.to_lonlat(112, 44))
-  np.testing.assert_allclose(again, (1, 2), atol=1e-3)
-
-
 def test_it_travels():
   for image in (_NORTH_UP, _grid_of_gcps()):
     assert pickle.loads(pickle.dumps(image)) == image

@@ -12,22 +12,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def test_png_under_the_name_of_a_tiff(tmp_path, speckle):
-  Image.fromarray(speckle(20, 30).astype("uint8")).save(
-    tmp_path / "a.tif", format="PNG"
-  )
-  with open_raster(tmp_path / "a.tif") as raster:
-    assert (raster.height, raster.width, raster.dtype) == (20, 30, "uint8")
-
-
-def test_numpy_arrays_of_any_layout(tmp_path, speckle):
-  stored = speckle(2, 30, 40)
-  for array in (stored, np.moveaxis(stored, 0, 2), np.asfortranarray(stored)):
-    np.save(tmp_path / "a.npy", array)
-    with open_raster(tmp_path / "a.npy") as raster:
-      np.testing.assert_array_equal(raster.read()[0], stored)
-
-
 def _truncated(path, write):
   write(path, np.ones((1, 64, 64)))
   path.write_bytes(path.read_bytes()[:-100])

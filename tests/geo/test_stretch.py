@@ -82,14 +82,6 @@ def test_constant_images(tmp_path, value, curve):
   assert (image == expected).all()
 
 
-def test_nothing_valid(tmp_path):
-  with _raster(tmp_path, np.full((9, 9), np.nan)) as raster:
-    found = fit_stretch(raster)
-    values, valid = raster.read()
-  assert (found.low, found.high, found.pixels) == (0, 0, 0)
-  assert (found.apply(values[0], valid) == 0).all()
-
-
 def test_a_worked_example():
   stretch = Stretch("VV", "db", "db", -20.0, 0.0)
   values = np.float32([[-30, -20, -10, 0, 5, -10]])

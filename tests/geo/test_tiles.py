@@ -1,8 +1,5 @@
 """Tiles: coverage, identical overlaps, boxes."""
 
-import doctest
-import importlib
-
 import numpy as np
 import pytest
 
@@ -19,17 +16,6 @@ from fusar_jax.geo.tiles import (
 pytestmark = pytest.mark.filterwarnings(
   "ignore::rasterio.errors.NotGeoreferencedWarning"
 )
-
-
-@pytest.mark.parametrize(
-  "name",
-  ["product_names", "stretch", "tiles"],
-)
-def test_worked_examples(name):
-  module = importlib.import_module(f"fusar_jax.geo.{name}")
-  found = doctest.testmod(module, extraglobs={"np": np})
-  assert found.attempted
-  assert not found.failed
 
 
 def _raster(folder, array, **options):

@@ -1,7 +1,5 @@
 """The `convert` command: files, output and errors."""
 
-import json
-
 import pytest
 
 from fusar_jax import convert
@@ -83,11 +81,3 @@ def test_inspect(folders, capsys):
   out = capsys.readouterr().out
   for part in ("peft-prefixed", "rank 2, alpha 8", "sigma 1.5", "28 tensors"):
     assert part in out
-
-
-def test_base_name_is_what_peft_will_load(folders):
-  base, adapter, out = (folders / n for n in ("base", "adapter", "out"))
-  words = ["--from", base, "--adapter", adapter, "--to", out, "--adapter-only"]
-  assert _run(*words, "--base-name", "owner/name") == 0
-  settings = json.loads((out / peft.SETTINGS).read_text())
-  assert settings["base_model_name_or_path"] == "owner/name"

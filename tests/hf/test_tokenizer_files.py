@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 
 import pytest
 
@@ -11,7 +10,6 @@ from fusar_jax.data.tokenizer import (
   load_tokenizer,
   train_sentencepiece,
 )
-from fusar_jax.hf import peft
 from fusar_jax.hf.config_json import preprocessor_json, read_config, read_json
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.model_card import CARD, write_model_card
@@ -80,32 +78,6 @@ def test_a_tokenizer_json_is_copied_and_asked_by_our_template(
   assert "chat_template" not in settings
   assert settings["tokenizer_class"] == "Qwen2Tokenizer"
   assert settings["processor_class"] == "Qwen2_5_VLProcessor"
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077])
-@pytest.mark.parametrize(
-  ("write", "files"),
-  [
-    (export_merged, {"model.safetensors", "tokenizer.json", CARD}),
-    (
-      peft.write_adapter,
-      {"tokenizer.json", "chat_template.jinja", "preprocessor_config.json"},
-    ),
-  ],
-)
-def test_files_of_a_folder_follow_the_umask(
-  tmp_path, config, rand, sentencepiece, mask, write, files
-):
-  folder = tmp_path / "out"
-  before = os.umask(mask)
-  try:
-    write(folder, config, rand(config), tokenizer=sentencepiece)
-  finally:
-    os.umask(before)
-  assert folder.stat().st_mode & 0o777 == 0o777 & ~mask
-  modes = {f.name: f.stat().st_mode & 0o777 for f in folder.iterdir()}
-  assert modes == dict.fromkeys(modes, 0o666 & ~mask)
-  assert files < modes.keys()
 
 
 def test_a_fixed_size_bounds_the_area_and_own_bounds_come_back(

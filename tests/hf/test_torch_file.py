@@ -113,10 +113,7 @@ def _tensor(offset=0, size=(2,), stride=(1,), count=4):
 
 @pytest.mark.parametrize(
   ("size", "stride", "order", "want"),
-  [
-    ((2, 2), (1, 2), "little", [[0, 2], [1, 3]]),
-    ((2,), (1,), "big", [0, 1]),
-  ],
+  [((2, 2), (1, 2), "little", [[0, 2], [1, 3]]), ((2,), (1,), "big", [0, 1])],
 )
 def test_strides_and_byte_order(tmp_path, size, stride, order, want):
   data = np.arange(4, dtype="<f4" if order == "little" else ">f4").tobytes()

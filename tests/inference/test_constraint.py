@@ -11,11 +11,7 @@ from fusar_jax.inference.automaton import (
   repeated,
   text,
 )
-from fusar_jax.inference.generation import (
-  Constraint,
-  Decoding,
-  generate,
-)
+from fusar_jax.inference.generation import Constraint, Decoding, generate
 from fusar_jax.inference.token_table import ENDED, build_table
 from fusar_jax.model.fusar_gpt import FusarGPT
 

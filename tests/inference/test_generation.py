@@ -62,20 +62,6 @@ def test_a_cache_that_grows_changes_no_token(model, prompts, monkeypatch):
     assert [len(tokens) for tokens in expected] == [11] * 3
 
 
-def test_short_answers_share_a_program_under_all_seeds_and_high_caps(
-  model, prompts
-):
-  config, params = model
-  batch = pad_batch(prompts, config=config)
-  stop = tuple(range(64))
-  network = FusarGPT(config)
-  generate(network, params, batch, Decoding(300, 1.0, stop=stop))
-  programs = generation._first()._cache_size()
-  for cap, seed in ((301, 0), (2048, 1), (4096, 2**32 - 1)):
-    generate(network, params, batch, Decoding(cap, 1.0, seed, stop=stop))
-  assert generation._first()._cache_size() == programs
-
-
 def test_the_penalty_counts_prompt_and_answer_but_no_padding(
   model, prompts, decode_without_cache
 ):

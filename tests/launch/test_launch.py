@@ -50,10 +50,7 @@ CASES = {
   ],
   "gke": [
     ({}, ["create"]),
-    (
-      {"CAPACITY": "my-reservation", "SERVICE_ACCOUNT": ACCOUNT},
-      ["create"],
-    ),
+    ({"CAPACITY": "my-reservation", "SERVICE_ACCOUNT": ACCOUNT}, ["create"]),
     ({"SERVICE_ACCOUNT": ACCOUNT}, ["repository"]),
     ({}, ["image"]),
     (PASSED, ["run", *TRAIN]),
@@ -234,37 +231,6 @@ def test_a_worker_keeps_log_and_exit_code(sandbox, until):
   (sandbox.folder / "run" / "code").unlink()
   (sandbox.folder / "run" / "pid").write_text(f"{os.getpid()} another-boot\n")
   assert worker("code").stdout == "76\n"
-
-
-@pytest.mark.parametrize(("locked", "code"), [(2, 0), (9, 1)])
-def test_a_worker_waits_for_the_lock_on_packages(sandbox, locked, code):
-  """Setup with stand-ins: what it installs, and that it gives up."""
-  (sandbox.folder / "launch").mkdir()
-  shutil.copy(ROOT / "launch" / "worker.sh", sandbox.folder / "launch")
-  did = 'echo "${0##*/} $*" >>did'
-  for tool in ("python3", "curl", "gcsfuse_", ".local/bin/uv"):
-    sandbox.stand_in(tool, did)
-  sandbox.stand_in("lsb_release", "echo jammy")
-  sandbox.stand_in("mountpoint", "exit 1")
-  sandbox.stand_in(
-    "sudo",
-    did,
-    '[[ "$1" == apt-get ]] || { cat >/dev/null; exit; }',
-    "(($(grep -c apt-get did) > LOCKED)) || exit 100",
-    '[[ "$*" != *install* ]] || mv gcsfuse_ gcsfuse',
-  )
-  out = sandbox.run(
-    "launch/worker.sh",
-    *("setup", "my-bucket"),
-    LOCKED=str(locked),
-    SECONDS_APART="0",
-  )
-  lines = sandbox.read("did").splitlines()
-  failures = out.stderr.count("failed")
-  assert (out.returncode, failures) == (code, 5 if code else locked)
-  install = "uv pip install --quiet --python venv/bin/python -c constraints.txt"
-  assert install in "\n".join(lines)
-  assert ("my-bucket bucket" in lines[-1]) == (code == 0)
 
 
 def test_a_container_hands_sigterm_to_the_command(sandbox, given, until):

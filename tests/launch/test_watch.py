@@ -126,8 +126,7 @@ def test_a_run_that_does_not_succeed_is_given_up(cloud, ends, code):
 
 
 @pytest.mark.parametrize(
-  "step",
-  [*START.split(), "list", "create", "code", "delete"],
+  "step", [*START.split(), "list", "create", "code", "delete"]
 )
 def test_a_step_that_always_fails_ends_watch(cloud, step):
   ends = "0 0" if step == "delete" else "running running"

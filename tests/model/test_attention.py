@@ -7,10 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fusar_jax.model.attention import (
-  Segments,
-  attend,
-)
+from fusar_jax.model.attention import Segments, attend
 from fusar_jax.model.decoder import causal_mask
 
 _SEGMENTS = np.array([[1] * 70 + [2] * 60 + [0] * 20, [1] * 150], np.int32)

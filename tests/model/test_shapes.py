@@ -67,8 +67,7 @@ def test_signatures_hold_and_reject_other_ranks(name):
 
 
 @pytest.mark.parametrize(
-  "method",
-  ["visual_tokens", "embed", "hidden", "all_hidden_states", "prefill"],
+  "method", ["visual_tokens", "embed", "hidden", "all_hidden_states", "prefill"]
 )
 def test_methods_of_the_model(method):
   config = preset("tiny")

@@ -17,11 +17,7 @@ import transformers
 
 from fusar_jax.config import PRESETS
 from fusar_jax.hf import mapping, peft, tlm_file
-from fusar_jax.hf.config_json import (
-  config_json,
-  preprocessor_json,
-  write_json,
-)
+from fusar_jax.hf.config_json import config_json, preprocessor_json, write_json
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.load import load_base
 from fusar_jax.hf.torch_file import read_torch

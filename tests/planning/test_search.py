@@ -46,18 +46,6 @@ def _needed(choice):
   return choice.samples * keeps + 40 / (choice.mesh[1] * choice.mesh[2])
 
 
-def test_of_equal_bounds_the_one_that_rather_fits_comes_first():
-  tried = []
-  everything = [(choice, 10.0) for choice in _all()]
-  # If it does not fit, neither do choices with less sharding or more storage.
-  assert search.best(everything, lambda c: tried.append(c) or 0.0, tries=9) == (
-    None,
-    0.0,
-    True,
-  )
-  assert tried == [search.Choice((1, 16, 1), 1, "full")]
-
-
 def test_too_few_tries_prove_nothing():
   found = [(choice, 10.0) for choice in _all()]
   _, speed, proven = search.best(found, lambda choice: 1.0, tries=2)

@@ -165,10 +165,7 @@ def test_huge_and_hostile_answers_are_rejected(text, count_calls):
 
 @pytest.mark.parametrize(
   ("one", "rule"),
-  [
-    ("[[1, 2, 3, 4, 0]]", "glued+earthdial"),
-    ("{<1><2><3><4>}", "sarchat"),
-  ],
+  [("[[1, 2, 3, 4, 0]]", "glued+earthdial"), ("{<1><2><3><4>}", "sarchat")],
 )
 def test_parsing_takes_linear_time(one, rule, count_calls):
   parsed = boxes.parse_boxes(_fill("", one), 504)

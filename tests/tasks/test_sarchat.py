@@ -14,11 +14,7 @@ SIZE = (90, 90)
     ("In the central region there is a bridge.", {"bridge, center"}),
     (
       "Airplanes: top center, middle left; an automobile at the bottom.",
-      {
-        "aircraft, top-center",
-        "aircraft, middle-left",
-        "car, bottom-center",
-      },
+      {"aircraft, top-center", "aircraft, middle-left", "car, bottom-center"},
     ),
     ("At the top right.", {"any, top-right"}),
     ("A ship in the top left {<1><2><30><40>}.", {"ship, top-left"}),

@@ -73,18 +73,3 @@ def test_what_a_control_of_the_anchors_silences_is_excused(
     GradientCheck(params, condition).passes(
       nonzero | {"model/layers/self_attn/q_proj/lora_b": False}, batch
     )
-
-
-def test_the_mlp_of_a_concatenation_waits_for_its_projection(params, batch):
-  """Its gradient passes through field_proj, which starts as zero."""
-  kernel = np.zeros((64, 64), np.float32)
-  starting = params | {
-    "tlm": params["tlm"] | {"field_proj": {"kernel": kernel}}
-  }
-  dead = [p for p in flatten(starting) if p.startswith("tlm/mlp_")]
-  assert GradientCheck(starting).passes(_nonzero(starting, dead), batch)
-  trained = params | {
-    "tlm": params["tlm"] | {"field_proj": {"kernel": kernel + 1}}
-  }
-  with pytest.raises(ValueError, match="tlm/mlp_0/bias"):
-    GradientCheck(trained).passes(_nonzero(trained, dead), batch)

@@ -37,11 +37,7 @@ def test_a_portable_record_names_no_place_of_the_machine(tmp_path):
     "machine": "x86_64",
   }
   run.mkdir(parents=True)
-  values = {
-    "seed": 3,
-    "data": {"train": paths},
-    "dtype": {"frozen": "float32"},
-  }
+  values = {"seed": 3, "data": {"train": paths}, "dtype": {"frozen": "float32"}}
   config = {"config": values, "model": {}}
   (run / provenance.CONFIG_FILE).write_text(json.dumps(config))
   (run / provenance.PROVENANCE_FILE).write_text(json.dumps(record))

@@ -14,14 +14,6 @@ def test_values_reach_the_config_and_typos_do_not(tmp_path):
     recipes.Recipe("stage1", {"model.tlm.sigmas": 1.0}, tmp_path).config()
 
 
-def test_a_run_is_finished_with_its_last_step(tmp_path):
-  recipe = recipes.Recipe("stage2", {"steps": 20}, tmp_path)
-  assert not recipe.finished()
-  for step, done in ((10, False), (20, True)):
-    (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
-    assert recipe.finished() is done
-
-
 def test_an_installation_without_the_repository_is_told(tmp_path, monkeypatch):
   monkeypatch.setattr(recipes, "_CONFIGS", tmp_path)
   with pytest.raises(FileNotFoundError, match="checkout"):

@@ -34,14 +34,6 @@ def test_waiting_goes_on_after_a_resume():
   assert (resumed.best_step, resumed.exhausted) == (1, True)
 
 
-def test_without_a_metric_nothing_is_followed():
-  best = Selection("")
-  assert not best.improves(1, {"eval_loss": 1.0})
-  assert best.best_step is None
-  assert not best.exhausted
-  assert best.line() == ""
-
-
 def test_a_metric_that_is_not_evaluated_lists_those_that_are():
   with pytest.raises(ValueError, match=r"'accuracy' .* there is eval_loss"):
     Selection("accuracy").improves(1, {"eval_loss": 1.0})

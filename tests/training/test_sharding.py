@@ -27,12 +27,7 @@ def alone(model, params, batch):
 
 @pytest.mark.parametrize(
   ("shape", "accumulation"),
-  [
-    ((1, 1, 8), 1),
-    ((2, 4, 1), 1),
-    ((2, 1, 4), 1),
-    ((2, 2, 2), 2),
-  ],
+  [((1, 1, 8), 1), ((2, 4, 1), 1), ((2, 1, 4), 1), ((2, 2, 2), 2)],
 )
 def test_eight_devices_equal_one(
   model, params, batch, alone, shape, accumulation
@@ -112,15 +107,6 @@ def test_the_cheapest_mesh_that_holds_the_weights_is_chosen():
   assert choose(16, 16, rows=8) == (8, 1, 2)
   with pytest.raises(ValueError, match="no choice of sizes splits 3 rows"):
     choose(16, 16, rows=3)
-
-
-def test_an_axis_that_does_not_divide_stays_whole(caplog):
-  caplog.set_level("INFO")
-  mesh = device_mesh.make_mesh(1, 8, 1)
-  tree = {"lm_head": {"kernel": jax.ShapeDtypeStruct((12, 7), "float32")}}
-  placed = sharding.parameter_shardings(tree, mesh)
-  assert placed["lm_head"]["kernel"].spec == PartitionSpec(None, "tensor")
-  assert "lm_head/kernel [12, 7]: fsdp" in caplog.text
 
 
 def test_moments_lie_where_their_parameter_lies(params):

@@ -52,17 +52,3 @@ def test_only_a_step_that_compiles_counts_as_compiling(clock):
     programs.append("a new shape")
     clock.sleep(4)
   assert watch.lost("compile") == 4
-
-
-def test_a_resumed_run_counts_on(clock):
-  watch = Stopwatch()
-  with watch.losing("save"):
-    clock.sleep(2)
-  saved = watch.state()
-  clock.sleep(100)  # Nobody ran.
-  resumed = Stopwatch()
-  resumed.resume(saved)
-  with resumed.losing("save"):
-    clock.sleep(1)
-  assert resumed.lost("save") == 3
-  assert resumed.elapsed() == 3

@@ -7,9 +7,7 @@ import pytest
 
 from fusar_jax.datasets.prepare import journal as journal_lib
 from fusar_jax.datasets.prepare import preparation
-from fusar_jax.datasets.prepare.sources import (
-  Look,
-)
+from fusar_jax.datasets.prepare.sources import Look
 
 HEIGHT, WIDTH = 100, 130
 

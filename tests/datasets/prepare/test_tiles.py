@@ -1,8 +1,6 @@
 """Tiles of scenes: pixels, anchors, metadata, and what is skipped."""
 
 import dataclasses
-import doctest
-import importlib
 
 import numpy as np
 import pytest
@@ -10,11 +8,7 @@ import rasterio
 from PIL import Image
 
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.datasets.prepare.sources import (
-  Look,
-  names_of,
-  read_stretches,
-)
+from fusar_jax.datasets.prepare.sources import Look, names_of, read_stretches
 from fusar_jax.geo.anchors import read_anchors
 from fusar_jax.geo.georeference import Georeference, reproject
 
@@ -148,20 +142,6 @@ def test_years_and_places_are_checked_first(
   assert not (tmp_path / "out").exists()
 
 
-def test_the_year_of_the_scene_is_its_dates(
-  tmp_path, archive, prepare, write_scene, usual
-):
-  path = write_scene(tmp_path / "S1A_IW_GRDH_1SDV_20230809T020729.tif")
-  plan = dataclasses.replace(usual, year=None, metadata_in_prompt=True)
-  card = prepare(path, tmp_path / "out", plan, archive=archive)
-  assert card["scenes"][0]["aef_year"] == 2023
-  question = read_manifest(tmp_path / "out" / "manifest.jsonl")[0].question
-  assert question.startswith(
-    "Sensor Sentinel-1A, acquired on 2023-08-09, ground sampling distance 5 m."
-    " This is a SAR image."
-  )
-
-
 def test_another_sampling(tmp_path, scene, prepare, labelled, write_csv, usual):
   """10 m from 5 m: half as many pixels, and boxes half as wide."""
   path = write_csv(tmp_path / "labels.csv")
@@ -266,12 +246,3 @@ def test_names_tell_scenes_apart(
   path = write_csv(tmp_path / "labels.csv", name="vv")
   with pytest.raises(ValueError, match="'vv' may be a_b-vv or c-vv"):
     prepare([one, two], tmp_path / "out", read_labels=labelled(path))
-
-
-@pytest.mark.parametrize("name", ["journal", "rows", "sources"])
-def test_examples(name):
-  """The worked examples of docstrings are true."""
-  module = importlib.import_module(f"fusar_jax.datasets.prepare.{name}")
-  found = doctest.testmod(module)
-  assert found.attempted
-  assert not found.failed
