@@ -318,6 +318,31 @@ def test_a_model_is_tested_against_the_strongest_baseline(
   assert all(sample["correct"] for sample in samples)
 
 
+def test_less_error_is_better(write, score, tmp_path):
+  """MAE: the median of the training counts, 2, is the strongest, not the mode.
+
+  It misses 2, 4, 2, 4, ... by 0 and 2; the model is always right.
+  """
+  common = {"image": "a.png", "question": COUNT, "task": "counting"}
+  paths = [tmp_path / "train.jsonl", tmp_path / "test.jsonl"]
+  for path, counts in zip(paths, ["0012345", "24" * 4]):
+    write_manifest(
+      path,
+      [
+        {**common, "id": f"{i}", "image": f"{path.stem}{i}.png", "answer": n}
+        for i, n in enumerate(counts)
+      ],
+    )
+  answers = [{"id": f"{i}", "prediction_text": "24"[i % 2]} for i in range(8)]
+  train, test = paths
+  given = ("--manifest", test, "--train", train, "--baselines", "--no-report")
+  _, _, out = score(write(answers), *given)
+  found = json.loads((out / "baselines.json").read_text())["comparisons"]
+  [mae] = [one for one in found if one["score"] == "mae"]
+  assert (mae["baseline"], mae["value"]) == ("best-constant", 1)
+  assert (mae["difference"], mae["better"]) == (-1, True)
+
+
 def test_dialogues_are_scored_by_sub_task(write, score, call):
   """Of 2 and 3 counted rightly and wrongly: 1 true, 1 false, 1 missed."""
   rows = [

@@ -11,11 +11,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fusar_jax.data.triplets import File, Triplet, read_manifest
 from fusar_jax.metrics.box_matching import Matched, match
 from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.tasks import boxes as boxes_lib
-from fusar_jax.tasks import class_names
+from fusar_jax.tasks import class_names, classification
 from fusar_jax.tasks.boxes import Parsed
 from fusar_jax.tasks.predictions import Prediction
 
@@ -133,8 +135,7 @@ def _answer(
   elif row.task != "classification":
     true = _labelled(triplet, row.size)
   else:
-    # Only the box in the question, not its neighbours.
-    asked = boxes_lib.parse_boxes(triplet.question).boxes
+    asked = _asked(triplet)
     true = Parsed(
       _scaled(asked, triplet, row.size), (sample["true"],) * len(asked)
     )
@@ -165,6 +166,15 @@ def _classes(task: str, sample: Mapping, true: Parsed) -> tuple[str, ...]:
   if task == "classification":
     names.add(sample["true"])
   return tuple(sorted(names))
+
+
+def _asked(triplet: Triplet) -> np.ndarray:
+  """Returns the box that a question is about, not its neighbours."""
+  for box in () if triplet.boxes is None else triplet.boxes:
+    if classification.corners(box) in triplet.question:
+      return boxes_lib.as_boxes([box])
+  # A row without "boxes" has its box only in the text.
+  return boxes_lib.parse_boxes(triplet.question).boxes
 
 
 def _labelled(triplet: Triplet, size) -> Parsed:
