@@ -29,6 +29,7 @@ from fusar_jax.data.triplets import (
   read_manifests,
   write_text,
 )
+from fusar_jax.datasets.source_rows import describe_sources, row_of
 from fusar_jax.geo.anchors import count_anchors
 from fusar_jax.io.atomic_write import new_folder
 
@@ -121,32 +122,6 @@ def survey_files(triplets: Iterable[Triplet]) -> dict[File, Entry]:
         problems.append(f"{triplet.where}: {error}")
   raise_together(problems, "files that cannot be packed")
   return entries
-
-
-def row_of(triplet: Triplet) -> dict:
-  """Returns the manifest row without "image" and "aef"."""
-  return {
-    **triplet.extra,
-    "id": triplet.id,
-    "coordinate_size": triplet.coordinate_size,
-    "task": triplet.task,
-    "question": triplet.question,
-    "answer": triplet.answer,
-  }
-
-
-def describe_sources(triplets: Iterable[Triplet]) -> dict:
-  """Returns the dataset.json in the folder of the triplets' manifest.
-
-  Several give {"sources": [one each]}; none gives {}.
-  """
-  folders = dict.fromkeys(triplet.source.parent for triplet in triplets)
-  found = [
-    json.loads(path.read_text(encoding="utf-8"))
-    for folder in folders
-    if (path := folder / "dataset.json").is_file()
-  ]
-  return found[0] if len(found) == 1 else {"sources": found} if found else {}
 
 
 def _write_shard(

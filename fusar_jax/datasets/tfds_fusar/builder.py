@@ -20,10 +20,9 @@ from fusar_jax.data.records import File
 from fusar_jax.data.triplets import Triplet, read_manifests, write_text
 from fusar_jax.datasets.shards import (
   Entry,
-  describe_sources,
-  row_of,
   survey_files,
 )
+from fusar_jax.datasets.source_rows import describe_sources, row_of
 from fusar_jax.geo.anchors import BANDS, read_anchors
 
 _DESCRIPTION = """\

@@ -1,0 +1,85 @@
+"""Image files that show the same picture: equal bytes, or near duplicates."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from fusar_jax.datasets import near_duplicates
+
+
+class Pictures:
+  """Reads image files and groups them by what they show.
+
+  Attributes:
+    files: without repeats, in the given order.
+    digests: file -> SHA-256 of its bytes.
+    groups: file -> group number; files of one group show the same picture.
+  """
+
+  def __init__(
+    self,
+    files: Iterable[Path],
+    min_correlation: float = near_duplicates.MIN_CORRELATION,
+  ):
+    """Reads the files.
+
+    Raises:
+      FileNotFoundError, ValueError: a missing or bad image.
+    """
+    self.files = list(dict.fromkeys(files))
+    self.digests = {file: _sha256(file) for file in self.files}
+    self._pairs, self._correlations = near_duplicates.near_pairs(
+      near_duplicates.thumbnails(self.files), min_correlation=min_correlation
+    )
+    same = links([self.digests[file]] for file in self.files)
+    numbers = near_duplicates.groups(len(self.files), self._pairs, same)
+    self.groups = dict(zip(self.files, numbers.tolist()))
+
+  def matches(self, some: Iterable[Path], others: Iterable[Path]) -> list[str]:
+    """Returns one line per file of `some` that is in a group with `others`.
+
+    It names the closest one: equal bytes, or the highest correlation.
+    """
+    others = set(others)
+    by_digest = {self.digests[file]: file for file in others}
+    numbers = {self.groups[file] for file in others}
+    closest = {}
+    pairs = zip(self._pairs.tolist(), self._correlations.tolist())
+    for (a, b), value in pairs:
+      for one, other in ((a, b), (b, a)):
+        one, other = self.files[one], self.files[other]
+        if other in others and value > closest.get(one, (0, ""))[0]:
+          closest[one] = value, other
+    lines = []
+    for file in dict.fromkeys(some):
+      if equal := by_digest.get(self.digests[file]):
+        lines.append(f"{file} = {equal} (same bytes)")
+      elif file in closest:
+        value, other = closest[file]
+        lines.append(f"{file} ~ {other} (correlation {value:.3f})")
+      elif self.groups[file] in numbers:
+        lines.append(f"{file} ~ one of them, through other near duplicates")
+    return lines
+
+
+def links(keys_of: Iterable[Iterable]) -> np.ndarray:
+  """Returns int[k, 2], pairs of items with a common key.
+
+  Args:
+    keys_of: the keys of each item; any hashable values.
+
+  Example: items 0 and 2 share "a".
+    >>> links([["a"], [], ["a", "b"]]).tolist()
+    [[0, 0], [0, 2], [2, 2]]
+  """
+  first, found = {}, []
+  for i, keys in enumerate(keys_of):
+    found += [(first.setdefault(key, i), i) for key in keys]
+  return np.array(found, int).reshape(-1, 2)
+
+
+def _sha256(file: Path) -> str:
+  with file.open("rb") as content:
+    return hashlib.file_digest(content, "sha256").hexdigest()
