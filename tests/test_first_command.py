@@ -24,6 +24,7 @@ from fusar_jax.training import device_mesh
 from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.parameters import load_run
 from fusar_jax.training.run_config import resolve
+from tests.hf.test_config_json import FLAT_7B, OLD_PREPROCESSOR
 
 SPECIAL = [
   "<|endoftext|>",
@@ -56,48 +57,31 @@ def published(tmp_path_factory, tiny_model) -> Path:
   }
   export_merged(folder, config, unflatten(params))
   tokenizer.save(str(folder / "tokenizer.json"))
-  vision = {
-    "depth": config.vision.depth,
-    "hidden_act": "silu",
-    "hidden_size": config.vision.hidden_size,
-    "intermediate_size": config.vision.intermediate_size,
-    "num_heads": config.vision.heads,
-    "in_chans": 3,
-    "out_hidden_size": config.vision.out_width,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "spatial_patch_size": 14,
-    "window_size": 112,
-    "fullatt_block_indexes": config.vision.full_attention,
-    "tokens_per_second": 2,
-    "temporal_patch_size": 2,
-  }
-  model = {
-    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-    "model_type": "qwen2_5_vl",
+  model = FLAT_7B | {
     "hidden_size": decoder.hidden_size,
     "intermediate_size": decoder.intermediate_size,
     "num_hidden_layers": decoder.layers,
     "num_attention_heads": decoder.heads,
     "num_key_value_heads": decoder.kv_heads,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-06,
-    "rope_theta": 1000000.0,
-    "rope_scaling": {"type": "mrope", "mrope_section": decoder.mrope_section},
-    "tie_word_embeddings": False,
-    "use_sliding_window": False,
-    "vision_config": vision,
     "vocab_size": decoder.vocab,
+    "rope_scaling": {"type": "mrope", "mrope_section": decoder.mrope_section},
     "bos_token_id": ids["<|endoftext|>"],
     "eos_token_id": ids["<|im_end|>"],
     "image_token_id": ids["<|image_pad|>"],
     "vision_start_token_id": ids["<|vision_start|>"],
     "vision_end_token_id": ids["<|vision_end|>"],
+    "vision_config": FLAT_7B["vision_config"]
+    | {
+      "depth": config.vision.depth,
+      "hidden_size": config.vision.hidden_size,
+      "intermediate_size": config.vision.intermediate_size,
+      "num_heads": config.vision.heads,
+      "out_hidden_size": config.vision.out_width,
+      "fullatt_block_indexes": config.vision.full_attention,
+    },
   }
   (folder / "config.json").write_text(json.dumps(model))
-  (folder / "preprocessor_config.json").write_text(
-    json.dumps({"min_pixels": 3136, "max_pixels": 12845056})
-  )
+  (folder / "preprocessor_config.json").write_text(json.dumps(OLD_PREPROCESSOR))
   (folder / "generation_config.json").unlink()
   return folder
 

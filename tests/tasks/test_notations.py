@@ -10,47 +10,29 @@ from fusar_jax.tasks import boxes, notations
 
 
 @pytest.mark.parametrize(
-  ("text", "notation", "expected", "labels"),
+  ("text", "notation", "label"),
   [
-    (
-      '[{"bbox_2d": [20, 40, 100, 80], "label": "ship"}]',
-      "json",
-      [20, 40, 100, 80],
-      ["ship"],
-    ),
-    ("{<20><40><100><80>}", "sarchat", [20, 40, 100, 80], [""]),
-    (
-      "<|box_start|>(100,100),(500,200)<|box_end|>",
-      "qwen2vl",
-      [20, 40, 100, 80],
-      [""],
-    ),
+    ('[{"bbox_2d": [20, 40, 100, 80], "label": "ship"}]', "json", "ship"),
+    ("{<20><40><100><80>}", "sarchat", ""),
+    ("<|box_start|>(100,100),(500,200)<|box_end|>", "qwen2vl", ""),
     (
       "<|object_ref_start|>ship<|object_ref_end|>"
       "<|box_start|>(100, 100), (500, 200)<|box_end|>",
       "qwen2vl",
-      [20, 40, 100, 80],
-      ["ship"],
-    ),
-    ("{<10><10><50><20>|<0>}", "geochat", [20, 40, 100, 80], [""]),
-    (
-      "<p>ship</p> {<10><10><50><20>|<0>}",
-      "geochat",
-      [20, 40, 100, 80],
       "ship",
     ),
-    ("[[10, 10, 50, 20, 0]]", "earthdial", [20, 40, 100, 80], [""]),
+    ("{<10><10><50><20>|<0>}", "geochat", ""),
+    ("<p>ship</p> {<10><10><50><20>|<0>}", "geochat", "ship"),
+    ("[[10, 10, 50, 20, 0]]", "earthdial", ""),
   ],
 )
-def test_the_same_box_in_each_notation(text, notation, expected, labels):
+def test_the_same_box_in_each_notation(text, notation, label):
   """An image 200 wide and 400 high: 10 of 100 is 20 across and 40 down."""
   parsed = boxes.parse_boxes(text, (400, 200))
   assert (parsed.error, parsed.rule) == (None, notation)
   assert notation in notations.NOTATIONS
-  np.testing.assert_allclose(parsed.boxes, [expected], rtol=1e-6)
-  assert list(parsed.labels) == (
-    [labels] if isinstance(labels, str) else labels
-  )
+  np.testing.assert_allclose(parsed.boxes, [[20, 40, 100, 80]], rtol=1e-6)
+  assert parsed.labels == (label,)
   assert (parsed.rotated is not None) == (notation in ("geochat", "earthdial"))
 
 
