@@ -98,6 +98,16 @@ def test_who_does_not_come_is_named_to_all_who_did(port):
     assert f"Connected: 0 on {socket.gethostname()}, 2 on" in str(heard)
 
 
+def test_train_may_be_repeated_when_a_process_did_not_come(
+  port, run_module, tmp_path
+):
+  variables = _of_fusar(port, 0) | {"FUSAR_START_SECONDS": "1"}
+  stage1 = ("--config=configs/stage1.py:model=tiny", f"--workdir={tmp_path}/a")
+  out = run_module("fusar_jax.train", *stage1, **variables)
+  assert out.returncode == PEER_LOST, out.stderr
+  assert "process 1 of 2 did not connect" in out.stderr
+
+
 def test_two_processes_of_one_number_are_refused(port):
   calls = [_call(Cluster("127.0.0.1", port, 3, i), 20) for i in (0, 1, 1)]
   heard = [call() for call in calls]
