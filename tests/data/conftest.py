@@ -1,6 +1,7 @@
 """Tiny data set: images, anchors, a tokenizer and a model config."""
 
 import dataclasses
+import itertools
 import shutil
 
 import numpy as np
@@ -8,9 +9,17 @@ import pytest
 from PIL import Image
 
 from fusar_jax.config import preset
+from fusar_jax.data import vision
+from fusar_jax.data.loader import Loader
+from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import read_manifest, write_manifest
-from fusar_jax.geo.anchors import Anchors, write_anchors
+from fusar_jax.geo.anchors import (
+  Anchors,
+  count_anchors,
+  read_anchors,
+  write_anchors,
+)
 from fusar_jax.tasks import counting, detection
 
 
@@ -105,3 +114,43 @@ def assert_same_batches():
         np.testing.assert_array_equal(a, b, err_msg=field.name)
 
   return compare
+
+
+@pytest.fixture(scope="session")
+def assert_same_rows():
+  """Asserts equal rows: text, sizes, bytes of images, values of anchors."""
+
+  def compare(ours, theirs):
+    assert len(ours) == len(theirs) > 0
+    for a, b in zip(ours, theirs, strict=True):
+      for name in ("id", "question", "answer", "coordinate_size", "task"):
+        assert getattr(a, name) == getattr(b, name)
+      assert dict(a.extra) == dict(b.extra)
+      for image, original in zip(a.images, b.images, strict=True):
+        assert image.read_bytes() == original.read_bytes()
+        assert vision.image_size(image) == vision.image_size(original)
+      for mine, other in zip(a.anchors, b.anchors, strict=True):
+        assert (mine is None) == (other is None)
+        if mine is not None:
+          assert count_anchors(mine) == count_anchors(other)
+          for name in ("features", "positions"):
+            np.testing.assert_array_equal(
+              *(getattr(read_anchors(x), name) for x in (mine, other))
+            )
+
+  return compare
+
+
+@pytest.fixture(scope="session")
+def take_batches(tokenizer, config):
+  """take_batches(triplets, count=5, **options) -> [(batch, ids)] of 4 rows."""
+
+  def take(triplets, count=5, **options):
+    options = LoaderConfig(batch_size=4, seed=1, **options)
+    loader = Loader(triplets, tokenizer, config, options)
+    try:
+      return list(itertools.islice(loader, count))
+    finally:
+      loader.close()
+
+  return take

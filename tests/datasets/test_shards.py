@@ -1,6 +1,5 @@
 """Shards equal the folder: same rows, same bytes, same batches."""
 
-import itertools
 import json
 import os
 import pickle
@@ -16,16 +15,12 @@ from array_record.python.array_record_module import (
 )
 
 from fusar_jax.data import vision
-from fusar_jax.data.examples import build_example
-from fusar_jax.data.loader import Loader
-from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.triplets import (
   manifest_files,
   read_manifest,
   read_manifests,
 )
 from fusar_jax.datasets import shards
-from fusar_jax.geo.anchors import count_anchors, read_anchors
 from fusar_jax.training import provenance
 
 
@@ -37,44 +32,13 @@ def packed(manifest, tmp_path_factory):
   return str(out / "*.array_record")
 
 
-def _batches(triplets, tokenizer, config, count=5, **options):
-  loader = Loader(
-    triplets, tokenizer, config, LoaderConfig(batch_size=4, seed=1, **options)
-  )
-  try:
-    return list(itertools.islice(loader, count))
-  finally:
-    loader.close()
-
-
-def assert_same_rows(ours, theirs):
-  """All that a row says; where its files lie may differ."""
-  assert len(ours) == len(theirs) > 0
-  for a, b in zip(ours, theirs, strict=True):
-    for name in ("id", "question", "answer", "coordinate_size", "task"):
-      assert getattr(a, name) == getattr(b, name)
-    assert dict(a.extra) == dict(b.extra)
-    assert len(a.images) == len(b.images)
-    assert [x is None for x in a.anchors] == [x is None for x in b.anchors]
-
-
-def test_rows_and_files_are_those_of_the_folder(packed, triplets):
+def test_rows_and_files_are_those_of_the_folder(
+  packed, triplets, assert_same_rows
+):
   ours = read_manifests(packed)
   assert_same_rows(ours, triplets)
-  for a, b in zip(ours, triplets, strict=True):
-    for image, original in zip(a.images, b.images, strict=True):
-      assert image.read_bytes() == original.read_bytes()
-      assert image.size == vision.image_size(original)
-      assert image.size == vision.image_size(image)
-      np.testing.assert_array_equal(
-        vision.load_image(image), vision.load_image(original)
-      )
-    for anchors, original in zip(a.anchors, b.anchors, strict=True):
-      if anchors is not None:
-        assert anchors.size == (count_anchors(anchors),) == (3,)
-        np.testing.assert_array_equal(
-          read_anchors(anchors).features, read_anchors(original).features
-        )
+  assert ours[0].images[0].size == vision.image_size(triplets[0].images[0])
+  assert ours[0].anchors[0].size == (3,)
   # Rows are numbered within their shard, in errors too.
   assert [t.row for t in ours] == [1, 2, 3, 1, 2, 3, 4, 1, 2, 3, 4]
   assert ours[3].where.endswith(
@@ -85,35 +49,22 @@ def test_rows_and_files_are_those_of_the_folder(packed, triplets):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_are_those_of_the_folder(
-  packed, triplets, tokenizer, config, num_workers, assert_same_batches
+  packed, triplets, num_workers, take_batches, assert_same_batches
 ):
-  """The same seed gives the same order and the same bytes, epoch after epoch.
-
-  With workers, too: they read the shards themselves.
-  """
-  ours = _batches(
-    read_manifest(packed), tokenizer, config, num_workers=num_workers
-  )
-  assert_same_batches(ours, _batches(triplets, tokenizer, config))
+  """Epoch after epoch; workers read the shards themselves."""
+  ours = take_batches(read_manifest(packed), num_workers=num_workers)
+  assert_same_batches(ours, take_batches(triplets))
 
 
 def test_several_images_missing_anchors_and_every_kind_of_value(
-  odd_manifest, tokenizer, config, tmp_path
+  odd_manifest, tmp_path, assert_same_rows
 ):
   """What a row may hold comes back; the official table is kept as it is."""
-  theirs = read_manifest(odd_manifest)
   (shard,) = shards.write_shards(str(odd_manifest), tmp_path / "out", 1)
   ours = read_manifest(shard)
-  assert_same_rows(ours, theirs)
+  assert_same_rows(ours, read_manifest(odd_manifest))
   assert ours[0].images[0] == ours[0].images[2] != ours[0].images[1]
   assert [a and a.size for a in ours[0].anchors] == [(3,), None, (4,)]
-  for a, b in zip(ours, theirs, strict=True):
-    known = {"with_answer": a.answer is not None}
-    mine, other = (build_example(t, tokenizer, config, **known) for t in (a, b))
-    np.testing.assert_array_equal(mine.input_ids, other.input_ids)
-    for x, y in zip(mine.anchors, other.anchors, strict=True):
-      if x is not None:
-        np.testing.assert_array_equal(x.positions, y.positions)
 
 
 def test_dataset_json_keeps_the_sources_and_adds_hashes(
