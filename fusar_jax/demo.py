@@ -7,8 +7,9 @@ COMMAND (minutes on 2 cores; --long: the half-hour recipe):
 Starts from the tiny base in the package, which was trained without anchors.
 Stage 1 trains TLM and LoRA on captions, stage 2 trains LoRA on counting,
 grounding, classification and detection. On unseen scenes the result is compared
-with the base and with the text-only majority baseline. Every step prints the
-equivalent command. After an interruption the same command continues.
+with the base and with the strongest baseline that does not look at the image,
+by paired tests. Every step prints the equivalent command. After an interruption
+the same command continues.
 """
 
 import argparse
@@ -26,12 +27,14 @@ from fusar_jax.experiments import simulated
 from fusar_jax.experiments.jobs import Job, run_jobs
 from fusar_jax.experiments.simulated import Plan, manifest
 from fusar_jax.hf.folders import RECORD, TINY_BASE
+from fusar_jax.metrics import pairing
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import Answer, read_answers
+from fusar_jax.report.baselines import Tested
 from fusar_jax.report.curves import read_curves
 from fusar_jax.report.evaluation import REPORT
 from fusar_jax.report.page import write_report
-from fusar_jax.report.score_table import Score, read_scores
+from fusar_jax.report.score_table import read_scores
 from fusar_jax.report.scoring import read_samples
 from fusar_jax.training import provenance
 from fusar_jax.training.provenance import read_json
@@ -42,7 +45,7 @@ _SETTINGS = "demo.json"
 _MANY_STEPS = 200
 # Manifest (and folder of scores) -> stage that predicts it.
 _STAGES = {"captions": "stage1", "tasks": "stage2"}
-_BASE, _MAJORITY = "base", "baseline"
+_BASE = "base"
 # (task, metric) rows of the summary.
 _COMPARED = (
   ("captioning", "accuracy"),
@@ -85,7 +88,7 @@ def run(
   )
   run_jobs(jobs(out, plan, base), out, write=Console().rule)
   metrics = _metrics(out)
-  _print_summary(out, plan, metrics)
+  _print_summary(out, plan)
   print(f"demo: done in {time.monotonic() - began:.0f} s")
   return metrics
 
@@ -101,18 +104,8 @@ def jobs(out: Path, plan: Plan, base: str) -> list[Job]:
       _prediction(out, plan, rows, out / stage, rows)
       for rows, stage in _STAGES.items()
     ),
-    *(
-      _scoring(out, name, ("--predictions", _predictions(out, name)))
-      for name in (*_STAGES, _BASE)
-    ),
-    _scoring(
-      out,
-      _MAJORITY,
-      (
-        *("--baseline", "--manifest", manifest(out, "unseen", "manifest")),
-        *("--train", manifest(out, "train", "manifest")),
-      ),
-    ),
+    *(_scoring(out, name, name) for name in _STAGES),
+    _scoring(out, _BASE, "manifest"),
     _export(out, "adapter", ("--adapter-only", "--base-name", base)),
     _export(out, "merged", ()),
     Job("report", run=functools.partial(_report, out, plan)),
@@ -163,15 +156,20 @@ def _prediction(
   )
 
 
-def _scoring(out: Path, name: str, arguments: tuple) -> Job:
+def _scoring(out: Path, name: str, rows: str) -> Job:
   folder = out / "scores" / name
-  files = ["metrics.json"] if name == _MAJORITY else ["metrics.json", REPORT]
   return Job(
     f"score {name}",
     main=evaluate.main,
-    command=("evaluate", *arguments, "--out", folder),
-    outputs=tuple(folder / file for file in files),
-    needs=("simulate train",) if name == _MAJORITY else (f"predict {name}",),
+    command=(
+      *("evaluate", "--predictions", _predictions(out, name), "--baselines"),
+      *("--manifest", manifest(out, "unseen", rows)),
+      *("--train", manifest(out, "train", rows), "--out", folder),
+    ),
+    outputs=tuple(
+      folder / f for f in ("metrics.json", evaluate.BASELINES, REPORT)
+    ),
+    needs=("simulate train", f"predict {name}"),
     kind="score",
   )
 
@@ -194,15 +192,15 @@ def _export(out: Path, name: str, options: tuple) -> Job:
 
 def _report(out: Path, plan: Plan) -> None:
   runs = lineage.lineage(out / "stage2")
-  model, base, majority = _compared(_metrics(out))
+  metrics = _metrics(out)
+  model = {
+    name: part for rows in _STAGES for name, part in metrics[rows].items()
+  }
   write_report(
     out / REPORT,
     title=f"Demo: {plan.unseen} unseen simulated scenes",
-    scores=model,
-    baselines={
-      "base, before stages 1 and 2": base,
-      "majority baseline": majority,
-    },
+    scores=read_scores(model),
+    baselines={"base, before stages 1 and 2": read_scores(metrics[_BASE])},
     samples=[answer for rows in _STAGES for answer in _answers(out, rows)],
     curves=read_curves(runs),
     provenance={
@@ -212,14 +210,22 @@ def _report(out: Path, plan: Plan) -> None:
       ),
       **lineage.records(runs),
     },
+    tested=[test for rows in _STAGES for test in _tested(out, rows)],
   )
 
 
 def _answers(out: Path, rows: str) -> list[Answer]:
-  """Returns predictions with their scores and images."""
+  """Returns predictions with their scores, images and the base's answers."""
   given = evaluate.read_rows(_predictions(out, rows)).rows
   samples = read_samples(out / "scores" / rows)
-  return read_answers(given, samples, manifest(out, "unseen", rows))
+  before = {
+    row.id: row.text
+    for row in evaluate.read_rows(_predictions(out, _BASE)).rows
+  }
+  return [
+    dataclasses.replace(answer, earlier=((_BASE, before[answer.id]),))
+    for answer in read_answers(given, samples, manifest(out, "unseen", rows))
+  ]
 
 
 def _predictions(out: Path, name: str) -> Path:
@@ -230,40 +236,73 @@ def _metrics(out: Path) -> dict[str, dict]:
   """Returns metrics by the name of their folder."""
   return {
     name: read_json(out / "scores" / name / "metrics.json")
-    for name in (*_STAGES, _BASE, _MAJORITY)
+    for name in (*_STAGES, _BASE)
   }
 
 
-def _compared(metrics: dict[str, dict]) -> tuple[tuple[Score, ...], ...]:
-  """Returns the scores of the model, the base and the majority baseline."""
-  model = {}
+@dataclasses.dataclass(frozen=True)
+class _Line:
+  """One score of the summary.
+
+  Attributes:
+    gain: of the model over the base, on the same rows.
+    test: of the model against the strongest baseline that does not look at the
+      image.
+  """
+
+  gain: pairing.Comparison
+  test: Tested
+
+
+def _lines(out: Path) -> list[_Line]:
+  """Returns the lines of `_COMPARED`; few scenes may lack a task."""
+  base = {
+    sample["id"]: sample for sample in read_samples(out / "scores" / _BASE)
+  }
+  found = {}
   for rows in _STAGES:
-    model |= metrics[rows]
-  return tuple(map(read_scores, (model, metrics[_BASE], metrics[_MAJORITY])))
+    samples = read_samples(out / "scores" / rows)
+    pairs = [(sample, base[sample["id"]]) for sample in samples]
+    gains = {
+      (one.task, one.score): one
+      for one in pairing.compare([pairs], only=_COMPARED)
+    }
+    for test in _tested(out, rows):
+      key = (test.task, test.score)
+      if key in gains and not test.looks_at_image:
+        found[key] = _Line(gains[key], test)
+  return [found[key] for key in _COMPARED if key in found]
 
 
-def _print_summary(out: Path, plan: Plan, metrics: dict[str, dict]) -> None:
+def _tested(out: Path, rows: str) -> list[Tested]:
+  tests = read_json(out / "scores" / rows / evaluate.BASELINES)["comparisons"]
+  return [Tested(**test) for test in tests]
+
+
+def _print_summary(out: Path, plan: Plan) -> None:
   """Prints the main scores and the output paths."""
-  table = Table(title=f"{plan.unseen} unseen scenes")
-  for name in ("task", "score", "model", "base", "majority", "better"):
-    table.add_column(
-      name, justify="left" if name in ("task", "score") else "right"
-    )
-  found = [{(s.task, s.name): s for s in part} for part in _compared(metrics)]
-  for key in _COMPARED:
-    if key not in found[0]:
-      continue  # Few scenes may have no classification rows.
-    model, *others = (part[key] for part in found)
-    better = all(model.low > other.high for other in others)
+  table = Table(title=f"{plan.unseen} unseen scenes, percent")
+  names = ("base", "model", "gain (95 %)", "p", "best blind", "better")
+  for name in ("task", "score", *names):
+    table.add_column(name, justify="right" if name in names else "left")
+  for line in _lines(out):
+    gain, test = line.gain, line.test
+    low, high = (100 * bound for bound in gain.ci95)
     table.add_row(
-      *key,
-      *(_percent(score) for score in (model, *others)),
-      "yes" if better else "no",
+      gain.task,
+      gain.score,
+      f"{100 * gain.second:.0f}",
+      f"{100 * gain.first:.0f}",
+      f"{100 * gain.difference:+.0f} ({low:+.0f} to {high:+.0f})",
+      f"{gain.p:.1g}",
+      f"{100 * test.value:.0f} {test.baseline}",
+      "yes" if test.better else "no",
     )
   console = Console()
   console.print(table)
   console.print(
-    "percent with 95 % intervals; better: the model's lies above both others"
+    "gain: model - base, paired by row; better: than the strongest baseline"
+    " that does not look at the image, by a paired test, p < 0.05"
   )
   for what, path in (
     ("adapter", out / "export" / "adapter"),
@@ -271,12 +310,6 @@ def _print_summary(out: Path, plan: Plan, metrics: dict[str, dict]) -> None:
     ("report", out / REPORT),
   ):
     console.print(f"{what:9} {path}", soft_wrap=True)
-
-
-def _percent(score: Score) -> str:
-  """Returns e.g. "62 (55-69)"; short, so that the table fits 80 columns."""
-  value, low, high = 100 * score.value, 100 * score.low, 100 * score.high
-  return f"{value:.0f} ({low:.0f}-{high:.0f})"
 
 
 def parser() -> command_line.Parser:

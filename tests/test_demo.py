@@ -42,7 +42,7 @@ def test_all_rows_are_scored_and_the_models_exported(finished):
   assert counts["captioning"] == SMALL.unseen
   assert len(counts) > 2
   model = metrics["captions"] | metrics["tasks"]
-  for found in (model, metrics["base"], metrics["baseline"]):
+  for found in (model, metrics["base"]):
     assert {t: found[t]["n"] for t in TASKS if t in found} == counts
   assert "rank 8" in convert.describe(out / "export" / "adapter")
   assert "steps from" in convert.describe(out / "export" / "adapter")
@@ -60,7 +60,7 @@ def test_the_printed_commands_are_equivalent(finished, read_flags):
   assert [c[2].removeprefix("fusar_jax.") for c in commands] == [
     *("simulate", "simulate", "train", "train"),
     *("predict", "predict", "predict"),
-    *("evaluate", "evaluate", "evaluate", "evaluate"),
+    *("evaluate", "evaluate", "evaluate"),
     *("convert", "convert"),
   ]
   for arguments in (c[3:] for c in commands if c[2] == "fusar_jax.train"):

@@ -93,15 +93,17 @@ class Card:
 
   @property
   def lines(self) -> list[Line]:
-    """Truth and prediction; captions are compared field by field."""
+    """Truth, earlier answers, prediction; captions field by field."""
     answer = self.answer
+    earlier = [Line(name, text or "–") for name, text in answer.earlier]
     if answer.task != "captioning" or answer.error is not None:
       return [
         Line("true", answer.truth),
+        *earlier,
         Line("predicted", answer.prediction or "–"),
       ]
     given = captioning.parse(answer.prediction).fields
-    return [
+    return earlier + [
       Line(name, text, text.lower() == truth.lower(), truth)
       for name, truth in captioning.parse(answer.truth).fields.items()
       for text in [given.get(name, "–")]

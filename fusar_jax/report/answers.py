@@ -48,6 +48,7 @@ class Answer:
     true, predicted: boxes to draw.
     pairs: predicted and true boxes as matched by the scorer.
     sample: the row of samples.jsonl.
+    earlier: (model, its answer) of models before this one, for comparison.
   """
 
   id: str
@@ -68,6 +69,7 @@ class Answer:
   predicted: Parsed
   pairs: Matched
   sample: Mapping
+  earlier: tuple[tuple[str, str], ...] = ()
 
   @property
   def found(self) -> list[float]:
