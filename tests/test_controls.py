@@ -2,41 +2,30 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from fusar_jax import evaluate, predict
 from fusar_jax.data.anchor_conditions import CONDITIONS
 from fusar_jax.data.triplets import write_manifest
-from fusar_jax.geo.anchors import Anchors, write_anchors
 from fusar_jax.hf import tlm_file
 from fusar_jax.tasks import counting
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-  """4 images, each with 4 distinct grid points."""
-  folder = tmp_path_factory.mktemp("data")
-  rng = np.random.default_rng(0)
-  rows = []
-  for i in range(4):
-    image, anchors = folder / f"{i}.png", folder / f"{i}.npz"
-    Image.fromarray(rng.integers(0, 255, (56, 56), np.uint8)).save(image)
-    places = [[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]]
-    write_anchors(anchors, Anchors(rng.normal(size=(4, 64)), places))
-    rows.append(
-      {
-        "id": f"r{i}",
-        "image": str(image),
-        "aef": str(anchors),
-        "task": "counting",
-        "coordinate_size": 56,
-        "question": counting.question("ship"),
-        "answer": str(i),
-      }
-    )
-  return rows
+def rows(manifest):
+  """4 images with anchors."""
+  return [
+    {
+      "id": f"r{i}",
+      "image": str(manifest.with_name(f"{i}.png")),
+      "aef": str(manifest.with_name(f"{i}.npz")),
+      "task": "counting",
+      "coordinate_size": 56,
+      "question": counting.question("ship"),
+      "answer": str(i),
+    }
+    for i in range(4)
+  ]
 
 
 @pytest.fixture(scope="module")

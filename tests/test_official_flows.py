@@ -8,12 +8,12 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import load_file
 
 from fusar_jax import convert, predict, train
@@ -78,10 +78,10 @@ def _as_small(found: re.Match) -> str:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory, tiny_model, make_hf_folder):
+def walked(tmp_path_factory, tiny_model, make_hf_folder, manifest):
   """The folder in which all commands of the page have run, in order."""
   folder = tmp_path_factory.mktemp("official")
-  _write_data(folder / "data")
+  _write_data(folder / "data", manifest)
   _write_models(folder, tiny_model, make_hf_folder)
   (folder / "configs").symlink_to(ROOT / "configs")
   with pytest.MonkeyPatch.context() as patch:
@@ -91,19 +91,11 @@ def walked(tmp_path_factory, tiny_model, make_hf_folder):
   return folder
 
 
-def _write_data(folder: Path) -> None:
+def _write_data(folder: Path, manifest: Path) -> None:
   """Manifests as the official ones are: boxes in the question's JSON."""
-  folder.mkdir()
-  rng = np.random.default_rng(0)
+  shutil.copytree(manifest.parent, folder)
   rows = []
   for i in range(ROWS):
-    pixels = rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / f"{i}.png")
-    np.savez(
-      folder / f"{i}.npz",
-      features=rng.normal(size=(5, 64)).astype(np.float32),
-      positions=rng.uniform(size=(5, 2)).astype(np.float32),
-    )
     box = {"bbox_2d": [-3, 4 + i, 30, 59], "label": "plane"}
     rows.append(
       {
