@@ -45,26 +45,34 @@ def test_boxes_are_converted_once(triplets, tokenizer, config):
   ]
 
 
-def test_official_text_stays_as_it_is_where_sizes_agree(triplets):
-  """Boxes outside the image (-35, 529), odd spaces: byte for byte."""
-  answer = '[ {"bbox_2d":[-35,1, 529 ,7],"label": "plane"}]'
-  row = dataclasses.replace(
-    triplets[0], answer=answer, coordinate_size=(504, 504), extra={}
-  )
-  assert texts(row, (777, 333), (504, 504))[1] == answer
+OFFICIAL = '[ {"bbox_2d":[-35,1, 529 ,7],"label": "plane"}]'
+SEEN = 'Seen: [{"bbox_2d": [%s], "label": "x"}].'
 
 
-def test_boxes_in_other_texts_are_rescaled_in_place(triplets):
+@pytest.mark.parametrize(
+  ("answer", "declared", "original", "seen", "expected"),
+  [
+    # Boxes outside the image, odd spaces: byte for byte.
+    (OFFICIAL, (504, 504), (777, 333), (504, 504), OFFICIAL),
+    (
+      SEEN % "100, 100, 504, 504", (504, 504), (777, 333), (252, 504),
+      SEEN % "100, 50, 504, 252",
+    ),
+    # Without a declared size they are in pixels of the file.
+    ("[10, 20, 30, 40]", None, (100, 100), (50, 200), "[20, 10, 60, 20]"),
+  ],
+)  # fmt: skip
+def test_boxes_in_texts_are_rescaled_in_place(
+  triplets, answer, declared, original, seen, expected
+):
   row = dataclasses.replace(
     triplets[0],
-    question="What is at [10, 20, 30, 40]?",
-    answer='Seen: [{"bbox_2d": [100, 100, 504, 504], "label": "x"}].',
-    coordinate_size=(504, 504),
+    question=answer,
+    answer=answer,
+    coordinate_size=declared,
     extra={},
   )
-  question, answer = texts(row, (777, 333), (252, 504))
-  assert question == "What is at [10, 10, 30, 20]?"
-  assert answer == 'Seen: [{"bbox_2d": [100, 50, 504, 252], "label": "x"}].'
+  assert texts(row, original, seen) == (expected, expected)
 
 
 def test_the_box_of_a_question_is_rounded_once(triplets):
@@ -86,13 +94,6 @@ def test_the_box_of_a_question_is_rounded_once(triplets):
   row = dataclasses.replace(row, question="What is at [10, 20, 30, 40]?")
   asked, _ = texts(row, (504, 504), (1008, 1008))
   assert asked == "What is at [20, 40, 60, 80]?"
-
-
-def test_without_a_declared_size_boxes_are_original_pixels(triplets):
-  row = dataclasses.replace(
-    triplets[0], question="[10, 20, 30, 40]", coordinate_size=None
-  )
-  assert texts(row, (100, 100), (50, 200))[0] == "[20, 10, 60, 20]"
 
 
 def test_boxes_round_trip_through_the_models_image(triplets, tokenizer, config):

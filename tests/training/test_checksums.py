@@ -84,16 +84,10 @@ def _half_deleted(folder):
   return file, "missing"
 
 
-DAMAGES = [
-  _truncate,
-  _flip_a_bit,
-  _remove,
-  _truncate_the_checksums,
-  _half_deleted,
-]
-
-
-@pytest.mark.parametrize("hurt", DAMAGES)
+@pytest.mark.parametrize(
+  "hurt",
+  [_truncate, _flip_a_bit, _remove, _truncate_the_checksums, _half_deleted],
+)
 def test_the_one_before_is_used_and_the_file_named(hurt, workdir, caplog):
   folder = workdir / "checkpoints"
   file, what = hurt(folder / "6")
