@@ -13,7 +13,6 @@ from fusar_jax import evaluate, predict
 from fusar_jax.data.anchor_conditions import AnchorCondition
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.inference.box_grammar import box_list
-from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.prediction import recorded_condition
 from fusar_jax.simulation.dataset import Plan, simulate
 from fusar_jax.tasks import classification
@@ -176,30 +175,6 @@ def test_overlays_are_drawn_and_the_file_can_be_named(command, tmp_path):
   found = [i for i, r in enumerate(read(file)) if r["task"] == "detection"]
   drawn = {f"prediction_{i:03d}.png" for i in found}
   assert {path.name for path in folder.iterdir()} == drawn != set()
-
-
-def test_a_failure_while_drawing_loses_no_answer(model, manifest, tmp_path):
-  options = PredictionOptions(batch_size=2, max_new_tokens=12, limit=2)
-  seen, again = [], []
-
-  def fails(config, answers):
-    seen.extend(answers)
-    raise OSError("disk full")
-
-  with pytest.raises(OSError, match="disk full"):
-    predict.predict(model, manifest, tmp_path, options, on_complete=fails)
-  assert [p.name for p in tmp_path.iterdir()] == ["predictions.partial.jsonl"]
-  path = predict.predict(
-    model,
-    manifest,
-    tmp_path,
-    options,
-    on_complete=lambda config, answers: again.extend(answers),
-  )
-  assert [answer.row for answer in again] == [0, 1]
-  for answers in (seen, again):
-    predictions = [answer.prediction for answer in answers]
-    assert json.loads(json.dumps(predictions)) == read(path)
 
 
 def test_existing_files_of_other_runs_are_kept(

@@ -159,13 +159,6 @@ def test_thinning_keeps_the_nodes_in_the_middle_of_cells(anchored, grid, rows):
   np.testing.assert_array_equal(ours.positions, anchors.positions[kept])
 
 
-def test_two_cells_may_share_a_node():
-  """Three nodes near the left edge and one in a corner, for four cells."""
-  anchors = Anchors(np.eye(4, 64), [[0.1, 0.1], [0.2, 0.1], [0.3, 0.1], [1, 1]])
-  kept = thin(anchors, 2).positions
-  np.testing.assert_allclose(kept, [[0.2, 0.1], [0.3, 0.1], [1, 1]], atol=1e-6)
-
-
 def test_a_grid_denser_than_the_data_is_refused(anchored, tokenizer, config):
   """Raised by the scan of all rows before the first step, and on reading."""
   dense = AnchorCondition("aligned", 18)

@@ -11,7 +11,6 @@ from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.hf import mapping, peft
 from fusar_jax.hf.export import export_merged
-from fusar_jax.hf.load import load_adapted
 from fusar_jax.model.config import VISION_PROJECTIONS, LoRAConfig
 from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training import provenance
@@ -50,19 +49,6 @@ def _reference(folders, **options):
   return reference_peft.PeftModel.from_pretrained(
     base, folders / "adapter", **options
   )
-
-
-def test_lora_alone_gives_pefts_logits(folders, sample, ours, theirs, agree):
-  """The TLM of the folder is not used, on either side."""
-  config, params = load_adapted(
-    folders / "base", folders / "adapter", use_tlm=False
-  )
-  one = sample(config, SIZES)
-  got = ours(config, params, one)
-  agree(got, theirs(_reference(folders), folders / "base", one))
-  modulated, params = load_adapted(folders / "base", folders / "adapter")
-  other = ours(modulated, params, sample(modulated, SIZES))
-  assert np.abs(other - got).max() > 1e-2 * np.abs(got).max()
 
 
 def test_training_continues_vision_lora_as_peft(config, folders, sample, agree):

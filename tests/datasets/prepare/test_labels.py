@@ -310,29 +310,6 @@ def test_places_need_degrees_and_a_georeference(
     prepare(scene, tmp_path / "out", read_labels=labelled(path))
 
 
-@pytest.mark.parametrize("case", ["around", "elsewhere"])
-def test_features_beyond_the_scene(
-  tmp_path, scene, prepare, labelled, write_geojson, case
-):
-  """An outline around a scene belongs to it; one far away does not."""
-  path = write_geojson(tmp_path / "labels.geojson", "EPSG:4326")
-  value = json.loads(path.read_text())
-  shape = value["features"][1]["geometry"]
-  (ring,) = shape["coordinates"]
-  if case == "around":
-    x, y = ring[0]
-    ring = [[x + i, y + j] for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
-    ring.append(ring[0])
-  else:
-    ring = [[x + 7, y] for x, y in ring]
-  shape["coordinates"] = [ring]
-  path.write_text(json.dumps(value))
-  card = prepare(scene, tmp_path / "out", read_labels=labelled(path))
-  assert card["labels_elsewhere"] == (case == "elsewhere")
-  # None of its points is in the scene, and no tile contains enough of it.
-  assert card["scenes"][0]["targets"]["in_no_tile"] == (case == "around")
-
-
 def test_scenes_without_labels(
   tmp_path, scene, prepare, write_scene, labelled, write_csv
 ):
