@@ -23,7 +23,7 @@ with the square of the number of images.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +59,20 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
   return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def thumbnails(files: Sequence[Path]) -> np.ndarray:
+def thumbnails(
+  files: Sequence[Path],
+  load: Callable[[Path], np.ndarray] = vision.load_image,
+) -> np.ndarray:
   """Returns float32[n, 32, 32] of image files.
+
+  Args:
+    files: image files.
+    load: returns uint8[h, w, 3] of a file.
 
   Raises:
     FileNotFoundError, ValueError: see `fusar_jax.data.vision.load_image`.
   """
-  found = [thumbnail(vision.load_image(file)) for file in files]
+  found = [thumbnail(load(file)) for file in files]
   return np.stack(found) if found else np.zeros((0, SIDE, SIDE), np.float32)
 
 

@@ -1,11 +1,12 @@
 """Image files that show the same picture: equal bytes, or near duplicates."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
+from fusar_jax.data import vision
 from fusar_jax.datasets import near_duplicates
 
 
@@ -22,8 +23,14 @@ class Pictures:
     self,
     files: Iterable[Path],
     min_correlation: float = near_duplicates.MIN_CORRELATION,
+    load: Callable[[Path], np.ndarray] = vision.load_image,
   ):
     """Reads the files.
+
+    Args:
+      files: image files.
+      min_correlation: of near duplicates.
+      load: returns uint8[h, w, 3] of a file.
 
     Raises:
       FileNotFoundError, ValueError: a missing or bad image.
@@ -31,7 +38,8 @@ class Pictures:
     self.files = list(dict.fromkeys(files))
     self.digests = {file: _sha256(file) for file in self.files}
     self._pairs, self._correlations = near_duplicates.near_pairs(
-      near_duplicates.thumbnails(self.files), min_correlation=min_correlation
+      near_duplicates.thumbnails(self.files, load),
+      min_correlation=min_correlation,
     )
     same = links([self.digests[file]] for file in self.files)
     numbers = near_duplicates.groups(len(self.files), self._pairs, same)

@@ -18,7 +18,7 @@ Rows of `--manifest` that show the same picture as a test row are dropped and
 listed in OUT/near_duplicates.txt; `--near-duplicates list` only lists them.
 
 OUT/SPLIT contains manifest.jsonl, which refers to the original files, and
-dataset.json.
+dataset.json. The field "split_group" of a row is the number of its group.
 """
 
 import argparse
@@ -66,12 +66,12 @@ class Part:
   Attributes:
     name: of the split.
     rows: its rows, in the order of the source.
-    groups: number of groups that its rows form.
+    groups: group number of each row.
   """
 
   name: str
   rows: Sequence[Triplet]
-  groups: int
+  groups: Sequence[int]
 
   @property
   def images(self) -> list[Path]:
@@ -162,7 +162,7 @@ def write_splits(
   if test:
     members[GIVEN_TEST] = np.flatnonzero(given)
   parts = [
-    Part(name, [rows[i] for i in of], len(set(joined[of])))
+    Part(name, [rows[i] for i in of], joined[of].tolist())
     for name, of in members.items()
   ]
   dropped = int(repeats.sum()) if action == "drop" else 0
@@ -221,13 +221,14 @@ def _write(folder: Path, part: Part, about, digests) -> None:
     return Path(below).as_posix()
 
   rows = []
-  for triplet in part.rows:
+  for triplet, group in zip(part.rows, part.groups):
     images = [path(file) for file in triplet.images]
     anchors = [a and path(a) for a in triplet.anchors]
     row = {k: v for k, v in row_of(triplet).items() if v is not None}
     row |= {"image": images if len(images) > 1 else images[0]}
     if any(anchors):
       row["aef"] = anchors if len(anchors) > 1 else anchors[0]
+    row["split_group"] = group
     rows.append({"id": row["id"], "image": row["image"], **row})
   card = {
     **describe_sources(part.rows),
@@ -253,7 +254,7 @@ def print_result(result: Result, console: Console) -> None:
   for name, of in (
     ("rows", lambda p: len(p.rows)),
     ("images", lambda p: len(p.images)),
-    ("groups", lambda p: p.groups),
+    ("groups", lambda p: len(set(p.groups))),
   ):
     table.add_row(name, *(str(of(part)) for part in result.parts))
   table.add_section()

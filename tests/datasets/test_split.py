@@ -98,12 +98,18 @@ def test_versions_of_a_picture_share_a_split(manifest, tmp_path, capsys):
   (first,) = [t for t in read_manifest(manifest) if t.id == found["test"][0].id]
   again = found["test"][0]
   assert again.images[0].resolve() == first.images[0].resolve()
-  assert (again.question, again.answer, again.coordinate_size, again.extra) == (
+  group = {"split_group": again.extra["split_group"]}
+  assert again.extra == first.extra | group
+  assert (again.question, again.answer, again.coordinate_size) == (
     first.question,
     first.answer,
     first.coordinate_size,
-    first.extra,
   )
+  # Both versions of a picture have the number of their group.
+  numbers = collections.Counter(
+    t.extra["split_group"] for rows in found.values() for t in rows
+  )
+  assert set(numbers.values()) == {2}
   card = json.loads((tmp_path / "out" / "test" / "dataset.json").read_text())
   assert card["rows"] == card["images"] == len(card["sha256"]) == 32
   assert card["splitting"]["shares"] == {"train": 0.6, "test": 0.4}

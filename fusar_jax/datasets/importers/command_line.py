@@ -72,6 +72,13 @@ def _summary(manifest: Path) -> str:
     text += f", {card['targets']} targets of {', '.join(card['classes'])}"
   if card["refused"]:
     text += f"; {card['refused']} rejected, listed in refused.txt"
+  if card.get("chip_size"):
+    text += f"; chips cropped or padded to {card['chip_size']} pixels"
+  if n := card.get("near_duplicates_across_splits"):
+    text += (
+      f"; {n} chips have a near duplicate in another split"
+      " (python -m fusar_jax.datasets.split --test drops them)"
+    )
   if card.get("copies") == "keep" and card["copies_found"]:
     text += (
       f"; {len(card['copies_found'])} groups of copies in all splits were kept,"

@@ -8,10 +8,11 @@ of rejected entries. refused.txt lists the rejected entries.
 
 import collections
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fusar_jax.data.triplets import (
@@ -30,11 +31,14 @@ class Picture:
     file: its path.
     name: its path below images/, if it is copied; "/" between folders.
     rows: manifest rows without "image".
+    encode: returns the bytes to write instead of those of `file`; the image is
+      then always written.
   """
 
   file: Path
   name: str
   rows: Sequence[Mapping]
+  encode: Callable[[], bytes] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +97,19 @@ def write_dataset(
   digests = digests or image_files.digests(picture.file for picture in pictures)
   rows, hashes = [], {}
   for picture in pictures:
-    path = f"images/{picture.name}" if copy else _relative(picture.file, folder)
+    own = copy or picture.encode
+    path = f"images/{picture.name}" if own else _relative(picture.file, folder)
     hashes[path] = digests[picture.file]
     rows += [
       {"id": row["id"], "image": path, **row} for row in map(dict, picture.rows)
     ]
-    if copy:
+    if own:
       (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    if picture.encode:
+      content = picture.encode()
+      (folder / path).write_bytes(content)
+      hashes[path] = hashlib.sha256(content).hexdigest()
+    elif copy:
       shutil.copyfile(picture.file, folder / path)
   card = {
     "importer": description["importer"],
@@ -126,7 +136,9 @@ def _check_unique(pictures, copy) -> None:
   ids = collections.Counter(row["id"] for p in pictures for row in p.rows)
   files = collections.Counter(str(p.file) for p in pictures)
   # Names must differ in more than case: some file systems ignore case.
-  names = collections.Counter(p.name.lower() for p in pictures if copy)
+  names = collections.Counter(
+    p.name.lower() for p in pictures if copy or p.encode
+  )
   raise_together(
     [
       f"{what} {key!r}: {count} times"

@@ -9,8 +9,13 @@ one data set folder per split. The target fills its chip, so the question is
 that of classification with the full chip as the box. Spellings of one class
 ("zsu_23_4", "ZSU_23_4") are merged into the most frequent; the card lists them.
 
-Without splits, `--hold-out 0.2` makes train and test by the chips' digests:
-copies are in the same split, and adding chips does not move others.
+Chips of different sizes get one physical size (`importers.chips`): the median
+of their longer sides, or `--chip-size`. `--chip-size keep` leaves them as they
+are, to be squashed to the model's square.
+
+Without splits, `--hold-out 0.2` makes train and test: near duplicates share a
+split, and both have the same mixture of classes. For more splits, or to clean
+given ones, import first and then use `fusar_jax.datasets.split`.
 
 Byte-identical chips in several splits or with several labels are an error that
 lists all of them. "keep" imports them anyway. "drop" skips every copy, because
@@ -27,6 +32,8 @@ from pathlib import Path, PurePosixPath
 
 from fusar_jax.data import vision
 from fusar_jax.data.triplets import raise_together
+from fusar_jax.datasets import assignment
+from fusar_jax.datasets.importers import chips as chips_lib
 from fusar_jax.datasets.importers import command_line, image_files
 from fusar_jax.datasets.importers.dataset_folder import (
   Origin,
@@ -35,6 +42,7 @@ from fusar_jax.datasets.importers.dataset_folder import (
 )
 from fusar_jax.datasets.importers.duplicates import Copies, find_copies
 from fusar_jax.datasets.importers.targets import Target, task_row
+from fusar_jax.datasets.pictures import Pictures
 from fusar_jax.io.atomic_write import check_new_folder, new_folder
 from fusar_jax.tasks.detection import normal
 
@@ -69,7 +77,9 @@ def import_folders(
   origin: Origin,
   splits: Sequence[str] = (),
   hold_out: float = 0.0,
+  seed: int = 0,
   copies: str = "stop",
+  chip_size: str | int = chips_lib.MEDIAN,
   copy: bool = False,
   drop_refused: bool = False,
 ) -> list[Path]:
@@ -82,18 +92,21 @@ def import_folders(
     splits: folders between the root and the classes; default: none.
     hold_out: without splits, the share of chips that go to "test", the others
       to "train"; in [0, 1), 0: not split.
+    seed: of `hold_out`.
     copies: what to do with byte-identical chips across splits or with
       conflicting labels: "stop", "keep" or "drop".
-    copy: also copy the images.
+    chip_size: side of all chips, pixels; or see `chips.common_side`.
+    copy: also copy the images; chips of a new size are always written.
     drop_refused: skip bad images and list them in refused.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
     FileNotFoundError: no such folder.
     ValueError: images that are no chips of a class, bad images, or copies: all
-      are told, and nothing is written.
+      are listed, and nothing is written.
   """
   check_new_folder(out)
+  chip_size = chips_lib.parse_size(chip_size)
   if copies not in COPIES:
     raise ValueError(f"copies must be one of {COPIES}, got {copies!r}.")
   if len(set(splits)) < len(splits):
@@ -106,13 +119,20 @@ def import_folders(
   chips, spellings, bad = _read(Path(images), splits)
   if not drop_refused:
     raise_together([*bad.values()], f"{images}: bad images")
-  digests = image_files.digests(chip.file for chip in chips)
+  side = chips_lib.common_side([chip.size for chip in chips], chip_size)
+  load = _loader(side)
+  if splits or hold_out:
+    pictures = Pictures([chip.file for chip in chips], load=load)
   if hold_out:
     splits = HELD_OUT
-    chips = [
-      dataclasses.replace(c, split=splits[_drawn(digests[c.file]) < hold_out])
-      for c in chips
-    ]
+    sides = assignment.assign(
+      [pictures.groups[chip.file] for chip in chips],
+      [chip.label for chip in chips],
+      dict(zip(splits, (1 - hold_out, hold_out))),
+      seed,
+    )
+    chips = [dataclasses.replace(c, split=s) for c, s in zip(chips, sides)]
+  digests = image_files.digests(chip.file for chip in chips)
   found = find_copies(
     {chip.name: digests[chip.file] for chip in chips},
     splits={chip.name: chip.split for chip in chips},
@@ -133,16 +153,22 @@ def import_folders(
     "importer": "folders",
     "classes": sorted({chip.label for chip in chips}),
     "spellings": spellings,
-    **({"hold_out": hold_out} if hold_out else {}),
+    **({"hold_out": hold_out, "seed": seed} if hold_out else {}),
+    **(
+      {"near_duplicates_across_splits": _crossing(chips, pictures.groups)}
+      if splits
+      else {}
+    ),
+    "chip_size": side,
     "copies": copies,
     "copies_found": [_described(group) for group in found],
   }
   of_chip = {chip.name: chip.split for chip in chips}
 
-  def side(name: str) -> str:
+  def split_of(name: str) -> str:
     """Returns the split that lists a rejected file.
 
-    An unreadable one has no digest; with `hold_out` it counts as train.
+    With `hold_out`, an unreadable one counts as train.
     """
     return of_chip.get(name) or (
       splits[0] if hold_out else _split(name, splits)
@@ -153,12 +179,12 @@ def import_folders(
       kept = [c for c in chips if c.split == split and c.name not in bad]
       write_dataset(
         stage / split,
-        [_picture(chip, card["classes"]) for chip in kept],
+        [_picture(chip, card["classes"], side, load) for chip in kept],
         origin,
         {**card, "split": split or None, "targets": len(kept)},
         copy=copy,
         refused=[
-          message for name, message in bad.items() if side(name) == split
+          message for name, message in bad.items() if split_of(name) == split
         ],
         digests=digests,
       )
@@ -189,7 +215,7 @@ def _read(root: Path, splits):
   for name in names:
     file = root / name
     try:
-      size = vision.image_size(file)
+      size = vision.load_image(file).shape[:2]
     except (ValueError, OSError) as error:
       bad[str(name)] = f"{name}: {error}"
       continue
@@ -212,27 +238,45 @@ def _spellings(labels: Sequence[str]) -> tuple[dict[str, str], dict]:
   return chosen, others
 
 
-def _drawn(digest: str) -> float:
-  """Returns a number in [0, 1) that the digest alone decides."""
-  return int(digest[:13], 16) / 16**13
+def _loader(side: int | None):
+  """Returns the function that reads a chip in its final size."""
+  if side is None:
+    return vision.load_image
+  return lambda file: chips_lib.fit(vision.load_image(file), side)
+
+
+def _crossing(chips, groups) -> int:
+  """Returns the number of chips with a near duplicate in another split."""
+  splits = collections.defaultdict(set)
+  for chip in chips:
+    splits[groups[chip.file]].add(chip.split)
+  return sum(len(splits[groups[chip.file]]) > 1 for chip in chips)
 
 
 def _split(name: str | PurePosixPath, splits: Sequence[str]) -> str:
   return PurePosixPath(name).parts[0] if splits else ""
 
 
-def _picture(chip: Chip, classes: Sequence[str]) -> Picture:
-  h, w = chip.size
+def _picture(chip: Chip, classes: Sequence[str], side, load) -> Picture:
+  h, w = (side, side) if side else chip.size
   row = task_row(
     f"{PurePosixPath(chip.name).with_suffix('')}-classification",
     "classification",
     chip.label,
-    chip.size,
+    (h, w),
     [Target(chip.label, (0, 0, w, h))],
     classes,
   )
-  name = PurePosixPath(chip.name)
-  return Picture(chip.file, str(PurePosixPath(*name.parts[-2:])), [row])
+  name = PurePosixPath(*PurePosixPath(chip.name).parts[-2:])
+  if not side:
+    return Picture(chip.file, str(name), [row])
+  # The extension stays in the name: "1.jpg" and "1.png" are two chips.
+  return Picture(
+    chip.file,
+    f"{name}.png",
+    [row | {"chip": dataclasses.asdict(chips_lib.plan(chip.size, side))}],
+    encode=lambda: chips_lib.as_png(load(chip.file)),
+  )
 
 
 def _described(group: Copies) -> dict:
@@ -259,6 +303,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     type=float,
     default=0.0,
     help="without splits: the share of chips for a test split",
+  )
+  parser.add_argument(
+    "--seed", type=int, default=0, help="of --hold-out (default: %(default)s)"
+  )
+  parser.add_argument(
+    "--chip-size",
+    default=chips_lib.MEDIAN,
+    help="crop or pad chips to this side, pixels; median: of their longer"
+    " sides; keep: leave them as they are (default: %(default)s)",
   )
   parser.add_argument(
     "--copies",

@@ -1,9 +1,13 @@
 """Class folders: names, spellings, splits, and copies of one file."""
 
+import collections
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from fusar_jax.data import vision
 from fusar_jax.data.triplets import read_manifest, read_manifests
 from fusar_jax.datasets.importers import folders
 from fusar_jax.tasks import classification
@@ -116,31 +120,71 @@ def test_bad_layouts_and_images(root, origin):
   assert [_card(m)["refused"] for m in manifests] == [0, 0, 1]
 
 
-def test_chips_without_splits_are_held_out_by_their_digests(
-  tmp_path, save, origin
+def noise(path, seed, size=(40, 40), bright=0):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  grey = np.random.default_rng(seed).integers(0, 200, size, np.uint8) + bright
+  Image.fromarray(np.repeat(grey[..., None], 3, axis=2)).save(path)
+
+
+def test_held_out_chips_are_stratified_and_near_duplicates_stay_together(
+  tmp_path, origin
 ):
   root = tmp_path / "in"
-  for value in range(40):
-    save(root / ("T_72", "BMP2")[value % 2] / f"{value}.png", value=value)
-  save(root / "BMP2" / "copy.png", value=1)
-  held = {"splits": (), "hold_out": 0.3, "drop_refused": True}
+  for seed in range(20):
+    noise(root / ("T_72", "BMP2")[seed % 2] / f"{seed}.png", seed)
+    noise(root / ("T_72", "BMP2")[seed % 2] / f"{seed}b.png", seed, bright=20)
   (root / "T_72" / "bad.png").write_bytes(b"no image")
-  train, test = _import(root, origin, **held)
-  assert [m.parent.name for m in (train, test)] == list(folders.HELD_OUT)
-  first = {t.id for t in read_manifest(test)}
-  assert 4 <= len(first) <= 20
-  assert len(first) + len(read_manifest(train)) == 41
-  # Copies stay together, and every chip where it was, if others are added.
-  assert ("BMP2/copy-classification" in first) == (
-    "BMP2/1-classification" in first
+  train, test = _import(
+    root, origin, splits=(), hold_out=0.3, drop_refused=True
   )
-  for value in range(40, 60):
-    save(root / "T_72" / f"{value}.png", value=value)
-  _, more = _import(root, origin, out="more", **held)
-  assert first < {t.id for t in read_manifest(more)}
+  assert [m.parent.name for m in (train, test)] == list(folders.HELD_OUT)
+  ids = {t.id.split("-")[0] for t in read_manifest(test)}
+  assert collections.Counter(i.split("/")[0] for i in ids) == {
+    "T_72": 6,
+    "BMP2": 6,
+  }
+  assert {i.removesuffix("b") for i in ids} == {i for i in ids if i[-1] != "b"}
+  assert len(read_manifest(train)) == 28
   assert _card(train)["hold_out"] == 0.3
   assert "bad.png" in (train.parent / "refused.txt").read_text()
   assert not (test.parent / "refused.txt").exists()
+
+
+def test_chips_get_one_physical_size(tmp_path, origin):
+  """Pixels stay pixels; what is missing is mirrored, and the row records it."""
+  root = tmp_path / "in"
+  for at, size in enumerate([(20, 30), (30, 32), (40, 24)]):
+    noise(root / "T_72" / f"{at}.jpg", at, size)
+  (manifest,) = _import(root, origin, splits=())
+  assert _card(manifest)["chip_size"] == 32
+  rows = read_manifest(manifest)
+  assert rows[0].extra["chip"] == {
+    "original_size": [20, 30],
+    "window": [0, 0, 20, 30],
+    "mirrored": [6, 6, 1, 1],
+  }
+  assert rows[2].extra["chip"]["window"] == [4, 0, 32, 24]
+  for number, row in enumerate(rows):
+    assert row.coordinate_size == (32, 32)
+    assert row.extra["boxes"] == [[0, 0, 32, 32]]
+    assert row.images[0].name == f"{number}.jpg.png"
+    chip, source = (
+      vision.load_image(path)
+      for path in (row.images[0], root / "T_72" / f"{number}.jpg")
+    )
+    h, w = (min(s, 32) for s in source.shape[:2])
+    y, x = ((s - 32) // 2 for s in source.shape[:2])
+    np.testing.assert_array_equal(
+      chip[max(-y, 0) :][:h, max(-x, 0) :][:, :w],
+      source[max(y, 0) :][:h, max(x, 0) :][:, :w],
+    )
+  # 6 rows above: the first 6, mirrored.
+  first = vision.load_image(rows[0].images[0])
+  np.testing.assert_array_equal(first[:6], first[6:12][::-1])
+  (kept,) = _import(root, origin, out="kept", splits=(), chip_size="keep")
+  assert read_manifest(kept)[2].coordinate_size == (40, 24)
+  with pytest.raises(ValueError, match="'median' or 'keep'"):
+    _import(root, origin, out="none", splits=(), chip_size="0")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +206,10 @@ def test_mstar(shared, tmp_path, origin, capsys):
   assert refusal.count(" = ") == 4
   assert "test/2S1/Copy of HB15125.jpeg = validation/2S1/HB15125" in refusal
   assert folders.main([*command, "--copies", "keep"]) == 0
-  assert "330 rows of 330 images" in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert "330 rows of 330 images" in printed
+  assert "chips cropped or padded to 129 pixels" in printed
+  assert "have a near duplicate in another split" in printed
   manifests = [
     tmp_path / "out" / split / "manifest.jsonl"
     for split in ("train", "test", "validation")
