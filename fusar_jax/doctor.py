@@ -7,7 +7,9 @@ COMMAND:
   python -m fusar_jax.doctor new/manifest.jsonl --for predict --model runs/x
 
 With `--for predict`, rows need no answer and lengths are prompt lengths.
-Several datasets are treated as splits of one and must not share images. The
+Several datasets are treated as splits of one, training first; they must not
+share images and should not share near duplicates. Shortcuts are reported as
+accuracies: of image size, file name, or the box in the question alone. The
 command prints statistics and problems, and writes a page of samples as the
 model receives them, including the supervised tokens. Exit codes: 0 no errors
 (warnings are possible), 1 errors in the data, 2 invalid command.

@@ -32,6 +32,7 @@ from fusar_jax.data.triplets import (
   manifest_files,
   read_manifest_leniently,
 )
+from fusar_jax.datasets.near_duplicates import thumbnail
 from fusar_jax.geo.anchors import read_anchors
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.tasks import boxes as boxes_lib
@@ -70,12 +71,17 @@ class File:
     sha256: of its bytes.
     size: (height, width) of an image, (S, 64) of anchors.
     odd: description of unusual content, or "".
+    thumbnail: float32[1024] of an image, mean 0 and length 1, zeros for one
+      grey; None for anchors.
   """
 
   path: Path
   sha256: str
   size: tuple[int, int]
   odd: str = ""
+  thumbnail: np.ndarray | None = dataclasses.field(
+    default=None, compare=False, repr=False
+  )
 
   @property
   def name(self) -> str:
@@ -313,7 +319,17 @@ def _image(path: Path) -> File:
   pixels = vision.load_image(path)
   low, high = pixels.min(), pixels.max()
   odd = f"every pixel is {low}; nothing can be seen" if low == high else ""
-  return File(path, _sha256(path), pixels.shape[:2], odd)
+  small = thumbnail(pixels).ravel()
+  small = small - small.mean()
+  length = np.linalg.norm(small)
+  return File(
+    path,
+    _sha256(path),
+    pixels.shape[:2],
+    odd,
+    # Rounding of the mean leaves a small length.
+    small / length if length > 1e-3 else np.zeros_like(small),
+  )
 
 
 def _anchors(path: Path) -> File:

@@ -6,7 +6,8 @@ splits of one data set and must not share an image.
 An error is a problem that training rejects or that invalidates a score: a
 missing or corrupt file, a bad row, a sequence that is too long, a box without
 area or outside the image, an image in two splits. Other anomalies are warnings:
-boxes over the edge, duplicate images, one question with two answers.
+boxes over the edge, duplicate images, near duplicates in two splits, one
+question with two answers, answers that follow from a shortcut.
 
 For prediction, rows may lack an answer, and lengths are those of the prompts.
 Existing answers are checked as for training, because they are scored.
@@ -18,8 +19,12 @@ import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from fusar_jax.data.examples import MAX_LENGTH
 from fusar_jax.data.tokenizer import Tokenizer
+from fusar_jax.datasets.near_duplicates import SIDE, near_pairs
+from fusar_jax.datasets.near_duplicates import groups as group_numbers
 from fusar_jax.datasets.scan import (
   File,
   Problem,
@@ -28,7 +33,13 @@ from fusar_jax.datasets.scan import (
   boxes_of,
   read_splits,
 )
+from fusar_jax.datasets.shortcuts import Shortcut, find_shortcuts
 from fusar_jax.model.config import FusarConfig
+
+# Images of all splits; the search takes the square of their number.
+MAX_SEARCHED = 30_000
+# Near duplicates that a problem names.
+MOST_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +50,9 @@ class Inspection:
     splits: one per manifest, in the given order.
     problems: errors first, grouped by kind.
     shared_images: per split, the number of images that another split contains.
+    near_duplicates: per split, the number of images with a near duplicate in
+      it, and in another split; None: not searched.
+    shortcuts: see `fusar_jax.datasets.shortcuts`.
     max_length: limit of L that was checked.
     has_lengths: True if a tokenizer was given.
     with_answers: True for training rows, False for prediction.
@@ -50,6 +64,8 @@ class Inspection:
   max_length: int
   has_lengths: bool
   with_answers: bool = True
+  near_duplicates: tuple[tuple[int, int], ...] | None = None
+  shortcuts: tuple[Shortcut, ...] = ()
 
   @property
   def errors(self) -> int:
@@ -105,6 +121,14 @@ def inspect(
     problems += _duplicates(split)
   shared, leaks = _leaks(splits)
   problems += leaks
+  near, groups, found = _near_duplicates(splits)
+  problems += found
+  shortcuts = find_shortcuts(splits, groups)
+  problems += [
+    Problem("shortcut", str(shortcut), False, shortcut.split)
+    for shortcut in shortcuts
+    if shortcut.gives_away
+  ]
   return Inspection(
     splits=tuple(splits),
     problems=_in_order(problems),
@@ -112,6 +136,8 @@ def inspect(
     max_length=max_length,
     has_lengths=tokenizer is not None,
     with_answers=with_answers,
+    near_duplicates=near,
+    shortcuts=tuple(shortcuts),
   )
 
 
@@ -223,6 +249,49 @@ def _leaks(splits) -> tuple[tuple[int, ...], list[Problem]]:
         )
       )
   return tuple(map(len, shared)), problems
+
+
+def _near_duplicates(splits):
+  """Returns (counts of `Inspection`, group by image path, problems)."""
+  images = [
+    (at, image)
+    for at, split in enumerate(splits)
+    for image, _, _ in split.images.values()
+  ]
+  if len(images) > MAX_SEARCHED:
+    groups = {image.path: i for i, (_, image) in enumerate(images)}
+    text = f"{len(images)} images are more than {MAX_SEARCHED}"
+    return None, groups, [Problem("near duplicates not searched", text, False)]
+  pairs, values = near_pairs(
+    np.array([image.thumbnail for _, image in images]).reshape(-1, SIDE, SIDE)
+  )
+  numbers = group_numbers(len(images), pairs)
+  within = [set() for _ in splits]
+  across = [set() for _ in splits]
+  crossing = collections.defaultdict(list)
+  for (a, b), value in zip(pairs.tolist(), values.tolist()):
+    (of_a, one), (of_b, other) = images[a], images[b]
+    for at, mine, theirs in ((of_a, one, of_b), (of_b, other, of_a)):
+      (within if at == theirs else across)[at].add(mine.path)
+    # Equal bytes in two splits are an error already.
+    if of_a != of_b and one.sha256 != other.sha256:
+      crossing[of_a, of_b].append((value, one.name, other.name))
+  problems = []
+  for (a, b), found in sorted(crossing.items()):
+    worst = sorted(found, key=lambda pair: (-pair[0], pair[1:]))[:MOST_NAMED]
+    problems.append(
+      Problem(
+        "near duplicates in two splits",
+        f"{len({pair[2] for pair in found})} of {len(splits[b].images)} images"
+        f" of {splits[b].name} show the same as one of {splits[a].name};"
+        f" fusar_jax.datasets.split separates them. The closest: "
+        + "; ".join(f"{x} ~ {y} (correlation {v:.3f})" for v, x, y in worst),
+        False,
+      )
+    )
+  groups = {image.path: int(n) for (_, image), n in zip(images, numbers)}
+  counts = tuple((len(w), len(a)) for w, a in zip(within, across))
+  return counts, groups, problems
 
 
 def _by_hash(files: Iterable[File]) -> Mapping[str, str]:

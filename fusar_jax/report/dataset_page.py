@@ -137,10 +137,13 @@ def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
         if len(splits) > 1
         else [_NONE],
       ),
+      *_near_duplicates(inspection),
       problems("questions asked twice", "same question twice"),
       problems("with two answers", "two answers to one question"),
     ],
   ]
+  if inspection.shortcuts:
+    groups.append(_shortcuts(inspection))
   if inspection.has_lengths:
     tokens, supervised = _length_names(inspection)
     groups.insert(
@@ -153,6 +156,44 @@ def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
       ],
     )
   return groups
+
+
+def _near_duplicates(inspection: Inspection) -> list[tuple[str, list[str]]]:
+  counts = inspection.near_duplicates
+  if counts is None:
+    return []
+  within, across = zip(*counts)
+  return [
+    ("images with a near duplicate", list(map(str, within))),
+    (
+      "with one in another split",
+      list(map(str, across)) if len(across) > 1 else [_NONE],
+    ),
+  ]
+
+
+def _shortcuts(inspection: Inspection) -> list[tuple[str, list[str]]]:
+  """Returns the accuracies without the picture: a line per task and feature."""
+  found = {(s.task, s.feature, s.split): s for s in inspection.shortcuts}
+  names = [split.name for split in inspection.splits]
+  lines = []
+  for task, first in {task: feature for task, feature, _ in found}.items():
+    known = [found.get((task, first, name)) for name in names]
+    lines.append(
+      (
+        f"{task}: most common answer",
+        [f"{s.majority:.1%}" if s else _NONE for s in known],
+      )
+    )
+    for feature in dict.fromkeys(f for t, f, _ in found if t == task):
+      known = [found.get((task, feature, name)) for name in names]
+      lines.append(
+        (
+          f"{task}: {feature} alone",
+          [f"{s.accuracy:.1%}" if s else _NONE for s in known],
+        )
+      )
+  return lines
 
 
 def _length_names(inspection: Inspection) -> tuple[str, str]:

@@ -8,10 +8,12 @@ from PIL import Image
 
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.triplets import read_manifest, write_manifest
+from fusar_jax.datasets import shortcuts
 from fusar_jax.datasets.scan import boxes_of, choose
+from fusar_jax.datasets.shortcuts import BOX, FILE_NAME, IMAGE_SIZE
 from fusar_jax.datasets.validation import inspect
 from fusar_jax.geo.anchors import Anchors, write_anchors
-from fusar_jax.tasks import counting, detection
+from fusar_jax.tasks import classification, counting, detection
 
 
 def picture(path, seed, size=(60, 80)):
@@ -273,3 +275,71 @@ def test_odd_contents_are_warnings(tmp_path, config):
 def test_a_missing_manifest_is_an_error(tmp_path, config):
   with pytest.raises(FileNotFoundError, match=r"manifest\.jsonl not found"):
     inspect([tmp_path], config)
+
+
+def classified(name, label, box=(0, 0, 40, 40)):
+  return row(
+    name,
+    f"{name}.png",
+    [box],
+    task="classification",
+    labels=[label],
+    question=classification.question(box, ["A", "B"]),
+    answer=label,
+  )
+
+
+def chips(folder, first, *, name, size, box):
+  """40 chips of two classes; the functions get the class, 0 or 1."""
+  rows = []
+  for seed in range(first, first + 40):
+    kind = seed % 2
+    stem = name(seed, kind)
+    picture(folder / f"{stem}.png", seed, size(kind))
+    rows.append(classified(stem, "AB"[kind], box(kind)))
+  return write(folder, *rows)
+
+
+@pytest.mark.parametrize("shortcut", shortcuts.FEATURES[:3])
+def test_a_shortcut_is_measured_and_nothing_else(tmp_path, config, shortcut):
+  """Random pictures: the class follows from one feature, 50 % from others."""
+  options = {
+    "name": lambda seed, kind: f"{'ab'[kind] * (shortcut == FILE_NAME)}{seed}",
+    "size": lambda kind: (60, 80 + 9 * kind * (shortcut == IMAGE_SIZE)),
+    "box": lambda kind: (0, 0, 40, 30 + 9 * kind * (shortcut == BOX)),
+  }
+  paths = [
+    chips(tmp_path / part, first, **options)
+    for part, first in (("train", 0), ("test", 100))
+  ]
+  for given, name in ((paths, "test"), (paths[:1], "train")):
+    found = inspect(given, config)
+    assert {s.split for s in found.shortcuts} == {name}
+    of = {s.feature: s for s in found.shortcuts}
+    assert (of[shortcut].accuracy, of[shortcut].groups) == (1, 40)
+    assert 0.3 <= of[shortcuts.THUMBNAIL].accuracy <= 0.7
+    assert of[shortcut].majority <= 0.5
+    assert [s.feature for s in found.shortcuts if s.gives_away] == [shortcut]
+    assert [p.text for p in found.problems if p.kind == "shortcut"] == [
+      str(of[shortcut])
+    ]
+    assert f"from the {shortcut} alone: 100.0% right" in str(of[shortcut])
+
+
+def test_near_duplicates_in_two_splits_are_named(tmp_path, config):
+  for part in ("train", "test"):
+    for seed in range(3):
+      picture(tmp_path / part / f"{seed}.png", seed + 10 * (part == "test"))
+  pixels = np.asarray(Image.open(tmp_path / "train" / "2.png"))
+  for part, scale in (("train", 0.8), ("test", 0.5)):
+    changed = (pixels * scale).astype(np.uint8)
+    Image.fromarray(changed).save(tmp_path / part / "near.png")
+  paths = [
+    write(tmp_path / part, row("a"), row("b", "2.png"), row("c", "near.png"))
+    for part in ("train", "test")
+  ]
+  found = inspect(paths, config)
+  (text,) = only(found, "near duplicates in two splits")
+  assert text.startswith("1 of 3 images of test show the same as one of train;")
+  assert f"{tmp_path}/train/2.png ~ {tmp_path}/test/near.png (corr" in text
+  assert found.near_duplicates == ((2, 2), (0, 1))
