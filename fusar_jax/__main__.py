@@ -32,7 +32,7 @@ def listing() -> str:
   lines = ["usage: fusar COMMAND [--help | ...]", ""]
   for name in COMMANDS:
     source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
-    about = ast.get_docstring(ast.parse(source)).splitlines()[0]
+    about = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
     lines.append(f"  {name:9} {about}")
   return "\n".join(lines)
 

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 
   Args:
     command: name of the command, "predict".
-    about: docstring of its module.
+    about: docstring of its module; None under `python -OO`.
     renamed: {deprecated option: its new name}; the old one works and warns.
     usage: replaces the usage line that argparse derives.
   """
@@ -37,14 +37,14 @@ class Parser(argparse.ArgumentParser):
   def __init__(
     self,
     command: str,
-    about: str,
+    about: str | None,
     *,
     renamed: Mapping[str, str] | None = None,
     usage: str | None = None,
   ):
     super().__init__(
       prog=f"fusar {command}",
-      description=about.strip(),
+      description=about and about.strip(),
       usage=usage,
       formatter_class=argparse.RawDescriptionHelpFormatter,
     )

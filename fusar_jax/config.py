@@ -170,8 +170,14 @@ def stage_files() -> dict[str, Path]:
 
 
 def load_module(path: str | Path) -> ModuleType:
-  """Loads a config file from its path; configs belong to no package."""
+  """Loads a config file from its path; configs belong to no package.
+
+  Raises:
+    ValueError: not the name of a Python file.
+  """
   spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+  if spec is None or spec.loader is None:
+    raise ValueError(f"{path}: a config is a Python file, NAME.py.")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module

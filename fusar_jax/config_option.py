@@ -30,7 +30,7 @@ class ConfigParser(Parser):
   `--help` also lists the stages, models, switches and fields.
   """
 
-  def __init__(self, command: str, about: str, **options):
+  def __init__(self, command: str, about: str | None, **options):
     super().__init__(command, about, **options)
     self.add_argument(
       "--config",

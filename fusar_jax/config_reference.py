@@ -63,7 +63,7 @@ def text() -> str:
   lines = ["stages (--config configs/NAME.py:SWITCH=VALUE,...):"]
   modules = {name: load_module(path) for name, path in stage_files().items()}
   for name, module in modules.items():
-    lines += entry(name, module.__doc__.splitlines()[0])
+    lines += entry(name, (module.__doc__ or "").partition("\n")[0])
   lines += ["", "models (:model=NAME):"]
   lines += entry("init", "whatever config.init is, of any size")
   for name, model in PRESETS.items():

@@ -227,7 +227,7 @@ def _footprint(triplet: Triplet) -> np.ndarray | None:
   try:
     corners = np.asarray(ring, np.float64)
   except (ValueError, TypeError):
-    corners = np.zeros(0)
+    corners = np.zeros((0, 2))
   if (
     corners.ndim != 2
     or corners.shape[0] < 4

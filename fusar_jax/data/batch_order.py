@@ -6,6 +6,7 @@ number of processes, workers and restarts.
 
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import grain
 import numpy as np
@@ -40,7 +41,9 @@ def batch_order(
 
   def batch(step):
     pool, position = divmod(int(step), pool_batches)
-    drawn = sorted(pools[pool], key=lambda row: (sizes[row].length, row))
+    # Grain's type includes None, for rows that a filter drops.
+    drawn = cast(np.ndarray, pools[pool])
+    drawn = sorted(drawn, key=lambda row: (sizes[row].length, row))
     count = -(-len(drawn) // batch_size)
     if count == pool_batches:  # A partial last pool is not shuffled.
       rng = np.random.default_rng((seed, pool))

@@ -27,8 +27,8 @@ from fusar_jax.geo.anchors import count_anchors
 
 def measure_examples(
   triplets: Sequence[Triplet], recipe: Recipe
-) -> tuple[list[Sizes | None], list[str]]:
-  """Returns (sizes per row, None for a bad row; one message per bad row)."""
+) -> tuple[list[Sizes], list[str]]:
+  """Returns (sizes of the good rows, one message per bad row)."""
   # Several tasks share an image, so headers are cached.
   read_size = functools.lru_cache(maxsize=100_000)(image_size)
   anchor_count = functools.lru_cache(maxsize=100_000)(_anchor_count)
@@ -37,7 +37,6 @@ def measure_examples(
     try:
       sizes.append(_sizes(triplet, recipe, read_size, anchor_count))
     except (ValueError, OSError) as error:
-      sizes.append(None)
       problems.append(f"{triplet.where}: {error}")
   return sizes, problems
 
@@ -45,7 +44,10 @@ def measure_examples(
 def image_size(file: File) -> tuple[int, int]:
   """Returns (height, width) of an image file without decoding it."""
   # The table of an archive lists sizes; nothing else is read here.
-  return file.size if isinstance(file, PackedFile) else vision.image_size(file)
+  if not isinstance(file, PackedFile):
+    return vision.image_size(file)
+  height, width = file.size
+  return height, width
 
 
 def _anchor_count(file: File) -> int:

@@ -109,8 +109,9 @@ def parse_row(
   if answer is not None and not isinstance(answer, str):
     answer = json.dumps(answer, ensure_ascii=False)
   _check_text(question, answer or "")
-  images = _located(row, "image", locate)
-  if not images or None in images:
+  named = _located(row, "image", locate)
+  images = tuple(file for file in named if file is not None)
+  if not images or len(images) < len(named):
     raise ValueError("'image' names no file")
   anchors = _located(row, "aef", locate) or (None,) * len(images)
   if len(anchors) != len(images):

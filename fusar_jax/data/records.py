@@ -33,6 +33,7 @@ class Archive(Protocol):
 
   def read(self, key: Any) -> bytes:
     """Returns the content of one file."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)

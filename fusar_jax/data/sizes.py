@@ -7,6 +7,7 @@ hardly vary (patches, anchors) are padded to the maximum of the data set.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fusar_jax.data import vision
 from fusar_jax.data.examples import Example
@@ -63,7 +64,7 @@ class Sizes:
       aux=aux,
     )
 
-  def as_arguments(self) -> dict[str, int]:
+  def as_arguments(self) -> dict[str, Any]:
     """Returns the sizes as `pad_batch` takes them."""
     arguments = dataclasses.asdict(self)
     del arguments["aux"]

@@ -15,6 +15,7 @@ import functools
 import io
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -129,7 +130,9 @@ def _source(split: TfdsSplit):
       return serialized_example
 
   builder = tfds.builder_from_directory(split.folder)
-  return builder.as_data_source(split.name, decoders={"images": Undecoded()})
+  # TFDS wraps the method; the wrapper's type has no parameters.
+  source = cast(Any, builder).as_data_source
+  return source(split.name, decoders={"images": Undecoded()})
 
 
 def _npz(anchors, place: int) -> bytes:

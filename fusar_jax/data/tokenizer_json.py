@@ -17,6 +17,7 @@ Ids of an encoded text never end so.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import (
@@ -27,8 +28,10 @@ from tokenizers import (
   normalizers,
 )
 
-_Piece = sentencepiece_model_pb2.ModelProto.SentencePiece
-_BPE = sentencepiece_model_pb2.TrainerSpec.BPE
+# Protobuf adds the classes of the module when it is imported.
+_messages = cast(Any, sentencepiece_model_pb2)
+_Piece = _messages.ModelProto.SentencePiece
+_BPE = _messages.TrainerSpec.BPE
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
@@ -43,7 +46,7 @@ def convert_sentencepiece(path: Path, marks: Sequence[str]) -> Tokenizer:
     ValueError: the model is not BPE with byte fallback and identity
       normalisation; the message lists all differences.
   """
-  proto = sentencepiece_model_pb2.ModelProto()
+  proto = _messages.ModelProto()
   proto.ParseFromString(path.read_bytes())
   _check(path, proto)
   kinds = {piece.piece: piece.type for piece in proto.pieces}
@@ -113,7 +116,7 @@ def _merges(proto) -> list[tuple[str, str]]:
   }
   return [
     (whole[:i], whole[i:])
-    for whole in sorted(scores, key=scores.get, reverse=True)
+    for whole in sorted(scores, key=scores.__getitem__, reverse=True)
     for i in range(1, len(whole))
     if whole[:i] in scores and whole[i:] in scores
   ]

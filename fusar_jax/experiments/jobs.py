@@ -73,6 +73,8 @@ class Job:
     """
     if self.run:
       return self.run()
+    if self.main is None:
+      raise ValueError(f"job {self.name!r} has neither `run` nor `main`.")
     if code := self.main(self.arguments()):
       if code == INTERRUPTED:
         raise KeyboardInterrupt
@@ -90,7 +92,8 @@ def run_jobs(
 
   Args:
     jobs: of the experiment; a job stands behind those that it needs.
-    folder: of the experiment; None: nothing is recorded or cached.
+    folder: of the experiment; None: nothing is recorded or cached, and no job
+      runs in the background.
     write: prints a line of progress.
     clock: returns seconds.
 
@@ -116,7 +119,7 @@ def run_jobs(
         number = len(jobs) - len(waiting) + k + 1
         write(f"[{number}/{len(jobs)}, {times}] {job.name}")
         _print_command(job)
-        if job.log:
+        if job.log and job.main and folder:
           background[job.name] = BackgroundCommand(
             job.command[0],
             job.main,

@@ -108,7 +108,7 @@ class Archive:
     meet = (places[:, 1] <= north) & (places[:, 3] >= south)
     ahead = (places[:, 0] - west) % 360 <= east - west
     behind = (west - places[:, 0]) % 360 <= places[:, 2] - places[:, 0]
-    return [self.table.paths[row] for row in rows[meet & (ahead | behind)]]
+    return [self.table.paths[int(row)] for row in rows[meet & (ahead | behind)]]
 
   def sample(
     self,
@@ -195,14 +195,14 @@ class Archive:
         near = by_lat[first[tile] : last[tile]]
         west, _, east, _ = places[tile]
         near = near[(lons[near] - west) % 360 <= east - west]
-        zone = self.table.crs[rows[tile]].removeprefix("EPSG:")
+        zone = self.table.crs[int(rows[tile])].removeprefix("EPSG:")
         same = zones[near] == (int(zone) if zone.isdigit() else -1)
         near = near[~found[near] & (same if own_zone else ~same)]
         if len(near):
           reader = self._reader(int(rows[tile]))
           _sample_tile(reader, lons, lats, np.sort(near), method, out, found)
 
-  def _reader(self, row):
+  def _reader(self, row: int) -> TileReader:
     """Returns the reader of a table row, validated against that row."""
     if row in self._readers:
       self._readers.move_to_end(row)

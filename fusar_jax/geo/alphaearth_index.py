@@ -113,9 +113,10 @@ def find_tiles(
     ValueError: no tiles; a tile without a year, or with two; files that are not
       AlphaEarth tiles; unreadable rows. One message lists all problems.
   """
-  sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+  given = [source] if isinstance(source, str | os.PathLike) else source
+  sources = [os.fspath(one) for one in given]
   found, problems = [], []
-  for one in map(os.fspath, sources):
+  for one in sources:
     suffix = Path(one).suffix.lower()
     if suffix in INDEXES:
       if tiles.is_remote(one):
@@ -125,7 +126,7 @@ def find_tiles(
       found += _index_rows(Path(one), problems)
     else:
       found += _raster_rows(one, year, cache, problems)
-  origin = ", ".join(map(os.fspath, sources[:3])) + ", ..." * (len(sources) > 3)
+  origin = ", ".join(sources[:3]) + ", ..." * (len(sources) > 3)
   problems += _twice(found)
   if problems:
     listed = problems[:_MAX_LISTED]

@@ -102,9 +102,10 @@ class TileHeader:
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> "TileHeader":
     """Restores `dataclasses.asdict` from JSON, which turns tuples to lists."""
-    return cls(
-      **{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-    )
+    fields: dict[str, Any] = {
+      k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
+    }
+    return cls(**fields)
 
   @property
   def bounds(self) -> tuple[float, float, float, float]:
@@ -285,7 +286,8 @@ class TileReader:
   def _read(self, top, left, bottom, right):
     header = self.header
     first = header.height - bottom if header.bottom_up else top
-    window = Window(left, first, right - left, bottom - top)
+    rows = (first, first + bottom - top)
+    window = Window.from_slices(rows, (left, right))
     try:
       values = self._opened().read(list(header.bands), window=window)
     except RasterioError as error:

@@ -14,6 +14,7 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -68,7 +69,18 @@ class Anchors:
     return len(self.features)
 
 
-def read_anchors(path: str | os.PathLike) -> Anchors:
+class AnchorsFile(Protocol):
+  """A file that is not on disk, such as one inside an archive."""
+
+  @property
+  def suffix(self) -> str: ...
+
+  def is_file(self) -> bool: ...
+
+  def open(self, mode: str) -> IO[bytes]: ...
+
+
+def read_anchors(path: str | os.PathLike | AnchorsFile) -> Anchors:
   """Returns the anchors of an official `.npz` or `.npy` file.
 
   Args:
@@ -138,7 +150,7 @@ def write_table(
   write_atomically(path, lambda file: np.save(file, table))
 
 
-def count_anchors(path: str | os.PathLike) -> int:
+def count_anchors(path: str | os.PathLike | AnchorsFile) -> int:
   """Returns S from the file's header only; validates names and shapes.
 
   Raises:
@@ -171,7 +183,7 @@ def count_anchors(path: str | os.PathLike) -> int:
   return shapes["features"][0]
 
 
-def _existing(path):
+def _existing(path: str | os.PathLike | AnchorsFile) -> Path | AnchorsFile:
   """Returns a path, or a path-like file inside a shard, that exists."""
   if isinstance(path, (str, os.PathLike)):
     path = Path(path)

@@ -53,8 +53,8 @@ class Georeference:
 
   kind: str
   crs: str
-  transform: tuple[float, float, float, float, float, float]
-  gcps: tuple[tuple[float, float, float, float], ...] = ()
+  transform: tuple[float, ...]
+  gcps: tuple[tuple[float, ...], ...] = ()
 
   def __post_init__(self):
     if self.kind not in ("affine", "gcps"):

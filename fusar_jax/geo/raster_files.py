@@ -6,6 +6,7 @@ truncated files, images larger than any scene, blocks of pixels too large for
 memory, pickled objects.
 """
 
+import contextlib
 import os
 import tokenize
 import warnings
@@ -175,7 +176,7 @@ class GdalFile:
     )
 
   def _guarded(self, read, indexes, rows, cols, shape):
-    window = Window(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
+    window = Window.from_slices(rows, cols)
     try:
       with _environment():
         return read(indexes, window=window, out_shape=shape)
@@ -291,9 +292,9 @@ def _environment():
   return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
 
 
-class _quiet(warnings.catch_warnings):
+@contextlib.contextmanager
+def _quiet():
   """Suppresses warnings: a missing georeference is reported as a note."""
-
-  def __enter__(self):
-    super().__enter__()
+  with warnings.catch_warnings():
     warnings.simplefilter("ignore", rasterio_errors.NotGeoreferencedWarning)
+    yield

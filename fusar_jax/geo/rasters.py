@@ -74,19 +74,20 @@ class Raster:
     """Determines quantity and nodata; reads values only if necessary."""
     file = self._file
     view = _View(file)
-    self.nodata = _stated_nodata(file, nodata)
+    found = _stated_nodata(file, nodata)
     # The quantity is guessed from values without fillers; a wedge of zeros can
     # be detected afterwards.
-    if self.nodata is None and "complex" not in self.dtype:
-      self.nodata = quantities.guess_filler(view.values)
+    if found is None and "complex" not in self.dtype:
+      found = quantities.guess_filler(view.values)
     try:
       self.quantity, self.quantity_reason = _quantity(
-        file, quantity, view, self.nodata
+        file, quantity, view, found
       )
     except ValueError as error:
       raise ValueError(f"{self.path}: {error}") from None
-    if self.nodata is None:
-      self.nodata = quantities.guess_wedge((view.values == 0).all(axis=0))
+    if found is None:
+      found = quantities.guess_wedge((view.values == 0).all(axis=0))
+    self.nodata = found
 
   def _name_bands(self, described, count):
     stem = self.path.stem if count == 1 else ""
@@ -135,12 +136,12 @@ class Raster:
     needed = sorted({index for indexes in wanted for index in indexes})
     row, col, height, width = self._window(window)
     if shape is None:
-      shape = (height, width)
       if any(v != int(v) for v in (row, col, height, width)):
         raise ValueError(
           f"window {window} is not of whole pixels; state the shape to"
           " resample it to."
         )
+      shape = int(height), int(width)
     shape = (int(shape[0]), int(shape[1]))
     if min(shape) < 1:
       raise ValueError(f"expected a shape of at least 1 x 1, got {shape}.")
@@ -154,7 +155,7 @@ class Raster:
     for indexes in wanted:
       operands = [values[needed.index(i)] for i in indexes]
       planes.append(
-        quantities.ratio(*operands, self.detected)
+        quantities.ratio(operands[0], operands[1], self.detected)
         if len(operands) == 2
         else operands[0]
       )

@@ -101,13 +101,17 @@ class Stretch:
         f" {sorted(value) if isinstance(value, dict) else value!r:.80}."
       )
     try:
+      low, high = map(float, value["percentiles"])
+    except (TypeError, ValueError) as error:
+      raise ValueError(f"stretch: expected two percentiles: {error}") from None
+    try:
       return cls(
         str(value["band"]),
         str(value["quantity"]),
         str(value["curve"]),
         float(value["low"]),
         float(value["high"]),
-        tuple(float(v) for v in value["percentiles"]),
+        (low, high),
         int(value["pixels"]),
       )
     except TypeError as error:
@@ -149,10 +153,10 @@ def fit_stretch(
     curve = LINEAR if raster.dtype == "uint8" else DECIBELS
   if curve not in CURVES:
     raise ValueError(f"curve must be one of {CURVES}, not {curve!r}.")
-  scales = scale if isinstance(scale, tuple) else (scale, scale)
+  rows, cols = scale if isinstance(scale, tuple) else (scale, scale)
   seen = []
-  for window in _windows(raster.height, raster.width, scales):
-    shape = tuple(max(1, round(w / s)) for w, s in zip(window[2:], scales))
+  for window in _windows(raster.height, raster.width, (rows, cols)):
+    shape = max(1, round(window[2] / rows)), max(1, round(window[3] / cols))
     values, valid = raster.read(window, [band], shape)
     seen.append(_curved(values[0][valid], raster.detected, curve))
   seen = np.concatenate(seen)
@@ -164,7 +168,8 @@ def fit_stretch(
     band,
     raster.detected,
     curve,
-    *bounds,
+    bounds[0],
+    bounds[1],
     (float(low), float(high)),
     int(seen.size),
   )
@@ -202,7 +207,7 @@ def _curved(values, quantity, curve):
   return np.sqrt(np.maximum(quantities.to_power(values, quantity), 0))
 
 
-def _windows(height, width, scales):
+def _windows(height, width, scales) -> list[tuple[int, int, int, int]]:
   """Returns fixed windows: a full small raster, a lattice of a large one."""
   if height * width <= _WHOLE:
     return [(0, 0, height, width)]
@@ -215,4 +220,4 @@ def _windows(height, width, scales):
     [int((i + 0.5) * size / _LATTICE - side / 2) for i in range(_LATTICE)]
     for size, side in zip((height, width), sides)
   ]
-  return [(row, col, *sides) for row in starts[0] for col in starts[1]]
+  return [(r, c, sides[0], sides[1]) for r in starts[0] for c in starts[1]]

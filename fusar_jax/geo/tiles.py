@@ -114,7 +114,7 @@ def scale_to(
       "expected a ground sampling distance above 0 m, got"
       f" {ground_sampling_distance}."
     )
-  return tuple(ground_sampling_distance / metres for metres in own)
+  return ground_sampling_distance / own[0], ground_sampling_distance / own[1]
 
 
 def render(

@@ -12,6 +12,7 @@ folders, adapters, checkpoints and configs are compared strictly:
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from fusar_jax.hf.mapping import Tensor, canonical
 
@@ -62,7 +63,7 @@ class Differences:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def shapes(arrays: Mapping[str, object]) -> dict[str, list[int]]:
+def shapes(arrays: Mapping[str, Any]) -> dict[str, list[int]]:
   """Returns {name: shape} of arrays, for `Differences.between`."""
   return {name: list(array.shape) for name, array in arrays.items()}
 
@@ -97,8 +98,8 @@ def match(
   Raises:
     ValueError: missing, unexpected, duplicate or wrongly shaped tensors.
   """
-  expected = {tensor.name: tensor for tensor in expected}
-  known = {name: tensor.shape for name, tensor in expected.items()}
+  tensors = {tensor.name: tensor for tensor in expected}
+  known = {name: tensor.shape for name, tensor in tensors.items()}
   known |= optional or {}
   by_name: dict[str, Found] = {}
   differences = Differences()
@@ -114,12 +115,12 @@ def match(
     elif shape != list(known[name]):
       wanted = f"{shape}, expected {list(known[name])}"
       differences.add("differs", item.name, wanted)
-  for name, tensor in expected.items():
+  for name, tensor in tensors.items():
     if name not in by_name:
       differences.add("missing", tensor.layer_path, list(tensor.shape))
   if differences:
     raise ValueError(
-      f"{what} does not fit the model ({len(differences)} of {len(expected)}"
+      f"{what} does not fit the model ({len(differences)} of {len(tensors)}"
       f" keys):\n{differences}\n{fix}"
     )
   return by_name

@@ -1,6 +1,7 @@
 """Model folders: hub id resolution and provenance records."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ _SHIPPED = {
 }
 
 
-def resolve(path: str | Path) -> Path:
+def resolve(path: str | os.PathLike) -> Path:
   """Returns a local folder: `path` itself, or the download of a hub id.
 
   "tiny-base" is the shipped base, unless a folder of that name exists.

@@ -7,6 +7,7 @@ The official scripts without AlphaEarth anchors write {"image_size": 504,
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from fusar_jax.hf.config_json import read_json, write_json
 from fusar_jax.model.config import FusarConfig
@@ -30,7 +31,7 @@ def read_image_text(folder: Path) -> tuple[int, int] | None:
       " belongs to adapters without TLM."
     )
   size = raw.get("image_size")
-  sides = size if isinstance(size, list) else [size, size]
+  sides: list[Any] = size if isinstance(size, list) else [size, size]
   if len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides):
     raise ValueError(
       f"{path}: image_size {size!r}, expected a positive number of pixels, or"

@@ -7,8 +7,8 @@ host reads only the slices of its devices from the file.
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,8 @@ _ROWS = 4096  # vocabulary rows per comparison
 
 
 def load_adapted(
-  folder: str | Path,
-  adapter: str | Path | None = None,
+  folder: str | os.PathLike,
+  adapter: str | os.PathLike | None = None,
   legacy_sigma: float | None = None,
   *,
   use_tlm: bool = True,
@@ -91,7 +91,7 @@ def restrict(
 
 
 def load_base(
-  folder: str | Path, dtype=None, sharding: ShardingRule = None
+  folder: str | os.PathLike, dtype=None, sharding: ShardingRule = None
 ) -> tuple[FusarConfig, dict]:
   """Loads a Qwen2.5-VL model from a Hugging Face folder or a hub id.
 

@@ -9,6 +9,7 @@ R LoRA rank.
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ _INIT_OF_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def read_adapter(
-  folder: str | Path,
+  folder: str | os.PathLike,
   base_config: FusarConfig,
   legacy_sigma: float | None = None,
   *,

@@ -184,6 +184,8 @@ def write_tlm(folder: Path, config: FusarConfig, tlm_params: dict) -> None:
   trains the projector.
   """
   tlm, size = config.tlm, config.image_size
+  if tlm is None:
+    raise ValueError(f"{folder}: the model has no TLM to write.")
   state = {}
   for row in tensors(tlm, config.vision.out_width):
     _, module, leaf = row.path.split("/")

@@ -7,7 +7,7 @@ names that the question offers.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fusar_jax.data.example_sizes import image_size
@@ -15,6 +15,7 @@ from fusar_jax.data.examples import Example, model_size
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.inference.assistant import Assistant
+from fusar_jax.inference.automaton import Automaton
 from fusar_jax.inference.batching import Work
 from fusar_jax.inference.box_grammar import box_list
 from fusar_jax.inference.generation import Constraint
@@ -83,7 +84,7 @@ class Answerer:
       constraint=constraint,
       repetition_penalty=self.options.repetition_penalty,
     ):
-      text = self.assistant.tokenizer.decode(ids, skip_special=True)
+      text = self.assistant.need_tokenizer().decode(ids, skip_special=True)
       yield text, {"truncated": self.assistant.truncated(ids)}
 
   def _chosen(self, batch: Batch, rows) -> Iterator[tuple[str, dict]]:
@@ -132,7 +133,9 @@ def box_table(
   """
   config = assistant.config
   sizes = {_input_size(t, config) for t in triplets if asks_boxes(t)}
-  grammars = {size: box_list(size) for size in sorted(sizes)}
+  grammars: dict[Hashable, Automaton] = {
+    size: box_list(size) for size in sorted(sizes)
+  }
   table = assistant.token_table(grammars)
   needed = max(int(table.distance[table.starts[size]]) for size in sizes)
   if needed > max_new_tokens:
@@ -166,5 +169,6 @@ def _prediction(
 def _image_name(triplet: Triplet) -> str:
   """Returns the first image, relative to its manifest's folder if inside it."""
   image, folder = triplet.images[0], triplet.source.parent
-  below = isinstance(image, Path) and image.is_relative_to(folder)
-  return (image.relative_to(folder) if below else image).as_posix()
+  if isinstance(image, Path) and image.is_relative_to(folder):
+    image = image.relative_to(folder)
+  return image.as_posix()

@@ -13,7 +13,8 @@ from typing import TypeVar
 from fusar_jax.data.sizes import Sizes, round_up
 from fusar_jax.data.triplets import Triplet
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Prompts are padded to multiples of this, to limit compiled programs.
 _LENGTH_STEP = 64

@@ -80,10 +80,10 @@ class Constraint:
     start: int32[B].
   """
 
-  following: jax.Array
-  kinds: jax.Array
-  distance: jax.Array
-  start: jax.Array
+  following: jax.Array | np.ndarray
+  kinds: jax.Array | np.ndarray
+  distance: jax.Array | np.ndarray
+  start: jax.Array | np.ndarray
 
   @classmethod
   def of(cls, table: TokenTable, versions: Sequence[Hashable]) -> "Constraint":
@@ -114,7 +114,7 @@ class DecodingInputs:
 
   constraint: Constraint | None
   limit: jax.Array | int
-  seed: jax.Array | int
+  seed: jax.Array | np.uint32 | int
 
 
 @flax.struct.dataclass
@@ -261,6 +261,7 @@ class _Choice:
     if state.occurred is not None:
       logits = penalized(logits, state.occurred, rules.repetition_penalty)
     if constraint is not None:
+      assert state.place is not None
       left = self.inputs.limit - 1 - state.step
       legal = constraint.legal(state.place, left)
       logits = jnp.where(legal, logits, -jnp.inf)

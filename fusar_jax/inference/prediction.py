@@ -153,7 +153,7 @@ def _prepare(
     ValueError: bad rows, listed; or `max_new_tokens` is too low for boxes.
   """
   recipe = Recipe(
-    assistant.tokenizer,
+    assistant.need_tokenizer(),
     assistant.config,
     with_answer=False,
     max_length=PROMPT_LENGTH,

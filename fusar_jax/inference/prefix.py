@@ -7,6 +7,8 @@ each row has its own M-RoPE position.
 B batch, L length of the padded prompts, V vocabulary.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -97,7 +99,7 @@ class Prefix:
     )
     return self._apply(hidden, method=self._model.head)[:, 0], cache
 
-  def _apply(self, *args, method):
+  def _apply(self, *args, method) -> Any:
     return self._model.apply(self._variables, *args, method=method)
 
 

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from rich.console import Console
 from rich.progress import Progress as Bar
@@ -32,7 +33,7 @@ class Progress:
     self.path = path
     self._settings = settings
     self._rows = {}
-    self._file = None
+    self._file: BinaryIO  # Opened by `open`.
     self._intact = 0  # bytes
     if path.is_file():
       self._read()

@@ -89,7 +89,8 @@ def build_table(
     ValueError: the vocabulary cannot spell any answer.
   """
   words = _Words(token_texts(tokenizer), vocab)
-  starts, blocks = {None: FREE}, []
+  starts: dict[Hashable, int] = {None: FREE}
+  blocks = []
   kinds, first = np.zeros(vocab, np.int64), np.zeros(1, np.int64)
   states = FREE + 1
   for name, automaton in grammars.items():

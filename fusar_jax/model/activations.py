@@ -17,7 +17,7 @@ DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
 # "split": columns or rows of a kernel that is about to be used.
 LOGICAL = {"batch": (DATA, FSDP), "heads": (TENSOR,), "split": (TENSOR,)}
 
-_scope: list[Mesh] = []
+_scope: list[Mesh | None] = []
 
 
 @contextlib.contextmanager

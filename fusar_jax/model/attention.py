@@ -79,6 +79,14 @@ def attend(
     raise ValueError(
       f"attention implementation {impl!r}; known: {', '.join(IMPLEMENTATIONS)}."
     )
+  # Scaling the queries touches L x H values, scaling the scores L x S.
+  scaled = query * query.shape[-1] ** -0.5
+  if impl == "splash":
+    from fusar_jax.model.splash import splash  # Pallas takes a second to load.
+
+    assert isinstance(mask, Segments)
+    return splash(scaled, key, value, mask.ids, causal=mask.causal)
+  assert not isinstance(mask, Segments)
   if impl == "cudnn":
     # The kernel expects one mask row per query.
     shape = (mask.shape[0], query.shape[1], mask.shape[2])
@@ -89,14 +97,8 @@ def attend(
       mask=jnp.broadcast_to(mask, shape)[:, None],
       implementation="cudnn",
     )
-  # Scaling the queries touches L x H values, scaling the scores L x S.
-  query = query * query.shape[-1] ** -0.5
-  if impl == "splash":
-    from fusar_jax.model.splash import splash  # Pallas takes a second to load.
-
-    return splash(query, key, value, mask.ids, causal=mask.causal)
   return (blocked_attention if impl == "blocked" else _xla)(
-    query, key, value, mask
+    scaled, key, value, mask
   )
 
 

@@ -8,6 +8,8 @@ B batch, D model width, H head width, K key/value heads, L text length, N query
 heads, S length of the cache.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -19,7 +21,7 @@ from fusar_jax.model.activations import constrain
 from fusar_jax.model.attention import Segments, attend, attend_cached
 from fusar_jax.model.config import DecoderConfig, LoRAConfig
 from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU
-from fusar_jax.model.remat import remat_layer
+from fusar_jax.model.remat import scan_layers
 
 
 @flax.struct.dataclass
@@ -183,13 +185,12 @@ class Decoder(nn.Module):
       positions, c.head_dim, c.rope_theta, c.mrope_section
     )
     angles = jnp.cos(angles), jnp.sin(angles)
-    layers = nn.scan(
-      remat_layer(DecoderLayer, self.remat),
-      variable_axes={"params": 0},
-      split_rngs={"params": True, "dropout": True},
+    layers = scan_layers(
+      DecoderLayer,
+      self.remat,
       in_axes=(nn.broadcast, nn.broadcast),
       length=c.layers,
-      unroll=min(self.unroll, c.layers),
+      unroll=self.unroll,
     )(
       c,
       self.lora,
@@ -203,7 +204,7 @@ class Decoder(nn.Module):
     return RMSNorm(c.norm_eps, self.dtype, name="norm")(x), outputs
 
 
-def unstack(params: dict, layers: int) -> tuple[dict, ...]:
+def unstack(params: Any, layers: int) -> tuple[Any, ...]:
   """Returns the parameters of each layer, in arrays of their own.
 
   Inside a loop a CPU reads a slice of a stacked array by copying it, at every
@@ -245,12 +246,13 @@ def step(
   angles = jnp.cos(angles), jnp.sin(angles)
   layer = DecoderLayer(c, decoder.lora, decoder.dtype, decoder.impl)
 
-  def one(x, state):
+  def one(x, state) -> tuple[jax.Array, Any]:
     weights, cache = state
-    return layer.apply({"params": weights}, x, angles, mask, cache, column)
+    bound = layer.bind({"params": weights})
+    return bound(x, angles, mask, cache, column)
 
   layers = params["layers"]
-  if isinstance(layers, tuple):
+  if isinstance(cache, tuple):
     written = []
     for state in zip(layers, cache, strict=True):
       x, new = one(x, state)
@@ -259,7 +261,7 @@ def step(
   else:
     x, cache = jax.lax.scan(one, x, (layers, cache))
   norm = RMSNorm(c.norm_eps, decoder.dtype)
-  return norm.apply({"params": params["norm"]}, x), cache
+  return norm.bind({"params": params["norm"]})(x), cache
 
 
 def causal_view(segment_ids: jax.Array, impl: str) -> jax.Array | Segments:

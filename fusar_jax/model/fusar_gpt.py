@@ -7,9 +7,12 @@ A target positions, B batch, C visual token width, D model width (= C), I
 images in a sample, L text length, M merged visual tokens, V vocabulary.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import unfreeze
 from jaxtyping import Array, Float, Int
 
 from fusar_jax.model.batch import Batch
@@ -116,7 +119,8 @@ class FusarGPT(nn.Module):
     self, batch: Batch, *, deterministic: bool = True
   ) -> Float[Array, "B L D"]:
     """[B, L, D]: the decoder's last states, normalised."""
-    return self._decode(batch, None, deterministic)[0]
+    x = self.embed(batch, deterministic=deterministic)
+    return self._decode(batch, x, None, deterministic)[0]
 
   def all_hidden_states(
     self, batch: Batch, *, deterministic: bool = True
@@ -125,22 +129,17 @@ class FusarGPT(nn.Module):
   ]:
     """Visual tokens after TLM, outputs of all layers, and `hidden`."""
     visual = self.visual_tokens(batch, deterministic=deterministic)
-    hidden, states = self.model(
-      self._insert(batch, visual),
-      batch.positions,
-      causal_view(batch.segment_ids, self.impl),
-      output="states",
-      deterministic=deterministic,
-    )
+    x = self._insert(batch, visual)
+    hidden, states = self._decode(batch, x, "states", deterministic)
     return visual, states, hidden
 
   def prefill(self, batch: Batch) -> tuple[Float[Array, "B L D"], KVCache]:
     """Returns hidden states [B, L, D] and the KV cache."""
-    return self._decode(batch, "cache", deterministic=True)
+    return self._decode(batch, self.embed(batch), "cache", deterministic=True)
 
-  def _decode(self, batch, output, deterministic):
+  def _decode(self, batch, x, output, deterministic) -> tuple[jax.Array, Any]:
     return self.model(
-      self.embed(batch, deterministic=deterministic),
+      x,
       batch.positions,
       causal_view(batch.segment_ids, self.impl),
       output=output,
@@ -174,7 +173,7 @@ def init_params(config: FusarConfig, key: jax.Array) -> dict:
   shapes only, wrap the call in `jax.eval_shape`.
   """
   model = FusarGPT(config)
-  return model.init(key, _smallest_batch(config))["params"]
+  return unfreeze(model.init(key, _smallest_batch(config)))["params"]
 
 
 def _smallest_batch(config: FusarConfig) -> Batch:

@@ -65,7 +65,7 @@ class Dense(nn.Module):
     kernel = self.param("kernel", _kernel_init, (width, self.features))
     # Gathered in one piece: else the compiler may turn every product into a
     # loop over the pieces, dozens a layer, and takes minutes more.
-    split = _SPLITS.get(self.name, (None, "split"))
+    split = _SPLITS.get(self.name or "", (None, "split"))
     if self.has_variable("params", "kernel_scale"):  # In 8 bits, also gathered.
       y = project(x, constrain(kernel, *split).astype(self.dtype))
       scale = self.get_variable("params", "kernel_scale")

@@ -6,6 +6,8 @@ adapter costs nothing at run time, but can be neither removed nor trained.
 R is the rank.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -41,7 +43,7 @@ def merge_lora(params: dict, scale: float) -> dict:
     params: nested dict, see `fusar_gpt`.
     scale: alpha / R, `config.lora.scale`.
   """
-  tree = {
+  tree: dict[str, Any] = {
     name: merge_lora(value, scale) if isinstance(value, dict) else value
     for name, value in params.items()
   }

@@ -1,5 +1,7 @@
 """Rematerialisation policies: residuals that a layer saves for backward."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
@@ -13,15 +15,35 @@ POLICIES = {
 }
 
 
-def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
-  """Wraps a layer class for use inside `nn.scan`.
+def scan_layers(
+  layer: type[nn.Module],
+  policy: str,
+  in_axes: Any,  # Flax's own annotation, inferred from its default, is int.
+  length: int,
+  unroll: int,
+) -> type[nn.Module]:
+  """Returns a class of `length` layers, parameters stacked on axis 0.
+
+  Args:
+    layer: class of one layer, called with the carry and inputs.
+    policy: one of POLICIES.
+    in_axes: per input, the axis of the layers or `nn.broadcast`.
+    length: number of layers.
+    unroll: layers per iteration, at most `length`.
 
   Raises:
     ValueError: an unknown policy; the message lists the known ones.
   """
   if policy not in POLICIES:
     raise ValueError(f"remat {policy!r}; policies are {', '.join(POLICIES)}.")
-  if policy == "none":
-    return layer
-  # Inside scan XLA cannot merge the recomputation away again.
-  return nn.remat(layer, policy=POLICIES[policy], prevent_cse=False)
+  if policy != "none":
+    # Inside scan XLA cannot merge the recomputation away again.
+    layer = nn.remat(layer, policy=POLICIES[policy], prevent_cse=False)
+  return nn.scan(
+    layer,
+    variable_axes={"params": 0},
+    split_rngs={"params": True, "dropout": True},
+    in_axes=in_axes,
+    length=length,
+    unroll=min(unroll, length),
+  )

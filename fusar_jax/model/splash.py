@@ -10,6 +10,7 @@ B batch, H head width, K key/value heads, L length, N query heads.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -76,12 +77,12 @@ def _padded(query, key, value, segment_ids, *, causal):
     segment_ids, ((0, 0), (0, padded - length)), constant_values=_PADDING
   )
   kernel = _kernel(query.shape[1], padded, block, causal)
-  mixed = jax.vmap(
+  attn_out = jax.vmap(
     lambda q, k, v, ids: kernel(
       q, k, v, segment_ids=kernels.SegmentIds(q=ids, kv=ids)
     )
   )(query, key, value, ids.astype(jnp.int32))
-  return mixed[:, :, :length, :width].swapaxes(1, 2).astype(query.dtype)
+  return attn_out[:, :, :length, :width].swapaxes(1, 2).astype(query.dtype)
 
 
 def block_of(length: int) -> tuple[int, int]:
@@ -96,7 +97,7 @@ def block_of(length: int) -> tuple[int, int]:
   return block, blocks * block
 
 
-def _kernel(heads, length, block, causal):
+def _kernel(heads, length, block, causal) -> Callable:
   shape = (length, length)
   mask = kernels.CausalMask(shape) if causal else kernels.FullMask(shape)
   sizes = kernels.BlockSizes(

@@ -22,7 +22,7 @@ from fusar_jax.model.activations import constrain
 from fusar_jax.model.attention import Segments, attend
 from fusar_jax.model.config import LoRAConfig, VisionConfig
 from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU, project
-from fusar_jax.model.remat import remat_layer
+from fusar_jax.model.remat import scan_layers
 
 
 class _PatchEmbed(nn.Module):
@@ -175,13 +175,12 @@ class VisionTower(nn.Module):
     angles = rope.vision_angles(positions, c.head_dim, c.rope_theta)
     angles = jnp.cos(angles), jnp.sin(angles)
     full = jnp.isin(jnp.arange(c.depth), jnp.array(c.full_attention, int))
-    blocks = nn.scan(
-      remat_layer(_Block, self.remat),
-      variable_axes={"params": 0},
-      split_rngs={"params": True, "dropout": True},
+    blocks = scan_layers(
+      _Block,
+      self.remat,
       in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
       length=c.depth,
-      unroll=min(self.unroll, c.depth),
+      unroll=self.unroll,
     )(c, self.lora, self.dtype, self.impl, deterministic, name="blocks")
     x, _ = blocks(x, full, angles, valid, _windows(window_index, x.shape[1]))
     return _Merger(c, self.dtype, name="merger")(x)

@@ -18,9 +18,7 @@ def convolution_flops(i: Instruction, left: tuple, right: tuple) -> float:
     i: the convolution instruction.
     left, right: shapes of its operands.
   """
-  inputs, kernel, result = re.search(
-    r"dim_labels=(\w+)_(\w+)->(\w+)", i.rest
-  ).groups()
+  inputs, kernel, result = i.match(r"dim_labels=(\w+)_(\w+)->(\w+)").groups()
   found = re.search(r"window=\{([^}]*)\}", i.rest)
   window = dict(part.split("=") for part in found[1].split()) if found else {}
   flops = 2.0 * right[kernel.index("i")]

@@ -191,6 +191,10 @@ def _tower(model, batch, paths, below, remat, impl) -> Work:
 
 
 def _grid(model: FusarConfig) -> tuple[int, int]:
+  if model.image_size is None:
+    raise ValueError(
+      "plan: needs images of one size; set config.model.image_size."
+    )
   height, width = model.image_size
   return height // model.vision.patch, width // model.vision.patch
 

@@ -164,7 +164,7 @@ class _Program:
   def open_loops(self) -> list[Traffic]:
     """Returns one iteration of each entry loop without a trip count."""
     return [
-      self.traffic(i.attribute("body"))
+      self.traffic(i.required("body"))
       for i in self._computations[self.entry].values()
       if i.opcode == "while" and self._trips(i) is None
     ]
@@ -172,7 +172,7 @@ class _Program:
   def _one(self, i: Instruction, where: str) -> Traffic:
     if i.opcode == "while":
       trips = self._trips(i)
-      body = self.traffic(i.attribute("body")).repeated(trips or 1)
+      body = self.traffic(i.required("body")).repeated(trips or 1)
       if trips is None:
         body += Traffic(unknown_loops=(i.name,))
       return body
@@ -180,7 +180,7 @@ class _Program:
       branches = [self.traffic(name) for name in _branches(i)]
       return max(branches, key=lambda t: (t.flops, t.hbm))
     if i.opcode == "call":
-      return self.traffic(i.attribute("to_apply"))
+      return self.traffic(i.required("to_apply"))
     total = Traffic(hbm=self._hbm(i, where), flops=self._flops(i, where))
     called = i.attribute("calls")
     if called:
@@ -198,10 +198,10 @@ class _Program:
     None also if the condition is more than one comparison: the loop may end
     earlier.
     """
-    condition = self._computations[i.attribute("condition")]
+    condition = self._computations[i.required("condition")]
     root = next(c for c in condition.values() if c.root)
     if root.opcode == "fusion":
-      fused = self._computations[root.attribute("calls")]
+      fused = self._computations[root.required("calls")]
       root = next(c for c in fused.values() if c.root)
     if root.opcode != "compare":
       return None
@@ -218,11 +218,11 @@ class _Program:
     """Returns the increment of the loop counter: 2 for an unrolled body."""
     root = next(c for c in condition.values() if c.root)
     counters = [
-      int(condition[name].attribute("index"))
+      int(condition[name].required("index"))
       for name in root.operands
       if name in condition and condition[name].opcode == "get-tuple-element"
     ]
-    body = self._computations[i.attribute("body")]
+    body = self._computations[i.required("body")]
     end = next(c for c in body.values() if c.root)
     if len(counters) != 1 or end.opcode != "tuple":
       return 1
@@ -243,7 +243,7 @@ class _Program:
       return 0.0
     written = _written(i)
     if i.opcode == "fusion":
-      fused = self._computations[i.attribute("calls")]
+      fused = self._computations[i.required("calls")]
       return self._fusion(i, fused, where)
     read = [a for name in i.operands for a in self._arrays(where, name)]
     if i.opcode in ("dynamic-slice", "slice", "gather"):
@@ -302,7 +302,7 @@ class _Program:
       elif u.opcode == "bitcast":
         read += self._read(fused, u.name, whole)
       elif u.opcode == "fusion":
-        inner = self._computations[u.attribute("calls")]
+        inner = self._computations[u.required("calls")]
         names = _parameters(inner)
         read += sum(
           self._read(inner, names[number], whole)
@@ -316,7 +316,7 @@ class _Program:
   def _flops(self, i: Instruction, where: str) -> float:
     if i.opcode == "dot":
       left = self._arrays(where, i.operands[0])[0].shape
-      axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)[1]
+      axes = i.match(r"lhs_contracting_dims=\{([\d,]*)\}")[1]
       inner = math.prod(left[int(a)] for a in axes.split(",") if a)
       return 2.0 * i.arrays[0].size * inner
     if i.opcode == "convolution":
@@ -374,6 +374,4 @@ def _branches(i: Instruction) -> Iterator[str]:
   listed = re.search(r"branch_computations=\{([^}]*)\}", i.rest)
   if listed:
     return (name.strip().lstrip("%") for name in listed[1].split(","))
-  return iter(
-    (i.attribute("true_computation"), i.attribute("false_computation"))
-  )
+  return iter((i.required("true_computation"), i.required("false_computation")))

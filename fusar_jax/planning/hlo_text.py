@@ -49,6 +49,19 @@ class Instruction:
     found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
     return found[1] if found else None
 
+  def required(self, name: str) -> str:
+    """Returns the value of `name=%value`; raises ValueError without one."""
+    return self.match(rf"\b{name}=%?([\w.\-]+)")[1]
+
+  def match(self, pattern: str) -> re.Match[str]:
+    """Returns the match of a pattern; raises ValueError without one."""
+    found = re.search(pattern, self.rest)
+    if found is None:
+      raise ValueError(
+        f"HLO: {self.opcode} {self.name} does not match {pattern!r}."
+      )
+    return found
+
 
 @dataclasses.dataclass(frozen=True)
 class Text:
@@ -116,11 +129,9 @@ def groups(rest: str, partitions: int) -> tuple[tuple[int, ...], ...]:
   )
   if not ranged:
     return (tuple(range(partitions)),)
-  shape, source, turned = (
-    tuple(map(int, part.split(","))) if part else None
-    for part in ranged.groups()
-  )
-  return _cut(_turned(source, turned or range(len(source))), shape[-1])
+  shape, source = (tuple(map(int, s.split(","))) for s in ranged.group(1, 2))
+  turned = map(int, ranged[3].split(",")) if ranged[3] else range(len(source))
+  return _cut(_turned(source, tuple(turned)), shape[-1])
 
 
 def _of_mesh(axes: str, taken: str) -> tuple[tuple[int, ...], ...]:

@@ -132,10 +132,10 @@ class Planner:
     sizes, accumulation = device_mesh.layout(
       config, self.model, chips, self._where.chip.memory
     )
-    samples = Fraction(config.batch_size, accumulation * chips)
-    if samples.denominator == 1:
-      samples = int(samples)
-    return Choice(sizes, samples, config.remat), accumulation
+    share = Fraction(config.batch_size, accumulation * chips)
+    if share.denominator == 1:
+      share = int(share)
+    return Choice(sizes, share, config.remat), accumulation
 
   def step(self, choice: Choice, accumulation: int = 1) -> StepPlan:
     """Compiles a train step.

@@ -76,7 +76,7 @@ class Prediction:
   def bound(self) -> str:
     """The limit with the longest time."""
     seconds = self.seconds
-    return max(seconds, key=seconds.get)
+    return max(seconds, key=seconds.__getitem__)
 
   @property
   def step_seconds(self) -> float:
@@ -137,15 +137,17 @@ def predict(
 
 def _collective_costs(where, mesh, collectives) -> tuple[CollectiveCost, ...]:
   coordinates = [device.coords for device in mesh.devices.flat]
-  sums: dict[tuple, list[float]] = {}
+  sums: dict[tuple, tuple[int, float, float]] = {}
   for c in collectives:
     if not c.bytes:
       continue
     axes, links = route(where, coordinates, c)
-    row = sums.setdefault((c.kind, axes), [0, 0.0, 0.0])
-    row[0] += c.times
-    row[1] += c.total
-    row[2] += c.total / (links * where.chip.link)
+    times, received, seconds = sums.get((c.kind, axes), (0, 0.0, 0.0))
+    sums[c.kind, axes] = (
+      times + c.times,
+      received + c.total,
+      seconds + c.total / (links * where.chip.link),
+    )
   return tuple(
     CollectiveCost(kind, axes, *row)
     for (kind, axes), row in sorted(sums.items(), key=lambda i: -i[1][2])

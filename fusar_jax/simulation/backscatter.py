@@ -163,7 +163,7 @@ def _noise(rng, shape, scale):
   """Returns float32[h, w], noise of about unit spread, smooth over `scale`."""
   h, w = (max(2, side // scale) for side in shape)
   coarse = Image.fromarray(rng.standard_normal((h, w), np.float32))
-  return np.asarray(coarse.resize(shape[::-1], Image.BICUBIC))
+  return np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
 def _linear(db):

@@ -24,8 +24,8 @@ def smooth_noise(rng: np.random.Generator, size: int, nodes: int) -> np.ndarray:
     nodes: random grid points per side.
   """
   coarse = rng.standard_normal((nodes, nodes)).astype(np.float32)
-  field = Image.fromarray(coarse).resize((size, size), Image.BICUBIC)
-  return np.asarray(field)
+  field = Image.fromarray(coarse)
+  return np.asarray(field.resize((size, size), Image.Resampling.BICUBIC))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -156,13 +156,14 @@ def _write_scene(job) -> _Written:
     plan.seed, k, plan.size, plan.gsd, anchors=plan.anchors
   )
   name = f"scene-{k:06d}"
-  files = list(write_pair(scene, name, part))
+  image, anchors = write_pair(scene, name, part)
   rng = np.random.default_rng([plan.seed, k, _QUESTIONS])
-  rows = scene_rows(scene, name, *files, rng, plan.tasks)
+  rows = scene_rows(scene, name, image, anchors, rng, plan.tasks)
   pretraining = []
   if plan.pretraining_tasks:
     rng = np.random.default_rng([plan.seed, k, _PRETRAINING])
-    pretraining = tasks_lib.rows(scene, name, files[0], rng)
+    pretraining = tasks_lib.rows(scene, name, image, rng)
+  files = [image, anchors]
   if plan.rasters:
     files += [
       f"rasters/{f}" for f in write_rasters(scene, name, part / "rasters")

@@ -22,6 +22,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from rich.console import Console
@@ -78,7 +79,7 @@ class Points:
   vv: np.ndarray
   vectors: np.ndarray
 
-  def __getitem__(self, rows) -> "Points":
+  def __getitem__(self, rows) -> Self:
     """Returns the points at these rows (indices or bool[n])."""
     return type(self)(*(v[rows] for v in vars(self).values()))
 
@@ -281,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   p = argparse.ArgumentParser(
     prog="python -m fusar_jax.simulation.fit",
-    description=__doc__.split("\n")[0],
+    description=(__doc__ or "").split("\n")[0],
   )
   p.add_argument("--points", required=True, help="folder of the points' CSV")
   p.add_argument("--out", help="write the table there; default: compare it")

@@ -155,14 +155,12 @@ def evaluate(
 
   def scores(statistic):
     value = _named(counts.sum(0), sets, statistic)
-    resampled = _named(drawn, sets, statistic)
-    return {
-      name: Score(
-        float(value[name]),
-        tuple(map(float, np.percentile(resampled[name], [2.5, 97.5]))),
-      )
-      for name in value
-    }
+    found = {}
+    for name, resampled in _named(drawn, sets, statistic).items():
+      low, high = np.percentile(resampled, [2.5, 97.5])
+      interval = float(low), float(high)
+      found[name] = Score(float(value[name]), interval)
+    return found
 
   return Evidence(len(block), int(number), scores(_accuracy), scores(_balanced))
 
@@ -356,7 +354,7 @@ def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   p = argparse.ArgumentParser(
     prog="python -m fusar_jax.simulation.land_cover_evidence",
-    description=__doc__.split("\n")[0],
+    description=(__doc__ or "").split("\n")[0],
   )
   p.add_argument("--points", required=True, help="folder of the points' CSV")
   p.add_argument(

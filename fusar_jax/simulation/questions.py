@@ -47,7 +47,10 @@ def scene_rows(
     tasks: tasks to include, a subset of `TASKS`.
   """
   size = scene.image.shape
-  found = [Target(n, tuple(b)) for n, b in zip(scene.labels, scene.boxes)]
+  found = [
+    Target(name, (x0, y0, x1, y1))
+    for name, (x0, y0, x1, y1) in zip(scene.labels, scene.boxes)
+  ]
   known = tile_metadata(
     name,
     Tile(0.0, 0.0, *map(float, size)),

@@ -63,6 +63,10 @@ class Sensor:
   ghost: float
 
 
+def _taper(rng, high: bool) -> float:
+  return float(rng.uniform(0.85, 1.0) if high else rng.uniform(0.6, 0.8))
+
+
 def draw_sensor(rng: np.random.Generator) -> Sensor:
   """Draws the imaging parameters of one scene."""
   width = rng.uniform(1.0, 2.4)
@@ -77,10 +81,7 @@ def draw_sensor(rng: np.random.Generator) -> Sensor:
       float(width * rng.uniform(0.8, 1.1)),
       float(width * rng.uniform(0.9, 1.2) * coarser),
     ),
-    windows=tuple(
-      float(rng.uniform(0.85, 1.0) if high else rng.uniform(0.6, 0.8))
-      for high in sharp
-    ),
+    windows=(_taper(rng, sharp[0]), _taper(rng, sharp[1])),
     wind=float(rng.normal(2.5, 2)),
     noise=float(rng.uniform(-29, -22)),
     smear=float(rng.uniform(2, 6)) if rng.random() < 0.2 else 0.0,

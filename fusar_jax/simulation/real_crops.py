@@ -89,7 +89,8 @@ def _crops(path, size, rng) -> Iterator[tuple[int, int, np.ndarray]]:
   """Yields (row, column, uint8[size, size]) in random order."""
   if path.suffix.lower() in PICTURES:
     image = np.asarray(Image.fromarray(load_image(path)).convert("L"))
-    for row, col in _corners(*image.shape, size, rng):
+    height, width = image.shape
+    for row, col in _corners(height, width, size, rng):
       yield row, col, image[row : row + size, col : col + size]
     return
   with open_raster(path) as raster:

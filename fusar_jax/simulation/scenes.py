@@ -138,6 +138,7 @@ def draw_scene(
     nodes = make_anchors(
       place, (size, size), archive, YEAR, spacing=SPACING, limit=anchors
     )
+  assert nodes.anchors is not None  # The drawn embeddings cover the scene.
   return Scene(
     image=stretch.apply(db, np.isfinite(db)),
     db=db,

@@ -225,12 +225,13 @@ def _inside(target, shape):
 
 
 def _touch(a: Target, b: Target) -> bool:
-  a, b = a.box, b.box
+  left, top, right, bottom = a.box
+  x0, y0, x1, y1 = b.box
   return not (
-    a[2] + _GAP < b[0]
-    or b[2] + _GAP < a[0]
-    or a[3] + _GAP < b[1]
-    or b[3] + _GAP < a[1]
+    right + _GAP < x0
+    or x1 + _GAP < left
+    or bottom + _GAP < y0
+    or y1 + _GAP < top
   )
 
 

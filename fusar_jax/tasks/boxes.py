@@ -90,16 +90,17 @@ def parse_boxes(text: str, size=None) -> Parsed:
   boxes = as_boxes([box.corners for box in found])
   if span:
     boxes = scale(boxes, span, size)
-  scores, turned = [b.score for b in found], [b.angle for b in found]
+  scores, rotated = [b.score for b in found], None
   if span == 100:
-    turned = np.column_stack([boxes, np.array(turned, np.float32)])
-    boxes = rotated_boxes.envelope(turned)
+    angles = np.array([b.angle for b in found], np.float32)
+    rotated = np.column_stack([boxes, angles])
+    boxes = rotated_boxes.envelope(rotated)
   return Parsed(
     boxes,
     tuple(box.label for box in found),
     rule=_joined(rules) or "json",
     scores=np.array(scores, np.float32) if None not in scores else None,
-    rotated=turned if span == 100 else None,
+    rotated=rotated,
   )
 
 

@@ -47,8 +47,6 @@ RULES = {
 _EMPTY = ("none", "null", "[]")
 _FENCE = re.compile(r"```|'''")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)', re.DOTALL)
-_BLANK = re.compile(r"\s*")
-_BETWEEN = re.compile(r"\s*(,?)\s*")
 _N = r"\s*(-?\d+(?:\.\d+)?)\s*"
 # No part of these patterns is ambiguous, so matching takes linear time.
 _TAG = re.compile(
@@ -138,7 +136,8 @@ def _tagged(body: str, rules: list[str]) -> list[tuple[Box, int | None]]:
     )
   found, label = [], ""
   for match in _TAG.finditer(body):
-    inside, kind = match[match.lastgroup], match.lastgroup
+    kind = match.lastgroup or ""
+    inside = match[kind]
     if kind in ("phrase", "reference"):
       label = inside.strip()
       continue
@@ -240,7 +239,7 @@ def _truncated(body: str) -> list | None:
   """
   decoder, items, at = json.JSONDecoder(), [], 1
   while body[:1] == "[":
-    at = _BLANK.match(body, at).end()
+    at = _skip_blanks(body, at)
     if at == len(body):
       return items
     opened = body[at]
@@ -253,7 +252,7 @@ def _truncated(body: str) -> list | None:
       closed = {"[": "]", "{": "}"}[opened] in _STRING.sub("", body[at:])
       return None if closed else items
     items.append(item)
-    at = _BLANK.match(body, at).end()
+    at = _skip_blanks(body, at)
     if at < len(body) and body[at] != ",":
       return None
     at += 1
@@ -262,15 +261,22 @@ def _truncated(body: str) -> list | None:
   return None
 
 
+def _skip_blanks(body: str, at: int) -> int:
+  while body[at : at + 1].isspace():
+    at += 1
+  return at
+
+
 def _row_of_json(body: str, rules: list[str]) -> list:
   decoder, values, needed, at = json.JSONDecoder(), [], set(), 0
   while at < len(body):
     value, at = decoder.raw_decode(body, at)
     values.append(value)
-    between = _BETWEEN.match(body, at)
-    if between.end() < len(body):
-      needed.add("comma" if between[1] else "glued")
-    at = between.end()
+    at = _skip_blanks(body, at)
+    comma = body[at : at + 1] == ","
+    at = _skip_blanks(body, at + comma)
+    if at < len(body):
+      needed.add("comma" if comma else "glued")
   rules.extend(sorted(needed))
   return values
 

@@ -20,6 +20,7 @@ import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import notations
@@ -326,7 +327,17 @@ def as_text(gt) -> str:
   return "None" if gt is None else json.dumps(gt, ensure_ascii=False)
 
 
-def read_truths(rows: Iterable[Prediction], parse: Callable[[str], object]):
+class _Parsed(Protocol):
+  @property
+  def error(self) -> str | None: ...
+
+
+_Truth = TypeVar("_Truth", bound=_Parsed)
+
+
+def read_truths(
+  rows: Iterable[Prediction], parse: Callable[[str], _Truth]
+) -> list[_Truth]:
   """Returns `parse(row.gt)` for each row.
 
   Raises:

@@ -8,11 +8,13 @@ import threading
 def end_with_parent() -> None:
   """Ends this process as soon as its parent ends, for whatever reason.
 
-  For long work whose result is useless without the parent.
+  For long work whose result is useless without the parent. Outside of a child
+  process of `multiprocessing` it does nothing.
   """
-  threading.Thread(target=_wait_and_exit, daemon=True).start()
+  if parent := multiprocessing.parent_process():
+    threading.Thread(target=_exit_after, args=[parent], daemon=True).start()
 
 
-def _wait_and_exit() -> None:
-  multiprocessing.parent_process().join()
+def _exit_after(parent) -> None:
+  parent.join()
   os._exit(1)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -15,7 +16,8 @@ def compile_cache(folder: Path) -> Iterator[None]:
   A cache directory that is already configured (JAX_COMPILATION_CACHE_DIR or
   the calling program) takes precedence.
   """
-  if jax.config.jax_compilation_cache_dir:
+  # JAX adds the attributes of its options at import.
+  if cast(Any, jax.config).jax_compilation_cache_dir:
     yield
     return
   _use(str(folder))

@@ -259,7 +259,7 @@ def layout(
       config.batch_size, accumulation, shards, processes
     )
     rows = config.batch_size // accumulation
-  if sizes == AUTO:
+  if isinstance(sizes, str):
     held = weight_bytes(config, model).all if memory else 0
     sizes = choose_mesh(devices, rows, model, held, memory)
   return sizes, accumulation

@@ -13,8 +13,6 @@ A target positions, B batch, D model width, V vocabulary; `rows` counts target
 positions of all samples.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,14 +66,14 @@ def answer_losses(
   return values.swapaxes(0, 1).reshape(batch, -1)[:, :slots]
 
 
-def _losses(states, targets, kernel):
+def _losses(states, targets, kernel) -> jax.Array:
   logits = project_to_vocabulary(states, kernel)
   chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
   return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
-@functools.partial(jax.custom_vjp)
-def _frozen_losses(states, targets, kernel):
+@jax.custom_vjp
+def _frozen_losses(states, targets, kernel) -> jax.Array:
   return _losses(states, targets, kernel)
 
 

@@ -6,7 +6,6 @@ Optax matches them except for clipping: torch divides by (norm + 1e-6).
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +38,7 @@ def warmup_steps(total_steps: int, steps: int, ratio: float) -> int:
 
 def linear_schedule(
   peak: float, total_steps: int, warmup: int
-) -> Callable[[jax.Array], jax.Array]:
+) -> optax.Schedule:
   """Returns step -> learning rate, float32[], step counted from 0.
 
   Rises from 0 over `warmup` steps, then falls to 0 at `total_steps`. As in the
@@ -63,12 +62,12 @@ def linear_schedule(
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
   """Scales all gradients by min(1, limit / (norm + 1e-6)), as torch does."""
 
-  def update(grads, state, params=None):
+  def update(updates, state, params=None):
     del params
-    scale = jnp.minimum(1.0, limit / (optax.global_norm(grads) + _CLIP_EPS))
-    return jax.tree.map(lambda g: g * scale, grads), state
+    scale = jnp.minimum(1.0, limit / (optax.global_norm(updates) + _CLIP_EPS))
+    return jax.tree.map(lambda g: g * scale, updates), state
 
-  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+  return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def scale_by_rules(rules: partition.Rules) -> optax.GradientTransformation:
@@ -93,7 +92,7 @@ def scale_by_rules(rules: partition.Rules) -> optax.GradientTransformation:
 
 
 def make_optimizer(
-  rate: Callable[[jax.Array], jax.Array],
+  rate: optax.Schedule,
   *,
   b1: float = 0.9,
   b2: float = 0.999,

@@ -5,6 +5,7 @@ Parameters that neither base nor adapter has (new LoRA and TLM) are initialised
 from the seed.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fusar_jax.training.provenance import Source
 
 
 def load_run(
-  workdir: Path | str,
+  workdir: str | os.PathLike,
   step: int | None = None,
   *,
   dtype: str | None = None,

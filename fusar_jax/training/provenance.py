@@ -224,7 +224,7 @@ def provenance(
   }
 
 
-def portable(workdir: Path, step: int) -> dict[str, Any]:
+def portable(workdir: Path, step: int | None) -> dict[str, Any]:
   """Returns what an export says of the run it comes from.
 
   The run's config and provenance, and as "ancestors" the records of what its

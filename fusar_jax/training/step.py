@@ -11,6 +11,7 @@ A target positions, B batch.
 
 import dataclasses
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ def make_loss(config: FusarConfig, options: StepOptions) -> Callable:
       rngs={"dropout": key},
     )
     values = answer_losses(
-      hidden,
+      cast(jax.Array, hidden),  # Flax also allows for returned variables.
       head_kernel(params, config).astype(options.dtype),
       batch.answer_index,
       batch.answer_ids,

@@ -8,7 +8,8 @@ import sys
 
 _torch = sys.modules.get("torch")
 if _torch is None:
-  sys.modules["torch"] = None  # `import torch` raises ImportError.
+  # None makes `import torch` raise ImportError; typeshed has modules only.
+  sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
 try:
   from tensorboardX import SummaryWriter
 finally:

@@ -20,6 +20,8 @@ class Reference:
 
   def __init__(self, folder: Path):
     config, self._shape, self._samples = workload.read(folder)
+    if config.tlm is None:
+      raise ValueError("the benchmark needs a model with TLM.")
     self._sigma = config.tlm.sigma
     model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
       folder / "base", dtype=torch.float32, attn_implementation="sdpa"
@@ -40,7 +42,7 @@ class Reference:
       torch.nn.Linear(hidden, len(state["film_mlp"]["2.bias"])),
     )
     self._film.load_state_dict(state["film_mlp"])
-    self._anchors = None
+    self._anchors: tuple[torch.Tensor, torch.Tensor]  # Of the current sample.
     self._optimizer = None
     adapted = [p for p in self._model.parameters() if p.requires_grad]
     self._start = [

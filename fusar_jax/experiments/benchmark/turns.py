@@ -46,9 +46,12 @@ class Side:
     Raises:
       RuntimeError: the worker died; it has printed its error.
     """
-    self._process.stdin.write(json.dumps(request) + "\n")
-    self._process.stdin.flush()
-    line = self._process.stdout.readline()
+    requests, replies = self._process.stdin, self._process.stdout
+    assert requests is not None
+    assert replies is not None
+    requests.write(json.dumps(request) + "\n")
+    requests.flush()
+    line = replies.readline()
     if not line:
       raise RuntimeError(
         f"the benchmark's {self.name!r} process ended (exit code"
@@ -289,10 +292,10 @@ def summary(work: Work, pairs: Sequence[dict]) -> dict:
   }
 
 
-def _decoding(times: dict) -> float | None:
-  """Returns the seconds without the prompt; None if noise may dominate."""
+def _decoding(times: dict) -> float:
+  """Returns the seconds without the prompt; 0 if noise may dominate."""
   seconds = times["seconds"] - times["prompt_seconds"]
-  return seconds if seconds >= _CLEAR * times["seconds"] else None
+  return seconds if seconds >= _CLEAR * times["seconds"] else 0.0
 
 
 def _raw(tries: list[dict]) -> str:

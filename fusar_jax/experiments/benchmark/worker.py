@@ -60,7 +60,8 @@ def peak_bytes() -> int:
   """
   if not _STATUS.exists():
     return 0
-  return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())[1])
+  found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+  return 1024 * int(found[1]) if found else 0
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ def samples(
 
 
 def _sample(config: FusarConfig, shape: Shape, rng) -> Sample:
+  if config.image_size is None:
+    raise ValueError("the benchmark needs a model with a fixed image size.")
   height, width = config.image_size
   cells = height * width // config.vision.cell**2
   t = config.tokens
