@@ -121,7 +121,7 @@ def test_boxes(tmp_path, config):
     (30, 9, 20, 20),
     (80, 0, 90, 9),
   ]
-  # Another task of the same image tells the same boxes, and nothing new.
+  # Another task of the same image repeats its boxes.
   count = row("b", boxes=boxes, task="counting", answer="5")
   count["question"] = counting.question("ship")
   write(tmp_path, row("a", boxes=boxes), count)
@@ -324,6 +324,27 @@ def test_a_shortcut_is_measured_and_nothing_else(tmp_path, config, shortcut):
       str(of[shortcut])
     ]
     assert f"from the {shortcut} alone: 100.0% right" in str(of[shortcut])
+
+
+def test_folds_keep_near_duplicates_together(tmp_path, config):
+  """25 pictures in 4 versions: the nearest thumbnail must be another one."""
+  rows = []
+  for seed in range(25):
+    label = "AB"[int(np.random.default_rng(seed).integers(2))]
+    picture(tmp_path / "0.png", seed)
+    pixels = np.asarray(Image.open(tmp_path / "0.png"))
+    for version in range(4):
+      name = f"{seed}-{version}"
+      changed = (pixels * (1 - 0.1 * version)).astype(np.uint8)
+      Image.fromarray(changed).save(tmp_path / f"{name}.png")
+      rows.append(classified(name, label))
+  found = inspect([write(tmp_path, *rows)], config)
+  of = {s.feature: s for s in found.shortcuts}
+  assert (of[shortcuts.THUMBNAIL].rows, of[shortcuts.THUMBNAIL].groups) == (
+    100,
+    25,
+  )
+  assert of[shortcuts.THUMBNAIL].accuracy < 0.8
 
 
 def test_near_duplicates_in_two_splits_are_named(tmp_path, config):
