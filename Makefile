@@ -15,7 +15,7 @@
 #   make test-newest  core tests with Python 3.13 and the newest versions
 #   make lint     ruff and the minimum versions of the package
 #   make base     retrains the tiny base that is shipped with the package
-#   make types    pyright in basic mode; .basedpyright holds the known errors
+#   make types    pyright in basic mode
 #   make docs     builds the documentation as a site (links checked)
 #   make reference  recomputes the reference values of tests/reference
 #   make mutants  plants faults and runs the tests that should catch them
@@ -91,8 +91,7 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 
 types: $(VENV)/installed $(VENV)-types/installed
-	$(VENV)-types/bin/basedpyright --level error --pythonpath $(BIN)/python --baselinemode=discard \
-	  < /dev/null
+	$(VENV)-types/bin/basedpyright --level error --pythonpath $(BIN)/python < /dev/null
 
 docs: $(VENV)-docs/installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict

@@ -127,6 +127,8 @@ def test_a_stage_copied_without_its_base_names_the_missing_file(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"copy configs/base\.py there"):
     config_lib.load_module(tmp_path / "stage2.py")
   shutil.copy(config_lib.CONFIGS / "base.py", tmp_path)
+  with pytest.raises(ValueError, match="a config is a Python file"):
+    config_lib.load_module(tmp_path / "stage2")
   copied = config_lib.load_module(tmp_path / "stage2.py").get_config()
   assert copied.to_dict() == _get("stage2").to_dict()
 

@@ -24,7 +24,7 @@ without decoding); it grows with the square of their number.
 
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,6 +32,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from fusar_jax.data import vision
+from fusar_jax.data.records import File
 
 # Side of a thumbnail, pixels.
 SIDE = 32
@@ -60,8 +61,8 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def thumbnails(
-  files: Sequence[Path],
-  load: Callable[[Path], np.ndarray] = vision.load_image,
+  files: Sequence[File],
+  load: Callable[[Any], np.ndarray] = vision.load_image,
 ) -> np.ndarray:
   """Returns float32[n, 32, 32] of image files.
 

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fusar_jax.data import vision
+from fusar_jax.data.records import File
 from fusar_jax.datasets import near_duplicates
 
 
@@ -21,9 +22,9 @@ class Pictures:
 
   def __init__(
     self,
-    files: Iterable[Path],
+    files: Iterable[File],
     min_correlation: float = near_duplicates.MIN_CORRELATION,
-    load: Callable[[Path], np.ndarray] = vision.load_image,
+    load: Callable[[Any], np.ndarray] = vision.load_image,
   ):
     """Reads the files.
 
@@ -45,7 +46,7 @@ class Pictures:
     numbers = near_duplicates.groups(len(self.files), self._pairs, same)
     self.groups = dict(zip(self.files, numbers.tolist()))
 
-  def matches(self, some: Iterable[Path], others: Iterable[Path]) -> list[str]:
+  def matches(self, some: Iterable[File], others: Iterable[File]) -> list[str]:
     """Returns one line per file of `some` that is in a group with `others`.
 
     It names the closest one: equal bytes, or the highest correlation.
@@ -88,6 +89,6 @@ def links(keys_of: Iterable[Iterable]) -> np.ndarray:
   return np.array(found, int).reshape(-1, 2)
 
 
-def _sha256(file: Path) -> str:
+def _sha256(file: File) -> str:
   with file.open("rb") as content:
     return hashlib.file_digest(content, "sha256").hexdigest()

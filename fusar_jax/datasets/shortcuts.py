@@ -209,7 +209,7 @@ def _baseline_rows(of: Sequence[Row]) -> list[rows.Row]:
     rows.Row(
       row.task,
       row.triplet.question,
-      row.triplet.answer,
+      row.triplet.answer or "",
       thumbnail=row.images[0].thumbnail,
     )
     for row in of

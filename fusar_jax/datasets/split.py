@@ -34,7 +34,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fusar_jax.data.records import PackedFile
+from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.triplets import (
   Triplet,
   read_manifests,
@@ -74,7 +74,7 @@ class Part:
   groups: Sequence[int]
 
   @property
-  def images(self) -> list[Path]:
+  def images(self) -> list[File]:
     return list(dict.fromkeys(i for row in self.rows for i in row.images))
 
   @property
@@ -154,13 +154,13 @@ def write_splits(
   kept = np.flatnonzero(~given & ~(repeats & (action == "drop")))
   joined = groups(len(rows), same, links(_keys(row, group_by) for row in rows))
   sides = assignment.assign(
-    joined[kept], [label_of(rows[i]) for i in kept], shares, seed
+    joined[kept].tolist(), [label_of(rows[i]) for i in kept], shares, seed
   )
-  members = {name: [] for name in shares}
+  members: dict[str, list[int]] = {name: [] for name in shares}
   for i, side in zip(kept, sides):
-    members[side].append(i)
+    members[side].append(int(i))
   if test:
-    members[GIVEN_TEST] = np.flatnonzero(given)
+    members[GIVEN_TEST] = np.flatnonzero(given).tolist()
   parts = [
     Part(name, [rows[i] for i in of], joined[of].tolist())
     for name, of in members.items()

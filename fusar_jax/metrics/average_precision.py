@@ -121,11 +121,9 @@ def average_precision(
       f" the first is number {without[0] + 1}; average precision needs one for"
       " each box."
     )
-  if images is None:
-    images = range(len(answers))
-  images = np.asarray(images, int)
-  found = _found(answers, truths, images)
-  every = np.ones(images.max(initial=-1) + 1)
+  places = np.asarray(range(len(answers)) if images is None else images, int)
+  found = _found(answers, truths, places)
+  every = np.ones(places.max(initial=-1) + 1)
   names = sorted({name for name, _ in found})
   curves = {key: one.curve(every) for key, one in found.items()}
   return {
@@ -245,7 +243,9 @@ class _Boxes:
     return (self.boxes[:, 2:].astype(float) - self.boxes[:, :2]).prod(1)
 
 
-def _near(given: _Boxes, true: _Boxes) -> tuple[np.ndarray, ...]:
+def _near(
+  given: _Boxes, true: _Boxes
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns (detection, true box, IoU) of pairs above the lowest threshold.
 
   Args:
@@ -266,7 +266,8 @@ def _near(given: _Boxes, true: _Boxes) -> tuple[np.ndarray, ...]:
     overlap = iou_of_pairs(given.boxes[i], true.boxes[j])
     near = overlap >= THRESHOLDS[0]
     pieces.append((i[near], j[near], overlap[near]))
-  return tuple(np.concatenate(of) for of in zip(*pieces))
+  given_of, true_of, overlap = map(np.concatenate, zip(*pieces))
+  return given_of, true_of, overlap
 
 
 def _take(given, true, overlap, n: int, ignored) -> np.ndarray:

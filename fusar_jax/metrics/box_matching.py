@@ -50,7 +50,7 @@ def match(
   """
   overlap = iou(predicted, true)
   if not overlap.any():
-    return Matched(*np.zeros((2, 0), int), np.zeros(0))
+    return Matched(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
   names = np.array([detection.normal(label) for label in true_labels])
   given = np.array(fill_labels(predicted_labels, true_labels))
   overlap = np.where(given[:, None] == names[None], overlap, 0)

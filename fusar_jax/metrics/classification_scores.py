@@ -33,7 +33,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   read = [
     classification.parse(row.text, names) for row, names in zip(rows, offered)
   ]
-  predicted = [_as_true(p.name, *of) for p, *of in zip(read, true, offered)]
+  predicted = [_as_true(p.name, t, of) for p, t, of in zip(read, true, offered)]
   right = np.array([p == t for p, t in zip(predicted, true)])
   kinds = [class_names.coarse(t) for t in true]
   kind = np.array(

@@ -158,9 +158,9 @@ def compare(
 def _measure(task, name, counts) -> Measure:
   runs, images, _ = counts.images.shape
   if runs == 1:
-    interval = intervals.bootstrap(counts.images[0], ratio_of_sums)
+    low, high = intervals.bootstrap(counts.images[0], ratio_of_sums)
   else:
-    interval = np.percentile(
+    low, high = np.percentile(
       hierarchical_bootstrap.resample_runs(counts.images, ratio_of_sums),
       [2.5, 97.5],
     )
@@ -169,7 +169,7 @@ def _measure(task, name, counts) -> Measure:
     task=task,
     score=name,
     value=float(each.mean()),
-    ci95=tuple(map(float, interval)),
+    ci95=(float(low), float(high)),
     each=tuple(map(float, each)),
     n=len(counts.rows) // runs,
     images=images,
@@ -244,8 +244,10 @@ def _counts(task, part, runs) -> _Counts | None:
   for run, rows in enumerate(runs):
     for row in rows:
       first = row[0]
-      found = [part(s) for s in row] if first["task"] == task else [None]
-      if None in found:
+      if first["task"] != task:
+        continue
+      found = [pair for s in row if (pair := part(s)) is not None]
+      if len(found) < len(row):
         continue
       image = images.setdefault(first.get("image") or first["id"], len(images))
       places.append((run, image))

@@ -80,6 +80,8 @@ class Card:
   @property
   def marks(self) -> Iterator[Mark]:
     """The boxes, true ones first."""
+    if self.shape is None:
+      return
     true, given = self.answer.true, self.answer.predicted
     unit = max(self.shape) / 336
     for box, label in zip(true.boxes.tolist(), true.labels):

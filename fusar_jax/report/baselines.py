@@ -130,7 +130,7 @@ def baseline_rows(manifest, train=None) -> list[Prediction]:
   check_tasks([*triplets, *(learned if train else ())])
   return blind_rows(
     [with_truth(triplet) for triplet in triplets],
-    [(task_of(triplet), triplet.answer) for triplet in learned],
+    [(task_of(triplet), triplet.answer or "") for triplet in learned],
   )
 
 
@@ -221,7 +221,7 @@ def compare_model(
         if task in of and score in of[task]
       }
       blind = [name for name in fitting.BLIND if name in values]
-      names = [max(blind, key=values.get)] if blind else []
+      names = [max(blind, key=values.__getitem__)] if blind else []
       names += [name for name in values if name not in fitting.BLIND]
       tested += [
         _test(task, score, sign, samples, name, baselines.samples[name])
@@ -313,7 +313,7 @@ def _training_row(triplet: Triplet, images: _Images) -> Row | None:
     return row
   boxes, labels = triplet.boxes, triplet.labels
   if boxes is None:
-    parsed = boxes_lib.parse_complete(triplet.answer, space)
+    parsed = boxes_lib.parse_complete(triplet.answer or "", space)
     boxes, labels = parsed.boxes, parsed.labels
   fractions = boxes_lib.scale(boxes, space, _CANVAS).astype(float) / CANVAS
   return dataclasses.replace(row, boxes=fractions, labels=labels)

@@ -21,7 +21,7 @@ _NUMBERS = (0, 1, 2, 3, 4, 5, 9)
 _ASIDE = 0.09
 
 # (value that selects the bin, image, numerator, denominator).
-_Counts = list[tuple[float, str, float, float]]
+_Counts = Sequence[tuple[float, str, float, float]]
 
 
 def charts(answers: Sequence[Answer]) -> list[Chart]:

@@ -31,7 +31,7 @@ _VARIABLES = {
   BACK: "var(--back)",
   WARNING: "var(--warning)",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
   "svg.fonttype": "none",
   # Class names are shown literally, also those with a dollar sign.
   "text.parse_math": False,
@@ -213,20 +213,20 @@ def _inline(svg: str, label: str, tooltips: Mapping[str, str]) -> Markup:
         # A reference would need an id that is unique in the page.
         symbol = symbols[child.attrib.pop(_LINK)[1:]]
         child.tag = f"{_SVG}path"
-        child.set("d", symbol.get("d"))
+        child.set("d", symbol.attrib["d"])
         style = (child.get("style"), symbol.get("style"))
         child.set("style", "; ".join(filter(None, style)))
         x, y = child.attrib.pop("x", "0"), child.attrib.pop("y", "0")
         child.set("transform", f"translate({x} {y})")
   for element in root.iter():
     name = element.attrib.pop("id", None)
-    if name in tooltips:
+    if name is not None and name in tooltips:
       title = ElementTree.Element(f"{_SVG}title")
       title.text = tooltips[name]
       element.insert(0, title)
     if element.tag == f"{_SVG}text":
       element.set("style", _FONT.sub("", element.get("style", "")))
-  viewbox = root.get("viewBox")
+  viewbox = root.attrib["viewBox"]
   root.attrib.clear()
   root.attrib |= {
     "viewBox": viewbox,

@@ -164,7 +164,9 @@ def _caption(rows, targets):
 def _picture(panel, factor):
   height, width = panel.image.shape
   picture = Image.fromarray(panel.image).convert("RGB")
-  picture = picture.resize((width * factor, height * factor), Image.NEAREST)
+  picture = picture.resize(
+    (width * factor, height * factor), Image.Resampling.NEAREST
+  )
   draw = ImageDraw.Draw(picture)
   for x0, y0, x1, y1 in panel.boxes:
     # One pixel outside the box: the outline must not hide the target.

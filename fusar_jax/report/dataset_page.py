@@ -207,13 +207,13 @@ def histogram(values: Sequence[float], title: str) -> Chart | None:
 
   If all values are equal, the chart is a caption with that value.
   """
-  values = np.asarray(values, np.float64)
   if not len(values):
     return None
-  low, high = values.min(), values.max()
+  numbers = np.asarray(values, np.float64)
+  low, high = numbers.min(), numbers.max()
   if low == high:
     return Chart("", f"{title}: all {_number(low)}")
-  counts, edges = np.histogram(values, _bin_edges(values))
+  counts, edges = np.histogram(numbers, _bin_edges(numbers))
   labels = (
     (0, _number(low), "left"),
     (0.5, f"median {_number(np.median(values))}", "center"),
@@ -287,11 +287,12 @@ def _visual(split: Split) -> list[int]:
 
 
 def _lengths(split: Split) -> list[int]:
-  return [row.length for row in split.rows]
+  return [row.length for row in split.rows if row.length is not None]
 
 
 def _supervised(split: Split) -> list[int]:
-  return [row.answer_length for row in split.rows]
+  lengths = (row.answer_length for row in split.rows)
+  return [length for length in lengths if length is not None]
 
 
 def _anchors(split: Split) -> list[int]:

@@ -156,7 +156,8 @@ def _describe_adapter(folder: Path) -> list[str]:
 
 def parameter_counts(config: FusarConfig) -> dict[str, int]:
   """Returns the number of parameters of each part, from shapes alone."""
-  counts = dict.fromkeys(("visual", "tlm", "model", "lm_head", "lora"), 0)
+  parts = ("visual", "tlm", "model", "lm_head", "lora")
+  counts: dict[str, int] = dict.fromkeys(parts, 0)
   for path, shape in mapping.leaf_shapes(config).items():
     counts[path.partition("/")[0]] += math.prod(shape)
   for shape in mapping.leaf_shapes(config, adapter=True).values():

@@ -97,17 +97,17 @@ def curve(
   hits, sure = [], []
   for answer in answers:
     given, true = answer.predicted, answer.true
-    if len(given) and given.scores is None:
+    scores = given.scores if len(given) else np.zeros(0)
+    if scores is None:
       return []
     overlap = box_iou(given.boxes, true.boxes)
     labels = np.array(fill_labels(given.labels, true.labels), object)
     names = np.array([detection.normal(name) for name in true.labels], object)
     overlap = np.where(labels[:, None] == names[None], overlap, 0)
-    order = np.argsort(-given.scores, kind="stable") if len(given) else ()
-    for k in order:
+    for k in np.argsort(-scores, kind="stable"):
       best = overlap[k].argmax() if len(true) else 0
       hits.append(bool(len(true)) and overlap[k, best] >= threshold)
-      sure.append(given.scores[k])
+      sure.append(scores[k])
       if hits[-1]:
         overlap[:, best] = 0
   total = sum(len(answer.true) for answer in answers)

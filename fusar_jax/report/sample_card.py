@@ -79,7 +79,7 @@ def read_sample(
 
 
 def split_tokens(
-  tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[bool]
+  tokenizer: Tokenizer, ids: Sequence[int], mask: Sequence[bool] | np.ndarray
 ) -> tuple[Piece, ...]:
   """Splits a token sequence into displayable pieces.
 
@@ -165,7 +165,7 @@ class Panels:
   def radius(self) -> float:
     """Radius of a dot in pixels; many anchors get small dots."""
     h, w = self.shape
-    room = 0.3 * (h * w / max(len(self.dots), 1)) ** 0.5
+    room = 0.3 * (h * w / max(len(self.dots or ()), 1)) ** 0.5
     return max(1.2 * self.unit, min(5 * self.unit, room))
 
 
@@ -184,10 +184,12 @@ def panels(
     zip(sample.images, sample.anchors, colours)
   ):
     h, w = image.shape[:2]
-    dots = anchors and [
-      (x * w, y * h, hex_colour(rgb))
-      for (y, x), rgb in zip(anchors.positions.tolist(), colour)
-    ]
+    dots = None
+    if anchors is not None and colour is not None:
+      dots = [
+        (x * w, y * h, hex_colour(rgb))
+        for (y, x), rgb in zip(anchors.positions.tolist(), colour)
+      ]
     boxes = zip(sample.row.labels, sample.row.boxes.tolist(), strict=True)
     found.append(
       Panels(

@@ -148,6 +148,8 @@ def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
   truth, size = triplet.answer, triplet.coordinate_size
   if given and given.size and size and given.size != size:
     truth = answer_at(triplet, size, given.size)
+  if truth is None:
+    raise ValueError(f"{triplet.where}: no 'answer' to score by.")
   return Prediction(
     id=triplet.id,
     row=given.row if given else triplet.row,
@@ -164,8 +166,8 @@ def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
 
 
 def task_of(triplet: Triplet) -> str:
-  """Returns the task of a row, inferred from the question if not given."""
-  return triplet.task or guess_task(triplet.question)
+  """Returns the task of a row, by its question if not given; "": unknown."""
+  return triplet.task or guess_task(triplet.question) or ""
 
 
 def check_tasks(triplets: list[Triplet]) -> None:
@@ -207,7 +209,8 @@ def score_rows(
     "without_truth": without_truth,
     **_truncated(rows),
   }
-  ordered, bad = [None] * len(rows), []
+  ordered: list[dict] = [{} for _ in rows]
+  bad = []
   scorers = SCORERS | {
     "grounding": functools.partial(grounding_scores.score, reading=acc50)
   }

@@ -106,6 +106,7 @@ def test_refusals(tmp_path, speckle):
     ({"quantity": "phase"}, "expected one of"),
     ({"low": None}, "not as it was written"),
     ({"more": 1}, "expected an object"),
+    ({"percentiles": [1, 50, 99]}, "expected two percentiles"),
   ):
     with pytest.raises(ValueError, match=message):
       Stretch.from_json(good | change)

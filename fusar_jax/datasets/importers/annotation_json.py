@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def read_json(path: str | os.PathLike):
@@ -14,7 +15,7 @@ def read_json(path: str | os.PathLike):
   return _load(_text(path), str(path))
 
 
-def read_records(path: str | os.PathLike) -> list[tuple[int, object]]:
+def read_records(path: str | os.PathLike) -> list[tuple[int, Any]]:
   """Returns (1-based row number, value) of a JSON list or of JSON Lines.
 
   In JSON Lines the row number is the line number.

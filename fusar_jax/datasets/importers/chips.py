@@ -94,11 +94,11 @@ def plan(size: tuple[int, int], side: int) -> Fitted:
     Fitted(original_size=(40, 90), window=(0, 15, 40, 60), \
 mirrored=(10, 10, 0, 0))
   """
-  kept = [min(side, length) for length in size]
-  first = [(length - of) // 2 for length, of in zip(size, kept)]
-  before = [(side - of) // 2 for of in kept]
-  mirrored = tuple(n for of, b in zip(kept, before) for n in (b, side - of - b))
-  return Fitted(tuple(size), (*first, *kept), mirrored)
+  height, width = (min(side, length) for length in size)
+  window = (size[0] - height) // 2, (size[1] - width) // 2, height, width
+  top, left = (side - height) // 2, (side - width) // 2
+  mirrored = top, side - height - top, left, side - width - left
+  return Fitted((size[0], size[1]), window, mirrored)
 
 
 def fit(pixels: np.ndarray, side: int) -> np.ndarray:

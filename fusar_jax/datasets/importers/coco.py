@@ -158,10 +158,10 @@ def _images(images, problems) -> list[dict]:
 
 def _annotated(record, images, names, notes) -> Annotated:
   file = image_files.named(images, record["file_name"])
-  size = tuple(
+  stated = [
     pixels(record.get(side), f'"{side}"') for side in ("height", "width")
-  )
-  image_files.check_size(file, size)
+  ]
+  size = image_files.check_size(file, stated)
   targets = []
   for note in notes:
     try:

@@ -7,7 +7,7 @@ import could copy any file of the machine into a data set.
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fusar_jax.data import vision
@@ -89,14 +89,15 @@ def listed(folder: str | os.PathLike) -> list[Path]:
   ]
 
 
-def check_size(file: Path, stated: tuple[int, int]) -> None:
-  """Raises ValueError if a file does not have the stated (height, width)."""
+def check_size(file: Path, stated: Sequence[float]) -> tuple[int, int]:
+  """Returns a file's (height, width); raises ValueError if not as stated."""
   actual = vision.image_size(file)
-  if stated != actual:
+  if tuple(stated) != actual:
     raise ValueError(
       f"the annotation states {stated[0]} x {stated[1]} pixels (height x"
       f" width), but {file.name} has {actual[0]} x {actual[1]}"
     )
+  return actual
 
 
 def digests(files: Iterable[Path]) -> dict[Path, str]:

@@ -70,7 +70,10 @@ _SPEAKERS = {
 }
 
 
-def read_boxes(text: str) -> tuple[str, list[tuple[float, ...]]]:
+Box = tuple[float, float, float, float]
+
+
+def read_boxes(text: str) -> tuple[str, list[Box]]:
   """Returns (the text with its boxes in brackets, the boxes xyxy in pixels).
 
   Raises:
@@ -88,7 +91,8 @@ def read_boxes(text: str) -> tuple[str, list[tuple[float, ...]]]:
       raise ValueError(
         f"{match[0]!r:.60} is no box; expected {{<x1><y1><x2><y2>}}"
       )
-    boxes.append(tuple(pixels(number, match[0]) for number in whole.groups()))
+    x0, y0, x1, y1 = (pixels(number, match[0]) for number in whole.groups())
+    boxes.append((x0, y0, x1, y1))
     return str(list(boxes[-1]))
 
   return _BRACES.sub(rewrite, text), boxes
@@ -236,11 +240,11 @@ def _row(identity, task, question, answer, size, scored) -> dict:
   for box in given + found:
     check_overlap(box, size)
   label, boxes = _subject(task, question, answer, given, found)
-  targets = [Target(label, box) for box in boxes]
   if task == "counting":
     _check_count(answer, found)
   if scored and task in ("counting", "identification"):
-    _check_scored(task, label, boxes)
+    label = _check_scored(task, label, boxes)
+    targets = [Target(label, box) for box in boxes]
     ours = "classification" if task == "identification" else task
     return task_row(identity, ours, label, size, targets, CATEGORIES)
   row = {
@@ -283,7 +287,7 @@ def _check_count(answer: str, boxes) -> None:
     )
 
 
-def _check_scored(task, label, boxes) -> None:
+def _check_scored(task, label, boxes) -> str:
   if label is None:
     where = "question" if task == "counting" else "answer"
     raise ValueError(
@@ -291,6 +295,7 @@ def _check_scored(task, label, boxes) -> None:
     )
   if not boxes or (task == "identification" and len(boxes) > 1):
     raise ValueError(f"to be scored, {task} needs its boxes, got {len(boxes)}")
+  return label
 
 
 def main(argv: Sequence[str] | None = None) -> int:

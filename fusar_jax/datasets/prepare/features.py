@@ -230,7 +230,7 @@ def _outline(feature) -> np.ndarray:
   geometry = feature.get("geometry") if isinstance(feature, dict) else None
   if not isinstance(geometry, dict):
     raise ValueError("no geometry")
-  kind, parts = geometry.get("type"), geometry.get("coordinates")
+  kind, parts = geometry.get("type"), geometry.get("coordinates", ())
   if (
     kind == "MultiPolygon"
     and isinstance(parts, list | tuple)

@@ -208,7 +208,8 @@ def _csv_row(row, found: _Found) -> None:
   *corners, label = values
   if not label:
     raise ValueError("no label")
-  box = tuple(pixels(v, name) for v, name in zip(corners, _CSV))
+  x0, y0, x1, y1 = (pixels(v, name) for v, name in zip(corners, _CSV))
+  box = x0, y0, x1, y1
   check_overlap(box, (scene.height, scene.width))
   found.mention(scene).append(Target(label, box))
 
@@ -294,7 +295,7 @@ def _locate(path, features: Features, found: _Found) -> None:
       except ValueError:
         continue  # Outside of the scene.
       used[i] = True
-      found.mention(scene).append(Target(labels[i], box, polygon=outline))
+      found.mention(scene).append(Target(labels[int(i)], box, polygon=outline))
   found.elsewhere += int((~used).sum())
 
 

@@ -328,7 +328,7 @@ def _with_classes(plan: Plan, labels: Labels | None) -> Plan:
     raise ValueError("the labels hold no target; name the classes.")
   if absent := sorted(set(classes) - set(present)):
     raise ValueError(f"classes {absent} do not occur; found: {present}.")
-  if "classification" in plan.tasks and len(classes) < 2:
+  if "classification" in plan.tasks and len(classes) == 1:
     raise ValueError(
       f"classification chooses between classes, but there is {classes[0]!r}"
       " alone; leave that task out."

@@ -99,15 +99,16 @@ class Look:
         " was guessed wrongly."
       )
 
-  def _replayed(self, name):
-    if len(self.stretches) == 1:
-      return next(iter(self.stretches.values()))
-    if name not in self.stretches:
+  def _replayed(self, name: str) -> tuple[Stretch, ...]:
+    stretches = self.stretches or {}
+    if len(stretches) == 1:
+      return next(iter(stretches.values()))
+    if name not in stretches:
       raise ValueError(
         f"no stretch of a scene named {name!r} to replay; there are"
-        f" {', '.join(sorted(self.stretches))}."
+        f" {', '.join(sorted(stretches))}."
       )
-    return self.stretches[name]
+    return stretches[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +285,12 @@ def check_years(scenes: Sequence[Scene], archive: Archive) -> list[str]:
 
 
 def tiles_below(scene: Scene, archive: Archive) -> list[str]:
-  """Returns the paths of the AlphaEarth tiles that a scene touches."""
+  """Returns the paths of the AlphaEarth tiles that a scene touches.
+
+  Empty for a scene without a georeference or a year.
+  """
+  if scene.place is None or scene.year is None:
+    return []
   bounds = bounds_of(scene.place, scene.height, scene.width)
   return archive.tiles_in(bounds, scene.year)
 
@@ -294,7 +300,9 @@ def bounds_of(
 ) -> tuple[float, float, float, float]:
   """Returns (west, south, east, north) of an image, degrees."""
   ring = place.footprint(height, width)
-  return (*map(float, ring.min(axis=0)), *map(float, ring.max(axis=0)))
+  west, south = ring.min(axis=0)
+  east, north = ring.max(axis=0)
+  return float(west), float(south), float(east), float(north)
 
 
 def _scene(path, name, look, year) -> Scene:

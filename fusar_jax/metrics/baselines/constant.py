@@ -4,7 +4,6 @@ For each asked class, boxes are added greedily as long as F1 at IoU 0.25 on the
 training rows rises. The median minimises the mean absolute error of counts.
 """
 
-import collections
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -33,9 +32,9 @@ class Constant:
   def __init__(self, rows: Sequence[Row]):
     """Fits the rows of one of TASKS."""
     self.answers: dict[Hashable, str] = {}
-    groups = collections.defaultdict(list, {None: list(rows)})
+    groups: dict[Hashable, list[Row]] = {None: list(rows)}
     for row in rows:
-      groups[questions.words(row.question)].append(row)
+      groups.setdefault(questions.words(row.question), []).append(row)
     # As many questions as rows would be texts, not classes.
     if len(groups) > 1 + len(rows) / 2:
       groups = {None: list(rows)}

@@ -83,6 +83,7 @@ def _question_only(train, rows) -> tuple[list[str], dict]:
   encode = questions.Encoder([row.question for row in train])
   features = encode([row.question for row in train])
   answers, images = Answers.of(train), image_numbers(train)
+  models: list[neighbours.Neighbours | logistic.Logistic]
   models = [neighbours.fit(features, answers, images)]
   if regression := logistic.fit(features, answers, images):
     models.append(regression)

@@ -78,7 +78,7 @@ def _votes(features, answers, asked, ks, images=None, theirs=None):
   ]
   chunks = []
   for start, distance in _distances(features, asked):
-    if images is not None:
+    if images is not None and theirs is not None:
       of = theirs[start : start + _CHUNK]
       distance[of[:, None] == images[None]] = np.inf
     chunks.append([_elect(distance, k, ballots) for k in ks])

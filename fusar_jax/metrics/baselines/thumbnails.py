@@ -42,7 +42,7 @@ class Nearest:
   def __init__(self, rows: Sequence[Row]):
     """Fits the rows of one task; all of them have thumbnails."""
     self.answers = [row.answer for row in rows]
-    self.pixels = np.stack([row.thumbnail for row in rows])
+    self.pixels = _stack(rows)
     self.index: dict[frozenset, int] = {}
     self.groups = np.array(
       [
@@ -55,9 +55,13 @@ class Nearest:
     answers = []
     for start in range(0, len(rows), _CHUNK):
       asked = rows[start : start + _CHUNK]
-      alike = np.stack([row.thumbnail for row in asked]) @ self.pixels.T
+      alike = _stack(asked) @ self.pixels.T
       groups = [self.index.get(questions.words(r.question), -1) for r in asked]
       # Correlations are at most 1: rows of the same question come first.
       alike += 4 * (np.array(groups)[:, None] == self.groups[None])
       answers += [self.answers[i] for i in alike.argmax(1)]
     return answers
+
+
+def _stack(rows) -> np.ndarray:
+  return np.stack([row.thumbnail for row in rows])
