@@ -91,8 +91,7 @@ def model_size(
 ) -> tuple[int, int]:
   """Returns the model input (height, width) of an image of `original` size."""
   if config.image_size is not None:
-    height, width = config.image_size
-    return height, width
+    return config.image_size
   return vision.smart_size(
     *original, config.min_pixels, config.max_pixels, config.vision.cell
   )

@@ -248,8 +248,7 @@ def step(
 
   def one(x, state) -> tuple[jax.Array, Any]:
     weights, cache = state
-    bound = layer.bind({"params": weights})
-    return bound(x, angles, mask, cache, column)
+    return layer.bind({"params": weights})(x, angles, mask, cache, column)
 
   layers = params["layers"]
   if isinstance(cache, tuple):
