@@ -1,7 +1,7 @@
 """Image files that show the same picture: equal bytes, or near duplicates."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -46,21 +46,26 @@ class Pictures:
     numbers = near_duplicates.groups(len(self.files), self._pairs, same)
     self.groups = dict(zip(self.files, numbers.tolist()))
 
+  def pairs(self) -> Iterator[tuple[File, File, float]]:
+    """Yields the near duplicates with their correlations, closest first."""
+    order = np.argsort(-self._correlations, kind="stable")
+    for (a, b), value in zip(
+      self._pairs[order].tolist(), self._correlations[order].tolist()
+    ):
+      yield self.files[a], self.files[b], value
+
   def matches(self, some: Iterable[File], others: Iterable[File]) -> list[str]:
-    """Returns one line per file of `some` that is in a group with `others`.
+    """Returns one line per file of `some`, which repeat files of `others`.
 
     It names the closest one: equal bytes, or the highest correlation.
     """
     others = set(others)
     by_digest = {self.digests[file]: file for file in others}
-    numbers = {self.groups[file] for file in others}
     closest = {}
-    pairs = zip(self._pairs.tolist(), self._correlations.tolist())
-    for (a, b), value in pairs:
+    for a, b, value in self.pairs():
       for one, other in ((a, b), (b, a)):
-        one, other = self.files[one], self.files[other]
-        if other in others and value > closest.get(one, (0, ""))[0]:
-          closest[one] = value, other
+        if other in others:
+          closest.setdefault(one, (value, other))
     lines = []
     for file in dict.fromkeys(some):
       if equal := by_digest.get(self.digests[file]):
@@ -68,7 +73,7 @@ class Pictures:
       elif file in closest:
         value, other = closest[file]
         lines.append(f"{file} ~ {other} (correlation {value:.3f})")
-      elif self.groups[file] in numbers:
+      else:
         lines.append(f"{file} ~ one of them, through other near duplicates")
     return lines
 

@@ -19,6 +19,8 @@ listed in OUT/near_duplicates.txt; `--near-duplicates list` only lists them.
 
 OUT/SPLIT contains manifest.jsonl, which refers to the original files, and
 dataset.json. The field "split_group" of a row is the number of its group.
+OUT/conflicting_labels.txt lists near duplicates of different classes: one of
+the two labels is wrong, or the classes differ by less than the images show.
 """
 
 import argparse
@@ -55,6 +57,7 @@ GROUP_BY = ("scene", "product")
 ACTIONS = ("drop", "list")
 GIVEN_TEST = "test"
 LISTING = "near_duplicates.txt"
+CONFLICTS = "conflicting_labels.txt"
 # Tasks whose answers are labels.
 _LABELLED = ("classification", "counting")
 
@@ -90,13 +93,13 @@ class Result:
     parts: one per split.
     crossing: one line per image that repeats a test image.
     dropped: number of rows that were left out.
-    mixed: number of groups of near duplicates with different labels.
+    conflicting: one line per pair of near duplicates of different classes.
   """
 
   parts: Sequence[Part]
   crossing: Sequence[str]
   dropped: int
-  mixed: int
+  conflicting: Sequence[str]
 
 
 def label_of(row: Triplet) -> str:
@@ -144,7 +147,7 @@ def write_splits(
   given = np.zeros(len(rows), bool)
   given[len(rows) - (len(read_manifests(test)) if test else 0) :] = True
   pictures = _pictures(rows, min_correlation)
-  same = links({pictures.groups[i] for i in row.images} for row in rows)
+  same = links(_shown(row, pictures) for row in rows)
   shown = groups(len(rows), same)
   repeats = np.isin(shown, shown[given]) & ~given
   crossing = pictures.matches(
@@ -166,7 +169,7 @@ def write_splits(
     for name, of in members.items()
   ]
   dropped = int(repeats.sum()) if action == "drop" else 0
-  result = Result(parts, crossing, dropped, _mixed(rows, shown))
+  result = Result(parts, crossing, dropped, _conflicts(rows, pictures))
   about = {
     "seed": seed,
     "shares": dict(shares),
@@ -178,8 +181,9 @@ def write_splits(
   with new_folder(out) as stage:
     for part in parts:
       _write(stage / part.name, part, about, pictures.digests)
-    if crossing:
-      write_text(stage / LISTING, "".join(f"{line}\n" for line in crossing))
+    for name, lines in ((LISTING, crossing), (CONFLICTS, result.conflicting)):
+      if lines:
+        write_text(stage / name, "".join(f"{line}\n" for line in lines))
   return result
 
 
@@ -194,15 +198,27 @@ def _pictures(rows, min_correlation) -> Pictures:
   return Pictures(files, min_correlation)
 
 
-def _mixed(rows, shown) -> int:
-  """Returns the number of groups whose images are classified differently."""
-  answers = collections.defaultdict(lambda: collections.defaultdict(set))
-  for row, group in zip(rows, shown):
+def _conflicts(rows, pictures) -> list[str]:
+  """Returns the pairs of near duplicates that are classified differently."""
+  answers = collections.defaultdict(set)
+  for row in rows:
     if row.task == "classification":
-      answers[group][row.images].add(row.answer)
-  return sum(
-    len(set(map(frozenset, of.values()))) > 1 for of in answers.values()
-  )
+      answers[row.images].add(row.answer)
+  return [
+    f"{a} ({', '.join(sorted(first))}) ~ {b} ({', '.join(sorted(second))})"
+    f" (correlation {value:.3f})"
+    for a, b, value in pictures.pairs()
+    if (first := answers.get((a,))) and (second := answers.get((b,)))
+    if first != second
+  ]
+
+
+def _shown(row, pictures) -> set:
+  """Returns what identifies the pictures of a row."""
+  found = {pictures.groups[image] for image in row.images}
+  # Groups of the originals: padding changes thumbnails.
+  named = row.extra.get("picture")
+  return found | ({named} if isinstance(named, str) else set())
 
 
 def _keys(row, fields):
@@ -262,10 +278,6 @@ def print_result(result: Result, console: Console) -> None:
   for label in labels:
     table.add_row(label, *(str(part.labels[label]) for part in result.parts))
   console.print(table, markup=False)
-  if result.mixed:
-    console.print(
-      f"{result.mixed} groups of near duplicates with several labels"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -332,6 +344,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
       f"{len(result.crossing)} images repeat a test image ({done}), listed in"
       f" {Path(args.out, LISTING)}"
+    )
+  if result.conflicting:
+    print(
+      f"{len(result.conflicting)} pairs of near duplicates have different"
+      f" classes, listed in {Path(args.out, CONFLICTS)}"
     )
   return 0
 

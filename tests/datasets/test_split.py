@@ -38,7 +38,8 @@ def manifest(tmp_path):
     for bright in (0, 30):
       name = f"{seed}-{bright}"
       picture(tmp_path / f"{name}.png", seed, bright)
-      rows.append(row(name, "AB"[seed % 4 == 0]))
+      wrong = name == "9-30"
+      rows.append(row(name, "AB"[(seed % 4 == 0) ^ wrong]))
   write_manifest(tmp_path / "manifest.jsonl", rows)
   return tmp_path / "manifest.jsonl"
 
@@ -87,6 +88,10 @@ def test_versions_of_a_picture_share_a_split(manifest, tmp_path, capsys):
   printed = capsys.readouterr().out
   assert "groups" in printed
   assert "classification: A" in printed
+  assert "1 pairs of near duplicates have different classes" in printed
+  conflict = (tmp_path / "out" / split.CONFLICTS).read_text()
+  assert conflict.startswith(f"{tmp_path / '9-0.png'} (A) ~ ")
+  assert conflict.endswith("9-30.png (B) (correlation 1.000)\n")
   found = read(tmp_path / "out")
   assert {name: len(rows) for name, rows in found.items()} == {
     "train": 48,
@@ -123,6 +128,7 @@ def test_rows_of_a_scene_or_of_one_ground_share_a_split(tmp_path):
   for at in (0, 1, 2, 3):
     rows[at]["metadata"] = {"scene": "port"}
   rows[4]["aef"] = rows[5]["aef"] = "ground.npz"
+  rows[6]["picture"] = rows[7]["picture"] = "0123456789abcdef"
   write_manifest(tmp_path / "manifest.jsonl", rows)
   manifest, halves = str(tmp_path / "manifest.jsonl"), {"a": 0.5, "b": 0.5}
   split.write_splits(manifest, tmp_path / "out", shares=halves)
@@ -131,6 +137,7 @@ def test_rows_of_a_scene_or_of_one_ground_share_a_split(tmp_path):
     assert len(ids) == 6
     assert ids & {*"0123"} in ({*"0123"}, set())
     assert ids & {*"45"} in ({*"45"}, set())
+    assert ids & {*"67"} in ({*"67"}, set())
   for of in rows:
     of["metadata"] = {"scene": "port"}
   write_manifest(tmp_path / "manifest.jsonl", rows)

@@ -18,9 +18,11 @@ of the chip's size on brightness, deviation and gradients of frames of 3 pixels
   pixels drawn from the edge             0.72              0.71
   the mirrored chip                     -0.08              0.31
 
-The remaining 0.31 are the targets: chips cropped to 60 pixels, of which few are
-padded, give 0.28. A mirrored target is visible, however. Where the target still
-fits, a size that crops all chips is better, such as 54 in MSTAR.
+The remaining 0.31 are mostly the targets: chips cropped to 60 pixels, of which
+few are padded, give 0.28. But mirrored targets are visible, and a model that
+finds the mirror axis knows the size. Where the target still fits, a size that
+crops all chips is better, such as 54 in MSTAR. Chips that are cut along their
+target need a size that crops few of them, such as 128 in SAR-ACD.
 """
 
 import dataclasses

@@ -42,7 +42,8 @@ from fusar_jax.datasets.importers.dataset_folder import (
 )
 from fusar_jax.datasets.importers.duplicates import Copies, find_copies
 from fusar_jax.datasets.importers.targets import Target, task_row
-from fusar_jax.datasets.pictures import Pictures
+from fusar_jax.datasets.near_duplicates import groups
+from fusar_jax.datasets.pictures import Pictures, links
 from fusar_jax.io.atomic_write import check_new_folder, new_folder
 from fusar_jax.tasks.detection import normal
 
@@ -121,12 +122,13 @@ def import_folders(
     raise_together([*bad.values()], f"{images}: bad images")
   side = chips_lib.common_side([chip.size for chip in chips], chip_size)
   load = _loader(side)
-  if splits or hold_out:
-    pictures = Pictures([chip.file for chip in chips], load=load)
+  same: dict[Path, str] = {}
+  if side or splits or hold_out:
+    same = _same_picture([chip.file for chip in chips], side, load)
   if hold_out:
     splits = HELD_OUT
     sides = assignment.assign(
-      [pictures.groups[chip.file] for chip in chips],
+      [same[chip.file] for chip in chips],
       [chip.label for chip in chips],
       dict(zip(splits, (1 - hold_out, hold_out))),
       seed,
@@ -155,7 +157,7 @@ def import_folders(
     "spellings": spellings,
     **({"hold_out": hold_out, "seed": seed} if hold_out else {}),
     **(
-      {"near_duplicates_across_splits": _crossing(chips, pictures.groups)}
+      {"near_duplicates_across_splits": _crossing(chips, same)}
       if splits
       else {}
     ),
@@ -179,7 +181,10 @@ def import_folders(
       kept = [c for c in chips if c.split == split and c.name not in bad]
       write_dataset(
         stage / split,
-        [_picture(chip, card["classes"], side, load) for chip in kept],
+        [
+          _picture(chip, card["classes"], same.get(chip.file), side, load)
+          for chip in kept
+        ],
         origin,
         {**card, "split": split or None, "targets": len(kept)},
         copy=copy,
@@ -245,19 +250,39 @@ def _loader(side: int | None):
   return lambda file: chips_lib.fit(vision.load_image(file), side)
 
 
-def _crossing(chips, groups) -> int:
+def _same_picture(files: Sequence[Path], side, load) -> dict[Path, str]:
+  """Returns the name of each file's group of near duplicates.
+
+  Both the originals and the chips are compared: padding hides some pairs, and
+  cropping makes others. The name depends on the content alone, so that groups
+  of several imports do not mix.
+  """
+  found = [Pictures(files)]
+  if side:
+    found.append(Pictures(files, load=load))
+  numbers = groups(
+    len(files),
+    *(links([of.groups[file]] for file in files) for of in found),
+  )
+  first = {}
+  for file, number in zip(files, numbers.tolist()):
+    first.setdefault(number, found[0].digests[file][:16])
+  return {file: first[n] for file, n in zip(files, numbers.tolist())}
+
+
+def _crossing(chips, same) -> int:
   """Returns the number of chips with a near duplicate in another split."""
   splits = collections.defaultdict(set)
   for chip in chips:
-    splits[groups[chip.file]].add(chip.split)
-  return sum(len(splits[groups[chip.file]]) > 1 for chip in chips)
+    splits[same[chip.file]].add(chip.split)
+  return sum(len(splits[same[chip.file]]) > 1 for chip in chips)
 
 
 def _split(name: str | PurePosixPath, splits: Sequence[str]) -> str:
   return PurePosixPath(name).parts[0] if splits else ""
 
 
-def _picture(chip: Chip, classes: Sequence[str], side, load) -> Picture:
+def _picture(chip: Chip, classes, same, side, load) -> Picture:
   h, w = (side, side) if side else chip.size
   row = task_row(
     f"{PurePosixPath(chip.name).with_suffix('')}-classification",
@@ -274,7 +299,13 @@ def _picture(chip: Chip, classes: Sequence[str], side, load) -> Picture:
   return Picture(
     chip.file,
     f"{name}.png",
-    [row | {"chip": dataclasses.asdict(chips_lib.plan(chip.size, side))}],
+    [
+      row
+      | {
+        "chip": dataclasses.asdict(chips_lib.plan(chip.size, side)),
+        "picture": same,
+      }
+    ],
     encode=lambda: chips_lib.as_png(load(chip.file)),
   )
 

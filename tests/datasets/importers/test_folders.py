@@ -164,6 +164,7 @@ def test_chips_get_one_physical_size(tmp_path, origin):
     "mirrored": [6, 6, 1, 1],
   }
   assert rows[2].extra["chip"]["window"] == [4, 0, 32, 24]
+  assert len({row.extra["picture"] for row in rows}) == 3
   for number, row in enumerate(rows):
     assert row.coordinate_size == (32, 32)
     assert row.extra["boxes"] == [[0, 0, 32, 32]]
