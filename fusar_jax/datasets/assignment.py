@@ -7,7 +7,7 @@ is D'Hondt's method per label, which meets integer targets exactly.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def parse_shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def assign(
-  groups: Sequence[int],
+  groups: Sequence[Hashable],
   labels: Sequence[str],
   shares: Mapping[str, float],
   seed: int = 0,
