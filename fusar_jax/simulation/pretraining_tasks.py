@@ -4,8 +4,10 @@ Qwen2.5-VL answers with boxes, counts and names before any SAR fine-tuning. The
 tiny base stands in for it, so it is trained on the questions of both stages in
 their own words: detection, counting, grounding, classification and captions.
 They ask for more than stage 2 does: single classes and all targets as well as
-the two kinds, up to three boxes of a scene, and parts of a caption. Rows have
-no anchors.
+the two kinds, up to three boxes of a scene, and parts of a caption. Short
+questions ask for the box of one target, the unit of which lists are made: the
+four numbers of a list of boxes have little weight among its other tokens. Rows
+have no anchors.
 
 Every row contains all targets of its scene with their classes, which
 `fusar_jax.data.aux_targets` needs for the auxiliary visual-token targets.
@@ -28,7 +30,8 @@ from fusar_jax.tasks import (
 # that they ask for.
 TASK = "pretraining"
 ANY = "target"
-_NAMED = 3  # most boxes of a scene that are asked about
+WHERE = "Where is {}?"
+_NAMED = 3  # most targets of a scene that are named or located one by one
 _JITTER = 1  # largest offset of such a box, pixels
 # Shares of questions about what is absent, and about a single class.
 _ABSENT, _CLASS = 0.12, 0.35
@@ -40,8 +43,9 @@ def rows(
   """Returns the manifest rows of one scene.
 
   Two lists of boxes (of all targets with their classes, and of a kind or
-  class), a count, the cells of the grid, up to three names and a caption. A
-  scene without targets has one list, the count and the caption.
+  class), a count, the cells of the grid, up to three names, up to four boxes of
+  single targets, and a caption. A scene without targets has one list, the count
+  and the caption.
 
   Args:
     scene: the scene.
@@ -57,6 +61,9 @@ def rows(
     asked += [
       (f"name{k}", *_name(scene, target, rng))
       for k, target in enumerate(chosen)
+    ]
+    asked += [
+      (f"where{k}", *where) for k, where in enumerate(_places(scene, rng))
     ]
   asked.append(("counting", *_count(scene, _subject(scene, rng))))
   asked.append(("captioning", *_caption(scene, rng)))
@@ -117,6 +124,23 @@ def _name(scene, target, rng) -> tuple[str, str]:
   box = np.clip(box, 0, scene.image.shape[0])
   question = classification.question(box, CLASSES)
   return question, classification.answer(scene.labels[target])
+
+
+def _places(scene, rng) -> list[tuple[str, str]]:
+  """Asks where up to three targets are, by number in reading order, and one by
+  its class, if no other target has it."""
+  names = {
+    f"target {k + 1}": k
+    for k in rng.permutation(len(scene.targets))[:_NAMED].tolist()
+  }
+  alone = [i for i, s in enumerate(scene.labels) if scene.labels.count(s) == 1]
+  if alone:
+    chosen = alone[rng.integers(len(alone))]
+    names[f"the {scene.labels[chosen]}"] = chosen
+  return [
+    (WHERE.format(name), classification.corners(scene.boxes[k]))
+    for name, k in names.items()
+  ]
 
 
 def _caption(scene, rng) -> tuple[str, str]:

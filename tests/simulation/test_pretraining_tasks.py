@@ -71,6 +71,19 @@ def test_the_target_in_the_box_is_named(asked):
     assert row["answer"] == scene.labels[target]
 
 
+def test_single_targets_are_located(asked):
+  """By number in reading order, or by a class that no other target has."""
+  names = set()
+  for scene, row in asked[None]:
+    name = re.fullmatch(r"Where is (?:the )?(.+)\?", row["question"])[1]
+    names.add(name.split()[0])
+    number = re.fullmatch(r"target (\d)", name)
+    k = int(number[1]) - 1 if number else scene.labels.index(name)
+    assert number or scene.labels.count(name) == 1
+    assert ast.literal_eval(row["answer"]) == scene.boxes[k]
+  assert {"target", "cargo"} < names
+
+
 def test_captions_have_the_fields_that_are_asked_for(asked):
   numbers = set()
   for scene, row in asked["captioning"]:
