@@ -103,7 +103,7 @@ base: $(VENV)/installed
 	  --out $(BASE)/data --scenes 20000 --seed 1000 --pretraining-tasks
 	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
 	  --config.data.train=$(BASE)/data/pretraining_tasks.jsonl \
-	  --workdir $(BASE)/stage0
+	  --config.steps=12000 --workdir $(BASE)/stage0
 	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0 \
 	  --to fusar_jax/assets/tiny_base --dtype bfloat16 --overwrite
 

@@ -14,17 +14,19 @@ The targets apply at two depths:
   shifted as if the cell were in the centre of the image.
 - Halfway through the decoder the edges are in image coordinates. The first
   layers can convert them, and enough layers remain for text tokens to attend to
-  them. A token of an empty cell predicts the edges of its cell: most cells are
-  empty, and the decoder learns positions from all of them. Here each token also
-  predicts the number of boxes in its cell and all preceding cells: a list needs
-  the next item, and the last cell has the total.
+  them. Every token also predicts the left and top edges of its cell, from which
+  the decoder learns positions before it has seen many boxes, and the number of
+  boxes in its cell and all preceding cells: a list needs the next item, and the
+  last cell has the total. Edges of boxes are targets of cells with a box alone:
+  text tokens find them because no other visual token has them.
 
-Each visual token predicts six targets; target f reads the token's features
+Each visual token predicts eight targets; target f reads the token's features
 rolled by f * D/8 channels, through the model's own output head. This adds no
 parameters and does not change the network.
 
-D model width, F = 6 targets ("frames": class, left, top, right, bottom,
-number), M merged visual tokens of an image, n targets.
+D model width, F = 8 targets ("frames": class, left, top, right, bottom,
+number, and the cell's left and top), M merged visual tokens of an image, n
+targets.
 """
 
 import dataclasses
@@ -33,7 +35,8 @@ from collections.abc import Sequence
 import numpy as np
 
 # Targets of one visual token at one depth.
-AUX_FRAMES = 6
+AUX_FRAMES = 8
+_NUMBER = 5  # from this frame on, all cells have a target
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +95,7 @@ def count_aux_targets(
 ) -> int:
   """Returns len(make_aux_targets(...)), without a tokenizer."""
   cells = grid[0] * grid[1]
-  return 7 * cells + 4 * len(cells_of_boxes(boxes, size, grid))
+  return 5 * cells + 8 * len(cells_of_boxes(boxes, size, grid))
 
 
 def make_aux_targets(
@@ -106,9 +109,9 @@ def make_aux_targets(
   """Returns the auxiliary targets of each visual token.
 
   Few cells contain a box; cells with and without a box have equal total weight.
-  Classes, edges, edges of empty cells and numbers have equal total weight, and
-  so do the targets before the decoder and those halfway through it. A class
-  target is the first token of the class name.
+  Classes, edges, numbers and positions of cells have equal total weight, and so
+  do the targets before the decoder and those halfway through it. A class target
+  is the first token of the class name.
 
   Args:
     boxes: [n, 4], xyxy, pixels of an image of `size`.
@@ -126,14 +129,11 @@ def make_aux_targets(
       ids      [ship, <end>, <end>, 32, 6, 44, 20]
       places   [0, 1, 2, 3, 6, 9, 12]
       weights  [1/8, 1/16, 1/16, 1/16, 1/16, 1/16, 1/16]
-    In it 4, 6, 16, 20, the edges of cells 1 and 2, and the numbers, with places
-    from 18 on:
-      ids      [ship, <end>, <end>, 4, 6, 16, 20,
-                28, 0, 56, 28, 56, 0, 84, 28, 1, 1, 1]
-      places   [18, 19, 20, 21, 24, 27, 30,
-                22, 25, 28, 31, 23, 26, 29, 32, 33, 34, 35]
-      weights  [1/16, 1/32, 1/32, 1/32, 1/32, 1/32, 1/32,
-                1/64, ..., 1/64, 1/24, 1/24, 1/24]
+    In it 4, 6, 16, 20, the numbers, and the cells' left and top, with places
+    from 24 on:
+      ids      [ship, <end>, <end>, 4, 6, 16, 20, 1, 1, 1, 0, 28, 56, 0, 0, 0]
+      places   [24, 25, 26, 27, 30, 33, 36, 39, 40, 41, 42, 43, 44, 45, 46, 47]
+      weights  [1/16, 1/32, ..., 1/32, 1/24, 1/24, 1/24, 1/48, ..., 1/48]
   """
   cells = grid[0] * grid[1]
   holds = _cells(boxes, size, grid)
@@ -153,15 +153,13 @@ def make_aux_targets(
     class_weights[:] = 0.5 / (cells - len(full))
     class_weights[at] = 0.5 / len(full)
   edge_weights = np.full(edges.size, 1 / max(edges.size, 1))
-  empty = np.setdiff1d(np.arange(cells), at)
-  empty_edges = _numbers(
-    _whole(_cell_edges(empty, seen, grid), seen), tokenizer
+  edge_places = (np.arange(1, _NUMBER) * cells + at[:, None]).ravel()
+  before = np.concatenate([np.arange(cells), edge_places])
+  halfway = np.concatenate(
+    [before, np.arange(_NUMBER * cells, AUX_FRAMES * cells)]
   )
-  places = np.concatenate([np.arange(cells), _edge_places(at, cells)])
-  numbers = (AUX_FRAMES - 1) * cells + np.arange(cells)
-  halfway = np.concatenate([places, _edge_places(empty, cells), numbers])
   return AuxTargets(
-    places=np.concatenate([places, halfway + AUX_FRAMES * cells]).astype(
+    places=np.concatenate([before, halfway + AUX_FRAMES * cells]).astype(
       np.int32
     ),
     ids=np.concatenate(
@@ -170,8 +168,8 @@ def make_aux_targets(
         edges_before,
         names,
         edges_in,
-        empty_edges,
         _numbers(so_far, tokenizer),
+        _numbers(_corners(seen, grid), tokenizer),
       ]
     ).astype(np.int32),
     weights=np.concatenate(
@@ -180,8 +178,8 @@ def make_aux_targets(
         *_shares(
           class_weights,
           edge_weights,
-          np.full(len(empty_edges), 1 / max(len(empty_edges), 1)),
           np.full(cells, 1 / cells),
+          np.full(2 * cells, 0.5 / cells),
         ),
       ]
     ).astype(np.float32),
@@ -194,18 +192,11 @@ def _shares(*weights) -> list[np.ndarray]:
   return [w / (2 * parts) for w in weights]
 
 
-def _edge_places(cells_of, cells) -> np.ndarray:
-  """Returns int[4 n], the places of the four edges of each of these cells."""
-  frames = np.arange(1, AUX_FRAMES - 1)
-  return (frames * cells + cells_of[:, None]).ravel()
-
-
-def _cell_edges(cells_of, seen, grid) -> np.ndarray:
-  """Returns float[n, 4], xyxy pixels of these cells."""
-  row, column = np.divmod(cells_of, grid[1])
-  corner = np.stack([column, row], axis=-1)
-  cell = np.divide(seen, grid)[::-1]
-  return np.concatenate([corner * cell, (corner + 1) * cell], axis=-1)
+def _corners(seen, grid) -> np.ndarray:
+  """Returns int[2 M], left edges of all cells, then top edges, in pixels."""
+  row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+  left, top = column * seen[1] / grid[1], row * seen[0] / grid[0]
+  return np.rint(np.concatenate([left, top])).astype(int)
 
 
 def _to_the_middle(cells, seen, grid) -> np.ndarray:

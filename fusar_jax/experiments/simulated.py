@@ -11,14 +11,14 @@ from typing import Any
 from fusar_jax.experiments.jobs import Job
 from fusar_jax.training.recipes import Recipe
 
-# Padding buckets for scenes of 168 pixels, in tokens of the tiny base: prompt,
-# visual tokens and answer together; and the answer alone. Each bucket is
-# compiled separately, which takes as long as about fifteen steps of 16 rows on
-# 2 cores, so short runs are faster with the longest bucket alone.
-LENGTHS = (96, 160, 240)
+# Padding buckets for rows of one scene of 168 pixels (`data.pack_by_image`), in
+# tokens of the tiny base: all of them; and the answers alone. Each bucket is
+# compiled separately, which takes as long as about fifteen steps on 2 cores, so
+# short runs are faster with the longest bucket alone.
+LENGTHS = (128, 160, 192, 256, 320, 384)
 ANSWERS = (128,)
-# The shortest bucket that fits all captions, or all tasks.
-LONGEST = {"captions": (160,), "tasks": (240,)}
+# The shortest bucket that fits the captions, or the rows of the tasks.
+LONGEST = {"captions": (160,), "tasks": (384,)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +28,11 @@ class Plan:
   Attributes:
     scenes, unseen: numbers of simulated scenes for training and for testing.
     side: pixels per side of an image, a multiple of 28.
-    stage1_steps, stage2_steps: train steps of `batch_size` examples.
+    stage1_steps, stage2_steps: train steps of `batch_size` rows; a row has the
+      questions of one scene, or as many as fit.
     learning_rate: of all stages; three times that of the configs, which assume
       more steps.
-    batch_size: examples per step.
+    batch_size: rows per step.
     max_new_tokens: maximum length of an answer.
     answered_at_once: batch size of prediction.
   """
@@ -39,10 +40,10 @@ class Plan:
   scenes: int = 420
   unseen: int = 300
   side: int = 168
-  stage1_steps: int = 25
+  stage1_steps: int = 50
   stage2_steps: int = 110
   learning_rate: float = 3e-3
-  batch_size: int = 16
+  batch_size: int = 8
   max_new_tokens: int = 96
   answered_at_once: int = 64
 
@@ -82,6 +83,8 @@ class Plan:
         "data.train": str(train),
         "data.buckets": buckets,
         "data.answer_buckets": ANSWERS,
+        "data.pack_length": LENGTHS[-1],
+        "data.pack_by_image": True,
         "batch_size": self.batch_size,
         "steps": steps,
         "optimizer.learning_rate": self.learning_rate,

@@ -1,9 +1,9 @@
 """Features for auxiliary visual-token targets, which only the tiny base uses.
 
-Each visual token predicts six targets at two depths; target f reads the token's
-features rolled by f * D/8 channels, RMS-normalised without a gain. The model's
-own head projects them, so this adds no parameters. The targets themselves:
-`fusar_jax.data.aux_targets`.
+Each visual token predicts eight targets at two depths; target f reads the
+token's features rolled by f * D/8 channels, RMS-normalised without a gain. The
+model's own head projects them, so this adds no parameters. The targets
+themselves: `fusar_jax.data.aux_targets`.
 
 B batch, D model width, L text length, M merged visual tokens.
 """
@@ -19,7 +19,7 @@ from fusar_jax.model.fusar_gpt import FusarGPT
 def hidden_with_aux(
   model: FusarGPT, batch: Batch, *, deterministic: bool = True
 ) -> jax.Array:
-  """[B, L + 12 * M, D]: `FusarGPT.hidden`, then features of the first image.
+  """[B, L + 16 * M, D]: `FusarGPT.hidden`, then features of the first image.
 
   Features are the visual tokens at the decoder input, then halfway through the
   decoder (as many layers before as after, or one less: with 3 layers, behind

@@ -41,15 +41,14 @@ def test_the_docstrings_example(numbered):
   edges = [numbered.encode(n)[0] for n in ("4", "6", "16", "20")]
   before = [ship, end, end, *moved]
   one = numbered.encode("1")[0]
-  cells = [numbered.encode(str(n))[0] for n in (28, 0, 56, 28, 56, 0, 84, 28)]
-  inside = [ship, end, end, *edges, *cells, one, one, one]
+  corners = [numbered.encode(str(n))[0] for n in (0, 28, 56, 0, 0, 0)]
+  inside = [ship, end, end, *edges, one, one, one, *corners]
   assert words.ids.tolist() == [*before, *inside]
   places = [0, 1, 2, 3, 6, 9, 12]
-  cells = [22, 25, 28, 31, 23, 26, 29, 32]
-  inside = [*(18 + p for p in places), *cells, 33, 34, 35]
+  inside = [*(24 + p for p in places), *range(39, 48)]
   assert words.places.tolist() == [*places, *inside]
   weights = [1 / 8, *[1 / 16] * 6]
-  weights += [1 / 16, *[1 / 32] * 6, *[1 / 64] * 8, *[1 / 24] * 3]
+  weights += [1 / 16, *[1 / 32] * 6, *[1 / 24] * 3, *[1 / 48] * 6]
   np.testing.assert_allclose(words.weights, weights, rtol=1e-6)
   assert count_aux_targets([[4, 6, 16, 20]], (28, 84), (1, 3)) == len(words)
 
@@ -57,9 +56,8 @@ def test_the_docstrings_example(numbered):
 def test_an_empty_image_says_so_in_every_cell(numbered):
   words = make_aux_targets([], [], (28, 84), (28, 84), (1, 3), numbered)
   end, none = numbered.special_tokens().end_of_turn, numbered.encode("0")[0]
-  assert words.ids.tolist()[:6] == [end] * 6
-  assert words.ids.tolist()[-3:] == [none] * 3
-  weights = [1 / 6] * 3 + [1 / 18] * 3 + [1 / 72] * 12 + [1 / 18] * 3
+  assert words.ids.tolist()[:9] == [*[end] * 6, *[none] * 3]
+  weights = [1 / 6] * 3 + [1 / 18] * 6 + [1 / 36] * 6
   np.testing.assert_allclose(words.weights, weights, rtol=1e-6)
 
 
@@ -70,7 +68,7 @@ def test_numbers_count_all_targets_so_far(numbered):
     boxes, ["ship"] * 4, (28, 84), (28, 84), (1, 3), numbered
   )
   told = [numbered.encode(n)[0] for n in ("0", "2", "3")]
-  assert words.ids[-3:].tolist() == told
+  assert words.ids[-9:-6].tolist() == told
   assert count_aux_targets(boxes, (28, 84), (1, 3)) == len(words)
 
 
@@ -93,22 +91,19 @@ def test_words_of_visual_tokens_stand_behind_the_answer(
     *(numbered.encode(str(edge))[0] for edge in moved),
     *(ship, none, none, ship, none, none),
     *(numbered.encode(str(edge))[0] for edge in edges),
-    *(numbered.encode(str(edge))[0] for edge in (28, 0, 56, 28)),
-    *(numbered.encode(str(edge))[0] for edge in (56, 0, 84, 28)),
-    *(numbered.encode(str(edge))[0] for edge in (28, 28, 56, 56)),
-    *(numbered.encode(str(edge))[0] for edge in (56, 28, 84, 56)),
     *(numbered.encode(str(number))[0] for number in (1, 1, 1, 2, 2, 2)),
+    *(numbered.encode(str(left))[0] for left in (0, 28, 56, 0, 28, 56)),
+    *(numbered.encode(str(top))[0] for top in (0, 0, 0, 28, 28, 28)),
   ]
   batch = pad_batch([example], config=config, length=300, cell_weight=2.0)
   words = int(example.answer_mask.sum())
-  assert batch.answer_ids.shape == (1, words + 50)
+  assert batch.answer_ids.shape == (1, words + 46)
   # Cells 0 and 3 in frames 1 to 4, 6 cells a frame, behind the 300 of text.
   frames = [6, 12, 18, 24, 9, 15, 21, 27]
   places = (batch.answer_index[0, words:] - 300).tolist()
   before = [0, 1, 2, 3, 4, 5, *frames]
-  empty = [6 * frame + cell for cell in (1, 2, 4, 5) for frame in (1, 2, 3, 4)]
-  inside = [36 + place for place in [*before, *empty]]
-  assert places == [*before, *inside, 66, 67, 68, 69, 70, 71]
+  inside = [48 + place for place in [*before, *range(30, 48)]]
+  assert places == [*before, *inside]
   np.testing.assert_array_equal(
     batch.answer_ids[0, words:], example.aux_targets.ids
   )
