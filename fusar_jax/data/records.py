@@ -12,6 +12,7 @@ same image share its record.
 
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import os
@@ -98,6 +99,12 @@ class PackedFile:
 
 
 File = Path | PackedFile
+
+
+def sha256_of(file: File) -> str:
+  """Returns the SHA-256 hex digest of a file's bytes."""
+  with file.open("rb") as content:
+    return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

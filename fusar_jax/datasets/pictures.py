@@ -1,13 +1,12 @@
 """Image files that show the same picture: equal bytes, or near duplicates."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from fusar_jax.data import vision
-from fusar_jax.data.records import File
+from fusar_jax.data.records import File, sha256_of
 from fusar_jax.datasets import near_duplicates
 
 
@@ -37,7 +36,7 @@ class Pictures:
       FileNotFoundError, ValueError: a missing or bad image.
     """
     self.files = list(dict.fromkeys(files))
-    self.digests = {file: _sha256(file) for file in self.files}
+    self.digests = {file: sha256_of(file) for file in self.files}
     self._pairs, self._correlations = near_duplicates.near_pairs(
       near_duplicates.thumbnails(self.files, load),
       min_correlation=min_correlation,
@@ -92,8 +91,3 @@ def links(keys_of: Iterable[Iterable]) -> np.ndarray:
   for i, keys in enumerate(keys_of):
     found += [(first.setdefault(key, i), i) for key in keys]
   return np.array(found, int).reshape(-1, 2)
-
-
-def _sha256(file: File) -> str:
-  with file.open("rb") as content:
-    return hashlib.file_digest(content, "sha256").hexdigest()

@@ -9,7 +9,6 @@ performs all other checks.
 import collections
 import dataclasses
 import functools
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ from fusar_jax.data.examples import (
   encode_texts,
   model_size,
 )
+from fusar_jax.data.records import sha256_of
 from fusar_jax.data.row_texts import texts
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import (
@@ -324,7 +324,7 @@ def _image(path: Path) -> File:
   length = np.linalg.norm(small)
   return File(
     path,
-    _sha256(path),
+    sha256_of(path),
     pixels.shape[:2],
     odd,
     # Rounding of the mean leaves a small length.
@@ -341,12 +341,7 @@ def _anchors(path: Path) -> File:
       f"vectors of length {norms.min():.3g} to {norms.max():.3g}, but those of"
       " AlphaEarth have length 1; de-quantise q as sign(q) (q / 127.5)^2"
     )
-  return File(path, _sha256(path), found.features.shape, odd)
-
-
-def _sha256(path: Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  return File(path, sha256_of(path), found.features.shape, odd)
 
 
 def _row(

@@ -22,7 +22,7 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from fusar_jax.data import records, vision
-from fusar_jax.data.records import File, PackedFile
+from fusar_jax.data.records import File, PackedFile, sha256_of
 from fusar_jax.data.triplets import (
   Triplet,
   raise_together,
@@ -87,8 +87,7 @@ def write_shards(
       name = f"triplets-{index:05d}-of-{shards:05d}{records.SUFFIX}"
       table = {"format": records.FORMAT, "shard": index, "shards": shards}
       _write_shard(folder / name, table, triplets[first:last], entries)
-      with (folder / name).open("rb") as file:
-        hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+      hashes[name] = sha256_of(folder / name)
     description = {
       **describe_sources(triplets),
       "shards": {
@@ -116,7 +115,7 @@ def survey_files(triplets: Iterable[Triplet]) -> dict[File, Entry]:
       try:
         if file not in entries:
           entries[file] = Entry(
-            _name(file, triplet), tuple(size(file)), _sha256(file)
+            _name(file, triplet), tuple(size(file)), sha256_of(file)
           )
       except (ValueError, OSError) as error:
         problems.append(f"{triplet.where}: {error}")
@@ -168,11 +167,6 @@ def _name(file: File, triplet: Triplet) -> str:
   # Local paths outside the data set are not published.
   outside = below.is_absolute() or ".." in below.parts
   return file.name if outside else below.as_posix()
-
-
-def _sha256(file: File) -> str:
-  with file.open("rb") as content:
-    return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax.metrics import intervals
+from fusar_jax.metrics.baselines.logistic import fit_weights
 from fusar_jax.simulation.covers import COVERS, REGIONS
 from fusar_jax.simulation.fit import Points, read_rows
 
@@ -249,51 +250,13 @@ def _candidates(features, label, asked, only=None) -> list[np.ndarray]:
   for k in chosen:
     if k < len(_PENALTIES):
       # Decreasing penalties: the previous solution is a good start.
-      start = fit_logistic(x, label, _PENALTIES[k], start)
+      start = fit_weights(
+        x, label, len(COVERS), penalty=_PENALTIES[k], start=start
+      )
       found.append((z @ start[:-1] + start[-1]).argmax(1))
     else:
       found.append(_nearest(x, label, z, _NEIGHBOURS[k - len(_PENALTIES)]))
   return found
-
-
-def fit_logistic(
-  x: np.ndarray,
-  label: np.ndarray,
-  penalty: float,
-  start: np.ndarray | None = None,
-) -> np.ndarray:
-  """Returns float64[features + 1, labels], multinomial logistic weights.
-
-  Minimises the mean cross-entropy plus penalty / 2 times the squared weights,
-  except those of the intercept, the last row. L-BFGS.
-
-  Args:
-    x: float[n, features].
-    label: int[n], index into COVERS.
-    penalty: of the squared weights.
-    start: weights to start from (default: zeros).
-  """
-  from scipy.optimize import minimize
-
-  x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-  truth = np.eye(len(COVERS))[label]
-  shape = x.shape[1], len(COVERS)
-  shrunk = np.full((shape[0], 1), penalty)
-  shrunk[-1] = 0
-
-  def loss(flat):
-    weights = flat.reshape(shape)
-    logits = x @ weights
-    logits -= logits.max(1, keepdims=True)
-    exp = np.exp(logits)
-    total = exp.sum(1, keepdims=True)
-    entropy = (np.log(total[:, 0]) - (logits * truth).sum(1)).mean()
-    gradient = x.T @ (exp / total - truth) / len(x) + shrunk * weights
-    return entropy + (shrunk * weights**2).sum() / 2, gradient.reshape(-1)
-
-  first = np.zeros(shape) if start is None else start
-  done = minimize(loss, first.reshape(-1), jac=True, method="L-BFGS-B")
-  return done.x.reshape(shape)
 
 
 def _nearest(x, label, asked, neighbours: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fusar_jax.metrics.baselines.logistic import fit_weights
 from fusar_jax.simulation import land_cover_evidence as evidence
 from fusar_jax.simulation.covers import COVERS
 
@@ -86,7 +87,7 @@ def test_distances():
 def test_logistic_regression_without_information_gives_frequencies():
   """The penalty excludes the intercept: shares of 5, 3 and 2 of 10."""
   label = np.array([0] * 5 + [1] * 3 + [2] * 2)
-  weights = evidence.fit_logistic(np.zeros((10, 1)), label, 1.0)
+  weights = fit_weights(np.zeros((10, 1)), label, len(COVERS), penalty=1.0)
   probability = np.exp(weights[-1]) / np.exp(weights[-1]).sum()
   np.testing.assert_allclose(probability[:3], [0.5, 0.3, 0.2], atol=1e-3)
 
@@ -95,7 +96,7 @@ def test_logistic_regression_balances_loss_and_penalty():
   """At the optimum the mean residual times x is minus penalty * weight."""
   rng = np.random.default_rng(1)
   x, label = rng.standard_normal((60, 2)), rng.integers(0, len(COVERS), 60)
-  weights = evidence.fit_logistic(x, label, 0.1)
+  weights = fit_weights(x, label, len(COVERS), penalty=0.1)
   logits = x @ weights[:-1] + weights[-1]
   share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
   residual = x.T @ (share - np.eye(len(COVERS))[label]) / 60

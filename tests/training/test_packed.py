@@ -34,12 +34,7 @@ def test_loss_and_gradients_are_those_unpacked(
   key = jax.random.key(0)
   loss, one = gradients(trainable, frozen, batch, key)
   same, other = gradients(trainable, frozen, packed, key)
-  np.testing.assert_allclose(same, loss, rtol=1e-5)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    one,
-    other,
-  )
+  _assert_same((same, other), (loss, one))
 
 
 def test_samples_of_one_image_share_it(model, params, examples):
@@ -73,9 +68,14 @@ def test_samples_of_one_image_share_it(model, params, examples):
   step, key = jax.jit(step), jax.random.key(0)
   loss, expected = step(trainable, frozen, alone, key)
   same, gradients = step(trainable, frozen, shared, key)
-  np.testing.assert_allclose(same, loss, rtol=1e-5)
+  _assert_same((same, gradients), (loss, expected))
+
+
+def _assert_same(found, expected):
+  """Asserts equal (loss, gradients)."""
+  np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    gradients,
-    expected,
+    expected[1],
+    found[1],
   )

@@ -5,12 +5,12 @@ folder, through "..", an absolute path or a link, is rejected. Otherwise an
 import could copy any file of the machine into a data set.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fusar_jax.data import vision
+from fusar_jax.data.records import sha256_of
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
@@ -102,8 +102,4 @@ def check_size(file: Path, stated: Sequence[float]) -> tuple[int, int]:
 
 def digests(files: Iterable[Path]) -> dict[Path, str]:
   """Returns the SHA-256 hex digest of each file."""
-  found = {}
-  for path in files:
-    with path.open("rb") as file:
-      found[path] = hashlib.file_digest(file, "sha256").hexdigest()
-  return found
+  return {path: sha256_of(path) for path in files}

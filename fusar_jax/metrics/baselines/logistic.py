@@ -65,6 +65,33 @@ def _predict(weights, features) -> np.ndarray:
 
 
 def _weights(features, codes, classes) -> np.ndarray:
+  return fit_weights(
+    features, codes, classes, penalty=_L2, max_steps=_MAX_STEPS
+  )
+
+
+def fit_weights(
+  features: np.ndarray,
+  codes: np.ndarray,
+  classes: int,
+  *,
+  penalty: float,
+  start: np.ndarray | None = None,
+  max_steps: int = 15_000,
+) -> np.ndarray:
+  """Returns float64[f + 1, classes]; the last row is the bias.
+
+  Minimises the mean cross-entropy plus penalty / 2 times the squared weights,
+  except those of the bias.
+
+  Args:
+    features: float[n, f].
+    codes: int[n], below `classes`.
+    classes: number of classes.
+    penalty: of the squared weights.
+    start: weights to start from (default: zeros).
+    max_steps: of L-BFGS.
+  """
   # Imported here: scipy.optimize takes 0.3 s, and most commands fit nothing.
   from scipy import optimize
 
@@ -76,14 +103,18 @@ def _weights(features, codes, classes) -> np.ndarray:
     logits = inputs @ weights
     logits -= logits.max(1, keepdims=True)
     log_sum = np.log(np.exp(logits).sum(1, keepdims=True))
-    shrunk = weights * _L2
+    shrunk = weights * penalty
     shrunk[-1] = 0
     gradient = inputs.T @ (np.exp(logits - log_sum) - truth) / len(inputs)
     value = ((log_sum - logits) * truth).sum() / len(inputs)
     return value + (shrunk * weights).sum() / 2, (gradient + shrunk).ravel()
 
-  start = np.zeros(inputs.shape[1] * classes)
+  first = np.zeros((inputs.shape[1], classes)) if start is None else start
   found = optimize.minimize(
-    loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _MAX_STEPS}
+    loss,
+    first.ravel(),
+    jac=True,
+    method="L-BFGS-B",
+    options={"maxiter": max_steps},
   )
   return found.x.reshape(-1, classes)
