@@ -96,15 +96,21 @@ types: $(VENV)/installed $(VENV)-types/installed
 docs: $(VENV)-docs/installed
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
 
-# From scratch on simulated scenes: no anchors, no third-party data.
+# From scratch on simulated scenes: no anchors, no third-party data. The phases
+# of configs/stage0_tiny.py; a finished one is not repeated.
 BASE := runs/base
+STAGE0 = $(BIN)/python -m fusar_jax.train \
+  --config configs/stage0_tiny.py:phase=$(1) --workdir $(BASE)/$(1) \
+  --config.data.train=$(BASE)/data/$(2).jsonl
 base: $(VENV)/installed
 	test -e $(BASE)/data || $(BIN)/python -m fusar_jax.simulate \
 	  --out $(BASE)/data --scenes 20000 --seed 1000 --pretraining-tasks
-	$(BIN)/python -m fusar_jax.train --config configs/stage0_tiny.py \
-	  --config.data.train=$(BASE)/data/pretraining_tasks.jsonl \
-	  --config.steps=12000 --workdir $(BASE)/stage0
-	$(BIN)/python -m fusar_jax.convert --from $(BASE)/stage0 \
+	$(call STAGE0,see,pretraining_see) \
+	  --config.tokenizer=$(BASE)/data/pretraining_tasks.jsonl
+	$(call STAGE0,one,pretraining_one) --config.init=$(BASE)/see
+	$(call STAGE0,two,pretraining_two) --config.init=$(BASE)/one
+	$(call STAGE0,all,pretraining_tasks) --config.init=$(BASE)/two
+	$(BIN)/python -m fusar_jax.convert --from $(BASE)/all \
 	  --to fusar_jax/assets/tiny_base --dtype bfloat16 --overwrite
 
 reference: $(VENV)/installed-parity

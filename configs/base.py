@@ -40,8 +40,8 @@ def get_config(arg) -> ConfigDict:
   config.init = ""
   # Adapter folder in the official layout, loaded over `init`.
   config.adapter = ""
-  # Tokenizer folder or file. Empty: that of `init`; trained from the data if
-  # `init` is empty too.
+  # Tokenizer folder or file, or manifests (JSONL) from whose texts one is
+  # trained. Empty: that of `init`; trained from data.train if `init` is empty.
   config.tokenizer = ""
   # Seed of random weights, data order and dropout.
   config.seed = 42

@@ -115,6 +115,8 @@ SWITCHES = {
   " empty: tiny for the presets tiny and bench, else official",
   "data": "the same as --config.data.train",
   "train": "tlm+lora, or tlm alone, as the paper's equations have it",
+  "phase": "see, one, two or all: the phases of stage 0, each from the one"
+  " before",
 }
 
 

@@ -98,7 +98,8 @@ def parser() -> command_line.Parser:
   p.add_argument(
     "--pretraining-tasks",
     action="store_true",
-    help="also write pretraining_tasks.jsonl, for stage 0",
+    help="also write pretraining_tasks.jsonl and the files of its phases, for"
+    " stage 0",
   )
   return p
 

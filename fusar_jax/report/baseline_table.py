@@ -8,6 +8,7 @@ from rich.text import Text
 
 from fusar_jax.report.baselines import LEVEL, Tested
 from fusar_jax.report.comparisons import p_text
+from fusar_jax.report.score_table import PLAIN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +24,21 @@ class Line:
   image: Tested | None
 
   @property
+  def model(self) -> str:
+    """The model's score, in percent except for PLAIN scores."""
+    return self._shown(self.blind.model)
+
+  @property
+  def baseline(self) -> str:
+    """Name and score of the strongest blind baseline."""
+    return f"{self.blind.baseline} {self._shown(self.blind.value)}"
+
+  @property
   def difference(self) -> str:
     """The difference from the blind baseline and its interval."""
-    low, high = self.blind.ci95
-    return f"{self.blind.difference:+.4f} ({low:+.4f} to {high:+.4f})"
+    one = self.blind
+    shown = (self._shown(v, "+") for v in (one.difference, *one.ci95))
+    return "{} ({} to {})".format(*shown)
 
   @property
   def p(self) -> str:
@@ -40,7 +52,13 @@ class Line:
     if one is None:
       return ""
     verdict = "better" if one.better else "not better"
-    return f"{one.baseline} {one.value:.4f}: {verdict}, p {p_text(one.p)}"
+    value = self._shown(one.value)
+    return f"{one.baseline} {value}: {verdict}, p {p_text(one.p)}"
+
+  def _shown(self, value: float, sign: str = "") -> str:
+    if self.blind.score in PLAIN:
+      return f"{value:{sign}.2f}"
+    return f"{100 * value:{sign}.1f}"
 
 
 def lines(tested: Sequence[Tested]) -> list[Line]:
@@ -57,7 +75,9 @@ def table(tested: Sequence[Tested], title: str) -> Table:
   """Returns the terminal table, one block per task."""
   shown = Table(
     title=Text(title, overflow="fold"),
-    caption=f"better: than the strongest blind baseline, paired p < {LEVEL}",
+    caption="percent, except for "
+    f"{' and '.join(PLAIN)}; better: than the strongest blind baseline,"
+    f" paired p < {LEVEL}",
   )
   for name in (
     "score",
@@ -82,8 +102,8 @@ def table(tested: Sequence[Tested], title: str) -> Table:
       shown.add_row(f"[bold]{task}, n = {one.n}[/bold]")
     shown.add_row(
       one.score,
-      f"{one.model:.4f}",
-      f"{one.baseline} {one.value:.4f}",
+      line.model,
+      line.baseline,
       line.difference,
       line.p,
       "yes" if one.better else "no",

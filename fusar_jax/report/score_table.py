@@ -39,7 +39,8 @@ PUBLISHED = {
 }
 PUBLISHED_HEAD = "published, other data: Qwen2.5-VL-7B fine-tuned / FUSAR-GPT"
 # Scores that are not shares of 1.
-_PLAIN = ("mae", "cider")
+# Scores that are not shares; all others are shown in percent.
+PLAIN = ("mae", "cider")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,14 +123,14 @@ class Row:
   @property
   def top(self) -> float:
     """Score at the right end of the strip."""
-    if self.score.name not in _PLAIN:
+    if self.score.name not in PLAIN:
       return 1.0
     return max(score.high for score in self.shown) or 1.0
 
   @property
   def top_text(self) -> str:
     """The right end as text, e.g. "100" percent."""
-    return f"{self.top:.2f}" if self.score.name in _PLAIN else "100"
+    return f"{self.top:.2f}" if self.score.name in PLAIN else "100"
 
 
 def score_groups(
@@ -159,8 +160,8 @@ def score_groups(
 
 
 def interval_text(score: Score) -> str:
-  """Returns e.g. "53.3 (40.9-65.4)", in percent except for _PLAIN scores."""
-  if score.name in _PLAIN:
+  """Returns e.g. "53.3 (40.9-65.4)", in percent except for PLAIN scores."""
+  if score.name in PLAIN:
     return f"{score.value:.2f} ({score.low:.2f}-{score.high:.2f})"
   return (
     f"{100 * score.value:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"

@@ -4,6 +4,8 @@
   captions.jsonl        stage 1: one caption per scene
   tasks.jsonl           stage 2: counting, grounding, classification, detection
   pretraining_tasks.jsonl  optional: stage 0, pretraining tasks of the tiny base
+  pretraining_see.jsonl, pretraining_one.jsonl, pretraining_two.jsonl
+                        of these rows, those of the phases before the last
   manifest.jsonl        captions and tasks, scene by scene
   dataset.json          plan, sources and SHA-256 hashes
   rasters/              optional: inputs of `prepare`. With --stretch
@@ -187,13 +189,18 @@ def _write_tables(part, plan, written: list[_Written]) -> dict:
       f"none of {', '.join(plan.tasks)} can be asked of any of {plan.scenes}"
       " scenes: they hold no target; simulate more, or ask for captions."
     )
+  pretraining = list(
+    itertools.chain.from_iterable(w.pretraining for w in written)
+  )
   tables = {
     "manifest.jsonl": rows,
     "captions.jsonl": [r for r in rows if r["task"] == "captioning"],
     "tasks.jsonl": [r for r in rows if r["task"] != "captioning"],
-    "pretraining_tasks.jsonl": list(
-      itertools.chain.from_iterable(w.pretraining for w in written)
-    ),
+    "pretraining_tasks.jsonl": pretraining,
+    **{
+      f"pretraining_{phase}.jsonl": table
+      for phase, table in tasks_lib.early_phases(pretraining).items()
+    },
   }
   hashes = {}
   for name, table in tables.items():

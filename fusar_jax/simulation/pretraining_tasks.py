@@ -9,9 +9,16 @@ questions ask for the box of one target, the unit of which lists are made: the
 four numbers of a list of boxes have little weight among its other tokens. Rows
 have no anchors.
 
+The tasks are learned in order of the number of targets (`early_phases`). With
+random weights, attention does not select the visual token that a question is
+about. In a scene of one target it need not: the mean over all visual tokens has
+the answer, and from there it learns to select.
+
 Every row contains all targets of its scene with their classes, which
 `fusar_jax.data.aux_targets` needs for the auxiliary visual-token targets.
 """
+
+import math
 
 import numpy as np
 
@@ -80,6 +87,32 @@ def rows(
     }
     for kind, question, answer in asked
   ]
+
+
+def early_phases(table: list[dict]) -> dict[str, list[dict]]:
+  """Returns the rows of the phases of stage 0 before the last, by its name.
+
+  "see" has the captions of scenes with two targets or more: most of the loss
+  there is that of the auxiliary targets. "one" and "two" have all other
+  questions about scenes of one target, and of one or two.
+
+  Args:
+    table: rows of any scenes, from `rows`.
+  """
+
+  def chosen(lowest, highest, captions):
+    return [
+      row
+      for row in table
+      if lowest <= len(row["boxes"]) <= highest
+      and row["id"].endswith("-captioning") == captions
+    ]
+
+  return {
+    "see": chosen(2, math.inf, True),
+    "one": chosen(1, 1, False),
+    "two": chosen(1, 2, False),
+  }
 
 
 def _subject(scene, rng) -> str:

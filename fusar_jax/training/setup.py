@@ -79,11 +79,14 @@ def setup_run(config: RunConfig, workdir: Path) -> RunSetup:
   _check_trainable(config, base, model, train)
   if not resumes:
     tokenizer = _ready_tokenizer(config, base, model, workdir)
+    texts = train
+    if _names_manifests(config.tokenizer):
+      texts = read_manifests(config.tokenizer)
     # A process that checks the folder later would see another run's files.
     multihost_utils.sync_global_devices("all have seen the empty folder")
     if jax.process_index() == 0:
       records = (base, adapter, data)
-      workdir_lib.write(config, workdir, model, tokenizer, train, records)
+      workdir_lib.write(config, workdir, model, tokenizer, texts, records)
   multihost_utils.sync_global_devices("the run's folder is written")
   tokenizer = tokenizer_lib.load_tokenizer(workdir / workdir_lib.TOKENIZER)
   return RunSetup(model, base, adapter, tokenizer, train, evaluation, resumes)
@@ -171,10 +174,14 @@ def _check_trainable(config, base, model, train) -> None:
     )
 
 
+def _names_manifests(tokenizer: str) -> bool:
+  return tokenizer.endswith(".jsonl")
+
+
 def _ready_tokenizer(config, base, model, workdir):
   """Returns the tokenizer of the config or the base; None: train one."""
   path = config.tokenizer
-  if not path and base.kind == "random":
+  if _names_manifests(path) or (not path and base.kind == "random"):
     return None
   if not path:
     path = provenance.locate(base, workdir)

@@ -9,7 +9,12 @@ import pytest
 
 from fusar_jax.metrics.iou import box_iou
 from fusar_jax.simulation.dataset import Plan, simulate
-from fusar_jax.simulation.pretraining_tasks import ANY, TASK, rows
+from fusar_jax.simulation.pretraining_tasks import (
+  ANY,
+  TASK,
+  early_phases,
+  rows,
+)
 from fusar_jax.simulation.scenes import draw_scene
 from fusar_jax.simulation.targets import CLASSES
 from fusar_jax.tasks import boxes as boxes_lib
@@ -102,3 +107,20 @@ def test_the_folder_has_them_if_asked_for(tmp_path):
   assert "pretraining_tasks.jsonl" in card["sha256"]
   simulate(tmp_path / "plain", Plan(scenes=3))
   assert not (tmp_path / "plain/pretraining_tasks.jsonl").exists()
+
+
+def test_early_phases_have_the_scenes_of_their_number_of_targets(asked):
+  table = [row for pairs in asked.values() for _, row in pairs]
+  phases = early_phases(table)
+  numbers = {
+    name: {len(row["boxes"]) for row in rows} for name, rows in phases.items()
+  }
+  assert numbers["one"] == {1}
+  assert numbers["two"] == {1, 2}
+  assert min(numbers["see"]) == 2
+  tasks = {
+    name: {row["id"].split("-")[-1] == "captioning" for row in rows}
+    for name, rows in phases.items()
+  }
+  assert tasks == {"see": {True}, "one": {False}, "two": {False}}
+  assert all(row in phases["two"] for row in phases["one"])
