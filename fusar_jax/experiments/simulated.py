@@ -15,10 +15,10 @@ from fusar_jax.training.recipes import Recipe
 # tokens of the tiny base: all of them; and the answers alone. Each bucket is
 # compiled separately, which takes as long as about fifteen steps on 2 cores, so
 # short runs are faster with the longest bucket alone.
-LENGTHS = (128, 160, 192, 256, 320, 384)
+LENGTHS = (128, 160, 176, 208, 256, 304, 352)
 ANSWERS = (128,)
 # The shortest bucket that fits the captions, or the rows of the tasks.
-LONGEST = {"captions": (160,), "tasks": (384,)}
+LONGEST = {"captions": (176,), "tasks": (352,)}
 
 
 @dataclasses.dataclass(frozen=True)
