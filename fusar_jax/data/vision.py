@@ -13,6 +13,7 @@ P patches, M merged visual tokens, W windows, T patches of a full window.
 import functools
 import math
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,12 @@ from fusar_jax.model.config import VisionConfig
 # Larger images are scenes and must be tiled first. The limit also rejects
 # decompression bombs before any pixel is decoded.
 MAX_IMAGE_PIXELS = 100_000_000
+# Pillow has plug-ins that start other programs (EPS: Ghostscript) or are seldom
+# tested. The content of a file decides, not its name.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "JPEG2000")
+_ORIENTATION = 0x0112  # EXIF tag; 1: as stored
+# What Pillow raises on corrupt files.
+_DAMAGE = (OSError, SyntaxError, TypeError, ValueError)
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK")
 
 
@@ -49,7 +56,7 @@ def load_image(path: str | os.PathLike | PackedFile) -> np.ndarray:
   with _open(path) as image:
     try:
       return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGE as error:
       raise ValueError(f"{path}: damaged image: {error}") from None
 
 
@@ -216,23 +223,62 @@ def _open(path):
   if not path.is_file():
     raise FileNotFoundError(f"image not found: {path}")
   try:
-    image = Image.open(path if isinstance(path, Path) else path.open("rb"))
+    file = path if isinstance(path, Path) else path.open("rb")
+    image = Image.open(file, formats=FORMATS)
   except Image.DecompressionBombError as error:
     raise ValueError(f"{path}: {error}") from None
-  except (OSError, SyntaxError, ValueError) as error:
+  except Image.UnidentifiedImageError:
+    raise ValueError(
+      f"{path}: not a readable image: expected the content of one of"
+      f" {', '.join(FORMATS)}."
+    ) from None
+  except _DAMAGE as error:
     raise ValueError(f"{path}: not a readable image: {error}") from None
-  if image.width * image.height > MAX_IMAGE_PIXELS:
+  try:
+    _check(path, image)
+  except BaseException:
     image.close()
+    raise
+  return image
+
+
+def _check(path, image: Image.Image) -> None:
+  """Raises ValueError for an image that cannot be read as one 8-bit array."""
+  try:
+    pages, turned = getattr(image, "n_frames", 1), _orientation(image)
+  except (*_DAMAGE, struct.error) as error:
+    raise ValueError(f"{path}: damaged image: {error}") from None
+  if pages > 1:
+    raise ValueError(
+      f"{path}: {pages} pages or frames; expected one image. Save the one you"
+      " need as a file of its own."
+    )
+  if turned != 1:
+    raise ValueError(
+      f"{path}: EXIF orientation {turned}: viewers show it turned, and boxes"
+      " may refer to either form. Save the pixels as they are to be seen (PIL:"
+      " ImageOps.exif_transpose)."
+    )
+  if image.width * image.height > MAX_IMAGE_PIXELS:
     raise ValueError(
       f"{path}: {image.height} x {image.width} pixels; at most"
       f" {MAX_IMAGE_PIXELS:,} are read. Tile the scene first."
     )
   if image.mode not in _EIGHT_BIT_MODES:
-    mode = image.mode
-    image.close()
     raise ValueError(
-      f"{path}: pixels of mode {mode!r} are not 8 bits. Stretch the amplitude"
-      " to 0..255 (for instance between its 1st and 99th percentile), record"
-      " the stretch, and save as 8-bit PNG."
+      f"{path}: pixels of mode {image.mode!r} are not 8 bits. Stretch the"
+      " amplitude to 0..255 (for instance between its 1st and 99th percentile),"
+      " record the stretch, and save as 8-bit PNG."
     )
-  return image
+
+
+def _orientation(image: Image.Image) -> int:
+  """Returns the EXIF orientation from the header; 1: as stored.
+
+  `Image.getexif` would decode all pixels of a PNG.
+  """
+  tags = getattr(image, "tag_v2", None)
+  if tags is None:
+    tags = Image.Exif()
+    tags.load(image.info.get("exif") or b"")
+  return tags.get(_ORIENTATION, 1)

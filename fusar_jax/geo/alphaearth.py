@@ -27,6 +27,7 @@ from fusar_jax.geo import georeference
 from fusar_jax.geo.alphaearth_index import TileTable, find_tiles
 from fusar_jax.geo.alphaearth_tiles import BANDS, TileReader
 from fusar_jax.geo.block_cache import BlockCache
+from fusar_jax.geo.gdal_files import without_secrets
 
 ATTRIBUTION = (
   "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google"
@@ -99,6 +100,8 @@ class Archive:
   ) -> list[str]:
     """Returns the paths of the year's tiles that touch the bounds.
 
+    They are for records: without user, password and query.
+
     Args:
       bounds: west, south, east, north, degrees; east may exceed 180.
       year: one of `years`.
@@ -108,7 +111,8 @@ class Archive:
     meet = (places[:, 1] <= north) & (places[:, 3] >= south)
     ahead = (places[:, 0] - west) % 360 <= east - west
     behind = (west - places[:, 0]) % 360 <= places[:, 2] - places[:, 0]
-    return [self.table.paths[int(row)] for row in rows[meet & (ahead | behind)]]
+    found = rows[meet & (ahead | behind)]
+    return [without_secrets(self.table.paths[int(row)]) for row in found]
 
   def sample(
     self,

@@ -26,6 +26,7 @@ import numpy as np
 from fusar_jax.geo import alphaearth_tiles as tiles
 from fusar_jax.geo import georeference
 from fusar_jax.geo.block_cache import BlockCache
+from fusar_jax.geo.gdal_files import without_secrets
 
 INDEXES = (".csv", ".parquet", ".pq", ".gpkg")
 _RASTERS = (".tif", ".tiff")
@@ -126,7 +127,8 @@ def find_tiles(
       found += _index_rows(Path(one), problems)
     else:
       found += _raster_rows(one, year, cache, problems)
-  origin = ", ".join(sources[:3]) + ", ..." * (len(sources) > 3)
+  shown = [without_secrets(one) for one in sources[:3]]
+  origin = ", ".join(shown) + ", ..." * (len(sources) > 3)
   problems += _twice(found)
   if problems:
     listed = problems[:_MAX_LISTED]
@@ -177,10 +179,11 @@ def _raster_rows(source, year, cache, problems):
       header = reader.header
       reader.close()
     except ValueError as error:
-      text = str(error)
-      problems.append(text if str(path) in text else f"{path}: {text}")
+      text, shown = str(error), without_secrets(str(path))
+      problems.append(text if shown in text else f"{shown}: {text}")
       continue
-    rows.append((header.path, found, header.crs, header.bounds, False))
+    opened = tiles.gdal_path(str(path))
+    rows.append((opened, found, header.crs, header.bounds, False))
   return rows
 
 
@@ -344,7 +347,8 @@ def _twice(rows):
   years, problems = {}, []
   for path, year, *_ in rows:
     if years.setdefault(path, year) != year:
-      problems.append(f"{path}: mixed years: {years[path]} and {year}")
+      shown = without_secrets(path)
+      problems.append(f"{shown}: mixed years: {years[path]} and {year}")
   return problems
 
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from fusar_jax.geo import georeference
+from fusar_jax.geo import gdal_files, georeference
 from fusar_jax.geo.block_cache import BlockCache
 
 BANDS = 64
@@ -75,7 +75,7 @@ class TileHeader:
   """Metadata of a tile, available without reading pixels.
 
   Attributes:
-    path: as GDAL opens it.
+    path: as GDAL opens it, without user, password and query.
     crs: "EPSG:..." or WKT.
     transform: (a, b, c, d, e, f) as in `georeference.Georeference`, of the tile
       read from the top down.
@@ -205,13 +205,14 @@ class TileReader:
       ValueError: no raster, or no AlphaEarth tile; names the file.
     """
     self._path = gdal_path(path)
+    self._shown = gdal_files.without_secrets(self._path)
     self._cache = cache if is_remote(self._path) else None
     self._dataset = None
     known = self._cache and self._cache.header(self._path)
     if known:
       self.header = TileHeader.from_json(known)
       return
-    self.header = read_header(self._opened(), self._path)
+    self.header = read_header(self._opened(), self._shown)
     if self._cache:
       self._cache.keep_header(self._path, dataclasses.asdict(self.header))
 
@@ -265,7 +266,7 @@ class TileReader:
     largest = np.abs(vectors).max(initial=0)
     if largest > _LARGEST:
       raise ValueError(
-        f"{self._path}: a float tile holds vectors of unit length, but a value"
+        f"{self._shown}: a float tile holds vectors of unit length, but a value"
         f" of {largest:g} was found; int8 values must be stored as int8, and"
         " nodata declared."
       )
@@ -292,19 +293,14 @@ class TileReader:
       values = self._opened().read(list(header.bands), window=window)
     except RasterioError as error:
       raise ValueError(
-        f"{self._path}: rows {first} to {first + bottom - top}, columns {left}"
+        f"{self._shown}: rows {first} to {first + bottom - top}, columns {left}"
         f" to {right} cannot be read; truncated or damaged? ({_cause(error)})"
       ) from None
     return values[:, ::-1] if header.bottom_up else values
 
   def _opened(self):
     if self._dataset is None:
-      try:
-        self._dataset = rasterio.open(self._path)
-      except RasterioIOError as error:
-        raise ValueError(
-          f"{self._path}: cannot be opened as a raster: {_cause(error)}"
-        ) from None
+      self._dataset = gdal_files.open_dataset(self._path)
     return self._dataset
 
 

@@ -8,6 +8,7 @@ S anchors, E = 64 embedding bands.
 """
 
 import dataclasses
+import math
 import os
 import struct
 import tokenize
@@ -22,6 +23,11 @@ from fusar_jax.io.atomic_write import write_atomically
 
 BANDS = 64
 _TABLE_COLUMNS = ("lon", "lat", "row", "col", "x", "y")
+# An image has at most one anchor per 10 m: 262,144 in a square of 5 km. A file
+# of a few kilobytes can claim any number.
+MAX_ANCHORS = 1 << 18
+# Half a quantisation step above 1, as of unit vectors.
+_LARGEST = 1.01
 _BAND_NAMES = tuple(f"A{band:02d}" for band in range(BANDS))
 # What numpy and zipfile raise on corrupt files. A wrong shape in a header can
 # request more memory than is available.
@@ -90,19 +96,23 @@ def read_anchors(path: str | os.PathLike | AnchorsFile) -> Anchors:
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: another format or shape, NaN, a position outside [0, 1]; the
-      message names the file.
+    ValueError: another format or shape, more than MAX_ANCHORS, NaN, values
+      beyond those of unit vectors, a position outside [0, 1]; the message names
+      the file.
   """
   path = _existing(path)
   try:
     with path.open("rb") as file:
+      _check_size(file)
       data = np.load(file, allow_pickle=False)
       if isinstance(data, np.ndarray):
         features, positions = _from_table(data)
       else:
         with data:
           features, positions = _from_npz(data)
-    return Anchors(features, positions)
+    anchors = Anchors(features, positions)
+    _check_unit(anchors.features)
+    return anchors
   except _DAMAGE as error:
     raise ValueError(f"{path}: {error}") from None
 
@@ -190,6 +200,42 @@ def _existing(path: str | os.PathLike | AnchorsFile) -> Path | AnchorsFile:
   if not path.is_file():
     raise FileNotFoundError(f"anchors file not found: {path}")
   return path
+
+
+def _check_size(file: IO[bytes]) -> None:
+  """Raises ValueError if the arrays of the file are larger than any anchors."""
+  largest = MAX_ANCHORS * (len(_TABLE_COLUMNS) + BANDS) * 8 + (1 << 16)
+  if zipfile.is_zipfile(file):
+    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+      size = sum(entry.file_size for entry in archive.infolist())
+  else:
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    read = {
+      (1, 0): np.lib.format.read_array_header_1_0,
+      (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+      raise ValueError(f"unknown version {version} of the .npy format")
+    shape, _, dtype = read(file)
+    size = math.prod(shape) * dtype.itemsize
+  file.seek(0)
+  if size > largest:
+    raise ValueError(
+      f"arrays of {size:,} bytes; at most {MAX_ANCHORS:,} anchors are read"
+      f" ({largest:,} bytes). Thin them to the grid of the image's tokens."
+    )
+
+
+def _check_unit(features: np.ndarray) -> None:
+  largest = float(np.abs(features).max())
+  if largest > _LARGEST:
+    raise ValueError(
+      f"features reach {largest:g}; expected de-quantised AlphaEarth vectors of"
+      " unit length. int8 values q as published become sign(q) (q / 127.5)^2:"
+      " fusar_jax.geo.alphaearth_tiles.dequantise."
+    )
 
 
 def _from_npz(data):

@@ -2,11 +2,12 @@
 
 One folder with one .npy per window and one .json per header, named by a hash of
 the tile's path; processes may share it. Entries are written atomically and
-never modified, so an entry is complete or absent. Published tiles do not
-change, so entries do not expire.
+never modified, and have checksums: a damaged one counts as absent. Published
+tiles do not change, so entries do not expire.
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from fusar_jax.io.atomic_write import write_atomically
+
+_DIGEST_BYTES = 32  # SHA-256, after the array of a file
 
 
 class BlockCache:
@@ -42,13 +45,17 @@ class BlockCache:
     """Returns the window from the cache, else from `read()` and caches it."""
     file = self.folder / f"{_key(path)}_{'_'.join(map(str, window))}.npy"
     try:
-      kept = np.load(file, mmap_mode="r", allow_pickle=False)
+      kept = _intact(file.read_bytes())
       os.utime(file)
       return kept
     except (OSError, ValueError, EOFError):
-      pass  # Absent, just evicted, or truncated by a full disk: read again.
+      pass  # Absent, just evicted, or damaged: read again.
     values = np.ascontiguousarray(read())
-    self._keep(file, lambda out: np.save(out, values), values.nbytes)
+    stored = io.BytesIO()
+    np.save(stored, values)
+    content = stored.getvalue()
+    content += hashlib.sha256(content).digest()
+    self._keep(file, lambda out: out.write(content), len(content))
     return values
 
   def header(self, path: str) -> dict[str, Any] | None:
@@ -56,13 +63,14 @@ class BlockCache:
     try:
       text = (self.folder / f"{_key(path)}.json").read_text(encoding="utf-8")
       kept = json.loads(text)
-      return kept["header"] if kept["path"] == path else None
+      return kept["header"] if kept["path"] == _digest(path) else None
     except (OSError, ValueError, KeyError, TypeError):
       return None
 
   def keep_header(self, path: str, header: dict[str, Any]) -> None:
     """Stores a header of JSON values."""
-    text = json.dumps({"path": path, "header": header}).encode()
+    # A URL may have a password in it.
+    text = json.dumps({"path": _digest(path), "header": header}).encode()
     file = self.folder / f"{_key(path)}.json"
     self._keep(file, lambda out: out.write(text), len(text))
 
@@ -91,5 +99,17 @@ class BlockCache:
     return True
 
 
+def _intact(content: bytes) -> np.ndarray:
+  """Returns the array of a stored block, whose last bytes are its checksum."""
+  array, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+  if hashlib.sha256(array).digest() != digest:
+    raise ValueError("damaged")
+  return np.load(io.BytesIO(array), allow_pickle=False)
+
+
+def _digest(path):
+  return hashlib.sha256(path.encode()).hexdigest()
+
+
 def _key(path):
-  return hashlib.sha256(path.encode()).hexdigest()[:24]
+  return _digest(path)[:24]

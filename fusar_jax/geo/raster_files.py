@@ -18,6 +18,8 @@ from rasterio import errors as rasterio_errors
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
+from fusar_jax.geo import gdal_files
+
 MAX_BANDS = 4
 # A header of a few bytes can claim any size; the largest scenes of spaceborne
 # SAR have about 2e9 pixels.
@@ -61,13 +63,7 @@ class GdalFile:
   def __init__(self, path: Path):
     self.path = path
     with _quiet(), _environment():
-      try:
-        self.dataset = rasterio.open(path)
-      except rasterio_errors.RasterioError as error:
-        raise ValueError(
-          f"{path}: not a raster that GDAL {rasterio.__gdal_version__} reads"
-          f" ({error}); expected a GeoTIFF or the like, or a .npy array."
-        ) from None
+      self.dataset = gdal_files.open_dataset(path)
       try:
         self._inspect()
       except BaseException:

@@ -279,8 +279,8 @@ def open_raster(
 
   Args:
     path: uint8, uint16, float or complex (complex integers too), 1 to 4 bands;
-      combine polarisations in separate files with a GDAL VRT
-      (gdalbuildvrt -separate).
+      combine polarisations in separate files with `gdal_merge.py -separate`, or
+      with a VRT (gdalbuildvrt -separate) and FUSAR_ALLOW_VRT=1.
     nodata: a value; "none": every number is a measurement, even if the file
       declares nodata; None: as declared, else guessed. NaN is never valid.
     quantity: "amplitude", "intensity", "db" or "complex" (real bands are then

@@ -9,8 +9,11 @@ R LoRA rank.
 """
 
 import dataclasses
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,13 @@ _HARMLESS = {
   "target_modules",
   "task_type",
 }
+# Run by `_selected`: prints which names match the pattern.
+_MATCH = (
+  "import json, re, sys\n"
+  "pattern, names = json.load(sys.stdin)\n"
+  "print(json.dumps([k for k, n in names.items() if re.fullmatch(pattern, n)]))"
+)
+_MATCH_SECONDS = 5
 # These initialisations also change the base weights.
 _INIT_OF_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -239,7 +249,7 @@ def _check_targets(path, settings, base_config, table) -> None:
     names.add(tensor.name.rpartition(".")[0])
   # Older transformers versions use the module names of the hub's files.
   selections = [
-    {n for n in names if _selects(path, targets, spell(n))}
+    _selected(path, targets, {n: spell(n) for n in names})
     for spell in (str, mapping.hub_name)
   ]
   if covered in selections:
@@ -254,14 +264,38 @@ def _check_targets(path, settings, base_config, table) -> None:
   )
 
 
-def _selects(path: Path, targets, name: str) -> bool:
-  """peft's rule: a full-match regex, or a list of names or suffixes."""
-  if isinstance(targets, str):
-    try:
-      return re.fullmatch(targets, name) is not None
-    except re.error as e:
-      raise ValueError(f"{path}: target_modules: bad pattern ({e}).") from e
-  return any(name == t or name.endswith(f".{t}") for t in targets)
+def _selected(path: Path, targets, names: dict[str, str]) -> set[str]:
+  """Returns the keys whose names `targets` selects by peft's rule.
+
+  The rule: a full-match regex, or a list of names or suffixes. A regex can take
+  time that is exponential in its length, so a process that can be stopped
+  matches it.
+  """
+  if not isinstance(targets, str):
+    return {
+      key
+      for key, name in names.items()
+      if any(name == t or name.endswith(f".{t}") for t in targets)
+    }
+  try:
+    re.compile(targets)
+  except (re.error, RecursionError, OverflowError) as e:
+    raise ValueError(f"{path}: target_modules: bad pattern ({e}).") from e
+  try:
+    done = subprocess.run(
+      [sys.executable, "-I", "-c", _MATCH],
+      input=json.dumps([targets, names]),
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=_MATCH_SECONDS,
+    )
+  except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+    raise ValueError(
+      f"{path}: target_modules: the pattern {targets[:60]!r} fails or takes"
+      f" more than {_MATCH_SECONDS} s. Write the names of the modules as a list."
+    ) from None
+  return set(json.loads(done.stdout))
 
 
 def target_modules(config: FusarConfig) -> list[str]:

@@ -14,6 +14,7 @@ import dataclasses
 import io
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from pathlib import Path
@@ -103,7 +104,9 @@ class _TensorUnpickler(pickle.Unpickler):
   """An unpickler that allows only tensors and plain containers."""
 
   def __init__(self, archive, root, entries, order):
-    super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
+    pickled = archive.read(f"{root}data.pkl")
+    _check_memo(pickled)
+    super().__init__(io.BytesIO(pickled))
     self._archive, self._root, self._entries = archive, root, entries
     self._order = order
 
@@ -137,6 +140,16 @@ class _TensorUnpickler(pickle.Unpickler):
       )
     values = np.frombuffer(raw, storage.dtype)
     return values.byteswap() if self._order == "big" else values
+
+
+def _check_memo(pickled: bytes) -> None:
+  """Raises ValueError for memo indices that no pickle of this size needs.
+
+  The unpickler allocates its memo up to the largest index: gigabytes.
+  """
+  for code, index, _ in pickletools.genops(pickled):
+    if "PUT" in code.name and not 0 <= index < len(pickled):
+      raise ValueError(f"malformed pickle: memo index {index}.")
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_) -> np.ndarray:

@@ -35,7 +35,7 @@ _NAMES = re.compile(
   rf"|(?P<small>{_TO_99}|single|none|no))\b"
 )
 # Coordinates, complete or truncated: their numbers are not counts.
-_COORDINATES = re.compile(r"bbox|box_start|\d\s*[,>]\s*<?\s*-?\d")
+_COORDINATES = re.compile(r"bbox|box_start|\d\s*+[,>]\s*+(?:<\s*+)?-?\d")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,6 +98,41 @@ def test_bad_pictures_are_refused_with_the_fix(tmp_path, monkeypatch):
     vision.image_size(tmp_path / "whole.png")
 
 
+@pytest.mark.parametrize("kind", ["eps", "gif", "ico", "ppm", "tga"])
+def test_only_listed_formats_are_opened_whatever_the_name(tmp_path, kind):
+  """EPS above all: Pillow passes it to Ghostscript, an interpreter."""
+  noise = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+  Image.fromarray(noise).save(tmp_path / f"a.{kind}")
+  (tmp_path / f"a.{kind}").rename(tmp_path / "a.png")
+  with pytest.raises(
+    ValueError, match=r"a\.png: not a readable .* of PNG, JPEG"
+  ):
+    vision.load_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["tif", "png", "webp"])
+def test_several_pages_are_rejected(tmp_path, kind):
+  pages = [Image.new("L", (8, 8), value) for value in (0, 90, 180)]
+  path = tmp_path / f"a.{kind}"
+  pages[0].save(path, save_all=True, append_images=pages[1:])
+  with pytest.raises(ValueError, match=r"a\.\w+: 3 pages or frames"):
+    vision.image_size(path)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "tif", "png", "webp"])
+def test_a_picture_that_viewers_turn_is_rejected(tmp_path, kind):
+  path = tmp_path / f"a.{kind}"
+  for turned in (1, 6):
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    Image.new("RGB", (8, 4)).save(path, exif=exif)
+    if turned == 1:
+      assert vision.image_size(path) == (4, 8)
+      continue
+    with pytest.raises(ValueError, match=r"a\.\w+: EXIF orientation 6"):
+      vision.image_size(path)
+
+
 @pytest.mark.parametrize(
   "image", [np.zeros((28, 30, 3), np.uint8), np.zeros((28, 28, 3))]
 )
@@ -106,7 +141,7 @@ def test_to_patches_refuses_other_sizes_and_types(image):
     vision.to_patches(image)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "tif", "bmp"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "jp2", "tif", "bmp", "webp"])
 def test_damaged_pictures_give_nothing_but_value_errors(tmp_path, kind):
   noise = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
   Image.fromarray(noise).save(tmp_path / f"whole.{kind}")

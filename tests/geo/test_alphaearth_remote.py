@@ -136,5 +136,47 @@ def test_a_cut_window_in_the_cache_is_read_anew(
 
 
 def test_a_missing_url_is_reported(server, tmp_path):
-  with pytest.raises(ValueError, match=r"nowhere_2024\.tif: cannot be opened"):
+  with pytest.raises(
+    ValueError, match=r"nowhere_2024\.tif: not a raster .*404"
+  ):
     open_archive(_url(server, "nowhere_2024.tif"), cache=tmp_path)
+
+
+def test_a_damaged_window_of_the_cache_is_read_again(
+  tmp_path, server, write_tile, random_values, random_places
+):
+  tile = write_tile(
+    tmp_path / "served" / "d_2024.tif", random_values(64, 64), block=64
+  )
+  lons, lats = random_places(open_archive(tile), 50)
+  cache, url = tmp_path / "cache", _url(server, tile.name)
+  expected = open_archive(url, cache=cache).sample(lons, lats, 2024)[0]
+  (window,) = cache.glob("*.npy")
+  data = bytearray(window.read_bytes())
+  data[len(data) // 2] ^= 1
+  window.write_bytes(data)
+  again = open_archive(url, cache=cache).sample(lons, lats, 2024)[0]
+  np.testing.assert_array_equal(again, expected)
+  assert window.read_bytes() != bytes(data)
+
+
+def test_passwords_and_signatures_of_urls_are_neither_shown_nor_kept(
+  tmp_path, server, write_tile, random_values, random_places
+):
+  tile = write_tile(
+    tmp_path / "served" / "s_2024.tif", random_values(64, 64), block=64
+  )
+  cache = tmp_path / "cache"
+  url = _url(server, f"{tile.name}?sig=s3cret")
+  url = url.replace("://", "://me:s3cret@")
+  archive = open_archive(url, cache=cache)
+  lons, lats = random_places(open_archive(tile), 50)
+  assert archive.sample(lons, lats, 2024)[1].any()
+  assert "s3cret" not in archive.table.origin
+  edges = (lons.min(), lats.min(), lons.max(), lats.max())
+  (listed,) = archive.tiles_in(edges, 2024)
+  assert listed.endswith(tile.name)
+  assert all(b"s3cret" not in file.read_bytes() for file in cache.iterdir())
+  with pytest.raises(ValueError, match="absent_2024") as caught:
+    open_archive(url.replace(tile.name, "absent_2024.tif"), cache=cache)
+  assert "s3cret" not in str(caught.value)

@@ -38,14 +38,6 @@ def _odd_values(path, write):
   write(path, np.linspace(-5000, 7000, 400).reshape(1, 20, 20))
 
 
-def _two_types(path, _):
-  path.write_text(
-    '<VRTDataset rasterXSize="9" rasterYSize="9">'
-    '<VRTRasterBand dataType="Byte" band="1"/>'
-    '<VRTRasterBand dataType="Float32" band="2"/></VRTDataset>'
-  )
-
-
 @pytest.mark.parametrize(
   ("name", "make", "message"),
   [
@@ -56,7 +48,6 @@ def _two_types(path, _):
     ("a.tif", _one_block, r"one block holds .* TILED=YES"),
     ("a.tif", lambda p, write: write(p, np.ones((5, 9, 9))), "in 5 bands"),
     ("a.tif", _odd_values, "state the quantity"),
-    ("a.vrt", _two_types, "bands of several types"),
     ("a.png", lambda p, _: Image.new("P", (9, 9)).save(p), "a palette"),
     ("a.npy", lambda p, _: np.save(p, [{}], allow_pickle=True), "never loaded"),
     ("a.npy", lambda p, _: p.write_bytes(b"\x93NUMPY"), "not a readable .npy"),

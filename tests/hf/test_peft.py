@@ -198,6 +198,14 @@ def test_a_pattern_of_targets(adapter, plain):
   peft.read_adapter(folder, plain)
 
 
+def test_a_pattern_that_never_ends_is_rejected(adapter, plain, monkeypatch):
+  monkeypatch.setattr(peft, "_MATCH_SECONDS", 0.5)
+  folder, _ = adapter
+  _edit(folder / peft.SETTINGS, target_modules="(([a-z.0-9_]+)+)+!")
+  with pytest.raises(ValueError, match=r"target_modules: .* more than 0\.5 s"):
+    peft.read_adapter(folder, plain)
+
+
 def test_a_tlm_of_another_width(adapter, plain):
   folder, _ = adapter
   state = read_torch(folder / tlm_file.WEIGHTS)["film_mlp"]

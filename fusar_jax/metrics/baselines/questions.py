@@ -11,7 +11,9 @@ import numpy as np
 
 from fusar_jax.tasks import boxes as boxes_lib
 
-_LISTS = re.compile(r"[\[({<][-\d\s.,|<>]*\d[-\d\s.,|<>]*[\])}>]")
+# Runs of the characters of number lists, matched in linear time.
+_RUN = re.compile(r"[-\d\s.,|<>\[\](){}]+")
+_LIST = re.compile(r"[\[({<].*\d.*", re.DOTALL)
 _WORD = re.compile(r"[a-z][\w-]*|\d+")
 _MAX_WORDS = 256
 # log(1 + width), log(1 + height), log(1 + area), log aspect, centre x and y.
@@ -27,12 +29,17 @@ def words(question: str) -> frozenset[str]:
     >>> sorted(words("Which ship is in [1, 2, 3, 4]?"))
     ['in', 'is', 'ship', 'which']
   """
-  return frozenset(_WORD.findall(_LISTS.sub(" ", question.lower())))
+  return frozenset(_WORD.findall(_without_lists(question.lower())))
+
+
+def _without_lists(text: str) -> str:
+  """Omits the end of each run of numbers, from its first bracket."""
+  return _RUN.sub(lambda run: _LIST.sub(" ", run[0], count=1), text)
 
 
 def box(question: str) -> np.ndarray | None:
   """Returns float64[4], the first box that a question states, or None."""
-  if not _LISTS.search(question):
+  if _without_lists(question) == question:
     return None
   found = boxes_lib.parse_boxes(question, _SIZE).boxes
   return found[0].astype(float) if len(found) else None

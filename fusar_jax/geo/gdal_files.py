@@ -1,0 +1,108 @@
+"""Opens files with GDAL so that nothing but the file itself is read.
+
+GDAL chooses its driver by content. A file named .tif may be a VRT, which reads
+any file or URL that it names, or the description of a web service. So drivers
+are listed, those whose pixels are in the file. GDAL also opens overviews and
+masks beside a raster with any driver; they must be TIFF.
+
+`FUSAR_ALLOW_VRT=1` in the environment also allows VRT files, for those that the
+user has made.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import RasterioError
+
+# JPEG and PNG: quicklooks. NITF: SICD. COSAR: TerraSAR-X.
+DRIVERS = ("GTiff", "ENVI", "NITF", "COSAR", "PNG", "JPEG")
+ALLOW_VRT = "FUSAR_ALLOW_VRT"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BESIDE = (".ovr", ".OVR", ".msk", ".MSK")
+# Where a driver names a file of overviews, which may be anywhere.
+_OVERVIEWS = ("OVERVIEWS", "OVERVIEW_FILE")
+
+
+# https://user:password@host/tile.tif?signature=...
+_SECRETS = re.compile(r"(?<=://)[^/@\s]*@|\?\S*")
+
+
+def without_secrets(path: str) -> str:
+  """Returns a path or URL without user, password and query, to be shown.
+
+  Example:
+    >>> without_secrets("/vsicurl/https://me:key@host/a.tif?sig=1")
+    '/vsicurl/https://host/a.tif'
+  """
+  remote = "://" in path or path.startswith("/vsi")
+  return _SECRETS.sub("", path) if remote else path
+
+
+def open_dataset(path: str | os.PathLike) -> rasterio.DatasetReader:
+  """Opens a raster of a listed driver; the caller closes it.
+
+  Args:
+    path: a local file, or a /vsi... path of GDAL.
+
+  Raises:
+    ValueError: another kind of file, or one that refers to further files; the
+      message names the file and the fix.
+  """
+  drivers = DRIVERS
+  if str(path).startswith("/vsi"):
+    drivers = DRIVERS[:1]  # Each attempt at a remote file is a request.
+  else:
+    _check_beside(path)
+    if os.environ.get(ALLOW_VRT) == "1":
+      drivers = (*DRIVERS, "VRT")
+  dataset, errors = None, []
+  for driver in drivers:
+    try:
+      dataset = rasterio.open(path, driver=driver)
+      break
+    except RasterioError as error:
+      errors.append(error)
+  if dataset is None:
+    raise ValueError(_reason(path, errors[0]))
+  domain, key = _OVERVIEWS
+  if key in dataset.tags(ns=domain):
+    dataset.close()
+    raise ValueError(
+      f"{path}: its metadata names a file of overviews ({key}), which is not"
+      " opened. Write the raster anew with gdal_translate."
+    )
+  return dataset
+
+
+def _check_beside(path) -> None:
+  for suffix in _BESIDE:
+    beside = Path(f"{path}{suffix}")
+    if beside.is_file():
+      with beside.open("rb") as file:
+        start = file.read(4)
+      if start not in _TIFF:
+        raise ValueError(
+          f"{beside}: expected a TIFF beside {path}, found {start!r}. Remove"
+          " it, or make it with gdaladdo."
+        )
+
+
+def _reason(path, error) -> str:
+  cause = error.__cause__ or error.__context__ or error
+  shown = without_secrets(str(path))
+  cause = str(cause).replace(str(path), shown)
+  text = (
+    f"{shown}: not a raster that GDAL {rasterio.__gdal_version__} reads"
+    f" ({cause}); expected the content of one of {', '.join(DRIVERS)}, or a"
+    " .npy array."
+  )
+  if Path(path).is_file():
+    with open(path, "rb") as file:
+      if b"<VRTDataset" in file.read(4096):
+        text = (
+          f"{path}: a VRT, which reads any file or URL that it names. If you"
+          f" made it, set {ALLOW_VRT}=1 in the environment."
+        )
+  return text
