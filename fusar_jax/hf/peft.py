@@ -293,7 +293,7 @@ def _selected(path: Path, targets, names: dict[str, str]) -> set[str]:
   except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
     raise ValueError(
       f"{path}: target_modules: the pattern {targets[:60]!r} fails or takes"
-      f" more than {_MATCH_SECONDS} s. Write the names of the modules as a list."
+      f" more than {_MATCH_SECONDS} s. Write the modules' names as a list."
     ) from None
   return set(json.loads(done.stdout))
 
