@@ -18,11 +18,11 @@ from pathlib import Path
 
 from fusar_jax import command_line
 from fusar_jax.hf import peft, tlm_file
-from fusar_jax.hf.config_json import read_json
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.folders import resolve
 from fusar_jax.hf.load import load_adapted, restrict
 from fusar_jax.hf.tokenizer_files import has_tokenizer
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.platforms import check_platforms
 from fusar_jax.report.folder_summary import describe, parameter_counts
@@ -215,7 +215,7 @@ def _load(args: argparse.Namespace) -> Source:
 
 def _generation(folder: Path) -> dict | None:
   path = folder / "generation_config.json"
-  return read_json(path) if path.is_file() else None
+  return read_object(path) if path.is_file() else None
 
 
 def _with_tokenizer(folder: Path | None) -> Path | None:

@@ -28,6 +28,7 @@ from fusar_jax.experiments import simulated
 from fusar_jax.experiments.jobs import Job, run_jobs
 from fusar_jax.experiments.simulated import Plan, manifest
 from fusar_jax.hf.folders import RECORD, TINY_BASE
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.metrics import pairing
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import Answer, read_answers
@@ -38,7 +39,6 @@ from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import read_scores
 from fusar_jax.report.scoring import read_samples
 from fusar_jax.training import provenance
-from fusar_jax.training.provenance import read_json
 from fusar_jax.training.resume_config import check_resume_config
 
 _SETTINGS = "demo.json"
@@ -205,9 +205,9 @@ def _report(out: Path, plan: Plan) -> None:
     samples=[answer for rows in _STAGES for answer in _answers(out, rows)],
     curves=read_curves(runs),
     provenance={
-      "demo": read_json(out / _SETTINGS),
+      "demo": read_object(out / _SETTINGS),
       "unseen scenes": lineage.shortened(
-        read_json(out / "data" / "unseen" / "dataset.json")
+        read_object(out / "data" / "unseen" / "dataset.json")
       ),
       **lineage.records(runs),
     },
@@ -236,7 +236,7 @@ def _predictions(out: Path, name: str) -> Path:
 def _metrics(out: Path) -> dict[str, dict]:
   """Returns metrics by the name of their folder."""
   return {
-    name: read_json(out / "scores" / name / "metrics.json")
+    name: read_object(out / "scores" / name / "metrics.json")
     for name in (*_STAGES, _BASE)
   }
 
@@ -276,7 +276,7 @@ def _lines(out: Path) -> list[_Line]:
 
 
 def _tested(out: Path, rows: str) -> list[Tested]:
-  tests = read_json(out / "scores" / rows / evaluate.BASELINES)["comparisons"]
+  tests = read_object(out / "scores" / rows / evaluate.BASELINES)["comparisons"]
   return [Tested(**test) for test in tests]
 
 

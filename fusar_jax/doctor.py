@@ -33,6 +33,7 @@ from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.datasets.scan import choose, manifest_of
 from fusar_jax.datasets.validation import Inspection, inspect
 from fusar_jax.hf.config_json import read_config
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.report.dataset_page import summary, write_dataset_page
 from fusar_jax.report.sample_card import read_sample
@@ -106,7 +107,7 @@ def read_model(
   elif Path(model).is_dir():
     folder = Path(model)
     if provenance.is_run(folder):
-      written = provenance.read_json(folder / provenance.CONFIG_FILE)
+      written = read_object(folder / provenance.CONFIG_FILE)
       config = config_lib.from_dict(written["model"])
       folder = folder / TOKENIZER
     else:

@@ -59,6 +59,7 @@ from fusar_jax.hf.folders import TINY_BASE
 from fusar_jax.inference.controls import predict_controls
 from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.prediction import FINISHED, predict
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.report.comparisons import write_json
 from fusar_jax.report.scoring import (
   read_rows,
@@ -197,9 +198,9 @@ class Study:
     """Returns the plan, the hash of the base and those of the datasets."""
     cards = {part: self.out / "data" / part for part in ("train", "unseen")}
     return {
-      "study": provenance.read_json(self.out / _SETTINGS),
+      "study": read_object(self.out / _SETTINGS),
       "sha256": {
-        part: provenance.read_json(folder / "dataset.json")["sha256"]
+        part: read_object(folder / "dataset.json")["sha256"]
         for part, folder in cards.items()
       },
     }

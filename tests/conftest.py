@@ -220,7 +220,7 @@ def manifest(tmp_path_factory) -> pathlib.Path:
     Image.fromarray(image).save(folder / f"{i}.png")
     np.savez(
       folder / f"{i}.npz",
-      features=rng.normal(size=(5, 64)).astype(np.float32),
+      features=(rng.normal(size=(5, 64)) / 8).astype(np.float32),
       positions=rng.uniform(size=(5, 2)).astype(np.float32),
     )
     rows.append(

@@ -304,7 +304,7 @@ def as_pixels(image: ImageLike) -> np.ndarray:
   if isinstance(image, (str, os.PathLike, PackedFile)):
     return vision.load_image(image)
   if isinstance(image, Image.Image):
-    image = image.convert("RGB")
+    image = vision.to_rgb(image)
   return np.asarray(image)
 
 

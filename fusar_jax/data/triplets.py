@@ -22,6 +22,7 @@ from fusar_jax.data import records
 from fusar_jax.data import tfds_reading as reading
 from fusar_jax.data.manifest_row import Triplet, parse_row
 from fusar_jax.data.records import File
+from fusar_jax.io import strict_json
 from fusar_jax.io.atomic_write import write_atomically
 
 # Limit of the errors that one exception lists.
@@ -223,7 +224,7 @@ def _rows(path):
     raise ValueError(f"{path}: not UTF-8 text: {error}") from None
   if text.lstrip().startswith("["):
     try:
-      return list(enumerate(_load(text), start=1)), []
+      return list(enumerate(strict_json.parse(text), start=1)), []
     except ValueError as error:
       raise ValueError(f"{path}: not a JSON list: {error}") from None
   rows, rejected = [], []
@@ -231,14 +232,7 @@ def _rows(path):
   for number, line in enumerate(text.split("\n"), start=1):
     if line.strip():
       try:
-        rows.append((number, _load(line)))
+        rows.append((number, strict_json.parse(line)))
       except ValueError as error:
         rejected.append(f"row {number}: not JSON: {error}")
   return rows, rejected
-
-
-def _load(text):
-  try:
-    return json.loads(text)
-  except RecursionError:
-    raise ValueError("nested too deeply") from None

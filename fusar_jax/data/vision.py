@@ -60,6 +60,17 @@ def load_image(path: str | os.PathLike | PackedFile) -> np.ndarray:
       raise ValueError(f"{path}: damaged image: {error}") from None
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Returns the image in RGB; greyscale is replicated.
+
+  Raises:
+    ValueError: pixels of more than 8 bits, which PIL would clip to white.
+  """
+  if image.mode not in _EIGHT_BIT_MODES:
+    raise ValueError(f"image: {_not_8_bits(image)}")
+  return image.convert("RGB")
+
+
 def resize(
   image: np.ndarray | Image.Image, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -76,7 +87,7 @@ def resize(
     if image.shape[:2] == tuple(size):
       return image
     image = Image.fromarray(image)
-  image = image.convert("RGB")
+  image = to_rgb(image)
   if (image.height, image.width) != tuple(size):
     image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
   return np.asarray(image)
@@ -265,11 +276,15 @@ def _check(path, image: Image.Image) -> None:
       f" {MAX_IMAGE_PIXELS:,} are read. Tile the scene first."
     )
   if image.mode not in _EIGHT_BIT_MODES:
-    raise ValueError(
-      f"{path}: pixels of mode {image.mode!r} are not 8 bits. Stretch the"
-      " amplitude to 0..255 (for instance between its 1st and 99th percentile),"
-      " record the stretch, and save as 8-bit PNG."
-    )
+    raise ValueError(f"{path}: {_not_8_bits(image)}")
+
+
+def _not_8_bits(image: Image.Image) -> str:
+  return (
+    f"pixels of mode {image.mode!r} are not 8 bits. Stretch the amplitude to"
+    " 0..255 (for instance between its 1st and 99th percentile), record the"
+    " stretch, and save as 8-bit PNG."
+  )
 
 
 def _orientation(image: Image.Image) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import (
   DecoderConfig,
   FusarConfig,
@@ -28,23 +29,12 @@ _QWEN_VIDEO = 151656
 _AREA_SLACK = 28
 
 
-def read_json(path: Path) -> dict:
-  """Returns the object of a JSON file; error messages name the file."""
-  try:
-    value = json.loads(path.read_text(encoding="utf-8"))
-  except (json.JSONDecodeError, UnicodeDecodeError) as e:
-    raise ValueError(f"{path}: not valid JSON ({e}).") from e
-  if not isinstance(value, dict):
-    raise ValueError(f"{path}: expected a JSON object, got {type(value)}.")
-  return value
-
-
 def write_json(path: Path, value: dict) -> None:
   path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_if_there(path: Path) -> dict:
-  return read_json(path) if path.is_file() else {}
+  return read_object(path) if path.is_file() else {}
 
 
 def read_config(folder: Path) -> FusarConfig:
@@ -64,7 +54,7 @@ def read_config(folder: Path) -> FusarConfig:
       f"{path} not found: expected a Hugging Face folder of Qwen2.5-VL"
       f" (config.json and *.safetensors).{hint}"
     )
-  raw = read_json(path)
+  raw = read_object(path)
   if raw.get("model_type") != MODEL_TYPE:
     raise ValueError(
       f"{path}: model_type {raw.get('model_type')!r}, expected"

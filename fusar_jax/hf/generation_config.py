@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusar_jax.hf.config_json import read_json
+from fusar_jax.io.strict_json import read_object
 
 FILE = "generation_config.json"
 
@@ -129,7 +129,7 @@ class GenerationDefaults:
     path = Path(folder) / FILE
     if not path.is_file():
       return cls()
-    return cls.from_json(read_json(path), where=str(path))
+    return cls.from_json(read_object(path), where=str(path))
 
   @classmethod
   def from_json(

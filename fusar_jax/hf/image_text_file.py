@@ -9,7 +9,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from fusar_jax.hf.config_json import read_json, write_json
+from fusar_jax.hf.config_json import write_json
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 
 FILE = "image_text_config.json"
@@ -24,7 +25,7 @@ def read_image_text(folder: Path) -> tuple[int, int] | None:
   path = Path(folder) / FILE
   if not path.is_file():
     return None
-  raw = read_json(path)
+  raw = read_object(path)
   if raw.get("use_tlm") is not False:
     raise ValueError(
       f"{path}: use_tlm {raw.get('use_tlm')!r}, expected false: the file"

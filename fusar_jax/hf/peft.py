@@ -23,7 +23,6 @@ import numpy as np
 from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import (
   preprocessor_json,
-  read_json,
   write_json,
 )
 from fusar_jax.hf.coverage import Differences, match
@@ -31,6 +30,7 @@ from fusar_jax.hf.folders import resolve, write_record
 from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import open_weights, save
 from fusar_jax.io.atomic_write import new_folder
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import (
   LANGUAGE_PROJECTIONS,
   VISION_PROJECTIONS,
@@ -112,7 +112,7 @@ def read_adapter(
   for name in (SETTINGS, WEIGHTS):
     if not (folder / name).is_file():
       raise FileNotFoundError(f"{folder / name} not found: not a PEFT adapter.")
-  settings = read_json(folder / SETTINGS)
+  settings = read_object(folder / SETTINGS)
   _check_supported(folder / SETTINGS, settings)
   with open_weights([folder / WEIGHTS]) as weights:
     found = list(weights.found())
@@ -172,7 +172,7 @@ def read_lora(folder: str | Path) -> LoRAConfig | None:
     return None
   with open_weights([folder / WEIGHTS]) as weights:
     found = list(weights.found())
-  return lora_config(folder / SETTINGS, read_json(folder / SETTINGS), found)
+  return lora_config(folder / SETTINGS, read_object(folder / SETTINGS), found)
 
 
 def attach(config: FusarConfig, params: dict, adapter: dict) -> dict:

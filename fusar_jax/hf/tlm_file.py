@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusar_jax.hf.config_json import read_json, write_json
+from fusar_jax.hf.config_json import write_json
 from fusar_jax.hf.coverage import Found, match
 from fusar_jax.hf.mapping import (
   SAME,
@@ -22,6 +22,7 @@ from fusar_jax.hf.mapping import (
   to_published,
 )
 from fusar_jax.hf.torch_file import read_torch, write_torch
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig, TLMConfig
 from fusar_jax.model.paths import unflatten
 
@@ -139,7 +140,7 @@ def read_tlm(
 
 
 def _read_settings(path: Path):
-  raw = read_json(path)
+  raw = read_object(path)
   if raw.get("format") != FORMAT:
     raise ValueError(
       f"{path}: format {raw.get('format')!r}, expected {FORMAT!r}."

@@ -14,7 +14,8 @@ from pathlib import Path
 from fusar_jax.data import tokenizer_json
 from fusar_jax.data.prompts import SYSTEM
 from fusar_jax.data.tokenizer import TEXT_MARKS
-from fusar_jax.hf.config_json import PROCESSOR, read_json, write_json
+from fusar_jax.hf.config_json import PROCESSOR, write_json
+from fusar_jax.io.strict_json import read_object
 
 _TOKENIZER = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
@@ -93,7 +94,7 @@ def write_tokenizer(folder: Path, tokenizer: str | Path | None) -> None:
     if _TOKENIZER not in there:
       settings["tokenizer_class"] = "Qwen2Tokenizer"
     if (source / _SETTINGS).is_file():
-      settings |= read_json(source / _SETTINGS)
+      settings |= read_object(source / _SETTINGS)
   else:
     made = tokenizer_json.convert_sentencepiece(
       source / _SENTENCEPIECE, TEXT_MARKS

@@ -13,8 +13,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fusar_jax.hf.config_json import read_json, write_json
+from fusar_jax.hf.config_json import write_json
 from fusar_jax.hf.coverage import Found
+from fusar_jax.io.strict_json import read_object
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -93,7 +94,7 @@ def weight_files(folder: Path) -> list[Path]:
   """
   folder = Path(folder)
   if (folder / INDEX).is_file():
-    shards = read_json(folder / INDEX).get("weight_map")
+    shards = read_object(folder / INDEX).get("weight_map")
     if not isinstance(shards, dict) or not shards:
       raise ValueError(f"{folder / INDEX}: no weight_map in it.")
     names = sorted(set(map(str, shards.values())))

@@ -11,9 +11,10 @@ import jax
 
 from fusar_jax.config import from_dict
 from fusar_jax.hf import image_text_file, mapping, peft, tlm_file
-from fusar_jax.hf.config_json import read_config, read_json
+from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.folders import RECORD, resolve
 from fusar_jax.hf.weights import open_weights, weight_files
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.training import provenance
@@ -43,7 +44,7 @@ def describe_record(folder: Path) -> list[str]:
     step = provenance.latest_step(folder)
     record = provenance.portable(folder, step or 0)
   elif (folder / RECORD).is_file():
-    record = read_json(folder / RECORD)
+    record = read_object(folder / RECORD)
   else:
     return []
   base = record["base"]
@@ -67,7 +68,7 @@ def describe_record(folder: Path) -> list[str]:
 
 
 def _describe_run(folder: Path) -> list[str]:
-  config = from_dict(read_json(folder / "config.json")["model"])
+  config = from_dict(read_object(folder / "config.json")["model"])
   steps = [p.name for p in folder.glob("checkpoints/*") if p.name.isdigit()]
   return [
     "a run of fusar_jax.train",
@@ -132,7 +133,7 @@ def _describe_lora(lora) -> list[str]:
 
 
 def _describe_adapter(folder: Path) -> list[str]:
-  settings = read_json(folder / peft.SETTINGS)
+  settings = read_object(folder / peft.SETTINGS)
   with open_weights([folder / peft.WEIGHTS]) as weights:
     found = list(weights.found())
   count = sum(math.prod(item.shape) for item in found)
@@ -144,7 +145,7 @@ def _describe_adapter(folder: Path) -> list[str]:
     f"parameters   {count:,} in {len(found)} tensors",
   ]
   if (folder / tlm_file.SETTINGS).is_file():
-    tlm = read_json(folder / tlm_file.SETTINGS)
+    tlm = read_object(folder / tlm_file.SETTINGS)
     about = ", ".join(f"{k} {v}" for k, v in tlm.items() if k != "format")
     lines.append(f"TLM          {about}")
   elif tlm_file.has_tlm(folder):

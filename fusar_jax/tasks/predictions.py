@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
+from fusar_jax.io import strict_json
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import notations
 from fusar_jax.tasks.official_answers import official_error
@@ -233,14 +234,12 @@ def raise_bad(where: str, bad: list[str]) -> None:
 
 def _read_object(line: bytes) -> dict:
   try:
-    fields = json.loads(line.decode("utf-8"))
+    fields = strict_json.parse(line.decode("utf-8"))
   except UnicodeDecodeError as e:
     byte = f"byte 0x{line[e.start]:02x} at {e.start + 1}"
     raise ValueError(f"not UTF-8 text: {byte}, {e.reason}") from None
-  except json.JSONDecodeError as e:
-    raise ValueError(f"not JSON: {e.msg} at character {e.colno}") from None
-  except RecursionError:
-    raise ValueError("not JSON: nested too deeply") from None
+  except ValueError as e:
+    raise ValueError(f"not JSON: {e}") from None
   if not isinstance(fields, dict):
     raise ValueError(f"expected an object, got {type(fields).__name__}")
   return fields

@@ -16,6 +16,7 @@ from fusar_jax import config as config_lib
 from fusar_jax.hf import coverage
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.load import load_base
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten, unflatten
@@ -53,8 +54,8 @@ def load_run(
     raise FileNotFoundError(
       f"{workdir}: not a run ({provenance.PROVENANCE_FILE} not found)."
     )
-  written = provenance.read_json(workdir / provenance.CONFIG_FILE)
-  record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
+  written = read_object(workdir / provenance.CONFIG_FILE)
+  record = read_object(workdir / provenance.PROVENANCE_FILE)
   config = config_lib.from_dict(written["model"])
   with Checkpoints(workdir, reads_only=True) as checkpoints:
     step = checkpoints.newest_intact() if step is None else step
@@ -90,7 +91,7 @@ def read_shapes(folder: Path) -> FusarConfig:
   """
   if not provenance.is_run(folder):
     return read_config(folder)
-  written = provenance.read_json(Path(folder) / provenance.CONFIG_FILE)
+  written = read_object(Path(folder) / provenance.CONFIG_FILE)
   return config_lib.from_dict(written["model"])
 
 

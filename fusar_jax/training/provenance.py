@@ -23,6 +23,7 @@ from fusar_jax.data.triplets import (
   write_text,
 )
 from fusar_jax.hf.folders import RECORD, resolve
+from fusar_jax.io.strict_json import read_object
 
 CONFIG_FILE = "config.json"
 PROVENANCE_FILE = "provenance.json"
@@ -118,7 +119,7 @@ def base_folder(workdir: Path) -> Path | None:
   None: it began from random weights, or the folder is gone. Contents are not
   checked (`locate`).
   """
-  source = Source(**read_json(workdir / PROVENANCE_FILE)["base"])
+  source = Source(**read_object(workdir / PROVENANCE_FILE)["base"])
   found = _look_for(source, workdir)
   if found is None or source.kind == "folder":
     return found
@@ -206,7 +207,7 @@ def _manifest(path: str) -> dict[str, Any]:
   return {
     "path": str(Path(path).absolute()),
     "sha256": hash_manifest(path),
-    "dataset": read_json(about) if about.is_file() else None,
+    "dataset": read_object(about) if about.is_file() else None,
   }
 
 
@@ -231,7 +232,7 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
   base comes from, without paths of the machine that it ran on: of an absolute
   path the last two parts remain; hashes identify the content.
   """
-  record = read_json(Path(workdir) / PROVENANCE_FILE)
+  record = read_object(Path(workdir) / PROVENANCE_FILE)
   base = Source(**record["base"])
   record.pop("machine")
   for source in (record["base"], record["adapter"]):
@@ -240,7 +241,7 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
     for manifest in described:
       # One record per scene: the hash of the manifest stands for them.
       (manifest["dataset"] or {}).pop("scenes", None)
-  config = read_json(Path(workdir) / CONFIG_FILE)["config"]
+  config = read_object(Path(workdir) / CONFIG_FILE)["config"]
   ancestors = _ancestors(base, Path(workdir))
   return _without_places(
     {"step": step, "config": config, **record, "ancestors": ancestors}
@@ -258,7 +259,7 @@ def _ancestors(base: Source, workdir: Path) -> list[dict[str, Any]]:
   if base.kind == "run":
     nearest = portable(folder, base.step)
   elif (folder / RECORD).is_file():
-    nearest = read_json(folder / RECORD)
+    nearest = read_object(folder / RECORD)
   else:
     return []
   return [nearest, *nearest.pop("ancestors", [])]
@@ -272,14 +273,6 @@ def _without_places(value: Any) -> Any:
   if isinstance(value, str) and os.path.isabs(value.split(",")[0]):
     return ",".join("/".join(Path(p).parts[-2:]) for p in value.split(","))
   return value
-
-
-def read_json(path: Path) -> Any:
-  """Reads a JSON file; raises ValueError with its name if it is invalid."""
-  try:
-    return json.loads(Path(path).read_text("utf-8"))
-  except json.JSONDecodeError as error:
-    raise ValueError(f"{path}: not JSON ({error}).") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusar_jax.training.provenance import read_json, write_json
+from fusar_jax.io.strict_json import read_object
+from fusar_jax.training.provenance import write_json
 
 
 def check_resume_config(
@@ -29,7 +30,7 @@ def check_resume_config(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
     return
-  check_same_settings(path.parent, read_json(path), settings)
+  check_same_settings(path.parent, read_object(path), settings)
 
 
 def check_same_settings(

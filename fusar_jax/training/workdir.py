@@ -16,6 +16,7 @@ from fusar_jax.data import prompts
 from fusar_jax.data import tokenizer as tokenizer_lib
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.io import atomic_write
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.training import provenance
 from fusar_jax.training.provenance import Source
@@ -58,7 +59,7 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
       f"--workdir {workdir} is not empty and holds no run. Choose another"
       " folder, or empty it."
     )
-  before = _flat(provenance.read_json(path)["config"])
+  before = _flat(read_object(path)["config"])
   now = _flat(config.to_json())
   changed = [
     f"  config.{name}: {before.get(name)} there, {now.get(name)} now"
@@ -75,7 +76,7 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
 
 
 def recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
-  record = provenance.read_json(workdir / provenance.PROVENANCE_FILE)
+  record = read_object(workdir / provenance.PROVENANCE_FILE)
   changed = [
     now["path"]
     for name, manifests in data.items()

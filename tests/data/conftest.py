@@ -46,7 +46,7 @@ def manifest(tmp_path_factory):
   for i in range(5):
     pixels = rng.integers(0, 255, (100 + i, 150, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
-  anchors = Anchors(rng.normal(size=(3, 64)), rng.random((3, 2)))
+  anchors = Anchors(rng.normal(size=(3, 64)) / 8, rng.random((3, 2)))
   write_anchors(folder / "anchors" / "0.npz", anchors)
   rows = []
   for i in range(11):
@@ -80,7 +80,7 @@ def odd_manifest(manifest, tmp_path_factory):
   """Several images, missing anchors, a table, numbers as ids, no answer."""
   folder = tmp_path_factory.mktemp("odd") / "data"
   shutil.copytree(manifest.parent, folder)
-  table = np.random.default_rng(0).normal(size=(4, 70))
+  table = np.random.default_rng(0).normal(size=(4, 70)) / 8
   np.save(folder / "anchors" / "table.npy", table)
   rows = [
     {

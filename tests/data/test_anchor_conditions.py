@@ -35,7 +35,7 @@ def anchored(manifest, tmp_path_factory):
   for i, row in enumerate(read_manifest(manifest)[:6]):
     path = folder / f"{i % 3}.npz"
     if i < 3:
-      features = rng.normal(size=(81, 64))
+      features = rng.normal(size=(81, 64)) / 8
       write_anchors(path, Anchors(features, np.stack([y, x], -1)))
     rows.append(
       {

@@ -82,6 +82,9 @@ def test_bad_pictures_are_refused_with_the_fix(tmp_path, monkeypatch):
   Image.fromarray(deep).save(tmp_path / "deep.png")
   with pytest.raises(ValueError, match=r"deep\.png.*not 8 bits.*Stretch"):
     vision.load_image(tmp_path / "deep.png")
+  for image in (Image.fromarray(deep), Image.fromarray(deep.astype("f4"))):
+    with pytest.raises(ValueError, match=r"not 8 bits.*Stretch"):
+      vision.resize(image, (28, 28))
   with pytest.raises(FileNotFoundError, match=r"none\.png"):
     vision.load_image(tmp_path / "none.png")
   (tmp_path / "text.png").write_text("no picture")

@@ -11,7 +11,7 @@ from fusar_jax.geo import anchors as anchors_lib
 def _random(count, seed=0):
   rng = np.random.default_rng(seed)
   return anchors_lib.Anchors(
-    rng.normal(size=(count, 64)).astype(np.float32),
+    (rng.normal(size=(count, 64)) / 8).astype(np.float32),
     rng.random((count, 2)).astype(np.float32),
   )
 
@@ -33,7 +33,7 @@ def test_npy_tables_min_max_normalise_x_and_y(tmp_path, structured):
   table = np.zeros((3, 70))
   table[:, 4] = [10, 20, 30]  # x
   table[:, 5] = [5, 5, 7]  # y
-  table[:, 6:] = np.arange(3)[:, None] + np.arange(64) / 100
+  table[:, 6:] = np.arange(3)[:, None] / 8 + np.arange(64) / 100
   names = ["lon", "lat", "row", "col", "x", "y"]
   names += [f"A{i:02d}" for i in range(64)]
   if structured:
@@ -57,6 +57,8 @@ def test_npy_tables_min_max_normalise_x_and_y(tmp_path, structured):
     (np.zeros((0, 64)), np.zeros((0, 2)), "no anchor in the file"),
     (np.full((3, 64), np.nan), np.zeros((3, 2)), "NaN or infinity"),
     (np.zeros((3, 64)), np.full((3, 2), np.nan), "NaN or infinity"),
+    (np.full((3, 64), 127), np.zeros((3, 2)), "reach 127; .* dequantise"),
+    (np.full((3, 64), 1e39), np.zeros((3, 2)), "reach inf|NaN or inf"),
     (np.zeros((3, 64)), np.full((3, 2), 1.5), "3 are outside"),
     (np.zeros((3, 64)), -np.eye(3, 2), "2 are outside"),
     (np.full((3, 64), "x"), np.zeros((3, 2)), "must be numbers"),
@@ -106,3 +108,19 @@ def test_corrupt_files_give_nothing_but_value_errors(tmp_path):
       for reader in (anchors_lib.read_anchors, anchors_lib.count_anchors):
         with contextlib.suppress(ValueError):
           reader(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_a_file_that_unpacks_to_more_than_any_image_needs(tmp_path, suffix):
+  """The claim of a header is enough: nothing of that size is read."""
+  path = tmp_path / f"bomb{suffix}"
+  if suffix == ".npz":
+    many = np.zeros((anchors_lib.MAX_ANCHORS * 2, 64), np.float64)
+    np.savez_compressed(path, features=many, positions=many[:, :2])
+    assert path.stat().st_size < 1e6
+  else:
+    header = {"shape": (1 << 40, 70), "fortran_order": False, "descr": "<f8"}
+    with path.open("wb") as file:
+      np.lib.format.write_array_header_1_0(file, header)
+  with pytest.raises(ValueError, match=rf"bomb\{suffix}: .* 262,144 anchors"):
+    anchors_lib.read_anchors(path)

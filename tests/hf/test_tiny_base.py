@@ -4,9 +4,9 @@ import numpy as np
 
 from fusar_jax.config import preset
 from fusar_jax.data.tokenizer import load_tokenizer
-from fusar_jax.hf.config_json import read_json
 from fusar_jax.hf.folders import RECORD, TINY_BASE, resolve
 from fusar_jax.hf.load import load_base
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.paths import flatten
 
 
@@ -30,7 +30,7 @@ def test_its_words_hold_every_coordinate():
 
 
 def test_its_record_names_simulated_data_alone():
-  record = read_json(resolve(TINY_BASE) / RECORD)
+  record = read_object(resolve(TINY_BASE) / RECORD)
   # Trained on, several times, from a random model.
   records = [record, *record["ancestors"]]
   assert records[-1]["base"]["kind"] == "random"

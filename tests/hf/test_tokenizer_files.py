@@ -10,10 +10,11 @@ from fusar_jax.data.tokenizer import (
   load_tokenizer,
   train_sentencepiece,
 )
-from fusar_jax.hf.config_json import preprocessor_json, read_config, read_json
+from fusar_jax.hf.config_json import preprocessor_json, read_config
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.model_card import CARD, write_model_card
 from fusar_jax.hf.tokenizer_files import CHAT_TEMPLATE, write_tokenizer
+from fusar_jax.io.strict_json import read_object
 
 RECORD = {
   "step": 7,
@@ -59,7 +60,7 @@ def test_sentencepiece_becomes_a_tokenizer_json(tmp_path, sentencepiece):
   assert isinstance(made, HuggingFaceTokenizer)
   text = "<|im_start|>user\nHow many ships? 12"
   assert made.encode(text) == load_tokenizer(sentencepiece).encode(text)
-  settings = read_json(tmp_path / "tokenizer_config.json")
+  settings = read_object(tmp_path / "tokenizer_config.json")
   assert settings["eos_token"] == "<|im_end|>"
   assert settings["pad_token"] == "<|endoftext|>"
 
@@ -74,7 +75,7 @@ def test_a_tokenizer_json_is_copied_and_asked_by_our_template(
     assert (out / name).read_bytes() == (hugging_face / name).read_bytes()
   assert not (out / "chat_template.json").exists()
   assert (out / "chat_template.jinja").read_text() == CHAT_TEMPLATE
-  settings = read_json(out / "tokenizer_config.json")
+  settings = read_object(out / "tokenizer_config.json")
   assert "chat_template" not in settings
   assert settings["tokenizer_class"] == "Qwen2Tokenizer"
   assert settings["processor_class"] == "Qwen2_5_VLProcessor"
@@ -101,9 +102,9 @@ def test_a_base_s_generation_config_is_carried_through(tmp_path, plain, rand):
   theirs = {"eos_token_id": [58, 57, 3], "repetition_penalty": 1.05}
   params = rand(plain)
   export_merged(tmp_path / "with", plain, params, generation=theirs)
-  assert read_json(tmp_path / "with" / "generation_config.json") == theirs
+  assert read_object(tmp_path / "with" / "generation_config.json") == theirs
   export_merged(tmp_path / "without", plain, params)
-  assert read_json(tmp_path / "without" / "generation_config.json") == {
+  assert read_object(tmp_path / "without" / "generation_config.json") == {
     "do_sample": False,
     "bos_token_id": 57,
     "eos_token_id": [58, 57],

@@ -183,3 +183,12 @@ def test_dtypes_and_keys_that_torch_does_not_know(tmp_path):
     write_torch(tmp_path / "a.pt", {"a": np.zeros(2, np.complex64)})
   with pytest.raises(ValueError, match="must be text"):
     write_torch(tmp_path / "a.pt", {1: np.zeros(2, np.float32)})
+
+
+def test_a_memo_larger_than_the_pickle_is_rejected(tmp_path):
+  """The C unpickler would allocate 8 bytes for each index: here 1 GB."""
+  _forge(
+    tmp_path / "a.pt", b"\x80\x02}r" + (1 << 27).to_bytes(4, "little") + b"."
+  )
+  with pytest.raises(ValueError, match=r"a\.pt: .*memo index 134217728"):
+    read_torch(tmp_path / "a.pt")

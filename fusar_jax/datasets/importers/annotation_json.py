@@ -1,9 +1,10 @@
 """Readers of untrusted JSON and JSON Lines files."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
+
+from fusar_jax.io import strict_json
 
 
 def read_json(path: str | os.PathLike):
@@ -51,8 +52,6 @@ def _text(path) -> str:
 
 def _load(text: str, where: str):
   try:
-    return json.loads(text)
-  except RecursionError:
-    raise ValueError(f"{where}: nested too deeply") from None
+    return strict_json.parse(text)
   except ValueError as error:
     raise ValueError(f"{where}: not JSON: {error}") from None
