@@ -1,5 +1,10 @@
 """The command `simulate`: --compare, --sheet and errors."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,3 +56,32 @@ def test_errors(call, tmp_path, real):
   assert (done.code, "--rasters needs --out" in done.err) == (2, True)
   done = call(command.main, "--compare", real, "--out", "x", *SCENES)
   assert done.code == 2
+
+
+def _children(pid: int) -> list[Path]:
+  listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+  return [Path("/proc", child) for child in listed]
+
+
+def _until(done, seconds=60):
+  end = time.monotonic() + seconds
+  while not done():
+    assert time.monotonic() < end, "waited too long"
+    time.sleep(0.02)
+
+
+def test_a_killed_run_leaves_no_process_and_the_next_none_of_its_files(
+  call, tmp_path
+):
+  out = tmp_path / "set"
+  options = ["--scenes", "2000", "--workers", "2", "--size", "96"]
+  command_line = [sys.executable, "-m", "fusar_jax.simulate", "--out", out]
+  with subprocess.Popen([*map(str, command_line), *options]) as run:
+    _until(lambda: list(tmp_path.glob("set.*.part/images/*.png")))
+    workers = _children(run.pid)
+    assert len(workers) >= 2
+    run.kill()
+  _until(lambda: not any(worker.exists() for worker in workers))
+  assert list(tmp_path.glob("set.*.part"))
+  assert call(command.main, "--out", out, *SCENES).code == 0
+  assert [path.name for path in tmp_path.iterdir()] == ["set"]

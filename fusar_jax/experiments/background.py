@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fusar_jax.training.child_process import end_with_parent
+from fusar_jax.io.child_process import end_with_parent
 from fusar_jax.training.compile_cache import compile_cache
 
 # Lines of the log in the error message of a failed command.

@@ -2,10 +2,13 @@
 
 The content goes to a temporary sibling, which is renamed to the target when it
 is complete. Readers see the old content or the new, never a part. A killed
-process leaves the sibling, recognisable by its suffix, behind.
+process leaves the sibling, recognisable by its suffix, behind; `new_folder`
+removes those of its target that no process has locked.
 """
 
 import contextlib
+import fcntl
+import glob
 import os
 import shutil
 import uuid
@@ -15,6 +18,7 @@ from typing import BinaryIO
 
 # Suffix of temporary files and folders.
 PARTIAL_SUFFIX = ".part"
+_REPLACED_SUFFIX = ".old"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -66,21 +70,64 @@ def new_folder(
   path = Path(path)
   check_new_folder(path, overwrite=overwrite)
   path.parent.mkdir(parents=True, exist_ok=True)
+  _remove_leftovers(path)
+  with _locked_draft(path) as draft:
+    try:
+      yield draft
+      check_new_folder(path, overwrite=overwrite)
+      _replace_folder(draft, path)
+    except BaseException:
+      shutil.rmtree(draft, ignore_errors=True)
+      raise
+
+
+@contextlib.contextmanager
+def _locked_draft(path: Path) -> Iterator[Path]:
+  """Creates a temporary sibling; the lock on it ends with this process."""
   # Not tempfile.mkdtemp: its mode 0700 would survive the rename.
-  draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-  draft.mkdir()
+  name = f"{path.name}.{uuid.uuid4().hex}"
+  unlocked = path.with_name(f".{name}")
+  unlocked.mkdir()
+  handle = os.open(unlocked, os.O_RDONLY)
   try:
+    _lock(handle)
+    draft = path.with_name(f"{name}{PARTIAL_SUFFIX}")
+    # Renamed when locked: another process may remove unlocked drafts.
+    os.rename(unlocked, draft)
     yield draft
-    check_new_folder(path, overwrite=overwrite)
-    _replace_folder(draft, path)
-  except BaseException:
-    shutil.rmtree(draft, ignore_errors=True)
-    raise
+  finally:
+    os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+  """Returns whether the lock was free, and takes it."""
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:  # Locked, or a file system without locks.
+    return False
+  return True
+
+
+def _remove_leftovers(path: Path) -> None:
+  """Removes what killed processes have left of drafts of this folder."""
+  pattern = f"{glob.escape(path.name)}.{'[0-9a-f]' * 32}"
+  for draft in path.parent.glob(f"{pattern}{PARTIAL_SUFFIX}"):
+    with contextlib.suppress(OSError):
+      handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
+      try:
+        if _lock(handle):
+          shutil.rmtree(draft, ignore_errors=True)
+      finally:
+        os.close(handle)
+  # Without the folder itself, this is the only copy of its content.
+  if path.is_dir():
+    for replaced in path.parent.glob(f"{pattern}{_REPLACED_SUFFIX}"):
+      shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _replace_folder(draft: Path, path: Path) -> None:
   """Renames a folder to `path`; a folder there is restored on failure."""
-  old = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+  old = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_REPLACED_SUFFIX}")
   if path.is_dir():
     os.rename(path, old)
   try:

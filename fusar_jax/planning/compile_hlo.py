@@ -16,10 +16,10 @@ from pathlib import Path
 
 import jax
 
+from fusar_jax.io.child_process import end_with_parent
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import device_mesh
-from fusar_jax.training.child_process import end_with_parent
 
 _POLL_SECONDS = 0.2
 # Suffixes of the dumped files; the compiler writes the program last.

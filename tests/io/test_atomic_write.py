@@ -1,6 +1,9 @@
 """Atomic writes: complete files and folders, with the mode of the umask."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -82,3 +85,39 @@ def test_existing_content_is_replaced_only_with_overwrite(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["out"]
   with pytest.raises(FileExistsError, match="is a file"):
     check_new_folder(out / "new")
+
+
+def test_leftovers_of_killed_processes_are_removed_and_no_others(tmp_path):
+  out = tmp_path / "out"
+  code = (
+    "import os, signal, sys\n"
+    "from fusar_jax.io.atomic_write import new_folder\n"
+    "with new_folder(sys.argv[1]) as draft:\n"
+    "  (draft / 'half').touch()\n"
+    "  os.kill(os.getpid(), signal.SIGKILL)\n"
+  )
+  command = [sys.executable, "-c", code, str(out)]
+  assert subprocess.run(command).returncode == -signal.SIGKILL
+  (leftover,) = tmp_path.iterdir()
+  assert leftover.name.endswith(".part")
+  (tmp_path / "out.more.part").mkdir()  # Not one of ours.
+  with new_folder(out) as first:
+    assert not leftover.exists()
+    with new_folder(out, overwrite=True) as second:
+      assert first.is_dir()
+      (second / "a").touch()
+    assert first.is_dir()
+    (out / "a").unlink()
+  assert {p.name for p in tmp_path.iterdir()} == {"out", "out.more.part"}
+
+
+def test_the_only_copy_of_a_folder_is_no_leftover(tmp_path):
+  """Killed between the two renames of a replacement."""
+  old = tmp_path / f"out.{'0' * 32}.old"
+  old.mkdir()
+  with new_folder(tmp_path / "out"):
+    pass
+  assert old.is_dir()
+  with new_folder(tmp_path / "out"):
+    pass
+  assert not old.exists()
