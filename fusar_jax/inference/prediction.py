@@ -110,7 +110,7 @@ def predict(
     answers = [Answer(i, t, predictions[i]) for i, t in enumerate(triplets)]
     on_complete(assistant.config, answers)
   write_manifest(finished, [predictions[i] for i in sorted(predictions)])
-  progress.path.unlink()
+  progress.path.unlink(missing_ok=True)
   return finished
 
 

@@ -4,6 +4,7 @@ Rows are flushed to the operating system as soon as they are answered. A kill
 can truncate the last line; a resumed run answers that row again.
 """
 
+import fcntl
 import json
 import sys
 import time
@@ -17,7 +18,10 @@ from fusar_jax.training.resume_config import check_same_settings
 
 
 class Progress:
-  """The partial file: a line of settings, then one line per answered row."""
+  """The partial file: a line of settings, then one line per answered row.
+
+  It is locked while it is open, so two processes cannot write one file.
+  """
 
   def __init__(self, path: Path, settings: dict):
     """Reads the partial file if it exists.
@@ -56,9 +60,24 @@ class Progress:
     self._intact = sum(map(len, lines))
 
   def open(self) -> set[int]:
-    """Opens the file for appending and returns the rows already answered."""
+    """Opens the file for appending and returns the rows already answered.
+
+    Raises:
+      BlockingIOError: another process is writing it.
+    """
     self.path.parent.mkdir(parents=True, exist_ok=True)
     self._file = self.path.open("ab")
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      self._file.close()
+      raise BlockingIOError(
+        f"{self.path}: another process is writing these predictions. Wait for"
+        " it, or write to another folder."
+      ) from None
+    except OSError:
+      pass  # A file system without locks.
+    self._read()  # It may have grown since the last time.
     self._file.truncate(self._intact)
     if not self._intact:
       self._write([{"settings": self._settings}])
