@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from fusar_jax.io.folder_lock import locked_folder
 from fusar_jax.training import program, setup, sharding
 from fusar_jax.training import workdir as workdir_lib
 from fusar_jax.training.batches import make_loader
@@ -56,10 +57,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     FileNotFoundError, FileExistsError, ValueError: an input is missing or does
       not fit; nothing was written.
     OSError: a checkpoint or the log could not be written; older checkpoints
-      are intact.
+      are intact. Or another process trains in `workdir`.
     FloatingPointError: the loss is not finite; names step and examples.
   """
-  return _train(resolve(config), Path(workdir), Stopwatch())
+  resolved, workdir, stopwatch = resolve(config), Path(workdir), Stopwatch()
+  if jax.process_index() > 0:
+    return _train(resolved, workdir, stopwatch)
+  with locked_folder(workdir, "trains in"):
+    return _train(resolved, workdir, stopwatch)
 
 
 def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
