@@ -146,6 +146,17 @@ def test_a_base_that_changed_is_rejected(stage1, copied, tmp_path):
     load_run(run)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer/tokenizer.model"])
+def test_a_damaged_file_of_a_run_is_named(manifest, copied, make_config, name):
+  content = bytearray((copied / name).read_bytes())
+  content[len(content) // 2] ^= 1
+  (copied / name).write_bytes(content)
+  with pytest.raises(ValueError, match=rf"{name}: changed since the run was"):
+    load_run(copied)
+  with pytest.raises(ValueError, match=rf"{name}: changed since the run was"):
+    train_and_evaluate(make_config("stage0_tiny", manifest), copied)
+
+
 def test_a_checkpoint_of_another_model_names_the_arrays(stage0):
   checkpoints = Checkpoints(stage0)
   values = checkpoints.restore_trainable()
@@ -178,6 +189,7 @@ def test_a_run_recorded_with_axes_of_a_mesh_is_resumed(
   edit_json(
     copied / "config.json", lambda record: record["config"].update(mesh=old)
   )
+  edit_json(copied / "provenance.json", lambda record: record.pop("files"))
   result = train_and_evaluate(make_config("stage0_tiny", manifest), copied)
   assert (result.step, result.total_steps) == (6, 6)
 

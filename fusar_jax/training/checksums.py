@@ -10,6 +10,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from fusar_jax.io import strict_json
+
 CHECKSUMS = "checksums.json"
 
 
@@ -29,10 +31,12 @@ def find_corruption(folder: Path) -> str:
   if not path.is_file():
     return f"{path}: missing"
   try:
-    sums = json.loads(path.read_text("utf-8"))
-  except ValueError:  # Not JSON, or not text.
-    return f"{path}: not JSON"
+    sums = strict_json.read_object(path)
+  except ValueError as error:
+    return str(error)
   for name, there in sums.items():
+    if not isinstance(there, dict) or not isinstance(there.get("bytes"), int):
+      return f"{path}: no size and SHA-256 of {name}"
     file = folder / name
     if not file.is_file():
       return f"{file}: missing"

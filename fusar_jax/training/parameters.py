@@ -47,15 +47,16 @@ def load_run(
 
   Raises:
     FileNotFoundError: no run, no checkpoint, or the base is missing.
-    ValueError: the base has changed, or parameters do not fit.
+    ValueError: a file of the run is damaged, the base has changed, or
+      parameters do not fit.
   """
   workdir = Path(workdir)
   if not provenance.is_run(workdir):
     raise FileNotFoundError(
       f"{workdir}: not a run ({provenance.PROVENANCE_FILE} not found)."
     )
+  record = provenance.read(workdir)
   written = read_object(workdir / provenance.CONFIG_FILE)
-  record = read_object(workdir / provenance.PROVENANCE_FILE)
   config = config_lib.from_dict(written["model"])
   with Checkpoints(workdir, reads_only=True) as checkpoints:
     step = checkpoints.newest_intact() if step is None else step

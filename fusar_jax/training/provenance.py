@@ -225,6 +225,36 @@ def provenance(
   }
 
 
+def file_hashes(workdir: Path) -> dict[str, str]:
+  """Returns {file: SHA-256} of the files that never change during a run."""
+  files = [workdir / CONFIG_FILE, *sorted((workdir / "tokenizer").iterdir())]
+  return {
+    str(f.relative_to(workdir)): hashlib.sha256(f.read_bytes()).hexdigest()
+    for f in files
+  }
+
+
+def read(workdir: Path) -> dict[str, Any]:
+  """Returns the content of a run's provenance.json.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: it is not JSON, or a file of the run has changed since the run
+      was begun. Runs of older versions have no hashes.
+  """
+  record = read_object(workdir / PROVENANCE_FILE)
+  for name, digest in record.get("files", {}).items():
+    file = workdir / name
+    if not file.is_file():
+      raise FileNotFoundError(f"{file}: missing; restore it from a copy.")
+    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+      raise ValueError(
+        f"{file}: changed since the run was begun (its SHA-256 differs from"
+        f" that in {PROVENANCE_FILE}). Restore it from a copy."
+      )
+  return record
+
+
 def portable(workdir: Path, step: int | None) -> dict[str, Any]:
   """Returns what an export says of the run it comes from.
 
@@ -235,6 +265,7 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
   record = read_object(Path(workdir) / PROVENANCE_FILE)
   base = Source(**record["base"])
   record.pop("machine")
+  record.pop("files", None)
   for source in (record["base"], record["adapter"]):
     source.pop("relative")
   for described in record["data"].values():

@@ -59,6 +59,8 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
       f"--workdir {workdir} is not empty and holds no run. Choose another"
       " folder, or empty it."
     )
+  if provenance.is_run(workdir):
+    provenance.read(workdir)  # Raises for files that have changed.
   before = _flat(read_object(path)["config"])
   now = _flat(config.to_json())
   changed = [
@@ -76,7 +78,7 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
 
 
 def recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
-  record = read_object(workdir / provenance.PROVENANCE_FILE)
+  record = provenance.read(workdir)
   changed = [
     now["path"]
     for name, manifests in data.items()
@@ -120,7 +122,9 @@ def write(
     )
   # Written last: it marks a resumable run.
   provenance.write_json(
-    workdir / provenance.PROVENANCE_FILE, provenance.provenance(*records)
+    workdir / provenance.PROVENANCE_FILE,
+    provenance.provenance(*records)
+    | {"files": provenance.file_hashes(workdir)},
   )
 
 

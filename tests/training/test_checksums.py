@@ -73,7 +73,7 @@ def _remove(folder):
 def _truncate_the_checksums(folder):
   file = folder / checksums.CHECKSUMS
   file.write_bytes(file.read_bytes()[:100])
-  return file, "not JSON"
+  return file, "not valid JSON"
 
 
 def _half_deleted(folder):
