@@ -49,7 +49,7 @@ def test_all_are_listed_and_steps_replace_epochs(make_config, manifest):
   config = make_config("stage1", manifest, "recipe=tiny", epochs=0)
   resolve(config)
   config.batch_size, config.model.image_size = 0, (0, 56)
-  with pytest.raises(ValueError, match=r"batch_size is 0\n.*image_size is 0"):
+  with pytest.raises(ValueError, match=r"batch_size is 0; .*\n.*image_size is"):
     resolve(config)
 
 
@@ -65,3 +65,24 @@ def test_options_that_would_do_nothing(
 ):
   with pytest.raises(ValueError, match=message):
     resolve(make_config("stage0_tiny", manifest, **overrides))
+
+
+@pytest.mark.parametrize(
+  ("name", "values"),
+  [
+    ("save_every_steps", (0, -1)),
+    ("optimizer.learning_rate", (0.0, -1e-4, float("nan"), float("inf"))),
+    ("optimizer.b2", (1.0, -0.1)),
+    ("optimizer.clip_norm", (0.0, float("inf"))),
+    ("model.tlm.sigma", (0.0, float("nan"), float("inf"))),
+    ("model.lora.alpha", (-1.0, float("nan"))),
+    ("data.cell_weight", (-1.0, float("nan"))),
+  ],
+)
+def test_numbers_out_of_range_are_named(name, values, manifest, make_config):
+  for value in values:
+    config = make_config("stage1", manifest, "recipe=tiny", **{name: value})
+    with pytest.raises(
+      ValueError, match=rf"config\.{name} is {value}; expected"
+    ):
+      resolve(config)
