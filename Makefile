@@ -18,6 +18,7 @@
 #   make types    pyright in basic mode
 #   make docs     builds the documentation as a site (links checked)
 #   make reference  recomputes the reference values of tests/reference
+#   make fuzz MINUTES=10  gives damaged inputs to every reader
 #   make mutants  plants faults and runs the tests that should catch them
 
 VENV ?= .venv
@@ -39,7 +40,7 @@ TORCH := torch==2.13.0
 BASEDPYRIGHT := basedpyright==1.40.2
 
 .PHONY: environments demo test test-slow test-newest parity beam browser plan \
-  plan-all launch lint types base docs reference mutants
+  plan-all launch lint types base docs reference mutants fuzz
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -119,6 +120,10 @@ reference: $(VENV)/installed-parity
 # 15 minutes on one core; resumes after an interruption.
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants/run.py
+
+MINUTES := 10
+fuzz: $(VENV)/installed
+	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES)
 
 # Stamps: an installation is repeated only if its dependencies change.
 $(VENV)/made:
