@@ -49,6 +49,8 @@ def read_annotation(path: str | os.PathLike) -> tuple[tuple[int, int], list]:
     raise FileNotFoundError(f"annotation not found: {path}")
   try:
     text = path.read_bytes()
+    if b"\0" in text:  # UTF-16 would hide what is looked for below.
+      raise ValueError("expected XML in UTF-8")
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
       # Nested entities unpack to gigabytes; no annotation needs one.
       raise ValueError("document types and entities are rejected")

@@ -144,9 +144,14 @@ def test_other_refusals(folder):
   with pytest.raises(ValueError, match=r"more than once: \['a'\]"):
     read_split(folder / "split.txt")
   entity = folder / "annotations" / "a.xml"
-  entity.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>')
-  with pytest.raises(ValueError, match="entities are rejected"):
-    voc.read_annotation(entity)
+  text = '<!DOCTYPE a [<!ENTITY b "c">]><annotation/>'
+  for encoding, message in (
+    ("utf-8", "entities are rejected"),
+    ("utf-16", "expected XML in UTF-8"),
+  ):
+    entity.write_text(text, encoding=encoding)
+    with pytest.raises(ValueError, match=message):
+      voc.read_annotation(entity)
 
 
 def test_corrupt_annotations_give_nothing_but_value_errors(folder):
