@@ -6,6 +6,7 @@ also uses `preprocessor_config.json` (pixel bounds, normalisation) and
 `generation_config.json` (padding token). For the TLM's files see `tlm_file`.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,9 @@ _QWEN_VIDEO = 151656
 # Margin around the area of a fixed image size, in pixels: prevents rounding in
 # the square roots of transformers' processor from changing a side by 28.
 _AREA_SLACK = 28
+# Bounds of what may be a model at all.
+_MOST_LAYERS, _LARGEST = 1024, 1 << 31
+_MAY_BE_ZERO = ("full_attention", "mean")
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -67,9 +71,15 @@ def read_config(folder: Path) -> FusarConfig:
     _check_supported(raw, text, processor)
     low, high = _pixel_bounds(processor)
     squash = processor.get("fusar_image_size")
+    vision, decoder = (
+      _vision(raw["vision_config"], processor),
+      _decoder(raw, text),
+    )
+    _check_numbers("vision", vision)
+    _check_numbers("decoder", decoder)
     return FusarConfig(
-      vision=_vision(raw["vision_config"], processor),
-      decoder=_decoder(raw, text),
+      vision=vision,
+      decoder=decoder,
       tlm=None,
       tokens=_tokens(raw, text, generation),
       image_size=tuple(squash) if squash else None,
@@ -80,6 +90,28 @@ def read_config(folder: Path) -> FusarConfig:
     raise ValueError(f"{path}: missing field {e.args[0]!r}.") from e
   except (TypeError, ValueError) as e:
     raise ValueError(f"{path}: {e}") from e
+
+
+def _check_numbers(part: str, config: VisionConfig | DecoderConfig) -> None:
+  """Raises ValueError for numbers that no model has.
+
+  Some give empty answers (an epsilon of NaN), others take all of the memory (a
+  billion layers).
+  """
+  for name, value in dataclasses.asdict(config).items():
+    if isinstance(value, bool) or name in _MAY_BE_ZERO:
+      continue
+    values = value if isinstance(value, tuple) else (value,)
+    largest = _MOST_LAYERS if name in ("depth", "layers") else _LARGEST
+    if not all(_is_number(v) and 0 < v <= largest for v in values):
+      raise ValueError(
+        f"{part}: {name} is {value!r}; expected numbers above 0, at most"
+        f" {largest}."
+      )
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _vision(raw: dict, processor: dict) -> VisionConfig:

@@ -58,11 +58,30 @@ class Weights:
     return _DTYPES[kind]
 
   def read(self, item: Found, index: tuple[slice, ...] = ()) -> np.ndarray:
-    """Returns a tensor, or its slice `index`."""
+    """Returns a tensor, or its slice `index`.
+
+    Raises:
+      ValueError: it holds NaN or infinity.
+    """
     handle = self._handles[item.file]
-    if not index:
-      return handle.get_tensor(item.name)
-    return handle.get_slice(item.name)[index]
+    if index:
+      values = handle.get_slice(item.name)[index]
+    else:
+      values = handle.get_tensor(item.name)
+    if not _is_finite(values):
+      raise ValueError(
+        f"{item.file}: {item.name} holds NaN or infinity; the file is damaged,"
+        " or its training diverged."
+      )
+    return values
+
+
+def _is_finite(values: np.ndarray) -> bool:
+  if values.dtype == ml_dtypes.bfloat16:
+    # By bits, ten times as fast: the exponent of NaN and infinity is all ones.
+    bits = values.view(np.uint16) & 0x7FFF
+    return int(bits.max(initial=0)) < 0x7F80
+  return values.dtype.kind != "f" or bool(np.isfinite(values).all())
 
 
 @contextlib.contextmanager

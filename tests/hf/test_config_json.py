@@ -123,6 +123,10 @@ def test_tie_inside_text_config(tmp_path):
     ({"rope_scaling": {"type": "yarn"}}, "rope type 'yarn'"),
     ({"num_hidden_layers": None}, "config.json"),
     ({"num_key_value_heads": 3}, "multiple of kv_heads"),
+    ({"num_hidden_layers": 10**9}, "layers is 1000000000; .* at most 1024"),
+    ({"rms_norm_eps": 0}, "decoder: norm_eps is 0; expected"),
+    ({"rms_norm_eps": "1e-6"}, "norm_eps is '1e-6'; expected"),
+    ({"vocab_size": -1}, "vocab is -1"),
   ],
 )
 def test_unsupported_settings_raise(tmp_path, change, message):
@@ -130,6 +134,12 @@ def test_unsupported_settings_raise(tmp_path, change, message):
   changed = {k: v for k, v in changed.items() if v is not None}
   _write(tmp_path, config=changed)
   with pytest.raises(ValueError, match=message):
+    read_config(tmp_path)
+
+
+def test_a_deviation_of_zero_is_rejected(tmp_path):
+  _write(tmp_path, config=FLAT_7B, preprocessor_config={"image_std": [1, 0, 1]})
+  with pytest.raises(ValueError, match="vision: std is .1, 0, 1."):
     read_config(tmp_path)
 
 

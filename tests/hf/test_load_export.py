@@ -193,6 +193,23 @@ def test_quantised_weights_raise(base):
     load_base(folder)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_that_are_not_finite_raise(base, value, dtype):
+  folder, _ = base
+
+  def spoil(tensors):
+    tensors = {name: array.astype(dtype) for name, array in tensors.items()}
+    tensors["lm_head.weight"][3, 2] = value
+    return tensors
+
+  _rewrite(folder, spoil)
+  with pytest.raises(
+    ValueError, match=r"lm_head\.weight holds NaN or infinity"
+  ):
+    load_base(folder)
+
+
 def test_nothing_is_half_written(tmp_path, plain, rand):
   """A full folder, parameters of another config, a missing tokenizer."""
   params = rand(plain)
