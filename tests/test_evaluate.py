@@ -141,11 +141,11 @@ def edited(old, new):
     (edited(b'"c0"', b"{}"), "row 1: id must be text or a number, got {}"),
     (edited(b'"gt": "1"', b'"gt": null'), "row 1: gt is null: no truth"),
     (edited(b'"gt": "1"', b'"gt": "x"'), 'row 1 (id "c0"): no number'),
-    (edited(b"224", b"NaN"), "row 1: coordinate_size must be"),
-    (edited(b"224", b"Infinity"), "row 1: coordinate_size must be"),
+    (edited(b"224", b"NaN"), "row 1: not JSON: NaN is not a number"),
+    (edited(b"224", b"Infinity"), "row 1: not JSON: Infinity is not"),
     (edited(b'"counting"', b'["counting"]'), "row 1: task ['counting'] is"),
     (edited(b"{", b'{"image": ["a"], '), "row 1: image is list, expected text"),
-    (edited(b"224", b"9" * 5000), "row 1: Exceeds the limit"),
+    (edited(b"224", b"9" * 5000), "row 1: not JSON: number out of range"),
   ],
 )
 def test_a_malformed_file_writes_nothing(call, tmp_path, content, message):

@@ -148,7 +148,9 @@ def _check_memo(pickled: bytes) -> None:
   The unpickler allocates its memo up to the largest index: gigabytes.
   """
   for code, index, _ in pickletools.genops(pickled):
-    if "PUT" in code.name and not 0 <= index < len(pickled):
+    if "PUT" in code.name and not (
+      isinstance(index, int) and 0 <= index < len(pickled)
+    ):
       raise ValueError(f"malformed pickle: memo index {index}.")
 
 

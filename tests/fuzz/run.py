@@ -222,7 +222,11 @@ def _try(target: Target, data: bytes) -> tuple[str, str]:
       return f"more than {SECONDS} s", ""
     except (ValueError, OSError) as error:
       text = str(error)
-      named = isinstance(given, str) or given.stem in text
+      named = (
+        isinstance(given, str)
+        or given.stem in text
+        or Path(folder).name in text
+      )
       return _slow(start) or ("" if named else f"unnamed: {error!r}"), text
     except BaseException as error:
       where = traceback.extract_tb(error.__traceback__)[-1]

@@ -57,7 +57,7 @@ def test_npy_tables_min_max_normalise_x_and_y(tmp_path, structured):
     (np.zeros((0, 64)), np.zeros((0, 2)), "no anchor in the file"),
     (np.full((3, 64), np.nan), np.zeros((3, 2)), "NaN or infinity"),
     (np.zeros((3, 64)), np.full((3, 2), np.nan), "NaN or infinity"),
-    (np.full((3, 64), 127), np.zeros((3, 2)), "reach 127; .* dequantise"),
+    (np.full((3, 64), 127), np.zeros((3, 2)), "reach 127; .*dequantise"),
     (np.full((3, 64), 1e39), np.zeros((3, 2)), "reach inf|NaN or inf"),
     (np.zeros((3, 64)), np.full((3, 2), 1.5), "3 are outside"),
     (np.zeros((3, 64)), -np.eye(3, 2), "2 are outside"),
