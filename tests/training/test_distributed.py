@@ -190,7 +190,10 @@ def _start(port: int, variables=_of_fusar) -> list[subprocess.Popen]:
     line = process.stdout.readline()
     while line.startswith("[Gloo]"):
       line = process.stdout.readline()
-    assert line == "joined\n", process.stderr.read()
+    if line != "joined\n":
+      for each in processes:
+        each.kill()  # Else its stderr would never end.
+      pytest.fail(f"{line!r}: {process.stderr.read()}")
   return processes
 
 
