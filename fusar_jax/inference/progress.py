@@ -4,7 +4,6 @@ Rows are flushed to the operating system as soon as they are answered. A kill
 can truncate the last line; a resumed run answers that row again.
 """
 
-import fcntl
 import json
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from fusar_jax.io.folder_lock import try_lock
 from fusar_jax.training.resume_config import check_same_settings
 
 
@@ -67,16 +67,12 @@ class Progress:
     """
     self.path.parent.mkdir(parents=True, exist_ok=True)
     self._file = self.path.open("ab")
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if try_lock(self._file.fileno()) is False:
       self._file.close()
       raise BlockingIOError(
         f"{self.path}: another process is writing these predictions. Wait for"
         " it, or write to another folder."
-      ) from None
-    except OSError:
-      pass  # A file system without locks.
+      )
     self._read()  # It may have grown since the last time.
     self._file.truncate(self._intact)
     if not self._intact:

@@ -7,7 +7,6 @@ removes those of its target that no process has locked.
 """
 
 import contextlib
-import fcntl
 import glob
 import os
 import shutil
@@ -15,6 +14,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from fusar_jax.io.folder_lock import try_lock
 
 # Suffix of temporary files and folders.
 PARTIAL_SUFFIX = ".part"
@@ -90,22 +91,13 @@ def _locked_draft(path: Path) -> Iterator[Path]:
   unlocked.mkdir()
   handle = os.open(unlocked, os.O_RDONLY)
   try:
-    _lock(handle)
+    try_lock(handle)
     draft = path.with_name(f"{name}{PARTIAL_SUFFIX}")
     # Renamed when locked: another process may remove unlocked drafts.
     os.rename(unlocked, draft)
     yield draft
   finally:
     os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-  """Returns whether the lock was free, and takes it."""
-  try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError:  # Locked, or a file system without locks.
-    return False
-  return True
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -115,7 +107,7 @@ def _remove_leftovers(path: Path) -> None:
     with contextlib.suppress(OSError):
       handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
       try:
-        if _lock(handle):
+        if try_lock(handle):
           shutil.rmtree(draft, ignore_errors=True)
       finally:
         os.close(handle)

@@ -1,10 +1,25 @@
-"""A lock on a folder that one process at a time may write to."""
+"""Locks on files and folders that one process at a time may write to."""
 
 import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def try_lock(handle: int) -> bool | None:
+  """Locks an open file or folder until it is closed or the process ends.
+
+  Returns True if it is locked now, False if another process has locked it, and
+  None if its file system has no locks.
+  """
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  except OSError:
+    return None
+  return True
 
 
 @contextlib.contextmanager
@@ -27,15 +42,11 @@ def locked_folder(folder: Path, use: str) -> Iterator[None]:
   folder.mkdir(parents=True, exist_ok=True)
   handle = os.open(folder, os.O_RDONLY)
   try:
-    try:
-      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if try_lock(handle) is False:
       raise BlockingIOError(
         f"{folder}: another process {use} this folder. Wait for it, or give"
         " another folder."
-      ) from None
-    except OSError:
-      pass
+      )
     yield
   finally:
     os.close(handle)
