@@ -15,7 +15,7 @@ Random weights learn it in phases, each from the one before:
   one   pretraining_one.jsonl    to answer about the only target of a scene
   two   pretraining_two.jsonl    to select one of two
   all   pretraining_tasks.jsonl  the rest; also what fine-tuning starts with
-With all questions from the start, answers ignored the image for thousands of
+With all questions from the start, answers still ignored the image after 1100
 steps.
 
 COMMAND (`make base` runs the four phases; the first and the second are):
@@ -43,9 +43,9 @@ PHASES = {
     "data.answer_buckets": (64, 80, 96, 128),
     "data.cell_weight": 8.0,
   },
-  "one": {"steps": 600, "data.pack_length": 256},
-  "two": {"steps": 1200},
-  "all": {"steps": 4500},
+  "one": {"steps": 500, "data.pack_length": 256},
+  "two": {"steps": 1000},
+  "all": {"steps": 4000},
 }
 
 
