@@ -83,6 +83,9 @@ def get_config(arg) -> ConfigDict:
   # Weight of the auxiliary loss that has visual tokens name what lies in their
   # cells, for rows with boxes; the unit is one answer. 0: off.
   config.data.cell_weight = 0.0
+  # Most host memory, in GB, for visual tokens of a frozen vision tower, which
+  # are then computed once per image. If more images than fit: in every step.
+  config.data.visual_cache_gb = 4.0
 
   # Examples of one update, on all devices together.
   config.batch_size = 16

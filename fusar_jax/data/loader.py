@@ -34,6 +34,7 @@ class Loader:
 
   Attributes:
     steps_per_epoch: batches that show every triplet at least once.
+    most_patches: patches of the largest image.
 
   Batches continue across the end of an epoch, so none is short. Only the last
   batch of a finite loader may be short; its last rows are padding.
@@ -71,6 +72,7 @@ class Loader:
     self._units = self._make_units()
     units = [self._row_sizes(unit) for unit in self._units]
     self._limits = Sizes.covering(units)
+    self.most_patches = self._limits.patches
     # The last bucket is the size that these data need, not the upper limit.
     self._buckets = _buckets(config.buckets, self._limits.length, 64)
     self._answer_buckets = _buckets(

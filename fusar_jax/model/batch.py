@@ -36,6 +36,8 @@ class Batch:
       `fusar_jax.training.aux_targets` appends.
     answer_ids: int32[B, A]; ids of the supervised tokens.
     answer_weight: float32[B, A]; weight in the loss, 0 on padding.
+    visual: float[B, I, M, C]; visual tokens before the TLM, if they are known.
+      The vision tower does not run then, and its inputs may be None.
 
   Example: a row of 6 tokens, `<image> <image> what ? ship <end>`, of which the
   last two are the answer:
@@ -57,3 +59,4 @@ class Batch:
   answer_index: jax.Array
   answer_ids: jax.Array
   answer_weight: jax.Array
+  visual: jax.Array | None = None

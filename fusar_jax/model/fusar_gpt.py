@@ -80,19 +80,21 @@ class FusarGPT(nn.Module):
     self, batch: Batch, *, modulate: bool = True, deterministic: bool = True
   ) -> Float[Array, "B I M C"]:
     """[B, I, M, C]: visual tokens, after TLM unless `modulate` is False."""
-    samples, images = batch.patches.shape[:2]
+    tokens = batch.visual
+    if tokens is None:
+      samples, images = batch.patches.shape[:2]
 
-    def fold(x):
-      return x.reshape(samples * images, *x.shape[2:])
+      def fold(x):
+        return x.reshape(samples * images, *x.shape[2:])
 
-    tokens = self.visual(
-      fold(batch.patches),
-      fold(batch.patch_positions),
-      fold(batch.patch_mask),
-      fold(batch.window_index),
-      deterministic,
-    )
-    tokens = tokens.reshape(samples, images, *tokens.shape[1:])
+      tokens = self.visual(
+        fold(batch.patches),
+        fold(batch.patch_positions),
+        fold(batch.patch_mask),
+        fold(batch.window_index),
+        deterministic,
+      )
+      tokens = tokens.reshape(samples, images, *tokens.shape[1:])
     if modulate and self.config.tlm is not None:
       tokens = self.tlm(tokens, batch.anchor_features, batch.anchor_weights)
     return tokens

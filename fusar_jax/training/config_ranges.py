@@ -20,6 +20,7 @@ _LEAST = {
   "data.num_workers": 0,
   "data.pack_length": 0,
   "data.pool_batches": 1,
+  "data.visual_cache_gb": 0,
   "epochs": 0,
   "eval_every_steps": 0,
   "head_chunk": 1,

@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from fusar_jax.io.folder_lock import locked_folder
-from fusar_jax.training import program, setup, sharding
+from fusar_jax.training import program, setup, visual_cache
 from fusar_jax.training import workdir as workdir_lib
 from fusar_jax.training.batches import make_loader
 from fusar_jax.training.checkpoint import Checkpoints
@@ -87,6 +87,13 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
       workdir_lib.undo(workdir)
     raise
   step_fn = program.jit_train_step(config, run.model, tx, mesh, shardings)
+  inputs, encoders = visual_cache.make_inputs(
+    config, run.model, mesh, frozen, run.train, loader, total
+  )
+
+  def programs() -> int:
+    return step_fn._cache_size() + encoders()
+
   first = jax.process_index() == 0
   checkpoints = Checkpoints(workdir, config.keep)
   host = {}
@@ -104,7 +111,7 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
     batch_size=config.batch_size,
     every=config.log_every_steps,
     rate=rate,
-    compiles=step_fn._cache_size,
+    compiles=programs,
     stopwatch=stopwatch,
     may_skip=config.skip_nonfinite,
     writes=first,
@@ -142,9 +149,8 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
         batch, ids = next(batches)
       # Step.
       window.before(step + 1)
-      with stopwatch.compiling(step_fn._cache_size):
-        sharded = sharding.put_batch(batch, mesh)
-        state, metrics = step_fn(state, frozen, sharded)
+      with stopwatch.compiling(programs):
+        state, metrics = step_fn(state, frozen, inputs(batch, frozen))
       step += 1
       window.after(step, metrics)
       nonzero = metrics.pop("nonzero")

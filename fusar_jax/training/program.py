@@ -123,8 +123,13 @@ def jit_train_step(
     in_shardings=(*shardings, sharding.batch_sharding(mesh)),
     out_shardings=(shardings[0], None),
     donate_argnums=0,
-    compiler_options=compiler_options() if _platform(mesh) == "cpu" else None,
+    compiler_options=compile_options(mesh),
   )
+
+
+def compile_options(mesh: Mesh) -> dict | None:
+  """Returns options of the compiler for these devices."""
+  return compiler_options() if _platform(mesh) == "cpu" else None
 
 
 def _with_state_at_hand(step: Callable, shardings: TrainState) -> Callable:

@@ -36,6 +36,7 @@ class DataConfig:
   anchors: str
   anchor_grid: int
   cell_weight: float
+  visual_cache_gb: float
 
 
 @dataclasses.dataclass(frozen=True)

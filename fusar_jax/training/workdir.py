@@ -28,6 +28,7 @@ _FREE = (
   "mesh",
   "remat",
   "attention",
+  "data.visual_cache_gb",
   "head_chunk",
   "offload_optimizer",
   "log_every_steps",
