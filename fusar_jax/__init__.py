@@ -4,7 +4,11 @@
 package imports no JAX: loader workers and `geo` stay light.
 """
 
+from fusar_jax._interrupt import end_commands
 from fusar_jax._version import __version__ as __version__
+
+# Here, because a command imports this package first.
+end_commands()
 
 
 def load(

@@ -15,7 +15,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-INTERRUPTED = 130
+from fusar_jax import _interrupt
+from fusar_jax._interrupt import INTERRUPTED
+
 # Errors that a user can fix. Any other exception keeps its traceback.
 _ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
@@ -74,7 +76,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(
-  parser: Parser,
+  parser: argparse.ArgumentParser,
   function: Callable[[argparse.Namespace], int | None],
   argv: Sequence[str] | None = None,
   *,
@@ -95,7 +97,8 @@ def run(
   """
   args = parser.parse_args(argv)
   try:
-    return function(args) or 0
+    with _interrupt.raised():
+      return function(args) or 0
   except UsageError as error:
     parser.error(str(error))
   except (*_ERRORS, *errors) as error:
@@ -106,11 +109,11 @@ def run(
     print_error(parser, str(error))
     return 1
   except KeyboardInterrupt:
-    print_error(parser, "interrupted; run the same command to continue.")
+    print_error(parser, _interrupt.MESSAGE)
     return INTERRUPTED
 
 
-def print_error(parser: Parser, message: str) -> None:
+def print_error(parser: argparse.ArgumentParser, message: str) -> None:
   """Prints an error on stderr, in red on a terminal."""
   text = f"{parser.prog}: error: {message}"
   if sys.stderr.isatty():

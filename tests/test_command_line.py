@@ -3,13 +3,15 @@
 import importlib
 import os
 import re
+import signal
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from fusar_jax import __main__ as fusar
-from fusar_jax import command_line, config_reference, train
+from fusar_jax import _interrupt, command_line, config_reference, train
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE1 = ["--config", f"{ROOT}/configs/stage1.py", "--workdir=runs/a"]
@@ -188,3 +190,50 @@ def test_errors_become_exit_codes(call, error, code):
 def test_other_exceptions_keep_their_traceback():
   with pytest.raises(ZeroDivisionError):
     command_line.run(command_line.Parser("demo", ""), lambda _: 1 // 0, [])
+
+
+@pytest.mark.parametrize(
+  "module", ["fusar_jax", "fusar_jax.predict", "fusar_jax.datasets.split"]
+)
+def test_ctrl_c_during_imports_is_one_line(run_module, tmp_path, module):
+  """A module that the command imports first sends the signal."""
+  (tmp_path / "argparse.py").write_text(
+    "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+  )
+  path = f"{ROOT}{os.pathsep}{tmp_path}"
+  done = run_module(module, "predict", PYTHONPATH=path)
+  assert done.returncode == command_line.INTERRUPTED
+  assert done.stderr == (
+    "fusar: error: interrupted; run the same command to continue.\n"
+  )
+
+
+def test_the_console_script_is_a_command_and_a_program_of_others_is_not():
+  script = ["/bin/python", "/env/bin/fusar", "--help"]
+  assert _interrupt.is_command(script[1:], script)
+  spawned = ["/bin/python", "-c", "from multiprocessing", "--fork"]
+  assert not _interrupt.is_command(script[1:], spawned)
+  assert not _interrupt.is_command(["-m"], ["python", "-m", "mine.fusar_jax"])
+  assert not _interrupt.is_command(["-c"], ["python", "-c", "import fusar_jax"])
+
+
+class _Lost:
+  def __del__(self):
+    raise KeyboardInterrupt
+
+
+def _lose_one():
+  with _interrupt.raised():
+    _Lost()
+    time.sleep(5)
+
+
+def test_an_interrupt_that_a_callback_loses_is_raised_again():
+  """Python prints and ignores what a finalizer or a collection raises."""
+  handler = signal.signal(signal.SIGINT, _interrupt._end)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      _lose_one()
+    assert signal.getsignal(signal.SIGINT) is _interrupt._end
+  finally:
+    signal.signal(signal.SIGINT, handler)

@@ -100,6 +100,8 @@ class Workers:
       [sys.executable, "-m", "fusar_jax.data.workers"],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
+      # Without the terminal's Ctrl-C: the parent closes its workers.
+      start_new_session=True,
       env={
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -122,7 +124,7 @@ class Workers:
       raise RuntimeError(
         f"{triplet.where}: the data worker died with exit code"
         f" {process.wait()} (-9: killed, most often for want of memory; lower"
-        " data.num_workers). Its own words are above."
+        " data.num_workers). Its error is printed above."
       ) from None
     if isinstance(result, Exception):
       raise result
@@ -135,8 +137,7 @@ def _send(file, value) -> None:
 
 
 def _main() -> None:
-  # Ctrl-C and a scheduler's signal reach the whole group; the parent decides.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  # A scheduler may signal all processes of a job; the parent decides.
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   # A stray print must not fall among the pickles.
   results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

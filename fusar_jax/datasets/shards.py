@@ -21,6 +21,7 @@ from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from fusar_jax import command_line
 from fusar_jax.data import records, vision
 from fusar_jax.data.records import File, PackedFile, sha256_of
 from fusar_jax.data.triplets import (
@@ -185,12 +186,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     type=int,
     help="number of shards; 100 MB to 1 GB each reads well from a network",
   )
-  args = parser.parse_args(argv)
-  try:
-    shards = write_shards(args.manifest, args.out, args.shards)
-  except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
+  return command_line.run(parser, _write, argv)
+
+
+def _write(args: argparse.Namespace) -> None:
+  shards = write_shards(args.manifest, args.out, args.shards)
   card = json.loads((Path(args.out) / "dataset.json").read_text("utf-8"))
   size = sum(shard.stat().st_size for shard in shards)
   print(
@@ -198,7 +198,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     f" {card['shards']['files']} files in {len(shards)} shards,"
     f" {size / 1e6:.1f} MB"
   )
-  return 0
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fusar_jax import command_line
 from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.triplets import (
   Triplet,
@@ -322,22 +323,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     default=MIN_CORRELATION,
     help="of the thumbnails of near duplicates (default: %(default)s)",
   )
-  args = parser.parse_args(argv)
+  return command_line.run(parser, _split, argv)
+
+
+def _split(args: argparse.Namespace) -> None:
   shares = args.shares or [SHARES_OF_REST if args.test else SHARES]
-  try:
-    result = write_splits(
-      args.manifest,
-      args.out,
-      shares=assignment.parse_shares(shares),
-      seed=args.seed,
-      test=args.test,
-      action=args.near_duplicates,
-      group_by=args.group_by,
-      min_correlation=args.min_correlation,
-    )
-  except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
+  result = write_splits(
+    args.manifest,
+    args.out,
+    shares=assignment.parse_shares(shares),
+    seed=args.seed,
+    test=args.test,
+    action=args.near_duplicates,
+    group_by=args.group_by,
+    min_correlation=args.min_correlation,
+  )
   print_result(result, Console())
   if result.crossing:
     done = f"{result.dropped} rows dropped" if result.dropped else "kept"
@@ -350,7 +350,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       f"{len(result.conflicting)} pairs of near duplicates have different"
       f" classes, listed in {Path(args.out, CONFLICTS)}"
     )
-  return 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fusar_jax.io.child_process import end_with_parent
+from fusar_jax.io.child_process import end_with_parent, without_interrupts
 from fusar_jax.training.compile_cache import compile_cache
 
 # Lines of the log in the error message of a failed command.
@@ -50,7 +50,8 @@ class BackgroundCommand:
       args=(main, list(arguments), log, compiled),
       daemon=True,
     )
-    self._process.start()
+    with without_interrupts():
+      self._process.start()
 
   def wait(self) -> None:
     """Waits for the command and prints its output of that time.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from fusar_jax.io.child_process import end_with_parent
+from fusar_jax.io.child_process import end_with_parent, without_interrupts
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import device_mesh
@@ -98,7 +98,8 @@ def compile_to_hlo(
     child = context.Process(
       target=_compile, args=(theirs, name, lower, where, sizes, args)
     )
-    child.start()
+    with without_interrupts():
+      child.start()
     theirs.close()
     try:
       while not (stem := _written(folder)):

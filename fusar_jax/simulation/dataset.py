@@ -31,7 +31,7 @@ import numpy as np
 
 from fusar_jax.data.triplets import write_manifest, write_text
 from fusar_jax.io.atomic_write import new_folder
-from fusar_jax.io.child_process import end_with_parent
+from fusar_jax.io.child_process import end_with_parent, without_interrupts
 from fusar_jax.simulation import pretraining_tasks as tasks_lib
 from fusar_jax.simulation import scenes as scenes_lib
 from fusar_jax.simulation.covers import REGIONS, shipped_table
@@ -135,7 +135,10 @@ def _scenes(part, plan, workers) -> Iterator[_Written]:
       workers, context, initializer=end_with_parent
     ) as pool,
   ):
-    yield from pool.map(_write_scene, jobs, chunksize=16)
+    with without_interrupts():
+      # No chunks: after Ctrl-C the pool waits for what it has begun.
+      scenes = pool.map(_write_scene, jobs)
+    yield from scenes
 
 
 @contextlib.contextmanager

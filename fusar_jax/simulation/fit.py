@@ -28,6 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fusar_jax import command_line
 from fusar_jax.geo.alphaearth import ATTRIBUTION
 from fusar_jax.geo.alphaearth_tiles import BANDS, dequantise
 from fusar_jax.io.atomic_write import write_atomically
@@ -286,15 +287,14 @@ def main(argv: list[str] | None = None) -> int:
   )
   p.add_argument("--points", required=True, help="folder of the points' CSV")
   p.add_argument("--out", help="write the table there; default: compare it")
-  args = p.parse_args(argv)
+  return command_line.run(p, _fit, argv)
+
+
+def _fit(args: argparse.Namespace) -> int:
   console = Console(stderr=True)
-  try:
-    points = read_points(args.points)
-    made = fit(points)
-    shipped = None if args.out else covers.shipped_table()
-  except (ValueError, OSError) as e:
-    console.print(f"fit: {e}", style="red", markup=False, soft_wrap=True)
-    return 1
+  points = read_points(args.points)
+  made = fit(points)
+  shipped = None if args.out else covers.shipped_table()
   shares = goodness(points)
   table = Table("region", "simulated", "real", "ratio")
   for name, (by_made, by_real) in zip((*REGIONS, "all in one"), shares):

@@ -37,6 +37,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fusar_jax import command_line
 from fusar_jax.metrics import intervals
 from fusar_jax.metrics.baselines.logistic import fit_weights
 from fusar_jax.simulation.covers import COVERS, REGIONS
@@ -332,21 +333,17 @@ def main(argv: list[str] | None = None) -> int:
     default=BUFFER_KM,
     help="km between training and test points (default: %(default)s)",
   )
-  args = p.parse_args(argv)
+  return command_line.run(p, _print_evidence, argv)
+
+
+def _print_evidence(args: argparse.Namespace) -> None:
   found = {}
-  try:
-    points = read_points(Path(args.points))
-    for region, name in enumerate(REGIONS):
-      some = points[points.region == region]
-      found[name] = evaluate(some, args.block, args.buffer)
-    found["all"] = evaluate(points, args.block, args.buffer)
-  except (ValueError, OSError) as e:
-    Console(stderr=True).print(
-      f"land_cover_evidence: {e}", style="red", markup=False, soft_wrap=True
-    )
-    return 1
+  points = read_points(Path(args.points))
+  for region, name in enumerate(REGIONS):
+    some = points[points.region == region]
+    found[name] = evaluate(some, args.block, args.buffer)
+  found["all"] = evaluate(points, args.block, args.buffer)
   Console(width=_WIDTH).print(evidence_table(found))
-  return 0
 
 
 if __name__ == "__main__":

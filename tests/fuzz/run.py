@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -31,6 +30,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from mutations import mutate  # noqa: E402
 from targets import TARGETS, Target  # noqa: E402
+
+from fusar_jax.experiments.benchmark.worker import peak_bytes  # noqa: E402
 
 SECONDS = 2.0
 BYTES = 1 << 30
@@ -166,7 +167,7 @@ def _work(args) -> int:
     if problem or rejected:
       raise SystemExit(f"{args.worker}: a valid input: {problem or rejected}")
   # More than what the imports hold.
-  base = _peak()
+  base = peak_bytes()
   tally, end = Tally(), time.monotonic() + 60 * args.minutes
   saved = 0.0
   while len(tally.failures) < 10:
@@ -181,9 +182,9 @@ def _work(args) -> int:
       _save(state, tally, digest)
       saved = time.monotonic()
     problem, rejected = _try(target, data)
-    if not problem and _peak() - base > BYTES:
-      problem = f"{(_peak() - base) / 2**30:.1f} GB"
-      base = _peak()
+    if not problem and peak_bytes() - base > BYTES:
+      problem = f"{(peak_bytes() - base) / 2**30:.1f} GB"
+      base = peak_bytes()
     if problem:
       args.out.mkdir(parents=True, exist_ok=True)
       name = f"{args.worker.replace(' ', '_')}-{digest}{target.suffix}"
@@ -199,10 +200,6 @@ def _save(state: Path, tally: Tally, current: str) -> None:
   draft = state.with_suffix(".draft")
   draft.write_text(json.dumps(dataclasses.asdict(tally) | {"current": current}))
   draft.replace(state)
-
-
-def _peak() -> int:
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _try(target: Target, data: bytes) -> tuple[str, str]:

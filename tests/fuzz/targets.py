@@ -5,6 +5,7 @@ ValueError or OSError; of a file, the message must contain its name.
 """
 
 import dataclasses
+import importlib
 import io
 import json
 from collections.abc import Callable
@@ -68,8 +69,7 @@ def _lazy(module: str, name: str, *args) -> Callable:
   """Imports when called: a worker imports what its target needs alone."""
 
   def read(value):
-    imported = __import__(f"fusar_jax.{module}", fromlist=[name])
-    function = imported
+    function = importlib.import_module(f"fusar_jax.{module}")
     for part in name.split("."):
       function = getattr(function, part)
     return function(value, *args)

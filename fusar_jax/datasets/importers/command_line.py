@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from fusar_jax import command_line
 from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.targets import EVERY_TASK, TASKS
 
@@ -53,16 +53,15 @@ def run(
       the manifest, or the manifest of each split.
     argv: arguments; None: those of the process.
   """
-  values = vars(options.parse_args(argv))
-  source, terms = values.pop("source"), values.pop("license")
-  try:
+
+  def import_data(args: argparse.Namespace) -> None:
+    values = vars(args)
+    source, terms = values.pop("source"), values.pop("license")
     written = importer(origin=Origin(source, terms), **values)
-  except (ValueError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  for manifest in [written] if isinstance(written, Path) else written:
-    print(_summary(manifest))
-  return 0
+    for manifest in [written] if isinstance(written, Path) else written:
+      print(_summary(manifest))
+
+  return command_line.run(options, import_data, argv)
 
 
 def _summary(manifest: Path) -> str:

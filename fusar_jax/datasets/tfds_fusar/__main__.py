@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from fusar_jax import command_line
 from fusar_jax.datasets.tfds_fusar.builder import build
 
 
@@ -31,23 +32,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     help="build with Apache Beam, with these options of its pipeline:"
     " runner=DataflowRunner project=P ...; default runner: DirectRunner",
   )
-  args = parser.parse_args(argv)
+  return command_line.run(parser, _build, argv)
+
+
+def _build(args: argparse.Namespace) -> None:
   manifests = {}
   for split in args.split:
     name, _, manifest = split.partition("=")
     if not name or not manifest or name in manifests:
-      parser.error(f"--split {split}: expected NAME=MANIFEST, each name once")
+      raise command_line.UsageError(
+        f"--split {split}: expected NAME=MANIFEST, each name once"
+      )
     manifests[name] = manifest
   if args.shards is not None and args.shards < 1:
-    parser.error(f"--shards {args.shards}: expected at least 1")
+    raise command_line.UsageError(
+      f"--shards {args.shards}: expected at least 1"
+    )
   beam = args.beam and [f"--{option}" for option in args.beam]
-  try:
-    folder = build(manifests, args.out, shards=args.shards, beam=beam)
-  except (ValueError, OSError, ImportError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
+  folder = build(manifests, args.out, shards=args.shards, beam=beam)
   print(f"{folder}: {', '.join(f'{folder}/{name}' for name in manifests)}")
-  return 0
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ class Side:
       [*command, "--side", name, "--folder", str(folder)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
+      # Without the terminal's Ctrl-C: the parent stops its workers.
+      start_new_session=True,
       text=True,
     )
 

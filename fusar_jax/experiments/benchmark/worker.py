@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import sys
 import time
 from pathlib import Path
@@ -23,8 +22,6 @@ def main() -> None:
   parser.add_argument("--side", choices=("ours", "torch"), required=True)
   parser.add_argument("--folder", type=Path, required=True)
   args = parser.parse_args()
-  # Ctrl-C reaches all processes of a terminal; the parent stops this one.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
   # Output of libraries goes to stderr: stdout carries only answers.
   answers = os.fdopen(os.dup(1), "w")
   os.dup2(2, 1)
