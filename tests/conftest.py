@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 from typing import NamedTuple
@@ -187,6 +188,16 @@ def call(capsys):
     return Called(code, *capsys.readouterr())
 
   return call
+
+
+@pytest.fixture
+def full_disk():
+  """full_disk(size): files end at this size, as on a disk without space."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  yield lambda size: resource.setrlimit(
+    resource.RLIMIT_FSIZE, (size, before[1])
+  )
+  resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,7 @@ def write_shards(
     FileExistsError: `out` is not empty.
     FileNotFoundError, ValueError: more shards than rows, or bad rows or files;
       all are reported together, and nothing is written.
+    OSError: a shard cannot be written, and nothing remains.
   """
   triplets = read_manifests(manifest)
   if not 1 <= shards <= len(triplets):
@@ -87,7 +88,10 @@ def write_shards(
       )
       name = f"triplets-{index:05d}-of-{shards:05d}{records.SUFFIX}"
       table = {"format": records.FORMAT, "shard": index, "shards": shards}
-      _write_shard(folder / name, table, triplets[first:last], entries)
+      try:
+        _write_shard(folder / name, table, triplets[first:last], entries)
+      except RuntimeError as error:
+        raise write_error(Path(out) / name, error) from None
       hashes[name] = sha256_of(folder / name)
     description = {
       **describe_sources(triplets),
@@ -100,6 +104,12 @@ def write_shards(
     text = json.dumps(description, indent=1, ensure_ascii=False)
     write_text(folder / "dataset.json", text + "\n")
   return [Path(out) / name for name in hashes]
+
+
+def write_error(path: Path, error: RuntimeError) -> OSError:
+  """Returns an error of ArrayRecord, as of a full disk, with a file's name."""
+  # The rest names the file in the draft.
+  return OSError(f"{path}: {str(error).partition('; writing')[0]}")
 
 
 def survey_files(triplets: Iterable[Triplet]) -> dict[File, Entry]:

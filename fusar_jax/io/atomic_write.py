@@ -36,8 +36,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     with draft.open("xb") as file:
       write(file)
     os.replace(draft, path)
-  except BaseException:
+  except BaseException as error:
     draft.unlink(missing_ok=True)
+    _name_file(error, path)
     raise
 
 
@@ -77,9 +78,16 @@ def new_folder(
       yield draft
       check_new_folder(path, overwrite=overwrite)
       _replace_folder(draft, path)
-    except BaseException:
+    except BaseException as error:
       shutil.rmtree(draft, ignore_errors=True)
+      _name_file(error, path)
       raise
+
+
+def _name_file(error: BaseException, path: Path) -> None:
+  """Adds the target to an error of a write, as of a full disk: it has none."""
+  if isinstance(error, OSError) and error.errno and error.filename is None:
+    error.filename = str(path)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_it_is_hashed_like_every_data_set(built, manifest, tmp_path):
 
 
 def test_what_is_refused(built, manifest, tmp_path, monkeypatch):
-  with pytest.raises(FileExistsError, match="there already"):
+  with pytest.raises(FileExistsError, match="not empty"):
     build({"train": str(manifest)}, built.parents[1])
   monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
   with pytest.raises(ImportError, match=r"fusar-jax\[tfds-build\]"):
@@ -115,7 +116,7 @@ def test_what_is_refused(built, manifest, tmp_path, monkeypatch):
     (folder / "images" / f"{name}.png").unlink()
   with pytest.raises(ValueError, match=r"(?s)row 2 .*row 4 "):
     build({"train": str(folder / "manifest.jsonl")}, tmp_path / "out")
-  assert not list((tmp_path / "out").glob("*/1.0.0"))
+  assert not list((tmp_path / "out").rglob("*.0.0*"))
   copy = tmp_path / "copy" / "1.0.0"
   shutil.copytree(built, copy)
   for shard in copy.glob("*train*"):
@@ -157,6 +158,19 @@ def test_nothing_imports_tensorflow_datasets_before_it_is_needed(
   np.testing.assert_array_equal(example.patches[0], expected.patches[0])
 
 
+def test_a_full_disk_leaves_nothing(manifest, tmp_path, monkeypatch, full_disk):
+  """TFDS also keeps no folder in /tmp, as of a look-up that is off."""
+  temporary = tmp_path / "tmp"
+  temporary.mkdir()
+  monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+  out = tmp_path / "out"
+  full_disk(40_000)
+  with pytest.raises(OSError, match=r"1\.0\.0: .*File too large$"):
+    build({"train": str(manifest)}, out)
+  assert not list(out.glob("tfds_fusar/*"))
+  assert not list(temporary.iterdir())
+
+
 def _command(manifest, out, *more):
   command = [sys.executable, "-m", "fusar_jax.datasets.tfds_fusar", "--split"]
   command += [f"train={manifest}", "--out", str(out), *more]
@@ -171,7 +185,7 @@ def test_the_command(manifest, triplets, tmp_path, assert_same_rows):
   assert_same_rows(read_manifests(split), triplets)
   again = _command(manifest, tmp_path)
   assert again.returncode == 1
-  assert "there already" in again.stderr
+  assert "not empty" in again.stderr
   assert "expected NAME=MANIFEST" in _command("", tmp_path).stderr
 
 

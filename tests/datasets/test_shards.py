@@ -195,3 +195,19 @@ def test_the_command(manifest, packed, tmp_path, capsys):
     assert reader.num_records() == 1 + len(header["files"])
   assert shards.main(command) == 1
   assert "not empty" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+  manifest, tmp_path, full_disk, call
+):
+  out = tmp_path / "out"
+  full_disk(40_000)
+  done = call(
+    shards.main, "--shards=1", f"--manifest={manifest}", f"--out={out}"
+  )
+  assert done.code == 1
+  assert done.err.endswith(
+    f"error: {out}/triplets-00000-of-00001.array_record: write() failed:"
+    " File too large\n"
+  )
+  assert not list(tmp_path.iterdir())

@@ -7,9 +7,11 @@ others are for other readers.
 S anchors, E = 64 embedding bands.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,18 +20,21 @@ import tensorflow_datasets as tfds
 
 from fusar_jax.data.records import File
 from fusar_jax.data.triplets import Triplet, read_manifests, write_text
-from fusar_jax.datasets.shards import (
-  Entry,
-  survey_files,
-)
+from fusar_jax.datasets.shards import Entry, survey_files, write_error
 from fusar_jax.datasets.source_rows import describe_sources, row_of
 from fusar_jax.geo.anchors import BANDS, read_anchors
+from fusar_jax.io.atomic_write import new_folder
 
 _DESCRIPTION = """\
 Triplets of a SAR image, AlphaEarth vectors at known places of it, and words.
 "anchors" holds those of all images of a record one after another, and "counts"
 how many belong to each image; positions are (y, x) in [0, 1].
 """
+
+
+class _Info(tfds.core.DatasetInfo):
+  def initialize_from_bucket(self) -> None:
+    """Does nothing: TFDS's own leaves an empty folder in /tmp each time."""
 
 
 class TfdsFusar(tfds.core.GeneratorBasedBuilder):
@@ -57,7 +62,7 @@ class TfdsFusar(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     features = tfds.features
-    return tfds.core.DatasetInfo(
+    return _Info(
       builder=self,
       description=_DESCRIPTION,
       features=features.FeaturesDict(
@@ -81,8 +86,8 @@ class TfdsFusar(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager):
     del dl_manager  # Nothing is downloaded.
     triplets = {s: read_manifests(p) for s, p in self._manifests.items()}
-    # Where the data come from and on which terms goes with them. The folder is
-    # a draft still, which TFDS renames when all of it is written.
+    # Sources and licences belong to the data set. TFDS renames this folder when
+    # it is complete.
     about = {split: describe_sources(rows) for split, rows in triplets.items()}
     text = json.dumps({"splits": about}, indent=1, ensure_ascii=False)
     write_text(Path(self.data_dir) / "dataset.json", text + "\n")
@@ -120,7 +125,8 @@ def build(
   Raises:
     FileExistsError: the data set exists already.
     FileNotFoundError, ValueError: a bad manifest, row or file. Beam's runners
-      wrap it in an error of their own.
+      wrap it in another error.
+    OSError: a file cannot be written, and nothing remains.
     ImportError: Beam is requested but not installed.
   """
   config = tfds.download.DownloadConfig(num_shards=shards)
@@ -133,13 +139,25 @@ def build(
         " pip install 'fusar-jax[tfds-build]', or build without."
       ) from None
     config = config.replace(beam_options=PipelineOptions(list(beam)))
-  builder = TfdsFusar(manifests=manifests, beam=beam is not None, data_dir=out)
-  folder = Path(builder.data_dir)
-  if folder.exists():
-    raise FileExistsError(
-      f"{folder} is there already; delete it, or give another folder."
+  folder = Path(out, TfdsFusar.name, str(TfdsFusar.VERSION))
+  with new_folder(folder) as draft:
+    builder = TfdsFusar(
+      manifests=manifests, beam=beam is not None, data_dir=draft
     )
-  builder.download_and_prepare(download_config=config)
+    try:
+      # TFDS prints the name of the draft.
+      with contextlib.redirect_stdout(None):
+        builder.download_and_prepare(download_config=config)
+    except RuntimeError as error:
+      if beam is not None:
+        raise
+      raise write_error(folder, error) from None
+    # TFDS adds folders of its own: NAME/VERSION, and one for downloads.
+    ours = list(draft.iterdir())
+    for file in Path(builder.data_dir).iterdir():
+      file.rename(draft / file.name)
+    for other in ours:
+      shutil.rmtree(other)
   return folder
 
 
