@@ -16,6 +16,7 @@ E = 64 embedding bands, n points.
 
 import collections
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,8 +71,15 @@ def open_archive(
     FileNotFoundError, ImportError, ValueError: as `find_tiles`.
   """
   if cache is None:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     cache = Path(home, "fusar_jax", "alphaearth")
+    if home.startswith("~"):  # Neither HOME nor an entry in passwd.
+      warnings.warn(
+        "this user has no home: AlphaEarth blocks are not cached; set"
+        " XDG_CACHE_HOME.",
+        stacklevel=2,
+      )
+      cache_bytes = 0
   kept = BlockCache(cache, cache_bytes)
   with rasterio.Env(**_ENV):
     return Archive(find_tiles(source, year, kept), kept)

@@ -6,10 +6,12 @@ never modified, and have checksums: a damaged one counts as absent. Published
 tiles do not change, so entries do not expire.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ _DIGEST_BYTES = 32  # SHA-256, after the array of a file
 
 
 class BlockCache:
-  """A size-bounded cache of windows.
+  """A size-bounded cache of windows; one that cannot be written only warns.
 
   Attributes:
     folder: folder of the files; created on the first write.
@@ -46,7 +48,9 @@ class BlockCache:
     file = self.folder / f"{_key(path)}_{'_'.join(map(str, window))}.npy"
     try:
       kept = _intact(file.read_bytes())
-      os.utime(file)
+      # The cache of another user can be read, and is not ours to order.
+      with contextlib.suppress(PermissionError):
+        os.utime(file)
       return kept
     except (OSError, ValueError, EOFError):
       pass  # Absent, just evicted, or damaged: read again.
@@ -76,9 +80,16 @@ class BlockCache:
 
   def _keep(self, file, write, size):
     # Evict before writing, so that the limit holds at all times.
-    if not self._make_room(size + 128):
-      return
-    write_atomically(file, write)
+    try:
+      if self._make_room(size + 128):
+        write_atomically(file, write)
+    except OSError as error:
+      # Python prints equal warnings once.
+      warnings.warn(
+        f"AlphaEarth blocks are not cached in {self.folder}, and each is read"
+        f" again: {error.strerror or error}.",
+        stacklevel=2,
+      )
 
   def _make_room(self, size):
     if size > self.limit_bytes:

@@ -38,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     os.replace(draft, path)
   except BaseException as error:
     draft.unlink(missing_ok=True)
-    _name_file(error, path)
+    _name_target(error, draft, path)
     raise
 
 
@@ -80,14 +80,21 @@ def new_folder(
       _replace_folder(draft, path)
     except BaseException as error:
       shutil.rmtree(draft, ignore_errors=True)
-      _name_file(error, path)
+      _name_target(error, draft, path)
       raise
 
 
-def _name_file(error: BaseException, path: Path) -> None:
-  """Adds the target to an error of a write, as of a full disk: it has none."""
-  if isinstance(error, OSError) and error.errno and error.filename is None:
-    error.filename = str(path)
+def _name_target(error: BaseException, draft: Path, target: Path) -> None:
+  """Names the target in a system error that names its draft, or no file.
+
+  A write to a full disk names none.
+  """
+  if (
+    isinstance(error, OSError)
+    and error.errno
+    and error.filename in (None, str(draft))
+  ):
+    error.filename = str(target)
 
 
 @contextlib.contextmanager
@@ -96,7 +103,11 @@ def _locked_draft(path: Path) -> Iterator[Path]:
   # Not tempfile.mkdtemp: its mode 0700 would survive the rename.
   name = f"{path.name}.{uuid.uuid4().hex}"
   unlocked = path.with_name(f".{name}")
-  unlocked.mkdir()
+  try:
+    unlocked.mkdir()
+  except OSError as error:
+    _name_target(error, unlocked, path)
+    raise
   handle = os.open(unlocked, os.O_RDONLY)
   try:
     try_lock(handle)

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import os
 import subprocess
 import sys
 import threading
@@ -180,3 +181,33 @@ def test_passwords_and_signatures_of_urls_are_neither_shown_nor_kept(
   with pytest.raises(ValueError, match="absent_2024") as caught:
     open_archive(url.replace(tile.name, "absent_2024.tif"), cache=cache)
   assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:AlphaEarth blocks are not cached")
+def test_a_cache_that_cannot_be_written_is_a_warning(
+  tmp_path, server, write_tile, random_values, random_places
+):
+  """Below a file no folder can be made, even by root."""
+  tile = write_tile(
+    tmp_path / "served" / "a_2024.tif", random_values(64, 64), block=64
+  )
+  near = open_archive(tile)
+  lons, lats = random_places(near, 50)
+  (tmp_path / "file").touch()
+  with pytest.warns(UserWarning, match="not cached in .*file/cache.*: Not a d"):
+    far = open_archive(
+      _url(server, tile.name), cache=tmp_path / "file" / "cache"
+    )
+  np.testing.assert_array_equal(
+    far.sample(lons, lats, 2024)[0], near.sample(lons, lats, 2024)[0]
+  )
+
+
+def test_a_user_without_a_home_has_no_cache(
+  tmp_path, write_tile, random_values, monkeypatch
+):
+  tile = write_tile(tmp_path / "a_2024.tif", random_values(64, 64))
+  monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+  monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+  with pytest.warns(UserWarning, match="set XDG_CACHE_HOME"):
+    open_archive(tile)

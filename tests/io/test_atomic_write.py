@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +124,21 @@ def test_the_only_copy_of_a_folder_is_no_leftover(tmp_path):
   with new_folder(tmp_path / "out"):
     pass
   assert not old.exists()
+
+
+def test_a_missing_permission_names_the_target(tmp_path, monkeypatch):
+  """Not the draft next to it."""
+
+  def reject(path, *_, **__):
+    if ".part" in str(path) or Path(path).name.startswith(".out"):
+      raise PermissionError(errno.EACCES, "not permitted", str(path))
+
+  monkeypatch.setattr(Path, "open", reject)
+  monkeypatch.setattr(Path, "mkdir", reject)
+  with pytest.raises(PermissionError, match=f"'{tmp_path}/out'$"):
+    write_atomically(tmp_path / "out", lambda file: None)
+  with (
+    pytest.raises(PermissionError, match=f"'{tmp_path}/out'$"),
+    new_folder(tmp_path / "out"),
+  ):
+    pass
