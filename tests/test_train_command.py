@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fusar_jax.convert import describe
+from fusar_jax.data.triplets import read_manifests
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import provenance
@@ -172,13 +173,45 @@ def test_a_checkpoint_of_another_model_names_the_arrays(stage0):
   assert "model/norm/scale   float32[64], expected float32[65]" in str(e.value)
 
 
-def test_a_resumed_run_needs_the_same_data(manifest, copied, make_config):
-  edit_json(
-    copied / "provenance.json",
-    lambda record: record["data"]["train"][0].update(sha256="0" * 64),
-  )
-  with pytest.raises(ValueError, match=r"manifest.jsonl: changed since"):
+@pytest.mark.parametrize(
+  ("key", "named"),
+  [
+    ("sha256", ""),
+    ("sizes of images", r" \(sizes of images\)"),
+    ("sizes of anchors", r" \(sizes of anchors\)"),
+  ],
+)
+def test_a_resumed_run_needs_the_same_data(
+  manifest, copied, make_config, key, named
+):
+  def change(record):
+    (data,) = record["data"]["train"]
+    assert len(data[key]) == 64
+    data[key] = "0" * 64
+
+  edit_json(copied / "provenance.json", change)
+  with pytest.raises(ValueError, match=rf"manifest.jsonl{named}: changed s"):
     train_and_evaluate(make_config("stage0_tiny", manifest), copied)
+
+
+def test_sizes_of_images_and_anchors_are_recorded(manifest, tmp_path):
+  folder = shutil.copytree(manifest.parent, tmp_path / "data")
+  path = str(folder / "manifest.jsonl")
+
+  def hashes():
+    (data,) = provenance.describe_data({"train": path}, read_manifests(path))[
+      "train"
+    ]
+    return data["sha256"], data["sizes of images"], data.get("sizes of anchors")
+
+  rows, images, anchors = hashes()
+  with (folder / "3.png").open("ab") as file:
+    file.write(b"0")
+  assert hashes()[0] == rows
+  assert hashes()[1] != images
+  assert hashes()[2] == anchors
+  (folder / "3.npz").unlink()
+  assert hashes()[2] is None
 
 
 def test_a_run_recorded_with_axes_of_a_mesh_is_resumed(

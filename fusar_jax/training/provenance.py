@@ -11,11 +11,12 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fusar_jax.data.triplets import (
+  Triplet,
   is_readable,
   manifest_bytes,
   manifest_files,
@@ -177,11 +178,18 @@ def hash_files(files: Iterable[Path], root: Path) -> str:
   return digest.hexdigest()
 
 
-def describe_data(manifests: Mapping[str, str]) -> dict[str, Any]:
-  """Hash of each manifest and what `dataset.json` beside it declares."""
+def describe_data(
+  manifests: Mapping[str, str], triplets: Sequence[Triplet] = ()
+) -> dict[str, Any]:
+  """Hash of each manifest and the content of `dataset.json` next to it.
+
+  Args:
+    manifests: paths, separated by commas, by their use.
+    triplets: rows of them, to include the sizes of images and anchors.
+  """
   return {
     name: [
-      _manifest(path)
+      _manifest(path, [t for t in triplets if t.source == Path(path)])
       for path in split_paths(paths)
       if all(is_readable(file) for file in manifest_files(path))
     ]
@@ -202,13 +210,32 @@ def hash_manifest(path: str | os.PathLike) -> str:
   return digest.hexdigest()
 
 
-def _manifest(path: str) -> dict[str, Any]:
+def _manifest(path: str, triplets: Sequence[Triplet]) -> dict[str, Any]:
   about = Path(path).parent / "dataset.json"
   return {
     "path": str(Path(path).absolute()),
     "sha256": hash_manifest(path),
+    **_hash_sizes(triplets),
     "dataset": read_object(about) if about.is_file() else None,
   }
+
+
+def _hash_sizes(triplets: Sequence[Triplet]) -> dict[str, str]:
+  """Hash of the sizes in bytes of images and of anchors, if all are readable.
+
+  The content of a large data set takes too long to read at each start.
+  """
+  hashes = {}
+  for kind in ("images", "anchors"):
+    files = dict.fromkeys(f for t in triplets for f in getattr(t, kind))
+    try:
+      sizes = [f.stat().st_size for f in files if isinstance(f, Path)]
+    except OSError:
+      continue  # The loader lists all files that are missing.
+    if sizes:
+      text = " ".join(map(str, sizes))
+      hashes[f"sizes of {kind}"] = hashlib.sha256(text.encode()).hexdigest()
+  return hashes
 
 
 def provenance(

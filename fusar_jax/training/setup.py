@@ -63,7 +63,8 @@ def setup_run(config: RunConfig, workdir: Path) -> RunSetup:
   evaluation = read_manifests(config.data.eval) if config.data.eval else []
   require_answers([*train, *evaluation])
   data = provenance.describe_data(
-    {"train": config.data.train, "eval": config.data.eval}
+    {"train": config.data.train, "eval": config.data.eval},
+    [*train, *evaluation],
   )
   if resumes:
     base, adapter = workdir_lib.recorded(workdir, data)

@@ -81,15 +81,17 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
 def recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
   record = provenance.read(workdir)
   changed = [
-    now["path"]
+    now["path"] if key == "sha256" else f"{now['path']} ({key})"
     for name, manifests in data.items()
     for before, now in zip(record["data"].get(name, []), manifests)
-    if before["sha256"] != now["sha256"]
+    for key in ("sha256", "sizes of images", "sizes of anchors")
+    # Older runs have no sizes.
+    if key in before and key in now and before[key] != now[key]
   ]
   if changed:
     raise ValueError(
       f"{', '.join(changed)}: changed since {workdir} was begun, so a resumed"
-      " run would see other examples. Restore the file, or begin a new run."
+      " run would see other examples. Restore the files, or begin a new run."
     )
   return Source(**record["base"]), Source(**record["adapter"])
 
