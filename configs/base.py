@@ -14,7 +14,7 @@ from fusar_jax.config import SMALL_PRESETS, model_values
 # `:recipe=tiny`: what suits a model small enough for a laptop.
 TINY = {
   "accumulation": 1,
-  "data.buckets": (96, 128, 160, 192, 256, 320, 384),
+  "data.buckets": (128, 192, 256, 384),
   "data.pack_length": 384,
   "data.pack_by_image": True,
   "data.pool_batches": 8,
@@ -61,7 +61,8 @@ def get_config(arg) -> ConfigDict:
   config.data.max_length = 2048
   # Lengths in tokens that a batch is padded to, the smallest that holds it.
   config.data.buckets = (512, 640, 768, 1024, 2048)
-  # Numbers of supervised tokens that a batch is padded to, likewise.
+  # Numbers of supervised tokens that a batch is padded to, likewise; one for
+  # each length, so that they do not multiply the compiled programs.
   config.data.answer_buckets = (32, 128, 512)
   # Numbers of patches that a batch is padded to, for images of several sizes.
   config.data.patch_buckets = ()
@@ -153,7 +154,8 @@ def get_config(arg) -> ConfigDict:
   config.profile_at_step = 0
   # Steps of the trace.
   config.profile_steps = 3
-  # Folder of compiled programs. Empty: WORKDIR/compiled.
+  # Folder of compiled programs. Empty: one for all runs of the user,
+  # $XDG_CACHE_HOME/fusar_jax/compiled, of 4 GB at most.
   config.compile_cache = ""
   return config
 

@@ -108,10 +108,12 @@ def evaluate_controls(
     model, manifest, out, options: see `predict_controls`.
   """
   from fusar_jax.inference.controls import predict_controls
+  from fusar_jax.training.compile_cache import compile_cache
 
   # Fail before hours of prediction under six conditions.
   require_answers(read_manifest(manifest)[: options.limit])
-  answers = predict_controls(model, manifest, out, options)
+  with compile_cache():
+    answers = predict_controls(model, manifest, out, options)
   found, conditions = {}, {}
   for name, path in answers.items():
     metrics, samples = score_rows(read_rows(path)[0])
@@ -257,12 +259,14 @@ def _answer(args: argparse.Namespace) -> str:
   """Runs prediction; returns the path of the predictions file."""
   # Imported here because it imports JAX.
   from fusar_jax.inference.prediction import FINISHED, predict
+  from fusar_jax.training.compile_cache import compile_cache
 
   # Report unparsable ground truth before hours of prediction.
   check_truths(args.manifest, limit=args.limit)
   file = pathlib.Path(args.out, FINISHED)
   options = PredictionOptions.of_arguments(args)
-  return str(predict(args.model, args.manifest, file, options))
+  with compile_cache():
+    return str(predict(args.model, args.manifest, file, options))
 
 
 def _score(args: argparse.Namespace, console: Console) -> None:

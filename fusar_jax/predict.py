@@ -23,6 +23,7 @@ from fusar_jax import command_line
 from fusar_jax.inference.options import PredictionOptions, add_options
 from fusar_jax.inference.prediction import FINISHED, predict
 from fusar_jax.report.overlays import Overlays
+from fusar_jax.training.compile_cache import compile_cache
 
 __all__ = ["FINISHED", "main", "parser", "predict"]
 
@@ -55,7 +56,10 @@ def parser() -> command_line.Parser:
 def _predict(args: argparse.Namespace) -> None:
   options = PredictionOptions.of_arguments(args)
   overlays = Overlays(args.overlays) if args.overlays else None
-  path = predict(args.model, args.data, args.out, options, on_complete=overlays)
+  with compile_cache():
+    path = predict(
+      args.model, args.data, args.out, options, on_complete=overlays
+    )
   print(f"predictions in {path}")
   if args.overlays:
     print(f"pictures in {args.overlays}")

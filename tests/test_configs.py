@@ -97,7 +97,7 @@ def test_init_takes_shapes_and_nothing_else(name):
 SMALL = {
   "accumulation": 1,
   "batch_size": 16,
-  "data.buckets": (96, 128, 160, 192, 256, 320, 384),
+  "data.buckets": (128, 192, 256, 384),
   "data.pack_length": 384,
   "data.pack_by_image": True,
   "data.answer_buckets": (32, 128, 512),

@@ -78,6 +78,15 @@ class Loader:
     self._answer_buckets = _buckets(
       config.answer_buckets, config.row_length or self._limits.answers, 32
     )
+    # Per length: a second axis of shapes would multiply the programs.
+    self._answers = {
+      length: sizes_lib.bucket(
+        max([0, *(u.answers for u in units if u.length <= length)]),
+        self._answer_buckets,
+        "answer tokens",
+      )
+      for length in self._buckets
+    }
     self._windows = _windows_in(
       _buckets(config.patch_buckets, self._limits.patches, 1), self._sizes
     )
@@ -218,15 +227,19 @@ class Loader:
       for row in rows
     )
     patches = sizes_lib.bucket(here.patches, tuple(self._windows), "patches")
+    if length := self._config.row_length:
+      answers = sizes_lib.bucket(
+        here.answers, self._answer_buckets, "answer tokens"
+      )
+    else:
+      length = sizes_lib.bucket(here.length, self._buckets, "tokens")
+      answers = self._answers[length]
     return {
-      "length": self._config.row_length
-      or sizes_lib.bucket(here.length, self._buckets, "tokens"),
+      "length": length,
       "images": (here if self._config.row_length else self._limits).images,
       "patches": patches,
       "windows": self._windows[patches],
-      "answers": sizes_lib.bucket(
-        here.answers, self._answer_buckets, "answer tokens"
-      ),
+      "answers": answers,
       "anchors": sizes_lib.round_up(self._limits.anchors, 8),
     }
 

@@ -30,7 +30,6 @@ class BackgroundCommand:
     main: `main` of its module; takes arguments and returns an exit code.
     arguments: of the command.
     log: output file of the command.
-    compiled: folder of the shared compilation cache.
   """
 
   def __init__(
@@ -39,7 +38,6 @@ class BackgroundCommand:
     main: Callable[[list[str]], int],
     arguments: Sequence[str],
     log: Path,
-    compiled: Path,
   ):
     self._name, self._log = name, log
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +45,7 @@ class BackgroundCommand:
     # Not fork: the child would lack JAX's threads.
     self._process = multiprocessing.get_context("spawn").Process(
       target=_run,
-      args=(main, list(arguments), log, compiled),
+      args=(main, list(arguments), log),
       daemon=True,
     )
     with without_interrupts():
@@ -78,10 +76,10 @@ class BackgroundCommand:
     self._process.join()
 
 
-def _run(main: Callable, arguments: list[str], log: Path, compiled: Path):
+def _run(main: Callable, arguments: list[str], log: Path):
   end_with_parent()
   with open(log, "wb") as file:
     for stream in (1, 2):
       os.dup2(file.fileno(), stream)
-  with compile_cache(compiled):
+  with compile_cache():
     sys.exit(main(arguments))

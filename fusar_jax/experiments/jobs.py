@@ -6,7 +6,6 @@ an interruption. The caller first checks, with `check_resume_config`, that the
 folder belongs to the same settings. In the folder of an experiment:
 
   jobs.jsonl   name, kind, units and seconds of each finished job
-  compiled/    compilation cache that the jobs share
 """
 
 import contextlib
@@ -25,7 +24,6 @@ from fusar_jax.experiments.eta import EtaEstimator
 from fusar_jax.training.compile_cache import compile_cache
 
 _RECORD = "jobs.jsonl"
-_COMPILED = "compiled"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,7 +102,7 @@ def run_jobs(
   record = folder and folder / _RECORD
   eta, began = _recorded_times(record), clock()
   background: dict[str, BackgroundCommand] = {}
-  cache = compile_cache(folder / _COMPILED) if folder else None
+  cache = compile_cache() if folder else None
   with cache or contextlib.nullcontext():
     try:
       for k, job in enumerate(waiting):
@@ -125,7 +123,6 @@ def run_jobs(
             job.main,
             job.arguments(),
             job.log,
-            folder / _COMPILED,
           )
           continue
         start = clock()

@@ -7,6 +7,7 @@ A target positions, B batch, C visual token width, D model width (= C), I
 images in a sample, L text length, M merged visual tokens, V vocabulary.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -171,11 +172,16 @@ def init_params(config: FusarConfig, key: jax.Array) -> dict:
   """Returns random float32 parameters: a nested dict, layers stacked on axis 0.
 
   Kernels are normal with variance 1 / fan-in, embeddings normal(0.02). LoRA and
-  TLM are initialised as in PEFT and torch: an adapter starts as a no-op. For
-  shapes only, wrap the call in `jax.eval_shape`.
+  TLM are initialised as in PEFT and torch: an adapter starts as a no-op.
   """
   model = FusarGPT(config)
   return unfreeze(model.init(key, _smallest_batch(config)))["params"]
+
+
+@functools.cache
+def abstract_params(config: FusarConfig) -> dict:
+  """Returns the shapes of `init_params`; traced once per config."""
+  return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
 
 def _smallest_batch(config: FusarConfig) -> Batch:

@@ -21,7 +21,7 @@ from fusar_jax.inference.generation import Decoding, DecodingInputs
 from fusar_jax.model.activations import on_mesh
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import FusarGPT, init_params
+from fusar_jax.model.fusar_gpt import FusarGPT, abstract_params
 from fusar_jax.training import partition, program, sharding
 from fusar_jax.training.frozen_weights import cast_frozen, read_dtype
 from fusar_jax.training.run_config import RunConfig
@@ -68,18 +68,19 @@ def abstract_batch(
 
 
 def train_arguments(config: RunConfig, model: FusarConfig, mesh: Mesh):
-  """Returns (abstract state, abstract frozen, their shardings, optimizer)."""
-  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  """Returns (abstract state, abstract frozen, their shardings)."""
+  shapes = abstract_params(model)
   trainable, frozen = partition.partition(shapes, config.trainable)
   trainable = _cast(trainable, "float32")
   frozen = jax.eval_shape(lambda tree: cast_frozen(tree, config.dtype), frozen)
-  tx = program.make_optimizer(config, program.make_rate(config, _STEPS))
+  schedule = program.make_schedule(config, _STEPS)
+  tx = program.make_optimizer(config, schedule)
   state = jax.eval_shape(lambda: create_state(_zeros(trainable), tx, 0))
   shardings = (
     program.state_shardings(state, config, mesh),
     sharding.parameter_shardings(frozen, mesh),
   )
-  return state, frozen, shardings, tx
+  return state, frozen, shardings
 
 
 def lower_train_step(
@@ -93,9 +94,10 @@ def lower_train_step(
     model: shapes.
     batch: shapes, from `abstract_batch`.
   """
-  state, frozen, shardings, tx = train_arguments(config, model, mesh)
-  step = program.jit_train_step(config, model, tx, mesh, shardings)
-  return step.lower(state, frozen, batch)
+  state, frozen, shardings = train_arguments(config, model, mesh)
+  step = program.jit_train_step(config, model, mesh, shardings)
+  schedule = program.make_schedule(config, _STEPS)
+  return step.lower(state, frozen, batch, schedule)
 
 
 def lower_generation(
@@ -117,7 +119,7 @@ def lower_generation(
   """
   options = program.step_options(config, model, mesh)
   network = FusarGPT(model, dtype=options.dtype, impl=options.impl)
-  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  shapes = abstract_params(model)
   params = _cast(shapes, read_dtype(config.dtype))
   generate = jax.jit(
     generation.begin,

@@ -7,13 +7,12 @@ import dataclasses
 import math
 from fractions import Fraction
 
-import jax
 from jax.sharding import Mesh
 
 from fusar_jax import config as config_lib
 from fusar_jax.model.activations import FSDP
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.model.remat import POLICIES
 from fusar_jax.planning import flops, hlo, lowering, search
@@ -105,7 +104,7 @@ class Planner:
     self._config, self._where, self._shape = config, where, shape
     self.model = config_lib.from_dict(config.model)
     self._devices = devices_of(where)
-    shapes = jax.eval_shape(lambda: init_params(self.model, jax.random.key(0)))
+    shapes = abstract_params(self.model)
     trainable, _ = partition.partition(shapes, config.trainable)
     self._trainable = set(flatten(trainable))
 

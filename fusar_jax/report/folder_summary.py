@@ -16,7 +16,7 @@ from fusar_jax.hf.folders import RECORD, resolve
 from fusar_jax.hf.weights import open_weights, weight_files
 from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.training import provenance
 
 
@@ -164,6 +164,6 @@ def parameter_counts(config: FusarConfig) -> dict[str, int]:
   for shape in mapping.leaf_shapes(config, adapter=True).values():
     counts["lora"] += math.prod(shape)
   if config.tlm:
-    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    shapes = abstract_params(config)
     counts["tlm"] += sum(leaf.size for leaf in jax.tree.leaves(shapes["tlm"]))
   return counts

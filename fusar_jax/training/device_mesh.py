@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh
 
 from fusar_jax.model import activations
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import partition
 from fusar_jax.training.frozen_weights import cast_frozen
@@ -208,7 +208,7 @@ class WeightBytes:
 
 def weight_bytes(config: RunConfig, model: FusarConfig) -> WeightBytes:
   """Returns what the config's parameters weigh."""
-  shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  shapes = abstract_params(model)
   trainable, frozen = partition.partition(shapes, config.trainable)
   frozen = jax.eval_shape(lambda tree: cast_frozen(tree, config.dtype), frozen)
   held = {

@@ -27,6 +27,7 @@ from rich.progress import (
 )
 
 from fusar_jax.data.triplets import write_text
+from fusar_jax.model.batch import Batch
 from fusar_jax.training.stopwatch import Stopwatch
 from fusar_jax.training.tensorboard import SummaryWriter
 
@@ -117,6 +118,7 @@ class MetricsLogger:
     self._rate = rate
     self._compiles = compiles
     self._pending = collections.deque()
+    self._shapes = set()
     saved = saved or {}
     self._stopwatch = stopwatch
     self._may_skip = may_skip
@@ -131,6 +133,16 @@ class MetricsLogger:
         str(workdir / "tensorboard"), purge_step=start_step + 1
       )
       self._display = _Display(total_steps, start_step)
+
+  def starts(self, batch: Batch) -> None:
+    """Announces the compilation for a batch of a new shape."""
+    shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+    if shape in self._shapes:
+      return
+    self._shapes.add(shape)
+    if self._writes:
+      rows, length = batch.input_ids.shape
+      self._display.print(f"compiling for {rows} rows of {length} tokens")
 
   def add(
     self, step: int, metrics: dict[str, jax.Array], ids: Sequence[str]
@@ -222,8 +234,9 @@ class MetricsLogger:
       logging.getLogger(__name__).warning(told)
 
   def _training_time(self) -> float:
-    """Seconds so far; evaluating is no training time."""
-    return self._stopwatch.elapsed() - self._stopwatch.lost("evaluate")
+    """Seconds so far, without evaluation and compilation."""
+    lost = map(self._stopwatch.lost, ("evaluate", "compile"))
+    return self._stopwatch.elapsed() - sum(lost)
 
   def _write(self, step: int) -> None:
     now = self._training_time()
@@ -284,6 +297,12 @@ class _Display:
       )
       self._task = self._progress.add_task("", total=total, completed=start)
       self._progress.start()
+
+  def print(self, text: str) -> None:
+    if self._progress is None:
+      print(text, flush=True)
+    else:
+      self._progress.console.print(text)
 
   def line(self, step: int, text: str) -> None:
     if self._progress is None:

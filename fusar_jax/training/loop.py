@@ -21,6 +21,7 @@ from fusar_jax.training.distributed import preemption
 from fusar_jax.training.evaluation import make_evaluation
 from fusar_jax.training.gradient_check import GradientCheck
 from fusar_jax.training.logging import MetricsLogger
+from fusar_jax.training.optimizer import linear_schedule
 from fusar_jax.training.parameter_table import print_parameter_table
 from fusar_jax.training.profiler import ProfilerWindow
 from fusar_jax.training.run_config import RunConfig, resolve
@@ -61,10 +62,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
     FloatingPointError: the loss is not finite; names step and examples.
   """
   resolved, workdir, stopwatch = resolve(config), Path(workdir), Stopwatch()
-  if jax.process_index() > 0:
-    return _train(resolved, workdir, stopwatch)
-  with locked_folder(workdir, "trains in"):
-    return _train(resolved, workdir, stopwatch)
+  with compile_cache(resolved.compile_cache):
+    if jax.process_index() > 0:
+      return _train(resolved, workdir, stopwatch)
+    with locked_folder(workdir, "trains in"):
+      return _train(resolved, workdir, stopwatch)
 
 
 def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
@@ -76,8 +78,8 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
     mesh, config = setup.make_mesh(config, run.model)
     loader = make_loader(run, config, mesh, run.train, train=True)
     total = config.steps or config.epochs * loader.steps_per_epoch
-    rate = program.make_rate(config, total)
-    tx = program.make_optimizer(config, rate)
+    schedule = program.make_schedule(config, total)
+    tx = program.make_optimizer(config, schedule)
     # No name for the unsharded arrays: they would stay in memory.
     state, frozen, shardings = program.create_sharded_state(
       *setup.parameters(run, config, workdir, mesh), config, mesh, tx
@@ -86,7 +88,7 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
     if not run.resumes:
       workdir_lib.undo(workdir)
     raise
-  step_fn = program.jit_train_step(config, run.model, tx, mesh, shardings)
+  step_fn = program.jit_train_step(config, run.model, mesh, shardings)
   inputs, encoders = visual_cache.make_inputs(
     config, run.model, mesh, frozen, run.train, loader, total
   )
@@ -110,7 +112,7 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
     start_step=step,
     batch_size=config.batch_size,
     every=config.log_every_steps,
-    rate=rate,
+    rate=linear_schedule(*schedule),
     compiles=programs,
     stopwatch=stopwatch,
     may_skip=config.skip_nonfinite,
@@ -139,8 +141,6 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
     stack.callback(checkpoints.close)
     stack.callback(logger.close)
     stack.callback(window.close)
-    folder = Path(config.compile_cache or workdir / "compiled")
-    stack.enter_context(compile_cache(folder))
     stopped = stack.enter_context(preemption())
     stopwatch.started()
     while step < total and not best.exhausted and not stopped(step):
@@ -148,9 +148,10 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
       with stopwatch.losing("data"):
         batch, ids = next(batches)
       # Step.
+      logger.starts(batch)
       window.before(step + 1)
       with stopwatch.compiling(programs):
-        state, metrics = step_fn(state, frozen, inputs(batch, frozen))
+        state, metrics = step_fn(state, frozen, inputs(batch, frozen), schedule)
       step += 1
       window.after(step, metrics)
       nonzero = metrics.pop("nonzero")

@@ -37,7 +37,7 @@ def warmup_steps(total_steps: int, steps: int, ratio: float) -> int:
 
 
 def linear_schedule(
-  peak: float, total_steps: int, warmup: int
+  peak: float | jax.Array, total_steps: int | jax.Array, warmup: int | jax.Array
 ) -> optax.Schedule:
   """Returns step -> learning rate, float32[], step counted from 0.
 
@@ -52,8 +52,8 @@ def linear_schedule(
 
   def rate(step):
     step = jnp.asarray(step, jnp.float32)
-    up = step / max(1, warmup)
-    down = (total_steps - step) / max(1, total_steps - warmup)
+    up = step / jnp.maximum(1, warmup)
+    down = (total_steps - step) / jnp.maximum(1, total_steps - warmup)
     return peak * jnp.where(step < warmup, up, jnp.maximum(0.0, down))
 
   return rate

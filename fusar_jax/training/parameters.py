@@ -18,7 +18,7 @@ from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.load import load_base
 from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.fusar_gpt import abstract_params, init_params
 from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training import continuation, partition, provenance
 from fusar_jax.training.checkpoint import Checkpoints
@@ -154,7 +154,7 @@ def complete(
 ) -> partition.Params:
   """Adds new parameters; checks names and shapes against the config."""
   key = jax.random.key(seed)
-  shapes = flatten(jax.eval_shape(lambda: init_params(config, key)))
+  shapes = flatten(abstract_params(config))
   missing = sorted(set(shapes) - set(flat) - set(without))
   lost = [p for p in missing if not is_fresh(p) and base.kind != "random"]
   expected = coverage.shapes(

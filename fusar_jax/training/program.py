@@ -4,11 +4,13 @@ Input and output shardings are explicit. The state is donated: the new state
 reuses its memory.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -43,20 +45,20 @@ def step_options(
   )
 
 
-def make_rate(config: RunConfig, total_steps: int) -> Callable:
-  """Returns step -> learning rate, for the config."""
+def make_schedule(config: RunConfig, total_steps: int) -> np.ndarray:
+  """Returns float32[3], the arguments of `optimizer.linear_schedule`."""
   o = config.optimizer
   warmup = optimizer.warmup_steps(total_steps, o.warmup_steps, o.warmup_ratio)
-  return optimizer.linear_schedule(o.learning_rate, total_steps, warmup)
+  return np.array([o.learning_rate, total_steps, warmup], np.float32)
 
 
 def make_optimizer(
-  config: RunConfig, rate: Callable
+  config: RunConfig, schedule: np.ndarray | jax.Array
 ) -> optax.GradientTransformation:
-  """Returns the config's optimizer, at this learning rate."""
+  """Returns the config's optimizer; `schedule` is from `make_schedule`."""
   o = config.optimizer
   return optimizer.make_optimizer(
-    rate,
+    optimizer.linear_schedule(*schedule),
     b1=o.b1,
     b2=o.b2,
     eps=o.eps,
@@ -98,29 +100,36 @@ def create_sharded_state(
 
 
 def jit_train_step(
-  config: RunConfig,
-  model: FusarConfig,
-  tx: optax.GradientTransformation,
-  mesh: Mesh,
-  shardings: tuple,
+  config: RunConfig, model: FusarConfig, mesh: Mesh, shardings: tuple
 ) -> Callable:
-  """Returns the jitted `step(state, frozen, batch) -> (state, metrics)`.
+  """Returns jitted `step(state, frozen, batch, schedule) -> (state, metrics)`.
+
+  The schedule (`make_schedule`) is an argument, so that runs of other lengths
+  and learning rates find this program in the compilation cache.
 
   Args:
     mesh: where it runs; its devices need not be here (`plan`).
     shardings: of (state, frozen).
   """
-  step = make_train_step(
-    model,
-    tx,
-    step_options(config, model, mesh),
-    skips_nonfinite=config.skip_nonfinite > 0,
-  )
-  if config.offload_optimizer:
-    step = _with_state_at_hand(step, shardings[0])
+  options = step_options(config, model, mesh)
+
+  def step(state, frozen, batch, schedule):
+    if config.offload_optimizer:
+      # From the host; out_shardings take it back.
+      near = _in(shardings[0].opt_state, "device")
+      moments = jax.device_put(state.opt_state, near)
+      state = dataclasses.replace(state, opt_state=moments)
+    update = make_train_step(
+      model,
+      make_optimizer(config, schedule),
+      options,
+      skips_nonfinite=config.skip_nonfinite > 0,
+    )
+    return update(state, frozen, batch)
+
   return jax.jit(
     step,
-    in_shardings=(*shardings, sharding.batch_sharding(mesh)),
+    in_shardings=(*shardings, sharding.batch_sharding(mesh), None),
     out_shardings=(shardings[0], None),
     donate_argnums=0,
     compiler_options=compile_options(mesh),
@@ -130,17 +139,6 @@ def jit_train_step(
 def compile_options(mesh: Mesh) -> dict | None:
   """Returns options of the compiler for these devices."""
   return compiler_options() if _platform(mesh) == "cpu" else None
-
-
-def _with_state_at_hand(step: Callable, shardings: TrainState) -> Callable:
-  """Brings the optimizer's state from the host; out_shardings take it back."""
-  near = _in(shardings.opt_state, "device")
-
-  def at_hand(state, frozen, batch):
-    opt_state = jax.device_put(state.opt_state, near)
-    return step(state.replace(opt_state=opt_state), frozen, batch)
-
-  return at_hand
 
 
 def _in(shardings, memory: str):

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from fusar_jax.data import tokenizer as tokenizer_lib
 from fusar_jax.data.triplets import Triplet, read_manifests, require_answers
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import init_params
+from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.training import (
   continuation,
   device_mesh,
@@ -163,8 +163,7 @@ def _check_trainable(config, base, model, train) -> None:
       f" without labels; the first: {unlabelled[0]}) and would teach the model"
       " to say nothing. They are for predict; to train, prepare with --labels."
     )
-  key = jax.random.key(0)
-  shapes = jax.eval_shape(lambda: init_params(model, key))
+  shapes = abstract_params(model)
   trainable, _ = partition.partition(shapes, config.trainable)
   anchored = any(path for row in train for path in row.anchors)
   # Without anchors by design, the TLM keeps its initial values.

@@ -25,7 +25,7 @@ from fusar_jax.data.loader import Loader
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import FusarGPT, init_params
+from fusar_jax.model.fusar_gpt import FusarGPT, abstract_params
 from fusar_jax.model.paths import flatten
 from fusar_jax.training import program, sharding
 from fusar_jax.training.partition import Params
@@ -169,8 +169,7 @@ def make_encoder(config: RunConfig, model: FusarConfig, mesh: Mesh) -> Callable:
 
 def _is_frozen(frozen: Params, model: FusarConfig) -> bool:
   """Whether no parameter of the vision tower is trained."""
-  key = jax.random.key(0)
-  every = jax.eval_shape(lambda: init_params(model, key))["visual"]
+  every = abstract_params(model)["visual"]
   return flatten(every).keys() == flatten(frozen.get("visual", {})).keys()
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -108,10 +109,10 @@ def assert_same_batches():
     assert len(ours) == len(theirs) > 0
     for (batch, ids), (other, other_ids) in zip(ours, theirs, strict=True):
       assert ids == other_ids
-      for field in dataclasses.fields(batch):
-        a, b = (getattr(x, field.name) for x in (batch, other))
+      assert jax.tree.structure(batch) == jax.tree.structure(other)
+      for a, b in zip(*map(jax.tree.leaves, (batch, other)), strict=True):
         assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b, err_msg=field.name)
+        np.testing.assert_array_equal(a, b)
 
   return compare
 

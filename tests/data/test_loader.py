@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -146,11 +147,8 @@ def test_processes_share_each_batch(make):
     whole, *halves, strict=True
   ):
     assert ids == low_ids + high_ids
-    for field in dataclasses.fields(batch):
-      both = [getattr(part, field.name) for part in (low, high)]
-      np.testing.assert_array_equal(
-        np.concatenate(both), getattr(batch, field.name)
-      )
+    both = jax.tree.map(lambda *parts: np.concatenate(parts), low, high)
+    jax.tree.map(np.testing.assert_array_equal, both, batch)
   with pytest.raises(ValueError, match="multiple of the 3 processes"):
     make(process_count=3)
 

@@ -106,9 +106,7 @@ def test_a_background_command_runs_until_its_result_is_needed(
 def test_a_failed_background_command_raises_with_its_last_output(tmp_path):
   log, absent = tmp_path / "bad.log", tmp_path / "none.jsonl"
   arguments = ["--predictions", str(absent), "--out", str(tmp_path / "scores")]
-  command = BackgroundCommand(
-    "evaluate", evaluate.main, arguments, log, tmp_path / "c"
-  )
+  command = BackgroundCommand("evaluate", evaluate.main, arguments, log)
   with pytest.raises(RuntimeError, match="evaluate failed") as error:
     command.wait()
   assert "none.jsonl" in str(error.value)

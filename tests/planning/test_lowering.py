@@ -39,7 +39,7 @@ def gathered(planner):
 def test_the_real_step_is_compiled(gathered, planner, config):
   """Arguments: a quarter of weights and state, and two samples per chip."""
   batch = lowering.abstract_batch(planner.model, 2, 96, 16, 9)
-  state, frozen, _, _ = lowering.train_arguments(
+  state, frozen, _ = lowering.train_arguments(
     config, planner.model, planner._mesh((1, 4, 1))
   )
 

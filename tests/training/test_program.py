@@ -45,7 +45,8 @@ def test_moments_in_host_memory_change_nothing(
   for offload in (False, True):
     config = dataclasses.replace(config, offload_optimizer=offload)
     trainable, frozen = partition.partition(params, config.trainable)
-    tx = program.make_optimizer(config, program.make_rate(config, 10))
+    schedule = program.make_schedule(config, 10)
+    tx = program.make_optimizer(config, schedule)
     create = functools.partial(create_state, tx=tx, seed=config.seed)
     abstract = jax.eval_shape(create, trainable)
     shardings = (
@@ -55,9 +56,9 @@ def test_moments_in_host_memory_change_nothing(
     trainable = sharding.put(trainable, shardings[0].trainable)
     state = jax.jit(create, out_shardings=shardings[0])(trainable)
     frozen = sharding.put(frozen, shardings[1])
-    step = program.jit_train_step(config, model, tx, mesh, shardings)
+    step = program.jit_train_step(config, model, mesh, shardings)
     for _ in range(2):
-      state, _ = step(state, frozen, sharding.put_batch(batch, mesh))
+      state, _ = step(state, frozen, sharding.put_batch(batch, mesh), schedule)
     ends[offload] = state
   jax.tree.map(
     np.testing.assert_array_equal, *map(jax.device_get, ends.values())
@@ -116,14 +117,17 @@ def _two_steps(config, model, params, batch, devices):
   sizes, accumulation = device_mesh.layout(config, model, devices, None)
   mesh = device_mesh.make_mesh(*sizes, jax.devices()[:devices])
   config = dataclasses.replace(config, accumulation=accumulation)
-  tx = program.make_optimizer(config, program.make_rate(config, 10))
+  schedule = program.make_schedule(config, 10)
+  tx = program.make_optimizer(config, schedule)
   trainable, frozen = partition.partition(
     jax.tree.map(jax.numpy.copy, params), config.trainable
   )
   state, frozen, shardings = program.create_sharded_state(
     trainable, frozen, config, mesh, tx
   )
-  step = program.jit_train_step(config, model, tx, mesh, shardings)
+  step = program.jit_train_step(config, model, mesh, shardings)
   for _ in range(2):
-    state, metrics = step(state, frozen, sharding.put_batch(batch, mesh))
+    state, metrics = step(
+      state, frozen, sharding.put_batch(batch, mesh), schedule
+    )
   return accumulation, jax.device_get(state), jax.device_get(metrics)

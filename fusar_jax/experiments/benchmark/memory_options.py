@@ -109,13 +109,14 @@ class StepBenchmark:
     trainable, frozen = partition.partition(params, config.trainable)
     # A copy: the step donates its state.
     trainable = jax.tree.map(jnp.copy, trainable)
-    tx = program.make_optimizer(config, program.make_rate(config, 1000))
+    schedule = program.make_schedule(config, 1000)
+    tx = program.make_optimizer(config, schedule)
     state, frozen, shardings = program.create_sharded_state(
       trainable, cast_frozen(frozen, config.dtype), config, mesh, tx
     )
-    arguments = [state, frozen, sharding.put_batch(batch, mesh)]
+    arguments = [state, frozen, sharding.put_batch(batch, mesh), schedule]
     del state, frozen
-    step = program.jit_train_step(config, model, tx, mesh, shardings)
+    step = program.jit_train_step(config, model, mesh, shardings)
     compiled = step.lower(*arguments).compile()
     memory = compiled.memory_analysis()
     seconds = []
