@@ -39,14 +39,27 @@ execute() {
   "$@"
 }
 
-# quoted WORD...: prints the words as one line of shell.
+# quoted WORD...: prints the words as one command of any POSIX shell. Slurm runs
+# it with /bin/sh, to which the $'...' of bash's @Q is no quoting.
 quoted() {
-  local word text=''
+  local word text='' quote="'" escaped="'\\''"
   for word in "$@"; do
-    [[ "$word" =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word="${word@Q}"
+    [[ "$word" =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] ||
+      word="'${word//"$quote"/"$escaped"}'"
     text+=" $word"
   done
-  echo "${text:1}"
+  printf '%s\n' "${text:1}"
+}
+
+# numbers VARIABLE...: exits unless each is a number or empty. In an arithmetic
+# expression bash would evaluate, and execute, anything else.
+numbers() {
+  local variable
+  for variable in "$@"; do
+    [[ "${!variable:-0}" =~ ^[0-9]+$ ]] && continue
+    echo "$variable=${!variable}: expected a number." >&2
+    exit 2
+  done
 }
 
 # usage: prints the header comment of the calling script and exits.

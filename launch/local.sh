@@ -20,6 +20,7 @@ set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 processes="$1"
 shift
 python="${PYTHON:-python}"
+numbers RESTARTS
 restarts="${RESTARTS:-0}"
 
 free_port() {
@@ -99,6 +100,6 @@ while true; do
     exit "$code"
   fi
   restarts=$((restarts - 1))
-  echo "local.sh: exit code $code; the run goes on from its workdir" \
+  echo "local.sh: exit code $code; the run resumes from its workdir" \
     "($restarts restarts left)." >&2
 done

@@ -26,6 +26,7 @@ set -euo pipefail
 # The batch script, run on the first node: job PROCESSES_PER_NODE COMMAND...
 job() {
   local node hosts='' child stopping='' i
+  numbers RESTARTS
   # For messages: process k runs on the k-th host.
   for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
     for ((i = 0; i < $1; i++)); do
@@ -64,6 +65,7 @@ run() {
   : "${NODES:?how many nodes, e.g. NODES=2}"
   : "${GPUS:?GPUs of each node, e.g. GPUS=8}"
   : "${WORKDIR:?the run, e.g. WORKDIR=/scratch/me/stage1}"
+  numbers NODES GPUS GRACE RESTARTS
   command=("${PYTHON:-python}" -u -m fusar_jax.train "$@" --workdir="$WORKDIR"
     --preempted_exit="$PREEMPTED")
   case "${PER:-gpu}" in
@@ -79,7 +81,7 @@ run() {
       return 2
       ;;
   esac
-  read -ra more <<<"${SBATCH:-}"
+  read -rd '' -a more <<<"${SBATCH:-}" || true # Its end is no delimiter.
   # --wrap, because Slurm would run a copy of a script file elsewhere.
   job="$(quoted "$(realpath "$0")" job "$per_node" "${command[@]}")"
   execute sbatch --job-name="$NAME" --nodes="$NODES" \
@@ -99,7 +101,7 @@ case "$what" in
   job | run) "$what" "$@" ;;
   stop) execute scancel --signal=USR2 --batch --name="$NAME" --me ;;
   delete) execute scancel --name="$NAME" --me ;;
-  logs) execute tail -n +1 -F "$NAME.log" ;;
+  logs) execute tail -n +1 -F -- "$NAME.log" ;;
   status) execute squeue --me --name="$NAME" ;;
   list) execute squeue --me ;;
   *) usage ;;

@@ -195,6 +195,7 @@ say() {
 }
 
 watch() {
+  numbers ATTEMPTS RESTARTS
   local attempts="${ATTEMPTS:-10}" restarts="${RESTARTS:-3}"
   local creates=0 starts=0 looks=0 begun='' now found code
   if [[ -n "$DRY_RUN" ]]; then

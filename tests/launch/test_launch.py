@@ -303,6 +303,63 @@ def test_a_slurm_job_is_queued_again_unless_stopped(
   assert sandbox.read("hosts") == "node3,node3,node4,node4 12\n"
 
 
+# Nothing of them may be executed, and each must arrive unchanged.
+HOSTILE = (
+  "a b",
+  "it's",
+  '"; touch did; "',
+  "; touch did;",
+  "$(touch did)",
+  "`touch did`",
+  "a&touch did",
+  "it's\n; touch did; '\n$(touch did)",
+  "\\$(touch did)\\",
+  "-rf",
+  "*",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_are_not_executed(sandbox, given, text):
+  record = 'for word in "$@"; do printf "%s\\0" "$word"; done'
+  sandbox.stand_in("sbatch", f"{record} >batch")
+  sandbox.stand_in("srun", f"{record} >run")
+  sandbox.stand_in("scontrol", "echo node1")
+  sandbox.stand_in("python", 'if [[ "$1" == -c ]]; then echo 4000; exit; fi',
+                   f"{record} >run")  # fmt: skip
+  values = given | {"NAME": text, "WORKDIR": text}
+  config = f"--config={text}"
+  out = sandbox.launch("slurm", "run", config, **values)
+  assert out.returncode == 0, out.stderr
+  batch = sandbox.read("batch").split("\0")
+  assert f"--job-name={text}" in batch
+  # As Slurm does: the script of --wrap begins with #!/bin/sh.
+  (command,) = (w[7:] for w in batch if w.startswith("--wrap="))
+  sandbox.run("/bin/sh", "-c", command, SLURM_JOB_ID="7", SLURM_JOB_NODELIST="")
+  assert {config, f"--workdir={text}"} < {*sandbox.read("run").split("\0")}
+
+  out = sandbox.launch("local", "1", config, f"--workdir={text}")
+  assert out.returncode == 0, out.stderr
+  assert {config, f"--workdir={text}"} < {*sandbox.read("run").split("\0")}
+  assert not (sandbox.folder / "did").exists()
+
+
+@pytest.mark.parametrize(
+  ("script", "arguments", "name"),
+  [
+    ("slurm", ["run", "--config=c.py"], "GPUS"),
+    ("slurm", ["job", "1", "true"], "RESTARTS"),
+    ("local", ["1", "--workdir=a"], "RESTARTS"),
+  ],
+)
+def test_numbers_are_not_evaluated(sandbox, given, script, arguments, name):
+  values = given | {name: "a[$(touch did)]"}
+  out = sandbox.launch(script, *arguments, **values)
+  assert out.returncode == 2
+  assert out.stderr == f"{name}=a[$(touch did)]: expected a number.\n"
+  assert not (sandbox.folder / "did").exists()
+
+
 def test_a_pod_on_one_machine_is_started_again(sandbox):
   """Two processes; the second is preempted first, then fails."""
   sandbox.stand_in(
@@ -316,8 +373,8 @@ def test_a_pod_on_one_machine_is_started_again(sandbox):
   )
   out = sandbox.launch("local", "2", "--workdir=a", RESTARTS="2")
   assert out.returncode == 0, out.stderr
-  assert "exit code 75; the run goes on" in out.stderr
-  assert "exit code 3; the run goes on" in out.stderr
+  assert "exit code 75; the run resumes" in out.stderr
+  assert "exit code 3; the run resumes" in out.stderr
   lines = sorted(out.stdout.splitlines())
   assert lines[0] == (
     "[0] 0 -u -m fusar_jax.train --workdir=a --preempted_exit=75"
