@@ -27,6 +27,7 @@ from fusar_jax.geo import alphaearth_tiles as tiles
 from fusar_jax.geo import georeference
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.gdal_files import without_secrets
+from fusar_jax.io.list_files import files_below
 
 INDEXES = (".csv", ".parquet", ".pq", ".gpkg")
 _RASTERS = (".tif", ".tiff")
@@ -162,11 +163,11 @@ def _raster_rows(source, year, cache, problems):
     raise FileNotFoundError(f"AlphaEarth source not found: {source}")
   if not remote and Path(source).is_dir():
     root = Path(source)
-    paths = sorted(
+    paths = [
       path
-      for path in root.rglob("*")
+      for path in files_below(root)
       if path.suffix.lower() in _RASTERS and path.is_file()
-    )
+    ]
     # The folder's name may be the year; its parents are not considered.
     named = [path.relative_to(root.parent) for path in paths]
   else:

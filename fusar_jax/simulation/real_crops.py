@@ -18,6 +18,7 @@ from PIL import Image
 from fusar_jax.data.vision import load_image
 from fusar_jax.geo.rasters import open_raster
 from fusar_jax.geo.stretch import LINEAR, fit_stretch
+from fusar_jax.io.list_files import files_below
 
 PICTURES = (".jpg", ".jpeg", ".png")
 RASTERS = (".tif", ".tiff")
@@ -55,11 +56,11 @@ def read_crops(
     ValueError: no image is large enough, or a file is corrupt (named).
   """
   folder = Path(folder)
-  paths = sorted(
+  paths = [
     path
-    for path in folder.rglob("*")
+    for path in files_below(folder)
     if path.suffix.lower() in PICTURES + RASTERS
-  )
+  ]
   if not paths:
     raise FileNotFoundError(
       f"{folder}: no images found; expected files that end in"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fusar_jax.data import vision
 from fusar_jax.data.records import sha256_of
+from fusar_jax.io.list_files import files_below
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
@@ -77,14 +78,15 @@ def listed(folder: str | os.PathLike) -> list[Path]:
   """Returns all images in a folder, recursively, sorted by path.
 
   Raises:
-    FileNotFoundError: no such folder. ValueError: a link out of it.
+    FileNotFoundError, PermissionError: no such folder, or one that cannot be
+      read. ValueError: a link out of it.
   """
   folder = Path(folder)
   if not folder.is_dir():
     raise FileNotFoundError(f"folder not found: {folder}")
   return [
     inside(folder, path.relative_to(folder).as_posix())
-    for path in sorted(folder.rglob("*"))
+    for path in files_below(folder)
     if path.suffix.lower() in EXTENSIONS and path.is_file()
   ]
 

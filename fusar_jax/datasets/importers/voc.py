@@ -33,6 +33,7 @@ from fusar_jax.datasets.importers.targets import (
   pixels,
 )
 from fusar_jax.io.atomic_write import check_new_folder
+from fusar_jax.io.list_files import files_in
 
 _POINT = re.compile(r"^point-?(\d+)?$")
 
@@ -122,7 +123,7 @@ def import_voc(
 
 
 def _names(annotations: Path) -> list[str]:
-  names = sorted(path.stem for path in annotations.glob("*.xml"))
+  names = [path.stem for path in files_in(annotations, ".xml")]
   if not names:
     raise FileNotFoundError(f"no annotation (*.xml) in {annotations}")
   return names

@@ -38,6 +38,7 @@ from fusar_jax.datasets.importers.targets import (
   enclosing,
 )
 from fusar_jax.io.atomic_write import check_new_folder
+from fusar_jax.io.list_files import files_in
 
 # Files written with six decimals miss 0 and 1 by as much.
 _SLACK = 1e-5
@@ -160,7 +161,7 @@ def _stems(images, labels: Path) -> list[str]:
     for path in image_files.listed(images)
     if path.parent == Path(images)
   }
-  texts = {path.stem for path in labels.glob("*.txt")}
+  texts = {path.stem for path in files_in(labels, ".txt")}
   # The list of classes is often kept among the labels.
   return sorted(pictures | (texts - {"classes"}))
 
