@@ -16,9 +16,7 @@ E = 64 embedding bands, n points.
 
 import collections
 import os
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import rasterio
@@ -29,6 +27,7 @@ from fusar_jax.geo.alphaearth_index import TileTable, find_tiles
 from fusar_jax.geo.alphaearth_tiles import BANDS, TileReader
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.gdal_files import without_secrets
+from fusar_jax.io.user_cache import user_cache
 
 ATTRIBUTION = (
   "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google"
@@ -71,15 +70,7 @@ def open_archive(
     FileNotFoundError, ImportError, ValueError: as `find_tiles`.
   """
   if cache is None:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    cache = Path(home, "fusar_jax", "alphaearth")
-    if home.startswith("~"):  # Neither HOME nor an entry in passwd.
-      warnings.warn(
-        "this user has no home: AlphaEarth blocks are not cached; set"
-        " XDG_CACHE_HOME.",
-        stacklevel=2,
-      )
-      cache_bytes = 0
+    cache = user_cache("alphaearth")
   kept = BlockCache(cache, cache_bytes)
   with rasterio.Env(**_ENV):
     return Archive(find_tiles(source, year, kept), kept)

@@ -12,6 +12,8 @@ from typing import Any, cast
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from fusar_jax.io.user_cache import user_cache
+
 # Size of the cache; the programs that were used least recently are removed.
 _MOST_BYTES = 4 << 30
 # Programs that compile faster than this are compiled again. JAX's default of
@@ -70,7 +72,6 @@ def default_folder() -> Path:
   Programs for the CPU use its instructions and would crash on another kind,
   which may share the home folder.
   """
-  home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
   described = platform.machine() + platform.processor()
   with contextlib.suppress(OSError):
     described += next(
@@ -82,7 +83,7 @@ def default_folder() -> Path:
       "",
     )
   digest = hashlib.sha256(described.encode()).hexdigest()[:8]
-  return Path(home, "fusar_jax", "compiled", f"{platform.machine()}-{digest}")
+  return user_cache("compiled") / f"{platform.machine()}-{digest}"
 
 
 def _update(values: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import os
 import subprocess
 import sys
 import threading
@@ -201,13 +200,3 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
   np.testing.assert_array_equal(
     far.sample(lons, lats, 2024)[0], near.sample(lons, lats, 2024)[0]
   )
-
-
-def test_a_user_without_a_home_has_no_cache(
-  tmp_path, write_tile, random_values, monkeypatch
-):
-  tile = write_tile(tmp_path / "a_2024.tif", random_values(64, 64))
-  monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-  monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-  with pytest.warns(UserWarning, match="set XDG_CACHE_HOME"):
-    open_archive(tile)
