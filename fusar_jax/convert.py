@@ -12,43 +12,10 @@ Contents of a folder, without reading its weights:
 """
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
 from fusar_jax import command_line
-from fusar_jax.hf import peft, tlm_file
-from fusar_jax.hf.export import export_merged
-from fusar_jax.hf.folders import resolve
-from fusar_jax.hf.load import load_adapted, restrict
-from fusar_jax.hf.tokenizer_files import has_tokenizer
-from fusar_jax.io.strict_json import read_object
-from fusar_jax.model.config import FusarConfig
-from fusar_jax.platforms import check_platforms
-from fusar_jax.report.folder_summary import describe, parameter_counts
-from fusar_jax.training import provenance
-
-__all__ = ["describe", "main", "parameter_counts", "parser"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """A model to convert.
-
-  Attributes:
-    config, params: config and parameters of the model.
-    tokenizer: folder with the tokenizer files, or None.
-    base: name of the base model.
-    record: provenance of the source run, see `provenance.portable`, or None.
-    generation: content of the base's generation_config.json, or None.
-  """
-
-  config: FusarConfig
-  params: dict
-  tokenizer: Path | None
-  base: str
-  record: dict | None = None
-  generation: dict | None = None
 
 
 def parser() -> command_line.Parser:
@@ -127,14 +94,28 @@ def parser() -> command_line.Parser:
 
 def _convert(args: argparse.Namespace) -> None:
   if args.inspect:
+    from fusar_jax.report.folder_summary import describe  # imports JAX
+
     print(describe(args.inspect))
     return
   if args.to is None:
     raise ValueError("--to is missing: the folder to create.")
   if not args.max_shard_gb > 0:
     raise ValueError(f"--max-shard-gb {args.max_shard_gb} must be positive.")
+  # Slow: --help and usage errors need no JAX.
+  from fusar_jax.hf import peft, tlm_file
+  from fusar_jax.hf.export import export_merged
+  from fusar_jax.platforms import check_platforms
+  from fusar_jax.training.model_source import load_source
+
   check_platforms()
-  source = _load(args)
+  source = load_source(
+    args.source,
+    adapter=args.adapter,
+    legacy_sigma=args.legacy_sigma,
+    use_tlm=args.use_tlm,
+    step=args.step,
+  )
   tokenizer = Path(args.tokenizer) if args.tokenizer else source.tokenizer
   if args.adapter_only:
     peft.write_adapter(
@@ -172,54 +153,6 @@ def _convert(args: argparse.Namespace) -> None:
       f"the TLM is in {tlm_file.WEIGHTS}: transformers alone gives the"
       " unmodulated model"
     )
-
-
-def _load(args: argparse.Namespace) -> Source:
-  folder = resolve(args.source)
-  if provenance.is_run(folder):
-    if args.adapter or args.legacy_sigma is not None:
-      raise ValueError(
-        "--adapter and --legacy-sigma belong to a Hugging Face folder; a run"
-        " has its own adapter."
-      )
-    from fusar_jax.training.parameters import load_run  # brings Orbax
-
-    config, params, tokenizer, info = load_run(folder, args.step)
-    config, params = restrict(config, params, use_tlm=args.use_tlm)
-    base = getattr(info["base"], "path", None) or str(args.source)
-    start = provenance.base_folder(folder)
-    record = provenance.portable(folder, info["step"])
-    return Source(
-      config,
-      params,
-      _with_tokenizer(tokenizer),
-      base,
-      record,
-      start and _generation(start),
-    )
-  if args.step is not None:
-    raise ValueError(f"--step is given, but {folder} is not a run.")
-  if args.legacy_sigma is not None and args.adapter is None:
-    raise ValueError("--legacy-sigma belongs to an --adapter.")
-  config, params = load_adapted(
-    folder, args.adapter, args.legacy_sigma, use_tlm=args.use_tlm
-  )
-  return Source(
-    config,
-    params,
-    _with_tokenizer(folder),
-    str(args.source),
-    generation=_generation(folder),
-  )
-
-
-def _generation(folder: Path) -> dict | None:
-  path = folder / "generation_config.json"
-  return read_object(path) if path.is_file() else None
-
-
-def _with_tokenizer(folder: Path | None) -> Path | None:
-  return folder if folder and has_tokenizer(folder) else None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -41,100 +41,18 @@ import pathlib
 import sys
 
 from rich.console import Console
-from rich.table import Table
 
 from fusar_jax import command_line
-from fusar_jax.data.triplets import read_manifest, require_answers
 from fusar_jax.inference.options import (
   OPTIONS,
   PredictionOptions,
   add_options,
   flag,
 )
-from fusar_jax.metrics import grounding_scores, pairing
-from fusar_jax.metrics.baselines import fitting
-from fusar_jax.metrics.baselines.majority import blind_rows
-from fusar_jax.report import baseline_table, comparisons
-from fusar_jax.report.baselines import (
-  Baselines,
-  Tested,
-  baseline_rows,
-  compare_model,
-  score_baselines,
-)
-from fusar_jax.report.evaluation import report_evaluation
-from fusar_jax.report.score_summary import remarks, table
-from fusar_jax.report.scoring import (
-  ReadRows,
-  check_truths,
-  evaluate_predictions,
-  read_rows,
-  score_rows,
-  write_scores,
-)
+from fusar_jax.metrics.grounding_scores import READINGS
 
 # Console width when stdout is not a terminal: comparison tables are wide.
 _FILE_WIDTH = 110
-BASELINES = "baselines.json"
-
-__all__ = ["evaluate_predictions", "main", "parser", "remarks"]
-
-
-def evaluate_against(first, second, out, manifest=None) -> Table:
-  """Compares two sets of answers; writes comparison.json, returns the table.
-
-  Args:
-    first, second, manifest: see `comparisons.compare_paths`.
-    out: output folder.
-  """
-  found = comparisons.compare_paths(first, second, manifest)
-  comparisons.write_json(
-    pathlib.Path(out) / "comparison.json",
-    {
-      "first": first,
-      "second": second,
-      "comparisons": comparisons.as_json(found),
-    },
-  )
-  return comparisons.comparison_table("paired tests", first, {second: found})
-
-
-def evaluate_controls(
-  model, manifest, out, options: PredictionOptions
-) -> Table:
-  """Tests anchor control conditions; writes controls.json, returns the table.
-
-  Args:
-    model, manifest, out, options: see `predict_controls`.
-  """
-  from fusar_jax.inference.controls import predict_controls
-  from fusar_jax.training.compile_cache import compile_cache
-
-  # Fail before hours of prediction under six conditions.
-  require_answers(read_manifest(manifest)[: options.limit])
-  with compile_cache():
-    answers = predict_controls(model, manifest, out, options)
-  found, conditions = {}, {}
-  for name, path in answers.items():
-    metrics, samples = score_rows(read_rows(path)[0])
-    write_scores(path.parent, metrics, samples)
-    conditions[name] = {"metrics": metrics}
-    if name == "aligned":
-      aligned = samples
-      continue
-    pairs = pairing.pair(aligned, samples, ("aligned", name))
-    found[name] = pairing.compare([pairs])
-    against = comparisons.as_json(found[name])
-    conditions[name]["aligned_against_it"] = against
-  comparisons.write_json(
-    pathlib.Path(out) / "controls.json",
-    {
-      "model": str(model),
-      "manifest": str(manifest),
-      "conditions": conditions,
-    },
-  )
-  return comparisons.comparison_table(f"{model}", "aligned", found)
 
 
 def parser() -> command_line.Parser:
@@ -165,7 +83,7 @@ def parser() -> command_line.Parser:
   p.add_argument("--against", help="other answers to the rows of --predictions")
   p.add_argument(
     "--acc50",
-    choices=tuple(grounding_scores.READINGS),
+    choices=tuple(READINGS),
     default="recall",
     help="definition of acc@50 in grounding (default: %(default)s)",
   )
@@ -257,8 +175,9 @@ def _check(args: argparse.Namespace) -> None:
 
 def _answer(args: argparse.Namespace) -> str:
   """Runs prediction; returns the path of the predictions file."""
-  # Imported here because it imports JAX.
+  # Slow: --help and usage errors need no JAX.
   from fusar_jax.inference.prediction import FINISHED, predict
+  from fusar_jax.report.scoring import check_truths
   from fusar_jax.training.compile_cache import compile_cache
 
   # Report unparsable ground truth before hours of prediction.
@@ -269,69 +188,6 @@ def _answer(args: argparse.Namespace) -> str:
     return str(predict(args.model, args.manifest, file, options))
 
 
-def _score(args: argparse.Namespace, console: Console) -> None:
-  """Scores one set of answers; writes the scores and prints a summary."""
-  if args.baseline:
-    read = ReadRows(baseline_rows(args.manifest, args.train))
-  else:
-    read = read_rows(args.predictions, args.manifest, limit=args.limit)
-  rows = read.rows
-  metrics, samples = score_rows(
-    rows,
-    missing=read.missing,
-    without_truth=read.without_truth,
-    acc50=args.acc50,
-  )
-  if args.baseline:
-    metrics["baseline"] = f"learned from {args.train or args.manifest}"
-  write_scores(args.out, metrics, samples)
-  console.print(table(metrics, args.predictions or "baseline"))
-  for line in remarks(rows, samples, read.without_truth):
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-  if args.baseline:
-    return
-  tested, blind = (), {}
-  if args.baselines:
-    found, tested = _test_baselines(args, rows, metrics, samples)
-    blind = {fitting.MAJORITY: found.metrics[fitting.MAJORITY]}
-    Console(width=_width()).print(
-      baseline_table.table(tested, f"{args.predictions} against baselines")
-    )
-    for line in found.remarks():
-      console.print(line, markup=False, highlight=False, soft_wrap=True)
-  if args.no_report:
-    return
-  if not blind:
-    scores = score_rows(blind_rows(rows), acc50=args.acc50)[0]
-    blind = {"majority baseline of these rows": scores}
-  page = report_evaluation(
-    args.out,
-    args.predictions,
-    args.manifest,
-    metrics,
-    rows,
-    samples,
-    baselines=blind,
-    tested=tested,
-    model=args.model,
-  )
-  console.print(f"report in {page}", markup=False, soft_wrap=True)
-
-
-def _test_baselines(
-  args: argparse.Namespace, rows, metrics: dict, samples: list[dict]
-) -> tuple[Baselines, list[Tested]]:
-  """Fits, scores and tests baselines, and writes the results."""
-  out = pathlib.Path(args.out)
-  (out / BASELINES).unlink(missing_ok=True)
-  found = score_baselines(rows, args.manifest, args.train, acc50=args.acc50)
-  for name, scored in found.metrics.items():
-    write_scores(out / "baselines" / name, scored, found.samples[name])
-  tested = compare_model(metrics, samples, found)
-  comparisons.write_json(out / BASELINES, found.as_json(tested))
-  return found, tested
-
-
 def _width() -> int | None:
   return None if sys.stdout.isatty() else _FILE_WIDTH
 
@@ -340,17 +196,23 @@ def _evaluate(args: argparse.Namespace) -> None:
   _check(args)
   wide = Console(width=_width())
   if args.controls:
+    from fusar_jax.experiments.controls import evaluate_controls
+
     options = PredictionOptions.of_arguments(args)
     wide.print(evaluate_controls(args.model, args.manifest, args.out, options))
     return
   if args.model:
     args.predictions = _answer(args)
   if args.against:
+    from fusar_jax.report.comparisons import evaluate_against
+
     wide.print(
       evaluate_against(args.predictions, args.against, args.out, args.manifest)
     )
   else:
-    _score(args, Console())
+    from fusar_jax.report.scored_answers import score
+
+    score(args, Console(), wide)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,11 +21,6 @@ import sys
 
 from fusar_jax import command_line
 from fusar_jax.inference.options import PredictionOptions, add_options
-from fusar_jax.inference.prediction import FINISHED, predict
-from fusar_jax.report.overlays import Overlays
-from fusar_jax.training.compile_cache import compile_cache
-
-__all__ = ["FINISHED", "main", "parser", "predict"]
 
 
 def parser() -> command_line.Parser:
@@ -55,6 +50,11 @@ def parser() -> command_line.Parser:
 
 def _predict(args: argparse.Namespace) -> None:
   options = PredictionOptions.of_arguments(args)
+  # Slow: --help and usage errors need no JAX.
+  from fusar_jax.inference.prediction import predict
+  from fusar_jax.report.overlays import Overlays
+  from fusar_jax.training.compile_cache import compile_cache
+
   overlays = Overlays(args.overlays) if args.overlays else None
   with compile_cache():
     path = predict(

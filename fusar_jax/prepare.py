@@ -14,26 +14,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-  BarColumn,
-  MofNCompleteColumn,
-  Progress,
-  TextColumn,
-  TimeRemainingColumn,
-)
-
 from fusar_jax import command_line
-from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.targets import EVERY_TASK, TASKS
-from fusar_jax.datasets.prepare.labels import read_labels
-from fusar_jax.datasets.prepare.preparation import Plan, prepare_scenes
-from fusar_jax.datasets.prepare.sources import Look, read_stretches
-from fusar_jax.datasets.prepare.summary import print_summary
-from fusar_jax.geo import grid_points
-from fusar_jax.geo.alphaearth import Archive, open_archive
+from fusar_jax.geo.options import CURVES, LIMIT, PERCENTILES, SPACING
 from fusar_jax.geo.quantities import QUANTITIES
-from fusar_jax.geo.stretch import CURVES, PERCENTILES
 
 # Option -> options that require it.
 _NEEDS = {
@@ -137,13 +121,13 @@ def parser() -> command_line.Parser:
   g.add_argument(
     "--spacing",
     type=float,
-    default=grid_points.SPACING,
+    default=SPACING,
     help="metres between anchors (default: %(default)s)",
   )
   g.add_argument(
     "--limit",
     type=int,
-    default=grid_points.LIMIT,
+    default=LIMIT,
     help="maximum anchors per side (default: %(default)s)",
   )
   g.add_argument(
@@ -214,7 +198,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _prepare(args: argparse.Namespace) -> None:
   _check_options(args)
-  with _bar(Console(stderr=True)) as bar:
+  # Slow: --help and usage errors need no rasterio.
+  from rich.console import Console
+
+  from fusar_jax.datasets.importers.dataset_folder import Origin
+  from fusar_jax.datasets.prepare.preparation import prepare_scenes
+  from fusar_jax.datasets.prepare.summary import print_summary, progress_bar
+
+  with progress_bar(Console(stderr=True)) as bar:
     task = bar.add_task("tiles", total=None)
     card = prepare_scenes(
       args.sar,
@@ -255,7 +246,10 @@ def _check_options(args: argparse.Namespace) -> None:
       )
 
 
-def _plan(args) -> Plan:
+def _plan(args):
+  from fusar_jax.datasets.prepare.preparation import Plan
+  from fusar_jax.datasets.prepare.sources import Look, read_stretches
+
   look = Look(
     size=args.size,
     overlap=args.overlap,
@@ -284,7 +278,9 @@ def _plan(args) -> Plan:
   )
 
 
-def _archive(args) -> Archive | None:
+def _archive(args):
+  from fusar_jax.geo.alphaearth import open_archive
+
   if not args.aef:
     return None
   try:
@@ -298,6 +294,8 @@ def _archive(args) -> Archive | None:
 
 
 def _labels(args):
+  from fusar_jax.datasets.prepare.labels import read_labels
+
   if not args.labels:
     return None
   return lambda scenes: read_labels(
@@ -311,18 +309,6 @@ def _labels(args):
 
 def _nodata(text: str) -> float | str:
   return text if text == "none" else float(text)
-
-
-def _bar(console: Console) -> Progress:
-  return Progress(
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeRemainingColumn(),
-    console=console,
-    transient=True,
-    disable=not console.is_terminal,
-  )
 
 
 if __name__ == "__main__":

@@ -23,16 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fusar_jax import command_line
-from fusar_jax.report.contact_sheet import (
-  Panel,
-  contact_sheet,
-  manifest_panels,
-  mixed_sheet,
-)
-from fusar_jax.simulation import scenes
-from fusar_jax.simulation.comparison import Comparison, compare
-from fusar_jax.simulation.dataset import Plan, simulate
-from fusar_jax.simulation.real_crops import read_crops
+from fusar_jax.simulation.options import ANCHORS, GSD, SIZE
 from fusar_jax.tasks.predictions import TASKS
 
 _ON_SHEET = 30
@@ -68,8 +59,8 @@ def parser() -> command_line.Parser:
   for name, default, text in (
     ("scenes", 300, "number of scenes"),
     ("seed", 0, "seed of the scenes"),
-    ("size", scenes.SIZE, "side of a scene, pixels"),
-    ("anchors", scenes.ANCHORS, "maximum anchors along one side"),
+    ("size", SIZE, "side of a scene, pixels"),
+    ("anchors", ANCHORS, "maximum anchors along one side"),
     ("workers", _cores(), "processes; by default one per core"),
   ):
     p.add_argument(
@@ -81,7 +72,7 @@ def parser() -> command_line.Parser:
   p.add_argument(
     "--gsd",
     type=float,
-    default=scenes.GSD,
+    default=GSD,
     metavar="METRES",
     help="ground sampling distance (default: %(default)s)",
   )
@@ -121,6 +112,8 @@ def _run(args: argparse.Namespace) -> None:
 def _write(args, console: Console) -> Table:
   card = _simulate(args, args.out, console)
   if args.sheet:
+    from fusar_jax.report.contact_sheet import contact_sheet, manifest_panels
+
     manifest = Path(args.out) / "manifest.jsonl"
     contact_sheet(manifest_panels(manifest, _ON_SHEET), args.sheet)
   table = Table("task", "rows", title=f"{card['images']} scenes in {args.out}")
@@ -130,6 +123,14 @@ def _write(args, console: Console) -> Table:
 
 
 def _compare(args, console: Console) -> Table:
+  from fusar_jax.report.contact_sheet import (
+    Panel,
+    manifest_panels,
+    mixed_sheet,
+  )
+  from fusar_jax.simulation.comparison import compare
+  from fusar_jax.simulation.real_crops import read_crops
+
   crops = read_crops(args.compare, args.size, args.scenes, args.seed)
   real = [Panel(crop.image, crop.source) for crop in crops]
   with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +144,7 @@ def _compare(args, console: Console) -> Table:
   return _comparison_table(found)
 
 
-def _comparison_table(found: Comparison) -> Table:
+def _comparison_table(found) -> Table:
   """Returns a table of the quartiles of real and simulated images."""
   table = Table(
     "",
@@ -164,6 +165,9 @@ def _comparison_table(found: Comparison) -> Table:
 
 
 def _simulate(args, out, console: Console) -> dict:
+  # Slow: --help and usage errors need no rasterio.
+  from fusar_jax.simulation.dataset import Plan, simulate
+
   plan = Plan(
     scenes=args.scenes,
     seed=args.seed,

@@ -1,6 +1,7 @@
 """The bench command: table, records and resumption."""
 
 import contextlib
+import importlib.metadata
 import json
 
 import pytest
@@ -31,7 +32,7 @@ def start(monkeypatch):
   """start(ours) replaces both sides: `ours` and a canned reference."""
   monkeypatch.setattr(workload, "write", lambda *_: None)
   # PyTorch may be missing.
-  monkeypatch.setattr(bench.importlib.metadata, "version", lambda _: "1.0")
+  monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.0")
   monkeypatch.setenv("COLUMNS", "160")
 
   def started(ours):

@@ -8,6 +8,7 @@ from fusar_jax import evaluate, predict
 from fusar_jax.data.anchor_conditions import CONDITIONS
 from fusar_jax.data.triplets import write_manifest
 from fusar_jax.hf import tlm_file
+from fusar_jax.inference.prediction import FINISHED
 from fusar_jax.tasks import counting
 
 
@@ -49,7 +50,7 @@ def controls(arguments, tmp_path_factory):
 
 
 def answers(folder):
-  lines = (folder / predict.FINISHED).read_text().splitlines()
+  lines = (folder / FINISHED).read_text().splitlines()
   return [json.loads(line)["prediction_text"] for line in lines]
 
 
@@ -76,7 +77,7 @@ def test_evaluate_predicts_and_scores_in_one_call(
   command = [*arguments, "--out", tmp_path, "--anchors", "zeros"]
   command = [evaluate.main, *command]
   assert call(*command).code == 0
-  for name in (predict.FINISHED, "metrics.json"):
+  for name in (FINISHED, "metrics.json"):
     found, expected = (f / name for f in (tmp_path, controls / "zeros"))
     assert found.read_text() == expected.read_text()
   assert (tmp_path / "report.html").is_file()
@@ -100,7 +101,7 @@ def test_predict_gives_the_answers_of_the_controls(
 
 def test_an_interrupted_call_continues(controls, arguments, call):
   """A lost condition is predicted again; the others are reused."""
-  lost, kept = (controls / c / predict.FINISHED for c in ("zeros", "none"))
+  lost, kept = (controls / c / FINISHED for c in ("zeros", "none"))
   before, time = lost.read_bytes(), kept.stat().st_mtime_ns
   lost.unlink()
   command = [evaluate.main, "--controls", *arguments, "--out", controls]

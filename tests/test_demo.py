@@ -7,12 +7,15 @@ import shlex
 
 import pytest
 
-from fusar_jax import convert, demo
+from fusar_jax import demo as command
 from fusar_jax.data.triplets import read_manifest
+from fusar_jax.experiments import demo
+from fusar_jax.experiments.plan import Plan
+from fusar_jax.report.folder_summary import describe
 from fusar_jax.tasks.predictions import TASKS
 from fusar_jax.training.run_config import resolve
 
-SMALL = demo.Plan(
+SMALL = Plan(
   scenes=8,
   unseen=4,
   side=84,
@@ -44,9 +47,9 @@ def test_all_rows_are_scored_and_the_models_exported(finished):
   model = metrics["captions"] | metrics["tasks"]
   for found in (model, metrics["base"]):
     assert {t: found[t]["n"] for t in TASKS if t in found} == counts
-  assert "rank 8" in convert.describe(out / "export" / "adapter")
-  assert "steps from" in convert.describe(out / "export" / "adapter")
-  assert "model folder" in convert.describe(out / "export" / "merged")
+  assert "rank 8" in describe(out / "export" / "adapter")
+  assert "steps from" in describe(out / "export" / "adapter")
+  assert "model folder" in describe(out / "export" / "merged")
   assert lines[-1].startswith("demo: done in")
   page = (out / "report.html").read_text("utf-8")
   assert page.count('<article class="answer"') == len(asked)
@@ -87,12 +90,12 @@ def test_a_second_run_repeats_nothing(finished, small_base):
 
 def test_errors_come_before_the_first_job(tmp_path, small_base, call):
   out = tmp_path / "demo"
-  done = call(demo.main, "--out", out, "--base", tmp_path / "none")
+  done = call(command.main, "--out", out, "--base", tmp_path / "none")
   assert done.code == 1
   assert "tiny-base" in done.err
   assert not out.exists()
   (tmp_path / "data" / "train").mkdir(parents=True)
   (tmp_path / "data" / "train" / "mine.txt").touch()
-  done = call(demo.main, "--out", tmp_path, "--base", small_base)
+  done = call(command.main, "--out", tmp_path, "--base", small_base)
   assert done.code == 1
   assert "is not empty" in done.err

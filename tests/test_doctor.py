@@ -10,6 +10,7 @@ from fusar_jax import doctor
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.data.triplets import read_manifest, write_manifest
 from fusar_jax.hf.config_json import write_config
+from fusar_jax.report.doctor import read_model
 from fusar_jax.simulation.dataset import Plan, simulate
 
 
@@ -94,7 +95,7 @@ def test_a_hugging_face_folder_supplies_the_tokenizer(words, tmp_path):
   folder.mkdir()
   write_config(folder, config_lib.preset("tiny"), "float32")
   words.save(folder)
-  config, found, name = doctor.read_model(str(folder), None)
+  config, found, name = read_model(str(folder), None)
   assert found.vocab_size == words.vocab_size
   assert name == str(folder)
   assert config.decoder == config_lib.preset("tiny").decoder

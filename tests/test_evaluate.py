@@ -9,6 +9,7 @@ from fusar_jax.data.triplets import write_manifest
 from fusar_jax.report.baselines import baseline_rows
 from fusar_jax.report.scoring import (
   check_truths,
+  evaluate_predictions,
   read_rows,
   read_samples,
   score_rows,
@@ -113,7 +114,7 @@ def test_scores_are_written(write, score):
   done, metrics, out = score(path)
   assert (metrics["n"], metrics["parse_failures"]) == (3, 1)
   assert metrics["counting"]["accuracy"] == pytest.approx(2 / 3)
-  assert metrics == evaluate.evaluate_predictions(path)
+  assert metrics == evaluate_predictions(path)
   assert [sample["id"] for sample in read_samples(out)] == ["c0", "c1", "c2"]
   assert "accuracy" in done.out
 
@@ -179,12 +180,12 @@ def test_predictions_need_only_an_id_and_a_text(write, manifest):
   """The manifest supplies the rest; the error lists every unknown id."""
   texts = {"c0": "1", "c1": "1", "c2": "2", "d0": BOX}
   rows = [{"id": i, "prediction_text": text} for i, text in texts.items()]
-  metrics = evaluate.evaluate_predictions(write(rows), manifest)
+  metrics = evaluate_predictions(write(rows), manifest)
   assert metrics["missing"] == metrics["parse_failures"] == 0
   assert metrics["counting"]["accuracy"] == metrics["detection"]["f1@0.5"] == 1
   unknown = [{"id": f"x{i}", "prediction_text": "1"} for i in range(30)]
   with pytest.raises(ValueError, match=r"(?s)30 bad rows.*row 5 .*and 10 more"):
-    evaluate.evaluate_predictions(write([*rows, *unknown]), manifest)
+    evaluate_predictions(write([*rows, *unknown]), manifest)
 
 
 def test_rows_without_ground_truth_are_not_scored(write, score, manifest):
@@ -208,7 +209,7 @@ def test_rows_without_ground_truth_are_not_scored(write, score, manifest):
 def test_truncated_answers_are_counted(write, score):
   """Overall and per task; without the field, nothing is reported."""
   rows = [of_every_task(i)[-1] for i in range(3)] + [counted(9, "1", "1")]
-  metrics = evaluate.evaluate_predictions(write(rows))
+  metrics = evaluate_predictions(write(rows))
   assert "truncated" not in {*metrics, *metrics["detection"]}
   for k, row in enumerate(rows):
     row["truncated"] = k == 0

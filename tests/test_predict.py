@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
-from fusar_jax import evaluate, predict
+from fusar_jax import predict
 from fusar_jax.data.anchor_conditions import AnchorCondition
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.inference.box_grammar import box_list
-from fusar_jax.inference.prediction import recorded_condition
+from fusar_jax.inference.prediction import FINISHED, recorded_condition
+from fusar_jax.report.scoring import evaluate_predictions
 from fusar_jax.simulation.dataset import Plan, simulate
 from fusar_jax.tasks import classification
 
@@ -26,7 +27,7 @@ OFFICIAL = (
   "detections",
   "parse_error",
 )
-NAME = predict.FINISHED
+NAME = FINISHED
 CONSTRAINED = ("--constrain", "json", "--choices")
 
 
@@ -97,7 +98,7 @@ def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
   assert len({row["prediction_text"] for row in rows}) > 1
   assert {row["truncated"] for row in rows} <= {True, False}
   assert [p.name for p in finished.iterdir()] == [NAME]
-  metrics = evaluate.evaluate_predictions(finished / NAME)
+  metrics = evaluate_predictions(finished / NAME)
   assert metrics["guessed_tasks"] == 0
   asked = [triplet.task for triplet in triplets]
   assert metrics["counting"]["n"] == asked.count("counting") > 0

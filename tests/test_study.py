@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-from fusar_jax import study
-from fusar_jax.experiments.simulated import Plan
+from fusar_jax import study as command
+from fusar_jax.experiments import study
+from fusar_jax.experiments.plan import Plan
 from fusar_jax.experiments.variants import CONDITIONS, GROUPS
 from fusar_jax.training.recipes import get_config
 
@@ -144,7 +145,7 @@ def test_errors_come_before_the_first_job(
   tmp_path, options, code, message, call
 ):
   out = tmp_path / "study"
-  done = call(study.main, "--out", out, *options)
+  done = call(command.main, "--out", out, *options)
   assert done.code == code
   assert message in done.err
   assert not out.exists()

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from fusar_jax.convert import describe
 from fusar_jax.data.triplets import read_manifests
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
+from fusar_jax.report.folder_summary import describe
 from fusar_jax.training import provenance
 from fusar_jax.training.checkpoint import Checkpoints
 from fusar_jax.training.loop import train_and_evaluate

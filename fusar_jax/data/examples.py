@@ -22,6 +22,7 @@ from PIL import Image
 from fusar_jax.data import anchor_weights, prompts, vision
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.aux_targets import AuxTargets, make_aux_targets
+from fusar_jax.data.lengths import MAX_LENGTH
 from fusar_jax.data.positions import check_image_tokens, mrope_positions
 from fusar_jax.data.records import File, PackedFile
 from fusar_jax.data.row_texts import texts
@@ -32,11 +33,6 @@ from fusar_jax.tasks import boxes as boxes_lib
 
 ImageLike = str | os.PathLike | PackedFile | np.ndarray | Image.Image
 AnchorsLike = str | os.PathLike | PackedFile | Anchors | None
-
-# Maximum tokens of an example in training, and of a prompt in prediction: the
-# limits of the official code.
-MAX_LENGTH = 2048
-PROMPT_LENGTH = 4096
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
-from fusar_jax.data.examples import MAX_LENGTH
+from fusar_jax.data.lengths import MAX_LENGTH
 
 ANSWER_BUCKETS = (32, 128, 512)
 

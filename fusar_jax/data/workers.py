@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
-from fusar_jax.data.examples import MAX_LENGTH, Example, build_example
+from fusar_jax.data.examples import Example, build_example
 from fusar_jax.data.image_cache import ImageCache
+from fusar_jax.data.lengths import MAX_LENGTH
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.model.config import FusarConfig

@@ -28,8 +28,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from fusar_jax.data import vision
 from fusar_jax.data.records import File
@@ -131,6 +129,10 @@ def groups(count: int, *links: np.ndarray) -> np.ndarray:
     [0, 0, 1, 0]
   """
   pairs = np.concatenate([np.zeros((0, 2), int), *links])
+  # Imported here: scipy.sparse takes 0.2 s, and --help needs none.
+  from scipy.sparse import coo_matrix
+  from scipy.sparse.csgraph import connected_components
+
   graph = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(count, count))
   _, found = connected_components(graph, directed=False)
   _, first, inverse = np.unique(found, return_index=True, return_inverse=True)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fusar_jax.data.examples import MAX_LENGTH
+from fusar_jax.data.lengths import MAX_LENGTH
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.datasets.near_duplicates import SIDE, near_pairs
 from fusar_jax.datasets.near_duplicates import groups as group_numbers

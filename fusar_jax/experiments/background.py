@@ -6,6 +6,7 @@ predict concurrently take little longer than one. Training keeps its cores busy
 and gains nothing from concurrency.
 """
 
+import importlib
 import multiprocessing
 import os
 import sys
@@ -26,26 +27,19 @@ class BackgroundCommand:
   The process ends with its parent at the latest.
 
   Args:
-    name: of the command.
-    main: `main` of its module; takes arguments and returns an exit code.
+    name: of the command, "predict".
     arguments: of the command.
     log: output file of the command.
   """
 
-  def __init__(
-    self,
-    name: str,
-    main: Callable[[list[str]], int],
-    arguments: Sequence[str],
-    log: Path,
-  ):
+  def __init__(self, name: str, arguments: Sequence[str], log: Path):
     self._name, self._log = name, log
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
     # Not fork: the child would lack JAX's threads.
     self._process = multiprocessing.get_context("spawn").Process(
       target=_run,
-      args=(main, list(arguments), log),
+      args=(name, list(arguments), log),
       daemon=True,
     )
     with without_interrupts():
@@ -76,10 +70,18 @@ class BackgroundCommand:
     self._process.join()
 
 
-def _run(main: Callable, arguments: list[str], log: Path):
+def main_of(command: str) -> Callable[[list[str]], int]:
+  """Returns `main` of a command: takes arguments, returns an exit code.
+
+  By name, like a shell: commands are a layer above this one.
+  """
+  return importlib.import_module(f"fusar_jax.{command}").main
+
+
+def _run(name: str, arguments: list[str], log: Path):
   end_with_parent()
   with open(log, "wb") as file:
     for stream in (1, 2):
       os.dup2(file.fileno(), stream)
   with compile_cache():
-    sys.exit(main(arguments))
+    sys.exit(main_of(name)(arguments))

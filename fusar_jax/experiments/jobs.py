@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fusar_jax.command_line import INTERRUPTED
-from fusar_jax.experiments.background import BackgroundCommand
+from fusar_jax.experiments.background import BackgroundCommand, main_of
 from fusar_jax.experiments.eta import EtaEstimator
 from fusar_jax.training.compile_cache import compile_cache
 
@@ -32,20 +32,18 @@ class Job:
 
   Attributes:
     name: unique in the experiment.
-    run: does the work; a returned text is printed. Default: calls `main`.
-    main: `main` of a command, called with the arguments of `command`.
-    command: (command, *arguments) that does the same, for printing.
+    run: does the work; a returned text is printed. Default: runs `command`.
+    command: (command, *arguments) that does the work, or does the same.
     outputs: files that exist once the job is finished; empty: it always runs.
     finished: whether the job is finished, if `outputs` do not show it.
     needs: names of earlier jobs whose results the job uses.
     kind, units: jobs of a kind take a time proportional to their units.
-    log: output file; the job then runs `main` in a background process, while
-      later jobs that do not need it run.
+    log: output file of `command`, which then runs in a background process,
+      while later jobs that do not need it run.
   """
 
   name: str
   run: Callable[[], str | None] | None = None
-  main: Callable[[list[str]], int] | None = None
   command: tuple[Any, ...] = ()
   outputs: tuple[Path, ...] = ()
   finished: Callable[[], bool] | None = None
@@ -71,9 +69,9 @@ class Job:
     """
     if self.run:
       return self.run()
-    if self.main is None:
-      raise ValueError(f"job {self.name!r} has neither `run` nor `main`.")
-    if code := self.main(self.arguments()):
+    if not self.command:
+      raise ValueError(f"job {self.name!r} has neither `run` nor `command`.")
+    if code := main_of(self.command[0])(self.arguments()):
       if code == INTERRUPTED:
         raise KeyboardInterrupt
       raise RuntimeError(f"{self.command[0]} failed (job {self.name!r}).")
@@ -117,12 +115,9 @@ def run_jobs(
         number = len(jobs) - len(waiting) + k + 1
         write(f"[{number}/{len(jobs)}, {times}] {job.name}")
         _print_command(job)
-        if job.log and job.main and folder:
+        if job.log and folder:
           background[job.name] = BackgroundCommand(
-            job.command[0],
-            job.main,
-            job.arguments(),
-            job.log,
+            job.command[0], job.arguments(), job.log
           )
           continue
         start = clock()

@@ -3,12 +3,12 @@
 In the folder of an experiment, data/{train,unseen}/ holds the scenes.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fusar_jax.experiments.jobs import Job
+from fusar_jax.experiments.plan import Plan
 from fusar_jax.training.recipes import Recipe
 
 # Padding buckets for rows of one scene of 168 pixels (`data.pack_by_image`), in
@@ -21,77 +21,45 @@ ANSWERS = (128,)
 LONGEST = {"captions": (176,), "tasks": (352,)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """Sizes of an experiment; the defaults take minutes on 2 cores.
+def make_recipe(
+  plan: Plan,
+  config: str,
+  workdir: Path,
+  init: str | Path,
+  train: Path,
+  steps: int,
+  buckets: tuple[int, ...] = LENGTHS,
+  values: Mapping[str, Any] | None = None,
+) -> Recipe:
+  """Returns a training run.
 
-  Attributes:
-    scenes, unseen: numbers of simulated scenes for training and for testing.
-    side: pixels per side of an image, a multiple of 28.
-    stage1_steps, stage2_steps: train steps of `batch_size` rows; a row has the
-      questions of one scene, or as many as fit.
-    learning_rate: of all stages; three times that of the configs, which assume
-      more steps.
-    batch_size: rows per step.
-    max_new_tokens: maximum length of an answer.
-    answered_at_once: batch size of prediction.
+  Args:
+    plan: sizes.
+    config: name of the config, "stage1".
+    workdir: of the run.
+    init: base of the run.
+    train: manifest.
+    steps: number of train steps.
+    buckets: padding buckets.
+    values: further config fields.
   """
-
-  scenes: int = 420
-  unseen: int = 300
-  side: int = 168
-  stage1_steps: int = 50
-  stage2_steps: int = 110
-  learning_rate: float = 3e-3
-  batch_size: int = 8
-  max_new_tokens: int = 96
-  answered_at_once: int = 64
-
-  def prediction_options(self) -> tuple:
-    """Returns arguments of `predict`."""
-    return (
-      *("--max-new-tokens", self.max_new_tokens),
-      *("--batch-size", self.answered_at_once),
-    )
-
-  def recipe(
-    self,
-    config: str,
-    workdir: Path,
-    init: str | Path,
-    train: Path,
-    steps: int,
-    buckets: tuple[int, ...] = LENGTHS,
-    values: Mapping[str, Any] | None = None,
-  ) -> Recipe:
-    """Returns a training run.
-
-    Args:
-      config: name of the config, "stage1".
-      workdir: of the run.
-      init: base of the run.
-      train: manifest.
-      steps: number of train steps.
-      buckets: padding buckets.
-      values: further config fields.
-    """
-    return Recipe(
-      config,
-      {
-        "init": str(init),
-        "model.image_size": (self.side, self.side),
-        "data.train": str(train),
-        "data.buckets": buckets,
-        "data.answer_buckets": ANSWERS,
-        "data.pack_length": LENGTHS[-1],
-        "data.pack_by_image": True,
-        "batch_size": self.batch_size,
-        "steps": steps,
-        "optimizer.learning_rate": self.learning_rate,
-        **(values or {}),
-      },
-      workdir,
-    )
+  return Recipe(
+    config,
+    {
+      "init": str(init),
+      "model.image_size": (plan.side, plan.side),
+      "data.train": str(train),
+      "data.buckets": buckets,
+      "data.answer_buckets": ANSWERS,
+      "data.pack_length": LENGTHS[-1],
+      "data.pack_by_image": True,
+      "batch_size": plan.batch_size,
+      "steps": steps,
+      "optimizer.learning_rate": plan.learning_rate,
+      **(values or {}),
+    },
+    workdir,
+  )
 
 
 def manifest(out: Path, part: str, rows: str) -> Path:
@@ -99,13 +67,10 @@ def manifest(out: Path, part: str, rows: str) -> Path:
   return out / "data" / part / f"{rows}.jsonl"
 
 
-def simulation_jobs(
-  main: Callable, out: Path, plan: Plan, options: tuple = ()
-) -> list[Job]:
+def simulation_jobs(out: Path, plan: Plan, options: tuple = ()) -> list[Job]:
   """Returns the jobs "simulate train" and "simulate unseen".
 
   Args:
-    main: of `simulate`.
     out: folder of the experiment.
     plan: sizes.
     options: further arguments of `simulate`.
@@ -123,7 +88,6 @@ def simulation_jobs(
     jobs.append(
       Job(
         f"simulate {part}",
-        main=main,
         command=command,
         outputs=(folder / "dataset.json",),
         kind="scenes",

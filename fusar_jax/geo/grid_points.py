@@ -19,9 +19,8 @@ import numpy as np
 from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.anchors import Anchors, write_table
 from fusar_jax.geo.georeference import LONLAT, Georeference, reproject
+from fusar_jax.geo.options import LIMIT, SPACING
 
-SPACING = 10.0
-LIMIT = 32
 MIN_SHARE = 0.5
 
 

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from fusar_jax.geo import quantities
+from fusar_jax.geo.options import CURVES, DECIBELS, LINEAR, PERCENTILES
 from fusar_jax.geo.rasters import Raster
 
-DECIBELS, LINEAR = "db", "amplitude"
-CURVES = (DECIBELS, LINEAR)
-PERCENTILES = (1.0, 99.0)
 # Rasters of at most this many pixels are read completely; of larger ones, a
 # lattice of windows is read.
 _WHOLE = 2048 * 2048

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.example_sizes import measure_examples
-from fusar_jax.data.examples import PROMPT_LENGTH
+from fusar_jax.data.lengths import PROMPT_LENGTH
 from fusar_jax.data.triplets import (
   Triplet,
   raise_together,

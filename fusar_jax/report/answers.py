@@ -90,7 +90,7 @@ def read_answers(
   """Returns one answer per row, in the same order.
 
   Args:
-    rows, samples: as `fusar_jax.evaluate.score_rows` takes and returns them.
+    rows, samples: as `scoring.score_rows` takes and returns them.
     manifest: path of the manifest with the questions; it names the images.
       None: answers have no images, and only detection answers have boxes.
 

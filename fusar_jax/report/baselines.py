@@ -29,6 +29,8 @@ from fusar_jax.report.scoring import (
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks.predictions import Prediction
 
+# The file of scores and tests, in a folder of scores.
+BASELINES = "baselines.json"
 LEVEL = 0.05
 # Scores of which less is better.
 _ERRORS = ("mae",)

@@ -121,3 +121,22 @@ def _mcnemar(comparison: Comparison) -> str:
 def p_text(value: float) -> str:
   """Returns a p value with four decimals, or "<0.0001"."""
   return f"{value:.4f}" if value >= 1e-4 else "<0.0001"
+
+
+def evaluate_against(first, second, out, manifest=None) -> Table:
+  """Compares two sets of answers; writes comparison.json, returns the table.
+
+  Args:
+    first, second, manifest: see `compare_paths`.
+    out: output folder.
+  """
+  found = compare_paths(first, second, manifest)
+  write_json(
+    Path(out) / "comparison.json",
+    {
+      "first": first,
+      "second": second,
+      "comparisons": as_json(found),
+    },
+  )
+  return comparison_table("paired tests", first, {second: found})

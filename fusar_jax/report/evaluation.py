@@ -39,7 +39,7 @@ def report_evaluation(
     out: output folder.
     predictions, manifest: paths of the scored files; without a manifest there
       are no images.
-    metrics, rows, samples: see `fusar_jax.evaluate.score_rows`.
+    metrics, rows, samples: see `scoring.score_rows`.
     baselines: name -> metrics, shown for comparison.
     tested: tests against the strongest baselines.
     model: path or hub id of the model that answered, if known.

@@ -32,6 +32,7 @@ import numpy as np
 from fusar_jax.data.triplets import write_manifest, write_text
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.io.child_process import end_with_parent, without_interrupts
+from fusar_jax.simulation import options
 from fusar_jax.simulation import pretraining_tasks as tasks_lib
 from fusar_jax.simulation import scenes as scenes_lib
 from fusar_jax.simulation.covers import REGIONS, shipped_table
@@ -66,9 +67,9 @@ class Plan:
 
   scenes: int
   seed: int = 0
-  size: int = scenes_lib.SIZE
-  gsd: float = scenes_lib.GSD
-  anchors: int = scenes_lib.ANCHORS
+  size: int = options.SIZE
+  gsd: float = options.GSD
+  anchors: int = options.ANCHORS
   tasks: tuple[str, ...] = TASKS
   rasters: bool = False
   pretraining_tasks: bool = False

@@ -19,6 +19,7 @@ import dataclasses
 import numpy as np
 
 from fusar_jax.geo import quantities, stretch
+from fusar_jax.geo.options import DECIBELS, LINEAR
 from fusar_jax.simulation import aircraft, backscatter, ships
 from fusar_jax.simulation.targets import SHIPS, Target
 from fusar_jax.simulation.terrain import Terrain
@@ -196,11 +197,11 @@ def draw_stretch(rng: np.random.Generator, db: np.ndarray) -> stretch.Stretch:
   ground = float(np.median(db))
   if rng.random() < 0.76:
     top = np.clip(rng.normal(2, 3.5), ground + 12, ground + 25)
-    curve, low, high = stretch.LINEAR, 0.0, 10 ** (0.05 * top)
+    curve, low, high = LINEAR, 0.0, 10 ** (0.05 * top)
     if rng.random() < 0.7:
       low = 10 ** (0.05 * np.percentile(db, rng.uniform(0, 2)))
   else:
-    curve = stretch.DECIBELS
+    curve = DECIBELS
     low = min(rng.uniform(-28, -22), ground - 3)
     high = max(rng.uniform(0, 8), ground + 14)
   return stretch.Stretch(

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from fusar_jax.data.vision import load_image
+from fusar_jax.geo.options import LINEAR
 from fusar_jax.geo.rasters import open_raster
-from fusar_jax.geo.stretch import LINEAR, fit_stretch
+from fusar_jax.geo.stretch import fit_stretch
 from fusar_jax.io.list_files import files_below
 
 PICTURES = (".jpg", ".jpeg", ".png")

@@ -13,13 +13,15 @@ import numpy as np
 
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.geo.georeference import Georeference
-from fusar_jax.geo.grid_points import SPACING, make_anchors
+from fusar_jax.geo.grid_points import make_anchors
+from fusar_jax.geo.options import SPACING
 from fusar_jax.geo.stretch import Stretch
 from fusar_jax.simulation import words
 from fusar_jax.simulation.covers import REGIONS
 from fusar_jax.simulation.embeddings import draw_embeddings
 from fusar_jax.simulation.geotiff import PIXEL, open_in_memory
 from fusar_jax.simulation.lattice import SQUARES, place_of
+from fusar_jax.simulation.options import ANCHORS, GSD, SIZE
 from fusar_jax.simulation.radar import (
   Sensor,
   draw_sensor,
@@ -29,7 +31,6 @@ from fusar_jax.simulation.radar import (
 from fusar_jax.simulation.targets import Target, draw_targets
 from fusar_jax.simulation.terrain import Terrain, draw_terrain
 
-SIZE, GSD, ANCHORS = 168, 3.0, 9
 # Year of the points that the ground statistics are fitted to.
 YEAR = 2024
 

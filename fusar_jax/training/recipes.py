@@ -1,7 +1,7 @@
 """Recipes: a config of the repository, values for some fields, and a folder.
 
-For commands that train several runs in one process and tell, of each, the
-command that does the same:
+For commands that train several runs in one process and print, for each, the
+equivalent command:
   python -m fusar_jax.train --config configs/NAME.py:recipe=tiny,model=init \\
       --config.KEY=VALUE ... --workdir DIR
 """
@@ -57,11 +57,11 @@ class Recipe:
     ]
 
   def finished(self) -> bool:
-    """True if the workdir holds the last of the config's `steps`."""
+    """Returns whether the workdir contains the last of the config's `steps`."""
     return provenance.latest_step(self.workdir) == self.config().steps
 
   def train(self) -> None:
-    """Trains the run, or goes on with it.
+    """Trains the run, or resumes it.
 
     Raises:
       RuntimeError: asked to stop; it has saved, and can be resumed.
@@ -69,7 +69,7 @@ class Recipe:
     """
     if train_and_evaluate(self.config(), self.workdir).preempted:
       raise RuntimeError(
-        f"{self.workdir} was stopped; the same command goes on."
+        f"{self.workdir} was stopped; the same command resumes it."
       )
 
 

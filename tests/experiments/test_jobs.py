@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fusar_jax import evaluate, predict, simulate
+from fusar_jax import convert
 from fusar_jax.command_line import INTERRUPTED
 from fusar_jax.experiments import eta
 from fusar_jax.experiments.background import BackgroundCommand
@@ -84,8 +84,9 @@ def test_a_kind_without_a_finished_job_makes_the_estimate_a_lower_bound(make):
 @pytest.mark.parametrize(
   ("code", "error"), [(1, RuntimeError), (INTERRUPTED, KeyboardInterrupt)]
 )
-def test_a_failed_command_raises(code, error):
-  job = Job("convert", main=lambda _: code, command=("convert", "--to", 3))
+def test_a_failed_command_raises(monkeypatch, code, error):
+  monkeypatch.setattr(convert, "main", lambda _: code)
+  job = Job("convert", command=("convert", "--to", 3))
   with pytest.raises(error):
     run_jobs([job])
 
@@ -94,9 +95,7 @@ def test_a_background_command_runs_until_its_result_is_needed(
   make, tmp_path, capsys
 ):
   log = tmp_path / "logs" / "help.log"
-  background = Job(
-    "help", main=predict.main, command=("predict", "--help"), log=log
-  )
+  background = Job("help", command=("predict", "--help"), log=log)
   run_jobs([background, make("b"), make("c", needs=("help",))], tmp_path)
   assert make.ran == ["b", "c"]
   assert "--max-new-tokens" in log.read_text("utf-8")
@@ -106,7 +105,7 @@ def test_a_background_command_runs_until_its_result_is_needed(
 def test_a_failed_background_command_raises_with_its_last_output(tmp_path):
   log, absent = tmp_path / "bad.log", tmp_path / "none.jsonl"
   arguments = ["--predictions", str(absent), "--out", str(tmp_path / "scores")]
-  command = BackgroundCommand("evaluate", evaluate.main, arguments, log)
+  command = BackgroundCommand("evaluate", arguments, log)
   with pytest.raises(RuntimeError, match="evaluate failed") as error:
     command.wait()
   assert "none.jsonl" in str(error.value)
@@ -127,7 +126,6 @@ def test_an_interruption_terminates_background_commands(tmp_path):
 
   simulation = Job(
     "simulate",
-    main=simulate.main,
     command=(
       *("simulate", "--out", out, "--scenes", 60000),
       *("--size", 84, "--workers", 1),

@@ -9,8 +9,7 @@ if os.environ.get("FUSAR_REQUIRE_PARITY") != "1":
   for package in ("torch", "transformers", "peft"):
     pytest.importorskip(package)
 
-from fusar_jax import bench
-from fusar_jax.experiments.benchmark import workload
+from fusar_jax.experiments.benchmark import bench, workload
 from fusar_jax.experiments.benchmark.results import Results
 
 SHAPE = workload.Shape(length=80, answer=8, side=3, rank=4)

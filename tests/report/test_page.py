@@ -17,6 +17,7 @@ from fusar_jax.report.answers import read_answers
 from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import Score, read_scores
+from fusar_jax.report.scoring import read_rows, score_rows
 from fusar_jax.tasks import captioning, classification, counting, detection
 from fusar_jax.tasks.predictions import prediction_row
 
@@ -93,9 +94,9 @@ def _double(match):
 
 @pytest.fixture(scope="module")
 def answers(files):
-  rows, missing, _ = evaluate.read_rows(files[1], files[0])
+  rows, missing, _ = read_rows(files[1], files[0])
   assert missing == 1
-  return read_answers(rows, evaluate.score_rows(rows)[1], files[0])
+  return read_answers(rows, score_rows(rows)[1], files[0])
 
 
 @pytest.fixture(scope="module")
@@ -300,8 +301,8 @@ def test_the_report_names_the_run_of_the_model(tmp_path, files, read_page):
   (run / "config.json").write_text(json.dumps(config))
   record = {"base": {"kind": "random"}, "data": {"train": []}}
   (run / "provenance.json").write_text(json.dumps(record))
-  rows = evaluate.read_rows(files[1]).rows
-  metrics, samples = evaluate.score_rows(rows)
+  rows = read_rows(files[1]).rows
+  metrics, samples = score_rows(rows)
   about = (files[1], None, metrics, rows, samples)
   path = report_evaluation(tmp_path, *about, baselines={}, model=str(run))
   page = path.read_text("utf-8")

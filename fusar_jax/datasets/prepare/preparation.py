@@ -56,6 +56,7 @@ from fusar_jax.datasets.prepare.sources import (
   open_scenes,
 )
 from fusar_jax.geo import grid_points as nodes_lib
+from fusar_jax.geo import options
 from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.anchors import write_anchors
 from fusar_jax.geo.stretch import Stretch
@@ -89,8 +90,8 @@ class Plan:
   look: Look = Look()
   min_valid: float = 0.5
   year: int | None = None
-  spacing: float = nodes_lib.SPACING
-  limit: int = nodes_lib.LIMIT
+  spacing: float = options.SPACING
+  limit: int = options.LIMIT
   method: str = "nearest"
   table: bool = False
   require_anchors: bool = False

@@ -17,9 +17,10 @@ from fusar_jax.datasets.importers import image_files
 from fusar_jax.datasets.importers.annotation_json import read_json
 from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.georeference import Georeference
+from fusar_jax.geo.options import PERCENTILES
 from fusar_jax.geo.product_names import Metadata
 from fusar_jax.geo.rasters import Raster, open_raster
-from fusar_jax.geo.stretch import PERCENTILES, Stretch, fit_stretches
+from fusar_jax.geo.stretch import Stretch, fit_stretches
 from fusar_jax.geo.tiles import Tile, plan_tiles, scale_to
 
 # File names are limited to 255 bytes, and tiles add a suffix.

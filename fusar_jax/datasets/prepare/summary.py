@@ -1,15 +1,22 @@
-"""Terminal summary of a prepared dataset: tiles, settings, warnings."""
+"""Terminal output of `prepare`: progress, summary, settings, warnings."""
 
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from fusar_jax.datasets.prepare.card import SKIPPED
 from fusar_jax.geo import grid_points
 from fusar_jax.geo.alphaearth import ATTRIBUTION
-from fusar_jax.geo.stretch import DECIBELS
+from fusar_jax.geo.options import DECIBELS
 
 # Two tiles that share a larger fraction of their pixels are near copies.
 _NEAR_COPIES = 0.75
@@ -92,3 +99,16 @@ def _warnings(card):
     )
   if card["refused"]:
     yield f"{card['refused']} rejected, listed in refused.txt."
+
+
+def progress_bar(console: Console) -> Progress:
+  """Returns the bar of the tiles; nothing is shown without a terminal."""
+  return Progress(
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+    console=console,
+    transient=True,
+    disable=not console.is_terminal,
+  )

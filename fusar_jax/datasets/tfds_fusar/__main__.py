@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 
 from fusar_jax import command_line
-from fusar_jax.datasets.tfds_fusar.builder import build
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +47,8 @@ def _build(args: argparse.Namespace) -> None:
     raise command_line.UsageError(
       f"--shards {args.shards}: expected at least 1"
     )
+  from fusar_jax.datasets.tfds_fusar.builder import build  # imports TFDS
+
   beam = args.beam and [f"--{option}" for option in args.beam]
   folder = build(manifests, args.out, shards=args.shards, beam=beam)
   print(f"{folder}: {', '.join(f'{folder}/{name}' for name in manifests)}")

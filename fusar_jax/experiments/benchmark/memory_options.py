@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from fusar_jax import config as config_lib
 from fusar_jax.experiments.benchmark import workload
+from fusar_jax.experiments.benchmark.measurements import BATCH, OPTIONS
 from fusar_jax.experiments.benchmark.ours import make_batch
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
@@ -38,21 +39,6 @@ OFF = {
   "head_chunk": 4096,
   "dtype.frozen": "float32",
   "accumulation": 1,
-}
-OPTIONS = {
-  "none": {},
-  "remat dots": {"remat": "dots"},
-  "remat full": {"remat": "full"},
-  "head_chunk 32": {"head_chunk": 32},
-  "dtype.frozen bfloat16": {"dtype.frozen": "bfloat16"},
-  "dtype.frozen int8": {"dtype.frozen": "int8"},
-  "accumulation 4": {"accumulation": 4},
-  "all of them": {
-    "remat": "full",
-    "head_chunk": 32,
-    "dtype.frozen": "int8",
-    "accumulation": 4,
-  },
 }
 
 
@@ -89,15 +75,13 @@ class StepBenchmark:
   def _inputs(self) -> tuple[FusarConfig, partition.Params, Batch]:
     model = config_lib.from_dict(self._config({}).model)
     params = init_params(model, jax.random.key(0))
-    samples = workload.samples(model, self._shape, workload.BATCH)
+    samples = workload.samples(model, self._shape, BATCH)
     return model, params, make_batch(model, samples, self._shape.answer)
 
   def _config(self, values: dict[str, Any]) -> RunConfig:
     config = recipes.get_config("stage2", f"model={self._preset}")
     config.update_from_flattened_dict(
-      {"batch_size": workload.BATCH, "model.lora.rank": self._shape.rank}
-      | OFF
-      | values
+      {"batch_size": BATCH, "model.lora.rank": self._shape.rank} | OFF | values
     )
     return resolve(config)
 

@@ -8,6 +8,7 @@ import numpy as np
 from fusar_jax.data.examples import Example, example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.experiments.benchmark import workload
+from fusar_jax.experiments.benchmark.measurements import BATCH
 from fusar_jax.geo.anchors import Anchors
 from fusar_jax.hf.load import load_adapted
 from fusar_jax.inference.generation import Decoding, generate
@@ -42,7 +43,7 @@ class Ours:
       # Micro-batches of two: the head processes the answers of both at a time,
       # and memory stays below that of single samples in the reference.
       options = StepOptions(
-        accumulation=workload.BATCH // 2, dropout=False, **self._fast
+        accumulation=BATCH // 2, dropout=False, **self._fast
       )
       step = jax.jit(
         make_train_step(self._config, optimizer, options),
@@ -52,7 +53,7 @@ class Ours:
       self._stages[stage] = [step, state, frozen]
     step, state, frozen = self._stages[stage]
     # The time includes padding, patches and anchor weights on the host.
-    batch = self._batch(workload.BATCH, answers=True)
+    batch = self._batch(BATCH, answers=True)
     state, metrics = step(state, frozen, batch)
     self._stages[stage][1] = state
     return float(metrics["loss"])

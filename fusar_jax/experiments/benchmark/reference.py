@@ -13,6 +13,7 @@ import transformers
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl
 
 from fusar_jax.experiments.benchmark import workload
+from fusar_jax.experiments.benchmark.measurements import BATCH
 
 
 class Reference:
@@ -68,13 +69,13 @@ class Reference:
     _, trained, optimizer = self._optimizer
     self._model.train()
     total = 0.0
-    for sample in self._samples[: workload.BATCH]:
+    for sample in self._samples[:BATCH]:
       inputs = self._inputs(sample, len(sample.input_ids))
       labels = inputs["input_ids"].clone()
       labels[:, : -self._shape.answer] = -100
       loss = self._model(**inputs, labels=labels, use_cache=False).loss
-      (loss / workload.BATCH).backward()
-      total += loss.item() / workload.BATCH
+      (loss / BATCH).backward()
+      total += loss.item() / BATCH
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

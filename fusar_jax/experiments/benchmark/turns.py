@@ -6,7 +6,6 @@ Results contain raw times, from which speeds are computed.
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 import operator
@@ -16,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fusar_jax.experiments.benchmark import workload
+from fusar_jax.experiments.benchmark.measurements import Work
 from fusar_jax.experiments.benchmark.results import Results
 from fusar_jax.experiments.jobs import Job
 
@@ -64,58 +63,6 @@ class Side:
   def close(self) -> None:
     self._process.kill()
     self._process.wait()
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-  """One measured operation.
-
-  Attributes:
-    key: its name in commands and files.
-    name: its name in the table.
-    ours, theirs: requests to the two sides.
-    units: samples or tokens per step of each side.
-    unit: name of the units.
-    decodes: whether a request runs `tokens` - 1 steps after the prompt. The
-      time of the prompt is measured separately (a request of one token) and
-      subtracted.
-  """
-
-  key: str
-  name: str
-  ours: dict
-  theirs: dict
-  units: tuple[int, int]
-  unit: str
-  decodes: bool = False
-
-
-def works(tokens: int) -> list[Work]:
-  """Returns all works: both stages, the prompt, decoding of 1 and 16 rows."""
-  train = [
-    Work(
-      f"train-stage{stage}",
-      f"train, stage {stage}",
-      {"do": "train", "stage": stage},
-      {"do": "train", "stage": stage},
-      (workload.BATCH, workload.BATCH),
-      "samples/s",
-    )
-    for stage in (1, 2)
-  ]
-  one = {"do": "decode", "count": 1, "tokens": 1}
-  alone = one | {"tokens": tokens}
-  many = alone | {"count": 16}
-  rate = "tokens/s"
-  return [
-    *train,
-    Work("prompt", "prompt of one", one, one, (1, 1), "samples/s"),
-    Work("decode-one", "decode one", alone, alone, (1, 1), rate, True),
-    Work("decode-16", "decode 16 at once", many, alone, (16, 1), rate, True),
-  ]
-
-
-KEYS = tuple(work.key for work in works(2))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training.partition import partition
 
 SAMPLES = 16
-BATCH = 4
 ADAPTER_RULES = [(r"tlm/.*|.*/lora_[ab]", True), (".*", False)]
 TRAINABLE = {
   1: ADAPTER_RULES,

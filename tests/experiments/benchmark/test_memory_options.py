@@ -3,9 +3,8 @@
 import jax
 import pytest
 
-from fusar_jax import bench
 from fusar_jax.config import preset
-from fusar_jax.experiments.benchmark import workload
+from fusar_jax.experiments.benchmark import bench, workload
 from fusar_jax.experiments.benchmark.memory_options import StepBenchmark
 from fusar_jax.experiments.benchmark.results import Results
 from fusar_jax.model.fusar_gpt import init_params

@@ -3,10 +3,11 @@
 import pytest
 
 from fusar_jax.experiments.benchmark import turns
+from fusar_jax.experiments.benchmark.measurements import works
 from fusar_jax.experiments.benchmark.results import Results
 from fusar_jax.experiments.jobs import run_jobs
 
-TRAIN, _, PROMPT, ONE, MANY = turns.works(tokens=9)
+TRAIN, _, PROMPT, ONE, MANY = works(tokens=9)
 
 
 class Canned:

@@ -1,0 +1,40 @@
+"""Sizes of the experiments on simulated scenes: `demo` and `study`.
+
+Imports no JAX, so `--help` shows the defaults without waiting for it.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Sizes of an experiment; the defaults take minutes on 2 cores.
+
+  Attributes:
+    scenes, unseen: numbers of simulated scenes for training and for testing.
+    side: pixels per side of an image, a multiple of 28.
+    stage1_steps, stage2_steps: train steps of `batch_size` rows; a row has the
+      questions of one scene, or as many as fit.
+    learning_rate: of all stages; three times that of the configs, which assume
+      more steps.
+    batch_size: rows per step.
+    max_new_tokens: maximum length of an answer.
+    answered_at_once: batch size of prediction.
+  """
+
+  scenes: int = 420
+  unseen: int = 300
+  side: int = 168
+  stage1_steps: int = 50
+  stage2_steps: int = 110
+  learning_rate: float = 3e-3
+  batch_size: int = 8
+  max_new_tokens: int = 96
+  answered_at_once: int = 64
+
+  def prediction_options(self) -> tuple:
+    """Returns arguments of `predict`."""
+    return (
+      *("--max-new-tokens", self.max_new_tokens),
+      *("--batch-size", self.answered_at_once),
+    )

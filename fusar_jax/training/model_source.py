@@ -1,0 +1,94 @@
+"""Loads what `convert` converts: a run, or a folder with an adapter."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from fusar_jax.hf.folders import resolve
+from fusar_jax.hf.load import load_adapted, restrict
+from fusar_jax.hf.tokenizer_files import has_tokenizer
+from fusar_jax.io.strict_json import read_object
+from fusar_jax.model.config import FusarConfig
+from fusar_jax.training import provenance
+from fusar_jax.training.parameters import load_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A model to convert.
+
+  Attributes:
+    config, params: config and parameters of the model.
+    tokenizer: folder with the tokenizer files, or None.
+    base: name of the base model.
+    record: provenance of the source run, see `provenance.portable`, or None.
+    generation: content of the base's generation_config.json, or None.
+  """
+
+  config: FusarConfig
+  params: dict
+  tokenizer: Path | None
+  base: str
+  record: dict | None = None
+  generation: dict | None = None
+
+
+def load_source(
+  source: str | os.PathLike,
+  *,
+  adapter: str | None = None,
+  legacy_sigma: float | None = None,
+  use_tlm: bool = True,
+  step: int | None = None,
+) -> Source:
+  """Loads a run, or a Hugging Face folder with an adapter, to convert it.
+
+  Args:
+    source: run folder, Hugging Face folder or hub id.
+    adapter, legacy_sigma, use_tlm: see `fusar_jax.load`.
+    step: checkpoint of a run; default: the newest.
+
+  Raises:
+    ValueError, OSError: invalid arguments or files.
+  """
+  folder = resolve(source)
+  if provenance.is_run(folder):
+    if adapter or legacy_sigma is not None:
+      raise ValueError(
+        "--adapter and --legacy-sigma belong to a Hugging Face folder; a run"
+        " has its own adapter."
+      )
+    config, params, tokenizer, info = load_run(folder, step)
+    config, params = restrict(config, params, use_tlm=use_tlm)
+    base = getattr(info["base"], "path", None) or str(source)
+    start = provenance.base_folder(folder)
+    record = provenance.portable(folder, info["step"])
+    return Source(
+      config,
+      params,
+      _with_tokenizer(tokenizer),
+      base,
+      record,
+      start and _generation(start),
+    )
+  if step is not None:
+    raise ValueError(f"--step is given, but {folder} is not a run.")
+  if legacy_sigma is not None and adapter is None:
+    raise ValueError("--legacy-sigma belongs to an --adapter.")
+  config, params = load_adapted(folder, adapter, legacy_sigma, use_tlm=use_tlm)
+  return Source(
+    config,
+    params,
+    _with_tokenizer(folder),
+    str(source),
+    generation=_generation(folder),
+  )
+
+
+def _generation(folder: Path) -> dict | None:
+  path = folder / "generation_config.json"
+  return read_object(path) if path.is_file() else None
+
+
+def _with_tokenizer(folder: Path | None) -> Path | None:
+  return folder if folder and has_tokenizer(folder) else None
