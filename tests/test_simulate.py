@@ -51,7 +51,7 @@ def test_compare_describes_both_sides(call, tmp_path, real):
 
 def test_errors(call, tmp_path, real):
   done = call(command.main, "--compare", tmp_path / "none", *SCENES)
-  assert (done.code, "no images found" in done.text) == (1, True)
+  assert (done.code, "No such file or directory" in done.text) == (1, True)
   done = call(command.main, "--compare", real, "--rasters", *SCENES)
   assert (done.code, "--rasters needs --out" in done.err) == (2, True)
   done = call(command.main, "--compare", real, "--out", "x", *SCENES)

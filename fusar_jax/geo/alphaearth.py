@@ -29,10 +29,6 @@ from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.gdal_files import without_secrets
 from fusar_jax.io.user_cache import user_cache
 
-ATTRIBUTION = (
-  "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google"
-  " and Google DeepMind."
-)
 CACHE_BYTES = 4 << 30
 # Points looked up together: bounds the memory used besides the output.
 _CHUNK = 1 << 20

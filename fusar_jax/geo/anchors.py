@@ -22,6 +22,10 @@ import numpy as np
 from fusar_jax.io.atomic_write import write_atomically
 
 BANDS = 64
+ATTRIBUTION = (
+  "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google"
+  " and Google DeepMind."
+)
 _TABLE_COLUMNS = ("lon", "lat", "row", "col", "x", "y")
 # An image has at most one anchor per 10 m: 262,144 in a square of 5 km. A file
 # of a few kilobytes can claim any number.

@@ -29,8 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax import command_line
-from fusar_jax.geo.alphaearth import ATTRIBUTION
-from fusar_jax.geo.alphaearth_tiles import BANDS, dequantise
+from fusar_jax.geo.anchors import ATTRIBUTION, BANDS
 from fusar_jax.io.atomic_write import write_atomically
 from fusar_jax.simulation import covers
 from fusar_jax.simulation.covers import COVERS, REGIONS, GroundStatistics
@@ -230,6 +229,8 @@ def simulate_points(
   rng: np.random.Generator, statistics: GroundStatistics, draws: int
 ) -> Points:
   """Returns `draws` points of every region and cover, one per scene."""
+  from fusar_jax.geo.alphaearth_tiles import dequantise  # imports rasterio
+
   shape = len(REGIONS), len(COVERS), draws
   region, cover, _ = np.indices(shape).reshape(3, -1)
   stored = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fusar_jax.geo.alphaearth import ATTRIBUTION
+from fusar_jax.geo.anchors import ATTRIBUTION
 from fusar_jax.simulation import covers
 from fusar_jax.simulation.covers import (
   COVERS,

@@ -21,7 +21,8 @@ from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.prepare.labels import Labels
 from fusar_jax.datasets.prepare.sources import Scene, tiles_below
 from fusar_jax.geo import grid_points
-from fusar_jax.geo.alphaearth import ATTRIBUTION, Archive
+from fusar_jax.geo.alphaearth import Archive
+from fusar_jax.geo.anchors import ATTRIBUTION
 
 KEPT = "kept"
 # Reasons to skip a tile, in the order in which they are checked.

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fusar_jax.datasets.prepare.card import SKIPPED
 from fusar_jax.geo import grid_points
-from fusar_jax.geo.alphaearth import ATTRIBUTION
+from fusar_jax.geo.anchors import ATTRIBUTION
 from fusar_jax.geo.options import DECIBELS
 
 # Two tiles that share a larger fraction of their pixels are near copies.
