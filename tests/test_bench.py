@@ -47,7 +47,7 @@ def test_interrupted_it_shows_what_there_is_and_continues(
 ):
   out = tmp_path / "bench.jsonl"
   command = [*COMMAND, "--out", str(out)]
-  start(Side(interrupt_at=5))  # In the second pair of the first work.
+  start(Side(interrupt_at=9))  # In the second pair of the first work.
   assert bench.main(command) == 130
   told = capsys.readouterr()
   assert "run the same command to continue" in told.err
@@ -59,7 +59,7 @@ def test_interrupted_it_shows_what_there_is_and_continues(
   start(rest)
   bench.main(command)
   assert out.read_text().startswith(measured)
-  assert rest.asked.count("train") == 2 + 3  # One pair was there.
+  assert rest.asked.count("train") == 2 + 5 * 3  # One pair was there.
   assert "decode 16 at once" in capsys.readouterr().out
 
   nothing = Side()

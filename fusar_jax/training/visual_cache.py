@@ -140,16 +140,16 @@ def make_inputs(
     f" images, {size:.3g} GB",
     flush=True,
   )
-  cache = VisualCache(make_encoder(config, model, mesh), mesh, merge)
-  return cache, cache.programs
-
-
-def make_encoder(config: RunConfig, model: FusarConfig, mesh: Mesh) -> Callable:
-  """Returns jitted (frozen, batch) -> [B, I, M, C], before the TLM."""
   options = program.step_options(config, model, mesh)
   network = FusarGPT(
     model, dtype=options.dtype, impl=options.impl, unroll=options.unroll
   )
+  cache = VisualCache(make_encoder(network, mesh), mesh, merge)
+  return cache, cache.programs
+
+
+def make_encoder(network: FusarGPT, mesh: Mesh) -> Callable:
+  """Returns jitted (frozen, batch) -> [B, I, M, C], before the TLM."""
 
   def encode(frozen: Params, batch: Batch) -> jax.Array:
     tokens = network.apply(

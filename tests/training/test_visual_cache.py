@@ -6,14 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from fusar_jax.training import (
-  device_mesh,
-  recipes,
-  sharding,
-  visual_cache,
-)
+from fusar_jax.model.fusar_gpt import FusarGPT
+from fusar_jax.training import device_mesh, sharding, visual_cache
 from fusar_jax.training.loop import train_and_evaluate
-from fusar_jax.training.run_config import resolve
 
 STEPS = 12
 
@@ -73,10 +68,9 @@ def test_losses_are_those_without_a_cache(
 
 def test_equal_pixels_share_tokens_on_any_mesh(model, params, batch):
   """Rows in another order find the tokens that were stored, image by image."""
-  config = resolve(recipes.get_config("stage2", "model=tiny"))
   mesh = device_mesh.make_mesh(2, 2, 2)
   frozen = sharding.put(params, sharding.parameter_shardings(params, mesh))
-  encode = visual_cache.make_encoder(config, model, mesh)
+  encode = visual_cache.make_encoder(FusarGPT(model), mesh)
   cache = visual_cache.VisualCache(encode, mesh, model.vision.merge)
   first = cache(batch, frozen)
   order = np.roll(np.arange(len(batch.input_ids)), 3)

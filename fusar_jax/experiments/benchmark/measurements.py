@@ -5,7 +5,8 @@ Imports no JAX, so `--help` is fast.
 
 import dataclasses
 
-# Samples of a train step.
+# Samples of the workload, and of a train step.
+SAMPLES = 16
 BATCH = 4
 
 # Memory option -> fields of configs/stage2.py.
@@ -56,27 +57,48 @@ class Work:
 
 
 def works(tokens: int) -> list[Work]:
-  """Returns all works: both stages, the prompt, decoding of 1 and 16 rows."""
+  """Returns all works: training, the prompt, decoding, reading images."""
   train = [
     Work(
-      f"train-stage{stage}",
-      f"train, stage {stage}",
-      {"do": "train", "stage": stage},
-      {"do": "train", "stage": stage},
+      f"train-stage{stage}{key}",
+      f"train, stage {stage}{name}",
+      {"do": "train", "stage": stage, "first_epoch": first},
+      {"do": "train", "stage": stage, "rows": rows},
       (BATCH, BATCH),
       "samples/s",
     )
     for stage in (1, 2)
+    for key, name, first, rows in (
+      ("", "", False, 1),
+      ("-first", ", first epoch", True, 1),
+      ("-batched", ", reference in batches", False, BATCH),
+    )
   ]
   one = {"do": "decode", "count": 1, "tokens": 1}
   alone = one | {"tokens": tokens}
-  many = alone | {"count": 16}
+  many = alone | {"count": SAMPLES}
   rate = "tokens/s"
   return [
     *train,
     Work("prompt", "prompt of one", one, one, (1, 1), "samples/s"),
     Work("decode-one", "decode one", alone, alone, (1, 1), rate, True),
-    Work("decode-16", "decode 16 at once", many, alone, (16, 1), rate, True),
+    Work(
+      "decode-16",
+      "decode 16 at once",
+      many,
+      many,
+      (SAMPLES, SAMPLES),
+      rate,
+      True,
+    ),
+    Work(
+      "prepare",
+      "read and resize images",
+      {"do": "prepare"},
+      {"do": "prepare"},
+      (SAMPLES, SAMPLES),
+      "images/s",
+    ),
   ]
 
 

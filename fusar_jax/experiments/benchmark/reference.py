@@ -1,15 +1,19 @@
 """PyTorch reference: transformers' Qwen2.5-VL, peft's LoRA, TLM in torch.
 
 Settings of the official training code: one image at a time, logits at every
-position, accumulation 4, sdpa, float32. Needs the `parity` extra.
+position, accumulation 4, sdpa, float32; and the same with several images at a
+time, which the official code does not do. Needs the `parity` extra.
 """
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import peft
 import torch
 import torch.nn.functional as F
 import transformers
+from PIL import Image
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl
 
 from fusar_jax.experiments.benchmark import workload
@@ -43,7 +47,9 @@ class Reference:
       torch.nn.Linear(hidden, len(state["film_mlp"]["2.bias"])),
     )
     self._film.load_state_dict(state["film_mlp"])
-    self._anchors: tuple[torch.Tensor, torch.Tensor]  # Of the current sample.
+    self._files = workload.image_files(folder)
+    # Features and positions of the current samples.
+    self._anchors: list[tuple[torch.Tensor, torch.Tensor]]
     self._optimizer = None
     adapted = [p for p in self._model.parameters() if p.requires_grad]
     self._start = [
@@ -56,8 +62,8 @@ class Reference:
     )
     visual.register_forward_hook(self._modulate)
 
-  def train(self, stage: int) -> float:
-    """Runs one optimizer step on 4 samples, one at a time; returns its loss."""
+  def train(self, stage: int, rows: int) -> float:
+    """Runs one step on 4 samples, `rows` at a time; returns its loss."""
     if self._optimizer is None or self._optimizer[0] != stage:
       self._restart()
       self._film.requires_grad_(stage == 1)
@@ -69,34 +75,56 @@ class Reference:
     _, trained, optimizer = self._optimizer
     self._model.train()
     total = 0.0
-    for sample in self._samples[:BATCH]:
-      inputs = self._inputs(sample, len(sample.input_ids))
+    for start in range(0, BATCH, rows):
+      samples = self._samples[start : start + rows]
+      inputs = self._inputs(samples, self._shape.length)
       labels = inputs["input_ids"].clone()
       labels[:, : -self._shape.answer] = -100
+      # Answers are equally long, so the mean over tokens is that over samples.
       loss = self._model(**inputs, labels=labels, use_cache=False).loss
-      (loss / BATCH).backward()
-      total += loss.item() / BATCH
+      share = rows / BATCH
+      (loss * share).backward()
+      total += loss.item() * share
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total
 
   def decode(self, count: int, tokens: int) -> list[list[int]]:
-    """Decodes greedily, one sample at a time: it does not support batches."""
+    """Decodes greedily for a batch of `count` samples."""
     self._restart()
     self._model.eval()
-    answers = []
-    for sample in self._samples[:count]:
-      prompt = len(sample.input_ids) - self._shape.answer
-      with torch.no_grad():
-        out = self._model.generate(
-          **self._inputs(sample, prompt),
-          do_sample=False,
-          max_new_tokens=tokens,
-          min_new_tokens=tokens,
-        )
-      answers.append(out[0, prompt:].tolist())
-    return answers
+    prompt = self._shape.length - self._shape.answer
+    with torch.no_grad():
+      out = self._model.generate(
+        **self._inputs(self._samples[:count], prompt),
+        do_sample=False,
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+      )
+    return out[:, prompt:].tolist()
+
+  def margin(self, answer: list[int], tokens: list[int]) -> float:
+    """Returns the logit of tokens[0] minus that of tokens[1] after `answer`."""
+    self._restart()
+    self._model.eval()
+    sample = self._samples[0]
+    prompt = sample.input_ids[: self._shape.length - self._shape.answer]
+    ids = np.concatenate([prompt, answer]).astype(np.int32)
+    longer = dataclasses.replace(sample, input_ids=ids)
+    with torch.no_grad():
+      inputs = self._inputs([longer], len(ids))
+      logits = self._model(**inputs, use_cache=False).logits[0, -1]
+    return float(logits[tokens[0]] - logits[tokens[1]])
+
+  def prepare(self) -> int:
+    """Reads all images from their files; returns the number of patches."""
+    patches = 0
+    for file in self._files:
+      with Image.open(file) as image:
+        read = self._processor(images=[image], return_tensors="pt")
+      patches += len(read["pixel_values"])
+    return patches
 
   def _restart(self) -> None:
     """Restores the initial weights if training changed them."""
@@ -106,13 +134,17 @@ class Reference:
         for parameter, value in self._start:
           parameter.copy_(value)
 
-  def _inputs(self, sample: workload.Sample, length: int) -> dict:
-    self._anchors = (
-      torch.from_numpy(sample.features),
-      torch.from_numpy(sample.positions),
+  def _inputs(self, samples: list[workload.Sample], length: int) -> dict:
+    self._anchors = [
+      (torch.from_numpy(sample.features), torch.from_numpy(sample.positions))
+      for sample in samples
+    ]
+    ids = torch.from_numpy(
+      np.stack([sample.input_ids[:length] for sample in samples])
+    ).long()
+    images = self._processor(
+      images=[sample.image for sample in samples], return_tensors="pt"
     )
-    ids = torch.from_numpy(sample.input_ids[:length]).long()[None]
-    images = self._processor(images=[sample.image], return_tensors="pt")
     image_token = self._model.config.image_token_id
     return {
       "input_ids": ids,
@@ -125,8 +157,17 @@ class Reference:
   def _modulate(self, module, inputs, output):
     """Token-wise Linear Modulation as in the official training code."""
     del module, inputs
-    features, positions = self._anchors
     tokens = output.pooler_output
+    parts = tokens.chunk(len(self._anchors))
+    output.pooler_output = torch.cat(
+      [
+        self._modulated(part, *anchors)
+        for part, anchors in zip(parts, self._anchors, strict=True)
+      ]
+    )
+    return output
+
+  def _modulated(self, tokens, features, positions) -> torch.Tensor:
     side = round(len(tokens) ** 0.5)
     cells = torch.arange(2 * side)
     scaled = positions * (2 * side - 1)
@@ -141,5 +182,4 @@ class Reference:
       fields[None], size=(side, side), mode="bilinear", align_corners=False
     )
     gamma, beta = fields[0].flatten(1).T.chunk(2, dim=-1)
-    output.pooler_output = tokens * (1 + gamma) + beta
-    return output
+    return tokens * (1 + gamma) + beta

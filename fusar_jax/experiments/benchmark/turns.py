@@ -21,6 +21,7 @@ from fusar_jax.experiments.jobs import Job
 
 SIDES = ("ours", "reference")
 TOKENS = "equal greedy tokens"
+MARGIN = "logit of our next token minus that of theirs"
 # Minimum share of decoding in the time of a request, to separate it from the
 # prompt; and the maximum factor on the number of tokens to reach that share.
 _CLEAR, _MORE = 0.1, 4
@@ -87,8 +88,8 @@ def agree(
 ) -> None:
   """Compares the results of both sides and records the agreement once.
 
-  For the chosen works: losses of the first step of a stage, and the number of
-  equal greedy tokens before the first difference.
+  For the chosen works: losses of a step, and the number of equal greedy tokens
+  before the first difference, with the difference of the two logits there.
 
   Raises:
     ValueError: losses differ by more than 1e-3: timings would be meaningless.
@@ -103,18 +104,26 @@ def agree(
     ]
     same = [a == b for a, b in zip(*pair, strict=True)]
     equal = same.index(False) if False in same else tokens
+    if equal < tokens:
+      # Of two tokens with equal logits, rounding decides.
+      request = {
+        "answer": pair[0][:equal],
+        "tokens": [answer[equal] for answer in pair],
+      }
+      margins = [s.ask(do="margin", **request)["value"] for s in (ours, theirs)]
+      results.add("agreement", what=MARGIN, value=margins)
     results.add("agreement", what=TOKENS, value=equal)
   for work in chosen:
-    stage = work.ours.get("stage")
-    if stage is None or results.of("agreement", what=f"stage {stage}"):
+    if "stage" not in work.ours or results.of("agreement", what=work.name):
       continue
-    pair = [s.ask(do="train", stage=stage)["value"] for s in (ours, theirs)]
-    if abs(pair[0] - pair[1]) > 1e-3 * abs(pair[1]):
+    pair = [ours.ask(**work.ours), theirs.ask(**work.theirs)]
+    losses = [answer["value"] for answer in pair]
+    if abs(losses[0] - losses[1]) > 1e-3 * abs(losses[1]):
       raise ValueError(
-        f"stage {stage}: our loss is {pair[0]}, the reference's {pair[1]}; they"
-        " differ by more than 1e-3, so nothing is timed."
+        f"{work.name}: our loss is {losses[0]}, the reference's {losses[1]};"
+        " they differ by more than 1e-3, so nothing is timed."
       )
-    results.add("agreement", what=f"stage {stage}", value=pair)
+    results.add("agreement", what=work.name, value=losses)
 
 
 def jobs(

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from PIL import Image
 
 from fusar_jax.config import preset
+from fusar_jax.experiments.benchmark.measurements import SAMPLES
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.peft import write_adapter
 from fusar_jax.model.config import FusarConfig, LoRAConfig
@@ -21,7 +23,6 @@ from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten, unflatten
 from fusar_jax.training.partition import partition
 
-SAMPLES = 16
 ADAPTER_RULES = [(r"tlm/.*|.*/lora_[ab]", True), (".*", False)]
 TRAINABLE = {
   1: ADAPTER_RULES,
@@ -74,8 +75,23 @@ def write(folder: Path, name: str, shape: Shape, seed: int = 0) -> None:
   plain = dataclasses.replace(config, lora=LoRAConfig(), tlm=None)
   export_merged(folder / "base", plain, base)
   write_adapter(folder / "adapter", config, params, base=str(folder / "base"))
+  for file in image_files(folder):
+    file.parent.mkdir(exist_ok=True)
+    Image.fromarray(_scene(rng)).save(file)
   settings = {"preset": name, "seed": seed, "shape": dataclasses.asdict(shape)}
   (folder / "workload.json").write_text(json.dumps(settings))
+
+
+def image_files(folder: Path) -> list[Path]:
+  """Returns the files of the images to prepare, one per sample."""
+  return [folder / "images" / f"{k}.png" for k in range(SAMPLES)]
+
+
+def _scene(rng) -> np.ndarray:
+  """uint8[700, 900, 3]: speckle over patches of different backscatter."""
+  level = np.kron(rng.uniform(20, 90, (7, 9)), np.ones((100, 100)))
+  gray = np.clip(level * rng.gamma(4, 0.25, level.shape), 0, 255)
+  return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def read(folder: Path) -> tuple[FusarConfig, Shape, list[Sample]]:
