@@ -98,11 +98,11 @@ def test_agreement_is_compared_for_the_chosen_works_once():
   results = Results(None, {})
   sides = Canned(1, 1), Canned(1, 1, loss=2.001)
   turns.agree(*sides, [TRAIN], 2, results)
-  assert sides[0].asked == [("train", 1)]
+  assert sides[0].asked == [("train", 1, False)]
   turns.agree(*sides, [TRAIN, ONE], 2, results)
-  assert sides[0].asked == [("train", 1), ("decode", 1, 2)]
+  assert sides[0].asked == [("train", 1, False), ("decode", 1, 2)]
   found = {r["what"]: r["value"] for r in results.of("agreement")}
-  assert found == {"stage 1": [2.0, 2.001], "equal greedy tokens": 2}
+  assert found == {TRAIN.name: [2.0, 2.001], turns.TOKENS: 2}
 
 
 def test_nothing_is_timed_when_losses_differ():
