@@ -45,7 +45,7 @@ PHASES = {
   },
   "one": {"steps": 500, "data.pack_length": 256},
   "two": {"steps": 1000},
-  "all": {"steps": 4000},
+  "all": {"batch_size": 16, "steps": 4600},
 }
 
 

@@ -13,9 +13,11 @@ the same command continues.
 """
 
 import argparse
+import dataclasses
 import sys
 
 from fusar_jax import command_line
+from fusar_jax.experiments.plan import Plan
 from fusar_jax.hf.folders import TINY_BASE
 
 
@@ -32,6 +34,12 @@ def parser() -> command_line.Parser:
     help="run or Hugging Face folder to start from (default: the base in the"
     " package)",
   )
+  p.add_argument(
+    "--seed",
+    type=int,
+    default=Plan.seed,
+    help="seed of training; the scenes stay the same (default: %(default)s)",
+  )
   return p
 
 
@@ -39,7 +47,8 @@ def _demo(args: argparse.Namespace) -> None:
   # Slow: --help and usage errors need no JAX.
   from fusar_jax.experiments import demo
 
-  demo.run(args.out, demo.LONG if args.long else demo.Plan(), args.base)
+  plan = demo.LONG if args.long else Plan()
+  demo.run(args.out, dataclasses.replace(plan, seed=args.seed), args.base)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -56,6 +56,7 @@ def make_recipe(
       "batch_size": plan.batch_size,
       "steps": steps,
       "optimizer.learning_rate": plan.learning_rate,
+      "seed": plan.seed,
       **(values or {}),
     },
     workdir,
