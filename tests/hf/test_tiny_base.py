@@ -38,7 +38,7 @@ def test_its_record_names_simulated_data_alone():
   assert {m["dataset"]["source"] for m in trained_on} == {
     "simulated by fusar_jax.simulate"
   }
-  # The phases of stage 0, the last one first.
-  assert [len(r["data"]["train"]) for r in records] == [1] * 5
+  # The phases of stage 0, the last one first; each has one manifest.
+  assert [len(r["data"]["train"]) for r in records] == [1] * 6
   names = [m["path"].rpartition("/")[2] for m in trained_on]
   assert (names[0], names[-1]) == ("pretraining_tasks.jsonl", "captions.jsonl")
