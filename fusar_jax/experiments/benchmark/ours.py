@@ -67,6 +67,8 @@ class Ours:
     # The time includes padding, patches and anchor weights on the host.
     batch = self._batch(BATCH, answers=True)
     if not first_epoch:
+      if not self._later_epoch.programs():
+        self._later_epoch(batch, frozen)  # The first epoch.
       batch = self._later_epoch(batch, frozen)
     state, metrics = step(state, frozen, batch)
     self._stages[stage][1] = state
