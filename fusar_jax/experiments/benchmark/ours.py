@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fusar_jax.data.examples import Example, example_from_ids
 from fusar_jax.data.padding import pad_batch
@@ -38,6 +39,7 @@ class Ours:
     self._files = workload.image_files(folder)
     self._stages = {}
     mesh = device_mesh.make_mesh(1, 1, 1, jax.devices()[:1])
+    self._everywhere = NamedSharding(mesh, PartitionSpec())
     self._later_epoch = VisualCache(
       make_encoder(self._model, mesh), mesh, self._config.vision.merge
     )
@@ -61,7 +63,10 @@ class Ours:
         make_train_step(self._config, optimizer, options),
         compiler_options=compiler_options(),
       )
-      state = create_state(trainable, optimizer, seed=0)
+      # On the mesh from the start, or later steps would be compiled again.
+      state, frozen = jax.device_put(
+        (create_state(trainable, optimizer, seed=0), frozen), self._everywhere
+      )
       self._stages[stage] = [step, state, frozen]
     step, state, frozen = self._stages[stage]
     # The time includes padding, patches and anchor weights on the host.
