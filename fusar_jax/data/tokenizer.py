@@ -56,6 +56,28 @@ class Tokenizer(abc.ABC):
   def save(self, folder: str | os.PathLike) -> Path:
     """Writes the tokenizer file into a folder and returns its path."""
 
+  def check_fits(self, path: str | os.PathLike, config, fix: str) -> None:
+    """Checks special tokens and vocabulary against a model.
+
+    Args:
+      path: of the tokenizer, for the message.
+      config: `FusarConfig` of the model.
+      fix: what to do, for the message.
+
+    Raises:
+      ValueError: the tokenizer is of another model.
+    """
+    if self.special_tokens() != config.tokens:
+      raise ValueError(
+        f"tokenizer {path}: special tokens {self.special_tokens()} are not the"
+        f" model's {config.tokens}; {fix}."
+      )
+    if self.vocab_size > config.decoder.vocab:
+      raise ValueError(
+        f"tokenizer {path}: {self.vocab_size} pieces, but the model has"
+        f" {config.decoder.vocab} embeddings; {fix}."
+      )
+
   def id(self, token: str) -> int:
     """Returns the id of a token.
 

@@ -106,16 +106,7 @@ def read_model(
   if tokenizer is None:
     return config, None, None
   words = load_tokenizer(tokenizer)
-  if words.special_tokens() != config.tokens:
-    raise ValueError(
-      f"tokenizer {tokenizer}: special tokens {words.special_tokens()} are not"
-      f" those of {model}, {config.tokens}; give the model's own."
-    )
-  if words.vocab_size > config.decoder.vocab:
-    raise ValueError(
-      f"tokenizer {tokenizer}: {words.vocab_size} pieces, but {model} has"
-      f" {config.decoder.vocab} embeddings; give the model's own."
-    )
+  words.check_fits(tokenizer, config, "give the model's own")
   return config, words, tokenizer
 
 

@@ -189,7 +189,7 @@ def describe_data(
   """
   return {
     name: [
-      _manifest(path, [t for t in triplets if t.source == Path(path)])
+      _manifest(path, triplets)
       for path in split_paths(paths)
       if all(is_readable(file) for file in manifest_files(path))
     ]
@@ -211,11 +211,12 @@ def hash_manifest(path: str | os.PathLike) -> str:
 
 
 def _manifest(path: str, triplets: Sequence[Triplet]) -> dict[str, Any]:
-  about = Path(path).parent / "dataset.json"
+  source = Path(path)
+  about = source.parent / "dataset.json"
   return {
-    "path": str(Path(path).absolute()),
+    "path": str(source.absolute()),
     "sha256": hash_manifest(path),
-    **_hash_sizes(triplets),
+    **_hash_sizes([t for t in triplets if t.source == source]),
     "dataset": read_object(about) if about.is_file() else None,
   }
 

@@ -187,14 +187,6 @@ def _ready_tokenizer(config, base, model, workdir):
     path = provenance.locate(base, workdir)
     path = path / workdir_lib.TOKENIZER if base.kind == "run" else path
   tokenizer = tokenizer_lib.load_tokenizer(path)
-  if tokenizer.special_tokens() != model.tokens:
-    raise ValueError(
-      f"tokenizer {path}: special tokens {tokenizer.special_tokens()} are not"
-      f" the model's {model.tokens}; set config.tokenizer to the model's own."
-    )
-  if tokenizer.vocab_size > model.decoder.vocab:
-    raise ValueError(
-      f"tokenizer {path}: {tokenizer.vocab_size} pieces, but the model has"
-      f" {model.decoder.vocab} embeddings."
-    )
+  fix = "set config.tokenizer to the model's own"
+  tokenizer.check_fits(path, model, fix)
   return tokenizer

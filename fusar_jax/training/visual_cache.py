@@ -32,7 +32,9 @@ from fusar_jax.training.partition import Params
 from fusar_jax.training.run_config import RunConfig
 
 # Fields of a batch that only the vision tower reads.
-_TOWER_INPUTS = ("patches", "patch_positions", "patch_mask", "window_index")
+_NO_TOWER_INPUTS = dict.fromkeys(
+  ("patches", "patch_positions", "patch_mask", "window_index")
+)
 
 
 class VisualCache:
@@ -53,22 +55,19 @@ class VisualCache:
     """Returns the batch on the devices, with `visual` in place of patches."""
     self._collect()
     images = _images(batch)
-    without = dataclasses.replace(batch, **dict.fromkeys(_TOWER_INPUTS))
     if images and all(key in self._tokens for _, _, key, _ in images):
       visual = self._stacked(batch, images)
-      return sharding.put_batch(
-        dataclasses.replace(without, visual=visual), self._mesh
-      )
-    visual = self._encode(frozen, sharding.put_batch(batch, self._mesh))
+      batch = dataclasses.replace(batch, visual=visual, **_NO_TOWER_INPUTS)
+      return sharding.put_batch(batch, self._mesh)
+    on_devices = sharding.put_batch(batch, self._mesh)
+    visual = self._encode(frozen, on_devices)
     new = {
       key: (row, image, patches // self._merge**2)
       for row, image, key, patches in images
       if key not in self._tokens
     }
     self._pending = new, visual
-    return dataclasses.replace(
-      sharding.put_batch(without, self._mesh), visual=visual
-    )
+    return dataclasses.replace(on_devices, visual=visual, **_NO_TOWER_INPUTS)
 
   def programs(self) -> int:
     """Returns the number of shapes that the tower was compiled for."""
@@ -117,13 +116,18 @@ def make_inputs(
   """
   limit = config.data.visual_cache_gb
   merge = model.vision.merge
+
+  def put(batch: Batch, _: Params) -> Batch:
+    return sharding.put_batch(batch, mesh)
+
+  uncached = put, lambda: 0
   if (
     not limit
     or steps <= loader.steps_per_epoch
     or jax.process_count() > 1
     or not _is_frozen(frozen, model)
   ):
-    return lambda batch, _: sharding.put_batch(batch, mesh), lambda: 0
+    return uncached
   dtype = jnp.dtype(config.dtype.compute)
   images = len({path for row in triplets for path in row.images})
   token = model.vision.out_width * dtype.itemsize
@@ -134,7 +138,7 @@ def make_inputs(
       f" {size:.3g} GB, and config.data.visual_cache_gb is {limit:g}",
       flush=True,
     )
-    return lambda batch, _: sharding.put_batch(batch, mesh), lambda: 0
+    return uncached
   print(
     f"visual tokens: computed once per image and kept on the host, {images}"
     f" images, {size:.3g} GB",

@@ -1,6 +1,5 @@
 """Benchmark of this implementation: the train step, `generate`, examples."""
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -87,11 +86,8 @@ class Ours:
 
   def margin(self, answer: list[int], tokens: list[int]) -> float:
     """Returns the logit of tokens[0] minus that of tokens[1] after `answer`."""
-    sample = self._samples[0]
-    prompt = sample.input_ids[: self._shape.length - self._shape.answer]
-    ids = np.concatenate([prompt, answer]).astype(np.int32)
-    longer = dataclasses.replace(sample, input_ids=ids)
-    batch = make_batch(self._config, [longer], 0)
+    sample = workload.answered(self._samples[0], self._shape, answer)
+    batch = make_batch(self._config, [sample], 0)
     logits = np.asarray(self._model.apply({"params": self._params}, batch))
     return float(logits[0, -1, tokens[0]] - logits[0, -1, tokens[1]])
 

@@ -5,7 +5,6 @@ position, accumulation 4, sdpa, float32; and the same with several images at a
 time, which the official code does not do. Needs the `parity` extra.
 """
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +107,9 @@ class Reference:
     """Returns the logit of tokens[0] minus that of tokens[1] after `answer`."""
     self._restart()
     self._model.eval()
-    sample = self._samples[0]
-    prompt = sample.input_ids[: self._shape.length - self._shape.answer]
-    ids = np.concatenate([prompt, answer]).astype(np.int32)
-    longer = dataclasses.replace(sample, input_ids=ids)
+    sample = workload.answered(self._samples[0], self._shape, answer)
     with torch.no_grad():
-      inputs = self._inputs([longer], len(ids))
+      inputs = self._inputs([sample], len(sample.input_ids))
       logits = self._model(**inputs, use_cache=False).logits[0, -1]
     return float(logits[tokens[0]] - logits[tokens[1]])
 

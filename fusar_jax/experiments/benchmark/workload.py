@@ -82,6 +82,13 @@ def write(folder: Path, name: str, shape: Shape, seed: int = 0) -> None:
   (folder / "workload.json").write_text(json.dumps(settings))
 
 
+def answered(sample: Sample, shape: Shape, answer: list[int]) -> Sample:
+  """Returns the sample's prompt, followed by another answer."""
+  prompt = sample.input_ids[: shape.length - shape.answer]
+  ids = np.concatenate([prompt, answer]).astype(np.int32)
+  return dataclasses.replace(sample, input_ids=ids)
+
+
 def image_files(folder: Path) -> list[Path]:
   """Returns the files of the images to prepare, one per sample."""
   return [folder / "images" / f"{k}.png" for k in range(SAMPLES)]
