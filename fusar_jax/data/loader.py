@@ -17,6 +17,7 @@ import numpy as np
 
 from fusar_jax.data import sizes as sizes_lib
 from fusar_jax.data.batch_order import batch_order
+from fusar_jax.data.chip_augmentation import is_chip
 from fusar_jax.data.example_sizes import measure_examples
 from fusar_jax.data.loader_config import LoaderConfig
 from fusar_jax.data.packing import pack, pack_by_image
@@ -24,7 +25,7 @@ from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import Triplet, raise_together
-from fusar_jax.data.workers import Recipe, Workers
+from fusar_jax.data.workers import Recipe, Seed, Workers
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 
@@ -64,6 +65,7 @@ class Loader:
       aux_targets=config.cell_weight > 0,
       anchors=config.anchors,
       cache_bytes=config.cache_bytes // max(1, config.num_workers),
+      chip_shift=config.chip_shift,
     )
     self._triplets = config.anchors.arrange(triplets)
     self._sizes, problems = measure_examples(self._triplets, recipe)
@@ -117,7 +119,7 @@ class Loader:
     )
     self._build = recipe.builder()
     threads = max(1, config.num_workers)
-    self._dataset = self._order.map(self._batch).to_iter_dataset(
+    self._dataset = self._order.map_with_index(self._batch).to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     )
     self._iterator = None
@@ -163,17 +165,19 @@ class Loader:
     if self._workers:
       self._workers.close()
 
-  def _batch(self, units: np.ndarray) -> tuple[Batch, list[str]]:
+  def _batch(self, step: int, units: np.ndarray) -> tuple[Batch, list[str]]:
     """Builds this process's slice of a global batch of unit numbers."""
     parts = [[self._units[u] for u in units[part]] for part in self._slices]
     packed = self._packed(parts)
+    mine = parts[self._config.process_index]
+    seeds = [seed for unit in mine for seed in self._seeds(step, unit)]
     parts = [[row for unit in part for row in unit] for part in parts]
     mine = parts[self._config.process_index]
     triplets = [self._triplets[row] for row in mine]
     if self._workers:
-      examples = self._workers.build(triplets)
+      examples = self._workers.build(triplets, seeds)
     else:
-      examples = [self._build(triplet) for triplet in triplets]
+      examples = list(map(self._build, triplets, seeds))
     batch = pad_batch(
       examples,
       config=self._model,
@@ -184,6 +188,12 @@ class Loader:
       **self._shape(parts, packed),
     )
     return batch, [t.id for t in triplets]
+
+  def _seeds(self, step: int, unit: list[int]) -> list[Seed]:
+    """Returns one augmentation for all rows, which share an image."""
+    chips = all(is_chip(self._triplets[row]) for row in unit)
+    seed = (self._config.seed, step, unit[0])
+    return [seed if chips and self._config.chip_shift else None for _ in unit]
 
   def _make_units(self) -> list[list[int]]:
     """Returns the row numbers of each unit: what the order is an order of."""

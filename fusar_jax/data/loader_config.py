@@ -32,6 +32,7 @@ class LoaderConfig:
     loss_weighting: see `pad_batch`.
     cell_weight: see `pad_batch`; 0: no auxiliary visual-token targets.
     anchors: control condition of the anchors, see `anchor_conditions`.
+    chip_shift: see `augment_chip`; 0: no augmentation.
     num_workers: processes that build examples; 0: threads of this process.
     cache_bytes: limit of the cache of decoded images, over all workers.
     pool_batches: number of batches that are drawn at a time and sorted by
@@ -53,6 +54,7 @@ class LoaderConfig:
   loss_weighting: str = "example"
   cell_weight: float = 0.0
   anchors: AnchorCondition = ALIGNED
+  chip_shift: float = 0.0
   num_workers: int = 0
   cache_bytes: int = 512 << 20
   pool_batches: int = 1

@@ -20,12 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
+from fusar_jax.data.chip_augmentation import augment_chip
 from fusar_jax.data.examples import Example, build_example
 from fusar_jax.data.image_cache import ImageCache
 from fusar_jax.data.lengths import MAX_LENGTH
+from fusar_jax.data.records import File
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.model.config import FusarConfig
+
+# Of the augmentation of one row in one step; None: as it is.
+Seed = tuple[int, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Recipe:
     tokenizer, config, with_answer, max_length, aux_targets, anchors: of
       `fusar_jax.data.examples.build_example`.
     cache_bytes: limit of the decoded-image cache, per process.
+    chip_shift: of `augment_chip`, for rows that come with a seed.
   """
 
   tokenizer: Tokenizer
@@ -45,12 +51,22 @@ class Recipe:
   aux_targets: bool = False
   anchors: AnchorCondition = ALIGNED
   cache_bytes: int = 256 << 20
+  chip_shift: float = 0.0
 
   def builder(self):
-    """Returns build(triplet) -> Example, with a separate image cache."""
+    """Returns build(triplet, seed) -> Example, with a separate image cache.
+
+    With a seed, the images of the row are augmented; None: they are not.
+    """
     cache = ImageCache(self.cache_bytes)
 
-    def build(triplet: Triplet) -> Example:
+    def build(triplet: Triplet, seed: Seed = None) -> Example:
+      def read_image(path: File, config: FusarConfig):
+        image, original = cache(path, config)
+        if seed is not None:
+          image = augment_chip(image, self.chip_shift, seed)
+        return image, original
+
       return build_example(
         triplet,
         self.tokenizer,
@@ -59,7 +75,7 @@ class Recipe:
         max_length=self.max_length,
         aux_targets=self.aux_targets,
         anchors=self.anchors,
-        read_image=cache,
+        read_image=read_image,
       )
 
     return build
@@ -77,13 +93,16 @@ class Workers:
       count, thread_name_prefix="data-worker", initializer=self._start
     )
 
-  def build(self, triplets: Sequence[Triplet]) -> list[Example]:
+  def build(
+    self, triplets: Sequence[Triplet], seeds: Sequence[Seed] | None = None
+  ) -> list[Example]:
     """Returns the examples; errors are those of `build_example`.
 
     Raises:
       RuntimeError: a worker died.
     """
-    return list(self._threads.map(self._build_one, triplets))
+    seeds = seeds or [None] * len(triplets)
+    return list(self._threads.map(self._build_one, triplets, seeds))
 
   def close(self) -> None:
     """Stops the workers after their current example."""
@@ -113,13 +132,13 @@ class Workers:
     self._mine.process = process
     self._mine.fresh = True
 
-  def _build_one(self, triplet: Triplet) -> Example:
+  def _build_one(self, triplet: Triplet, seed: Seed) -> Example:
     process = self._mine.process
     try:
       if self._mine.fresh:
         _send(process.stdin, self._recipe)
         self._mine.fresh = False
-      _send(process.stdin, triplet)
+      _send(process.stdin, (triplet, seed))
       result = pickle.load(process.stdout)
     except (OSError, EOFError, pickle.UnpicklingError):
       raise RuntimeError(
@@ -146,9 +165,9 @@ def _main() -> None:
   try:
     build = pickle.load(sys.stdin.buffer).builder()
     while True:
-      triplet = pickle.load(sys.stdin.buffer)
+      row = pickle.load(sys.stdin.buffer)
       try:
-        result = build(triplet)
+        result = build(*row)
       except Exception as error:
         result = error
       _send(results, result)

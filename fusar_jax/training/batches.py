@@ -43,6 +43,7 @@ def make_loader(
       row_multiple=sharding.row_unit(parts, mesh, jax.process_count()),
       loss_weighting=data.loss_weighting,
       cell_weight=data.cell_weight if train else 0.0,
+      chip_shift=data.chip_shift if train else 0.0,
       anchors=AnchorCondition(data.anchors, data.anchor_grid),
       num_workers=data.num_workers if train else 0,
       pool_batches=data.pool_batches if train else 1,

@@ -42,6 +42,7 @@ _POSITIVE = (
 )
 # From 0 to below 1.
 _SHARES = (
+  "data.chip_shift",
   "model.lora.dropout",
   "optimizer.b1",
   "optimizer.b2",

@@ -37,6 +37,7 @@ class DataConfig:
   anchor_grid: int
   cell_weight: float
   visual_cache_gb: float
+  chip_shift: float
 
 
 @dataclasses.dataclass(frozen=True)

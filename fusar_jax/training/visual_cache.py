@@ -104,9 +104,9 @@ def make_inputs(
 ) -> tuple[Callable[[Batch, Params], Batch], Callable[[], int]]:
   """Returns (batch, frozen) -> batch on the devices, and its compile counter.
 
-  With a `VisualCache` if the tower is frozen, images are repeated, and
-  the tokens of all images fit `config.data.visual_cache_gb`. On several hosts
-  each would have to hold the tokens of all images, so there is no cache.
+  With a `VisualCache` if the tower is frozen, images are repeated unchanged,
+  and the tokens of all images fit `config.data.visual_cache_gb`. On several
+  hosts each would have to hold the tokens of all images: there is no cache.
 
   Args:
     frozen: frozen parameters, sharded.
@@ -125,6 +125,7 @@ def make_inputs(
     not limit
     or steps <= loader.steps_per_epoch
     or jax.process_count() > 1
+    or config.data.chip_shift
     or not _is_frozen(frozen, model)
   ):
     return uncached

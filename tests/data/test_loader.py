@@ -139,6 +139,35 @@ def test_workers_change_nothing(make, assert_same_batches):
   assert_same_batches(_take(make(num_workers=2), 5), _take(make(), 5))
 
 
+def test_chips_are_augmented_anew_in_each_step(
+  triplets, tokenizer, config, assert_same_batches
+):
+  """Rows with boxes never are; workers and a resumed loader draw the same."""
+  chip = dataclasses.replace(triplets[0], task="classification", extra={})
+  boxed = dataclasses.replace(
+    chip, id="boxed", extra={"boxes": [[1, 2, 30, 40]], "labels": ["ship"]}
+  )
+
+  def make(**options):
+    options = {"batch_size": 2, "shuffle": False, "chip_shift": 0.2} | options
+    return Loader([chip, boxed], tokenizer, config, LoaderConfig(**options))
+
+  loader = make()
+  steps = _take(loader, 8)
+  plain, _ = _take(make(chip_shift=0.0), 1)[0]
+  images = {batch.patches[0].tobytes() for batch, _ in steps}
+  assert len(images) == 8
+  for batch, _ in steps:
+    np.testing.assert_array_equal(batch.patches[1], plain.patches[1])
+    np.testing.assert_array_equal(batch.input_ids, plain.input_ids)
+  assert_same_batches(_take(make(num_workers=1), 8), steps)
+  resumed = make()
+  first = _take(resumed, 3)
+  again = make()
+  again.set_state(resumed.get_state())
+  assert_same_batches(first + _take(again, 5), steps)
+
+
 def test_processes_share_each_batch(make):
   """Two processes load the halves of one process's batch, same shapes."""
   whole = _take(make(), 3)
