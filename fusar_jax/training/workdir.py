@@ -42,6 +42,8 @@ _FREE = (
   "profile_steps",
   "compile_cache",
 )
+# What a run did that was begun before the field existed.
+_NEWER = {"data.chip_shift": 0.0}
 TOKENIZER = "tokenizer"
 
 
@@ -62,7 +64,7 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
     )
   if provenance.is_run(workdir):
     provenance.read(workdir)  # Raises for files that have changed.
-  before = _flat(read_object(path)["config"])
+  before = _NEWER | _flat(read_object(path)["config"])
   now = _flat(config.to_json())
   changed = [
     f"  config.{name}: {before.get(name)} there, {now.get(name)} now"
