@@ -87,9 +87,9 @@ def get_config(arg) -> ConfigDict:
   # Most host memory, in GB, for visual tokens of a frozen vision tower, which
   # are then computed once per image. If more images than fit: in every step.
   config.data.visual_cache_gb = 4.0
-  # Augmentation of chips (classification rows without boxes): in every step an
-  # image is shifted by up to this share of its sides, and mirrored in one of
-  # two steps, left and right. 0: off.
+  # Augmentation of chips (classification rows of an entire image): in every
+  # step an image is shifted by up to this share of its sides, and mirrored in
+  # one of two steps, left and right. 0: off.
   config.data.chip_shift = 0.0
 
   # Examples of one update, on all devices together.

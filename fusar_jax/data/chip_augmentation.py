@@ -1,8 +1,9 @@
 """Random shifts and mirroring of chips, whose class does not depend on them.
 
-A chip is an image with one class and no box. Mirroring swaps left and right
-only: top and bottom would also turn shadows, which lie away from the radar,
-where the rows are the range direction, as in MSTAR's chips.
+A chip is an image with one class: its row has no box, or one around the entire
+image. Mirroring swaps left and right only: top and bottom would also
+turn shadows, which lie away from the radar, where the rows are the range
+direction, as in MSTAR's chips.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,15 @@ from fusar_jax.data.triplets import Triplet
 
 
 def is_chip(triplet: Triplet) -> bool:
-  """Whether the row asks for the class of its images as such."""
-  return triplet.task == "classification" and triplet.boxes is None
+  """Whether the row asks for the class of an image as such."""
+  if triplet.task != "classification":
+    return False
+  if triplet.boxes is None:
+    return True
+  if triplet.coordinate_size is None:
+    return False
+  height, width = triplet.coordinate_size
+  return triplet.boxes.tolist() == [[0, 0, width, height]]
 
 
 def augment_chip(

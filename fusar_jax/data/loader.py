@@ -70,6 +70,11 @@ class Loader:
     self._triplets = config.anchors.arrange(triplets)
     self._sizes, problems = measure_examples(self._triplets, recipe)
     raise_together(problems, "bad rows")
+    if config.chip_shift and not any(map(is_chip, self._triplets)):
+      raise ValueError(
+        "config.data.chip_shift is above 0, but no row is a chip (task"
+        " classification, without boxes or with one around the entire image)."
+      )
     self._model, self._config = model, config
     self._units = self._make_units()
     units = [self._row_sizes(unit) for unit in self._units]

@@ -143,7 +143,12 @@ def test_chips_are_augmented_anew_in_each_step(
   triplets, tokenizer, config, assert_same_batches
 ):
   """Rows with boxes never are; workers and a resumed loader draw the same."""
-  chip = dataclasses.replace(triplets[0], task="classification", extra={})
+  chip = dataclasses.replace(
+    triplets[0],
+    task="classification",
+    coordinate_size=(54, 60),
+    extra={"boxes": [[0, 0, 60, 54]], "labels": ["ship"]},
+  )
   boxed = dataclasses.replace(
     chip, id="boxed", extra={"boxes": [[1, 2, 30, 40]], "labels": ["ship"]}
   )
@@ -166,6 +171,8 @@ def test_chips_are_augmented_anew_in_each_step(
   again = make()
   again.set_state(resumed.get_state())
   assert_same_batches(first + _take(again, 5), steps)
+  with pytest.raises(ValueError, match="no row is a chip"):
+    Loader([boxed], tokenizer, config, LoaderConfig(1, chip_shift=0.2))
 
 
 def test_processes_share_each_batch(make):
