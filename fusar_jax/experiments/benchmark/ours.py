@@ -17,6 +17,7 @@ from fusar_jax.model.batch import Batch
 from fusar_jax.model.compiling import compiler_options, fast_options
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT
+from fusar_jax.platforms import check_platforms
 from fusar_jax.training import device_mesh
 from fusar_jax.training.optimizer import make_optimizer
 from fusar_jax.training.partition import partition
@@ -29,6 +30,7 @@ class Ours:
   """The model; each method call is one measured operation."""
 
   def __init__(self, folder: Path):
+    check_platforms()  # As `train` and `load` do.
     _, self._shape, self._samples = workload.read(folder)
     self._config, self._params = load_adapted(
       folder / "base", folder / "adapter"
