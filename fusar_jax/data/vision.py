@@ -47,7 +47,7 @@ def image_size(path: str | os.PathLike | PackedFile) -> tuple[int, int]:
 
 
 def load_image(path: str | os.PathLike | PackedFile) -> np.ndarray:
-  """Returns uint8[h, w, 3]; greyscale is replicated to three channels.
+  """Returns uint8[h, w, 3], read-only; channels of greyscale share memory.
 
   Raises:
     FileNotFoundError: no such file.
@@ -55,7 +55,10 @@ def load_image(path: str | os.PathLike | PackedFile) -> np.ndarray:
   """
   with _open(path) as image:
     try:
-      return np.asarray(image.convert("RGB"))
+      if image.mode == "L":
+        grey = np.asarray(image)
+        return np.broadcast_to(grey[..., None], (*grey.shape, 3))
+      return np.asarray(_converted(image))
     except _DAMAGE as error:
       raise ValueError(f"{path}: damaged image: {error}") from None
 
@@ -68,7 +71,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
   """
   if image.mode not in _EIGHT_BIT_MODES:
     raise ValueError(f"image: {_not_8_bits(image)}")
-  return image.convert("RGB")
+  return _converted(image)
+
+
+def _converted(image: Image.Image) -> Image.Image:
+  return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resize(
@@ -86,11 +93,30 @@ def resize(
       )
     if image.shape[:2] == tuple(size):
       return image
-    image = Image.fromarray(image)
+    grey = _is_grey(image)
+    image = Image.fromarray(image[..., 0].copy() if grey else image)
+    if grey:
+      image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
   image = to_rgb(image)
   if (image.height, image.width) != tuple(size):
     image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
   return np.asarray(image)
+
+
+def _is_grey(image: np.ndarray) -> bool:
+  """Whether three channels are equal, as in most SAR images.
+
+  One channel is resampled in a third of the time, and to the same values.
+  """
+  if image.strides[2] == 0:
+    return True
+  red, green, blue = np.moveaxis(image, -1, 0)
+  sample = image[::31, ::31]
+  return bool(
+    (sample[..., :1] == sample[..., 1:]).all()
+    and (red == green).all()
+    and (red == blue).all()
+  )
 
 
 def smart_size(

@@ -77,6 +77,25 @@ def test_resize_is_bicubic_and_leaves_the_right_size_alone():
   np.testing.assert_array_equal(vision.resize(image, (28, 56)), expected)
 
 
+def test_one_channel_of_a_grey_picture_is_resampled_for_all(monkeypatch):
+  grey = np.random.default_rng(0).integers(0, 255, (30, 50, 1), np.uint8)
+  image = np.repeat(grey, 3, axis=-1)
+  expected = Image.fromarray(image).resize((56, 28), Image.Resampling.BICUBIC)
+  coloured = image.copy()
+  coloured[7, 5, 1] += 1  # Not among the pixels that are compared first.
+  modes, original = [], Image.Image.resize
+
+  def resize(image, *args):
+    modes.append(image.mode)
+    return original(image, *args)
+
+  monkeypatch.setattr(Image.Image, "resize", resize)
+  for same in (image, np.broadcast_to(grey, image.shape)):
+    np.testing.assert_array_equal(vision.resize(same, (28, 56)), expected)
+  assert (vision.resize(coloured, (28, 56)) != expected).any()
+  assert modes == ["L", "L", "RGB"]
+
+
 def test_bad_pictures_are_refused_with_the_fix(tmp_path, monkeypatch):
   deep = np.arange(12, dtype=np.uint16).reshape(3, 4)
   Image.fromarray(deep).save(tmp_path / "deep.png")
