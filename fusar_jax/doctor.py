@@ -59,6 +59,12 @@ def parser() -> command_line.Parser:
     f" {MAX_LENGTH}, {PROMPT_LENGTH} for predict)",
   )
   p.add_argument(
+    "--no-duplicates",
+    action="store_true",
+    help="skip the search for near duplicates, whose time grows with the square"
+    " of the number of images",
+  )
+  p.add_argument(
     "--samples",
     type=int,
     default=12,
@@ -107,6 +113,7 @@ def _doctor(args: argparse.Namespace) -> int:
       seed=args.seed,
       max_length=args.max_length,
       purpose=args.purpose,
+      duplicates=not args.no_duplicates,
       track=doctor.track,
     )
   except (ValueError, OSError) as error:

@@ -108,8 +108,10 @@ def test_errors_in_the_data_are_exit_code_1(data, rows, diagnose):
   done, _ = diagnose(other, "--samples", 0)
   assert done.code == 0
   assert "warning: same question twice: other: rows 1" in done.text
-  done, page = diagnose(data, other, "--samples", 1)
+  done, page = diagnose(data, other, "--samples", 1, "--no-duplicates")
   assert done.code == 1
+  assert "near duplicate │ not searched │ not searched" in done.text
+  assert "<td>not searched</td>" in page
   assert "error: image in two splits: simulated" in done.text
   assert "1 error, 1 warning" in done.text
   assert page

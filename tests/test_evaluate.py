@@ -6,6 +6,7 @@ import pytest
 
 from fusar_jax import evaluate
 from fusar_jax.data.triplets import write_manifest
+from fusar_jax.metrics.intervals import wilson
 from fusar_jax.report.baselines import baseline_rows
 from fusar_jax.report.scoring import (
   check_truths,
@@ -186,6 +187,21 @@ def test_predictions_need_only_an_id_and_a_text(write, manifest):
   unknown = [{"id": f"x{i}", "prediction_text": "1"} for i in range(30)]
   with pytest.raises(ValueError, match=r"(?s)30 bad rows.*row 5 .*and 10 more"):
     evaluate_predictions(write([*rows, *unknown]), manifest)
+
+
+def test_near_duplicates_of_the_manifest_are_one_trial(write, score, manifest):
+  """All three counts are right, but their images are of one "split_group"."""
+  rows = list(map(json.loads, manifest.open(encoding="utf-8")))
+  write_manifest(manifest, [row | {"split_group": 4} for row in rows])
+  texts = {"c0": "1", "c1": "1", "c2": "2", "d0": BOX}
+  path = write([{"id": i, "prediction_text": t} for i, t in texts.items()])
+  _, metrics, out = score(path, "--manifest", manifest)
+  assert metrics["counting"]["accuracy"] == 1
+  assert metrics["counting"]["ci95"]["accuracy"] == wilson(1, 1)
+  assert {sample["split_group"] for sample in read_samples(out)} == {"4"}
+  grouped = write([counted(i, "1", "1") | {"split_group": 4} for i in range(3)])
+  found = evaluate_predictions(grouped)["counting"]
+  assert found["ci95"]["accuracy"] == wilson(1, 1)
 
 
 def test_rows_without_ground_truth_are_not_scored(write, score, manifest):

@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_model_names_the_arrays(stage0):
   [
     ("sha256", ""),
     ("sizes of images", r" \(sizes of images\)"),
-    ("sizes of anchors", r" \(sizes of anchors\)"),
+    ("content of anchors", r" \(content of anchors\)"),
   ],
 )
 def test_a_resumed_run_needs_the_same_data(
@@ -194,7 +194,8 @@ def test_a_resumed_run_needs_the_same_data(
     train_and_evaluate(make_config("stage0_tiny", manifest), copied)
 
 
-def test_sizes_of_images_and_anchors_are_recorded(manifest, tmp_path):
+def test_images_and_anchors_are_recorded(manifest, tmp_path):
+  """Sizes, and the content where the size is equal."""
   folder = shutil.copytree(manifest.parent, tmp_path / "data")
   path = str(folder / "manifest.jsonl")
 
@@ -202,16 +203,21 @@ def test_sizes_of_images_and_anchors_are_recorded(manifest, tmp_path):
     (data,) = provenance.describe_data({"train": path}, read_manifests(path))[
       "train"
     ]
-    return data["sha256"], data["sizes of images"], data.get("sizes of anchors")
+    kinds = "sizes of images", "content of images", "content of anchors"
+    return data["sha256"], *map(data.get, kinds)
 
-  rows, images, anchors = hashes()
-  with (folder / "3.png").open("ab") as file:
-    file.write(b"0")
-  assert hashes()[0] == rows
-  assert hashes()[1] != images
-  assert hashes()[2] == anchors
+  def changed(before):
+    return [a != b for a, b in zip(before, hashes())]
+
+  before = hashes()
+  content = bytearray((folder / "3.png").read_bytes())
+  content[len(content) // 2] ^= 1
+  (folder / "3.png").write_bytes(content)
+  assert changed(before) == [False, False, True, False]
+  (folder / "3.png").write_bytes(content + b"0")
+  assert changed(before) == [False, True, True, False]
   (folder / "3.npz").unlink()
-  assert hashes()[2] is None
+  assert hashes()[3] is None
 
 
 def test_a_run_recorded_with_axes_of_a_mesh_is_resumed(

@@ -151,13 +151,12 @@ class SentencePieceTokenizer(Tokenizer):
     self._inner = sentencepiece.SentencePieceProcessor()
     try:
       self._inner.LoadFromSerializedProto(path.read_bytes())
-    except RuntimeError as error:
+      self.vocab_size = self._inner.GetPieceSize()
+      pieces = self._inner.IdToPiece(list(range(self.vocab_size)))
+    # Also of a piece, or of a message, that is not UTF-8.
+    except (RuntimeError, UnicodeDecodeError) as error:
       raise ValueError(f"{path}: not a SentencePiece model: {error}") from None
-    self.vocab_size = self._inner.GetPieceSize()
-    first = [
-      self._inner.IdToPiece(i)
-      for i in range(min(len(SPECIAL_PIECES), self.vocab_size))
-    ]
+    first = pieces[: len(SPECIAL_PIECES)]
     if first != list(SPECIAL_PIECES):
       raise ValueError(
         f"{path}: the first pieces must be {list(SPECIAL_PIECES)}, found"

@@ -30,6 +30,9 @@ MAX_IMAGE_PIXELS = 100_000_000
 # tested. The content of a file decides, not its name.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "JPEG2000")
 _ORIENTATION = 0x0112  # EXIF tag; 1: as stored
+_SUBFILE_TYPE = 0x00FE  # TIFF tag
+_OVERVIEW_OR_MASK = 1 | 4
+_MAX_PAGES = 64
 # What Pillow raises on corrupt files.
 _DAMAGE = (OSError, SyntaxError, TypeError, ValueError)
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK")
@@ -282,19 +285,20 @@ def _open(path):
 def _check(path, image: Image.Image) -> None:
   """Raises ValueError for an image that cannot be read as one 8-bit array."""
   try:
-    pages, turned = getattr(image, "n_frames", 1), _orientation(image)
-  except (*_DAMAGE, struct.error) as error:
+    pages, turned = _count_pages(image), _orientation(image)
+  except (*_DAMAGE, struct.error, Image.DecompressionBombError) as error:
     raise ValueError(f"{path}: damaged image: {error}") from None
   if pages > 1:
     raise ValueError(
       f"{path}: {pages} pages or frames; expected one image. Save the one you"
-      " need as a file of its own."
+      " need as a file of its own (PIL: image.seek(N), image.save(FILE))."
     )
   if turned != 1:
     raise ValueError(
       f"{path}: EXIF orientation {turned}: viewers show it turned, and boxes"
-      " may refer to either form. Save the pixels as they are to be seen (PIL:"
-      " ImageOps.exif_transpose)."
+      " may refer to either form. If they refer to what viewers show, save"
+      " ImageOps.exif_transpose(image) (PIL); else remove the tag (exiftool"
+      " -Orientation= FILE)."
     )
   if image.width * image.height > MAX_IMAGE_PIXELS:
     raise ValueError(
@@ -311,6 +315,23 @@ def _not_8_bits(image: Image.Image) -> str:
     " 0..255 (for instance between its 1st and 99th percentile), record the"
     " stretch, and save as 8-bit PNG."
   )
+
+
+def _count_pages(image: Image.Image) -> int:
+  """Returns the number of pages or frames.
+
+  Overviews and masks, which GeoTIFFs have as further pages, do not count.
+  """
+  pages = getattr(image, "n_frames", 1)
+  if image.format != "TIFF" or not 1 < pages <= _MAX_PAGES:
+    return pages
+  kinds = []
+  for page in range(1, pages):
+    image.seek(page)
+    tags = getattr(image, "tag_v2", {})
+    kinds.append(tags.get(_SUBFILE_TYPE, 0))
+  image.seek(0)
+  return 1 + sum(not kind & _OVERVIEW_OR_MASK for kind in kinds)
 
 
 def _orientation(image: Image.Image) -> int:

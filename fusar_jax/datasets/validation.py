@@ -97,6 +97,7 @@ def inspect(
   *,
   max_length: int = MAX_LENGTH,
   with_answers: bool = True,
+  duplicates: bool = True,
   track: Track = lambda items, what: items,
 ) -> Inspection:
   """Scans and validates manifests.
@@ -108,6 +109,8 @@ def inspect(
     max_length: a longer sequence is an error.
     with_answers: True: for training; False: for prediction, see the module
       docstring.
+    duplicates: search for near duplicates, if there are at most MAX_SEARCHED
+      images.
     track: wraps iteration over (items, description), to show progress.
 
   Raises:
@@ -121,7 +124,7 @@ def inspect(
     problems += _duplicates(split)
   shared, leaks = _leaks(splits)
   problems += leaks
-  near, groups, found = _near_duplicates(splits)
+  near, groups, found = _near_duplicates(splits, duplicates)
   problems += found
   shortcuts = find_shortcuts(splits, groups)
   problems += [
@@ -251,17 +254,18 @@ def _leaks(splits) -> tuple[tuple[int, ...], list[Problem]]:
   return tuple(map(len, shared)), problems
 
 
-def _near_duplicates(splits):
+def _near_duplicates(splits, search: bool):
   """Returns (counts of `Inspection`, group by image path, problems)."""
   images = [
     (at, image)
     for at, split in enumerate(splits)
     for image, _, _ in split.images.values()
   ]
-  if len(images) > MAX_SEARCHED:
+  if not search or len(images) > MAX_SEARCHED:
     groups = {image.path: i for i, (_, image) in enumerate(images)}
     text = f"{len(images)} images are more than {MAX_SEARCHED}"
-    return None, groups, [Problem("near duplicates not searched", text, False)]
+    unsearched = Problem("near duplicates not searched", text, False)
+    return None, groups, [unsearched] if search else []
   pairs, values = near_pairs(
     np.array([image.thumbnail for _, image in images]).reshape(-1, SIDE, SIDE)
   )

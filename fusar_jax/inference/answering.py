@@ -162,6 +162,8 @@ def _prediction(
     model_size=example.model_size,
     task=triplet.task,
     image=_image_name(triplet),
+    # Near duplicates, which scores resample together.
+    **{k: v for k, v in triplet.extra.items() if k == "split_group"},
     **extra,
   )
 

@@ -13,7 +13,7 @@ import numpy as np
 from fusar_jax.metrics import intervals, text_metrics
 from fusar_jax.tasks import captioning
 from fusar_jax.tasks.captioning import FIELDS
-from fusar_jax.tasks.predictions import Prediction, read_truths
+from fusar_jax.tasks.predictions import Prediction, clusters_of, read_truths
 
 
 def overlap(predicted: Sequence[str], true: Sequence[str]) -> float:
@@ -56,7 +56,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
           exact[i, j], near[i, j] = given == want, overlap(given, want)
   known = ~np.isnan(exact)
   failed = np.array([caption.error is not None for caption in captions])
-  images = [row.image_key for row in rows]
+  images = [row.cluster_key for row in rows]
   texts = text_metrics.compare(
     ["" if failure else row.text for row, failure in zip(rows, failed)],
     [[row.gt] for row in rows],
@@ -76,7 +76,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     **of_texts,
     "n": len(rows),
     "ci95": {**bounds, **text_intervals},
-    "per_field": _by_field(exact, near, known),
+    "per_field": _by_field(exact, near, known, clusters_of(rows)),
     "parse_failure_rate": intervals.share(failed),
   }
   right, present = sums[:, 0].astype(int).tolist(), known.sum(1).tolist()
@@ -98,15 +98,16 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   return metrics, samples
 
 
-def _by_field(exact, near, known) -> dict:
+def _by_field(exact, near, known, clusters) -> dict:
   found = {}
   for j, name in enumerate(FIELDS):
     if n := int(known[:, j].sum()):
       hits = int(np.nansum(exact[:, j]))
+      interval = intervals.of_share(exact[:, j] == 1, clusters, known[:, j])
       found[name] = {
         "accuracy": hits / n,
         "word_f1": float(np.nanmean(near[:, j])),
         "n": n,
-        "ci95": {"accuracy": intervals.wilson(hits, n)},
+        "ci95": {"accuracy": interval},
       }
   return found

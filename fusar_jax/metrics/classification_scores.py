@@ -11,7 +11,7 @@ import numpy as np
 
 from fusar_jax.metrics import intervals
 from fusar_jax.tasks import class_names, classification
-from fusar_jax.tasks.predictions import Prediction, read_truths
+from fusar_jax.tasks.predictions import Prediction, clusters_of, read_truths
 
 # Confusion columns for answers that are not a true class.
 OTHER, UNREAD = "(other)", "(not read)"
@@ -42,16 +42,17 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   failed = np.array([p.error is not None for p in read])
   # A right answer is never invalid, even if the question does not offer it.
   invalid = ~right & [p.name not in names for p, names in zip(read, offered)]
-  n = len(rows)
+  n, clusters = len(rows), clusters_of(rows)
   hits = {"accuracy": right, "coarse_accuracy": kind, "invalid": invalid}
   metrics = {
     **{name: intervals.share(values) for name, values in hits.items()},
     "n": n,
     "ci95": {
-      name: intervals.wilson(values.sum(), n) for name, values in hits.items()
+      name: intervals.of_share(values, clusters)
+      for name, values in hits.items()
     },
-    "per_class": _by_group(true, right),
-    "per_kind": _by_group(kinds, kind),
+    "per_class": _by_group(true, right, clusters),
+    "per_kind": _by_group(kinds, kind, clusters),
     "confusion": _confusion(true, predicted, failed),
     "parse_failure_rate": intervals.share(failed),
   }
@@ -76,14 +77,14 @@ def _as_true(name: str, true: str, offered: Sequence[str]) -> str:
   return true if same else name
 
 
-def _by_group(groups: Sequence[str], hits: np.ndarray) -> dict:
+def _by_group(groups: Sequence[str], hits: np.ndarray, clusters) -> dict:
   found = {}
   for name in sorted(set(groups)):
-    chosen = hits[[group == name for group in groups]]
+    chosen = np.array([group == name for group in groups])
     found[name] = {
-      "accuracy": intervals.share(chosen),
-      "n": len(chosen),
-      "ci95": {"accuracy": intervals.wilson(chosen.sum(), len(chosen))},
+      "accuracy": intervals.share(hits[chosen]),
+      "n": int(chosen.sum()),
+      "ci95": {"accuracy": intervals.of_share(hits, clusters, chosen)},
     }
   return found
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fusar_jax.metrics import intervals
 from fusar_jax.tasks import counting
-from fusar_jax.tasks.predictions import Prediction, read_truths
+from fusar_jax.tasks.predictions import Prediction, clusters_of, read_truths
 
 
 def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
@@ -30,9 +30,9 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   read = np.array([count.error is None for count in counts])
   off = np.abs(np.array([count.value or 0 for count in counts]) - true)
   right, near = read & (off == 0), read & (off <= 1)
-  n = len(rows)
+  n, clusters = len(rows), clusters_of(rows)
   sums = intervals.by_image(
-    [row.image_key for row in rows], np.stack([off, np.ones(n)], 1)
+    [row.cluster_key for row in rows], np.stack([off, np.ones(n)], 1)
   )
   metrics = {
     "accuracy": intervals.share(right),
@@ -40,8 +40,8 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     "mae": float(off.mean()),
     "n": n,
     "ci95": {
-      "accuracy": intervals.wilson(right.sum(), n),
-      "within_1": intervals.wilson(near.sum(), n),
+      "accuracy": intervals.of_share(right, clusters),
+      "within_1": intervals.of_share(near, clusters),
       "mae": intervals.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
     },
     "read_from": dict(

@@ -41,10 +41,10 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     Metrics `f1@0.25`, `precision@0.25`, ... over all boxes, the same for each
     true class in `per_class`, in `rules` the number of answers per rule of
     `fusar_jax.tasks.notations` ("truncated": boxes before the cut count), and
-    one sample per row. Intervals resample images. If true answers contain
-    angles, `rotated` has the same scores for rotated boxes (a box without an
-    angle is upright). If every predicted box has a score, `coco` is the result
-    of `average_precision`.
+    one sample per row. Intervals resample images, near duplicates together. If
+    true answers contain angles, `rotated` has the same scores for rotated boxes
+    (a box without an angle is upright). If every predicted box has a score,
+    `coco` is the result of `average_precision`.
 
   Raises:
     ValueError: unparsable true answers; lists all of them.
@@ -56,9 +56,9 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   )
   truths = [_labelled(truth, truth.labels) for truth in truths]
   answers = [_labelled(r.boxes, t.labels) for r, t in zip(rows, truths)]
-  images = {row.image_key: 0 for row in rows}
-  images = {image: i for i, image in enumerate(images)}
-  images = [images[row.image_key] for row in rows]
+  keys = dict.fromkeys(row.cluster_key for row in rows)
+  keys = {key: i for i, key in enumerate(keys)}
+  images = [keys[row.cluster_key] for row in rows]
   pairs = [
     match(answer.boxes, answer.labels, truth.boxes, truth.labels)
     for answer, truth in zip(answers, truths)
@@ -68,7 +68,7 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   metrics = {
     **_metrics(answers, truths, pairs, images),
     "n": len(rows),
-    "images": len(set(images)),
+    "images": len({row.image_key for row in rows}),
     "true_boxes": len_all(truths),
     "predicted_boxes": len_all(answers),
     "parse_failure_rate": intervals.share(failed),

@@ -16,7 +16,7 @@ import numpy as np
 from fusar_jax.metrics import intervals
 from fusar_jax.tasks import grounding
 from fusar_jax.tasks.grounding import Cells
-from fusar_jax.tasks.predictions import Prediction, read_truths
+from fusar_jax.tasks.predictions import Prediction, clusters_of, read_truths
 
 
 def jaccard(predicted: Cells, true: tuple[int, ...]) -> float:
@@ -85,16 +85,18 @@ def score(
   }
   overlap = np.array([jaccard(*pair) for pair in pairs])
   failed = np.array([cells.error is not None for cells in predicted])
-  n = len(rows)
+  n, clusters = len(rows), clusters_of(rows)
   sums = intervals.by_image(
-    [row.image_key for row in rows], np.stack([overlap, np.ones(n)], 1)
+    [row.cluster_key for row in rows], np.stack([overlap, np.ones(n)], 1)
   )
   metrics = {
     **{name: intervals.share(hits) for name, hits in right.items()},
     "jaccard": float(overlap.mean()),
     "n": n,
     "ci95": {
-      **{name: intervals.wilson(hits.sum(), n) for name, hits in right.items()},
+      **{
+        name: intervals.of_share(hits, clusters) for name, hits in right.items()
+      },
       "jaccard": intervals.bootstrap(sums, lambda s: s[:, 0] / s[:, 1]),
     },
     "parse_failure_rate": intervals.share(failed),

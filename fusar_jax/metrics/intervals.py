@@ -1,6 +1,7 @@
 """95 % confidence intervals of scores.
 
-Shares use Wilson's interval. Ratios of sums over images (F1, precision, recall,
+Shares use Wilson's interval, or, if rows belong to groups of near duplicates, a
+bootstrap over groups. Ratios of sums over images (F1, precision, recall,
 means) use a percentile bootstrap over images.
 """
 
@@ -53,6 +54,37 @@ def wilson(k: int, n: int) -> list[float]:
   centre = (p + z2 / (2 * n)) / (1 + z2 / n)
   half = _Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
   return [float(max(centre - half, 0)), float(min(centre + half, 1))]
+
+
+def of_share(
+  hits, clusters: np.ndarray | None = None, chosen=slice(None)
+) -> list[float]:
+  """Returns [low, high], the 95 % interval of a share of rows.
+
+  Wilson's. If clusters are given, their rows are resampled together; a
+  bootstrap of rows that all agree has no width, so Wilson's interval with one
+  trial per cluster replaces it.
+
+  Args:
+    hits: bool[n].
+    clusters: int[n], equal for rows that are not independent; None: all are.
+    chosen: index of the rows that count.
+
+  Example: two pairs of near duplicates are two trials, not four.
+    >>> [round(v, 3) for v in of_share([1] * 4, np.array([0, 0, 1, 1]))]
+    [0.342, 1.0]
+    >>> of_share([1] * 4, np.array([0, 0, 1, 1])) == wilson(2, 2)
+    True
+  """
+  hits = np.asarray(hits, bool)[chosen]
+  if clusters is None:
+    return wilson(hits.sum(), len(hits))
+  sums = by_image(
+    clusters[chosen].tolist(), np.stack([hits, np.ones(len(hits))], 1)
+  )
+  if hits.all() or not hits.any():
+    return wilson(len(sums) * bool(hits.any()), len(sums))
+  return bootstrap(sums, ratio_of_sums)
 
 
 def bootstrap(

@@ -2,7 +2,8 @@
 
 `measure` scores one model, optionally over several seeds; `compare` tests two
 models. Answers are paired by row id, which removes the difficulty of the image
-from the difference, and rows of one image are resampled together. The test of a
+from the difference, and rows of one image, or of one group of near duplicates
+("split_group"), are resampled together. The test of a
 single pair concerns these two models; with several seeds, runs are resampled as
 well, and the test concerns the recipes (`hierarchical_bootstrap`).
 """
@@ -29,7 +30,8 @@ class Measure:
     ci95: (low, high), percentile bootstrap over images, and over runs if
       several (`hierarchical_bootstrap.resample_runs`).
     each: the value of each run.
-    n, images: number of rows of one run, and of their images.
+    n, images: number of rows of one run, and of their images; near duplicates
+      count as one.
   """
 
   task: str
@@ -54,9 +56,9 @@ class Comparison:
       (`hierarchical_bootstrap.estimate`).
     p: two-sided p value of no difference, of the same test.
     mcnemar: for binary outcomes of one pair of runs, else None: the rows of
-      several seeds are not independent.
+      several seeds, and of near duplicates, are not independent.
     each: the difference of each pair of runs.
-    n, images: rows of one run, and their images.
+    n, images: rows of one run, and their images; near duplicates count as one.
   """
 
   task: str
@@ -186,7 +188,7 @@ def _compare(task, name, counts) -> Comparison:
     [of] = counts.images
     difference, interval, p = paired_bootstrap(of[:, :2], of[:, 2:])
     each = (difference,)
-    if name in row_scores.RIGHT[task]:
+    if name in row_scores.RIGHT[task] and not counts.grouped:
       test = mcnemar(values[:, 0] > 0, values[:, 2] > 0)
   else:
     found = hierarchical_bootstrap.estimate(counts.images, difference_of_ratios)
@@ -213,11 +215,14 @@ class _Counts:
 
   Attributes:
     rows: float64[rows, c], of each row of each run.
-    images: float64[runs, images, c], summed over the rows of an image.
+    images: float64[runs, images, c], summed over the rows of an image, or of a
+      group of near duplicates.
+    grouped: rows have such groups.
   """
 
   rows: np.ndarray
   images: np.ndarray
+  grouped: bool
 
 
 def _all_counts(runs, groups) -> Iterator[tuple[str, str, _Counts]]:
@@ -240,7 +245,7 @@ def _all_counts(runs, groups) -> Iterator[tuple[str, str, _Counts]]:
 
 
 def _counts(task, part, runs) -> _Counts | None:
-  images, counts, places = {}, [], []
+  images, counts, places, grouped = {}, [], [], False
   for run, rows in enumerate(runs):
     for row in rows:
       first = row[0]
@@ -249,7 +254,8 @@ def _counts(task, part, runs) -> _Counts | None:
       found = [pair for s in row if (pair := part(s)) is not None]
       if len(found) < len(row):
         continue
-      image = images.setdefault(first.get("image") or first["id"], len(images))
+      grouped = grouped or "split_group" in first
+      image = images.setdefault(row_scores.cluster(first), len(images))
       places.append((run, image))
       counts.append([value for pair in found for value in pair])
   if not counts:
@@ -258,4 +264,4 @@ def _counts(task, part, runs) -> _Counts | None:
   values = np.array(counts, float)
   summed = np.zeros((len(runs), len(images), values.shape[1]))
   np.add.at(summed, (run, image), values)
-  return _Counts(values, summed)
+  return _Counts(values, summed, grouped)

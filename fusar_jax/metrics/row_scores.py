@@ -13,6 +13,16 @@ from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.tasks import captioning, class_names, sarchat
 
 
+def cluster(sample) -> str:
+  """Returns what rows that are not independent have in common.
+
+  The group of near duplicates, else the image.
+  """
+  if "split_group" in sample:
+    return f"group {sample['split_group']}"
+  return sample.get("image") or sample["id"]
+
+
 def _given(name: str) -> Callable:
   return lambda sample: (float(sample[name]), 1.0)
 

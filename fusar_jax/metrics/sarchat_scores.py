@@ -20,7 +20,7 @@ from fusar_jax.metrics import intervals, text_metrics
 from fusar_jax.metrics.box_matching import match
 from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.tasks import sarchat
-from fusar_jax.tasks.predictions import Prediction, raise_bad
+from fusar_jax.tasks.predictions import Prediction, clusters_of, raise_bad
 from fusar_jax.tasks.sarchat import SPLIT, TASKS, Statements
 
 
@@ -59,15 +59,15 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
   samples = [
     _sample(given, true, subtask) for given, true in zip(answers, truths)
   ]
-  images = [row.image_key for row in rows]
+  images = [row.cluster_key for row in rows]
   parts = [p for p in _PARTS if any(s[f"tp{p}"] + s[f"fn{p}"] for s in samples)]
-  metrics = _summary(samples, images, parts)
+  metrics = _summary(samples, rows, parts)
   if subtask in SPLIT:
     targets = np.array([_targets(r, t) for r, t in zip(rows, truths)])
     for name, chosen in (("single", targets == 1), ("several", targets > 1)):
       if where := np.flatnonzero(chosen).tolist():
         metrics[name] = _summary(
-          [samples[i] for i in where], [images[i] for i in where], parts
+          [samples[i] for i in where], [rows[i] for i in where], parts
         )
   if subtask == "description":
     found = text_metrics.compare(
@@ -121,7 +121,7 @@ def _matched(predicted, true) -> np.ndarray:
   return match(predicted, labels[0], true, labels[1]).iou
 
 
-def _summary(samples, images, parts: Sequence[str]) -> dict:
+def _summary(samples, rows, parts: Sequence[str]) -> dict:
   columns, rules = [], {}
   for part in parts:
     k = len(columns)
@@ -134,15 +134,16 @@ def _summary(samples, images, parts: Sequence[str]) -> dict:
   right = np.array([s["correct"] for s in samples])
   metrics, ci95 = {}, {}
   if parts:
+    images = [row.cluster_key for row in rows]
     sums = intervals.by_image(images, np.stack(columns, 1))
     metrics = {name: float(rule(sums.sum(0))) for name, rule in rules.items()}
     ci95 = intervals.bootstrap_all(sums, rules)
-  n = len(samples)
+  exact = intervals.of_share(right, clusters_of(rows))
   return {
     **metrics,
     "exact": intervals.share(right),
-    "n": n,
-    "ci95": {**ci95, "exact": intervals.wilson(right.sum(), n)},
+    "n": len(samples),
+    "ci95": {**ci95, "exact": exact},
     "parse_failure_rate": intervals.share(
       [s["parse_error"] is not None for s in samples]
     ),

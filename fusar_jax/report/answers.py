@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fusar_jax.data.triplets import File, Triplet, read_manifest
+from fusar_jax.metrics import row_scores
 from fusar_jax.metrics.box_matching import Matched, match
 from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.tasks import boxes as boxes_lib
@@ -70,6 +71,11 @@ class Answer:
   pairs: Matched
   sample: Mapping
   earlier: tuple[tuple[str, str], ...] = ()
+
+  @property
+  def cluster(self) -> str:
+    """Answers with the same one are not independent."""
+    return row_scores.cluster({"image": self.image_name, **self.sample})
 
   @property
   def found(self) -> list[float]:

@@ -43,7 +43,7 @@ def charts(answers: Sequence[Answer]) -> list[Chart]:
 def _recall_by_size(answers: Sequence[Answer]) -> Chart | None:
   def counts(threshold: float) -> _Counts:
     return [
-      (side, answer.image_name, iou >= threshold, 1)
+      (side, answer.cluster, iou >= threshold, 1)
       for answer in answers
       for side, iou in zip(_sides(answer.true.boxes), answer.found)
     ]
@@ -62,7 +62,7 @@ def _f1_by_number(answers: Sequence[Answer]) -> Chart | None:
     return [
       (
         len(answer.true),
-        answer.image_name,
+        answer.cluster,
         2 * sum(iou >= threshold for iou in answer.found),
         len(answer.true) + len(answer.predicted),
       )
@@ -88,7 +88,7 @@ def _f1_by_number(answers: Sequence[Answer]) -> Chart | None:
 
 def _classification_by_size(answers: Sequence[Answer]) -> Chart | None:
   counts = [
-    (side, answer.image_name, answer.right, 1)
+    (side, answer.cluster, answer.right, 1)
     for answer in answers
     for side in _sides(answer.true.boxes)
   ]
@@ -106,7 +106,7 @@ def _counting_by_number(answers: Sequence[Answer]) -> Chart | None:
     return [
       (
         answer.sample["true"],
-        answer.image_name,
+        answer.cluster,
         (predicted := answer.sample["predicted"]) is not None
         and abs(predicted - answer.sample["true"]) <= most,
         1,
@@ -126,7 +126,7 @@ def _counting_by_number(answers: Sequence[Answer]) -> Chart | None:
 def _grounding_by_number(answers: Sequence[Answer]) -> Chart | None:
   def counts(name: str) -> _Counts:
     return [
-      (len(a.sample["true"]), a.image_name, a.sample[name], 1) for a in answers
+      (len(a.sample["true"]), a.cluster, a.sample[name], 1) for a in answers
     ]
 
   return _chart(

@@ -161,7 +161,8 @@ def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
 def _near_duplicates(inspection: Inspection) -> list[tuple[str, list[str]]]:
   counts = inspection.near_duplicates
   if counts is None:
-    return []
+    skipped = ["not searched"] * len(inspection.splits)
+    return [("images with a near duplicate", skipped)]
   within, across = zip(*counts)
   return [
     ("images with a near duplicate", list(map(str, within))),

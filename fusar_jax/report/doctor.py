@@ -38,6 +38,7 @@ def examine(
   seed: int = 0,
   max_length: int | None = None,
   purpose: str = "train",
+  duplicates: bool = True,
   track=lambda items, what: items,
 ) -> Inspection:
   """Validates datasets, writes their page and returns the findings.
@@ -52,6 +53,7 @@ def examine(
     max_length: maximum tokens of a row, or of its prompt for "predict";
       default: LENGTHS.
     purpose: what the rows are for: "train" or "predict".
+    duplicates: search for near duplicates.
     track: see `fusar_jax.datasets.validation.inspect`.
 
   Raises:
@@ -65,6 +67,7 @@ def examine(
     words,
     max_length=LENGTHS[purpose] if max_length is None else max_length,
     with_answers=purpose == "train",
+    duplicates=duplicates,
     track=track,
   )
   shown = [

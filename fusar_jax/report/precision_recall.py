@@ -55,13 +55,13 @@ def points(answers: Sequence[Answer]) -> list[Point]:
     names = fill_labels(answer.predicted.labels, answer.true.labels)
     partner = dict(zip(answer.pairs.predicted, answer.pairs.iou))
     for k, name in enumerate(names):
-      given.append((name, answer.image_name, partner.get(k, 0.0)))
+      given.append((name, answer.cluster, partner.get(k, 0.0)))
     for name, iou in zip(answer.true.labels, answer.found):
-      true.append((detection.normal(name), answer.image_name, iou))
+      true.append((detection.normal(name), answer.cluster, iou))
   counted = [name for name, _, _ in true]
   classes = sorted({*counted}, key=lambda name: (-counted.count(name), name))
   # Images without boxes count too: the scorer resamples over all images.
-  nothing = [(answer.image_name, 0, 0) for answer in answers]
+  nothing = [(answer.cluster, 0, 0) for answer in answers]
 
   def of(boxes, name, threshold):
     return share(

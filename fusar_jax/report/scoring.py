@@ -29,6 +29,7 @@ from fusar_jax.metrics.baselines.majority import blind_rows
 from fusar_jax.tasks import sarchat
 from fusar_jax.tasks.predictions import (
   Prediction,
+  as_group,
   guess_task,
   raise_bad,
   read_predictions,
@@ -159,6 +160,7 @@ def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
     text=given.text if given else "",
     size=given.size if given else size,
     image=triplet.images[0].as_posix(),
+    group=as_group(triplet.extra.get("split_group")),
     guessed=triplet.task is None,
     unread=given.unread if given else MISSING,
     truncated=given.truncated if given else None,
@@ -253,6 +255,7 @@ def _sample(row: Prediction, scored: dict) -> dict:
     "row": row.row,
     "image": row.image,
     "task": row.task,
+    **({} if row.group is None else {"split_group": row.group}),
     **scored,
     **({"parse_error": row.unread} if row.unread else {}),
     **({} if row.truncated is None else {"truncated": row.truncated}),

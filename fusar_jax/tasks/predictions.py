@@ -22,6 +22,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from fusar_jax.io import strict_json
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import notations
@@ -63,6 +65,8 @@ class Prediction:
     question, gt, text: the question, the true answer, the model's answer.
     size: (h, w) of the image that boxes are pixels of, or None.
     image: name of the image; rows of one image are resampled together.
+    group: near duplicates (the manifest's "split_group"), or None; resampled
+      together, too.
     guessed: the task was inferred from the question.
     unread: why the answer is not parsed, or None; it scores as empty.
     truncated: the answer reached the limit of new tokens; None: unknown.
@@ -76,6 +80,7 @@ class Prediction:
   text: str
   size: tuple[int, int] | None = None
   image: str | None = None
+  group: str | None = None
   guessed: bool = False
   unread: str | None = None
   truncated: bool | None = None
@@ -92,12 +97,27 @@ class Prediction:
 
   @property
   def image_key(self) -> str:
-    """Rows with the same key are of one image and are resampled together."""
+    """Rows with the same key are of one image."""
     return self.image or self.id
+
+  @property
+  def cluster_key(self) -> str:
+    """Rows with the same key are not independent, so resampled together."""
+    return self.image_key if self.group is None else f"group {self.group}"
 
   @property
   def where(self) -> str:
     return f'row {self.row} (id "{self.id}")'
+
+
+def clusters_of(rows: Sequence[Prediction]) -> np.ndarray | None:
+  """Returns int[n], the group of near duplicates of each row; None: no groups.
+
+  A row without a group is one of its own, with the other rows of its image.
+  """
+  if all(row.group is None for row in rows):
+    return None
+  return np.unique([row.cluster_key for row in rows], return_inverse=True)[1]
 
 
 def guess_task(question: str) -> str | None:
@@ -292,6 +312,7 @@ def _read_row(
     text=text[:_KEPT] if unread else text,
     size=None if size is None else _size(size),
     image=image,
+    group=as_group(fields.get("split_group")),
     guessed=not fields.get("task"),
     unread=unread,
     truncated=truncated,
@@ -317,6 +338,11 @@ def _size(value) -> tuple[int, int]:
       "coordinate_size must be one whole number of pixels or [height, width],"
       f" got {value!r:.60}"
     ) from None
+
+
+def as_group(value) -> str | None:
+  """Returns the "split_group" of a row as text; None: it has none."""
+  return None if value is None else str(value)
 
 
 def as_text(gt) -> str:

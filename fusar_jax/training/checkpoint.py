@@ -28,6 +28,9 @@ from fusar_jax.training import checksums, partition, provenance
 from fusar_jax.training.state import TrainState
 
 _ITEMS = ("trainable", "optimizer")
+# Limit of a save. Orbax measures it by the wall clock, which may be set forward
+# meanwhile: after a suspension, or by NTP.
+_SAVE_SECONDS = 86400
 
 
 class Checkpoints:
@@ -57,7 +60,8 @@ class Checkpoints:
         # Incomplete checkpoints of a killed run.
         cleanup_tmp_directories=not reads_only,
         async_options=ocp.options.AsyncOptions(
-          post_finalization_callback=self._write_checksums
+          timeout_secs=_SAVE_SECONDS,
+          post_finalization_callback=self._write_checksums,
         ),
       ),
       item_handlers={
@@ -225,8 +229,8 @@ class Checkpoints:
       intact = provenance.steps(self._folder.parent)
       raise OSError(
         f"{self._folder}: a checkpoint could not be written: {last}\nThose of"
-        f" steps {intact} are intact. Free space or repair the disk; the same"
-        " command resumes from there."
+        f" steps {intact} are intact. Free space or repair the disk (or the"
+        " clock, if it timed out); the same command resumes from there."
       ) from error
 
   def _write_checksums(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fusar_jax.io import strict_json
+from fusar_jax.io.list_files import files_below
 
 CHECKSUMS = "checksums.json"
 
@@ -73,11 +74,11 @@ def find_corrupt_steps(folder: Path, steps: Sequence[int]) -> dict[int, str]:
 
 
 def _files(folder: Path) -> list[str]:
-  return sorted(
+  return [
     path.relative_to(folder).as_posix()
-    for path in folder.rglob("*")
-    if path.is_file() and path.parent != folder
-  )
+    for path in files_below(folder)
+    if path.parent != folder
+  ]
 
 
 def _measure(path: Path) -> dict[str, int | str]:

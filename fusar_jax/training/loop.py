@@ -90,7 +90,7 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
     raise
   step_fn = program.jit_train_step(config, run.model, mesh, shardings)
   inputs, encoders = visual_cache.make_inputs(
-    config, run.model, mesh, frozen, run.train, loader, total
+    config, run.model, mesh, state.trainable, run.train, loader, total
   )
 
   def programs() -> int:

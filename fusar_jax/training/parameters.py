@@ -56,6 +56,7 @@ def load_run(
       f"{workdir}: not a run ({provenance.PROVENANCE_FILE} not found)."
     )
   record = provenance.read(workdir)
+  provenance.base_folder(workdir)  # Raises for bases that form a cycle.
   written = read_object(workdir / provenance.CONFIG_FILE)
   config = config_lib.from_dict(written["model"])
   with Checkpoints(workdir, reads_only=True) as checkpoints:

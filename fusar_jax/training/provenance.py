@@ -8,10 +8,12 @@ to the run; a changed base is an error.
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,15 @@ from fusar_jax.data.triplets import (
   write_text,
 )
 from fusar_jax.hf.folders import RECORD, resolve
+from fusar_jax.io.list_files import files_below
 from fusar_jax.io.strict_json import read_object
 
 CONFIG_FILE = "config.json"
 PROVENANCE_FILE = "provenance.json"
+# Bytes of each part of a file that identifies its content.
+_PART = 4096
+_FILES_AT_ONCE = 256
+_THREADS = 8
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
@@ -119,12 +126,14 @@ def base_folder(workdir: Path) -> Path | None:
 
   None: it began from random weights, or the folder is gone. Contents are not
   checked (`locate`).
+
+  Raises:
+    ValueError: the bases form a cycle.
   """
-  source = Source(**read_object(workdir / PROVENANCE_FILE)["base"])
-  found = _look_for(source, workdir)
-  if found is None or source.kind == "folder":
-    return found
-  return base_folder(found)
+  for source, folder in _bases(workdir):
+    if source.kind != "run":
+      return folder
+  return None
 
 
 def is_run(folder: Path) -> bool:
@@ -162,7 +171,7 @@ def hash_weights(folder: Path, step: int | None = None) -> str:
     files = [p for p in folder.iterdir() if p.suffix in kinds]
   else:
     folder = folder / "checkpoints" / str(step) / "trainable"
-    files = [p for p in folder.rglob("*") if p.is_file()]
+    files = files_below(folder)
   if not files:
     raise FileNotFoundError(f"{folder}: no weights found.")
   return hash_files(files, folder)
@@ -185,7 +194,7 @@ def describe_data(
 
   Args:
     manifests: paths, separated by commas, by their use.
-    triplets: rows of them, to include the sizes of images and anchors.
+    triplets: rows of them, to include their images and anchors.
   """
   return {
     name: [
@@ -216,27 +225,53 @@ def _manifest(path: str, triplets: Sequence[Triplet]) -> dict[str, Any]:
   return {
     "path": str(source.absolute()),
     "sha256": hash_manifest(path),
-    **_hash_sizes([t for t in triplets if t.source == source]),
+    **_hash_examples([t for t in triplets if t.source == source]),
     "dataset": read_object(about) if about.is_file() else None,
   }
 
 
-def _hash_sizes(triplets: Sequence[Triplet]) -> dict[str, str]:
-  """Hash of the sizes in bytes of images and of anchors, if all are readable.
+def _hash_examples(triplets: Sequence[Triplet]) -> dict[str, str]:
+  """Hashes of sizes and content of images and anchors, if all are readable.
 
-  The content of a large data set takes too long to read at each start.
+  A large data set takes too long to read at each start, so a long file is
+  represented by its first, middle and last 4 KiB. Compressed formats and
+  archives end with checksums. Times are not compared: copies change them.
   """
   hashes = {}
   for kind in ("images", "anchors"):
     files = dict.fromkeys(f for t in triplets for f in getattr(t, kind))
+    files = [f for f in files if isinstance(f, Path)]
+    chunks = [
+      files[start : start + _FILES_AT_ONCE]
+      for start in range(0, len(files), _FILES_AT_ONCE)
+    ]
     try:
-      sizes = [f.stat().st_size for f in files if isinstance(f, Path)]
+      # Threads wait for storage in parallel.
+      with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(itertools.chain(*pool.map(_identify, chunks)))
     except OSError:
       continue  # The loader lists all files that are missing.
-    if sizes:
-      text = " ".join(map(str, sizes))
-      hashes[f"sizes of {kind}"] = hashlib.sha256(text.encode()).hexdigest()
+    if found:
+      sizes = " ".join(str(size) for size, _ in found).encode()
+      content = b"".join(digest for _, digest in found)
+      hashes[f"sizes of {kind}"] = hashlib.sha256(sizes).hexdigest()
+      hashes[f"content of {kind}"] = hashlib.sha256(content).hexdigest()
   return hashes
+
+
+def _identify(files: Sequence[Path]) -> list[tuple[int, bytes]]:
+  """Returns (size in bytes, digest of parts of the content) of each file."""
+  found = []
+  for path in files:
+    with path.open("rb", buffering=0) as file:
+      size = os.fstat(file.fileno()).st_size
+      digest = hashlib.sha256()
+      # Of a file of up to 12 KiB, these are all bytes.
+      for start in (0, (size - _PART) // 2, size - _PART):
+        file.seek(max(start, 0))
+        digest.update(file.read(_PART))
+    found.append((size, digest.digest()))
+  return found
 
 
 def provenance(
@@ -290,8 +325,21 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
   base comes from, without paths of the machine that it ran on: of an absolute
   path the last two parts remain; hashes identify the content.
   """
-  record = read_object(Path(workdir) / PROVENANCE_FILE)
-  base = Source(**record["base"])
+  ancestors: list[dict[str, Any]] = []
+  for base, folder in _bases(Path(workdir)):
+    if base.kind == "run":
+      ancestors.append(_portable(folder, base.step))
+    elif (folder / RECORD).is_file():
+      nearest = read_object(folder / RECORD)
+      ancestors += [nearest, *nearest.pop("ancestors", [])]
+  # Records of an export were made on another machine, perhaps by others.
+  ancestors = [_without_places(record) for record in ancestors]
+  return _portable(Path(workdir), step) | {"ancestors": ancestors}
+
+
+def _portable(workdir: Path, step: int | None) -> dict[str, Any]:
+  """Returns the record of one run, without those of its ancestors."""
+  record = read_object(workdir / PROVENANCE_FILE)
   record.pop("machine")
   record.pop("files", None)
   for source in (record["base"], record["adapter"]):
@@ -300,28 +348,34 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
     for manifest in described:
       # One record per scene: the hash of the manifest stands for them.
       (manifest["dataset"] or {}).pop("scenes", None)
-  config = read_object(Path(workdir) / CONFIG_FILE)["config"]
-  ancestors = _ancestors(base, Path(workdir))
-  return _without_places(
-    {"step": step, "config": config, **record, "ancestors": ancestors}
-  )
+  config = read_object(workdir / CONFIG_FILE)["config"]
+  return _without_places({"step": step, "config": config, **record})
 
 
-def _ancestors(base: Source, workdir: Path) -> list[dict[str, Any]]:
-  """Returns the records of what a run's base comes from, the nearest first.
+def _bases(workdir: Path) -> Iterator[tuple[Source, Path]]:
+  """Yields what a run comes from, the nearest base first, with its folder.
 
-  Those of a base that is gone are not known.
+  Ends at a folder of weights, at random weights, or where a base is gone.
+
+  Raises:
+    ValueError: a run is its own ancestor.
   """
-  folder = _look_for(base, workdir)
-  if folder is None:
-    return []
-  if base.kind == "run":
-    nearest = portable(folder, base.step)
-  elif (folder / RECORD).is_file():
-    nearest = read_object(folder / RECORD)
-  else:
-    return []
-  return [nearest, *nearest.pop("ancestors", [])]
+  seen = {workdir.resolve()}
+  while True:
+    source = Source(**read_object(workdir / PROVENANCE_FILE)["base"])
+    found = _look_for(source, workdir)
+    if found is None:
+      return
+    yield source, found
+    if source.kind != "run":
+      return
+    if found.resolve() in seen:
+      raise ValueError(
+        f"{workdir / PROVENANCE_FILE}: its base {found} comes from this run"
+        " itself. Restore the file from a copy."
+      )
+    seen.add(found.resolve())
+    workdir = found
 
 
 def _without_places(value: Any) -> Any:

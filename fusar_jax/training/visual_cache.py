@@ -25,8 +25,7 @@ from fusar_jax.data.loader import Loader
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.model.fusar_gpt import FusarGPT, abstract_params
-from fusar_jax.model.paths import flatten
+from fusar_jax.model.fusar_gpt import FusarGPT
 from fusar_jax.training import program, sharding
 from fusar_jax.training.partition import Params
 from fusar_jax.training.run_config import RunConfig
@@ -97,7 +96,7 @@ def make_inputs(
   config: RunConfig,
   model: FusarConfig,
   mesh: Mesh,
-  frozen: Params,
+  trainable: Params,
   triplets: Sequence[Triplet],
   loader: Loader,
   steps: int,
@@ -109,7 +108,7 @@ def make_inputs(
   hosts each would have to hold the tokens of all images: there is no cache.
 
   Args:
-    frozen: frozen parameters, sharded.
+    trainable: parameters that training changes.
     triplets: rows of the run.
     loader: of these rows.
     steps: of the run.
@@ -126,7 +125,7 @@ def make_inputs(
     or steps <= loader.steps_per_epoch
     or jax.process_count() > 1
     or config.data.chip_shift
-    or not _is_frozen(frozen, model)
+    or "visual" in trainable
   ):
     return uncached
   dtype = jnp.dtype(config.dtype.compute)
@@ -170,12 +169,6 @@ def make_encoder(network: FusarGPT, mesh: Mesh) -> Callable:
     out_shardings=sharding.batch_sharding(mesh),
     compiler_options=program.compile_options(mesh),
   )
-
-
-def _is_frozen(frozen: Params, model: FusarConfig) -> bool:
-  """Whether no parameter of the vision tower is trained."""
-  every = abstract_params(model)["visual"]
-  return flatten(every).keys() == flatten(frozen.get("visual", {})).keys()
 
 
 def _images(batch: Batch) -> list[tuple[int, int, bytes, int]]:

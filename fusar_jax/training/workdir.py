@@ -45,6 +45,12 @@ _FREE = (
 # What a run did that was begun before the field existed.
 _NEWER = {"data.chip_shift": 0.0}
 TOKENIZER = "tokenizer"
+# Hashes of `provenance.describe_data`.
+_OF_DATA = (
+  "sha256",
+  *("sizes of images", "sizes of anchors"),
+  *("content of images", "content of anchors"),
+)
 
 
 def resumes(config: RunConfig, workdir: Path) -> bool:
@@ -86,8 +92,8 @@ def recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
     now["path"] if key == "sha256" else f"{now['path']} ({key})"
     for name, manifests in data.items()
     for before, now in zip(record["data"].get(name, []), manifests)
-    for key in ("sha256", "sizes of images", "sizes of anchors")
-    # Older runs have no sizes.
+    for key in _OF_DATA
+    # Older runs lack some of them.
     if key in before and key in now and before[key] != now[key]
   ]
   if changed:

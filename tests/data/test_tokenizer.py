@@ -84,7 +84,14 @@ def test_sentencepiece_special_ids(tokenizer):
   assert tokenizer.vocab_size <= 512
 
 
-def test_what_is_no_tokenizer_is_refused(tmp_path):
+def test_a_piece_that_is_not_utf_8_names_the_file(tokenizer, tmp_path):
+  path = tokenizer.save(tmp_path)
+  path.write_bytes(path.read_bytes().replace(b"<|vision", b"<|\xff\xffsion"))
+  with pytest.raises(ValueError, match=r"tokenizer\.model: .*can't decode"):
+    load_tokenizer(path)
+
+
+def test_what_is_no_tokenizer_is_rejected(tmp_path):
   with pytest.raises(FileNotFoundError, match="no tokenizer; expected"):
     load_tokenizer(tmp_path)
   with pytest.raises(FileNotFoundError, match=r"a\.model"):

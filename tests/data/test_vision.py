@@ -141,6 +141,22 @@ def test_several_pages_are_rejected(tmp_path, kind):
     vision.image_size(path)
 
 
+@pytest.mark.parametrize(("kind", "read"), [(1, True), (4, True), (2, False)])
+def test_overviews_and_masks_of_a_geotiff_are_no_pages(tmp_path, kind, read):
+  """NewSubfileType: 1 is an overview, 4 a mask, 2 a page."""
+  first, second = Image.new("L", (8, 8), 7), Image.new("L", (4, 4), 9)
+  second.encoderinfo = {"tiffinfo": {254: kind}}
+  path = tmp_path / "a.tif"
+  first.save(path, save_all=True, append_images=[second])
+  if read:
+    np.testing.assert_array_equal(
+      vision.load_image(path), np.full((8, 8, 3), 7)
+    )
+  else:
+    with pytest.raises(ValueError, match=r"a\.tif: 2 pages or frames"):
+      vision.load_image(path)
+
+
 @pytest.mark.parametrize("kind", ["jpg", "tif", "png", "webp"])
 def test_a_picture_that_viewers_turn_is_rejected(tmp_path, kind):
   path = tmp_path / f"a.{kind}"

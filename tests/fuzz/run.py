@@ -219,11 +219,9 @@ def _try(target: Target, data: bytes) -> tuple[str, str]:
       return f"more than {SECONDS} s", ""
     except (ValueError, OSError) as error:
       text = str(error)
-      named = (
-        isinstance(given, str)
-        or given.stem in text
-        or Path(folder).name in text
-      )
+      # Some readers take a folder, and rename the input to what they expect.
+      names = [path.name for path in Path(folder).iterdir()]
+      named = isinstance(given, str) or any(name in text for name in names)
       return _slow(start) or ("" if named else f"unnamed: {error!r}"), text
     except BaseException as error:
       where = traceback.extract_tb(error.__traceback__)[-1]

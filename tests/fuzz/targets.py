@@ -84,6 +84,12 @@ def _pictures(folder: Path) -> list[bytes]:
     file = io.BytesIO()
     image.save(file, kind)
     found.append(file.getvalue())
+  # With an overview.
+  half = image.reduce(2)
+  half.encoderinfo = {"tiffinfo": {254: 1}}
+  file = io.BytesIO()
+  image.save(file, "TIFF", save_all=True, append_images=[half])
+  found.append(file.getvalue())
   return found
 
 

@@ -8,7 +8,9 @@ from fusar_jax.report.scoring import score_rows
 from fusar_jax.tasks.predictions import Prediction
 
 
-def answered(texts, gts, task="counting", question="How many ships?", per=1):
+def answered(
+  texts, gts, task="counting", question="How many ships?", per=1, groups=None
+):
   """Samples of answers; every `per` rows are of one image."""
   rows = [
     Prediction(
@@ -19,6 +21,7 @@ def answered(texts, gts, task="counting", question="How many ships?", per=1):
       gt=gt,
       text=text,
       image=f"{i // per}.png",
+      group=groups and groups[i],
     )
     for i, (text, gt) in enumerate(zip(texts, gts, strict=True))
   ]
@@ -54,6 +57,16 @@ def test_rows_of_one_image_are_resampled_together():
   found = only(pairing.compare([pairing.pair(ours, theirs)]), "accuracy")
   assert (found.n, found.images) == (8, 2)
   assert found.ci95 == (-1, 1)
+
+
+def test_near_duplicates_are_resampled_together():
+  """Eight images of two groups count as two; McNemar's would count eight."""
+  gts, groups = ["1"] * 8, ["7"] * 4 + ["9"] * 4
+  ours = answered(["1"] * 4 + ["2"] * 4, gts, groups=groups)
+  theirs = answered(["2"] * 4 + ["1"] * 4, gts, groups=groups)
+  found = only(pairing.compare([pairing.pair(ours, theirs)]), "accuracy")
+  assert (found.n, found.images, found.ci95) == (8, 2, (-1, 1))
+  assert found.mcnemar is None
 
 
 def test_seeds_are_averaged_tested_and_reported_each():

@@ -3,6 +3,7 @@
 import json
 import os
 
+import jax
 import pytest
 
 if os.environ.get("FUSAR_REQUIRE_PARITY") != "1":
@@ -21,6 +22,9 @@ SHAPE = workload.Shape(length=80, answer=8, side=3, rank=4)
 
 
 def test_all_work_is_timed_after_losses_agree(monkeypatch):
+  # Before JAX reads the flags, later tests of this process would lose their
+  # eight devices.
+  jax.devices()
   monkeypatch.setenv("XLA_FLAGS", "")  # One device, as a user has.
   with Results(None, {"cores": 2, "processor": "any"}) as results:
     bench.run(results, "tiny", SHAPE, rounds=1, tokens=96, only=WORKS)

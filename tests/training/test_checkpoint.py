@@ -1,8 +1,12 @@
 """A checkpoint comes back bit by bit, also onto another mesh."""
 
+import itertools
+import types
+
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint._src.futures import future
 
 from fusar_jax.training import device_mesh, optimizer, partition, sharding
 from fusar_jax.training.checkpoint import Checkpoints
@@ -53,3 +57,22 @@ def test_a_missing_step_and_another_optimizer_are_rejected(state, tmp_path):
   with pytest.raises(ValueError, match="a checkpoint of another model"):
     checkpoints.restore(other)
   checkpoints.close()
+
+
+def test_a_clock_that_is_set_during_a_save_ends_no_run(
+  state, tmp_path, monkeypatch
+):
+  """Each look of Orbax at the clock is 30 minutes later, and then a week."""
+
+  def save(step, hours):
+    ticks = itertools.count(0, 3600 * hours)
+    clock = types.SimpleNamespace(time=lambda: next(ticks))
+    monkeypatch.setattr(future, "time", clock)
+    with Checkpoints(tmp_path) as checkpoints:
+      checkpoints.save(state.replace(step=jax.numpy.int32(step)), {})
+      checkpoints.wait()
+
+  save(7, 0.5)
+  message = r"(?s)timed out .*of steps \[7\] are intact.* clock, if it timed"
+  with pytest.raises(OSError, match=message):
+    save(8, 168)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from fusar_jax.hf.folders import RECORD, write_record
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.report import folder_summary
@@ -68,3 +70,15 @@ def test_a_record_names_the_runs_that_a_base_comes_from(tmp_path):
   record = provenance.portable(two, 3)
   assert [r["step"] for r in record["ancestors"]] == [2, 1, 0]
   assert not any("ancestors" in r for r in record["ancestors"])
+
+
+def test_a_run_that_is_its_own_ancestor_is_an_error(tmp_path):
+  names = "one", "two"
+  for name, base in zip(names, reversed(names)):
+    base = {"kind": "run", "path": str(tmp_path / base), "step": 1}
+    _write_run(tmp_path / name, base)
+  for call in (provenance.base_folder, lambda run: provenance.portable(run, 1)):
+    with pytest.raises(
+      ValueError, match=r"two/provenance.json: its base .*one"
+    ):
+      call(tmp_path / "one")
