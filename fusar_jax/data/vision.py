@@ -272,6 +272,8 @@ def _open(path):
       f"{path}: not a readable image: expected the content of one of"
       f" {', '.join(FORMATS)}."
     ) from None
+  except PermissionError:
+    raise  # Names the file.
   except _DAMAGE as error:
     raise ValueError(f"{path}: not a readable image: {error}") from None
   try:

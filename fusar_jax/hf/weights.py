@@ -94,6 +94,8 @@ def open_weights(paths: list[Path]) -> Iterator[Weights]:
   with contextlib.ExitStack() as stack:
     handles = {}
     for path in paths:
+      # safe_open reports a file without permission as missing.
+      path.open("rb").close()
       try:
         handles[path] = stack.enter_context(safe_open(path, framework="np"))
       except SafetensorError as e:

@@ -57,7 +57,9 @@ def wilson(k: int, n: int) -> list[float]:
 
 
 def of_share(
-  hits, clusters: np.ndarray | None = None, chosen=slice(None)
+  hits,
+  clusters: np.ndarray | None = None,
+  chosen: slice | np.ndarray = slice(None),
 ) -> list[float]:
   """Returns [low, high], the 95 % interval of a share of rows.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from fusar_jax.hf import mapping
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.load import load_base
-from fusar_jax.hf.weights import INDEX, SINGLE
+from fusar_jax.hf.weights import INDEX, SINGLE, open_weights
 from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.lora import merge_lora
 from fusar_jax.model.paths import flatten
@@ -173,6 +174,20 @@ def test_a_truncated_file_is_named(base, keep):
   path.write_bytes(path.read_bytes()[:keep])
   with pytest.raises(ValueError, match=r"model\.safetensors: truncated"):
     load_base(folder)
+
+
+def test_a_file_without_permission_is_not_called_missing(tmp_path):
+  """Tests that run as root, who reads all, become another user for a moment."""
+  path = tmp_path / SINGLE
+  save_file({"a": np.zeros(1)}, path)
+  path.chmod(0)
+  user = os.geteuid()
+  try:
+    os.seteuid(user or 65534)
+    with pytest.raises(PermissionError, match=SINGLE), open_weights([path]):
+      pass
+  finally:
+    os.seteuid(user)
 
 
 def test_a_missing_shard_is_named(tmp_path, plain, rand):
