@@ -30,6 +30,7 @@ MAX_IMAGE_PIXELS = 100_000_000
 # tested. The content of a file decides, not its name.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "JPEG2000")
 _ORIENTATION = 0x0112  # EXIF tag; 1: as stored
+_FILTER = Image.Resampling.BICUBIC  # As Qwen's processor.
 _SUBFILE_TYPE = 0x00FE  # TIFF tag
 _OVERVIEW_OR_MASK = 1 | 4
 _MAX_PAGES = 64
@@ -99,10 +100,10 @@ def resize(
     grey = _is_grey(image)
     image = Image.fromarray(image[..., 0].copy() if grey else image)
     if grey:
-      image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+      image = image.resize((size[1], size[0]), _FILTER)
   image = to_rgb(image)
   if (image.height, image.width) != tuple(size):
-    image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    image = image.resize((size[1], size[0]), _FILTER)
   return np.asarray(image)
 
 
