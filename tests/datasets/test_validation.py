@@ -325,7 +325,10 @@ def test_a_shortcut_is_measured_and_nothing_else(tmp_path, config, shortcut):
 
 
 def test_folds_keep_near_duplicates_together(tmp_path, config):
-  """25 pictures in 4 versions: the nearest thumbnail must be another one."""
+  """25 pictures in 4 versions: the nearest thumbnail must be another one.
+
+  Versions prove no more than their picture: the margin does not shrink.
+  """
   rows = []
   for seed in range(25):
     label = "AB"[int(np.random.default_rng(seed).integers(2))]
@@ -343,6 +346,10 @@ def test_folds_keep_near_duplicates_together(tmp_path, config):
     25,
   )
   assert of[shortcuts.THUMBNAIL].accuracy < 0.8
+  found = inspect([write(tmp_path, *rows[::4])], config)
+  single = {s.feature: s for s in found.shortcuts}[shortcuts.THUMBNAIL]
+  assert (single.rows, single.groups) == (25, 25)
+  assert of[shortcuts.THUMBNAIL].margin == pytest.approx(single.margin, rel=0.1)
 
 
 def test_near_duplicates_in_two_splits_are_named(tmp_path, config):

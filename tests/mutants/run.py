@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("table.toml")
 PAGE = ROOT / "docs" / "mutants.md"
 KEPT = ROOT / ".cache" / "mutants.json"
-# More than any test takes; a fault may cause an endless wait.
+# More than any test file takes; a fault may cause an endless wait.
 LIMIT_SECONDS = 600
 SURVIVED, CAUGHT = "survived", "caught"
 
@@ -177,17 +177,20 @@ def run_tests(project: Path, files: list[str]) -> tuple[str, str]:
       env=environment,
       capture_output=True,
       text=True,
-      timeout=LIMIT_SECONDS,
+      timeout=LIMIT_SECONDS * len(files),
     )
   except subprocess.TimeoutExpired:
     return CAUGHT, "(did not end)"
-  told = done.stdout + done.stderr
-  if done.returncode == 0 and re.search(r"\b\d+ passed", told):
+  output = done.stdout + done.stderr
+  if done.returncode == 0 and re.search(r"\b\d+ passed", output):
     return SURVIVED, ""
-  failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", told, re.M)
+  # An identifier may contain spaces; the error follows behind " - ".
+  failed = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", output, re.M)
   if done.returncode in (1, 2) and failed:
     return CAUGHT, failed[1]
-  raise RuntimeError(f"pytest of {files} ended with {done.returncode}:\n{told}")
+  raise RuntimeError(
+    f"pytest of {files} ended with {done.returncode}:\n{output}"
+  )
 
 
 def read_kept() -> dict[str, list[str]]:
@@ -199,11 +202,14 @@ def keep(results: dict) -> None:
   KEPT.write_text(json.dumps(results, indent=1), "utf-8")
 
 
-def run(mutants: list[Mutant], results: dict) -> None:
-  """Runs mutants without a result; adds to `results` and saves them."""
-  # Hash before the copy: files may change during the run.
-  due = {mutant: digest(mutant) for mutant in mutants}
-  due = {mutant: key for mutant, key in due.items() if key not in results}
+def run(keys: dict[Mutant, str], results: dict) -> None:
+  """Runs mutants without a result; adds to `results` and saves them.
+
+  Args:
+    keys: mutant -> its `digest`, before the run.
+    results: digest -> (outcome, first test that failed).
+  """
+  due = {mutant: key for mutant, key in keys.items() if key not in results}
   if not due:
     return
   with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
@@ -235,11 +241,11 @@ def page(mutants: list[Mutant], results: dict) -> str:
     counts[outcome] += 1
     by = f"`{test}`" if test else f"**{outcome}**"
     rows.append(f"| {mutant.name} | `{mutant.file}` | {by} |")
-  told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
+  summary = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
   return "\n".join(
     [
       INTRODUCTION,
-      f"{len(mutants)} faults: {told}.\n",
+      f"{len(mutants)} faults: {summary}.\n",
       "| fault | file | caught by |",
       "|---|---|---|",
       *(row.replace("::", " ") for row in rows),
@@ -265,8 +271,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
   chosen = [mutant for mutant in mutants if args.only in mutant.name]
   results = {} if args.again else read_kept()
-  run(chosen, results)
-  survivors = [m for m in chosen if results[digest(m)][0] == SURVIVED]
+  # Hashes of the files that are tested: they may change during the run.
+  keys = {mutant: digest(mutant) for mutant in chosen}
+  run(keys, results)
+  survivors = [m for m, key in keys.items() if results[key][0] == SURVIVED]
   print(f"{len(chosen)} faults, {len(chosen) - len(survivors)} caught")
   for mutant in survivors:
     print(f"survived: {mutant.name} ({mutant.file}; {', '.join(mutant.tests)})")

@@ -1,5 +1,6 @@
 """Visual tokens are computed once per image, and the losses stay the same."""
 
+import dataclasses
 import json
 
 import jax
@@ -51,10 +52,11 @@ def test_losses_are_those_without_a_cache(
     lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
-  without = losses("too many", **{"data.visual_cache_gb": 1e-9})
+  # 20 images of 4 merged tokens, 64 float32 each: 20,480 bytes.
+  without = losses("too many", **{"data.visual_cache_gb": 20_479e-9})
   assert "computed in every step" in capsys.readouterr().out
   assert not encoded
-  cached = losses("cached")
+  cached = losses("cached", **{"data.visual_cache_gb": 20_481e-9})
   assert "computed once per image" in capsys.readouterr().out
   np.testing.assert_allclose(cached, without, rtol=1e-6)
   assert 0 < len(encoded) < STEPS
@@ -76,3 +78,10 @@ def test_equal_pixels_share_tokens_on_any_mesh(model, params, batch):
   np.testing.assert_array_equal(
     np.asarray(again.visual)[valid], np.asarray(first.visual)[order][valid]
   )
+  # The same patches as columns and rows of another image: other tokens.
+  turned = dataclasses.replace(
+    batch, patch_positions=batch.patch_positions[..., ::-1]
+  )
+  valid = batch.patch_mask[:, :, :: model.vision.merge**2]
+  tokens = [np.asarray(cache(b, frozen).visual)[valid] for b in (turned, batch)]
+  assert np.abs(tokens[0] - tokens[1]).max(-1).min() > 0.01
