@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -62,8 +63,11 @@ class Ours:
       )
       step = jax.jit(
         make_train_step(self._config, optimizer, options),
+        donate_argnums=0,
         compiler_options=compiler_options(),
       )
+      # The step takes its state's memory; decoding needs the initial values.
+      trainable = jax.tree.map(jnp.copy, trainable)
       # On the mesh from the start, or later steps would be compiled again.
       state, frozen = jax.device_put(
         (create_state(trainable, optimizer, seed=0), frozen), self._everywhere
