@@ -18,7 +18,7 @@ from fusar_jax.hf.coverage import Differences, shapes
 from fusar_jax.hf.folders import write_record
 from fusar_jax.hf.model_card import write_model_card
 from fusar_jax.hf.tokenizer_files import write_tokenizer
-from fusar_jax.hf.weights import SINGLE, save, write_index
+from fusar_jax.hf.weights import plan_shards, save, write_index
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.lora import merged_kernel
@@ -80,7 +80,9 @@ def export_merged(
   flat = flatten(params)
   check_params(config, flat)
   writer = _Writer(config, flat, dtype)
-  shards = _plan(config, writer, max_shard_bytes)
+  shards = plan_shards(
+    mapping.tensors(config), lambda t: writer.dtype(t.path), max_shard_bytes
+  )
   stored = str(writer.dtype("model/embed_tokens/embedding"))
   with new_folder(folder, overwrite=overwrite) as made:
     write_config(made, config, stored, generation)
@@ -160,22 +162,3 @@ def _with_adapter(path: str, module: str) -> tuple[str, ...]:
   if not path.endswith("/kernel"):
     return (path,)
   return path, f"{module}/lora_a", f"{module}/lora_b"
-
-
-def _plan(config: FusarConfig, writer: _Writer, limit: int) -> dict:
-  """Returns file name -> tensors; only a single tensor can exceed the limit."""
-  parts: list[list[mapping.Tensor]] = [[]]
-  used = 0
-  for tensor in mapping.tensors(config):
-    size = int(np.prod(tensor.shape)) * writer.dtype(tensor.path).itemsize
-    if parts[-1] and used + size > limit:
-      parts.append([])
-      used = 0
-    parts[-1].append(tensor)
-    used += size
-  if len(parts) == 1:
-    return {SINGLE: parts[0]}
-  return {
-    f"model-{i:05d}-of-{len(parts):05d}.safetensors": part
-    for i, part in enumerate(parts, 1)
-  }

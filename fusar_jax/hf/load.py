@@ -1,14 +1,17 @@
 """Loads Hugging Face Qwen2.5-VL folders as (config, sharded parameters).
 
 Each leaf is read and transferred to its devices before the next one, so host
-memory contains one leaf, never a second copy of the model. With shardings, a
-host reads only the slices of its devices from the file.
+memory contains one leaf, never a second copy of the model; a CPU's devices take
+the memory of the leaf itself. With shardings, a host reads only the slices of
+its devices from the file.
 """
 
 import collections
+import concurrent.futures
 import dataclasses
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +23,7 @@ from fusar_jax.hf.coverage import Found, match
 from fusar_jax.hf.folders import resolve
 from fusar_jax.hf.mapping import Tensor
 from fusar_jax.hf.peft import attach, read_adapter
-from fusar_jax.hf.weights import Weights, open_weights, weight_files
+from fusar_jax.hf.weights import Weights, weight_files
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.paths import flatten, unflatten
 
@@ -30,6 +33,9 @@ ShardingRule = Sharding | Callable[[str, tuple[int, ...]], Sharding] | None
 _HEAD = "lm_head.weight"
 _EMBEDDING = "model.language_model.embed_tokens.weight"
 _ROWS = 4096  # vocabulary rows per comparison
+_ALIGNMENT = 64  # bytes: XLA's on a CPU
+_STRIP = 16  # columns
+_THREADS = min(8, os.cpu_count() or 1)
 
 
 def load_adapted(
@@ -119,25 +125,25 @@ def load_base(
   if config.decoder.tie_word_embeddings:
     # Some writers also store the head of a model with tied embeddings.
     optional[_HEAD] = (config.decoder.vocab, config.decoder.hidden_size)
-  with open_weights(weight_files(folder)) as weights:
-    found = match(
-      mapping.tensors(config),
-      weights.found(),
-      what=str(folder),
-      fix="config.json describes another model than the weights, or the keys"
-      " are of a layout that hf/mapping.py does not know.",
-      optional=optional,
-    )
-    if _HEAD in optional and _HEAD in found:
-      _check_tied_head(weights, found)
-    leaves = collections.defaultdict(list)
-    for tensor in mapping.tensors(config):
-      leaves[tensor.path].append((tensor, found[tensor.name]))
-    shapes = mapping.leaf_shapes(config)
-    params = {}
-    for path, parts in leaves.items():
-      leaf = _Leaf(weights, parts, shapes[path], dtype)
-      params[path] = _put(path, leaf.shape, leaf.read, sharding)
+  weights = Weights(weight_files(folder))
+  found = match(
+    mapping.tensors(config),
+    weights.found(),
+    what=str(folder),
+    fix="config.json describes another model than the weights, or the keys"
+    " are of a layout that hf/mapping.py does not know.",
+    optional=optional,
+  )
+  if _HEAD in optional and _HEAD in found:
+    _check_tied_head(weights, found)
+  leaves = collections.defaultdict(list)
+  for tensor in mapping.tensors(config):
+    leaves[tensor.path].append((tensor, found[tensor.name]))
+  shapes = mapping.leaf_shapes(config)
+  params = {}
+  for path, parts in leaves.items():
+    leaf = _Leaf(weights, parts, shapes[path], dtype)
+    params[path] = _put(path, leaf.shape, leaf.read, sharding)
   params = unflatten(params)
   if tlm_file.has_tlm(folder):
     config, tlm = tlm_file.read_tlm(folder, config)
@@ -183,14 +189,21 @@ class _Leaf:
   def read(self, index: tuple[slice, ...]) -> np.ndarray:
     """Returns the slice `index` of the leaf."""
     bounds = [s.indices(n)[:2] for s, n in zip(index, self.shape, strict=True)]
-    out = np.empty([stop - start for start, stop in bounds], self.dtype)
     cut = [slice(*b) for b in bounds]
-    for row, (tensor, item) in enumerate(self.parts):
+    for _, item in self.parts:
       self.weights.dtype(item)  # raises ValueError for unsupported dtypes
-      if tensor.layer is None:
-        out[...] = self._part(tensor, item, cut)
-      elif cut[0].start <= row < cut[0].stop:
-        out[row - cut[0].start] = self._part(tensor, item, cut[1:])
+    out = _aligned([stop - start for start, stop in bounds], self.dtype)
+    if self.parts[0][0].layer is None:
+      _copy(self._part(*self.parts[0], cut), out)
+      return out
+
+    def read_layer(row: int) -> None:
+      part = self._part(*self.parts[row], cut[1:])
+      _copy(part, out[row - cut[0].start])
+
+    # A list, to raise what a thread raised.
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+      list(threads.map(read_layer, range(cut[0].start, cut[0].stop)))
     return out
 
   def _part(self, tensor: Tensor, item: Found, cut: list[slice]) -> np.ndarray:
@@ -200,6 +213,27 @@ class _Leaf:
     published = cut[::-1] if tensor.transform == mapping.TRANSPOSE else cut
     part = self.weights.read(item, tuple(published))
     return mapping.from_published(part, tensor.transform)
+
+
+def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+  """Returns an empty array that a CPU device takes as it is, without a copy."""
+  size = math.prod(shape) * dtype.itemsize
+  raw = np.empty(size + _ALIGNMENT, np.uint8)
+  start = -raw.ctypes.data % _ALIGNMENT
+  return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
+  """Copies; a transposed matrix in strips, five times as fast for bfloat16.
+
+  A cache line of the target then fills before it is evicted.
+  """
+  if source.ndim != 2 or source.flags.c_contiguous:
+    target[...] = source
+    return
+  for start in range(0, source.shape[1], _STRIP):
+    strip = slice(start, start + _STRIP)
+    target[:, strip] = source[:, strip]
 
 
 def _put(path: str, shape: tuple[int, ...], read, sharding: ShardingRule):

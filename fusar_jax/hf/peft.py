@@ -28,7 +28,7 @@ from fusar_jax.hf.config_json import (
 from fusar_jax.hf.coverage import Differences, match
 from fusar_jax.hf.folders import resolve, write_record
 from fusar_jax.hf.tokenizer_files import write_tokenizer
-from fusar_jax.hf.weights import open_weights, save
+from fusar_jax.hf.weights import Weights, save
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import (
@@ -114,30 +114,30 @@ def read_adapter(
       raise FileNotFoundError(f"{folder / name} not found: not a PEFT adapter.")
   settings = read_object(folder / SETTINGS)
   _check_supported(folder / SETTINGS, settings)
-  with open_weights([folder / WEIGHTS]) as weights:
-    found = list(weights.found())
-    lora = lora_config(folder / SETTINGS, settings, found)
-    config = dataclasses.replace(base_config, lora=lora)
-    table = list(mapping.adapter_tensors(config))
-    by_name = match(
-      table,
-      found,
-      what=f"adapter {folder}",
-      fix=f"{SETTINGS} gives rank {lora.rank}; check that base and adapter have"
-      " the same size.",
+  weights = Weights([folder / WEIGHTS])
+  found = list(weights.found())
+  lora = lora_config(folder / SETTINGS, settings, found)
+  config = dataclasses.replace(base_config, lora=lora)
+  table = list(mapping.adapter_tensors(config))
+  by_name = match(
+    table,
+    found,
+    what=f"adapter {folder}",
+    fix=f"{SETTINGS} gives rank {lora.rank}; check that base and adapter have"
+    " the same size.",
+  )
+  _check_targets(folder / SETTINGS, settings, base_config, table)
+  leaves = {
+    path: np.empty(shape, np.float32)
+    for path, shape in mapping.leaf_shapes(config, adapter=True).items()
+  }
+  for tensor in table:
+    item = by_name[tensor.name]
+    weights.dtype(item)  # raises ValueError for non-float dtypes
+    array = weights.read(item).astype(np.float32)
+    leaves[tensor.path][tensor.layer] = mapping.from_published(
+      array, tensor.transform
     )
-    _check_targets(folder / SETTINGS, settings, base_config, table)
-    leaves = {
-      path: np.empty(shape, np.float32)
-      for path, shape in mapping.leaf_shapes(config, adapter=True).items()
-    }
-    for tensor in table:
-      item = by_name[tensor.name]
-      weights.dtype(item)  # raises ValueError for non-float dtypes
-      array = weights.read(item).astype(np.float32)
-      leaves[tensor.path][tensor.layer] = mapping.from_published(
-        array, tensor.transform
-      )
   params = unflatten(leaves)
   has_tlm = tlm_file.has_tlm(folder)
   if legacy_sigma is not None and not (has_tlm and use_tlm):
@@ -170,8 +170,8 @@ def read_lora(folder: str | Path) -> LoRAConfig | None:
   folder = Path(folder)
   if not all((folder / name).is_file() for name in (SETTINGS, WEIGHTS)):
     return None
-  with open_weights([folder / WEIGHTS]) as weights:
-    found = list(weights.found())
+  weights = Weights([folder / WEIGHTS])
+  found = list(weights.found())
   return lora_config(folder / SETTINGS, read_object(folder / SETTINGS), found)
 
 

@@ -1,12 +1,14 @@
 """Reads and writes the safetensors files of a model folder.
 
-Tensors are read lazily, so host memory contains only the leaf being loaded.
+Tensors are read one by one. A file is mapped into memory only while a tensor is
+read: pages of a file that stays mapped count as memory of the process, which
+would then hold the model twice.
 """
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -15,10 +17,13 @@ from safetensors.numpy import save_file
 
 from fusar_jax.hf.config_json import write_json
 from fusar_jax.hf.coverage import Found
+from fusar_jax.hf.mapping import Tensor
 from fusar_jax.io.strict_json import read_object
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+_BLOCK = 1 << 17  # values
 
 # Quantised checkpoints are rejected: their scales would be silently lost.
 _DTYPES = {
@@ -32,14 +37,25 @@ _DTYPES = {
 class Weights:
   """Tensors of several safetensors files by their published names."""
 
-  def __init__(self, handles: dict[Path, Any]):
-    self._handles = handles
+  def __init__(self, paths: list[Path]):
+    """Reads the headers.
+
+    Raises:
+      ValueError: a truncated or corrupt file, by name.
+    """
+    self._headers: dict[Path, dict[str, tuple[tuple[int, ...], str]]] = {}
+    for path in paths:
+      with _opened(path) as handle:
+        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+        self._headers[path] = {
+          name: (tuple(part.get_shape()), part.get_dtype())
+          for name, part in slices.items()
+        }
 
   def found(self) -> Iterator[Found]:
     """Yields every tensor of every file; a name may come twice."""
-    for path, handle in self._handles.items():
-      for name in handle.keys():  # noqa: SIM118 (not a dict)
-        shape = tuple(handle.get_slice(name).get_shape())
+    for path, header in self._headers.items():
+      for name, (shape, _) in header.items():
         yield Found(name, shape, path)
 
   def dtype(self, item: Found) -> np.dtype:
@@ -48,7 +64,7 @@ class Weights:
     Raises:
       ValueError: not a supported floating point dtype.
     """
-    kind = self._handles[item.file].get_slice(item.name).get_dtype()
+    _, kind = self._headers[item.file][item.name]
     if kind not in _DTYPES:
       raise ValueError(
         f"{item.file}: {item.name} has dtype {kind}; expected one of"
@@ -58,16 +74,16 @@ class Weights:
     return _DTYPES[kind]
 
   def read(self, item: Found, index: tuple[slice, ...] = ()) -> np.ndarray:
-    """Returns a tensor, or its slice `index`.
+    """Returns a tensor, or its slice `index`. Thread-safe.
 
     Raises:
-      ValueError: it holds NaN or infinity.
+      ValueError: it holds NaN or infinity, or the file has been truncated.
     """
-    handle = self._handles[item.file]
-    if index:
-      values = handle.get_slice(item.name)[index]
-    else:
-      values = handle.get_tensor(item.name)
+    with _opened(item.file) as handle:
+      if index:
+        values = handle.get_slice(item.name)[index]
+      else:
+        values = handle.get_tensor(item.name)
     if not _is_finite(values):
       raise ValueError(
         f"{item.file}: {item.name} holds NaN or infinity; the file is damaged,"
@@ -79,31 +95,27 @@ class Weights:
 def _is_finite(values: np.ndarray) -> bool:
   if values.dtype == ml_dtypes.bfloat16:
     # By bits, ten times as fast: the exponent of NaN and infinity is all ones.
-    bits = values.view(np.uint16) & 0x7FFF
-    return int(bits.max(initial=0)) < 0x7F80
+    # In blocks, six times again: no other large array is allocated.
+    bits = np.ascontiguousarray(values).view(np.uint16).reshape(-1)
+    return all(
+      int((bits[start : start + _BLOCK] & 0x7FFF).max()) < 0x7F80
+      for start in range(0, bits.size, _BLOCK)
+    )
   return values.dtype.kind != "f" or bool(np.isfinite(values).all())
 
 
 @contextlib.contextmanager
-def open_weights(paths: list[Path]) -> Iterator[Weights]:
-  """Opens safetensors files for the duration of a `with` block.
-
-  Raises:
-    ValueError: a truncated or corrupt file, by name.
-  """
-  with contextlib.ExitStack() as stack:
-    handles = {}
-    for path in paths:
-      # safe_open reports a file without permission as missing.
-      path.open("rb").close()
-      try:
-        handles[path] = stack.enter_context(safe_open(path, framework="np"))
-      except SafetensorError as e:
-        raise ValueError(
-          f"{path}: truncated, or not a safetensors file ({e}). Copy or"
-          " download it again."
-        ) from e
-    yield Weights(handles)
+def _opened(path: Path):
+  # safe_open reports a file without permission as missing.
+  path.open("rb").close()
+  try:
+    with safe_open(path, framework="np") as handle:
+      yield handle
+  except SafetensorError as e:
+    raise ValueError(
+      f"{path}: truncated, or not a safetensors file ({e}). Copy or"
+      " download it again."
+    ) from e
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -136,6 +148,33 @@ def weight_files(folder: Path) -> list[Path]:
   if list(folder.glob("*.bin")):
     hint = " It holds torch .bin files: save it with safe_serialization=True."
   raise FileNotFoundError(f"{folder}: neither {SINGLE} nor {INDEX}.{hint}")
+
+
+def plan_shards(
+  tensors: Iterable[Tensor], dtype: Callable[[Tensor], np.dtype], limit: int
+) -> dict[str, list[Tensor]]:
+  """Returns file name -> tensors of a model folder, in their order.
+
+  Args:
+    tensors: all tensors of the model.
+    dtype: of a tensor as it is stored.
+    limit: bytes of a file; only a single tensor can exceed it.
+  """
+  parts: list[list[Tensor]] = [[]]
+  used = 0
+  for tensor in tensors:
+    size = math.prod(tensor.shape) * dtype(tensor).itemsize
+    if parts[-1] and used + size > limit:
+      parts.append([])
+      used = 0
+    parts[-1].append(tensor)
+    used += size
+  if len(parts) == 1:
+    return {SINGLE: parts[0]}
+  return {
+    f"model-{i:05d}-of-{len(parts):05d}.safetensors": part
+    for i, part in enumerate(parts, 1)
+  }
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -13,7 +13,7 @@ from fusar_jax.config import from_dict
 from fusar_jax.hf import image_text_file, mapping, peft, tlm_file
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.folders import RECORD, resolve
-from fusar_jax.hf.weights import open_weights, weight_files
+from fusar_jax.hf.weights import Weights, weight_files
 from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import abstract_params
@@ -84,9 +84,9 @@ def _describe_model(folder: Path) -> list[str]:
   elif size := image_text_file.read_image_text(folder):
     config = dataclasses.replace(config, image_size=size)
   files = weight_files(folder)
-  with open_weights(files) as weights:
-    found = list(weights.found())
-    dtypes = sorted({str(weights.dtype(item)) for item in found})
+  weights = Weights(files)
+  found = list(weights.found())
+  dtypes = sorted({str(weights.dtype(item)) for item in found})
   size = sum(file.stat().st_size for file in files)
   return [
     "a Hugging Face model folder",
@@ -134,8 +134,8 @@ def _describe_lora(lora) -> list[str]:
 
 def _describe_adapter(folder: Path) -> list[str]:
   settings = read_object(folder / peft.SETTINGS)
-  with open_weights([folder / peft.WEIGHTS]) as weights:
-    found = list(weights.found())
+  weights = Weights([folder / peft.WEIGHTS])
+  found = list(weights.found())
   count = sum(math.prod(item.shape) for item in found)
   lines = [
     "a PEFT adapter folder",

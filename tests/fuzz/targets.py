@@ -159,11 +159,11 @@ def _safetensors(folder: Path) -> list[bytes]:
 
 
 def _read_safetensors(path: Path) -> None:
-  from fusar_jax.hf.weights import open_weights
+  from fusar_jax.hf.weights import Weights
 
-  with open_weights([path]) as weights:
-    for item in weights.found():
-      weights.read(item)
+  weights = Weights([path])
+  for item in weights.found():
+    weights.read(item)
 
 
 def _sentencepiece(folder: Path) -> list[bytes]:
