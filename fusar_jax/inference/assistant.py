@@ -36,7 +36,7 @@ from fusar_jax.inference.likelihood import log_likelihoods
 from fusar_jax.inference.options import MAX_NEW_TOKENS
 from fusar_jax.inference.token_table import TokenTable, build_table
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.compiling import fast_options
+from fusar_jax.model.compiling import compiler_options, fast_options
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT
 from fusar_jax.tasks import boxes as boxes_lib
@@ -72,12 +72,14 @@ class Assistant:
     dtype = _fast_dtype(params) if dtype is None else dtype
     self.model = FusarGPT(config, dtype=dtype, **fast_options(config))
     self._logits = jax.jit(
-      lambda params, batch: self.model.apply({"params": params}, batch)
+      lambda params, batch: self.model.apply({"params": params}, batch),
+      compiler_options=compiler_options(),
     )
     self._visual_tokens = jax.jit(
       lambda params, batch: self.model.apply(
         {"params": params}, batch, method=FusarGPT.visual_tokens
-      )
+      ),
+      compiler_options=compiler_options(),
     )
 
   def ask(
