@@ -9,9 +9,8 @@ its devices from the file.
 import collections
 import concurrent.futures
 import dataclasses
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ import numpy as np
 
 from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import read_config
+from fusar_jax.hf.copying import aligned, copy
 from fusar_jax.hf.coverage import Found, match
 from fusar_jax.hf.folders import resolve
 from fusar_jax.hf.mapping import Tensor
@@ -33,8 +33,6 @@ ShardingRule = Sharding | Callable[[str, tuple[int, ...]], Sharding] | None
 _HEAD = "lm_head.weight"
 _EMBEDDING = "model.language_model.embed_tokens.weight"
 _ROWS = 4096  # vocabulary rows per comparison
-_ALIGNMENT = 64  # bytes: XLA's on a CPU
-_STRIP = 16  # columns
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -192,14 +190,14 @@ class _Leaf:
     cut = [slice(*b) for b in bounds]
     for _, item in self.parts:
       self.weights.dtype(item)  # raises ValueError for unsupported dtypes
-    out = _aligned([stop - start for start, stop in bounds], self.dtype)
+    out = aligned([stop - start for start, stop in bounds], self.dtype)
     if self.parts[0][0].layer is None:
-      _copy(self._part(*self.parts[0], cut), out)
+      copy(self._part(*self.parts[0], cut), out)
       return out
 
     def read_layer(row: int) -> None:
       part = self._part(*self.parts[row], cut[1:])
-      _copy(part, out[row - cut[0].start])
+      copy(part, out[row - cut[0].start])
 
     # A list, to raise what a thread raised.
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
@@ -213,27 +211,6 @@ class _Leaf:
     published = cut[::-1] if tensor.transform == mapping.TRANSPOSE else cut
     part = self.weights.read(item, tuple(published))
     return mapping.from_published(part, tensor.transform)
-
-
-def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-  """Returns an empty array that a CPU device takes as it is, without a copy."""
-  size = math.prod(shape) * dtype.itemsize
-  raw = np.empty(size + _ALIGNMENT, np.uint8)
-  start = -raw.ctypes.data % _ALIGNMENT
-  return raw[start : start + size].view(dtype).reshape(shape)
-
-
-def _copy(source: np.ndarray, target: np.ndarray) -> None:
-  """Copies; a transposed matrix in strips, five times as fast for bfloat16.
-
-  A cache line of the target then fills before it is evicted.
-  """
-  if source.ndim != 2 or source.flags.c_contiguous:
-    target[...] = source
-    return
-  for start in range(0, source.shape[1], _STRIP):
-    strip = slice(start, start + _STRIP)
-    target[:, strip] = source[:, strip]
 
 
 def _put(path: str, shape: tuple[int, ...], read, sharding: ShardingRule):

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fusar_jax.hf.config_json import write_json
+from fusar_jax.hf.copying import contiguous
 from fusar_jax.hf.coverage import Found
 from fusar_jax.hf.mapping import Tensor
 from fusar_jax.io.strict_json import read_object
@@ -184,7 +185,7 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
   view in the wrong order, so arrays are made contiguous first. It also creates
   files with mode 0600; the mode is reset to that of the umask.
   """
-  arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+  arrays = {name: contiguous(a) for name, a in arrays.items()}
   path.touch()
   mode = path.stat().st_mode
   save_file(arrays, path, metadata={"format": "pt"})
