@@ -70,7 +70,8 @@ class Assistant:
     self.tokenizer = tokenizer
     self.generation = generation or GenerationDefaults()
     dtype = _fast_dtype(params) if dtype is None else dtype
-    self.model = FusarGPT(config, dtype=dtype, **fast_options(config))
+    options = fast_options(config, dtype=dtype)
+    self.model = FusarGPT(config, dtype=dtype, **options)
     self._logits = jax.jit(
       lambda params, batch: self.model.apply({"params": params}, batch),
       compiler_options=compiler_options(),

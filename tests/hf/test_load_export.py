@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from fusar_jax.hf import mapping
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.load import load_base
-from fusar_jax.hf.weights import INDEX, SINGLE, open_weights
+from fusar_jax.hf.weights import INDEX, SINGLE, Weights
 from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.lora import merge_lora
 from fusar_jax.model.paths import flatten
@@ -184,8 +184,8 @@ def test_a_file_without_permission_is_not_called_missing(tmp_path):
   user = os.geteuid()
   try:
     os.seteuid(user or 65534)
-    with pytest.raises(PermissionError, match=SINGLE), open_weights([path]):
-      pass
+    with pytest.raises(PermissionError, match=SINGLE):
+      Weights([path])
   finally:
     os.seteuid(user)
 
