@@ -88,6 +88,10 @@ def read_config(folder: Path) -> FusarConfig:
     )
   except KeyError as e:
     raise ValueError(f"{path}: missing field {e.args[0]!r}.") from e
+  except ZeroDivisionError as e:
+    raise ValueError(
+      f"{path}: heads, patch size and merge size must be above 0."
+    ) from e
   except (TypeError, ValueError) as e:
     raise ValueError(f"{path}: {e}") from e
 

@@ -127,6 +127,7 @@ def test_tie_inside_text_config(tmp_path):
     ({"rms_norm_eps": 0}, "decoder: norm_eps is 0; expected"),
     ({"rms_norm_eps": "1e-6"}, "norm_eps is '1e-6'; expected"),
     ({"vocab_size": -1}, "vocab is -1"),
+    ({"num_attention_heads": 0}, "config.json: heads, .* must be above 0"),
   ],
 )
 def test_unsupported_settings_raise(tmp_path, change, message):
