@@ -116,7 +116,11 @@ class HuggingFaceTokenizer(Tokenizer):
     self._path = path
     try:
       self._inner = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises bare Exception.
+    # The library raises bare Exception, or panics: a BaseException.
+    except BaseException as error:
+      panicked = type(error).__name__ == "PanicException"
+      if not isinstance(error, Exception) and not panicked:
+        raise
       raise ValueError(f"{path}: not a tokenizer.json: {error}") from None
     # Padding and truncation settings of the file are ignored.
     self._inner.no_padding()

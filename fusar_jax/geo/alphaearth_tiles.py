@@ -143,7 +143,11 @@ def read_header(dataset: rasterio.DatasetReader, path: str) -> TileHeader:
       place on Earth; the message names the file and all that is wrong.
   """
   problems = []
-  named = [name for name in dataset.descriptions if name]
+  try:
+    described = dataset.descriptions
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: names of bands are not UTF-8: {error}") from None
+  named = [name for name in described if name]
   bands = tuple(range(1, BANDS + 1))
   if dataset.count != BANDS:
     missing = sorted(set(_NAMES) - set(named)) if named else []
@@ -153,7 +157,7 @@ def read_header(dataset: rasterio.DatasetReader, path: str) -> TileHeader:
     )
   elif set(named) == set(_NAMES):
     # Names take precedence over the order in the file.
-    bands = tuple(dataset.descriptions.index(name) + 1 for name in _NAMES)
+    bands = tuple(described.index(name) + 1 for name in _NAMES)
   elif named:
     strange = sorted(set(named) - set(_NAMES))[:4]
     problems.append(f"bands named A00..A63 expected, found {strange or named}")

@@ -1,6 +1,7 @@
 """Both tokenizers: exact published ids, otherwise round trips."""
 
 import gzip
+import json
 import pickle
 
 import pytest
@@ -88,6 +89,17 @@ def test_a_piece_that_is_not_utf_8_names_the_file(tokenizer, tmp_path):
   path = tokenizer.save(tmp_path)
   path.write_bytes(path.read_bytes().replace(b"<|vision", b"<|\xff\xffsion"))
   with pytest.raises(ValueError, match=r"tokenizer\.model: .*can't decode"):
+    load_tokenizer(path)
+
+
+def test_a_panic_of_the_library_names_the_file(tmp_path):
+  """The prefix is longer than a piece that a merge cuts it from."""
+  vocab = {"a": 0, "b": 1, "ab": 2}
+  model = {"type": "BPE", "vocab": vocab, "merges": [["a", "b"]]}
+  model["continuing_subword_prefix"] = "####"
+  path = tmp_path / "tokenizer.json"
+  path.write_text(json.dumps({"model": model}))
+  with pytest.raises(ValueError, match=r"tokenizer\.json: .* out of range"):
     load_tokenizer(path)
 
 

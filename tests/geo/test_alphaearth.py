@@ -1,5 +1,7 @@
 """AlphaEarth vectors at points: row orders, zones, nodata, memory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -142,6 +144,17 @@ def test_names_of_bands_win_over_their_order(
     open_archive(path).sample(lons, lats, 2024)[0],
     plain.sample(lons, lats, 2024)[0],
   )
+
+
+def test_a_name_of_a_band_that_is_not_utf_8_names_the_file(
+  tmp_path, write_tile, random_values
+):
+  names = [f"A{band:02d}" for band in range(64)]
+  path = write_tile(tmp_path / "t_2024.tif", random_values(20, 20), names=names)
+  path = Path(path)
+  path.write_bytes(path.read_bytes().replace(b">A05<", b">A\xff\xfe<"))
+  with pytest.raises(ValueError, match=r"t_2024\.tif: names of bands"):
+    open_archive(path)
 
 
 def _constant(band, height=60, width=60):
