@@ -227,7 +227,10 @@ def from_dict(values: Mapping) -> FusarConfig:
   Raises:
     ValueError: an unknown field, or values that do not fit together.
   """
-  return _build(FusarConfig, values, "model")
+  try:
+    return _build(FusarConfig, values, "model")
+  except TypeError as error:
+    raise ValueError(f"model: {error}") from None
 
 
 _PARTS = {
@@ -249,6 +252,8 @@ RENAMED = {
 
 
 def _build(kind, values, where):
+  if not isinstance(values, Mapping):
+    raise ValueError(f"{where}: expected an object, got {values!r:.60}.")
   known = {field.name for field in dataclasses.fields(kind)}
   for old, new in RENAMED.items():
     # An old config file may set the old name beside the default of the new.
@@ -267,7 +272,7 @@ def _build(kind, values, where):
     )
   built = {}
   for name, value in values.items():
-    if isinstance(value, Mapping):
+    if name in _PARTS and isinstance(value, Mapping):
       value = _build(_PARTS[name], value, f"{where}.{name}")
     built[name] = tuple(value) if isinstance(value, list) else value
   return kind(**built)

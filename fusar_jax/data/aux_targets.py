@@ -122,7 +122,8 @@ def make_aux_targets(
     tokenizer: `fusar_jax.data.tokenizer.Tokenizer`.
 
   Raises:
-    ValueError: a coordinate that is not a single token of the vocabulary.
+    ValueError: a coordinate that is not a single token of the vocabulary, or a
+      label without a token.
 
   Example: grid (1, 3), an image of 28 x 84, a ship at [4, 6, 16, 20] in cell 0,
     whose middle, (14, 14), is moved to (42, 14). Before the decoder:
@@ -140,7 +141,10 @@ def make_aux_targets(
   full = cells_of_boxes(boxes, size, grid)
   at, which = np.array(list(full), int), list(full.values())
   names = np.full(cells, tokenizer.special_tokens().end_of_turn)
-  names[at] = [tokenizer.encode(labels[box])[0] for box in which]
+  first = [tokenizer.encode(labels[box])[:1] for box in which]
+  if not all(first):
+    raise ValueError(f"a label without a token, one of {list(labels)!r:.80}")
+  names[at] = [token for (token,) in first]
   edges = np.asarray(boxes, np.float64).reshape(-1, 4)[which]
   edges = edges * np.tile(np.divide(seen, size)[::-1], 2)
   edges_before, edges_in = (

@@ -174,7 +174,7 @@ def _size(value) -> tuple[int, int] | None:
     and not isinstance(s, bool)
     and math.isfinite(s)
     and s == int(s)
-    and s > 0
+    and 0 < s < 1e9
     for s in sides
   ):
     raise ValueError(

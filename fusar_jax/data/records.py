@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import json
 import os
 import re
 import threading
@@ -23,6 +22,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from array_record.python.array_record_module import ArrayRecordReader
+
+from fusar_jax.io import strict_json
 
 SUFFIX = ".array_record"
 FORMAT = "fusar_jax.triplets/1"
@@ -64,8 +65,20 @@ class PackedFile:
     cls, archive: Archive, key: Any, entry: Mapping[str, Any]
   ) -> "PackedFile":
     """Returns the file of a table entry {"name", "size", "sha256"}."""
-    size = tuple(entry["size"])
-    return cls(archive, key, entry["name"], size, entry["sha256"])
+    try:
+      name, size, digest = entry["name"], entry["size"], entry["sha256"]
+      if not (
+        isinstance(name, str)
+        and isinstance(digest, str)
+        and all(type(side) is int and side >= 0 for side in size)
+      ):
+        raise ValueError(f"{entry!r:.80}")
+    except (KeyError, TypeError, ValueError) as error:
+      raise ValueError(
+        f"{archive}: the entry of file {key!r} needs a name, a size and a"
+        f" SHA-256 ({error!r:.100}). Write the data set again."
+      ) from None
+    return cls(archive, key, name, tuple(size), digest)
 
   @property
   def suffix(self) -> str:
@@ -203,9 +216,13 @@ def _shard(path: Path) -> Shard:
 
 def _parse(shard, record) -> dict:
   try:
-    told = json.loads(record)
+    told = strict_json.parse(bytes(record).decode())
     if told["format"] != FORMAT:
       raise ValueError(f"it says {told['format']!r:.60}")
+    if not isinstance(told["rows"], list) or not isinstance(
+      told["files"], list
+    ):
+      raise ValueError("rows and files are not lists")
     return told
   except (ValueError, TypeError, KeyError, RecursionError) as error:
     raise ValueError(

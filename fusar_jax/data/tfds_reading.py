@@ -21,9 +21,6 @@ import numpy as np
 
 from fusar_jax.data.records import PackedFile, Table
 
-# Exceptions caused by a corrupt data set or by one of another builder.
-_DAMAGE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError)
-
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSplit:
@@ -57,7 +54,7 @@ class TfdsSplit:
       if kind == "image":
         return bytes(example["images"][place])
       return _npz(example["anchors"], place)
-    except _DAMAGE as error:
+    except Exception as error:  # TFDS and protobuf raise nearly anything
       raise ValueError(f"{self}: record {record} is damaged: {error}") from None
 
   def __str__(self) -> str:
@@ -86,7 +83,7 @@ def _table(split: TfdsSplit) -> Table:
   try:
     for record, example in enumerate(_source(split)):
       found.append((example["index"], record, json.loads(example["record"])))
-  except _DAMAGE as error:
+  except Exception as error:  # TFDS and protobuf raise nearly anything
     raise ValueError(
       f"{split}: not a readable split of triplets: {error!s:.200}. They are"
       " built by `python -m fusar_jax.datasets.tfds_fusar`."

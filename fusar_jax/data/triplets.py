@@ -218,10 +218,7 @@ def _in_table(table: records.Table):
 
 def _rows(path):
   """Returns ([(row number, value)], rejected) of either layout."""
-  try:
-    text = path.read_text(encoding="utf-8-sig")
-  except UnicodeDecodeError as error:
-    raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+  text = strict_json.read_text(path)
   if text.lstrip().startswith("["):
     try:
       return list(enumerate(strict_json.parse(text), start=1)), []

@@ -21,6 +21,7 @@ from typing import Any
 from fusar_jax.command_line import INTERRUPTED
 from fusar_jax.experiments.background import BackgroundCommand, main_of
 from fusar_jax.experiments.eta import EtaEstimator
+from fusar_jax.io import strict_json
 from fusar_jax.training.compile_cache import compile_cache
 
 _RECORD = "jobs.jsonl"
@@ -159,9 +160,12 @@ def _print_command(job: Job) -> None:
 def _recorded_times(record: Path | None) -> EtaEstimator:
   eta = EtaEstimator()
   if record and record.is_file():
-    for line in record.read_text(encoding="utf-8").splitlines():
-      with contextlib.suppress(ValueError):  # The last line may be incomplete.
-        job = json.loads(line)
+    for line in record.read_bytes().splitlines():
+      # The last line may be incomplete. An estimate needs no complete record.
+      with contextlib.suppress(
+        ValueError, TypeError, KeyError, ArithmeticError
+      ):
+        job = strict_json.parse(line.decode())
         eta.add(job["kind"], job["units"], job["seconds"])
   return eta
 

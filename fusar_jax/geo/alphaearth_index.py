@@ -325,6 +325,9 @@ def _arrow_rows(path):
         table = file.read(columns)
     batches = (batch.to_pylist() for batch in table.to_batches(_BATCH))
     yield from enumerate(itertools.chain.from_iterable(batches), start=1)
+  # Text that is not UTF-8, and times that Python cannot express.
+  except (UnicodeDecodeError, ArithmeticError) as error:
+    raise ValueError(f"{path}: a value cannot be read: {error}") from None
   except (ArrowException, OSError, RuntimeError) as error:
     raise ValueError(f"{path}: cannot be read: {error}") from None
 

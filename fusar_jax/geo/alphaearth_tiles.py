@@ -10,7 +10,9 @@ from the top down, so both orders give the same vector at the same point.
 E = 64 embedding bands.
 """
 
+import contextlib
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -20,11 +22,13 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from fusar_jax.field_types import build
 from fusar_jax.geo import gdal_files, georeference
 from fusar_jax.geo.block_cache import BlockCache
 
 BANDS = 64
 NODATA = -128
+_DTYPES = ("int8", "float32", "float64")
 _NAMES = [f"A{band:02d}" for band in range(BANDS)]
 _REMOTE = re.compile(r"^(/vsi(curl|gs|s3|az|adls|oss|swift|webhdfs)|\w+://)")
 _BUCKETS = {"gs://": "/vsigs/", "s3://": "/vsis3/"}
@@ -101,11 +105,23 @@ class TileHeader:
 
   @classmethod
   def from_json(cls, value: dict[str, Any]) -> "TileHeader":
-    """Restores `dataclasses.asdict` from JSON, which turns tuples to lists."""
-    fields: dict[str, Any] = {
-      k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
-    }
-    return cls(**fields)
+    """Restores `dataclasses.asdict` from JSON, which turns tuples to lists.
+
+    Raises:
+      ValueError: other fields, types or numbers than a tile has.
+    """
+    header = build(cls, value)
+    if (
+      min(header.height, header.width, *header.block) < 1
+      or len(header.transform) != 6
+      or not all(map(math.isfinite, header.transform))
+      or Affine(*header.transform).is_degenerate
+      or sorted(header.bands) != list(range(1, BANDS + 1))
+      or header.dtype not in _DTYPES
+    ):
+      raise ValueError(f"not the header of a tile: {value!r:.300}")
+    georeference.parse_crs(header.crs)
+    return header
 
   @property
   def bounds(self) -> tuple[float, float, float, float]:
@@ -162,7 +178,7 @@ def read_header(dataset: rasterio.DatasetReader, path: str) -> TileHeader:
     strange = sorted(set(named) - set(_NAMES))[:4]
     problems.append(f"bands named A00..A63 expected, found {strange or named}")
   dtypes = sorted(set(dataset.dtypes))
-  if dtypes not in (["int8"], ["float32"], ["float64"]):
+  if len(dtypes) != 1 or dtypes[0] not in _DTYPES:
     problems.append(
       f"int8 (as published) or float expected, found {', '.join(dtypes)}"
     )
@@ -214,8 +230,10 @@ class TileReader:
     self._dataset = None
     known = self._cache and self._cache.header(self._path)
     if known:
-      self.header = TileHeader.from_json(known)
-      return
+      # A damaged one counts as absent.
+      with contextlib.suppress(ValueError):
+        self.header = TileHeader.from_json(known)
+        return
     self.header = read_header(self._opened(), self._shown)
     if self._cache:
       self._cache.keep_header(self._path, dataclasses.asdict(self.header))

@@ -68,7 +68,7 @@ class BlockCache:
       text = (self.folder / f"{_key(path)}.json").read_text(encoding="utf-8")
       kept = json.loads(text)
       return kept["header"] if kept["path"] == _digest(path) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       return None
 
   def keep_header(self, path: str, header: dict[str, Any]) -> None:

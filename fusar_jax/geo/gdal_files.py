@@ -62,10 +62,12 @@ def open_dataset(path: str | os.PathLike) -> rasterio.DatasetReader:
     try:
       dataset = rasterio.open(path, driver=driver)
       break
-    except RasterioError as error:
+    # ValueError: of a driver that fits, for text or a reference system in it.
+    except (RasterioError, ValueError) as error:
       errors.append(error)
   if dataset is None:
-    raise ValueError(_reason(path, errors[0]))
+    known = [e for e in errors if not isinstance(e, RasterioError)]
+    raise ValueError(_reason(path, (known or errors)[0]))
   domain, key = _OVERVIEWS
   if key in dataset.tags(ns=domain):
     dataset.close()

@@ -180,10 +180,15 @@ class Georeference:
   def ground_sampling_distance(
     self, height: float, width: float
   ) -> tuple[float, float]:
-    """Returns (metres per row, metres per column) at the image's centre."""
+    """Returns (metres per row, metres per column) at the image's centre.
+
+    NaN if the centre is not on the Earth.
+    """
     rows = height / 2 + np.array([0, -0.5, 0.5, 0, 0])
     cols = width / 2 + np.array([0, 0, 0, -0.5, 0.5])
     lons, lats = self.to_lonlat(rows, cols)
+    if not (abs(lats[0]) <= 90 and np.isfinite(lons[0])):
+      return math.nan, math.nan
     # This projection preserves distances from its centre.
     local = f"+proj=aeqd +lat_0={lats[0]} +lon_0={lons[0]} +datum=WGS84"
     x, y = reproject(LONLAT, local, lons, lats)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio import errors as rasterio_errors
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
@@ -66,6 +67,10 @@ class GdalFile:
       self.dataset = gdal_files.open_dataset(path)
       try:
         self._inspect()
+      except CPLE_BaseError as error:
+        # As of a sidecar with a reference system that PROJ does not know.
+        self.dataset.close()
+        raise ValueError(f"{path}: {error}") from None
       except BaseException:
         self.dataset.close()
         raise

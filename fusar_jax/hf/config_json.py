@@ -6,7 +6,6 @@ also uses `preprocessor_config.json` (pixel bounds, normalisation) and
 `generation_config.json` (padding token). For the TLM's files see `tlm_file`.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,9 +27,6 @@ _QWEN_VIDEO = 151656
 # Margin around the area of a fixed image size, in pixels: prevents rounding in
 # the square roots of transformers' processor from changing a side by 28.
 _AREA_SLACK = 28
-# Bounds of what may be a model at all.
-_MOST_LAYERS, _LARGEST = 1024, 1 << 31
-_MAY_BE_ZERO = ("full_attention", "mean")
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -64,22 +60,19 @@ def read_config(folder: Path) -> FusarConfig:
       f"{path}: model_type {raw.get('model_type')!r}, expected"
       f" {MODEL_TYPE!r}. Only Qwen2.5-VL checkpoints can be read."
     )
-  text = raw.get("text_config") or raw
   generation = _read_if_there(Path(folder) / "generation_config.json")
   processor = _read_if_there(Path(folder) / "preprocessor_config.json")
   try:
+    text = _object(raw, "text_config") or raw
     _check_supported(raw, text, processor)
     low, high = _pixel_bounds(processor)
     squash = processor.get("fusar_image_size")
-    vision, decoder = (
-      _vision(raw["vision_config"], processor),
-      _decoder(raw, text),
-    )
-    _check_numbers("vision", vision)
-    _check_numbers("decoder", decoder)
+    vision = raw["vision_config"] and _object(raw, "vision_config")
+    if not vision:
+      raise ValueError("vision_config is empty.")
     return FusarConfig(
-      vision=vision,
-      decoder=decoder,
+      vision=_vision(vision, processor),
+      decoder=_decoder(raw, text),
       tlm=None,
       tokens=_tokens(raw, text, generation),
       image_size=tuple(squash) if squash else None,
@@ -92,34 +85,20 @@ def read_config(folder: Path) -> FusarConfig:
     raise ValueError(
       f"{path}: heads, patch size and merge size must be above 0."
     ) from e
-  except (TypeError, ValueError) as e:
+  except (TypeError, ValueError, LookupError, ArithmeticError) as e:
     raise ValueError(f"{path}: {e}") from e
 
 
-def _check_numbers(part: str, config: VisionConfig | DecoderConfig) -> None:
-  """Raises ValueError for numbers that no model has.
-
-  Some give empty answers (an epsilon of NaN), others take all of the memory (a
-  billion layers).
-  """
-  for name, value in dataclasses.asdict(config).items():
-    if isinstance(value, bool) or name in _MAY_BE_ZERO:
-      continue
-    values = value if isinstance(value, tuple) else (value,)
-    largest = _MOST_LAYERS if name in ("depth", "layers") else _LARGEST
-    if not all(_is_number(v) and 0 < v <= largest for v in values):
-      raise ValueError(
-        f"{part}: {name} is {value!r}; expected numbers above 0, at most"
-        f" {largest}."
-      )
-
-
-def _is_number(value: Any) -> bool:
-  return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _object(raw: dict, *names: str) -> dict:
+  """Returns the first non-empty object of these names; {} if all are empty."""
+  value = next((raw[name] for name in names if raw.get(name)), {})
+  if not isinstance(value, dict):
+    raise ValueError(f"{names[0]} is {value!r:.60}; expected an object.")
+  return value
 
 
 def _vision(raw: dict, processor: dict) -> VisionConfig:
-  rope = raw.get("rope_parameters") or {}
+  rope = _object(raw, "rope_parameters")
   like = VisionConfig()
   return VisionConfig(
     depth=raw["depth"],
@@ -140,7 +119,7 @@ def _vision(raw: dict, processor: dict) -> VisionConfig:
 
 
 def _decoder(raw: dict, text: dict) -> DecoderConfig:
-  rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+  rope = _object(text, "rope_parameters", "rope_scaling")
   theta = rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
   width, heads = text["hidden_size"], text["num_attention_heads"]
   return DecoderConfig(
@@ -188,7 +167,7 @@ def _pixel_bounds(processor: dict) -> tuple[int, int]:
   # Old files have min_pixels and max_pixels, and stale values in `size`.
   if own := processor.get("fusar_pixel_bounds"):
     return tuple(own)
-  size = processor.get("size") or {}
+  size = _object(processor, "size")
   like = FusarConfig()
   low = processor.get("min_pixels") or size.get("shortest_edge")
   high = processor.get("max_pixels") or size.get("longest_edge")
@@ -196,9 +175,9 @@ def _pixel_bounds(processor: dict) -> tuple[int, int]:
 
 
 def _check_supported(raw: dict, text: dict, processor: dict) -> None:
-  rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+  rope = _object(text, "rope_parameters", "rope_scaling")
   kind = rope.get("rope_type", rope.get("type", "default"))
-  vision = raw["vision_config"]
+  vision = _object(raw, "vision_config")
   for name, value, known in (
     ("hidden_act", text.get("hidden_act", "silu"), ("silu",)),
     ("vision hidden_act", vision.get("hidden_act", "silu"), ("silu",)),

@@ -30,7 +30,7 @@ from fusar_jax.hf.folders import resolve, write_record
 from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import Weights, save
 from fusar_jax.io.atomic_write import new_folder
-from fusar_jax.io.strict_json import read_object
+from fusar_jax.io.strict_json import read_object, reading
 from fusar_jax.model.config import (
   LANGUAGE_PROJECTIONS,
   VISION_PROJECTIONS,
@@ -69,11 +69,13 @@ _HARMLESS = {
 }
 # Run by `_selected`: prints which names match the pattern.
 _MATCH = (
-  "import json, re, sys\n"
+  "import json, re, resource, sys\n"
+  "resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\n"
   "pattern, names = json.load(sys.stdin)\n"
   "print(json.dumps([k for k, n in names.items() if re.fullmatch(pattern, n)]))"
 )
-_MATCH_SECONDS = 5
+# On a machine that is busy with other work; the process itself has 1 s.
+_MATCH_SECONDS = 20
 # These initialisations also change the base weights.
 _INIT_OF_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -154,7 +156,8 @@ def read_adapter(
   elif size is not None:
     use_tlm = False
   if size is not None:
-    config = dataclasses.replace(config, image_size=size)
+    with reading(folder):
+      config = dataclasses.replace(config, image_size=size)
   return config if use_tlm else dataclasses.replace(config, tlm=None), params
 
 
@@ -206,13 +209,14 @@ def lora_config(path: Path, settings: dict, found) -> LoRAConfig:
     parts = mapping.canonical(item.name).split(".")
     if len(parts) > 3 and parts[-2] in ("lora_A", "lora_B"):
       seen.add((parts[1], parts[-3]))
-  return LoRAConfig(
-    rank=rank,
-    alpha=float(alpha),
-    dropout=float(settings.get("lora_dropout") or 0.0),
-    language=_named(LANGUAGE_PROJECTIONS, "language_model", seen),
-    vision=_named(VISION_PROJECTIONS, "visual", seen),
-  )
+  with reading(path):
+    return LoRAConfig(
+      rank=rank,
+      alpha=float(alpha),
+      dropout=settings.get("lora_dropout") or 0.0,
+      language=_named(LANGUAGE_PROJECTIONS, "language_model", seen),
+      vision=_named(VISION_PROJECTIONS, "visual", seen),
+    )
 
 
 def _named(known, part, seen) -> tuple[str, ...]:
@@ -243,6 +247,12 @@ def _check_targets(path, settings, base_config, table) -> None:
   targets = settings.get("target_modules")
   if not targets:
     raise ValueError(f"{path}: target_modules is empty.")
+  listed = targets if isinstance(targets, list) else [targets]
+  if not all(isinstance(target, str) for target in listed):
+    raise ValueError(
+      f"{path}: target_modules is {targets!r:.60}; expected a pattern or a list"
+      " of names."
+    )
   covered = {re.sub(r"\.lora_[AB]\.weight$", "", t.name) for t in table}
   names = set()
   for tensor in mapping.tensors(base_config):
@@ -293,7 +303,7 @@ def _selected(path: Path, targets, names: dict[str, str]) -> set[str]:
   except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
     raise ValueError(
       f"{path}: target_modules: the pattern {targets[:60]!r} fails or takes"
-      f" more than {_MATCH_SECONDS} s. Write the modules' names as a list."
+      " more than 1 s. Write the modules' names as a list."
     ) from None
   return set(json.loads(done.stdout))
 

@@ -22,7 +22,7 @@ from fusar_jax.hf.mapping import (
   to_published,
 )
 from fusar_jax.hf.torch_file import read_torch, write_torch
-from fusar_jax.io.strict_json import read_object
+from fusar_jax.io.strict_json import read_object, reading
 from fusar_jax.model.config import FusarConfig, TLMConfig
 from fusar_jax.model.paths import unflatten
 
@@ -135,7 +135,8 @@ def read_tlm(
     )
     for row in table
   }
-  config = dataclasses.replace(config, tlm=tlm, image_size=size)
+  with reading(settings):
+    config = dataclasses.replace(config, tlm=tlm, image_size=size)
   return config, unflatten(leaves)["tlm"]
 
 
@@ -152,15 +153,21 @@ def _read_settings(path: Path):
       sigma=float(raw["sigma"]),
     )
     size = raw["image_size"]
-    if size is not None:
-      size = (size, size) if isinstance(size, int) else tuple(size)
   except KeyError as e:
     raise ValueError(f"{path}: missing field {e.args[0]!r}.") from e
   except (TypeError, ValueError) as e:
     raise ValueError(f"{path}: {e}") from e
   if not tlm.sigma > 0:
     raise ValueError(f"{path}: sigma {tlm.sigma} must be positive.")
-  return tlm, size
+  if size is None:
+    return tlm, None
+  sides = size if isinstance(size, list) else [size, size]
+  if len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides):
+    raise ValueError(
+      f"{path}: image_size {size!r:.60}, expected a positive number of pixels,"
+      " or [height, width]."
+    )
+  return tlm, (sides[0], sides[1])
 
 
 def _legacy(arrays: dict, width: int, sigma: float) -> TLMConfig:

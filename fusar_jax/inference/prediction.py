@@ -34,7 +34,7 @@ from fusar_jax.inference.batching import Work, batches, one_ahead
 from fusar_jax.inference.load import load
 from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.progress import Display, Progress
-from fusar_jax.io.strict_json import read_object
+from fusar_jax.io.strict_json import reading
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.training import provenance
 
@@ -229,11 +229,11 @@ def recorded_condition(model: str | os.PathLike) -> AnchorCondition:
   """
   if not provenance.is_run(Path(model)):
     return ALIGNED
-  config = read_object(Path(model) / provenance.CONFIG_FILE)["config"]
-  data = config["data"]
-  return AnchorCondition(
-    data.get("anchors", "aligned"), data.get("anchor_grid", 0)
-  )
+  with reading(Path(model) / provenance.CONFIG_FILE):
+    data = provenance.read_settings(Path(model))["data"]
+    return AnchorCondition(
+      data.get("anchors", "aligned"), data.get("anchor_grid", 0)
+    )
 
 
 def identity(model, data, adapter=None) -> dict:

@@ -52,7 +52,9 @@ class Progress:
       head, *rows = map(json.loads, lines)
       before = head["settings"]
       self._rows = {row["row"]: row["prediction"] for row in rows}
-    except (ValueError, TypeError, KeyError) as error:
+      if not isinstance(before, dict):
+        raise ValueError("its settings are not an object")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
       raise ValueError(
         f"{self.path} is corrupt ({error}); delete it to start again."
       ) from None

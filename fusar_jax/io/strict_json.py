@@ -5,16 +5,19 @@ infinity, and duplicate keys, of which the last counts. Deep nesting raises
 RecursionError, in the parser or later. All of these are ValueError here.
 """
 
+import contextlib
 import json
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 64
 # As many digits as any 64-bit number has, and some.
 _MAX_DIGITS = 30
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
@@ -37,6 +40,57 @@ def parse(text: str) -> Any:
     raise ValueError(_place(error)) from None
 
 
+def check_text(text: str, value: Any) -> None:
+  """Raises ValueError if a string of a parsed text cannot be written as UTF-8.
+
+  Args:
+    text: JSON.
+    value: the result of `parse`.
+  """
+  if _SURROGATE.search(text):
+    try:
+      json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+      raise ValueError(
+        "a string holds half of a surrogate pair; write it as valid UTF-8 text"
+      ) from None
+
+
+def read_text(path: Path) -> str:
+  """Returns the content of a UTF-8 file, with or without a byte order mark.
+
+  Raises:
+    OSError: the file cannot be read. ValueError: not UTF-8; names the file.
+  """
+  try:
+    return Path(path).read_text(encoding="utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: not UTF-8 text ({error}).") from None
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+  """Yields the object of each line that is not empty.
+
+  Raises:
+    OSError, ValueError: as `read_object`, with the number of the line.
+  """
+  # Not splitlines(): JSON strings may contain U+2028 and similar characters.
+  for number, line in enumerate(read_text(path).split("\n"), start=1):
+    if not line.strip():
+      continue
+    try:
+      value = parse(line)
+      check_text(line, value)
+    except ValueError as error:
+      raise ValueError(f"{path}, line {number}: not JSON ({error}).") from None
+    if not isinstance(value, dict):
+      raise ValueError(
+        f"{path}, line {number}: expected a JSON object, got"
+        f" {type(value).__name__}."
+      )
+    yield value
+
+
 def read_object(path: Path) -> dict[str, Any]:
   """Returns the object of a JSON file.
 
@@ -44,10 +98,10 @@ def read_object(path: Path) -> dict[str, Any]:
     OSError: the file cannot be read.
     ValueError: see `parse`, or another kind of value; names the file.
   """
+  text = read_text(path)
   try:
-    value = parse(Path(path).read_text(encoding="utf-8"))
-  except UnicodeDecodeError as error:
-    raise ValueError(f"{path}: not UTF-8 text ({error}).") from None
+    value = parse(text)
+    check_text(text, value)
   except ValueError as error:
     raise ValueError(f"{path}: not valid JSON ({error}).") from None
   if not isinstance(value, dict):
@@ -55,6 +109,27 @@ def read_object(path: Path) -> dict[str, Any]:
       f"{path}: expected a JSON object, got {type(value).__name__}."
     )
   return value
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+  """Names the file in errors about its content.
+
+  Raises:
+    ValueError: a field is missing or of another type, or a ValueError of the
+      block that does not name the file.
+  """
+  try:
+    yield
+  except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    raise ValueError(
+      f"{path}: a field is missing or not of the expected type"
+      f" ({error!r:.200})."
+    ) from error
+  except ValueError as error:
+    if str(path) in str(error):
+      raise
+    raise ValueError(f"{path}: {error}") from error
 
 
 def _place(error: json.JSONDecodeError) -> str:

@@ -8,6 +8,10 @@ width, H head width, K key/value heads, N query heads, R LoRA rank.
 """
 
 import dataclasses
+from collections.abc import Container
+from typing import Any
+
+from fusar_jax.field_types import check_fields
 
 LANGUAGE_PROJECTIONS = (
   "q_proj",
@@ -20,6 +24,32 @@ LANGUAGE_PROJECTIONS = (
 )
 VISION_PROJECTIONS = ("qkv", "proj", "gate_proj", "up_proj", "down_proj")
 FUSIONS = ("tlm", "concatenation", "sum")
+# Bounds of what may be a model at all.
+_MOST_LAYERS, _LARGEST = 1024, 1 << 31
+
+
+def _check_numbers(
+  part: str, config: Any, may_be_zero: Container[str] = ()
+) -> None:
+  """Raises ValueError for values that no model has.
+
+  Some give empty answers (an epsilon of 0), others take all of the memory (a
+  billion layers).
+  """
+  try:
+    check_fields(config)
+  except ValueError as error:
+    raise ValueError(f"{part}: {error}") from None
+  for name, value in dataclasses.asdict(config).items():
+    if isinstance(value, bool) or name in may_be_zero:
+      continue
+    values = value if isinstance(value, tuple) else (value,)
+    largest = _MOST_LAYERS if name in ("depth", "layers") else _LARGEST
+    if not all(0 < v <= largest for v in values):
+      raise ValueError(
+        f"{part}: {name} is {value!r}; expected numbers above 0, at most"
+        f" {largest}."
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +88,7 @@ class VisionConfig:
   std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
   def __post_init__(self):
+    _check_numbers("vision", self, may_be_zero=("full_attention", "mean"))
     if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 4:
       raise ValueError(
         f"vision: hidden_size {self.hidden_size} / heads {self.heads} must be a"
@@ -117,6 +148,12 @@ class TLMConfig:
   fusion: str = "tlm"
 
   def __post_init__(self):
+    check_fields(self)
+    if self.bands < 1 or self.hidden_mult < 0:
+      raise ValueError(
+        f"tlm: bands {self.bands}, hidden_mult {self.hidden_mult}; expected at"
+        " least 1 and 0."
+      )
     if self.fusion not in FUSIONS:
       raise ValueError(
         f"tlm.fusion {self.fusion!r}: expected one of {', '.join(FUSIONS)}."
@@ -157,6 +194,7 @@ class DecoderConfig:
   norm_eps: float = 1e-6
 
   def __post_init__(self):
+    _check_numbers("decoder", self)
     if self.heads % self.kv_heads:
       raise ValueError(
         f"decoder: heads {self.heads} must be a multiple of kv_heads"
@@ -188,6 +226,9 @@ class LoRAConfig:
   vision: tuple[str, ...] = ()
 
   def __post_init__(self):
+    check_fields(self)
+    if self.rank < 0:
+      raise ValueError(f"lora.rank is {self.rank}; expected 0 or more.")
     for part, names, known in (
       ("language", self.language, LANGUAGE_PROJECTIONS),
       ("vision", self.vision, VISION_PROJECTIONS),
@@ -220,6 +261,9 @@ class SpecialTokens:
   end_of_turn: int = 151645
   pad: int = 151643
 
+  def __post_init__(self):
+    check_fields(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class FusarConfig:
@@ -244,6 +288,7 @@ class FusarConfig:
   max_pixels: int = 1003520
 
   def __post_init__(self):
+    check_fields(self)
     if self.vision.out_width != self.decoder.hidden_size:
       raise ValueError(
         f"vision.out_width {self.vision.out_width} must equal"

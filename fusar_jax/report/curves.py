@@ -5,13 +5,13 @@ would be invisible on a linear axis.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fusar_jax.io.strict_json import read_rows
 from fusar_jax.report import charts
 from fusar_jax.report.charts import Chart
 
@@ -45,18 +45,17 @@ def read_curve(workdir: str | os.PathLike) -> Curve:
   workdir = Path(workdir)
   path = workdir / METRICS
   train, held_out = [], []
-  for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
-    if not line:
-      continue
-    try:
-      values = json.loads(line)
-    except ValueError:
-      raise ValueError(
-        f"{path}, line {number}: not JSON: {line[:60]}"
-      ) from None
+  for number, values in enumerate(read_rows(path), 1):
     for name, points in (("loss", train), ("eval_loss", held_out)):
-      if name in values:
-        points.append((values["step"], values[name]))
+      if name not in values:
+        continue
+      point = values.get("step"), values[name]
+      if not all(isinstance(v, int | float) for v in point):
+        raise ValueError(
+          f"{path}, row {number}: expected numbers as step and {name}, got"
+          f" {point!r:.60}."
+        )
+      points.append(point)
   return Curve(workdir.absolute().name, tuple(train), tuple(held_out))
 
 

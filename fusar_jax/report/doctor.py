@@ -15,7 +15,6 @@ from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.datasets.scan import choose
 from fusar_jax.datasets.validation import Inspection, inspect
 from fusar_jax.hf.config_json import read_config
-from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.report.dataset_page import summary, write_dataset_page
 from fusar_jax.report.sample_card import read_sample
@@ -92,8 +91,7 @@ def read_model(
   elif Path(model).is_dir():
     folder = Path(model)
     if provenance.is_run(folder):
-      written = read_object(folder / provenance.CONFIG_FILE)
-      config = config_lib.from_dict(written["model"])
+      config = provenance.read_model_config(folder)
       folder = folder / TOKENIZER
     else:
       config = read_config(folder)

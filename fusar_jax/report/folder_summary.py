@@ -9,12 +9,11 @@ from pathlib import Path
 
 import jax
 
-from fusar_jax.config import from_dict
 from fusar_jax.hf import image_text_file, mapping, peft, tlm_file
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.folders import RECORD, resolve
 from fusar_jax.hf.weights import Weights, weight_files
-from fusar_jax.io.strict_json import read_object
+from fusar_jax.io.strict_json import read_object, reading
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.training import provenance
@@ -47,6 +46,11 @@ def describe_record(folder: Path) -> list[str]:
     record = read_object(folder / RECORD)
   else:
     return []
+  with reading(folder):
+    return _describe_origin(record)
+
+
+def _describe_origin(record) -> list[str]:
   base = record["base"]
   origin = base["path"] or f"random weights, seed {record['config']['seed']}"
   if base["sha256"]:
@@ -68,7 +72,7 @@ def describe_record(folder: Path) -> list[str]:
 
 
 def _describe_run(folder: Path) -> list[str]:
-  config = from_dict(read_object(folder / "config.json")["model"])
+  config = provenance.read_model_config(folder)
   steps = [p.name for p in folder.glob("checkpoints/*") if p.name.isdigit()]
   return [
     "a run of fusar_jax.train",

@@ -11,10 +11,10 @@ from typing import Any
 
 from fusar_jax.io.strict_json import read_object
 from fusar_jax.training.provenance import (
-  CONFIG_FILE,
   PROVENANCE_FILE,
-  Source,
   is_run,
+  read_settings,
+  read_source,
 )
 
 # Longer mappings are cut to their first entries plus a count.
@@ -36,7 +36,7 @@ def lineage(run: str | os.PathLike) -> list[Path]:
   runs, folder = [], Path(run)
   while folder is not None and is_run(folder) and folder not in runs:
     runs.insert(0, folder)
-    base = Source(**read_object(folder / PROVENANCE_FILE)["base"])
+    base = read_source(folder)
     places = [Path(base.path), folder / base.relative] * (base.kind == "run")
     folder = next((p.resolve() for p in places if p.is_dir()), None)
   return runs
@@ -47,7 +47,7 @@ def records(runs: Sequence[Path]) -> dict[str, Any]:
   return {
     run.absolute().name: {
       "provenance": shortened(read_object(run / PROVENANCE_FILE)),
-      "config": read_object(run / CONFIG_FILE)["config"],
+      "config": read_settings(run),
     }
     for run in runs
   }

@@ -47,6 +47,7 @@ def score(args: argparse.Namespace, console: Console, wide: Console) -> None:
     missing=read.missing,
     without_truth=read.without_truth,
     acc50=args.acc50,
+    path=args.manifest if args.baseline else args.predictions,
   )
   if args.baseline:
     metrics["baseline"] = f"learned from {args.train or args.manifest}"

@@ -6,6 +6,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from fusar_jax.data.triplets import (
   read_manifest,
   write_text,
 )
+from fusar_jax.io import strict_json
 from fusar_jax.metrics import (
   captioning_scores,
   classification_scores,
@@ -70,7 +72,10 @@ def evaluate_predictions(path, manifest=None) -> dict:
   """
   read = read_rows(path, manifest)
   return score_rows(
-    read.rows, missing=read.missing, without_truth=read.without_truth
+    read.rows,
+    missing=read.missing,
+    without_truth=read.without_truth,
+    path=path,
   )[0]
 
 
@@ -190,6 +195,7 @@ def score_rows(
   missing: int = 0,
   without_truth: int = 0,
   acc50: str = "recall",
+  path: str | os.PathLike = "",
 ) -> tuple[dict, list[dict]]:
   """Returns (metrics, one sample per row, in the order of the rows).
 
@@ -198,6 +204,7 @@ def score_rows(
     missing: number of these rows without a prediction.
     without_truth: number of further rows without a true answer.
     acc50: definition of grounding's acc@50, one of `grounding_scores.READINGS`.
+    path: where the rows come from, for messages.
 
   Raises:
     ValueError: true answers that cannot be parsed, for all tasks at once.
@@ -229,7 +236,7 @@ def score_rows(
     for i, sample in zip(places, scored, strict=True):
       ordered[i] = _sample(rows[i], sample)
   if bad:
-    raise ValueError("\n".join(bad))
+    raise ValueError(f"{path}{': ' * bool(path)}" + "\n".join(bad))
   metrics["parse_failures"] = sum(s["parse_error"] is not None for s in ordered)
   return metrics, ordered
 
@@ -287,7 +294,5 @@ def read_samples(path, manifest=None) -> list[dict]:
   """
   path = pathlib.Path(path)
   if not path.is_dir():
-    return score_rows(read_rows(path, manifest)[0])[1]
-  # Not splitlines(): JSON strings may contain U+2028 and similar characters.
-  lines = (path / "samples.jsonl").read_text(encoding="utf-8").split("\n")
-  return [json.loads(line) for line in lines if line]
+    return score_rows(read_rows(path, manifest)[0], path=path)[1]
+  return list(strict_json.read_rows(path / "samples.jsonl"))

@@ -115,11 +115,15 @@ def read_rows(
     raise ValueError(f"{folder}: no *.csv; expected the folder of the points.")
   read = []
   for path in files:
-    with path.open(newline="") as file:
-      for number, row in enumerate(csv.DictReader(file), 2):
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      try:
+        rows = list(csv.DictReader(file))
+      except (ValueError, csv.Error) as e:
+        raise ValueError(f"{path}: not a table: {e}.") from e
+      for number, row in enumerate(rows, 2):
         try:
           point = (*_point(row), *more(row))
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, OverflowError) as e:
           raise ValueError(f"{path} line {number}: {e!r}.") from e
         if point[1] != _SNOW:
           read.append(point)

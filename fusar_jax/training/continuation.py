@@ -13,7 +13,6 @@ from absl import logging
 from fusar_jax import config as config_lib
 from fusar_jax.hf import tlm_file
 from fusar_jax.hf.peft import read_adapter, read_lora
-from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig, LoRAConfig
 from fusar_jax.training import partition, provenance
 from fusar_jax.training.provenance import Source
@@ -71,8 +70,7 @@ class _Existing:
     # Weights are verified when they are read.
     folder = provenance.find(source, workdir)
     if source.kind == "run":
-      written = read_object(folder / provenance.CONFIG_FILE)
-      model = config_lib.from_dict(written["model"])
+      model = provenance.read_model_config(folder)
       lora = model.lora if model.lora.rank else None
       return cls(source.path, lora, model.tlm is not None)
     lora = read_lora(folder)

@@ -12,11 +12,9 @@ from typing import Any
 
 import jax
 
-from fusar_jax import config as config_lib
 from fusar_jax.hf import coverage
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.load import load_base
-from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import abstract_params, init_params
 from fusar_jax.model.paths import flatten, unflatten
@@ -57,18 +55,21 @@ def load_run(
     )
   record = provenance.read(workdir)
   provenance.base_folder(workdir)  # Raises for bases that form a cycle.
-  written = read_object(workdir / provenance.CONFIG_FILE)
-  config = config_lib.from_dict(written["model"])
+  config = provenance.read_model_config(workdir)
+  seed = provenance.read_settings(workdir)["seed"]
   with Checkpoints(workdir, reads_only=True) as checkpoints:
     step = checkpoints.newest_intact() if step is None else step
     trained = checkpoints.restore_trainable(step)
-  base, adapter = Source(**record["base"]), Source(**record["adapter"])
+  base, adapter = (
+    provenance.source_of(record, name, workdir / provenance.PROVENANCE_FILE)
+    for name in ("base", "adapter")
+  )
   frozen = initial_params(
     config,
     base,
     adapter,
     workdir,
-    seed=written["config"]["seed"],
+    seed=seed,
     without=set(flatten(trained)),
     dtype=dtype,
     placement=placement,
@@ -93,8 +94,7 @@ def read_shapes(folder: Path) -> FusarConfig:
   """
   if not provenance.is_run(folder):
     return read_config(folder)
-  written = read_object(Path(folder) / provenance.CONFIG_FILE)
-  return config_lib.from_dict(written["model"])
+  return provenance.read_model_config(folder)
 
 
 def initial_params(

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from fusar_jax import config as config_lib
 from fusar_jax.data.triplets import (
   Triplet,
   is_readable,
@@ -25,9 +26,11 @@ from fusar_jax.data.triplets import (
   split_paths,
   write_text,
 )
+from fusar_jax.field_types import build
 from fusar_jax.hf.folders import RECORD, resolve
 from fusar_jax.io.list_files import files_below
-from fusar_jax.io.strict_json import read_object
+from fusar_jax.io.strict_json import read_object, reading
+from fusar_jax.model.config import FusarConfig
 
 CONFIG_FILE = "config.json"
 PROVENANCE_FILE = "provenance.json"
@@ -134,6 +137,38 @@ def base_folder(workdir: Path) -> Path | None:
     if source.kind != "run":
       return folder
   return None
+
+
+def read_source(workdir: Path, name: str = "base") -> Source:
+  """Returns the base, or the "adapter", that a run's provenance.json names.
+
+  Raises:
+    ValueError: a damaged file, by name.
+  """
+  path = Path(workdir) / PROVENANCE_FILE
+  return source_of(read_object(path), name, path)
+
+
+def source_of(record: Mapping[str, Any], name: str, path: Path) -> Source:
+  """Returns a source of a parsed provenance.json; see `read_source`."""
+  try:
+    return build(Source, record.get(name))
+  except ValueError as error:
+    raise ValueError(f"{path}: {name}: {error}") from None
+
+
+def read_model_config(workdir: Path) -> FusarConfig:
+  """Returns the shapes of a run's model; raises ValueError, naming the file."""
+  path = Path(workdir) / CONFIG_FILE
+  with reading(path):
+    return config_lib.from_dict(read_object(path)["model"])
+
+
+def read_settings(workdir: Path) -> dict[str, Any]:
+  """Returns a run's config; raises ValueError, naming the file."""
+  path = Path(workdir) / CONFIG_FILE
+  with reading(path):
+    return dict(read_object(path)["config"])
 
 
 def is_run(folder: Path) -> bool:
@@ -306,7 +341,9 @@ def read(workdir: Path) -> dict[str, Any]:
       was begun. Runs of older versions have no hashes.
   """
   record = read_object(workdir / PROVENANCE_FILE)
-  for name, digest in record.get("files", {}).items():
+  with reading(workdir / PROVENANCE_FILE):
+    files = dict(record.get("files", {}))
+  for name, digest in files.items():
     file = workdir / name
     if not file.is_file():
       raise FileNotFoundError(f"{file}: missing; restore it from a copy.")
@@ -330,8 +367,9 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
     if base.kind == "run":
       ancestors.append(_portable(folder, base.step))
     elif (folder / RECORD).is_file():
-      nearest = read_object(folder / RECORD)
-      ancestors += [nearest, *nearest.pop("ancestors", [])]
+      with reading(folder / RECORD):
+        nearest = read_object(folder / RECORD)
+        ancestors += [nearest, *nearest.pop("ancestors", [])]
   # Records of an export were made on another machine, perhaps by others.
   ancestors = [_without_places(record) for record in ancestors]
   return _portable(Path(workdir), step) | {"ancestors": ancestors}
@@ -339,16 +377,18 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
 
 def _portable(workdir: Path, step: int | None) -> dict[str, Any]:
   """Returns the record of one run, without those of its ancestors."""
-  record = read_object(workdir / PROVENANCE_FILE)
-  record.pop("machine")
-  record.pop("files", None)
-  for source in (record["base"], record["adapter"]):
-    source.pop("relative")
-  for described in record["data"].values():
-    for manifest in described:
-      # One record per scene: the hash of the manifest stands for them.
-      (manifest["dataset"] or {}).pop("scenes", None)
-  config = read_object(workdir / CONFIG_FILE)["config"]
+  path = workdir / PROVENANCE_FILE
+  record = read_object(path)
+  with reading(path):
+    record.pop("machine")
+    record.pop("files", None)
+    for source in (record["base"], record["adapter"]):
+      source.pop("relative", None)
+    for described in record["data"].values():
+      for manifest in described:
+        # One record per scene: the hash of the manifest stands for them.
+        (manifest["dataset"] or {}).pop("scenes", None)
+  config = read_settings(workdir)
   return _without_places({"step": step, "config": config, **record})
 
 
@@ -362,7 +402,7 @@ def _bases(workdir: Path) -> Iterator[tuple[Source, Path]]:
   """
   seen = {workdir.resolve()}
   while True:
-    source = Source(**read_object(workdir / PROVENANCE_FILE)["base"])
+    source = read_source(workdir)
     found = _look_for(source, workdir)
     if found is None:
       return

@@ -16,7 +16,7 @@ from fusar_jax.data import prompts
 from fusar_jax.data import tokenizer as tokenizer_lib
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.io import atomic_write
-from fusar_jax.io.strict_json import read_object
+from fusar_jax.io.strict_json import reading
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.training import provenance
 from fusar_jax.training.provenance import Source
@@ -70,7 +70,7 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
     )
   if provenance.is_run(workdir):
     provenance.read(workdir)  # Raises for files that have changed.
-  before = _NEWER | _flat(read_object(path)["config"])
+  before = _NEWER | _flat(provenance.read_settings(workdir))
   now = _flat(config.to_json())
   changed = [
     f"  config.{name}: {before.get(name)} there, {now.get(name)} now"
@@ -88,20 +88,25 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
 
 def recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
   record = provenance.read(workdir)
-  changed = [
-    now["path"] if key == "sha256" else f"{now['path']} ({key})"
-    for name, manifests in data.items()
-    for before, now in zip(record["data"].get(name, []), manifests)
-    for key in _OF_DATA
-    # Older runs lack some of them.
-    if key in before and key in now and before[key] != now[key]
-  ]
+  path = workdir / provenance.PROVENANCE_FILE
+  with reading(path):
+    changed = [
+      now["path"] if key == "sha256" else f"{now['path']} ({key})"
+      for name, manifests in data.items()
+      for before, now in zip(record["data"].get(name, []), manifests)
+      for key in _OF_DATA
+      # Older runs lack some of them.
+      if key in before and key in now and before[key] != now[key]
+    ]
   if changed:
     raise ValueError(
       f"{', '.join(changed)}: changed since {workdir} was begun, so a resumed"
       " run would see other examples. Restore the files, or begin a new run."
     )
-  return Source(**record["base"]), Source(**record["adapter"])
+  base, adapter = (
+    provenance.source_of(record, name, path) for name in ("base", "adapter")
+  )
+  return base, adapter
 
 
 def write(

@@ -1,12 +1,17 @@
 """Fuzzing: every reader gets mutated inputs, and must name what is wrong.
 
 A failure is: an exception that is neither ValueError nor OSError, an error
-about a file without its name, more than 2 seconds, or more than 1 GB. The
-input of a failure is written to a folder, and repeated with --repeat.
+about a file without its name, more than 2 seconds of processor time, more than
+1 GB, or a file left behind. The input of a failure is written to a folder, and
+repeated with --repeat. Inputs that failed once are in `kept` and come first.
 
     python tests/fuzz/run.py --minutes 10
     python tests/fuzz/run.py --inputs 500 --only raster,torch
+    python tests/fuzz/run.py --inputs 2000 --record fuzz.jsonl
     python tests/fuzz/run.py --repeat fuzz_failures/raster-1234.tif
+
+With --record, an interrupted run continues. One process reads all targets in
+turn; if it ends or hangs, another begins with the target after.
 """
 
 import argparse
@@ -16,12 +21,10 @@ import json
 import logging
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from pathlib import Path
 
@@ -29,31 +32,35 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from mutations import mutate  # noqa: E402
-from targets import TARGETS, Target  # noqa: E402
+from targets import TARGETS  # noqa: E402
+from workplace import Workplace, limit_address_space, scratch  # noqa: E402
 
-from fusar_jax.experiments.benchmark.worker import peak_bytes  # noqa: E402
-
-SECONDS = 2.0
-BYTES = 1 << 30
+KEPT = Path(__file__).with_name("kept")
 # A hang in C code cannot be interrupted from within.
-_SILENT_SECONDS = 60
-
-
-class _HangError(BaseException):
-  pass
-
-
-def _alarm(*_):
-  raise _HangError
+_SILENT_SECONDS = 90
+# Inputs of a target before the next one's turn.
+_ROUND = 250
+_MOST_FAILURES = 10
 
 
 @dataclasses.dataclass
 class Tally:
-  """What one target did: inputs read, rejected, and its failures."""
+  """What one target did: inputs read, rejected, its failures and its time."""
 
   read: int = 0
   rejected: int = 0
+  seconds: float = 0.0
   failures: list[str] = dataclasses.field(default_factory=list)
+
+  @property
+  def inputs(self) -> int:
+    return self.read + self.rejected
+
+  def add(self, other: "Tally") -> None:
+    self.read += other.read
+    self.rejected += other.rejected
+    self.seconds += other.seconds
+    self.failures += other.failures
 
 
 def main() -> int:
@@ -65,8 +72,9 @@ def main() -> int:
   options.add_argument("--only", default="", help="names, with commas")
   options.add_argument("--seed", type=int, default=0)
   options.add_argument("--out", type=Path, default=Path("fuzz_failures"))
+  options.add_argument("--record", type=Path, help="of a run, to continue it")
   options.add_argument("--repeat", type=Path, help="an input that failed")
-  options.add_argument("--worker", help=argparse.SUPPRESS)
+  options.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
   args = options.parse_args()
   if args.repeat:
     return _repeat(args.repeat)
@@ -77,61 +85,81 @@ def main() -> int:
     options.error(f"no target {sorted(unknown)}; there are {list(TARGETS)}")
   if not args.minutes and not args.inputs:
     options.error("give --minutes or --inputs")
+  args.out = args.out.absolute()
   return _run_all(names, args)
 
 
 def _run_all(names: list[str], args) -> int:
+  tallies, rounds = _recorded(names, args.record)
   seconds = 60 * args.minutes / len(names)
+  while True:
+    todo = {
+      name: min(args.inputs - tally.inputs, _ROUND) if args.inputs else 0
+      for name, tally in tallies.items()
+      if len(tally.failures) < _MOST_FAILURES
+      and (not args.inputs or tally.inputs < args.inputs)
+      and (not seconds or tally.seconds < seconds)
+    }
+    if not todo:
+      break
+    done = _one_worker(todo, args.seed + rounds, seconds, args)
+    rounds += 1
+    if not any(tally.inputs or tally.failures for tally in done.values()):
+      done[next(iter(todo))].failures.append("its worker did nothing")
+    for name, tally in done.items():
+      tallies[name].add(tally)
+      for failure in tally.failures:
+        print(f"{name}: {failure}", flush=True)
+    _append(args.record, done)
+  return _print(tallies)
+
+
+def _print(tallies: dict[str, Tally]) -> int:
   total = Tally()
-  for name in names:
-    tally = _run(name, seconds, args)
+  for name, tally in tallies.items():
+    pace = tally.inputs / max(tally.seconds, 1e-9)
     print(
-      f"{name:20s} {tally.read:7,} read {tally.rejected:7,} rejected"
-      f" {len(tally.failures):3} failures",
-      flush=True,
+      f"{name:24s} {tally.read:7,} read {tally.rejected:7,} rejected"
+      f" {len(tally.failures):3} failures {pace:7.0f} a second"
     )
-    for failure in tally.failures:
-      print(f"  {failure}", flush=True)
-    total.read += tally.read
-    total.rejected += tally.rejected
-    total.failures += tally.failures
+    total.add(tally)
   print(
-    f"{total.read + total.rejected:,} inputs of {len(names)} readers,"
+    f"{total.inputs:,} inputs of {len(tallies)} readers,"
     f" {len(total.failures)} failures"
   )
   return 1 if total.failures else 0
 
 
-def _run(name: str, seconds: float, args) -> Tally:
-  """Runs a worker; after a crash or a hang, another with the next seed."""
-  tally, seed = Tally(), args.seed
-  end = time.monotonic() + seconds
-  while True:
-    left = args.inputs - tally.read - tally.rejected
-    if (args.inputs and left <= 0) or (seconds and time.monotonic() > end):
-      return tally
-    before = tally.read + tally.rejected + len(tally.failures)
-    _one_worker(name, seed, max(end - time.monotonic(), 0), left, args, tally)
-    seed += 1
-    if tally.read + tally.rejected + len(tally.failures) == before:
-      tally.failures.append("its worker did nothing")
-    if len(tally.failures) >= 10:
-      return tally
+def _recorded(names, record: Path | None) -> tuple[dict[str, Tally], int]:
+  tallies, rounds = {name: Tally() for name in names}, 0
+  if record and record.is_file():
+    for line in record.read_text("utf-8").splitlines():
+      rounds += 1
+      for name, tally in json.loads(line).items():
+        if name in tallies:
+          tallies[name].add(Tally(**tally))
+  return tallies, rounds
 
 
-def _one_worker(name, seed, seconds, inputs, args, tally: Tally) -> None:
-  command = [sys.executable, __file__, "--worker", name, "--seed", str(seed)]
-  command += ["--minutes", str(seconds / 60), "--inputs", str(max(inputs, 0))]
+def _append(record: Path | None, done: dict[str, Tally]) -> None:
+  if record:
+    line = {k: dataclasses.asdict(v) for k, v in done.items() if v.inputs}
+    with record.open("a", encoding="utf-8") as file:
+      file.write(json.dumps(line) + "\n")
+
+
+def _one_worker(todo, seed: int, seconds: float, args) -> dict[str, Tally]:
+  command = [sys.executable, __file__, "--worker", json.dumps(todo)]
+  command += ["--seed", str(seed), "--minutes", str(seconds / 60)]
   command += ["--out", str(args.out)]
-  with tempfile.TemporaryDirectory() as folder:
+  with scratch() as folder, tempfile.TemporaryFile() as errors:
     state = Path(folder) / "state.json"
     process = subprocess.Popen(
-      [*command],
-      env=os.environ | {"FUZZ_STATE": str(state), "JAX_PLATFORMS": "cpu"},
+      command,
+      env=os.environ | {"FUZZ_FOLDER": folder, "JAX_PLATFORMS": "cpu"},
       cwd=folder,
       stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE,
-      text=True,
+      stderr=errors,
     )
     seen, since = b"", time.monotonic()
     while process.poll() is None:
@@ -141,107 +169,118 @@ def _one_worker(name, seed, seconds, inputs, args, tally: Tally) -> None:
         seen, since = now, time.monotonic()
       elif time.monotonic() - since > _SILENT_SECONDS:
         process.kill()
-    errors = process.stderr.read() if process.stderr else ""
-    done = json.loads(state.read_text() or "{}") if state.is_file() else {}
-  tally.read += done.get("read", 0)
-  tally.rejected += done.get("rejected", 0)
-  tally.failures += done.get("failures", [])
-  if process.returncode:
-    last = errors.strip().splitlines()[-1:] or [""]
-    tally.failures.append(
-      f"worker ended with {process.returncode} at input"
-      f" {done.get('current', '?')}: {last[0]}"
-    )
+    written = json.loads(state.read_bytes()) if state.is_file() else {}
+    done = {name: Tally() for name in todo}
+    for name, tally in written.get("tallies", {}).items():
+      done[name] = Tally(**tally)
+    if process.returncode:
+      errors.seek(0)
+      last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+      name = written.get("current") or next(iter(todo))
+      # What it read since it last wrote its state counts as this one input.
+      done[name].read += 1
+      done[name].failures.append(
+        f"{_rescue(Path(folder), name, args.out)}: worker ended with"
+        f" {process.returncode}: {(last or [''])[0]:.300}"
+      )
+  return done
+
+
+def _rescue(folder: Path, name: str, out: Path) -> Path | str:
+  """Keeps the input that a worker did not survive."""
+  file = TARGETS[name].name if TARGETS[name].file else "text"
+  found = list(folder.glob(f"fuzz_*/{file}"))
+  if not found:
+    return "?"
+  return _keep(out, name, found[0].read_bytes())
+
+
+def _keep(out: Path, name: str, data: bytes) -> Path:
+  out.mkdir(parents=True, exist_ok=True)
+  digest = hashlib.sha256(data).hexdigest()[:12]
+  suffix = Path(TARGETS[name].file and TARGETS[name].name).suffix or ".txt"
+  path = out / f"{name.replace(' ', '_')}-{digest}{suffix}"
+  path.write_bytes(data)
+  return path
 
 
 def _work(args) -> int:
-  """Runs one target until its time or its inputs are spent."""
+  """Runs targets in turn until their time or their inputs are spent."""
   logging.disable(logging.CRITICAL)
   warnings.simplefilter("ignore")
-  target, state = TARGETS[args.worker], Path(os.environ["FUZZ_STATE"])
-  rng = random.Random(args.seed)
-  with tempfile.TemporaryDirectory() as folder:
-    seeds = target.seeds(Path(folder))
-  for seed in seeds:
-    problem, rejected = _try(target, seed)
-    if problem or rejected:
-      raise SystemExit(f"{args.worker}: a valid input: {problem or rejected}")
-  # More than what the imports hold.
-  base = peak_bytes()
-  tally, end = Tally(), time.monotonic() + 60 * args.minutes
-  saved = 0.0
-  while len(tally.failures) < 10:
-    count = tally.read + tally.rejected
-    if args.inputs and count >= args.inputs:
-      break
-    if args.minutes and time.monotonic() > end:
-      break
-    data = mutate(rng.choice(seeds), seeds, rng)
-    digest = hashlib.sha256(data).hexdigest()[:12]
-    if time.monotonic() - saved > 0.5:
-      _save(state, tally, digest)
-      saved = time.monotonic()
-    problem, rejected = _try(target, data)
-    if not problem and peak_bytes() - base > BYTES:
-      problem = f"{(peak_bytes() - base) / 2**30:.1f} GB"
-      base = peak_bytes()
-    if problem:
-      args.out.mkdir(parents=True, exist_ok=True)
-      name = f"{args.worker.replace(' ', '_')}-{digest}{target.suffix}"
-      (args.out / name).write_bytes(data)
-      tally.failures.append(f"{args.out / name}: {problem}")
-    tally.rejected += bool(rejected)
-    tally.read += not rejected
-  _save(state, tally, "")
+  limit_address_space()
+  # Folders of inputs are there, so that an input survives this process.
+  tempfile.tempdir = os.environ["FUZZ_FOLDER"]
+  tallies: dict[str, Tally] = {}
+  for name, inputs in args.worker.items():
+    tallies[name] = Tally()
+    with scratch() as folder:
+      _fuzz(name, inputs, args, Path(folder), tallies)
+  _save(tallies, "")
   return 0
 
 
-def _save(state: Path, tally: Tally, current: str) -> None:
+def _fuzz(name: str, inputs: int, args, folder: Path, tallies) -> None:
+  target, tally = TARGETS[name], tallies[name]
+  _save(tallies, name)
+  rng = random.Random(f"{name} {args.seed}")
+  with tempfile.TemporaryDirectory() as made:
+    seeds = target.seeds(Path(made))
+  place = Workplace(target, folder)
+  for seed in seeds:
+    # The first ones import what the reader needs.
+    problem, rejected = place.run(seed, seconds=60.0)
+    if problem or rejected:
+      raise SystemExit(f"{name}: a valid input: {problem or rejected}")
+  place.measure_memory()
+  start = saved = time.monotonic()
+  kept = [file.read_bytes() for file in _kept(name)]
+  queue = list(kept)
+  while len(tally.failures) < _MOST_FAILURES:
+    tally.seconds = time.monotonic() - start
+    if not queue and (
+      (inputs and tally.inputs >= inputs)
+      or (args.minutes and tally.seconds > 60 * args.minutes)
+    ):
+      break
+    if time.monotonic() - saved > 0.5:
+      _save(tallies, name)
+      saved = time.monotonic()
+    data = mutate(rng.choice(seeds), seeds + kept, rng)
+    if queue:
+      data = queue.pop()
+    problem, rejected = place.run(data)
+    if problem:
+      tally.failures.append(f"{_keep(args.out, name, data)}: {problem}")
+    tally.rejected += bool(rejected)
+    tally.read += not rejected
+  _save(tallies, name)
+
+
+def _kept(name: str) -> list[Path]:
+  return sorted(KEPT.glob(f"{name.replace(' ', '_')}-*"))
+
+
+def _save(tallies: dict[str, Tally], current: str) -> None:
+  state = Path(os.environ["FUZZ_FOLDER"]) / "state.json"
   draft = state.with_suffix(".draft")
-  draft.write_text(json.dumps(dataclasses.asdict(tally) | {"current": current}))
+  values = {name: dataclasses.asdict(tally) for name, tally in tallies.items()}
+  draft.write_text(json.dumps({"tallies": values, "current": current}))
   draft.replace(state)
 
 
-def _try(target: Target, data: bytes) -> tuple[str, str]:
-  """Returns (problem, or ""; why the input was rejected, or "")."""
-  with tempfile.TemporaryDirectory() as folder:
-    given: Path | str = data.decode("utf-8", "replace")
-    if target.suffix:
-      given = Path(folder, "input_2024").with_suffix(target.suffix)
-      given.write_bytes(data)
-    signal.signal(signal.SIGALRM, _alarm)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    start = time.monotonic()
-    try:
-      target.read(given)
-      return _slow(start), ""
-    except _HangError:
-      return f"more than {SECONDS} s", ""
-    except (ValueError, OSError) as error:
-      text = str(error)
-      # Some readers take a folder, and rename the input to what they expect.
-      names = [path.name for path in Path(folder).iterdir()]
-      named = isinstance(given, str) or any(name in text for name in names)
-      return _slow(start) or ("" if named else f"unnamed: {error!r}"), text
-    except BaseException as error:
-      where = traceback.extract_tb(error.__traceback__)[-1]
-      return f"{error!r:.200} at {where.filename}:{where.lineno}", ""
-    finally:
-      signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _slow(start: float) -> str:
-  seconds = time.monotonic() - start
-  return f"{seconds:.1f} s" if seconds > SECONDS else ""
-
-
 def _repeat(path: Path) -> int:
-  name = path.name.rpartition("-")[0].replace("_", " ")
-  given: Path | str = path
-  target = TARGETS[name]
-  if not target.suffix:
-    given = path.read_bytes().decode("utf-8", "replace")
-  target.read(given)
+  """Reads one input without limits, for its traceback."""
+  target = TARGETS[path.name.rpartition("-")[0].replace("_", " ")]
+  with scratch() as folder:
+    if not target.file:
+      target.read(path.read_bytes().decode("utf-8", "replace"))
+      return 0
+    file = Path(folder) / target.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    target.around(Path(folder))
+    file.write_bytes(path.read_bytes())
+    target.read(file)
   return 0
 
 

@@ -1,4 +1,4 @@
-"""A short run of the fuzzer: every reader, few inputs."""
+"""A short run of the fuzzer: inputs that failed once, and a few new ones."""
 
 import subprocess
 import sys
@@ -7,41 +7,40 @@ from pathlib import Path
 RUN = Path(__file__).with_name("run.py")
 
 
-def _fuzz(*arguments) -> subprocess.CompletedProcess:
-  command = [sys.executable, str(RUN), *map(str, arguments)]
-  return subprocess.run(command, capture_output=True, text=True)
-
-
 def test_no_reader_fails(tmp_path):
-  done = _fuzz("--inputs", 25, "--out", tmp_path / "failures")
+  command = [sys.executable, RUN, "--inputs", "10", "--out", tmp_path / "out"]
+  done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   assert ", 0 failures" in done.stdout.splitlines()[-1]
 
 
 def test_failures_are_found(tmp_path):
-  """A reader that trips, hangs, or does not name its file."""
+  """A reader that trips, hangs, does not name its file, or leaves one."""
   code = (
-    "import sys, time; sys.argv[0] = sys.argv[1]\n"
+    "import sys, pathlib\n"
     f"sys.path[:0] = [{str(RUN.parent)!r}]\n"
-    "import run\n"
+    "import target, workplace\n"
     "def read(path):\n"
     "  data = path.read_bytes()\n"
-    "  if len(data) < 4: time.sleep(9)\n"
-    "  if data != b'valid': raise ValueError('bad')\n"
-    "target = run.Target(read, lambda folder: [b'valid'], '.bin')\n"
-    "for data in (b'valid', b'odd one', b'odd'):\n"
-    "  print(run._try(target, data)[0] or 'fine')\n"
-    "target = run.Target(lambda path: 1 / 0, lambda folder: [], '.bin')\n"
-    "print(run._try(target, b'')[0])\n"
+    "  if data == b'zero': 1 / 0\n"
+    "  while data == b'hang': pass\n"
+    "  if data == b'left': path.with_suffix('.new').touch()\n"
+    "  if data == b'odd': raise ValueError('bad')\n"
+    "  if data == b'named': raise ValueError(path)\n"
+    "target = target.Target(read, lambda folder: [b'valid'], '.bin')\n"
+    "place = workplace.Workplace(target, pathlib.Path(sys.argv[1]))\n"
+    "for data in b'valid named odd hang zero left'.split():\n"
+    "  print(place.run(data, seconds=0.1)[0] or 'fine')\n"
   )
   done = subprocess.run(
-    [sys.executable, "-c", code, str(RUN)],
+    [sys.executable, "-c", code, tmp_path],
     capture_output=True,
     text=True,
     check=True,
   )
-  fine, unnamed, hang, trip = done.stdout.splitlines()
-  assert fine == "fine"
-  assert unnamed == "unnamed: ValueError('bad')"
-  assert hang == "more than 2.0 s"
+  valid, named, unnamed, hang, trip, left = done.stdout.splitlines()
+  assert valid == named == "fine"
+  assert unnamed.startswith("unnamed: ValueError('bad')")
+  assert hang == "more than 0.1 s"
   assert trip.startswith("ZeroDivisionError")
+  assert left == "left input_2024.new"

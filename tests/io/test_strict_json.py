@@ -58,6 +58,33 @@ def test_objects_of_files_name_the_file(tmp_path):
     strict_json.read_object(tmp_path / "none.json")
 
 
+def test_rows_of_files_name_the_file_and_the_line(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_bytes(b'\xef\xbb\xbf{"a": "\xe2\x80\xa8"}\n\n{"b": 1}')
+  assert list(strict_json.read_rows(path)) == [{"a": "\u2028"}, {"b": 1}]
+  for content, message in (
+    ("{}\n[1]", "expected a JSON object, got list"),
+    ("{}\n{", "not JSON"),
+    ('{}\n{"a": "\\ud800"}', "not JSON .*half of a surrogate pair"),
+  ):
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.jsonl, line 2: {message}"):
+      list(strict_json.read_rows(path))
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ({}, "a.json: a field is missing or not of the expected type .*'size'"),
+    ({"size": 1}, "not of the expected type .*int"),
+    ({"size": ["x"]}, "a.json: could not convert"),
+  ],
+)
+def test_errors_about_fields_name_the_file(content, message):
+  with pytest.raises(ValueError, match=message), strict_json.reading("a.json"):
+    float(content["size"][0])
+
+
 def test_mutations_give_nothing_but_value_errors():
   rng = random.Random(0)
   whole = json.dumps({"id": "a", "boxes": [[1, 2.5, 3, 4]], "n": {"x": None}})

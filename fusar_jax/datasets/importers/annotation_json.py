@@ -44,14 +44,13 @@ def _text(path) -> str:
   path = Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"annotation file not found: {path}")
-  try:
-    return path.read_text(encoding="utf-8-sig")
-  except UnicodeDecodeError as error:
-    raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+  return strict_json.read_text(path)
 
 
 def _load(text: str, where: str):
   try:
-    return strict_json.parse(text)
+    value = strict_json.parse(text)
+    strict_json.check_text(text, value)
+    return value
   except ValueError as error:
     raise ValueError(f"{where}: not JSON: {error}") from None

@@ -52,6 +52,7 @@ def write_boxes(
   origin: Origin,
   description: Mapping,
   *,
+  source: str | os.PathLike,
   classes: Sequence[str] = (),
   tasks: Sequence[str] = TASKS,
   copy: bool = False,
@@ -64,6 +65,7 @@ def write_boxes(
     images: images to import.
     origin: of the data.
     description: additional fields of the card, "importer" first.
+    source: file or folder of the annotations, for messages.
     classes: classes of the rows, in this order; default: all, sorted.
     tasks: of `EVERY_TASK`.
     copy: True also copies the images.
@@ -78,14 +80,18 @@ def write_boxes(
   present = sorted({t.label for image in images for t in image.targets})
   classes = list(classes) or present
   if not classes:
-    raise ValueError("no annotation holds an object; name the classes.")
+    raise ValueError(
+      f"{source}: no annotation holds an object; name the classes."
+    )
   absent = sorted(set(classes) - set(present))
   if absent:
-    raise ValueError(f"classes {absent} do not occur; found: {present}.")
+    raise ValueError(
+      f"{source}: classes {absent} do not occur; found: {present}."
+    )
   if "classification" in tasks and len(classes) < 2:
     raise ValueError(
-      f"classification chooses between classes, but there is {classes} alone;"
-      " leave that task out."
+      f"{source}: classification chooses between classes, but there is"
+      f" {classes} alone; leave that task out."
     )
   pictures = [
     Picture(

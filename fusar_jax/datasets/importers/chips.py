@@ -34,6 +34,8 @@ from PIL import Image
 
 # Values of the option besides a number.
 MEDIAN, KEEP = "median", "keep"
+# Pixels. A header can claim any size, and all chips are padded to one.
+LARGEST_SIDE = 4096
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,6 +93,7 @@ def import_coco(
       "annotations": Path(annotations).name,
       "outlines_left_out": left_out,
     },
+    source=annotations,
     classes=classes,
     tasks=tasks,
     copy=copy,

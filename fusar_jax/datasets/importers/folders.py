@@ -121,6 +121,12 @@ def import_folders(
   if not drop_refused:
     raise_together([*bad.values()], f"{images}: bad images")
   side = chips_lib.common_side([chip.size for chip in chips], chip_size)
+  if side and side > chips_lib.LARGEST_SIDE:
+    raise ValueError(
+      f"{images}: chips would get {side} x {side} pixels; at most"
+      f" {chips_lib.LARGEST_SIDE} are a chip. Give another chip_size (on the"
+      ' command line --chip-size), or "keep".'
+    )
   load = _loader(side)
   same: dict[Path, str] = {}
   if side or splits or hold_out:

@@ -204,7 +204,7 @@ def _turn(turn) -> tuple[str, str]:
     raise ValueError(f"a turn is {type(turn).__name__}, expected an object")
   speaker = turn.get("from", turn.get("role"))
   text = turn.get("value", turn.get("content"))
-  if speaker not in _SPEAKERS:
+  if not isinstance(speaker, str) or speaker not in _SPEAKERS:
     raise ValueError(
       f"speaker {speaker!r:.40} is none of {', '.join(_SPEAKERS)}"
     )

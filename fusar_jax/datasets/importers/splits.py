@@ -4,6 +4,8 @@ import collections
 import os
 from pathlib import Path
 
+from fusar_jax.io.strict_json import read_text
+
 
 def read_split(path: str | os.PathLike) -> list[str]:
   """Returns the names in a split file, the first word of each line, in order.
@@ -15,7 +17,7 @@ def read_split(path: str | os.PathLike) -> list[str]:
   path = Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"split file not found: {path}")
-  lines = path.read_text(encoding="utf-8").splitlines()
+  lines = read_text(path).splitlines()
   names = [line.split()[0] for line in lines if line.strip()]
   if not names:
     raise ValueError(f"{path}: no names in the split file.")

@@ -115,6 +115,7 @@ def import_voc(
     records,
     origin,
     {"importer": "voc", "split": Path(split).name if split else None},
+    source=split or annotations,
     classes=classes,
     tasks=tasks,
     copy=copy,

@@ -39,6 +39,7 @@ from fusar_jax.datasets.importers.targets import (
 )
 from fusar_jax.io.atomic_write import check_new_folder
 from fusar_jax.io.list_files import files_in
+from fusar_jax.io.strict_json import read_text
 
 # Files written with six decimals miss 0 and 1 by as much.
 _SLACK = 1e-5
@@ -60,10 +61,7 @@ def read_labels(
   Raises:
     ValueError: lines that cannot be read, all listed, by number.
   """
-  try:
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-  except UnicodeDecodeError as error:
-    raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+  lines = read_text(Path(path)).splitlines()
   targets, problems = [], []
   for number, line in enumerate(lines, start=1):
     if not line.strip():
@@ -141,6 +139,7 @@ def import_yolo(
       "names": list(names),
       "without_label_file": without,
     },
+    source=split or labels,
     classes=classes,
     tasks=tasks,
     copy=copy,
@@ -150,7 +149,7 @@ def import_yolo(
 
 def read_names(path: str | os.PathLike) -> list[str]:
   """Returns the class names of a file, one per line (classes.txt, *.names)."""
-  lines = Path(path).read_text(encoding="utf-8").splitlines()
+  lines = read_text(Path(path)).splitlines()
   return [line.strip() for line in lines if line.strip()]
 
 

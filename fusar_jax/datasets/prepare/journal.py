@@ -144,7 +144,7 @@ def _read(path):
     head, *rest = map(json.loads, lines)
     entries = {entry["key"]: entry["value"] for entry in rest}
     return dict(head["settings"]), entries, sum(map(len, lines))
-  except (ValueError, TypeError, KeyError) as error:
+  except (ValueError, TypeError, KeyError, RecursionError) as error:
     raise ValueError(
       f"{path} is damaged ({error}); delete the folder to begin anew."
     ) from None

@@ -13,7 +13,7 @@ from fusar_jax.tasks import boxes as boxes_lib
 
 # Runs of the characters of number lists, matched in linear time.
 _RUN = re.compile(r"[-\d\s.,|<>\[\](){}]+")
-_LIST = re.compile(r"[\[({<].*\d.*", re.DOTALL)
+_BRACKET = re.compile(r"[\[({<]")
 _WORD = re.compile(r"[a-z][\w-]*|\d+")
 _MAX_WORDS = 256
 # log(1 + width), log(1 + height), log(1 + area), log aspect, centre x and y.
@@ -34,7 +34,14 @@ def words(question: str) -> frozenset[str]:
 
 def _without_lists(text: str) -> str:
   """Omits the end of each run of numbers, from its first bracket."""
-  return _RUN.sub(lambda run: _LIST.sub(" ", run[0], count=1), text)
+  return _RUN.sub(lambda run: _start(run[0]), text)
+
+
+def _start(run: str) -> str:
+  bracket = _BRACKET.search(run)
+  if not bracket or not any(c.isdecimal() for c in run[bracket.end() :]):
+    return run
+  return run[: bracket.start()] + " "
 
 
 def box(question: str) -> np.ndarray | None:
