@@ -38,7 +38,7 @@ def lineage(run: str | os.PathLike) -> list[Path]:
     runs.insert(0, folder)
     base = read_source(folder)
     places = [Path(base.path), folder / base.relative] * (base.kind == "run")
-    folder = next((p.resolve() for p in places if p.is_dir()), None)
+    folder = next((p.resolve() for p in places if os.path.isdir(p)), None)
   return runs
 
 

@@ -104,7 +104,8 @@ def _look_for(source: Source, workdir: Path) -> Path | None:
   if source.kind == "random":
     return None
   places = (Path(source.path), Path(workdir) / source.relative)
-  return next((p for p in places if p.is_dir()), None)
+  # Not Path.is_dir, which raises for names that are too long.
+  return next((p for p in places if os.path.isdir(p)), None)
 
 
 def locate(source: Source, workdir: Path) -> Path:
