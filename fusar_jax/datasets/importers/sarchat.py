@@ -279,7 +279,7 @@ def _category(text: str) -> str | None:
 
 
 def _check_count(answer: str, boxes) -> None:
-  count = counting.parse(re.sub(r"\[[^\]]*\]", "", answer))
+  count = counting.parse(re.sub(r"\[[^\[\]]*\]", "", answer))
   if boxes and count.value is not None and count.value != len(boxes):
     raise ValueError(
       f"the answer counts {count.value} but holds {len(boxes)} boxes:"
