@@ -324,6 +324,22 @@ def test_a_shortcut_is_measured_and_nothing_else(tmp_path, config, shortcut):
     assert f"from the {shortcut} alone: 100.0% right" in str(of[shortcut])
 
 
+@pytest.mark.parametrize(
+  ("feature", "accuracy", "margin", "gives_away"),
+  [
+    (BOX, 0.6, 0.06, True),
+    (BOX, 0.6, 0.07, False),  # Three standard errors are 0.107.
+    (BOX, 0.54, 0.01, False),
+    (shortcuts.THUMBNAIL, 0.6, 0.06, False),
+  ],
+)
+def test_a_large_and_significant_gain_gives_away(
+  feature, accuracy, margin, gives_away
+):
+  measured = ("test", "classification", feature, accuracy, 0.5, margin, 90, 30)
+  assert shortcuts.Shortcut(*measured).gives_away == gives_away
+
+
 def test_folds_keep_near_duplicates_together(tmp_path, config):
   """25 pictures in 4 versions: the nearest thumbnail must be another one.
 

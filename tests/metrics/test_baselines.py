@@ -10,6 +10,7 @@ from fusar_jax.metrics.baselines import (
   neighbours,
   questions,
   rows,
+  thumbnails,
 )
 from fusar_jax.metrics.baselines.rows import Answers, Row
 from fusar_jax.tasks import captioning, classification, counting, detection
@@ -63,6 +64,14 @@ def test_the_nearest_thumbnail_of_the_same_question():
   train = [row("ships?", "3", 0), row("ships?", "1", 1), row("cars?", "0", 0)]
   asked = [row("ships?", "", 0), row("cars?", "", 1), row("bridges?", "", 1)]
   assert texts("counting", train, asked)["thumbnail-1-nn"] == ["3", "0", "1"]
+  # Alike is what has the same contrasts, whatever the brightness.
+  pixels = np.random.default_rng(0).integers(0, 200, (32, 32, 1), np.uint8)
+  dark, bright = (
+    thumbnails.thumbnail(np.repeat(p, 3, axis=2))
+    for p in (pixels, pixels // 2 + 100)
+  )
+  assert dark @ bright == pytest.approx(1, abs=1e-3)
+  assert dark @ np.ones(1024) == pytest.approx(0, abs=1e-4)
 
 
 def test_the_best_constant_box_of_three_rows():
@@ -83,6 +92,10 @@ def test_the_best_constant_box_of_three_rows():
               labels=("ship", "plane"))] * 3  # fmt: skip
   assert constant.best_boxes(both).count("bbox_2d") == 2
   assert constant.best_boxes([Row("detection", "")]) == "None"
+  # The class counts: a plane would match one of three.
+  mixed = [Row("detection", "", boxes=np.array([left]), labels=(label,))
+           for label in ("plane", "ship", "ship")]  # fmt: skip
+  assert constant.best_boxes(mixed) == one
 
 
 def test_constants_per_asked_class():
@@ -113,16 +126,20 @@ def test_captions_are_answered_field_by_field():
   assert found["question-only"] == [caption("city", "river")]
 
 
-def test_leave_one_out_leaves_out_the_image():
+def test_leave_one_out_leaves_out_the_image(monkeypatch):
   """Each image has two rows with its own answer: 1-NN looks perfect at first.
 
-  Without its image, a row has only neighbours of another answer.
+  Without its image, a row has only neighbours of another answer. Rows are
+  answered block by block.
   """
+  monkeypatch.setattr(neighbours, "_CHUNK", 3)
   features = np.repeat(np.arange(4.0), 2)[:, None]
   answers = Answers.of([Row("counting", "", str(i // 2)) for i in range(8)])
   images = np.repeat(np.arange(4), 2)
   assert neighbours.fit(features, answers, np.arange(8), (1,)).accuracy == 1
   assert neighbours.fit(features, answers, images, (1,)).accuracy == 0
+  # Equal features: all rows vote, whatever k; the largest is the smoothest.
+  assert neighbours.fit(0 * features, answers, images, (3, 5, 1)).k == 5
 
 
 def test_logistic_regression_separates_by_a_word():

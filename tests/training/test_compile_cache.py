@@ -41,6 +41,9 @@ def test_a_configured_folder_is_kept_and_another_must_be_writable(tmp_path):
     compile_cache(tmp_path / "file" / "cache"),
   ):
     assert jax.config.jax_compilation_cache_dir is None
+  with compile_cache(tmp_path / "own"):
+    assert jax.config.jax_compilation_cache_dir.endswith("own")
+  assert (tmp_path / "own").stat().st_mode & 0o077 == 0  # Programs are trusted.
   jax.config.update("jax_compilation_cache_dir", str(tmp_path / "configured"))
   with compile_cache(tmp_path / "other"):
     assert jax.config.jax_compilation_cache_dir.endswith("configured")
