@@ -196,9 +196,11 @@ class Loader:
 
   def _seeds(self, step: int, unit: list[int]) -> list[Seed]:
     """Returns one augmentation for all rows, which share an image."""
-    chips = all(is_chip(self._triplets[row]) for row in unit)
-    seed = (self._config.seed, step, unit[0])
-    return [seed if chips and self._config.chip_shift else None for _ in unit]
+    augmented = self._config.chip_shift and all(
+      is_chip(self._triplets[row]) for row in unit
+    )
+    seed = (self._config.seed, step, unit[0]) if augmented else None
+    return [seed] * len(unit)
 
   def _make_units(self) -> list[list[int]]:
     """Returns the row numbers of each unit: what the order is an order of."""

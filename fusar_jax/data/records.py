@@ -216,14 +216,14 @@ def _shard(path: Path) -> Shard:
 
 def _parse(shard, record) -> dict:
   try:
-    told = strict_json.parse(bytes(record).decode())
-    if told["format"] != FORMAT:
-      raise ValueError(f"it says {told['format']!r:.60}")
-    if not isinstance(told["rows"], list) or not isinstance(
-      told["files"], list
+    parsed = strict_json.parse(bytes(record).decode())
+    if parsed["format"] != FORMAT:
+      raise ValueError(f"it says {parsed['format']!r:.60}")
+    if not isinstance(parsed["rows"], list) or not isinstance(
+      parsed["files"], list
     ):
       raise ValueError("rows and files are not lists")
-    return told
+    return parsed
   except (ValueError, TypeError, KeyError, RecursionError) as error:
     raise ValueError(
       f"{shard}: not a shard of triplets: record 0 should be a table of"

@@ -76,19 +76,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
   """
   # Not splitlines(): JSON strings may contain U+2028 and similar characters.
   for number, line in enumerate(read_text(path).split("\n"), start=1):
-    if not line.strip():
-      continue
-    try:
-      value = parse(line)
-      check_text(line, value)
-    except ValueError as error:
-      raise ValueError(f"{path}, line {number}: not JSON ({error}).") from None
-    if not isinstance(value, dict):
-      raise ValueError(
-        f"{path}, line {number}: expected a JSON object, got"
-        f" {type(value).__name__}."
-      )
-    yield value
+    if line.strip():
+      yield _object_of(line, f"{path}, line {number}", "not JSON")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -98,17 +87,7 @@ def read_object(path: Path) -> dict[str, Any]:
     OSError: the file cannot be read.
     ValueError: see `parse`, or another kind of value; names the file.
   """
-  text = read_text(path)
-  try:
-    value = parse(text)
-    check_text(text, value)
-  except ValueError as error:
-    raise ValueError(f"{path}: not valid JSON ({error}).") from None
-  if not isinstance(value, dict):
-    raise ValueError(
-      f"{path}: expected a JSON object, got {type(value).__name__}."
-    )
-  return value
+  return _object_of(read_text(path), str(path), "not valid JSON")
 
 
 @contextlib.contextmanager
@@ -130,6 +109,19 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
     if str(path) in str(error):
       raise
     raise ValueError(f"{path}: {error}") from error
+
+
+def _object_of(text: str, where: str, problem: str) -> dict[str, Any]:
+  try:
+    value = parse(text)
+    check_text(text, value)
+  except ValueError as error:
+    raise ValueError(f"{where}: {problem} ({error}).") from None
+  if not isinstance(value, dict):
+    raise ValueError(
+      f"{where}: expected a JSON object, got {type(value).__name__}."
+    )
+  return value
 
 
 def _place(error: json.JSONDecodeError) -> str:

@@ -370,9 +370,10 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
     elif (folder / RECORD).is_file():
       with reading(folder / RECORD):
         nearest = read_object(folder / RECORD)
-        ancestors += [nearest, *nearest.pop("ancestors", [])]
-  # Records of an export were made on another machine, perhaps by others.
-  ancestors = [_without_places(record) for record in ancestors]
+        # Made on another machine, perhaps by others.
+        ancestors += map(
+          _without_places, [nearest, *nearest.pop("ancestors", [])]
+        )
   return _portable(Path(workdir), step) | {"ancestors": ancestors}
 
 
