@@ -11,16 +11,13 @@ from collections.abc import Callable, Sequence
 
 from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.tasks import captioning, class_names, sarchat
+from fusar_jax.tasks.predictions import cluster_key
 
 
 def cluster(sample) -> str:
-  """Returns what rows that are not independent have in common.
-
-  The group of near duplicates, else the image.
-  """
-  if "split_group" in sample:
-    return f"group {sample['split_group']}"
-  return sample.get("image") or sample["id"]
+  """Returns `predictions.cluster_key` of a scored row."""
+  image = sample.get("image") or sample["id"]
+  return cluster_key(sample.get("split_group"), image)
 
 
 def _given(name: str) -> Callable:

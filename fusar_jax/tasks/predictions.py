@@ -103,11 +103,19 @@ class Prediction:
   @property
   def cluster_key(self) -> str:
     """Rows with the same key are not independent, so resampled together."""
-    return self.image_key if self.group is None else f"group {self.group}"
+    return cluster_key(self.group, self.image_key)
 
   @property
   def where(self) -> str:
     return f'row {self.row} (id "{self.id}")'
+
+
+def cluster_key(group: str | None, image: str) -> str:
+  """Returns what rows that are not independent have in common.
+
+  The group of near duplicates, else the image.
+  """
+  return image if group is None else f"group {group}"
 
 
 def clusters_of(rows: Sequence[Prediction]) -> np.ndarray | None:

@@ -60,10 +60,7 @@ def load_run(
   with Checkpoints(workdir, reads_only=True) as checkpoints:
     step = checkpoints.newest_intact() if step is None else step
     trained = checkpoints.restore_trainable(step)
-  base, adapter = (
-    provenance.source_of(record, name, workdir / provenance.PROVENANCE_FILE)
-    for name in ("base", "adapter")
-  )
+  base, adapter = provenance.sources_of(record, workdir)
   frozen = initial_params(
     config,
     base,

@@ -147,11 +147,22 @@ def read_source(workdir: Path, name: str = "base") -> Source:
     ValueError: a damaged file, by name.
   """
   path = Path(workdir) / PROVENANCE_FILE
-  return source_of(read_object(path), name, path)
+  return _source_of(read_object(path), name, path)
 
 
-def source_of(record: Mapping[str, Any], name: str, path: Path) -> Source:
-  """Returns a source of a parsed provenance.json; see `read_source`."""
+def sources_of(
+  record: Mapping[str, Any], workdir: Path
+) -> tuple[Source, Source]:
+  """Returns base and adapter of a run's parsed provenance.json.
+
+  Raises:
+    ValueError: damaged fields; names the file.
+  """
+  path = workdir / PROVENANCE_FILE
+  return _source_of(record, "base", path), _source_of(record, "adapter", path)
+
+
+def _source_of(record: Mapping[str, Any], name: str, path: Path) -> Source:
   try:
     return build(Source, record.get(name))
   except ValueError as error:

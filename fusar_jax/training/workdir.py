@@ -88,8 +88,7 @@ def resumes(config: RunConfig, workdir: Path) -> bool:
 
 def recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
   record = provenance.read(workdir)
-  path = workdir / provenance.PROVENANCE_FILE
-  with reading(path):
+  with reading(workdir / provenance.PROVENANCE_FILE):
     changed = [
       now["path"] if key == "sha256" else f"{now['path']} ({key})"
       for name, manifests in data.items()
@@ -103,10 +102,7 @@ def recorded(workdir: Path, data: Mapping) -> tuple[Source, Source]:
       f"{', '.join(changed)}: changed since {workdir} was begun, so a resumed"
       " run would see other examples. Restore the files, or begin a new run."
     )
-  base, adapter = (
-    provenance.source_of(record, name, path) for name in ("base", "adapter")
-  )
-  return base, adapter
+  return provenance.sources_of(record, workdir)
 
 
 def write(
