@@ -12,15 +12,17 @@ import pytest
 from fusar_jax.training.distributed import find
 from fusar_jax.training.rendezvous import PEER_LOST, Cluster, Rendezvous
 
-# Reports that it runs; then, as told, waits or fails.
+# Reports that it runs; then, as told, waits or fails. The report has a pipe of
+# its own: Gloo writes to stdout in parts, from another thread.
 _PROCESS = """
-import sys, time
+import os, sys
 from fusar_jax.training import distributed
+report = os.fdopen(int(sys.argv[1]), "w", buffering=1)
 with distributed.initialized():
-  print("joined", flush=True)
+  print("joined", file=report)
   if sys.stdin.readline() == "fail\\n":
     raise FileNotFoundError("manifest not found: nowhere.jsonl")
-print("done", flush=True)
+print("done", file=report)
 """
 
 
@@ -148,8 +150,9 @@ def test_processes_that_end_well_end_together(port):
     process.stdin.write("end\n")
     process.stdin.flush()
   for process in processes:
-    out, error = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, "done\n"), error
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert process.report.read() == "done\n"
 
 
 def _of_fusar(port: int, index: int) -> dict[str, str]:
@@ -173,23 +176,29 @@ def _of_open_mpi(port: int, index: int) -> dict[str, str]:
 _VARIABLES = {"fusar": _of_fusar, "open_mpi": _of_open_mpi}
 
 
-def _start(port: int, variables=_of_fusar) -> list[subprocess.Popen]:
-  """Two processes that have joined."""
-  processes = [
-    subprocess.Popen(
-      [sys.executable, "-c", _PROCESS],
-      env=os.environ | {"JAX_PLATFORMS": "cpu"} | variables(port, index),
+class _Process(subprocess.Popen):
+  """One process of a run; `report` is what it says of itself."""
+
+  def __init__(self, variables: dict[str, str]):
+    reads, writes = os.pipe()
+    super().__init__(
+      [sys.executable, "-c", _PROCESS, str(writes)],
+      env=os.environ | {"JAX_PLATFORMS": "cpu"} | variables,
       text=True,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
+      pass_fds=(writes,),
     )
-    for index in range(2)
-  ]
+    os.close(writes)
+    self.report = os.fdopen(reads)
+
+
+def _start(port: int, variables=_of_fusar) -> list[_Process]:
+  """Two processes that have joined."""
+  processes = [_Process(variables(port, index)) for index in range(2)]
   for process in processes:
-    line = process.stdout.readline()
-    while line.startswith("[Gloo]"):
-      line = process.stdout.readline()
+    line = process.report.readline()
     if line != "joined\n":
       for each in processes:
         each.kill()  # Else its stderr would never end.
