@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import resource
+import signal
 import subprocess
 import sys
 from typing import NamedTuple
@@ -40,6 +41,9 @@ os.environ.setdefault(
 # different orders (seen with jaxlib 0.10.2 and cached programs), eight threads
 # for eight devices deadlock.
 os.environ.setdefault("NPROC", "32")
+# Background jobs of a shell ignore SIGINT, and so would the commands under test.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
