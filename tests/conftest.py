@@ -41,7 +41,7 @@ os.environ.setdefault(
 # different orders (seen with jaxlib 0.10.2 and cached programs), eight threads
 # for eight devices deadlock.
 os.environ.setdefault("NPROC", "32")
-# Background jobs of a shell ignore SIGINT, and so would the commands under test.
+# Background jobs of a shell ignore SIGINT; commands under test would too.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
