@@ -12,7 +12,14 @@ end_commands()
 
 
 def load(
-  path, adapter=None, legacy_sigma=None, *, use_tlm=True, image_size=None
+  path,
+  adapter=None,
+  legacy_sigma=None,
+  *,
+  use_tlm=True,
+  image_size=None,
+  mesh="auto",
+  dtype=None,
 ):
   """Loads a model to ask: see `fusar_jax.inference.load.load`."""
   from fusar_jax.inference.load import load as load_assistant  # imports JAX
@@ -23,4 +30,6 @@ def load(
     legacy_sigma=legacy_sigma,
     use_tlm=use_tlm,
     image_size=image_size,
+    mesh=mesh,
+    dtype=dtype,
   )

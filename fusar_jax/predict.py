@@ -9,7 +9,9 @@ then score predictions.jsonl with `python -m fusar_jax.evaluate`.
 
 Decoding is greedy. Repeating the command resumes an interrupted run, see
 `fusar_jax.inference.prediction`. By default the anchors have the condition of
-the training run; `--anchors` selects another one.
+the training run; `--anchors` selects another one. `--mesh` splits a model over
+devices. On several hosts start the command on each, as `train` (docs/pods.md):
+they share the rows, and one file comes out.
 
 `--constrain json` restricts answers to detection questions to well-formed box
 lists or "None". `--choices` answers classification questions with the likeliest
@@ -54,9 +56,10 @@ def _predict(args: argparse.Namespace) -> None:
   from fusar_jax.inference.prediction import predict
   from fusar_jax.report.overlays import Overlays
   from fusar_jax.training.compile_cache import compile_cache
+  from fusar_jax.training.distributed import initialized
 
   overlays = Overlays(args.overlays) if args.overlays else None
-  with compile_cache():
+  with initialized(), compile_cache():
     path = predict(
       args.model, args.data, args.out, options, on_complete=overlays
     )

@@ -9,6 +9,7 @@ import os
 import pathlib
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from typing import NamedTuple
@@ -219,6 +220,24 @@ def run_module():
     )
 
   return run
+
+
+@pytest.fixture(scope="session")
+def free_port():
+  """free_port() -> port; free, and the one below it was, a moment ago."""
+
+  def free_port() -> int:
+    while True:
+      with socket.socket() as upper, socket.socket() as lower:
+        upper.bind(("127.0.0.1", 0))
+        number = upper.getsockname()[1]
+        try:
+          lower.bind(("127.0.0.1", number - 1))
+        except OSError:
+          continue
+        return number
+
+  return free_port
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import pytest
 from fusar_jax import predict
 from fusar_jax.data.anchor_conditions import AnchorCondition
 from fusar_jax.data.triplets import read_manifest
+from fusar_jax.inference import prediction
+from fusar_jax.inference.answering import Answerer
 from fusar_jax.inference.box_grammar import box_list
 from fusar_jax.inference.prediction import FINISHED, recorded_condition
 from fusar_jax.report.scoring import evaluate_predictions
@@ -138,6 +140,71 @@ def test_a_killed_run_ends_with_the_same_file(finished, command, tmp_path):
   assert predict.main(arguments) == 0
   assert (tmp_path / NAME).read_bytes() == (finished / NAME).read_bytes()
   assert not partial.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_file(finished, command, tmp_path, free_port):
+  """The second is killed, which ends the first; then both run again."""
+  arguments = command(tmp_path)
+
+  def start(port: int) -> list[subprocess.Popen]:
+    return [
+      subprocess.Popen(
+        [sys.executable, "-m", "fusar_jax.predict", *arguments],
+        env=os.environ
+        | {
+          "XLA_FLAGS": "",  # one device each
+          "FUSAR_COORDINATOR": f"127.0.0.1:{port}",
+          "FUSAR_PROCESSES": "2",
+          "FUSAR_PROCESS": str(index),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+      for index in range(2)
+    ]
+
+  first, second = start(free_port())
+  for line in second.stdout:
+    if line.startswith("predict 2/"):
+      second.send_signal(signal.SIGKILL)
+      break
+  _, told = first.communicate()
+  assert "process 1 of 2" in told
+  second.communicate()
+  parts = {path.name for path in tmp_path.iterdir()}
+  assert "predictions.1.partial.jsonl" in parts
+  assert NAME not in parts
+  both = start(free_port())
+  outputs = [process.communicate() for process in both]
+  assert [process.returncode for process in both] == [0, 0], outputs
+  assert [path.name for path in tmp_path.iterdir()] == [NAME]
+  assert (tmp_path / NAME).read_bytes() == (finished / NAME).read_bytes()
+
+
+def test_partial_files_of_several_processes_are_continued(
+  finished, command, tmp_path, monkeypatch
+):
+  """By one process, which answers none of their rows again."""
+  rows = read(finished / NAME)
+  arguments = command(tmp_path)
+  monkeypatch.setattr(prediction, "write_manifest", _full)
+  with pytest.raises(MemoryError):
+    predict.main(arguments)
+  partial = tmp_path / "predictions.partial.jsonl"
+  head, *lines = read(partial)
+  write(partial, [head, *lines[:2]])
+  write(tmp_path / "predictions.1.partial.jsonl", [head, *lines[2:]])
+  monkeypatch.undo()
+  monkeypatch.setattr(Answerer, "answer", None)
+  assert predict.main(arguments) == 0
+  assert read(tmp_path / NAME) == rows
+  assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def _full(path, rows):
+  raise MemoryError
 
 
 def test_answers_follow_the_grammar_or_the_choices(finished, constrained):

@@ -43,6 +43,7 @@ def load_adapted(
   *,
   use_tlm: bool = True,
   image_size: int | None = None,
+  sharding: ShardingRule = None,
 ) -> tuple[FusarConfig, dict]:
   """Loads a base model and, optionally, an adapter.
 
@@ -50,13 +51,14 @@ def load_adapted(
     folder: see `load_base`.
     adapter, legacy_sigma: see `read_adapter`; None: the base alone.
     use_tlm, image_size: see `restrict`.
+    sharding: of the base's weights, see `load_base`.
 
   Raises:
     FileNotFoundError, ValueError: as `load_base`, `read_adapter`, `restrict`.
   """
   if adapter is None and legacy_sigma is not None:
     raise ValueError("legacy_sigma belongs to an adapter; none is given.")
-  config, params = load_base(folder)
+  config, params = load_base(folder, sharding=sharding)
   if adapter is not None:
     config, leaves = read_adapter(
       adapter, config, legacy_sigma, use_tlm=use_tlm

@@ -33,10 +33,11 @@ from fusar_jax.hf.handoff import resize_images
 from fusar_jax.inference.automaton import Automaton
 from fusar_jax.inference.generation import Constraint, Decoding, generate
 from fusar_jax.inference.likelihood import log_likelihoods
+from fusar_jax.inference.mesh import compiled, put_rows
 from fusar_jax.inference.options import MAX_NEW_TOKENS
 from fusar_jax.inference.token_table import TokenTable, build_table
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.compiling import compiler_options, fast_options
+from fusar_jax.model.compiling import fast_options
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import FusarGPT
 from fusar_jax.tasks import boxes as boxes_lib
@@ -55,6 +56,7 @@ class Assistant:
     generation: `GenerationDefaults`. Its end tokens and repetition penalty
       always apply; the other fields apply at temperatures above 0. May be
       replaced.
+    mesh: devices of `params`, or None: the default device.
   """
 
   def __init__(
@@ -64,24 +66,23 @@ class Assistant:
     tokenizer: Tokenizer | None = None,
     dtype: jnp.dtype | None = None,
     generation: GenerationDefaults | None = None,
+    mesh: jax.sharding.Mesh | None = None,
   ):
+    """See the attributes.
+
+    Args:
+      dtype: dtype of activations; None: float32 on a CPU, elsewhere that of
+        the weights.
+    """
     self.config = config
     self.params = params
     self.tokenizer = tokenizer
     self.generation = generation or GenerationDefaults()
+    self.mesh = mesh
     dtype = _fast_dtype(params) if dtype is None else dtype
-    options = fast_options(config, dtype=dtype)
+    devices = 1 if mesh is None else mesh.size
+    options = fast_options(config, devices, dtype=dtype)
     self.model = FusarGPT(config, dtype=dtype, **options)
-    self._logits = jax.jit(
-      lambda params, batch: self.model.apply({"params": params}, batch),
-      compiler_options=compiler_options(),
-    )
-    self._visual_tokens = jax.jit(
-      lambda params, batch: self.model.apply(
-        {"params": params}, batch, method=FusarGPT.visual_tokens
-      ),
-      compiler_options=compiler_options(),
-    )
 
   def ask(
     self,
@@ -150,7 +151,7 @@ class Assistant:
       anchors: one entry per image, or None: no image has any.
     """
     example = self._example(input_ids, images, anchors)
-    logits = self._logits(self.params, self._batch([example]))
+    logits = self._run(_logits, self._batch([example]))
     return np.asarray(logits[0, : len(example.input_ids)], np.float32)
 
   def visual_tokens(
@@ -185,7 +186,7 @@ class Assistant:
     ]
     batch = self._batch([self._example(ids, seen, anchors)])
     # Copied because torch expects writable arrays.
-    found = np.array(self._visual_tokens(self.params, batch)[0], np.float32)
+    found = np.array(self._run(_visual_tokens, batch)[0], np.float32)
     return [rows[:count] for rows, count in zip(found, counts, strict=True)]
 
   def generate(
@@ -246,7 +247,9 @@ class Assistant:
       repetition_penalty,
       **sampling,
     )
-    return generate(self.model, self.params, batch, decoding, constraint)
+    return generate(
+      self.model, self.params, batch, decoding, constraint, self.mesh
+    )
 
   def truncated(self, tokens: Sequence[int]) -> bool:
     """Whether an answer of `generate` hit the cap: it has no end token."""
@@ -279,12 +282,18 @@ class Assistant:
     candidates = [
       [[*tokenizer.encode(text), end] for text in row] for row in answers
     ]
-    return log_likelihoods(self.model, self.params, batch, candidates)
+    return log_likelihoods(
+      self.model, self.params, batch, candidates, self.mesh
+    )
 
   @property
   def _stop(self) -> tuple[int, ...]:
     tokens = self.config.tokens
     return self.generation.eos_token_ids or (tokens.end_of_turn, tokens.pad)
+
+  def _run(self, function, batch: Batch) -> jax.Array:
+    program = compiled(function, self.mesh, static=1)
+    return program(self.model, self.params, put_rows(batch, self.mesh))
 
   def _example(self, input_ids, images, anchors) -> Example:
     if self.config.tlm is None and any(a is not None for a in anchors or ()):
@@ -322,6 +331,14 @@ class Assistant:
         " one there to ask in words, or use generate() with ids."
       )
     return self.tokenizer
+
+
+def _logits(model, params, batch):
+  return model.apply({"params": params}, batch)
+
+
+def _visual_tokens(model, params, batch):
+  return model.apply({"params": params}, batch, method=FusarGPT.visual_tokens)
 
 
 def _fits(input_ids, images: list[np.ndarray], config: FusarConfig) -> bool:

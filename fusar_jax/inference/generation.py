@@ -13,7 +13,6 @@ B batch, T new tokens, V vocabulary.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Hashable, Sequence
 
@@ -22,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fusar_jax.inference.mesh import compiled, put_rows
 from fusar_jax.inference.options import MAX_NEW_TOKENS
 from fusar_jax.inference.prefix import Prefix, widen
 from fusar_jax.inference.sampling import penalized, warped
 from fusar_jax.inference.token_table import TokenTable
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.fusar_gpt import FusarGPT
 
 # Initial room of the cache, in new tokens.
@@ -144,6 +143,7 @@ def generate(
   batch: Batch,
   decoding: Decoding,
   constraint: Constraint | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> list[list[int]]:
   """Returns the new tokens of each row, end token included if produced.
 
@@ -154,6 +154,7 @@ def generate(
     decoding: decoding options.
     constraint: grammar of the answers; None: unconstrained. A constrained
       answer ends within `max_new_tokens`.
+    mesh: that of `params`; None: the default device.
 
   Raises:
     ValueError: `max_new_tokens` is too low for any answer that the constraint
@@ -171,29 +172,17 @@ def generate(
   end = min(FIRST, limit)
   # Neither seed nor limit is compiled in, except for a limit below FIRST.
   rules = dataclasses.replace(decoding, max_new_tokens=end, seed=0)
-  state, cache = _first()(model, rules, end < limit, params, batch, inputs)
+  batch = put_rows(batch, mesh)
+  first = compiled(begin, mesh, static=3)
+  state, cache = first(model, rules, end < limit, params, batch, inputs)
   while end < limit and not np.asarray(state.ended).all():
     end = min(2 * end, limit)
     rules = dataclasses.replace(rules, max_new_tokens=end)
-    state, cache = _next()(
+    state, cache = compiled(_resume, mesh, static=3)(
       model, rules, end < limit, params, batch, inputs, state, cache
     )
   tokens, lengths = np.asarray(state.tokens), np.asarray(state.lengths)
   return [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
-
-
-@functools.cache
-def _first():
-  return jax.jit(
-    begin, static_argnums=(0, 1, 2), compiler_options=compiler_options()
-  )
-
-
-@functools.cache
-def _next():
-  return jax.jit(
-    _resume, static_argnums=(0, 1, 2), compiler_options=compiler_options()
-  )
 
 
 def begin(model, rules, more, params, batch, inputs):

@@ -7,7 +7,6 @@ previous candidate, so the cache is never copied.
 B batch, C candidates of a row, T tokens of a candidate.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -15,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusar_jax.data.sizes import round_up
+from fusar_jax.inference.mesh import compiled, put_rows
 from fusar_jax.inference.prefix import Prefix
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.compiling import compiler_options
 from fusar_jax.model.fusar_gpt import FusarGPT
 
 # Shapes are rounded up to multiples of this, to limit compiled programs.
@@ -29,6 +28,7 @@ def log_likelihoods(
   params: dict,
   batch: Batch,
   candidates: Sequence[Sequence[Sequence[int]]],
+  mesh: jax.sharding.Mesh | None = None,
 ) -> list[np.ndarray]:
   """Returns float32[C] per row, natural logarithms, in the candidates' order.
 
@@ -40,6 +40,7 @@ def log_likelihoods(
     model, params: as `generate`.
     batch: prompts, right-padded, one sample a row (no packing).
     candidates: per row, the token ids of each candidate, at least one each.
+    mesh: that of `params`; None: the default device.
 
   Raises:
     ValueError: another number of rows, or a candidate without tokens.
@@ -61,16 +62,16 @@ def log_likelihoods(
   # (candidate, token) to be read: those that some row has a successor to.
   turns = np.argwhere(held[:, :, 1:].any(axis=0)).astype(np.int32)
   spare = np.zeros((-len(turns) % (2 * _STEP), 2), np.int32)
-  gains = _compiled()(
-    model, params, batch, ids, held, np.concatenate([spare, turns])
+  gains = compiled(_sums, mesh, static=1)(
+    model,
+    params,
+    put_rows(batch, mesh),
+    ids,
+    held,
+    np.concatenate([spare, turns]),
   )
   sums = np.asarray(gains, np.float32)
   return [sums[i, : len(row)] for i, row in enumerate(candidates)]
-
-
-@functools.cache
-def _compiled():
-  return jax.jit(_sums, static_argnums=0, compiler_options=compiler_options())
 
 
 def _sums(model, params, batch, ids, held, turns):

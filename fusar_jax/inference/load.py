@@ -3,14 +3,21 @@
 import os
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.hf.folders import resolve
 from fusar_jax.hf.generation_config import GenerationDefaults
 from fusar_jax.hf.load import load_adapted, restrict
+from fusar_jax.hf.weights import weight_files
 from fusar_jax.inference.assistant import Assistant
+from fusar_jax.inference.mesh import MeshLike, make_mesh
+from fusar_jax.inference.options import DTYPES
+from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.platforms import check_platforms
-from fusar_jax.training import provenance
-from fusar_jax.training.parameters import load_run
+from fusar_jax.training import device_mesh, provenance, sharding
+from fusar_jax.training.parameters import load_run, read_shapes
 
 
 def load(
@@ -20,6 +27,8 @@ def load(
   *,
   use_tlm: bool = True,
   image_size: int | None = None,
+  mesh: MeshLike = device_mesh.AUTO,
+  dtype: str | None = None,
 ) -> Assistant:
   """Loads a run folder, a Hugging Face folder or a hub id.
 
@@ -38,40 +47,68 @@ def load(
       anchors does.
     image_size: side in pixels, a multiple of 28, to which images are resized
       (square, as in the official code), for a model whose files record no size.
+    mesh: devices, see `inference.mesh.make_mesh`: "auto" splits the weights
+      where they do not fit one device; "1,1,4" over four devices; None: one.
+    dtype: of activations, "float32" or "bfloat16"; None: float32 on a CPU,
+      elsewhere that of the weights. Weights keep the dtype of their files.
 
   Raises:
     ValueError, FileNotFoundError: invalid arguments or files; the message names
       the file and the fix.
   """
   check_platforms()
-  if (Path(path) / "checkpoints").is_dir():
+  activations = _compute_dtype(dtype)
+  run = (Path(path) / "checkpoints").is_dir()
+  folder = Path(path) if run else resolve(path)
+  mesh = make_mesh(mesh, lambda: (read_shapes(folder), _weight_bytes(folder)))
+  place = None if mesh is None else sharding.placement(mesh)
+  if run:
     if adapter is not None:
       raise ValueError(
         f"{path} is a run, which includes its adapter; give a Hugging Face"
         f" folder as the base of {adapter}."
       )
-    config, params, tokenizer, _ = load_run(path)
+    config, params, tokens, _ = load_run(folder, placement=place)
     config, params = restrict(
       config, params, use_tlm=use_tlm, image_size=image_size
     )
-    base = provenance.base_folder(Path(path))
-    return Assistant(
-      config,
-      params,
-      load_tokenizer(tokenizer),
-      generation=GenerationDefaults.read(base) if base else None,
+    tokenizer = load_tokenizer(tokens)
+    base = provenance.base_folder(folder)
+    generation = GenerationDefaults.read(base) if base else None
+  else:
+    config, params = load_adapted(
+      folder,
+      adapter,
+      legacy_sigma,
+      use_tlm=use_tlm,
+      image_size=image_size,
+      sharding=place,
     )
-  folder = resolve(path)
-  config, params = load_adapted(
-    folder, adapter, legacy_sigma, use_tlm=use_tlm, image_size=image_size
-  )
-  places = [p for p in (adapter, folder) if p is not None]
-  return Assistant(
-    config,
-    params,
-    _find_tokenizer(places),
-    generation=GenerationDefaults.read(folder),
-  )
+    places = [p for p in (adapter, folder) if p is not None]
+    tokenizer = _find_tokenizer(places)
+    generation = GenerationDefaults.read(folder)
+  if mesh is not None:  # leaves of adapters and checkpoints
+    params = sharding.put(params, sharding.parameter_shardings(params, mesh))
+  return Assistant(config, params, tokenizer, activations, generation, mesh)
+
+
+def _compute_dtype(value: str | None) -> jnp.dtype | None:
+  if value is None:
+    return None
+  if value not in DTYPES:
+    raise ValueError(f"dtype {value!r}: expected one of {', '.join(DTYPES)}.")
+  return jnp.dtype(value)
+
+
+def _weight_bytes(folder: Path) -> int:
+  """Returns the bytes of a model's weight files; 0 if it has none yet."""
+  if provenance.is_run(folder):
+    base = provenance.base_folder(folder)
+    if base is None:  # all of it is in the checkpoint, float32
+      shapes = abstract_params(read_shapes(folder))
+      return sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))
+    folder = base
+  return sum(file.stat().st_size for file in weight_files(folder))
 
 
 def _find_tokenizer(folders) -> Tokenizer | None:

@@ -12,6 +12,8 @@ from fusar_jax.data.anchor_conditions import CONDITIONS
 
 # Grammars that can constrain answers.
 CONSTRAINTS = ("json",)
+# Dtypes of activations.
+DTYPES = ("float32", "bfloat16")
 
 MAX_NEW_TOKENS = 2048
 
@@ -21,7 +23,7 @@ class PredictionOptions:
   """What to answer, with which model, and how.
 
   Attributes:
-    adapter, legacy_sigma, use_tlm, image_size: of the model, see
+    adapter, legacy_sigma, use_tlm, image_size, mesh, dtype: of the model, see
       `fusar_jax.load`.
     anchors: condition of the anchors, see `data.anchor_conditions`; None: the
       condition of the training run. A model without TLM takes no anchors.
@@ -47,6 +49,8 @@ class PredictionOptions:
   legacy_sigma: float | None = None
   use_tlm: bool = True
   image_size: int | None = None
+  mesh: str | None = "auto"
+  dtype: str | None = None
   anchors: str | None = None
   batch_size: int = 16
   max_new_tokens: int = MAX_NEW_TOKENS
@@ -76,7 +80,14 @@ class PredictionOptions:
 
   def model_arguments(self) -> dict:
     """Returns the keyword arguments of `fusar_jax.load`."""
-    names = ("adapter", "legacy_sigma", "use_tlm", "image_size")
+    names = (
+      "adapter",
+      "legacy_sigma",
+      "use_tlm",
+      "image_size",
+      "mesh",
+      "dtype",
+    )
     return {name: getattr(self, name) for name in names}
 
   def resume_settings(self) -> dict:
@@ -88,6 +99,7 @@ class PredictionOptions:
       "legacy_sigma": self.legacy_sigma,
       "use_tlm": None if self.use_tlm else False,
       "image_size": self.image_size,
+      "dtype": self.dtype,
       "batch_size": self.batch_size,
       "max_new_tokens": self.max_new_tokens,
       "repetition_penalty": self.repetition_penalty,
@@ -115,6 +127,18 @@ OPTIONS = {
     "metavar": "PIXELS",
     "help": "side to which images are resized, a multiple of 28, for a model"
     " whose files record no size (official code: 504)",
+  },
+  "mesh": {
+    "default": "auto",
+    "metavar": "D,F,T",
+    "help": "devices for rows (D), weights (F), and heads and widths (T), such"
+    " as 2,1,4; one may be -1 (default: auto, weights are split where they do"
+    " not fit one device)",
+  },
+  "dtype": {
+    "choices": DTYPES,
+    "help": "dtype of activations (default: float32 on a CPU, elsewhere that"
+    " of the weights)",
   },
   "anchors": {
     "choices": CONDITIONS,

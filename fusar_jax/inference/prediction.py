@@ -3,7 +3,8 @@
 Decoding is greedy, in batches of a few static shapes. Completed rows are
 appended to predictions.partial.jsonl, and repeating an interrupted call resumes
 from that file. Batches do not depend on where a run was interrupted, so a
-resumed run writes the same final file.
+resumed run writes the same final file. Several processes (`hosts`) share the
+batches.
 """
 
 import dataclasses
@@ -31,16 +32,16 @@ from fusar_jax.inference.answering import (
 )
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.batching import Work, batches, one_ahead
+from fusar_jax.inference.hosts import Hosts, partial_files
 from fusar_jax.inference.load import load
 from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.progress import Display, Progress
 from fusar_jax.io.strict_json import reading
 from fusar_jax.model.config import FusarConfig
+from fusar_jax.platforms import check_platforms
 from fusar_jax.training import provenance
 
 FINISHED = "predictions.jsonl"
-# Replaces ".jsonl" while rows are missing.
-PARTIAL = ".partial.jsonl"
 
 
 class Answer(NamedTuple):
@@ -83,18 +84,22 @@ def predict(
       files; the message names the fix, and no file is written.
   """
   options = options or PredictionOptions()
+  check_platforms()
+  hosts = Hosts.current()
   finished = _output_file(Path(out))
   condition = recorded_condition(model)
   if options.anchors is not None:
     condition = dataclasses.replace(condition, name=options.anchors)
   triplets = condition.arrange(read_manifest(data))[: options.limit]
   _check_questions(triplets, data, options)
-  progress = Progress(
-    finished.with_suffix(PARTIAL),
+  settings = (
     identity(model, data, options.adapter)
     | options.resume_settings()
-    | {"anchors": condition.name, "anchor_grid": condition.grid},
+    | {"anchors": condition.name, "anchor_grid": condition.grid}
   )
+  mine, files = hosts.partial_file(finished), partial_files(finished)
+  others = [path for path in files if path != mine]
+  progress = Progress(mine, settings, others)
   if assistant is None:
     assistant = load(model, **options.model_arguments())
   if assistant.tokenizer is None:
@@ -105,13 +110,44 @@ def predict(
   if assistant.config.tlm is None:
     triplets = _without_anchors(triplets, options.anchors)
   answerer, work = _prepare(assistant, triplets, data, condition, options)
-  predictions = _answer_rows(answerer, work, progress)
+  predictions = _answer_rows(answerer, hosts.share(work), progress)
+  hosts.wait("rows answered")
+  if hosts.index == 0:
+    if hosts.count > 1:
+      predictions = _join(finished, settings, len(triplets), hosts)
+    _finish(finished, triplets, predictions, assistant.config, on_complete)
+  hosts.wait("file written")
+  return finished
+
+
+def _join(
+  finished: Path, settings: dict, rows: int, hosts: Hosts
+) -> dict[int, dict]:
+  """Returns the rows that all processes have written.
+
+  Raises:
+    FileNotFoundError: rows are missing.
+  """
+  files = partial_files(finished)
+  predictions = Progress(files[0], settings, files[1:]).rows()
+  missing = rows - len(predictions)
+  if missing:
+    raise FileNotFoundError(
+      f"{finished.parent}: {missing} of {rows} rows of the other"
+      f" {hosts.count - 1} processes are not here. Write to a folder that all"
+      " hosts share, and repeat the command."
+    )
+  return predictions
+
+
+def _finish(finished, triplets, predictions, config, on_complete) -> None:
+  """Writes the final file, and deletes the partial ones."""
   if on_complete is not None:
     answers = [Answer(i, t, predictions[i]) for i, t in enumerate(triplets)]
-    on_complete(assistant.config, answers)
+    on_complete(config, answers)
   write_manifest(finished, [predictions[i] for i in sorted(predictions)])
-  progress.path.unlink(missing_ok=True)
-  return finished
+  for path in partial_files(finished):
+    path.unlink(missing_ok=True)
 
 
 def _output_file(out: Path) -> Path:
@@ -178,8 +214,8 @@ def _answer_rows(
   """Answers the rows that the partial file lacks; returns all predictions."""
   done = progress.open()
   truncated = _count_truncated(progress.rows())
+  total = sum(len(batch.rows) for batch in work)
   work = [batch for batch in work if not done.issuperset(batch.rows)]
-  total = len(answerer.triplets)
   left = sum(len(batch.rows) for batch in work)
   with progress, Display(total, total - left) as display:
     for batch, examples in one_ahead(answerer.examples, work):

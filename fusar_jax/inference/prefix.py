@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fusar_jax.model.activations import constrain
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.decoder import Decoder, KVCache, unstack
 from fusar_jax.model.decoder import step as decoder_step
@@ -68,7 +69,10 @@ class Prefix:
     last = jnp.sum(self.seen, axis=1) - 1
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
     logits = self._apply(hidden, method=self._model.head)[:, 0]
-    cache = cache.with_room(self._room)
+    cache = jax.tree.map(
+      lambda part: constrain(part, None, "batch", "heads", None, None),
+      cache.with_room(self._room),
+    )
     if self._model.unroll > 1:
       cache = unstack(cache, self._model.config.decoder.layers)
     return logits, cache

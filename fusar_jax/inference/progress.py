@@ -7,6 +7,7 @@ can truncate the last line; a resumed run answers that row again.
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,12 +24,14 @@ class Progress:
   It is locked while it is open, so two processes cannot write one file.
   """
 
-  def __init__(self, path: Path, settings: dict):
+  def __init__(self, path: Path, settings: dict, others: Sequence[Path] = ()):
     """Reads the partial file if it exists.
 
     Args:
       path: path of the partial file.
       settings: settings that must equal those of the interrupted run.
+      others: files of other processes, whose rows are answered too; a missing
+        one has none.
 
     Raises:
       FileExistsError: the file belongs to a run with other settings.
@@ -39,27 +42,28 @@ class Progress:
     self._rows = {}
     self._file: BinaryIO  # Opened by `open`.
     self._intact = 0  # bytes
-    if path.is_file():
-      self._read()
+    for file in (*others, path):
+      if file.is_file():
+        self._intact = self._read(file)
 
-  def _read(self) -> None:
-    """Reads complete lines; a kill can truncate the last one."""
-    lines = self.path.read_bytes().splitlines(keepends=True)
+  def _read(self, path: Path) -> int:
+    """Reads complete lines, returns their bytes; a kill can cut the last."""
+    lines = path.read_bytes().splitlines(keepends=True)
     lines = [line for line in lines if line.endswith(b"\n")]
     if not lines:
-      return
+      return 0
     try:
       head, *rows = map(json.loads, lines)
       before = head["settings"]
-      self._rows = {row["row"]: row["prediction"] for row in rows}
+      self._rows |= {row["row"]: row["prediction"] for row in rows}
       if not isinstance(before, dict):
         raise ValueError("its settings are not an object")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
       raise ValueError(
-        f"{self.path} is corrupt ({error}); delete it to start again."
+        f"{path} is corrupt ({error}); delete it to start again."
       ) from None
-    check_same_settings(self.path, before, self._settings)
-    self._intact = sum(map(len, lines))
+    check_same_settings(path, before, self._settings)
+    return sum(map(len, lines))
 
   def open(self) -> set[int]:
     """Opens the file for appending and returns the rows already answered.
@@ -75,7 +79,7 @@ class Progress:
         f"{self.path}: another process is writing these predictions. Wait for"
         " it, or write to another folder."
       )
-    self._read()  # It may have grown since the last time.
+    self._intact = self._read(self.path)  # It may have grown since.
     self._file.truncate(self._intact)
     if not self._intact:
       self._write([{"settings": self._settings}])

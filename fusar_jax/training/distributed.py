@@ -166,9 +166,11 @@ def _detect(environment: Mapping[str, str]) -> Cluster | None:
       initialization_timeout=_start_seconds(environment),
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
     )
-  except ValueError as error:
+  except (ValueError, RuntimeError) as error:
     if "coordinator_address should be defined" in str(error):
       return None  # No cluster.
+    if "must be called before" in str(error):
+      return None  # A program that uses JAX already calls a command's `main`.
     raise
   processes = jax.process_count()
   if processes == 1:

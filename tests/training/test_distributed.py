@@ -27,17 +27,8 @@ print("done", file=report)
 
 
 @pytest.fixture
-def port() -> int:
-  """Free, and the one below it was, a moment ago."""
-  while True:
-    with socket.socket() as upper, socket.socket() as lower:
-      upper.bind(("127.0.0.1", 0))
-      number = upper.getsockname()[1]
-      try:
-        lower.bind(("127.0.0.1", number - 1))
-      except OSError:
-        continue
-      return number
+def port(free_port) -> int:
+  return free_port()
 
 
 def test_variables_tell_where_the_processes_are():
