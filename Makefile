@@ -18,6 +18,8 @@
 #   make types    pyright in basic mode
 #   make docs     builds the documentation as a site (links checked)
 #   make reference  recomputes the reference values of tests/reference
+#   make scale    load, train, predict, export with random weights of 3B, or of
+#                 PRESET, beside transformers (24 GB of memory, 16 GB of disk)
 #   make fuzz MINUTES=10  gives damaged inputs to every reader
 #   make mutants  plants faults and runs the tests that should catch them
 
@@ -40,7 +42,7 @@ TORCH := torch==2.13.0
 BASEDPYRIGHT := basedpyright==1.40.2
 
 .PHONY: environments demo test test-slow test-newest parity beam browser plan \
-  plan-all launch lint types base docs reference mutants fuzz
+  plan-all launch lint types base docs reference mutants fuzz scale
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -120,6 +122,10 @@ reference: $(VENV)/installed-parity
 # 15 minutes on one core; resumes after an interruption.
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants/run.py
+
+PRESET := qwen2_5_vl_3b
+scale: $(VENV)/installed-parity
+	$(BIN)/python tests/scale/run.py --preset $(PRESET) --out runs/scale/$(PRESET)
 
 MINUTES := 10
 fuzz: $(VENV)/installed
