@@ -4,6 +4,7 @@ COMMAND:
   python -m fusar_jax.plan --config configs/stage2.py --topology v5e-16 \\
       --mesh auto --samples-per-chip 4
   python -m fusar_jax.plan --config configs/stage2.py --topology v5e-16 --search
+  python -m fusar_jax.plan --config configs/stage2.py --topology v5e-4 --decode
 
 Compiles the train step for the slice and prints memory, FLOPs and collectives
 per chip, and the roofline bound on the speed. Exit code 1 if the step does not
@@ -18,6 +19,9 @@ from absl import logging
 
 from fusar_jax import command_line
 from fusar_jax.config_option import ConfigParser
+
+# Rows per chip of --decode: batches of 16, the default of predict, on one chip.
+_ROWS = 16
 
 
 def parser() -> ConfigParser:
@@ -59,6 +63,12 @@ def parser() -> ConfigParser:
     help="tokens to generate per answer (default: %(default)s)",
   )
   p.add_argument(
+    "--decode",
+    action="store_true",
+    help="plan predict instead of a train step; --mesh auto is that of"
+    " fusar_jax.load",
+  )
+  p.add_argument(
     "--search",
     action=argparse.BooleanOptionalAction,
     default=False,
@@ -89,7 +99,7 @@ def _plan(args: argparse.Namespace) -> int:
   from fusar_jax.planning.chips import find_slice
   from fusar_jax.planning.compile_hlo import DoesNotFitError
   from fusar_jax.planning.plan import Planner, Shape
-  from fusar_jax.training.device_mesh import read_mesh
+  from fusar_jax.training.device_mesh import AUTO, read_mesh
   from fusar_jax.training.run_config import resolve
   from fusar_jax.training.shapes import with_shapes
 
@@ -108,6 +118,10 @@ def _plan(args: argparse.Namespace) -> int:
     highlight=False,
   )
   planner = Planner(config, where, shape)
+  if args.decode:
+    rows = args.samples_per_chip or _ROWS
+    choice = planner.decoding_choice(AUTO if args.mesh is None else mesh, rows)
+    return _decode(planner, console, where, choice, args.new_tokens)
   if args.search:
     return _search(planner, console, where, args.tries)
   choice, accumulation = planner.choice(mesh, args.samples_per_chip)
@@ -120,12 +134,27 @@ def _plan(args: argparse.Namespace) -> int:
     print(report.does_not_fit(error, where, planner.memory_options(choice)))
     return 1
   console.print(report.plan_of_step(plan.memory, plan.work, plan.prediction))
+  _decode(planner, console, where, choice, args.new_tokens)
+  return 0  # The train step fits.
+
+
+def _decode(planner, console, where, choice, new_tokens: int) -> int:
+  """Prints the plan of generation; returns 0 if it fits, else 1."""
+  from fusar_jax.planning import report
+  from fusar_jax.planning.compile_hlo import DoesNotFitError
+
+  data, fsdp, tensor = choice.mesh
+  console.print(
+    f"predict --mesh {data},{fsdp},{tensor} --batch-size"
+    f" {int(choice.samples * where.chips)} --max-new-tokens {new_tokens}",
+    soft_wrap=True,
+  )
   try:
-    answering = planner.decoding(choice, args.new_tokens)
+    plan = planner.decoding(choice, new_tokens)
   except DoesNotFitError as error:
     print("Generation: " + report.does_not_fit(error, where, []))
-    return 0  # The train step fits.
-  console.print(report.plan_of_decoding(answering.memory, answering.prediction))
+    return 1
+  console.print(report.plan_of_decoding(plan.memory, plan.prediction))
   return 0
 
 

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from fusar_jax import predict
+
 TINY = (
   *(
     "--config",
@@ -44,6 +46,24 @@ def test_a_plan_that_does_not_fit(libtpu, plan):
   assert done.returncode == 1
   assert "Does not fit v5e-4: needs" in done.stdout
   assert "--samples-per-chip 10000: now 20000" in done.stdout
+
+
+def test_predict_is_planned_on_the_mesh_of_load(libtpu, plan):
+  """One mesh by choice; one as given, with too many rows."""
+  done = plan(*TINY, "--decode", "--samples-per-chip=4", "--new-tokens=8")
+  assert done.returncode == 0, done.stderr
+  printed = re.search("^predict (.*)$", done.stdout, re.M)[1]
+  assert printed == "--mesh 4,1,1 --batch-size 16 --max-new-tokens 8"
+  predict.parser().parse_args(
+    ["--model=M", "--data=D", "--out=O", *printed.split()]
+  )
+  assert "Train step" not in done.stdout
+  speed = float(re.search(r"tokens/s, all chips │ *([\d.]+)", done.stdout)[1])
+  assert speed > 0
+  given = plan(*TINY, "--decode", "--mesh=1,2,2", "--samples-per-chip=20000")
+  assert given.returncode == 1
+  assert "predict --mesh 1,2,2 --batch-size 80000" in given.stdout
+  assert "Generation: Does not fit v5e-4: needs" in given.stdout
 
 
 @pytest.mark.parametrize(

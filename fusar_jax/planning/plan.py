@@ -7,9 +7,12 @@ import dataclasses
 import math
 from fractions import Fraction
 
+import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from fusar_jax import config as config_lib
+from fusar_jax.inference.mesh import choose_sizes
 from fusar_jax.model.activations import FSDP
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.fusar_gpt import abstract_params
@@ -32,6 +35,7 @@ from fusar_jax.planning.search import Choice
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import device_mesh, partition, program
 from fusar_jax.training.device_mesh import AUTO
+from fusar_jax.training.frozen_weights import read_dtype
 from fusar_jax.training.run_config import RunConfig
 
 
@@ -135,6 +139,28 @@ class Planner:
     if share.denominator == 1:
       share = int(share)
     return Choice(sizes, share, config.remat), accumulation
+
+  def decoding_choice(
+    self, mesh: str | tuple[int, int, int], samples: int
+  ) -> Choice:
+    """Returns the choice that `fusar_jax.load` makes on the slice.
+
+    Args:
+      mesh: (data, fsdp, tensor), or AUTO.
+      samples: rows of a batch per chip.
+
+    Raises:
+      ValueError: the sizes do not multiply to the chips.
+    """
+    chips = self._where.chips
+    if isinstance(mesh, str):
+      size = jnp.dtype(read_dtype(self._config.dtype)).itemsize
+      leaves = jax.tree.leaves(abstract_params(self.model))
+      weights = sum(leaf.size * size for leaf in leaves)
+      memory = self._where.chip.memory
+      mesh = choose_sizes(chips, self.model, weights, memory)
+    sizes = device_mesh.fill_sizes(mesh, chips)
+    return Choice(sizes, samples, self._config.remat)
 
   def step(self, choice: Choice, accumulation: int = 1) -> StepPlan:
     """Compiles a train step.
