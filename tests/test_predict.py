@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from fusar_jax import predict
 from fusar_jax.data.anchor_conditions import AnchorCondition
@@ -255,6 +257,22 @@ def test_existing_files_of_other_runs_are_kept(
   done = call(predict.main, *command(tmp_path))
   assert (done.code, "other settings: model" in done.err) == (1, True)
   assert read(partial) == [settings]
+
+
+def test_images_replaced_since_an_interruption_are_noticed(
+  command, manifest, tmp_path, monkeypatch, call
+):
+  shutil.copytree(manifest.parent, tmp_path / "data")
+  data = tmp_path / "data" / manifest.name
+  arguments = command(tmp_path / "out", "--limit", "2", data=data)
+  monkeypatch.setattr(prediction, "write_manifest", _full)
+  with pytest.raises(MemoryError):
+    predict.main(arguments)
+  monkeypatch.undo()
+  image = data.parent / read(data)[0]["image"]
+  Image.open(image).transpose(Image.Transpose.ROTATE_90).save(image)
+  done = call(predict.main, *arguments)
+  assert (done.code, "content of images" in done.err) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def predict_controls(
   for name in CONDITIONS:
     # Raises for unsuitable rows now, not after hours of other conditions.
     AnchorCondition(name).arrange(triplets)
-  settings = identity(model, data, options.adapter) | options.resume_settings()
+  settings = identity(model, data, triplets, options.adapter)
+  settings |= options.resume_settings()
   assistant = load(model, **options.model_arguments())
   if assistant.config.tlm is None:
     raise ValueError(

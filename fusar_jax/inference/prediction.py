@@ -90,10 +90,11 @@ def predict(
   condition = recorded_condition(model)
   if options.anchors is not None:
     condition = dataclasses.replace(condition, name=options.anchors)
-  triplets = condition.arrange(read_manifest(data))[: options.limit]
+  rows = read_manifest(data)
+  triplets = condition.arrange(rows)[: options.limit]
   _check_questions(triplets, data, options)
   settings = (
-    identity(model, data, options.adapter)
+    identity(model, data, rows, options.adapter)
     | options.resume_settings()
     | {"anchors": condition.name, "anchor_grid": condition.grid}
   )
@@ -272,10 +273,16 @@ def recorded_condition(model: str | os.PathLike) -> AnchorCondition:
     )
 
 
-def identity(model, data, adapter=None) -> dict:
-  """Returns hashes of weights and rows, which a resumed run must match."""
+def identity(model, data, triplets: Sequence[Triplet], adapter=None) -> dict:
+  """Returns hashes of weights, rows and files that a resumed run must match.
+
+  Args:
+    model, data, adapter: as in `predict`.
+    triplets: rows of the manifest, whose images and anchors are hashed.
+  """
   hashes = {
     name: path and provenance.describe(str(path), Path()).sha256
     for name, path in (("model", model), ("adapter", adapter))
   }
-  return hashes | {"data": provenance.hash_manifest(data)}
+  hashes["data"] = provenance.hash_manifest(data)
+  return hashes | provenance.hash_examples(triplets)

@@ -65,23 +65,31 @@ def new_folder(
   """Yields a temporary sibling that becomes `path` if the block succeeds.
 
   Relative paths from the sibling stay valid, since both have the same parent.
+  After an error no parent remains that was created for `path`.
 
   Raises:
     FileExistsError: see `check_new_folder`.
   """
   path = Path(path)
   check_new_folder(path, overwrite=overwrite)
+  missing = [parent for parent in path.parents if not parent.exists()]
   path.parent.mkdir(parents=True, exist_ok=True)
   _remove_leftovers(path)
-  with _locked_draft(path) as draft:
-    try:
-      yield draft
-      check_new_folder(path, overwrite=overwrite)
-      _replace_folder(draft, path)
-    except BaseException as error:
-      shutil.rmtree(draft, ignore_errors=True)
-      _name_target(error, draft, path)
-      raise
+  try:
+    with _locked_draft(path) as draft:
+      try:
+        yield draft
+        check_new_folder(path, overwrite=overwrite)
+        _replace_folder(draft, path)
+      except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        _name_target(error, draft, path)
+        raise
+  except BaseException:
+    with contextlib.suppress(OSError):  # Another process may use them.
+      for parent in missing:
+        parent.rmdir()
+    raise
 
 
 def _name_target(error: BaseException, draft: Path, target: Path) -> None:

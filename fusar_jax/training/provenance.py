@@ -272,12 +272,12 @@ def _manifest(path: str, triplets: Sequence[Triplet]) -> dict[str, Any]:
   return {
     "path": str(source.absolute()),
     "sha256": hash_manifest(path),
-    **_hash_examples([t for t in triplets if t.source == source]),
+    **hash_examples([t for t in triplets if t.source == source]),
     "dataset": read_object(about) if about.is_file() else None,
   }
 
 
-def _hash_examples(triplets: Sequence[Triplet]) -> dict[str, str]:
+def hash_examples(triplets: Sequence[Triplet]) -> dict[str, str]:
   """Hashes of sizes and content of images and anchors, if all are readable.
 
   A large data set takes too long to read at each start, so a long file is

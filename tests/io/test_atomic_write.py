@@ -70,6 +70,16 @@ def test_an_error_leaves_no_folder(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_an_error_leaves_no_parent_that_was_missing(tmp_path):
+  (tmp_path / "there").mkdir()
+  with (
+    pytest.raises(RuntimeError),
+    new_folder(tmp_path / "there" / "a" / "b" / "c"),
+  ):
+    raise RuntimeError
+  assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
 def test_existing_content_is_replaced_only_with_overwrite(tmp_path):
   out = tmp_path / "out"
   out.mkdir()
