@@ -14,6 +14,7 @@ import numpy as np
 
 from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import write_config
+from fusar_jax.hf.copying import contiguous
 from fusar_jax.hf.coverage import Differences, shapes
 from fusar_jax.hf.folders import write_record
 from fusar_jax.hf.model_card import write_model_card
@@ -143,10 +144,11 @@ class _Writer:
     if tensor.layer is not None:
       values = [value[tensor.layer] for value in values]
     if len(values) == 1:
-      stored = values[0].astype(self.dtype(path))
+      stored = values[0].astype(self.dtype(path), copy=False)
     else:
       stored = self._merge(path, *values)
-    return mapping.to_published(stored, tensor)
+    # Now, not in `save`: a file's tensors would be in memory twice.
+    return contiguous(mapping.to_published(stored, tensor))
 
   def _merge(self, path, kernel, lora_a, lora_b) -> np.ndarray:
     merged = np.asarray(merged_kernel(kernel, lora_a, lora_b, self._scale))
