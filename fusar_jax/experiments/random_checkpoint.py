@@ -2,9 +2,10 @@
 
 For tests of size: the real weights are large downloads, and a step, a load or
 an export takes the same time and memory with any weights. Tensors are drawn one
-by one, so that memory contains one file of the checkpoint.
+by one, so that memory contains one of them.
 """
 
+import functools
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.progress import track
 
 from fusar_jax.hf import mapping
 from fusar_jax.hf.config_json import write_config
-from fusar_jax.hf.weights import plan_shards, save, write_index
+from fusar_jax.hf.weights import Lazy, plan_shards, save, write_index
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.model.config import FusarConfig
 
@@ -43,7 +44,12 @@ def write_random_checkpoint(
     write_config(made, config, "bfloat16")
     placed, total = {}, 0
     for name, part in track(shards.items(), f"writing {folder}"):
-      arrays = {mapping.hub_name(t.name): _draw(t, seed) for t in part}
+      arrays = {
+        mapping.hub_name(t.name): Lazy(
+          t.shape, _BFLOAT16, functools.partial(_draw, t, seed)
+        )
+        for t in part
+      }
       save(made / name, arrays)
       placed |= dict.fromkeys(arrays, name)
       total += sum(array.nbytes for array in arrays.values())

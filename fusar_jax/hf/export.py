@@ -6,6 +6,7 @@ model without TLM has `image_text_config.json` instead.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,11 @@ import numpy as np
 
 from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import write_config
-from fusar_jax.hf.copying import contiguous
 from fusar_jax.hf.coverage import Differences, shapes
 from fusar_jax.hf.folders import write_record
 from fusar_jax.hf.model_card import write_model_card
 from fusar_jax.hf.tokenizer_files import write_tokenizer
-from fusar_jax.hf.weights import plan_shards, save, write_index
+from fusar_jax.hf.weights import Lazy, plan_shards, save, write_index
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.lora import merged_kernel
@@ -89,7 +89,7 @@ def export_merged(
     write_config(made, config, stored, generation)
     placed, total = {}, 0
     for name, part in shards.items():
-      arrays = {mapping.hub_name(t.name): writer.array(t) for t in part}
+      arrays = {mapping.hub_name(t.name): writer.lazy(t) for t in part}
       save(made / name, arrays)
       placed |= dict.fromkeys(arrays, name)
       total += sum(array.nbytes for array in arrays.values())
@@ -134,6 +134,10 @@ class _Writer:
   def dtype(self, path: str) -> np.dtype:
     return self._dtype or np.dtype(self._flat[path].dtype)
 
+  def lazy(self, tensor: mapping.Tensor) -> Lazy:
+    dtype = self.dtype(tensor.path)
+    return Lazy(tensor.shape, dtype, functools.partial(self.array, tensor))
+
   def array(self, tensor: mapping.Tensor) -> np.ndarray:
     path = tensor.path
     module = path.rpartition("/")[0]
@@ -147,8 +151,7 @@ class _Writer:
       stored = values[0].astype(self.dtype(path), copy=False)
     else:
       stored = self._merge(path, *values)
-    # Now, not in `save`: a file's tensors would be in memory twice.
-    return contiguous(mapping.to_published(stored, tensor))
+    return mapping.to_published(stored, tensor)
 
   def _merge(self, path, kernel, lora_a, lora_b) -> np.ndarray:
     merged = np.asarray(merged_kernel(kernel, lora_a, lora_b, self._scale))

@@ -6,14 +6,16 @@ would then hold the model twice.
 """
 
 import contextlib
+import functools
+import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from fusar_jax.hf.config_json import write_json
 from fusar_jax.hf.copying import contiguous
@@ -178,18 +180,59 @@ def plan_shards(
   }
 
 
-def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+class Lazy(NamedTuple):
+  """An array that is computed when it is written."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  read: Callable[[], np.ndarray]
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def save(path: Path, arrays: Mapping[str, Lazy | np.ndarray]) -> None:
   """Writes one safetensors file that transformers and peft accept.
 
-  safetensors writes the raw memory of an array and would store a transposed
-  view in the wrong order, so arrays are made contiguous first. It also creates
-  files with mode 0600; the mode is reset to that of the umask.
+  One tensor after the other: the library's writer takes all of a file at once,
+  and holds them twice. Format: huggingface.co/docs/safetensors.
+
+  Raises:
+    ValueError: a dtype that model files do not have.
   """
-  arrays = {name: contiguous(a) for name, a in arrays.items()}
-  path.touch()
-  mode = path.stat().st_mode
-  save_file(arrays, path, metadata={"format": "pt"})
-  path.chmod(mode)
+  lazy = {
+    name: item
+    if isinstance(item, Lazy)
+    else Lazy(item.shape, item.dtype, functools.partial(np.asarray, item))
+    for name, item in arrays.items()
+  }
+  names = {dtype: name for name, dtype in _DTYPES.items()}
+  header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+  # Wide dtypes first, so that every tensor is aligned.
+  lazy = dict(sorted(lazy.items(), key=lambda i: (-i[1].dtype.itemsize, i[0])))
+  end = 0
+  for name, (shape, dtype, _) in lazy.items():
+    if dtype not in names:
+      raise ValueError(
+        f"{path}: {name} has dtype {dtype}; expected one of"
+        f" {', '.join(map(str, names))}."
+      )
+    start, end = end, end + lazy[name].nbytes
+    header[name] = {
+      "dtype": names[dtype],
+      "shape": list(shape),
+      "data_offsets": [start, end],
+    }
+  text = json.dumps(header, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % 8)
+  with path.open("wb") as file:
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name, (shape, dtype, read) in lazy.items():
+      array = contiguous(read())
+      assert (array.shape, array.dtype) == (tuple(shape), dtype), name
+      file.write(array.reshape(-1).view(np.uint8))
+      del array  # Before the next one is made.
 
 
 def write_index(folder: Path, files: dict[str, str], total: int) -> None:

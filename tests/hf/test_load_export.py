@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from fusar_jax.hf import mapping
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.load import load_base
-from fusar_jax.hf.weights import INDEX, SINGLE, Weights
+from fusar_jax.hf.weights import INDEX, SINGLE, Lazy, Weights, save
 from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.lora import merge_lora
 from fusar_jax.model.paths import flatten
@@ -165,6 +166,33 @@ def test_sharded_reading_cuts_each_device_its_part(base, same):
     assert leaf.sharding == asked[path]
   kernel = read["model"]["layers"]["mlp"]["up_proj"]["kernel"]
   assert kernel.addressable_shards[0].data.shape == (1, 16, 20)
+
+
+def test_the_library_reads_what_we_write(tmp_path):
+  """Of any layout in memory, one tensor in memory at a time."""
+  values = np.arange(12, dtype=np.float32).reshape(3, 4)
+  alive, most = [], []
+
+  def read():
+    alive.append(1)
+    array = np.ones((2, 5), ml_dtypes.bfloat16)
+    weakref.finalize(array, alive.pop)
+    most.append(len(alive))
+    return array
+
+  lazy = Lazy((2, 5), np.dtype(ml_dtypes.bfloat16), read)
+  arrays = {"b": values.T, "a": np.float16(values[:, ::2]), "d": values[:0]}
+  save(tmp_path / SINGLE, arrays | {"c": lazy, "e": lazy, "f": lazy})
+  found = load_file(tmp_path / SINGLE)
+  assert set(found) == {*"abcdef"}
+  for name, array in arrays.items():
+    assert found[name].dtype == array.dtype
+    np.testing.assert_array_equal(found[name], array)
+  np.testing.assert_array_equal(found["c"], lazy.read())
+  assert most[:3] == [1, 1, 1]
+  with pytest.raises(ValueError, match=r"x has dtype int32; expected one of"):
+    save(tmp_path / "wrong", {"x": np.zeros(2, np.int32)})
+  assert not (tmp_path / "wrong").exists()
 
 
 @pytest.mark.parametrize("keep", [4, 100, 20_000])
