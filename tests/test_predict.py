@@ -199,7 +199,7 @@ def test_partial_files_of_several_processes_are_continued(
   write(partial, [head, *lines[:2]])
   write(tmp_path / "predictions.1.partial.jsonl", [head, *lines[2:]])
   monkeypatch.undo()
-  monkeypatch.setattr(Answerer, "answer", None)
+  monkeypatch.setattr(Answerer, "_build", None)
   assert predict.main(arguments) == 0
   assert read(tmp_path / NAME) == rows
   assert [path.name for path in tmp_path.iterdir()] == [NAME]

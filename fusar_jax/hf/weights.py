@@ -231,7 +231,7 @@ def save(path: Path, arrays: Mapping[str, Lazy | np.ndarray]) -> None:
     for name, (shape, dtype, read) in lazy.items():
       array = contiguous(read())
       assert (array.shape, array.dtype) == (tuple(shape), dtype), name
-      file.write(array.reshape(-1).view(np.uint8))
+      file.write(array.reshape(-1).view(np.uint8).data)
       del array  # Before the next one is made.
 
 

@@ -1,4 +1,4 @@
-"""Answers batches of manifest rows: generated, constrained or scored.
+"""Answers manifest rows: generated, constrained or scored.
 
 Two options replace free greedy decoding. `constrain` restricts box lists to
 their grammar. `choices` selects the class with the highest likelihood among the
@@ -7,7 +7,14 @@ names that the question offers.
 
 import dataclasses
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Hashable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from pathlib import Path
 
 from fusar_jax.data.example_sizes import image_size
@@ -16,8 +23,9 @@ from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.triplets import Triplet
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.automaton import Automaton
-from fusar_jax.inference.batching import Work
+from fusar_jax.inference.batching import Work, one_ahead
 from fusar_jax.inference.box_grammar import box_list
+from fusar_jax.inference.continuous import Group
 from fusar_jax.inference.generation import Constraint
 from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.token_table import TokenTable
@@ -29,7 +37,7 @@ from fusar_jax.tasks.predictions import guess_task, prediction_row
 
 @dataclasses.dataclass(frozen=True)
 class Answerer:
-  """Answers batches of one manifest.
+  """Answers rows of one manifest.
 
   Attributes:
     assistant: the model.
@@ -47,56 +55,102 @@ class Answerer:
   options: PredictionOptions
   table: TokenTable | None
 
-  def examples(self, work: Work) -> list[Example]:
-    """Builds the examples of a batch: images, anchors and token ids."""
-    return [self.build(self.triplets[row]) for row in work.rows]
+  def answer(
+    self, work: Work, done: Collection[int] = ()
+  ) -> Iterator[dict[int, dict]]:
+    """Yields row number -> row of predictions.jsonl, some rows at a time.
 
-  def answer(self, work: Work, examples: list[Example]) -> dict[int, dict]:
-    """Returns row number -> row of predictions.jsonl."""
-    # Copies fill up a short batch, which avoids compiling another shape.
-    spare = self.options.batch_size - len(examples)
-    batch = pad_batch(
-      examples + [examples[0]] * spare,
+    Args:
+      work: rows of one shape.
+      done: rows that are answered already.
+    """
+    if work.scored:
+      size = self.options.batch_size
+      # The same parts in a resumed run: padding is that of the part.
+      parts = [p for p in work.parts(size) if not set(p).issubset(done)]
+      for rows, examples in one_ahead(self._build, parts):
+        answers = self._chosen(rows, self._pad(examples, size, work))
+        yield self._predictions(answers, dict(zip(rows, examples)))
+      return
+    left = tuple(row for row in work.rows if row not in done)
+    if not left:
+      return
+    work = dataclasses.replace(work, rows=left)
+    built: dict[int, Example] = {}
+    for answers in self.assistant.generate_rows(
+      self._groups(work, built),
+      self.options.batch_size,
+      self.options.max_new_tokens,
+      repetition_penalty=self.options.repetition_penalty,
+    ):
+      texts = {row: self._text(tokens) for row, tokens in answers.items()}
+      yield self._predictions(texts, built)
+      for row in answers:
+        del built[row]
+
+  def _groups(self, work: Work, built: dict[int, Example]) -> Iterator[Group]:
+    """Yields the prompts of a continuous batch; adds their examples."""
+    # A program that reads fewer prompts would wait less for slots, and
+    # read the weights more often.
+    size = max(self.options.batch_size // 4, 1)
+    for rows, examples in one_ahead(self._build, work.parts(size)):
+      built |= zip(rows, examples, strict=True)
+      batch = self._pad(examples, size, work)
+      yield Group(rows, batch, self._constraint(rows, size))
+
+  def _build(self, rows: Sequence[int]) -> list[Example]:
+    """Builds examples: images, anchors and token ids."""
+    return [self.build(self.triplets[row]) for row in rows]
+
+  def _pad(self, examples: list[Example], size: int, work: Work) -> Batch:
+    # Copies fill it up, which avoids compiling another shape.
+    copies = [examples[0]] * (size - len(examples))
+    return pad_batch(
+      examples + copies,
       config=self.assistant.config,
       **work.sizes.as_arguments(),
     )
-    rows = work.rows + work.rows[:1] * spare
-    answers = self._chosen if work.scored else self._generated
-    return {
-      row: _prediction(self.triplets[row], example, text, extra)
-      for row, example, (text, extra) in zip(
-        work.rows, examples, answers(batch, rows)
-      )
-    }
 
-  def _generated(self, batch: Batch, rows) -> Iterator[tuple[str, dict]]:
-    constraint = None
-    if self.table is not None:
-      config = self.assistant.config
-      triplets = [self.triplets[row] for row in rows]
-      constraint = Constraint.of(
-        self.table,
-        [_input_size(t, config) if asks_boxes(t) else None for t in triplets],
-      )
-    for ids in self.assistant.generate_batch(
-      batch,
-      self.options.max_new_tokens,
-      constraint=constraint,
-      repetition_penalty=self.options.repetition_penalty,
-    ):
-      text = self.assistant.need_tokenizer().decode(ids, skip_special=True)
-      yield text, {"truncated": self.assistant.truncated(ids)}
+  def _constraint(self, rows: Sequence[int], size: int) -> Constraint | None:
+    if self.table is None:
+      return None
+    config = self.assistant.config
+    asked = [self.triplets[row] for row in rows]
+    asked += asked[:1] * (size - len(asked))
+    return Constraint.of(
+      self.table,
+      [_input_size(t, config) if asks_boxes(t) else None for t in asked],
+    )
 
-  def _chosen(self, batch: Batch, rows) -> Iterator[tuple[str, dict]]:
+  def _text(self, tokens: Sequence[int]) -> tuple[str, dict]:
+    text = self.assistant.need_tokenizer().decode(tokens, skip_special=True)
+    return text, {"truncated": self.assistant.truncated(tokens)}
+
+  def _chosen(
+    self, rows: Sequence[int], batch: Batch
+  ) -> dict[int, tuple[str, dict]]:
     names = [self.offered[row] for row in rows]
-    for offered, likelihoods in zip(
-      names, self.assistant.log_likelihoods(batch, names)
+    names += names[:1] * (len(batch.input_ids) - len(names))
+    chosen = {}
+    for row, offered, likelihoods in zip(
+      rows, names, self.assistant.log_likelihoods(batch, names)
     ):
       scores = {
         name: round(float(value), 5)
         for name, value in zip(offered, likelihoods)
       }
-      yield offered[int(likelihoods.argmax())], {"scores": scores}
+      chosen[row] = offered[int(likelihoods.argmax())], {"scores": scores}
+    return chosen
+
+  def _predictions(
+    self,
+    answers: Mapping[int, tuple[str, dict]],
+    built: Mapping[int, Example],
+  ) -> dict[int, dict]:
+    return {
+      row: _prediction(self.triplets[row], built[row], text, extra)
+      for row, (text, extra) in answers.items()
+    }
 
 
 def asks_boxes(triplet: Triplet) -> bool:

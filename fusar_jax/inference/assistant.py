@@ -8,7 +8,7 @@ C visual token width, L text length, M merged visual tokens, V vocabulary.
 
 import dataclasses
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.hf.generation_config import GenerationDefaults
 from fusar_jax.hf.handoff import resize_images
 from fusar_jax.inference.automaton import Automaton
+from fusar_jax.inference.continuous import Group, generate_rows
 from fusar_jax.inference.generation import Constraint, Decoding, generate
 from fusar_jax.inference.likelihood import log_likelihoods
 from fusar_jax.inference.mesh import compiled, put_rows
@@ -229,6 +230,33 @@ class Assistant:
     Args:
       constraint: grammar of the answers (`token_table`); None: unconstrained.
     """
+    decoding = self._decoding(
+      max_new_tokens, repetition_penalty, temperature, seed
+    )
+    return generate(
+      self.model, self.params, batch, decoding, constraint, self.mesh
+    )
+
+  def generate_rows(
+    self,
+    groups: Iterable[Group],
+    slots: int,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    repetition_penalty: float | None = None,
+  ) -> Iterator[dict[int, list[int]]]:
+    """Greedy answers of many prompts, see `continuous.generate_rows`."""
+    decoding = self._decoding(max_new_tokens, repetition_penalty)
+    return generate_rows(
+      self.model, self.params, groups, slots, decoding, self.mesh
+    )
+
+  def _decoding(
+    self,
+    max_new_tokens: int,
+    repetition_penalty: float | None,
+    temperature: float = 0.0,
+    seed: int = 0,
+  ) -> Decoding:
     defaults = self.generation
     if repetition_penalty is None:
       repetition_penalty = defaults.repetition_penalty
@@ -239,16 +267,13 @@ class Assistant:
         "top_p": defaults.top_p,
         "min_p": defaults.min_p,
       }
-    decoding = Decoding(
+    return Decoding(
       max_new_tokens,
       temperature,
       seed,
       self._stop,
       repetition_penalty,
       **sampling,
-    )
-    return generate(
-      self.model, self.params, batch, decoding, constraint, self.mesh
     )
 
   def truncated(self, tokens: Sequence[int]) -> bool:

@@ -1,7 +1,6 @@
-"""Groups manifest rows into batches of a few padded shapes, and builds them.
+"""Groups manifest rows by a few padded shapes, and builds them in parts.
 
-Each shape compiles a separate program, so the number of shapes is small. A
-batch takes as long as its longest answer, so it groups similar rows. Batches
+Each shape compiles a separate program, so the number of shapes is small. Shapes
 depend only on the rows, not on which rows are already answered.
 """
 
@@ -25,7 +24,7 @@ _WORTH = 8
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """Rows of one batch and their padded shape.
+  """Rows that are padded to one shape.
 
   `scored`: answers are selected by likelihood instead of generated.
   """
@@ -34,21 +33,26 @@ class Work:
   sizes: Sizes
   scored: bool
 
+  def parts(self, size: int) -> Iterator[tuple[int, ...]]:
+    """Yields the rows, `size` at a time; the last part may be smaller."""
+    for start in range(0, len(self.rows), size):
+      yield self.rows[start : start + size]
 
-def batches(
+
+def group_rows(
   triplets: Sequence[Triplet],
   sizes: Sequence[Sizes],
   batch_size: int,
   scored: Collection[int],
 ) -> Iterator[Work]:
-  """Groups rows by length, then by task, which predicts the answer length.
+  """Groups rows by length; in a group rows of one task follow one another.
 
   Args:
     triplets: rows of a manifest.
     sizes: size of each row's prompt.
-    batch_size: maximum rows in a batch.
+    batch_size: rows that are answered at a time.
     scored: rows whose answers are selected by likelihood; they never share a
-      batch with generated answers.
+      group with generated answers.
   """
   for kind in (True, False):
     rows = [row for row in range(len(sizes)) if (row in scored) == kind]
@@ -58,9 +62,7 @@ def batches(
         whole, length=length, anchors=round_up(whole.anchors, 8)
       )
       group.sort(key=lambda row: (triplets[row].task or "", sizes[row].length))
-      for start in range(0, len(group), batch_size):
-        part = tuple(group[start : start + batch_size])
-        yield Work(part, shape, kind)
+      yield Work(tuple(group), shape, kind)
 
 
 def _shelves(

@@ -204,8 +204,8 @@ def begin(model, rules, more, params, batch, inputs):
   logits, cache = prefix.read()
   occurred = None
   if rules.repetition_penalty != 1:
-    occurred = _mark(
-      jnp.zeros(logits.shape, bool), batch.input_ids, prefix.seen
+    occurred = mark(
+      jnp.zeros(logits.shape, bool), batch.input_ids, prefix.prompts.seen
     )
   state = _State(
     step=jnp.zeros((), jnp.int32),
@@ -217,7 +217,7 @@ def begin(model, rules, more, params, batch, inputs):
     else jnp.asarray(inputs.constraint.start),
     occurred=occurred,
   )
-  choice = _Choice(rules, inputs)
+  choice = Choice(rules, inputs)
   state = _append(model, choice, state, logits)
   return _decode(model, choice, more, prefix, state, cache)
 
@@ -232,26 +232,29 @@ def _resume(model, rules, more, params, batch, inputs, state, cache):
       state.tokens, filling, constant_values=model.config.tokens.pad
     )
   )
-  choice = _Choice(rules, inputs)
+  choice = Choice(rules, inputs)
   cache = widen(cache, end - before)
   return _decode(model, choice, more, prefix, state, cache)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Choice:
-  """Selects the next token of each row inside a traced function."""
+class Choice:
+  """Selects the next token of each row inside a traced function.
+
+  `step` of the state is a number for all rows, or int32[B] without sampling.
+  """
 
   rules: Decoding
   inputs: DecodingInputs
 
-  def __call__(self, state: _State, logits: jax.Array) -> jax.Array:
+  def __call__(self, state, logits: jax.Array) -> jax.Array:
     """int32[B], from float32[B, V]."""
     rules, constraint = self.rules, self.inputs.constraint
     if state.occurred is not None:
       logits = penalized(logits, state.occurred, rules.repetition_penalty)
     if constraint is not None:
       assert state.place is not None
-      left = self.inputs.limit - 1 - state.step
+      left = jnp.reshape(self.inputs.limit - 1 - state.step, (-1, 1))
       legal = constraint.legal(state.place, left)
       logits = jnp.where(legal, logits, -jnp.inf)
     if not rules.temperature:
@@ -268,7 +271,7 @@ def _append(model, choice, state, logits):
   if place is not None:
     place = choice.inputs.constraint.after(place, token)
   if occurred is not None:
-    occurred = _mark(occurred, token[:, None], ~state.ended[:, None])
+    occurred = mark(occurred, token[:, None], ~state.ended[:, None])
   token = jnp.where(state.ended, model.config.tokens.pad, token)
   stop = jnp.array(choice.rules.stop, jnp.int32)
   return _State(
@@ -298,7 +301,7 @@ def _decode(model, choice, more, prefix, state, cache):
   return state, cache if more else None
 
 
-def _mark(occurred, tokens, seen):
+def mark(occurred, tokens, seen):
   """bool[B, V] with the seen ones of int32[B, n] tokens set."""
   rows = jnp.arange(occurred.shape[0])[:, None]
   tokens = jnp.where(seen, tokens, occurred.shape[1])  # Beyond all: dropped.

@@ -1,4 +1,4 @@
-"""Several hosts predict one manifest: each takes its share of the batches.
+"""Several hosts predict one manifest: each takes its share of the rows.
 
 Every process loads the model on its own devices and writes a partial file of
 its own into the shared folder. Process 0 joins the files. A run may be resumed
@@ -7,14 +7,10 @@ with another number of processes: each reads the partial files of all.
 
 import dataclasses
 import glob
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 from jax.experimental import multihost_utils
-
-Item = TypeVar("Item")
 
 # Replaces ".jsonl" while rows are missing.
 PARTIAL = ".partial.jsonl"
@@ -37,13 +33,13 @@ class Hosts:
     suffix = f".{self.index}{PARTIAL}" if self.index else PARTIAL
     return finished.with_suffix(suffix)
 
-  def share(self, batches: Sequence[Item]) -> list[Item]:
-    """Returns the batches of this process.
+  def share(self, rows: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the rows of this process.
 
-    The share of all batches, whichever are answered already: processes that
-    read the partial files at different times agree on it.
+    A share of all rows, whichever are answered already: processes that read
+    the partial files at different times agree on it.
     """
-    return list(batches[self.index :: self.count])
+    return rows[self.index :: self.count]
 
   def wait(self, where: str) -> None:
     """Returns when every process has come to this point."""

@@ -97,7 +97,10 @@ def put_rows(batch: Any, mesh: Mesh | None) -> Any:
 
 @functools.cache
 def compiled(
-  function: Callable, mesh: Mesh | None, static: int = 0
+  function: Callable,
+  mesh: Mesh | None,
+  static: int = 0,
+  donate: tuple[int, ...] = (),
 ) -> Callable:
   """Returns `function` as a compiled program of the mesh.
 
@@ -105,6 +108,7 @@ def compiled(
     function: pure; kept, with its programs, until the process ends.
     mesh: None: the default device.
     static: how many of the first arguments are static, hashable.
+    donate: numbers of arguments whose memory the results may take.
   """
 
   @functools.wraps(function)
@@ -115,5 +119,6 @@ def compiled(
   return jax.jit(
     traced,
     static_argnums=tuple(range(static)),
+    donate_argnums=donate,
     compiler_options=compiler_options(),
   )

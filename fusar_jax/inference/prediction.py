@@ -1,10 +1,9 @@
 """Resumable batch prediction over a manifest.
 
-Decoding is greedy, in batches of a few static shapes. Completed rows are
-appended to predictions.partial.jsonl, and repeating an interrupted call resumes
-from that file. Batches do not depend on where a run was interrupted, so a
-resumed run writes the same final file. Several processes (`hosts`) share the
-batches.
+Decoding is greedy, in a few static shapes. Completed rows are appended to
+predictions.partial.jsonl, and repeating an interrupted call resumes from that
+file. An answer does not depend on the rows beside it, so a resumed run writes
+the same final file. Several processes (`hosts`) share the rows.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ from fusar_jax.inference.answering import (
   offered_names,
 )
 from fusar_jax.inference.assistant import Assistant
-from fusar_jax.inference.batching import Work, batches, one_ahead
+from fusar_jax.inference.batching import Work, group_rows
 from fusar_jax.inference.hosts import Hosts, partial_files
 from fusar_jax.inference.load import load
 from fusar_jax.inference.options import PredictionOptions
@@ -111,7 +110,7 @@ def predict(
   if assistant.config.tlm is None:
     triplets = _without_anchors(triplets, options.anchors)
   answerer, work = _prepare(assistant, triplets, data, condition, options)
-  predictions = _answer_rows(answerer, hosts.share(work), progress)
+  predictions = _answer_rows(answerer, _share(work, hosts), progress)
   hosts.wait("rows answered")
   if hosts.index == 0:
     if hosts.count > 1:
@@ -119,6 +118,12 @@ def predict(
     _finish(finished, triplets, predictions, assistant.config, on_complete)
   hosts.wait("file written")
   return finished
+
+
+def _share(work: Sequence[Work], hosts: Hosts) -> list[Work]:
+  return [
+    dataclasses.replace(group, rows=hosts.share(group.rows)) for group in work
+  ]
 
 
 def _join(
@@ -185,7 +190,7 @@ def _prepare(
   condition: AnchorCondition,
   options: PredictionOptions,
 ) -> tuple[Answerer, list[Work]]:
-  """Returns what answers batches, and all batches.
+  """Returns what answers rows, and all rows in groups.
 
   Raises:
     ValueError: bad rows, listed; or `max_new_tokens` is too low for boxes.
@@ -206,7 +211,8 @@ def _prepare(
   answerer = Answerer(
     assistant, recipe.builder(), triplets, offered, options, table
   )
-  return answerer, list(batches(triplets, sizes, options.batch_size, offered))
+  work = group_rows(triplets, sizes, options.batch_size, offered)
+  return answerer, list(work)
 
 
 def _answer_rows(
@@ -215,15 +221,14 @@ def _answer_rows(
   """Answers the rows that the partial file lacks; returns all predictions."""
   done = progress.open()
   truncated = _count_truncated(progress.rows())
-  total = sum(len(batch.rows) for batch in work)
-  work = [batch for batch in work if not done.issuperset(batch.rows)]
-  left = sum(len(batch.rows) for batch in work)
-  with progress, Display(total, total - left) as display:
-    for batch, examples in one_ahead(answerer.examples, work):
-      rows = answerer.answer(batch, examples)
-      progress.append(rows)
-      truncated += _count_truncated(rows)
-      display.advance(len(rows), truncated)
+  total = sum(len(group.rows) for group in work)
+  answered = sum(len(done.intersection(group.rows)) for group in work)
+  with progress, Display(total, answered) as display:
+    for group in work:
+      for rows in answerer.answer(group, done):
+        progress.append(rows)
+        truncated += _count_truncated(rows)
+        display.advance(len(rows), truncated)
   predictions = progress.rows()
   if truncated:
     print(

@@ -9,6 +9,7 @@ B batch, L length of the padded prompts, V vocabulary.
 
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -21,12 +22,25 @@ from fusar_jax.model.fusar_gpt import FusarGPT
 Cache = KVCache | tuple[KVCache, ...]
 
 
+@flax.struct.dataclass
+class Prompts:
+  """What a decoding step needs of the prompts.
+
+  Attributes:
+    seen: bool[B, L]; False on padding.
+    start: int32[B, 1, 1], largest M-RoPE coordinate, from which it continues.
+  """
+
+  seen: jax.Array
+  start: jax.Array
+
+
 class Prefix:
   """A batch of prompts inside a traced function.
 
   Attributes:
     length: L.
-    seen: bool[B, L]; False on padding.
+    prompts: see `Prompts`.
   """
 
   def __init__(self, model: FusarGPT, params: dict, batch: Batch, room: int):
@@ -38,21 +52,14 @@ class Prefix:
       batch: prompts, right-padded, one sample a row (no packing).
       room: new columns of the cache.
     """
-    self._model, self._variables = model, {"params": params}
+    self._model, self._params = model, params
     self._batch, self._room = batch, room
-    self._rows, self.length = batch.input_ids.shape
-    self.seen = batch.segment_ids > 0
-    # M-RoPE continues from the largest coordinate of the prompt.
-    self._start = jnp.max(
-      jnp.where(self.seen[:, None], batch.positions, 0),
-      axis=(1, 2),
-      keepdims=True,
+    self.length = batch.input_ids.shape[1]
+    seen = batch.segment_ids > 0
+    start = jnp.max(
+      jnp.where(seen[:, None], batch.positions, 0), axis=(1, 2), keepdims=True
     )
-    self._visible = jnp.pad(self.seen, ((0, 0), (0, room)))
-    self._columns = jnp.arange(self.length + room)
-    self._decoder = Decoder(
-      model.config.decoder, model.config.lora, model.dtype
-    )
+    self.prompts = Prompts(seen, start)
     self._weights = params["model"]
     if model.unroll > 1:
       apart = unstack(self._weights["layers"], model.config.decoder.layers)
@@ -65,46 +72,80 @@ class Prefix:
       float32[B, V], the logits of the first new token, and the cache: keys and
       values of the prompts, followed by `room` empty columns.
     """
-    hidden, cache = self._apply(self._batch, method=self._model.prefill)
-    last = jnp.sum(self.seen, axis=1) - 1
+    model, params = self._model, self._params
+    hidden, cache = _apply(model, params, self._batch, method=model.prefill)
+    last = jnp.sum(self.prompts.seen, axis=1) - 1
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
-    logits = self._apply(hidden, method=self._model.head)[:, 0]
+    logits = _apply(model, params, hidden, method=model.head)
     cache = jax.tree.map(
       lambda part: constrain(part, None, "batch", "heads", None, None),
       cache.with_room(self._room),
     )
-    if self._model.unroll > 1:
-      cache = unstack(cache, self._model.config.decoder.layers)
-    return logits, cache
+    if model.unroll > 1:
+      cache = unstack(cache, model.config.decoder.layers)
+    return logits[:, 0], cache
 
   def step(
     self, token: jax.Array, place: jax.Array, cache: Cache
   ) -> tuple[jax.Array, Cache]:
-    """Processes one more token of each row.
-
-    Args:
-      token: int32[B, 1].
-      place: int32, number of preceding new tokens, which are visible.
-      cache: cache of the previous step.
-
-    Returns:
-      float32[B, V], the logits of the next token, and the cache.
-    """
-    column = self.length + place
-    new = (self._columns >= self.length) & (self._columns <= column)
-    hidden, cache = decoder_step(
-      self._decoder,
+    """Processes one more token of each row, see `advance`."""
+    return advance(
+      self._model,
+      self._params,
       self._weights,
-      self._apply(token, method=self._model.embed_text),
-      jnp.broadcast_to(self._start + place + 1, (self._rows, 3, 1)),
-      self._visible | new,
+      self.prompts,
+      token,
+      place,
       cache,
-      column,
     )
-    return self._apply(hidden, method=self._model.head)[:, 0], cache
 
-  def _apply(self, *args, method) -> Any:
-    return self._model.apply(self._variables, *args, method=method)
+
+def advance(
+  model: FusarGPT,
+  params: dict,
+  weights: dict,
+  prompts: Prompts,
+  token: jax.Array,
+  place: jax.Array,
+  cache: Cache,
+) -> tuple[jax.Array, Cache]:
+  """Processes one more token of each row.
+
+  Args:
+    model, params: as in `Prefix`.
+    weights: the decoder's parameters, "layers" as the cache: stacked, or a
+      tuple.
+    prompts: those that the cache begins with.
+    token: int32[B, 1].
+    place: int32 or int32[B], number of preceding new tokens, which are visible.
+    cache: cache of the previous step.
+
+  Returns:
+    float32[B, V], the logits of the next token, and the cache.
+  """
+  rows, length = prompts.seen.shape
+  width = jax.tree.leaves(cache)[0].shape[-1]
+  columns = jnp.arange(width)
+  column = length + place
+  new = (columns >= length) & (columns <= jnp.reshape(column, (-1, 1)))
+  seen = jnp.pad(prompts.seen, ((0, 0), (0, width - length)))
+  position = prompts.start + jnp.reshape(place, (-1, 1, 1)) + 1
+  config = model.config
+  hidden, cache = decoder_step(
+    Decoder(config.decoder, config.lora, model.dtype),
+    weights,
+    _apply(model, params, token, method=model.embed_text),
+    jnp.broadcast_to(position, (rows, 3, 1)),
+    seen | new,
+    cache,
+    column,
+  )
+  logits = _apply(model, params, hidden, method=model.head)
+  return logits[:, 0], cache
+
+
+def _apply(model: FusarGPT, params: dict, *args, method) -> Any:
+  return model.apply({"params": params}, *args, method=method)
 
 
 def widen(cache: Cache, columns: int) -> Cache:

@@ -36,11 +36,13 @@ class KVCache:
   value: jax.Array
 
   def write(self, new: "KVCache", column: jax.Array) -> "KVCache":
-    """Returns the cache with `new` from this column on."""
+    """Returns the cache with `new` from this column (of each row) on."""
 
     def write(full, part, axis):
-      part = part.astype(full.dtype)
-      return jax.lax.dynamic_update_slice_in_dim(full, part, column, axis)
+      place = jax.lax.dynamic_update_slice_in_dim
+      if column.ndim:
+        place = jax.vmap(place, in_axes=(0, 0, 0, None))
+      return place(full, part.astype(full.dtype), column, axis)
 
     return KVCache(
       write(self.key, new.key, -1), write(self.value, new.value, -2)
@@ -234,7 +236,7 @@ def step(
     x, positions: of the new token.
     mask: the columns that x sees, its own included.
     cache: stacked or a tuple, as the parameters are.
-    column: int32, where x stands in the cache.
+    column: int32 or int32[B], where x stands in the cache.
 
   Returns:
     hidden state [B, 1, D], normalised, and the cache.

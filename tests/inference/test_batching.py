@@ -1,4 +1,4 @@
-"""Batching produces few shapes and covers every row, built one ahead."""
+"""Rows fall into few shapes, every row once, and are built one ahead."""
 
 import dataclasses
 import threading
@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from fusar_jax.data.sizes import Sizes
-from fusar_jax.inference.batching import batches, one_ahead
+from fusar_jax.inference.batching import group_rows, one_ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +17,10 @@ class Row:
 def shapes(lengths, batch_size=16, scored=()):
   rows = [Row("counting")] * len(lengths)
   sizes = [Sizes(length=n, anchors=9) for n in lengths]
-  work = list(batches(rows, sizes, batch_size, scored))
+  work = list(group_rows(rows, sizes, batch_size, scored))
   answered = sorted(row for batch in work for row in batch.rows)
   assert answered == list(range(len(lengths)))
   for batch in work:
-    assert len(batch.rows) <= batch_size
     assert all(lengths[row] <= batch.sizes.length for row in batch.rows)
   return [batch.sizes.length for batch in work]
 
@@ -32,17 +31,20 @@ def test_few_short_rows_share_the_shape_of_longer_ones():
 
 
 def test_a_long_row_does_not_make_all_others_long():
-  assert shapes([60] * 320 + [1000]) == [64] * 20 + [1024]
+  assert shapes([60] * 320 + [1000]) == [64, 1024]
 
 
-def test_chosen_answers_stand_in_batches_of_their_own():
+def test_chosen_answers_stand_in_groups_of_their_own():
   rows = [Row()] * 5
   sizes = [Sizes(length=60)] * 5
-  work = list(batches(rows, sizes, 2, {1, 3, 4}))
+  work = list(group_rows(rows, sizes, 2, {1, 3, 4}))
   assert [(batch.rows, batch.scored) for batch in work] == [
-    ((1, 3), True),
-    ((4,), True),
+    ((1, 3, 4), True),
     ((0, 2), False),
+  ]
+  assert [list(batch.parts(2)) for batch in work] == [
+    [(1, 3), (4,)],
+    [(0, 2)],
   ]
   assert all(batch.sizes.anchors % 8 == 0 for batch in work)
 

@@ -1,0 +1,264 @@
+"""Continuous batching: a row that has ended gives its slot to the next prompt.
+
+A batch of fixed rows takes as long as its longest answer. Here S slots decode
+together, and when enough of them have ended, the next group of prompts takes
+their places. Each slot has cache columns of its own, the prompt first and then
+its tokens, so an answer depends neither on its neighbours nor on when it began.
+
+G prompts of a group, L length of padded prompts, S slots, T new tokens so far,
+V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from fusar_jax.inference import generation
+from fusar_jax.inference.generation import (
+  Choice,
+  Constraint,
+  Decoding,
+  DecodingInputs,
+  mark,
+)
+from fusar_jax.inference.mesh import compiled, put_rows
+from fusar_jax.inference.prefix import Cache, Prefix, Prompts, advance, widen
+from fusar_jax.model.batch import Batch
+from fusar_jax.model.decoder import KVCache, unstack
+from fusar_jax.model.fusar_gpt import FusarGPT
+
+
+class Group(NamedTuple):
+  """Prompts that take their slots together.
+
+  Attributes:
+    rows: their numbers, at most G.
+    batch: G padded prompts, of the same shapes in every group; those beyond
+      `rows` are ignored.
+    constraint: grammar of the G answers, in all groups or in none.
+  """
+
+  rows: Sequence[int]
+  batch: Batch
+  constraint: Constraint | None = None
+
+
+@flax.struct.dataclass
+class _Slots:
+  """State of all slots on the device.
+
+  Attributes:
+    cache: keys and values of prompts and new tokens.
+    prompts: what the slots' prompts see and where their answers start.
+    tokens: int32[S, T].
+    step: int32[S], new tokens of each slot.
+    ended: bool[S]; an empty slot has ended.
+    place: int32[S], state of the constraint, or None.
+    occurred: bool[S, V], tokens of prompt and answer, or None without penalty.
+  """
+
+  cache: Cache
+  prompts: Prompts
+  tokens: jax.Array
+  step: jax.Array
+  ended: jax.Array
+  place: jax.Array | None
+  occurred: jax.Array | None
+
+
+def generate_rows(
+  model: FusarGPT,
+  params: dict,
+  groups: Iterable[Group],
+  slots: int,
+  decoding: Decoding,
+  mesh: Mesh | None = None,
+) -> Iterator[dict[int, list[int]]]:
+  """Yields row number -> new tokens, end token included, as answers end.
+
+  Args:
+    model, params, mesh: as `generation.generate`.
+    groups: taken one by one when there are slots for them.
+    slots: S, rows that decode together, at least G.
+    decoding: options; greedy.
+
+  Raises:
+    ValueError: a temperature, or fewer slots than G.
+  """
+  if decoding.temperature:
+    raise ValueError("continuous batches are greedy; set temperature 0.")
+  limit = decoding.max_new_tokens
+  room = min(generation.FIRST, limit)
+  weights = _apart(model, params, mesh)
+  held: dict[int, int] = {}  # slot -> row
+  state, table = None, None
+  waiting = iter(groups)
+  group = next(waiting, None)
+  while group is not None or held:
+    free = [slot for slot in range(slots) if slot not in held]
+    size = 0 if group is None else len(group.batch.input_ids)
+    rules = dataclasses.replace(decoding, max_new_tokens=room)
+    if group is not None and len(free) >= size:
+      inputs = DecodingInputs(group.constraint, limit, np.uint32(0))
+      batch = put_rows(group.batch, mesh)
+      new = compiled(_begin, mesh, static=2)(
+        model, rules, params, batch, inputs
+      )
+      if state is None:
+        state = _empty(new, slots)
+      # Rows beyond the group's have a slot that does not exist.
+      where = np.full(size, slots, np.int32)
+      where[: len(group.rows)] = free[: len(group.rows)]
+      state = compiled(_insert, mesh, donate=(0,))(state, new, where)
+      held |= dict(zip(free, group.rows, strict=False))
+      table, group = group.constraint, next(waiting, None)
+      continue
+    # Answers are not held back, even if no prompt waits for their slots.
+    enough = size or min(slots, len(free) + max(slots // 4, 1))
+    inputs = DecodingInputs(table, limit, np.uint32(0))
+    state = compiled(_run, mesh, static=2, donate=(5,))(
+      model, rules, params, weights, inputs, state, np.int32(enough)
+    )
+    ended, steps = np.asarray(state.ended), np.asarray(state.step)
+    done = {slot: row for slot, row in held.items() if ended[slot]}
+    if done:
+      tokens = np.asarray(state.tokens)
+      yield {
+        row: tokens[slot, : steps[slot]].tolist() for slot, row in done.items()
+      }
+    held = {slot: row for slot, row in held.items() if slot not in done}
+    if room < limit and any(steps[slot] >= room for slot in held):
+      more = min(room, limit - room)
+      state = compiled(_widened, mesh, static=1)(more, state)
+      room += more
+
+
+def _apart(model: FusarGPT, params: dict, mesh: Mesh | None) -> dict:
+  """Returns the decoder's parameters as `advance` reads them fastest."""
+  if model.unroll == 1:
+    return params["model"]
+  stacked = params["model"]["layers"]
+  layers = compiled(_unstacked, mesh, static=1)(
+    model.config.decoder.layers, stacked
+  )
+  return params["model"] | {"layers": layers}
+
+
+def _unstacked(count: int, layers: dict) -> tuple:
+  return unstack(layers, count)
+
+
+def _begin(model, rules, params, batch, inputs) -> _Slots:
+  """Reads the prompts of a group, and chooses their first tokens."""
+  prefix = Prefix(model, params, batch, rules.max_new_tokens - 1)
+  logits, cache = prefix.read()
+  rows = len(batch.input_ids)
+  occurred = place = None
+  if rules.repetition_penalty != 1:
+    occurred = mark(
+      jnp.zeros(logits.shape, bool), batch.input_ids, prefix.prompts.seen
+    )
+  if inputs.constraint is not None:
+    place = jnp.asarray(inputs.constraint.start)
+  pad = model.config.tokens.pad
+  state = _Slots(
+    cache=cache,
+    prompts=prefix.prompts,
+    tokens=jnp.full((rows, rules.max_new_tokens), pad, jnp.int32),
+    step=jnp.zeros(rows, jnp.int32),
+    ended=jnp.zeros(rows, bool),
+    place=place,
+    occurred=occurred,
+  )
+  return _append(Choice(rules, inputs), state, logits)
+
+
+def _insert(state: _Slots, new: _Slots, where: jax.Array) -> _Slots:
+  """Writes a group to its slots; slot number S is none."""
+
+  def write(full, part):
+    return full.at[where].set(part, mode="drop")
+
+  def write_stacked(full, part):
+    return full.at[:, where].set(part, mode="drop")
+
+  stacked = isinstance(state.cache, KVCache)
+  cache = jax.tree.map(
+    write_stacked if stacked else write, state.cache, new.cache
+  )
+  rest = jax.tree.map(
+    write,
+    dataclasses.replace(state, cache=None),
+    dataclasses.replace(new, cache=None),
+  )
+  return dataclasses.replace(rest, cache=cache)
+
+
+def _empty(new: _Slots, slots: int) -> _Slots:
+  """Returns S empty slots, of the shapes of a group's."""
+  axis = 1 if isinstance(new.cache, KVCache) else 0
+
+  def zeros(leaf, axis=0):
+    shape = (*leaf.shape[:axis], slots, *leaf.shape[axis + 1 :])
+    return jnp.zeros(shape, leaf.dtype)
+
+  cache = jax.tree.map(lambda leaf: zeros(leaf, axis), new.cache)
+  rest = jax.tree.map(zeros, dataclasses.replace(new, cache=None))
+  return dataclasses.replace(rest, cache=cache, ended=jnp.ones(slots, bool))
+
+
+def _run(model, rules, params, weights, inputs, state, enough) -> _Slots:
+  """Decodes until `enough` slots have ended, or one has no room."""
+  choice = Choice(rules, inputs)
+
+  def unfinished(state):
+    full = jnp.any(~state.ended & (state.step >= rules.max_new_tokens))
+    return (jnp.sum(state.ended) < enough) & ~full
+
+  def one(state):
+    # Of an empty slot: some token, which nothing reads.
+    place = jnp.maximum(state.step - 1, 0)
+    token = jnp.take_along_axis(state.tokens, place[:, None], axis=1)
+    logits, cache = advance(
+      model, params, weights, state.prompts, token, place, state.cache
+    )
+    return _append(choice, dataclasses.replace(state, cache=cache), logits)
+
+  return jax.lax.while_loop(unfinished, one, state)
+
+
+def _append(choice: Choice, state: _Slots, logits: jax.Array) -> _Slots:
+  token, going = choice(state, logits), ~state.ended
+  place, occurred = state.place, state.occurred
+  if place is not None:
+    assert choice.inputs.constraint is not None
+    place = choice.inputs.constraint.after(place, token)
+  if occurred is not None:
+    occurred = mark(occurred, token[:, None], going[:, None])
+  slots, room = state.tokens.shape
+  column = jnp.where(going, state.step, room)  # Beyond all: dropped.
+  step = state.step + going
+  stop = jnp.array(choice.rules.stop, jnp.int32)
+  return dataclasses.replace(
+    state,
+    tokens=state.tokens.at[jnp.arange(slots), column].set(token, mode="drop"),
+    step=step,
+    ended=state.ended | jnp.isin(token, stop) | (step >= choice.inputs.limit),
+    place=place,
+    occurred=occurred,
+  )
+
+
+def _widened(more: int, state: _Slots) -> _Slots:
+  """Returns the state with room for so many tokens more."""
+  return dataclasses.replace(
+    state,
+    cache=widen(state.cache, more),
+    tokens=jnp.pad(state.tokens, ((0, 0), (0, more))),
+  )

@@ -1,0 +1,83 @@
+"""Answers of continuous batches are those of each prompt by itself."""
+
+import jax
+import numpy as np
+import pytest
+
+from fusar_jax.data.examples import example_from_ids
+from fusar_jax.data.padding import pad_batch
+from fusar_jax.inference import generation
+from fusar_jax.inference.continuous import Group, generate_rows
+from fusar_jax.inference.generation import Decoding, generate
+from fusar_jax.model.fusar_gpt import FusarGPT
+
+LIMIT = 24
+
+
+@pytest.fixture(scope="module")
+def many(model):
+  """13 prompts of different lengths."""
+  config, _ = model
+  rng = np.random.default_rng(1)
+  image = config.tokens.image
+  return [
+    example_from_ids(
+      [9, *[image] * 4, *rng.integers(10, 60, rng.integers(2, 9)).tolist()],
+      [rng.integers(0, 255, (56, 56, 3), np.uint8)],
+      None,
+      config,
+    )
+    for _ in range(13)
+  ]
+
+
+@pytest.fixture(scope="module")
+def decoding(model, many):
+  """Answers end at one of these tokens: after 1 to LIMIT tokens."""
+  return Decoding(LIMIT, stop=(11, 19, 40), repetition_penalty=1.3)
+
+
+@pytest.fixture(scope="module")
+def alone(model, many, decoding):
+  config, params = model
+  params = jax.tree.map(lambda x: 3 * x, params)
+  answers = [
+    generate(
+      FusarGPT(config),
+      params,
+      pad_batch([prompt], config=config, length=24),
+      decoding,
+    )[0]
+    for prompt in many
+  ]
+  lengths = {len(answer) for answer in answers}
+  assert len(lengths) > 4
+  assert max(lengths) == LIMIT
+  return params, answers
+
+
+def _groups(many, config, size):
+  for start in range(0, len(many), size):
+    rows = range(start, min(start + size, len(many)))
+    filled = [many[row] for row in rows] + [many[0]] * (size - len(rows))
+    yield Group(rows, pad_batch(filled, config=config, length=24))
+
+
+@pytest.mark.parametrize(
+  ("slots", "size", "first", "unroll"),
+  [(4, 1, 256, 1), (4, 2, 256, 2), (5, 3, 4, 1), (16, 4, 256, 1)],
+)
+def test_every_answer_is_that_of_its_prompt(
+  model, many, decoding, alone, monkeypatch, slots, size, first, unroll
+):
+  """Groups that fill their slots or not; a cache that grows from 4 tokens."""
+  config, _ = model
+  params, answers = alone
+  monkeypatch.setattr(generation, "FIRST", first)
+  groups = _groups(many, config, size)
+  network = FusarGPT(config, unroll=unroll)
+  found = {}
+  for done in generate_rows(network, params, groups, slots, decoding):
+    assert not found.keys() & done.keys()
+    found |= done
+  assert [found[row] for row in range(len(many))] == answers
