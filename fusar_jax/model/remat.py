@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 POLICIES = {
   # Save everything: fastest, most memory.
@@ -47,3 +48,52 @@ def scan_layers(
     length=length,
     unroll=min(unroll, length),
   )
+
+
+def scan_groups(
+  layer: nn.Module,
+  params: dict,
+  policy: str,
+  flags: np.ndarray,
+  x: jax.Array,
+  *shared: Any,
+) -> jax.Array:
+  """Applies stacked layers whose flag is known when the program is compiled.
+
+  With `scan_layers` a layer's flag is data, and a branch on it a condition in
+  the loop, at which a GPU waits for the host. Here the loop is over groups of
+  layers in which the flags repeat: of Qwen2.5-VL's 32 blocks, 4 times 7 that
+  attend in windows and one that attends to the entire image.
+
+  Args:
+    layer: one layer, unbound; called with x, its flag and `shared`.
+    params: of all layers, stacked on axis 0.
+    policy: one of POLICIES.
+    flags: bool[layers].
+    x: the carry.
+    shared: further inputs, the same for all layers.
+  """
+  count = len(flags)
+  period = next(
+    n
+    for n in range(1, count + 1)
+    if count % n == 0 and (flags.reshape(-1, n) == flags[:n]).all()
+  )
+
+  def apply(flag: bool, x, params):
+    return layer.apply({"params": params}, x, flag, *shared)[0]
+
+  if policy != "none":
+    apply = jax.checkpoint(
+      apply, policy=POLICIES[policy], prevent_cse=False, static_argnums=0
+    )
+
+  def group(x, params):
+    for number, flag in enumerate(flags[:period].tolist()):
+      x = apply(flag, x, jax.tree.map(lambda leaf, n=number: leaf[n], params))
+    return x, None
+
+  groups = jax.tree.map(
+    lambda leaf: leaf.reshape(-1, period, *leaf.shape[1:]), params
+  )
+  return jax.lax.scan(group, x, groups)[0]

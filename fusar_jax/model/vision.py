@@ -16,13 +16,14 @@ number of images in one axis.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fusar_jax.model import rope
-from fusar_jax.model.activations import constrain
+from fusar_jax.model.activations import constrain, platform
 from fusar_jax.model.attention import Segments, attend
 from fusar_jax.model.config import LoRAConfig, VisionConfig
 from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU, project
-from fusar_jax.model.remat import scan_layers
+from fusar_jax.model.remat import scan_groups, scan_layers
 
 
 class _PatchEmbed(nn.Module):
@@ -174,15 +175,22 @@ class VisionTower(nn.Module):
     x = _PatchEmbed(c, self.dtype, name="patch_embed")(normalise(patches, c))
     angles = rope.vision_angles(positions, c.head_dim, c.rope_theta)
     angles = jnp.cos(angles), jnp.sin(angles)
-    full = jnp.isin(jnp.arange(c.depth), jnp.array(c.full_attention, int))
+    full = np.isin(np.arange(c.depth), c.full_attention)
+    shared = angles, valid, _windows(window_index, x.shape[1])
+    options = c, self.lora, self.dtype, self.impl, deterministic
     blocks = scan_layers(
       _Block,
       self.remat,
       in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
       length=c.depth,
       unroll=self.unroll,
-    )(c, self.lora, self.dtype, self.impl, deterministic, name="blocks")
-    x, _ = blocks(x, full, angles, valid, _windows(window_index, x.shape[1]))
+    )(*options, name="blocks")
+    draws = bool(self.lora.vision) and not deterministic
+    if platform() == "gpu" and not draws and not self.is_initializing():
+      block, params = _Block(*options, parent=None), self.variables["params"]
+      x = scan_groups(block, params["blocks"], self.remat, full, x, *shared)
+    else:
+      x, _ = blocks(x, jnp.asarray(full), *shared)
     return _Merger(c, self.dtype, name="merger")(x)
 
 
