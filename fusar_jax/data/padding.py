@@ -122,7 +122,8 @@ class _At:
 
 def empty_batch(rows: int, sizes: Sizes, config: FusarConfig) -> Batch:
   """Returns a batch that contains only padding."""
-  i, p = sizes.images, sizes.patches
+  # Text alone has one image of padding.
+  i, p = sizes.images, max(sizes.patches, config.vision.merge**2)
   merged = p // config.vision.merge**2
 
   def full(value, dtype, *shape) -> Any:  # numpy here, jax.Array on devices

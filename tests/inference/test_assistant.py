@@ -45,6 +45,14 @@ def _ask(assistant, **options):
   return assistant.ask(IMAGE, "any ships?", **{"max_new_tokens": 8, **options})
 
 
+def test_text_alone_is_answered(assistant):
+  ids = [9, 12, 40, 13]
+  new = assistant.generate(ids, [], max_new_tokens=3)
+  for token in new:
+    assert token == assistant.logits(ids, [])[-1].argmax()
+    ids.append(token)
+
+
 def test_a_seed_repeats_and_another_differs(assistant):
   hot = [_ask(assistant, temperature=2.0, seed=s) for s in (0, 1, 0)]
   assert hot[0] == hot[2] != hot[1]
