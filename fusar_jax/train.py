@@ -21,7 +21,9 @@ def parser() -> ConfigParser:
   """Returns the command line."""
   p = ConfigParser("train", __doc__)
   p.add_argument(
-    "--workdir", required=True, help="folder of the run, to create or to resume"
+    "--workdir",
+    required=True,
+    help="folder of the run, to create or to resume, or gs://BUCKET/PATH",
   )
   p.add_argument(
     "--preempted-exit",
@@ -43,10 +45,9 @@ def _train(args: argparse.Namespace) -> int:
 
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
-  if "://" in args.workdir:
+  if "://" in args.workdir and not args.workdir.startswith("gs://"):
     raise ValueError(
-      f"--workdir {args.workdir}: expected a folder; mount the bucket, as"
-      " launch/README.md shows."
+      f"--workdir {args.workdir}: expected a folder or gs://BUCKET/PATH."
     )
   try:
     with distributed.initialized():

@@ -2,9 +2,11 @@
 runs of `train`.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -12,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from http import HTTPStatus
 from typing import NamedTuple
 
 import numpy as np
@@ -285,6 +288,81 @@ def make_config():
   return _make_config
 
 
+@pytest.fixture(scope="session")
+def object_store(free_port):
+  """(emulator of an object store on this machine, its address)."""
+  from gcp_storage_emulator import server
+
+  for _, handlers in server.HANDLERS:
+    for method, handler in handlers.items():
+      handlers[method] = _with_generations(handler)
+  logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
+  port = free_port()
+  with server.create_server("127.0.0.1", port, in_memory=True) as emulator:
+    yield emulator, f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def bucket(object_store, tmp_path, monkeypatch):
+  """gs://bucket, empty, as are the local copies.
+
+  For this process and those that it starts.
+  """
+  from fusar_jax.io.object_store import client
+
+  emulator, address = object_store
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
+    monkeypatch.setenv(name, address)
+  client.cache_clear()
+  emulator.wipe()
+  client().create_bucket("bucket")
+  yield "gs://bucket"
+  client.cache_clear()
+
+
+def _with_generations(handler):
+  """Adds the generations of objects, which this emulator ignores.
+
+  Clients write an object only if it still has the generation that they read.
+  """
+
+  def handle(request, response, storage, *rest):
+    name = request.params.get("object_id") or request.query.get("name", [""])[0]
+    if request.query.get("uploadType") == ["multipart"]:
+      name = request.data["meta"].get("name", name)
+    generation = "0"
+    if name and (folder := request.params.get("bucket_name")):
+      with contextlib.suppress(FileNotFoundError, LookupError, NotFound):
+        generation = storage.get_file_obj(folder, name)["generation"]
+    response["x-goog-generation"] = generation
+    if request.query.get("ifGenerationMatch", [generation]) != [generation]:
+      response.status = HTTPStatus.PRECONDITION_FAILED
+    elif request.query.get("ifGenerationNotMatch") == [generation]:
+      response.status = HTTPStatus.NOT_MODIFIED
+    else:
+      handler(request, response, storage, *rest)
+
+  from gcp_storage_emulator.exceptions import NotFound
+
+  return handle
+
+
+@pytest.fixture(scope="session")
+def upload_folder():
+  """upload_folder(folder, url): copies all files of a folder to a bucket."""
+
+  def upload_folder(folder: pathlib.Path, url: str) -> None:
+    from fusar_jax.io import object_store
+    from fusar_jax.io.list_files import files_below
+
+    for path in files_below(folder):
+      name = path.relative_to(folder).as_posix()
+      object_store.upload(f"{url}/{name}", path.read_bytes())
+
+  return upload_folder
+
+
 @pytest.fixture
 def read_flags(monkeypatch):
   """read_flags(arguments) -> (config, workdir), as `train` parses them."""
@@ -301,7 +379,11 @@ def read_flags(monkeypatch):
 
 @pytest.fixture(scope="session")
 def start_train():
-  """start_train(name, workdir, **flags) -> Popen of `fusar_jax.train`."""
+  """start_train(name, workdir, **flags) -> Popen of `fusar_jax.train`.
+
+  The name is that of a config, "stage1", or with its argument,
+  "stage1:model=tiny".
+  """
   return _start_train
 
 
@@ -318,9 +400,12 @@ def _make_config(
   return config
 
 
-def _start_train(name: str, workdir: pathlib.Path, **flags) -> subprocess.Popen:
+def _start_train(
+  name: str, workdir: pathlib.Path | str, **flags
+) -> subprocess.Popen:
   """Starts the command, on one simulated device."""
   values = _SHRUNK | flags
+  name, colon, argument = name.partition(":")
   environment = dict(os.environ)
   environment.pop("XLA_FLAGS", None)
   environment.pop("NPROC", None)
@@ -329,7 +414,7 @@ def _start_train(name: str, workdir: pathlib.Path, **flags) -> subprocess.Popen:
       sys.executable,
       "-m",
       "fusar_jax.train",
-      f"--config=configs/{name}.py",
+      f"--config=configs/{name}.py{colon}{argument}",
       f"--workdir={workdir}",
       *(f"--config.{field}={value}" for field, value in values.items()),
     ],

@@ -18,6 +18,8 @@ import sentencepiece
 import tokenizers
 
 from fusar_jax.io.atomic_write import write_atomically
+from fusar_jax.io.object_store import is_url
+from fusar_jax.io.remote_folder import fetch_model
 from fusar_jax.model.config import SpecialTokens
 
 # In the order of their SentencePiece ids, 0 to 6.
@@ -213,12 +215,14 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
 
   Args:
     path: a `tokenizer.json`, a SentencePiece `.model`, or a folder with
-      `tokenizer.json` or `tokenizer.model`.
+      `tokenizer.json` or `tokenizer.model`; also gs://BUCKET/FOLDER.
 
   Raises:
     FileNotFoundError: no such file, or none in the folder.
     ValueError: an unsupported or corrupt file.
   """
+  if is_url(path):
+    path = fetch_model(str(path))
   path = Path(path)
   if path.is_dir():
     names = (_HUGGING_FACE_FILE, _SENTENCEPIECE_FILE)

@@ -12,6 +12,7 @@ FOLDER/*.array_record, or a split of a TFDS data set, such as FOLDER/train; see
 `fusar_jax.datasets.shards` and `fusar_jax.datasets.tfds_fusar`.
 """
 
+import fnmatch
 import glob
 import json
 import os
@@ -22,7 +23,7 @@ from fusar_jax.data import records
 from fusar_jax.data import tfds_reading as reading
 from fusar_jax.data.manifest_row import Triplet, parse_row
 from fusar_jax.data.records import File
-from fusar_jax.io import strict_json
+from fusar_jax.io import object_store, strict_json
 from fusar_jax.io.atomic_write import write_atomically
 
 # Limit of the errors that one exception lists.
@@ -91,12 +92,33 @@ def manifest_files(path: str | os.PathLike) -> list[Path]:
   Raises:
     ValueError: the pattern matches an incomplete set of shards.
   """
-  path = Path(path)
+  path = local_manifest(path)
   if not glob.has_magic(str(path)) or path.exists():
     return [path]
   found = sorted(map(Path, glob.glob(str(path))))
   records.check_complete(found, str(path))
   return found or [path]
+
+
+def local_manifest(path: str | os.PathLike) -> Path:
+  """Returns a manifest's path, of gs://BUCKET/PATH that of its local copy.
+
+  The folder of a copy also has the dataset.json or TFDS split next to it.
+
+  Raises:
+    OSError: the bucket cannot be read.
+  """
+  if not object_store.is_url(path):
+    return Path(path)
+  folder, _, name = str(path).rpartition("/")
+  found = object_store.listing(folder, below=False)
+  if "features.json" in found and name not in found:
+    return object_store.fetch_folder(folder) / name
+  chosen = fnmatch.filter(found, name)
+  if not chosen:
+    raise FileNotFoundError(f"manifest not found: {path}")
+  wanted = {n: found[n] for n in (*chosen, "dataset.json") if n in found}
+  return object_store.download(folder, wanted) / name
 
 
 def is_readable(path: Path) -> bool:
@@ -142,6 +164,7 @@ def read_manifest_leniently(
         continue
       seen[triplet.id] = place
       triplets.append(triplet)
+  _fetch_files(triplets)
   if not triplets and not rejected:
     raise ValueError(
       f"{path}: the manifest is empty; expected one row per triplet."
@@ -177,6 +200,20 @@ def raise_together(problems: Sequence[str], head: str) -> None:
   if len(problems) > _MAX_LISTED:
     lines += f"\n  ... and {len(problems) - _MAX_LISTED} more"
   raise ValueError(f"{head} ({len(problems)}):\n{lines}")
+
+
+def _fetch_files(triplets: Iterable[Triplet]) -> None:
+  """Downloads the images and anchors of a manifest in a bucket."""
+  if not any(map(object_store.url_of, {t.source for t in triplets})):
+    return
+  files = {
+    os.path.normpath(file)
+    for triplet in triplets
+    for file in (*triplet.images, *triplet.anchors)
+    if isinstance(file, Path)
+  }
+  urls = (object_store.url_of(Path(file)) for file in sorted(files))
+  object_store.fetch_files(url for url in urls if url)
 
 
 def _open(path: Path):

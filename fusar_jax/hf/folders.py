@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fusar_jax.io.object_store import is_url
+from fusar_jax.io.remote_folder import fetch_model
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
 
 # Provenance of an exported folder: its source run.
@@ -26,12 +29,14 @@ def resolve(path: str | os.PathLike) -> Path:
   "tiny-base" is the shipped base, unless a folder of that name exists.
 
   A hub id is `owner/name`, or `owner/name/sub/folder` for one folder of a
-  repository, as in `kkcyy/FUSAR-GPT/stage2/counting`.
+  repository, as in `kkcyy/FUSAR-GPT/stage2/counting`. A folder in a bucket,
+  gs://BUCKET/PATH, is copied to the cache of this user.
 
   Raises:
     FileNotFoundError: neither a folder nor reachable on the hub.
+    OSError: a folder in a bucket, gs://BUCKET/PATH, cannot be read.
   """
-  folder = Path(path).expanduser()
+  folder = Path(local_model(path)).expanduser()
   if folder.is_dir():
     return folder
   text = str(path)
@@ -40,7 +45,7 @@ def resolve(path: str | os.PathLike) -> Path:
   if folder.exists() or not _HUB_ID.fullmatch(text) or ".." in text:
     raise FileNotFoundError(
       f"{path}: expected a folder, {TINY_BASE} (the one that comes with this"
-      " package), or a hub id like owner/name."
+      " package), gs://BUCKET/PATH, or a hub id like owner/name."
     )
   try:
     from huggingface_hub import snapshot_download
@@ -66,6 +71,16 @@ def resolve(path: str | os.PathLike) -> Path:
   if not folder.is_dir():
     raise FileNotFoundError(f"{owner}/{name} has no folder {'/'.join(below)}.")
   return folder
+
+
+def local_model(path: str | os.PathLike) -> str | os.PathLike:
+  """Returns the copy of a folder in a bucket, and any other path unchanged.
+
+  Raises:
+    FileNotFoundError: no such bucket or folder.
+    OSError: the bucket cannot be read.
+  """
+  return fetch_model(str(path)) if is_url(path) else path
 
 
 def write_record(folder: Path, record: Mapping[str, Any] | None) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
-from fusar_jax.hf.folders import resolve
+from fusar_jax.hf.folders import local_model, resolve
 from fusar_jax.hf.generation_config import GenerationDefaults
 from fusar_jax.hf.load import load_adapted, restrict
 from fusar_jax.hf.weights import weight_files
@@ -58,6 +58,7 @@ def load(
   """
   check_platforms()
   activations = _compute_dtype(dtype)
+  path = local_model(path)
   run = (Path(path) / "checkpoints").is_dir()
   folder = Path(path) if run else resolve(path)
   mesh = make_mesh(mesh, lambda: (read_shapes(folder), _weight_bytes(folder)))

@@ -23,6 +23,7 @@ from fusar_jax.data.triplets import (
   write_manifest,
 )
 from fusar_jax.data.workers import Recipe
+from fusar_jax.hf.folders import local_model
 from fusar_jax.inference.answering import (
   Answerer,
   asks_boxes,
@@ -84,6 +85,7 @@ def predict(
   """
   options = options or PredictionOptions()
   check_platforms()
+  model = local_model(model)
   hosts = Hosts.current()
   finished = _output_file(Path(out))
   condition = recorded_condition(model)

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 MAX_DEPTH = 64
@@ -63,7 +63,9 @@ def read_text(path: Path) -> str:
     OSError: the file cannot be read. ValueError: not UTF-8; names the file.
   """
   try:
-    return Path(path).read_text(encoding="utf-8-sig")
+    # An epath to a bucket is a PurePath.
+    path = path if isinstance(path, PurePath) else Path(path)
+    return path.read_text(encoding="utf-8-sig")
   except UnicodeDecodeError as error:
     raise ValueError(f"{path}: not UTF-8 text ({error}).") from None
 

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 
 from fusar_jax.hf.coverage import Differences
 from fusar_jax.model.paths import flatten
-from fusar_jax.training import checksums, partition, provenance
+from fusar_jax.training import bucket_workdir, checksums, partition, provenance
 from fusar_jax.training.state import TrainState
 
 _ITEMS = ("trainable", "optimizer")
@@ -46,7 +46,8 @@ class Checkpoints:
   def __init__(
     self, workdir: Path | str, keep: int = 0, *, reads_only: bool = False
   ):
-    self._folder = Path(workdir).absolute() / "checkpoints"
+    self._workdir = Path(workdir)
+    self._folder = bucket_workdir.checkpoints_folder(self._workdir)
     self._policy = _KeepNewestAndBest(keep)
     self._reads_only = reads_only
     self._failed = False
@@ -234,10 +235,12 @@ class Checkpoints:
       ) from error
 
   def _write_checksums(self) -> None:
-    """Orbax callback: all files are written, the final rename is pending."""
+    """Orbax callback: all is written but a rename, or in a bucket a file."""
     if _is_first():
-      for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-        checksums.write_checksums(folder)
+      for suffix in ("", ".orbax-checkpoint-tmp*"):
+        for folder in self._folder.glob(f"{self._saving}{suffix}"):
+          checksums.write_checksums(folder)
+      bucket_workdir.push(self._workdir)
 
   def _verified(self, step: int | None) -> int:
     if step is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fusar_jax.io import strict_json
 from fusar_jax.io.list_files import files_below
+from fusar_jax.io.object_store import is_url, listing
 
 CHECKSUMS = "checksums.json"
 
@@ -41,10 +42,10 @@ def find_corruption(folder: Path) -> str:
     file = folder / name
     if not file.is_file():
       return f"{file}: missing"
-    size = file.stat().st_size
-    if size < there["bytes"]:
-      return f"{file}: truncated, {size} of {there['bytes']} bytes"
-    if _measure(file) != there:
+    found = _measure(file)
+    if found["bytes"] < there["bytes"]:
+      return f"{file}: truncated, {found['bytes']} of {there['bytes']} bytes"
+    if found != there:
       return f"{file}: its content has changed (sha256 differs)"
   return ""
 
@@ -74,6 +75,8 @@ def find_corrupt_steps(folder: Path, steps: Sequence[int]) -> dict[int, str]:
 
 
 def _files(folder: Path) -> list[str]:
+  if is_url(folder):
+    return [name for name in listing(str(folder)) if "/" in name]
   return [
     path.relative_to(folder).as_posix()
     for path in files_below(folder)

@@ -11,8 +11,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from fusar_jax.io.folder_lock import locked_folder
-from fusar_jax.training import program, setup, visual_cache
+from fusar_jax.training import bucket_workdir, program, setup, visual_cache
 from fusar_jax.training import workdir as workdir_lib
 from fusar_jax.training.batches import make_loader
 from fusar_jax.training.checkpoint import Checkpoints
@@ -51,8 +50,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
 
   Args:
     config: a locked config from `configs/*.py`.
-    workdir: folder of the run; created, or resumed if it contains a run of
-      this config.
+    workdir: folder of the run, or gs://BUCKET/PATH; created, or resumed if it
+      contains a run of this config.
 
   Raises:
     FileNotFoundError, FileExistsError, ValueError: an input is missing or does
@@ -61,12 +60,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Result:
       are intact. Or another process trains in `workdir`.
     FloatingPointError: the loss is not finite; names step and examples.
   """
-  resolved, workdir, stopwatch = resolve(config), Path(workdir), Stopwatch()
-  with compile_cache(resolved.compile_cache):
-    if jax.process_index() > 0:
-      return _train(resolved, workdir, stopwatch)
-    with locked_folder(workdir, "trains in"):
-      return _train(resolved, workdir, stopwatch)
+  resolved, stopwatch = resolve(config), Stopwatch()
+  with (
+    compile_cache(resolved.compile_cache),
+    bucket_workdir.opened(workdir) as folder,
+  ):
+    return _train(resolved, folder, stopwatch)
 
 
 def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:

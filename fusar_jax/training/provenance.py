@@ -5,6 +5,7 @@ another run, by path and sha256. A missing base is searched at its path relative
 to the run; a changed base is an error.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -21,6 +22,7 @@ from fusar_jax import config as config_lib
 from fusar_jax.data.triplets import (
   Triplet,
   is_readable,
+  local_manifest,
   manifest_bytes,
   manifest_files,
   split_paths,
@@ -29,6 +31,8 @@ from fusar_jax.data.triplets import (
 from fusar_jax.field_types import build
 from fusar_jax.hf.folders import RECORD, resolve
 from fusar_jax.io.list_files import files_below
+from fusar_jax.io.object_store import is_url, listing, url_of
+from fusar_jax.io.remote_folder import committed_steps, fetch_model
 from fusar_jax.io.strict_json import read_object, reading
 from fusar_jax.model.config import FusarConfig
 
@@ -48,7 +52,7 @@ class Source:
   Attributes:
     kind: "random" (nothing; the seed makes them), "folder" (Hugging Face or
       PEFT) or "run".
-    path: absolute path, "" for random.
+    path: absolute path or gs://BUCKET/PATH, "" for random.
     sha256: of the files with weights.
     step: of the parent's checkpoint, for a run.
     relative: path seen from the run that refers to it; found again when both
@@ -72,16 +76,26 @@ def describe(path: str, workdir: Path) -> Source:
   if not path:
     return Source("random")
   folder = resolve(path).absolute()
-  relative = os.path.relpath(folder, Path(workdir).absolute())
+  place, relative = _place(folder, Path(workdir).absolute())
   if not is_run(folder):
-    return Source("folder", str(folder), hash_weights(folder), None, relative)
+    return Source("folder", place, hash_weights(folder), None, relative)
   step = latest_step(folder)
   if step is None:
     raise FileNotFoundError(
       f"{path}: a run without a finished checkpoint; train it first."
     )
   digest = hash_weights(folder, step)
-  return Source("run", str(folder), digest, step, relative)
+  return Source("run", place, digest, step, relative)
+
+
+def _place(folder: Path, workdir: Path) -> tuple[str, str]:
+  """Returns (path or URL of a folder, the same relative to the run)."""
+  urls = url_of(folder), url_of(workdir)
+  if urls == (None, None):
+    return str(folder), os.path.relpath(folder, workdir)
+  if None in urls:
+    return urls[0] or str(folder), ""
+  return str(urls[0]), os.path.relpath(*map(str, urls))
 
 
 def find(source: Source, workdir: Path) -> Path:
@@ -103,9 +117,17 @@ def _look_for(source: Source, workdir: Path) -> Path | None:
   """Returns the folder of a source; None: it began from nothing, or is gone."""
   if source.kind == "random":
     return None
-  places = (Path(source.path), Path(workdir) / source.relative)
+  places = [Path(workdir) / source.relative] if source.relative else []
+  if not is_url(source.path):
+    places.insert(0, Path(source.path))
+  elif url_of(Path(workdir)):
+    places = []  # A copy, and what lies beside it may be outdated.
   # Not Path.is_dir, which raises for names that are too long.
-  return next((p for p in places if os.path.isdir(p)), None)
+  found = next((p for p in places if os.path.isdir(p)), None)
+  if found is None and is_url(source.path):
+    with contextlib.suppress(FileNotFoundError):
+      found = fetch_model(source.path, source.step)
+  return found
 
 
 def locate(source: Source, workdir: Path) -> Path:
@@ -119,8 +141,9 @@ def locate(source: Source, workdir: Path) -> Path:
   digest = hash_weights(found, source.step)
   if digest != source.sha256:
     raise ValueError(
-      f"{workdir}: its base {found} has changed (sha256 {digest[:12]}..., was"
-      f" {source.sha256[:12]}...). Restore the original weights."
+      f"{workdir}: its base {url_of(found) or found} has changed (sha256"
+      f" {digest[:12]}..., was {source.sha256[:12]}...). Restore the original"
+      " weights."
     )
   return found
 
@@ -189,7 +212,12 @@ def is_run(folder: Path) -> bool:
 
 
 def steps(workdir: Path) -> list[int]:
-  """Steps of finished checkpoints, ascending; Orbax renames when it is done."""
+  """Steps of finished checkpoints, ascending; Orbax renames when it is done.
+
+  In a bucket, gs://BUCKET/PATH, it writes a last file.
+  """
+  if is_url(workdir):
+    return sorted(committed_steps(listing(str(workdir))))
   folder = Path(workdir) / "checkpoints"
   if not folder.is_dir():
     return []
@@ -267,10 +295,10 @@ def hash_manifest(path: str | os.PathLike) -> str:
 
 
 def _manifest(path: str, triplets: Sequence[Triplet]) -> dict[str, Any]:
-  source = Path(path)
+  source = local_manifest(path)
   about = source.parent / "dataset.json"
   return {
-    "path": str(source.absolute()),
+    "path": url_of(source) or str(source.absolute()),
     "sha256": hash_manifest(path),
     **hash_examples([t for t in triplets if t.source == source]),
     "dataset": read_object(about) if about.is_file() else None,
@@ -436,7 +464,7 @@ def _without_places(value: Any) -> Any:
     return {name: _without_places(v) for name, v in value.items()}
   if isinstance(value, list):
     return [_without_places(v) for v in value]
-  if isinstance(value, str) and os.path.isabs(value.split(",")[0]):
+  if isinstance(value, str) and (os.path.isabs(value) or is_url(value)):
     return ",".join("/".join(Path(p).parts[-2:]) for p in value.split(","))
   return value
 

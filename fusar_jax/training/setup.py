@@ -15,6 +15,7 @@ from fusar_jax.data.triplets import Triplet, read_manifests, require_answers
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.training import (
+  bucket_workdir,
   continuation,
   device_mesh,
   frozen_weights,
@@ -89,6 +90,7 @@ def setup_run(config: RunConfig, workdir: Path) -> RunSetup:
       records = (base, adapter, data)
       workdir_lib.write(config, workdir, model, tokenizer, texts, records)
   multihost_utils.sync_global_devices("the run's folder is written")
+  bucket_workdir.pull(workdir)
   tokenizer = tokenizer_lib.load_tokenizer(workdir / workdir_lib.TOKENIZER)
   return RunSetup(model, base, adapter, tokenizer, train, evaluation, resumes)
 

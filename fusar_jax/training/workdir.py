@@ -18,7 +18,7 @@ from fusar_jax.data.triplets import Triplet
 from fusar_jax.io import atomic_write
 from fusar_jax.io.strict_json import reading
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.training import provenance
+from fusar_jax.training import bucket_workdir, provenance
 from fusar_jax.training.provenance import Source
 from fusar_jax.training.run_config import RunConfig
 
@@ -138,6 +138,7 @@ def write(
     provenance.provenance(*records)
     | {"files": provenance.file_hashes(workdir)},
   )
+  bucket_workdir.push(workdir)
 
 
 def undo(workdir: Path) -> None:

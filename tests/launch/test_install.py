@@ -17,7 +17,7 @@ PINNED = "constraints.txt"
 CASES = [
   *(
     (extra, python, PINNED)
-    for extra in ("", "tpu", "gpu")
+    for extra in ("", "tpu,gcs", "gpu")
     for python in ("3.11", "3.12", "3.13")
   ),
   ("plan", "3.11", "constraints-plan.txt"),
@@ -40,7 +40,7 @@ def test_an_extra_resolves(extra, python, constraints):
     *("--python", sys.executable, "--no-python-downloads"),
     # glibc of Ubuntu 22.04, as on TPU VMs; libtpu needs 2.31.
     *("--python-platform", "x86_64-manylinux_2_35", "--no-header"),
-    *(("--extra", extra) if extra else ()),
+    *(f"--extra={name}" for name in extra.split(",") if name),
   ]
   out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert out.returncode == 0, out.stderr
@@ -51,7 +51,7 @@ def test_an_extra_resolves(extra, python, constraints):
   assert resolved["jax"] == allowed["jax"]
   for name in resolved.keys() & allowed.keys():
     assert resolved[name] == allowed[name], name
-  assert ("libtpu" in resolved) == (extra in ("tpu", "plan"))
+  assert ("libtpu" in resolved) == (extra in ("tpu,gcs", "tpu", "plan"))
 
 
 def _pins(text: str) -> dict[str, str]:
