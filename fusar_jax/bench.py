@@ -1,9 +1,10 @@
 """Compares speed and memory with PyTorch.
 
-Both sides use the same weights and inputs in float32, one process each, and are
-measured alternately. Losses must agree to 1e-3 before timing starts. Needs the
-`parity` extra. `--memory-options` measures the memory saved and the time cost
-of each memory option of a training config instead; it needs no PyTorch.
+Both sides use the same weights and inputs, one process each, and are measured
+alternately, on a GPU if both see one. Losses must agree to 1e-3 (1e-2 in
+bfloat16) before timing starts. Needs the `parity` extra. `--memory-options`
+measures the memory saved and the time cost of each memory option of a training
+config instead; it needs no PyTorch.
 
 Each measurement is appended to --out (JSON lines) immediately. After an
 interruption the same command continues and repeats no measurement:
@@ -45,6 +46,13 @@ def parser() -> command_line.Parser:
     choices=sorted(PRESETS),
     default="bench",
     help="sizes of the model (default: %(default)s)",
+  )
+  p.add_argument(
+    "--dtype",
+    choices=("float32", "bfloat16"),
+    default="float32",
+    help="of weights and arithmetic; bfloat16: autocast in the reference, as in"
+    " the official code (default: %(default)s)",
   )
   p.add_argument(
     "--only",
@@ -101,7 +109,7 @@ def _bench(args: argparse.Namespace) -> None:
       bench.run_memory_options(*work, args.only)
       return
     try:
-      bench.run(*work, args.tokens, args.only)
+      bench.run(*work, args.tokens, args.only, args.dtype)
     finally:
       # Show completed measurements even after an error.
       bench.show(bench.collect(results, args.tokens))

@@ -21,6 +21,7 @@ from fusar_jax.model.blocked_attention import (
   masked_scores,
   ungroup,
 )
+from fusar_jax.model.cudnn import cudnn
 
 IMPLEMENTATIONS = ("xla", "blocked", "cudnn", "splash")
 
@@ -88,15 +89,7 @@ def attend(
     return splash(scaled, key, value, mask.ids, causal=mask.causal)
   assert not isinstance(mask, Segments)
   if impl == "cudnn":
-    # The kernel expects one mask row per query.
-    shape = (mask.shape[0], query.shape[1], mask.shape[2])
-    return jax.nn.dot_product_attention(
-      query,
-      key,
-      value,
-      mask=jnp.broadcast_to(mask, shape)[:, None],
-      implementation="cudnn",
-    )
+    return cudnn(query, key, value, mask)
   return (blocked_attention if impl == "blocked" else _xla)(
     scaled, key, value, mask
   )

@@ -50,3 +50,27 @@ def test_implementations_agree(heads, kv_heads, width, causal):
   for impl in ("blocked", "splash"):
     for ours, theirs in zip(found[impl], found["xla"], strict=True):
       np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [7, 8])
+def test_cudnn_gets_even_lengths(monkeypatch, length):
+  """Its place is taken by JAX's own attention, which runs on a CPU."""
+  attention, given = jax.nn.dot_product_attention, []
+
+  def stand_in(query, key, value, mask, implementation):
+    given.append((query.shape[1], key.shape[1], mask.shape, implementation))
+    return attention(query, key, value, mask=mask, implementation="xla")
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+  query, key, value = (x[:, :length] for x in _inputs(6, 2, 32))
+  mask = causal_mask(jnp.ones((2, length), jnp.int32))
+
+  def loss(impl, *inputs):
+    return jnp.sum(jnp.sin(attend(*inputs, mask, impl=impl)))
+
+  grad = jax.value_and_grad(loss, (1, 2, 3))
+  found = [grad(impl, query, key, value) for impl in ("cudnn", "xla")]
+  assert set(given) == {(8, 8, (2, 1, 8, 8), "cudnn")}
+  for ours, theirs in zip(*map(jax.tree.leaves, found), strict=True):
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)

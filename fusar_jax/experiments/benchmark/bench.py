@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import importlib.metadata
+import multiprocessing
 import os
 import platform
 import sys
@@ -24,6 +25,9 @@ from fusar_jax.experiments.benchmark.memory_options import StepBenchmark
 from fusar_jax.experiments.benchmark.results import Results
 from fusar_jax.experiments.jobs import Job, run_jobs
 
+# Largest relative difference of the losses: bfloat16 has 8 bits.
+_CLOSE = {"float32": 1e-3, "bfloat16": 1e-2}
+
 
 def about(args: argparse.Namespace, shape: workload.Shape) -> dict:
   """Returns the settings, machine and versions that all results share."""
@@ -34,6 +38,7 @@ def about(args: argparse.Namespace, shape: workload.Shape) -> dict:
     settings["tokens"] = args.tokens
   return settings | {
     "preset": args.preset,
+    "dtype": args.dtype,
     "shape": dataclasses.asdict(shape),
     "rounds": args.rounds,
     "cores": os.cpu_count(),
@@ -58,6 +63,7 @@ def run(
   rounds: int,
   tokens: int,
   only: Sequence[str] = (),
+  dtype: str = "float32",
 ) -> None:
   """Measures and records what is missing in `results`; see `turns`."""
   chosen = [
@@ -70,10 +76,10 @@ def run(
     return
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    workload.write(folder, preset, shape)
+    _write(folder, preset, shape, dtype)
     with turns.sides(folder) as (ours, theirs):
       compare = functools.partial(
-        turns.agree, ours, theirs, chosen, tokens, results
+        turns.agree, ours, theirs, chosen, tokens, results, _CLOSE[dtype]
       )
       run_jobs(
         [
@@ -82,6 +88,19 @@ def run(
         ],
         write=_print_progress,
       )
+
+
+def _write(folder: Path, *what) -> None:
+  """Writes the workload in a process of its own, which frees a GPU's memory."""
+  context = multiprocessing.get_context("spawn")
+  process = context.Process(target=workload.write, args=(folder, *what))
+  process.start()
+  process.join()
+  if process.exitcode:
+    raise RuntimeError(
+      f"the benchmark's weights were not written (exit code"
+      f" {process.exitcode}); the error is printed above."
+    )
 
 
 def _print_progress(line: str) -> None:

@@ -36,8 +36,9 @@ class Ours:
     self._config, self._params = load_adapted(
       folder / "base", folder / "adapter"
     )
-    self._fast = fast_options(self._config)
-    self._model = FusarGPT(self._config, **self._fast)
+    self._dtype = jnp.dtype(workload.read_dtype(folder))
+    self._fast = fast_options(self._config, dtype=self._dtype)
+    self._model = FusarGPT(self._config, dtype=self._dtype, **self._fast)
     self._files = workload.image_files(folder)
     self._stages = {}
     mesh = device_mesh.make_mesh(1, 1, 1, jax.devices()[:1])
@@ -59,7 +60,10 @@ class Ours:
       # Micro-batches of two: the head processes the answers of both at a time,
       # and memory stays below that of single samples in the reference.
       options = StepOptions(
-        accumulation=BATCH // 2, dropout=False, **self._fast
+        accumulation=BATCH // 2,
+        dtype=self._dtype,
+        dropout=False,
+        **self._fast,
       )
       step = jax.jit(
         make_train_step(self._config, optimizer, options),
@@ -67,7 +71,9 @@ class Ours:
         compiler_options=compiler_options(),
       )
       # The step takes its state's memory; decoding needs the initial values.
-      trainable = jax.tree.map(jnp.copy, trainable)
+      trainable = jax.tree.map(
+        lambda leaf: jnp.array(leaf, jnp.float32), trainable
+      )
       # On the mesh from the start, or later steps would be compiled again.
       state, frozen = jax.device_put(
         (create_state(trainable, optimizer, seed=0), frozen), self._everywhere
@@ -109,6 +115,11 @@ class Ours:
       for sample, file in zip(self._samples, self._files, strict=True)
     ]
     return sum(len(example.patches[0]) for example in examples)
+
+  def device_peak(self) -> int:
+    """Returns the peak of an accelerator's memory so far; 0 on a CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use", 0)
 
   def _batch(self, count: int, answers: bool) -> Batch:
     samples = self._samples[:count]

@@ -24,15 +24,17 @@ class Reference:
 
   def __init__(self, folder: Path):
     config, self._shape, self._samples = workload.read(folder)
+    self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    self._dtype = getattr(torch, workload.read_dtype(folder))
     if config.tlm is None:
       raise ValueError("the benchmark needs a model with TLM.")
     self._sigma = config.tlm.sigma
     model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
-      folder / "base", dtype=torch.float32, attn_implementation="sdpa"
+      folder / "base", dtype=self._dtype, attn_implementation="sdpa"
     )
     self._model = peft.PeftModel.from_pretrained(
       model, folder / "adapter", is_trainable=True
-    )
+    ).to(self._device)
     self._processor = (
       image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil.from_pretrained(
         folder / "base"
@@ -46,6 +48,7 @@ class Reference:
       torch.nn.Linear(hidden, len(state["film_mlp"]["2.bias"])),
     )
     self._film.load_state_dict(state["film_mlp"])
+    self._film.to(self._device)
     self._files = workload.image_files(folder)
     # Features and positions of the current samples.
     self._anchors: list[tuple[torch.Tensor, torch.Tensor]]
@@ -80,7 +83,8 @@ class Reference:
       labels = inputs["input_ids"].clone()
       labels[:, : -self._shape.answer] = -100
       # Answers are equally long, so the mean over tokens is that over samples.
-      loss = self._model(**inputs, labels=labels, use_cache=False).loss
+      with self._autocast():
+        loss = self._model(**inputs, labels=labels, use_cache=False).loss
       share = rows / BATCH
       (loss * share).backward()
       total += loss.item() * share
@@ -94,7 +98,7 @@ class Reference:
     self._restart()
     self._model.eval()
     prompt = self._shape.length - self._shape.answer
-    with torch.no_grad():
+    with torch.no_grad(), self._autocast():
       out = self._model.generate(
         **self._inputs(self._samples[:count], prompt),
         do_sample=False,
@@ -108,7 +112,7 @@ class Reference:
     self._restart()
     self._model.eval()
     sample = workload.answered(self._samples[0], self._shape, answer)
-    with torch.no_grad():
+    with torch.no_grad(), self._autocast():
       inputs = self._inputs([sample], len(sample.input_ids))
       logits = self._model(**inputs, use_cache=False).logits[0, -1]
     return float(logits[tokens[0]] - logits[tokens[1]])
@@ -132,10 +136,10 @@ class Reference:
 
   def _inputs(self, samples: list[workload.Sample], length: int) -> dict:
     self._anchors = [
-      (torch.from_numpy(sample.features), torch.from_numpy(sample.positions))
+      (self._tensor(sample.features), self._tensor(sample.positions))
       for sample in samples
     ]
-    ids = torch.from_numpy(
+    ids = self._tensor(
       np.stack([sample.input_ids[:length] for sample in samples])
     ).long()
     images = self._processor(
@@ -145,10 +149,26 @@ class Reference:
     return {
       "input_ids": ids,
       "attention_mask": torch.ones_like(ids),
-      "pixel_values": images["pixel_values"],
-      "image_grid_thw": images["image_grid_thw"],
+      "pixel_values": images["pixel_values"].to(self._device),
+      "image_grid_thw": images["image_grid_thw"].to(self._device),
       "mm_token_type_ids": (ids == image_token).int(),
     }
+
+  def _tensor(self, array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array).to(self._device)
+
+  def _autocast(self) -> torch.autocast:
+    """As the official code trains in bfloat16."""
+    return torch.autocast(
+      self._device.type,
+      dtype=torch.bfloat16,
+      enabled=self._dtype == torch.bfloat16,
+    )
+
+  def device_peak(self) -> int:
+    """Returns the peak of a GPU's memory so far; 0 on a CPU."""
+    on_gpu = self._device.type == "cuda"
+    return torch.cuda.max_memory_allocated() if on_gpu else 0
 
   def _modulate(self, module, inputs, output):
     """Token-wise Linear Modulation as in the official training code."""
@@ -165,7 +185,7 @@ class Reference:
 
   def _modulated(self, tokens, features, positions) -> torch.Tensor:
     side = round(len(tokens) ** 0.5)
-    cells = torch.arange(2 * side)
+    cells = torch.arange(2 * side, device=self._device)
     scaled = positions * (2 * side - 1)
     squared = (scaled[:, 0, None, None] - cells[None, :, None]) ** 2 + (
       scaled[:, 1, None, None] - cells[None, None, :]
@@ -178,4 +198,4 @@ class Reference:
       fields[None], size=(side, side), mode="bilinear", align_corners=False
     )
     gamma, beta = fields[0].flatten(1).T.chunk(2, dim=-1)
-    return tokens * (1 + gamma) + beta
+    return (tokens * (1 + gamma) + beta).to(tokens.dtype)

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import operator
+import os
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,8 @@ class Side:
 
   def __init__(self, name: str, folder: Path):
     self.name = name
+    # Both sides share an accelerator: JAX would take most of its memory.
+    shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     command = [sys.executable, "-m", "fusar_jax.experiments.benchmark.worker"]
     self._process = subprocess.Popen(
       [*command, "--side", name, "--folder", str(folder)],
@@ -39,6 +42,7 @@ class Side:
       stdout=subprocess.PIPE,
       # Without the terminal's Ctrl-C: the parent stops its workers.
       start_new_session=True,
+      env=os.environ | shared,
       text=True,
     )
 
@@ -85,6 +89,7 @@ def agree(
   chosen: Sequence[Work],
   tokens: int,
   results: Results,
+  tolerance: float = 1e-3,
 ) -> None:
   """Compares the results of both sides and records the agreement once.
 
@@ -92,7 +97,8 @@ def agree(
   before the first difference, with the difference of the two logits there.
 
   Raises:
-    ValueError: losses differ by more than 1e-3: timings would be meaningless.
+    ValueError: losses differ by more than the tolerance: timings would be
+      meaningless.
   """
   # The reference trains in place, so answers are compared first.
   if any(work.ours["do"] == "decode" for work in chosen) and not results.of(
@@ -118,10 +124,10 @@ def agree(
       continue
     pair = [ours.ask(**work.ours), theirs.ask(**work.theirs)]
     losses = [answer["value"] for answer in pair]
-    if abs(losses[0] - losses[1]) > 1e-3 * abs(losses[1]):
+    if abs(losses[0] - losses[1]) > tolerance * abs(losses[1]):
       raise ValueError(
         f"{work.name}: our loss is {losses[0]}, the reference's {losses[1]};"
-        " they differ by more than 1e-3, so nothing is timed."
+        f" they differ by more than {tolerance:g}, so nothing is timed."
       )
     results.add("agreement", what=work.name, value=losses)
 

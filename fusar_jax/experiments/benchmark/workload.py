@@ -62,8 +62,18 @@ def bench_config(name: str, shape: Shape) -> FusarConfig:
   return dataclasses.replace(preset(name), lora=LoRAConfig(rank=shape.rank))
 
 
-def write(folder: Path, name: str, shape: Shape, seed: int = 0) -> None:
-  """Writes `base/`, `adapter/` and `workload.json` for both sides."""
+def write(
+  folder: Path,
+  name: str,
+  shape: Shape,
+  dtype: str = "float32",
+  seed: int = 0,
+) -> None:
+  """Writes `base/`, `adapter/` and `workload.json` for both sides.
+
+  Args:
+    dtype: of the base's weights, and of the arithmetic.
+  """
   config = bench_config(name, shape)
   flat = flatten(init_params(config, jax.random.key(seed)))
   rng = np.random.default_rng(seed)
@@ -73,12 +83,17 @@ def write(folder: Path, name: str, shape: Shape, seed: int = 0) -> None:
   params = unflatten(flat)
   _, base = partition(params, ADAPTER_RULES)
   plain = dataclasses.replace(config, lora=LoRAConfig(), tlm=None)
-  export_merged(folder / "base", plain, base)
+  export_merged(folder / "base", plain, base, dtype=dtype)
   write_adapter(folder / "adapter", config, params, base=str(folder / "base"))
   for file in image_files(folder):
     file.parent.mkdir(exist_ok=True)
     Image.fromarray(_scene(rng)).save(file)
-  settings = {"preset": name, "seed": seed, "shape": dataclasses.asdict(shape)}
+  settings = {
+    "preset": name,
+    "seed": seed,
+    "dtype": dtype,
+    "shape": dataclasses.asdict(shape),
+  }
   (folder / "workload.json").write_text(json.dumps(settings))
 
 
@@ -107,6 +122,11 @@ def read(folder: Path) -> tuple[FusarConfig, Shape, list[Sample]]:
   shape = Shape(**settings["shape"])
   config = bench_config(settings["preset"], shape)
   return config, shape, samples(config, shape, SAMPLES, settings["seed"])
+
+
+def read_dtype(folder: Path) -> str:
+  """Returns the dtype of the arithmetic."""
+  return json.loads((folder / "workload.json").read_text())["dtype"]
 
 
 def samples(
