@@ -130,7 +130,7 @@ def get_config(arg) -> ConfigDict:
   config.dtype = ConfigDict()
   # Dtype of activations: "bfloat16" or "float32".
   config.dtype.compute = "bfloat16"
-  # Dtype of frozen weights: "bfloat16", "float32" or "int8".
+  # Dtype of frozen weights: "bfloat16", "float32", "int8", "nf4".
   config.dtype.frozen = "bfloat16"
   # What the backward pass recomputes: "full" layers, all but "dots", "none".
   config.remat = "full"

@@ -117,7 +117,7 @@ def test_training_on_an_int8_base_leaves_the_base(
   ours, theirs = (flatten(load_run(path)[1]) for path in (run, stage0))
   for path, leaf in theirs.items():
     np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
-  assert "held in int8" in describe(run)
+  assert "quantised to int8" in describe(run)
 
 
 def test_a_run_records_base_data_and_versions(stage1, stage0):

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from fusar_jax.model.config import TLMConfig
-from fusar_jax.model.layers import project
+from fusar_jax.model.matmul import project
 from fusar_jax.model.tlm import Linear, TokenwiseLinearModulation
 
 

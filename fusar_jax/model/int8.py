@@ -1,31 +1,25 @@
-"""Kernels in 8 bits: half the bytes of bfloat16, for what is frozen.
+"""int8 kernels: half the bytes of bfloat16, for frozen layers.
 
-Weights alone are rounded, each output channel by a scale of its own (symmetric,
-largest magnitude): W is about Q * scale, so x W is about (x Q) * scale. A
-product's operands are x and Q in the dtype of the arithmetic, which holds the
-integers up to 127 exactly, bfloat16 too: nothing but W's rounding is lost, and
-W itself never exists again.
+Weight-only, symmetric, one scale per output channel (its largest magnitude):
+W is about Q * scale, so x W is about (x Q) * scale. The operands of the product
+are x and Q in the compute dtype. bfloat16, too, represents integers up to 127
+exactly: rounding W is the only loss, and W itself is never in memory again.
 
-`fusar_jax.model.layers.Dense` multiplies so where a `kernel_scale` lies beside
-its `kernel`; both are ordinary leaves of the tree. Kernels outside the layers
-(patch embedding, merger, embedding, head, TLM) stay as they are: they are a
-seventh of 7B, and the head's rounding would reach every logit.
+D input width, F output width.
 """
 
-import re
-
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int8
 
-from fusar_jax.model.paths import flatten, unflatten
+from fusar_jax.model import matmul
 
-_SCALE = "_scale"
-_KERNELS = re.compile(r"(visual/blocks|model/layers)/.*/kernel")
 _LARGEST = 127  # -128 would have no opposite.
 
 
-def quantize(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns int8[..., in, out] in -127..127, and its float32[..., out] scale.
+def quantize(
+  kernel: Float[Array, "*stack D F"],
+) -> tuple[Int8[Array, "*stack D F"], Float32[Array, "*stack F"]]:
+  """Returns values in -127..127, and the scale of each output channel.
 
   Example: one column of 0.5 and -1.27:
     >>> quantize(jnp.array([[0.5], [-1.27]]))
@@ -38,23 +32,10 @@ def quantize(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.round(kernel / scale[..., None, :]).astype(jnp.int8), scale
 
 
-def quantize_layers(params: dict) -> dict:
-  """Returns the tree with the layers' kernels in 8 bits.
-
-  Args:
-    params: nested dict of parameters, or a part of it, see `fusar_gpt`.
-
-  Raises:
-    ValueError: it holds no kernel of a layer.
-  """
-  flat = flatten(params)
-  kernels = [path for path in flat if _KERNELS.fullmatch(path)]
-  if not kernels:
-    raise ValueError(
-      "nothing to hold in int8: none of the frozen parameters is a kernel of"
-      " the tower's or the decoder's layers."
-    )
-  one = jax.jit(quantize)
-  for path in kernels:
-    flat[path], flat[path + _SCALE] = one(flat[path])
-  return unflatten(flat)
+def project(
+  x: Float[Array, "*rows D"],
+  values: Int8[Array, "D F"],
+  scale: Float32[Array, " F"],
+) -> Float[Array, "*rows F"]:
+  """x[..., D] times the quantised kernel[D, F], in the dtype of x."""
+  return (matmul.project(x, values.astype(x.dtype)) * scale).astype(x.dtype)

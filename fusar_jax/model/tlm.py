@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fusar_jax.model.config import TLMConfig
-from fusar_jax.model.layers import project
+from fusar_jax.model.matmul import project
 
 
 def _fan_in_uniform(width: int):

@@ -22,7 +22,8 @@ from fusar_jax.model import rope
 from fusar_jax.model.activations import constrain, platform
 from fusar_jax.model.attention import Segments, attend
 from fusar_jax.model.config import LoRAConfig, VisionConfig
-from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU, project
+from fusar_jax.model.layers import Dense, RMSNorm, SwiGLU
+from fusar_jax.model.matmul import project
 from fusar_jax.model.remat import scan_groups, scan_layers
 
 

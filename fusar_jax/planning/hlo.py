@@ -299,7 +299,8 @@ class _Program:
         read += sum(a.bytes for a in u.arrays)
       elif u.opcode == "dynamic-update-slice" and first:
         pass  # In place: the rest is not copied.
-      elif u.opcode == "bitcast":
+      elif u.opcode == "bitcast" or "operand_aliasing" in u.rest:
+        # A fusion that aliases its operand changes the tiling as it reads.
         read += self._read(fused, u.name, whole)
       elif u.opcode == "fusion":
         inner = self._computations[u.required("calls")]

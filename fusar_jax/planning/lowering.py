@@ -112,7 +112,7 @@ def lower_generation(
   Args:
     mesh: of the devices of a slice.
     config: of the run; weights have the dtype of its frozen parameters (for
-      int8: its compute dtype), with unmerged adapters.
+      int8 and nf4: its compute dtype), with unmerged adapters.
     model: shapes.
     prompts: shapes, from `abstract_batch`.
     new_tokens: maximum length of an answer.

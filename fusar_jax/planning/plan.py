@@ -286,6 +286,8 @@ class Planner:
       options.append("--config.dtype.frozen=bfloat16: half the frozen weights")
     if self._config.dtype.frozen == "bfloat16":
       options.append("--config.dtype.frozen=int8: half the layers' kernels")
+    if self._config.dtype.frozen in ("bfloat16", "int8"):
+      options.append("--config.dtype.frozen=nf4: 4.25 bits per layer weight")
     heads = math.gcd(self.model.decoder.kv_heads, chips)
     if tensor < heads:
       options.append(

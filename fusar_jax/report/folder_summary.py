@@ -55,8 +55,9 @@ def _describe_origin(record) -> list[str]:
   origin = base["path"] or f"random weights, seed {record['config']['seed']}"
   if base["sha256"]:
     origin += f" (sha256 {base['sha256'][:12]})"
-  if record["config"]["dtype"]["frozen"] == "int8":
-    origin += ", held in int8 meanwhile"
+  dtype = record["config"]["dtype"]["frozen"]
+  if dtype in ("int8", "nf4"):
+    origin += f", layers quantised to {dtype} during training"
   lines = [f"trained      {record['step']} steps from {origin}"]
   for use, manifests in record["data"].items():
     for manifest in manifests:

@@ -16,6 +16,7 @@ from fusar_jax.model import activations
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.model.paths import flatten
+from fusar_jax.model.quantization import num_bytes
 from fusar_jax.training import partition
 from fusar_jax.training.frozen_weights import cast_frozen
 from fusar_jax.training.run_config import RunConfig
@@ -211,10 +212,7 @@ def weight_bytes(config: RunConfig, model: FusarConfig) -> WeightBytes:
   shapes = abstract_params(model)
   trainable, frozen = partition.partition(shapes, config.trainable)
   frozen = jax.eval_shape(lambda tree: cast_frozen(tree, config.dtype), frozen)
-  held = {
-    path: leaf.size * leaf.dtype.itemsize
-    for path, leaf in flatten(frozen).items()
-  }
+  held = {path: num_bytes(leaf) for path, leaf in flatten(frozen).items()}
   return WeightBytes(
     frozen=sum(held.values()),
     state=sum(leaf.size * 4 * 4 for leaf in jax.tree.leaves(trainable)),

@@ -1,7 +1,7 @@
 """Dtype of frozen parameters, selected by `config.dtype.frozen`.
 
-"float32" and "bfloat16" apply to all of them. "int8" quantises the layer
-kernels to 8 bits (`fusar_jax.model.int8`) and casts the rest to the compute
+"float32" and "bfloat16" apply to all of them. "int8" and "nf4" quantise the
+layer kernels (`fusar_jax.model.quantization`) and cast the rest to the compute
 dtype. Only training uses the quantised kernels: a run refers to its base, and
 loading or exporting the run reads the original weights of the base.
 """
@@ -11,12 +11,10 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from fusar_jax.model.int8 import quantize_layers
+from fusar_jax.model.quantization import FORMATS, quantize_layers
 from fusar_jax.training import sharding
 from fusar_jax.training.partition import Params
 from fusar_jax.training.run_config import DtypeConfig
-
-_INT8 = "int8"
 
 
 def cast_frozen(frozen: Params, dtype: DtypeConfig) -> Params:
@@ -27,24 +25,26 @@ def cast_frozen(frozen: Params, dtype: DtypeConfig) -> Params:
     dtype: `config.dtype`.
 
   Raises:
-    ValueError: int8 is selected, but no layer kernel is frozen.
+    ValueError: a quantised dtype, but no layer kernel is frozen.
   """
   kept = jax.tree.map(lambda leaf: leaf.astype(read_dtype(dtype)), frozen)
-  return quantize_layers(kept) if dtype.frozen == _INT8 else kept
+  if dtype.frozen not in FORMATS:
+    return kept
+  return quantize_layers(kept, dtype.frozen)
 
 
 def read_dtype(dtype: DtypeConfig) -> str:
   """Returns the dtype in which weights are read from files."""
-  return dtype.compute if dtype.frozen == _INT8 else dtype.frozen
+  return dtype.compute if dtype.frozen in FORMATS else dtype.frozen
 
 
 def read_placement(dtype: DtypeConfig, mesh: Mesh) -> Callable:
   """Returns (path, shape) -> sharding, for reading weights.
 
-  For int8, weights stay on the host until they are quantised: unquantised, they
-  may not fit the devices.
+  Weights to be quantised stay on the host until then: unquantised, they may not
+  fit the devices.
   """
-  if dtype.frozen != _INT8:
+  if dtype.frozen not in FORMATS:
     return sharding.placement(mesh)
   host = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
   return lambda path, shape: host

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusar_jax.model.paths import flatten
+from fusar_jax.model.quantization import is_scale
 from fusar_jax.training import partition
 
 
@@ -16,6 +17,8 @@ def print_parameter_table(
   counts: dict[str, list[int]] = {}
   for tree, trains in ((trainable, True), (frozen, False)):
     for path, leaf in flatten(tree).items():
+      if is_scale(path):
+        continue
       part = _part(path)
       row = counts.setdefault(part, [0, 0])
       row[0] += math.prod(leaf.shape)

@@ -26,7 +26,9 @@ BATCH_SPEC = PartitionSpec(activations.LOGICAL["batch"])
 _COLUMNS = "(q_proj|k_proj|v_proj|gate_proj|up_proj)"
 _ROWS = "(o_proj|down_proj|proj)"
 _STACK = r"(visual/blocks|model/layers)/(attn|self_attn|mlp)/"
-# One value a column: what is added, and by what a kernel in int8 is scaled.
+# The scales of an nf4 kernel (one per 64 inputs) are split as the kernel; those
+# of an int8 kernel are one per column, as the bias.
+_KERNEL = "kernel(_absmax)?"
 _VECTOR = "(bias|kernel_scale)"
 
 # First match wins; every parameter of every preset is covered.
@@ -34,15 +36,15 @@ PARAMETER_RULES: partition.Rules = (
   # A column projection splits its outputs, a row projection its inputs. The
   # tower's fused qkv keeps its columns whole: a cut would not fall between
   # heads of q, k and v.
-  (_STACK + "qkv/kernel", PartitionSpec(None, ("fsdp", "tensor"), None)),
+  (_STACK + f"qkv/{_KERNEL}", PartitionSpec(None, ("fsdp", "tensor"), None)),
   (_STACK + "qkv/lora_a", PartitionSpec(None, ("fsdp", "tensor"), None)),
   (_STACK + "qkv/lora_b", PartitionSpec(None, None, "fsdp")),
   (_STACK + f"qkv/{_VECTOR}", PartitionSpec()),
-  (_STACK + _COLUMNS + "/kernel", PartitionSpec(None, "fsdp", "tensor")),
+  (_STACK + f"{_COLUMNS}/{_KERNEL}", PartitionSpec(None, "fsdp", "tensor")),
   (_STACK + _COLUMNS + "/lora_a", PartitionSpec(None, "fsdp", None)),
   (_STACK + _COLUMNS + "/lora_b", PartitionSpec(None, None, "tensor")),
   (_STACK + f"{_COLUMNS}/{_VECTOR}", PartitionSpec(None, "tensor")),
-  (_STACK + _ROWS + "/kernel", PartitionSpec(None, "tensor", "fsdp")),
+  (_STACK + f"{_ROWS}/{_KERNEL}", PartitionSpec(None, "tensor", "fsdp")),
   (_STACK + _ROWS + "/lora_a", PartitionSpec(None, "tensor", None)),
   (_STACK + _ROWS + "/lora_b", PartitionSpec(None, None, "fsdp")),
   (_STACK + f"{_ROWS}/{_VECTOR}", PartitionSpec()),

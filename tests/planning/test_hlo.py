@@ -94,7 +94,8 @@ def test_text_that_is_no_program_raises():
 
 
 def test_slices_within_a_fusion_within_a_fusion():
-  """A row of 80 and its index are read, a row is written; then all of both."""
+  """A row of 80 and its index are read, though a fusion changes the tiling of
+  all rows, and a row is written; then all of both."""
   row = 512 * 4
   text = (FOLDER / "nested.hlo").read_text()
   assert hlo.read(text).hbm == row + 4 + row + 2 * 80 * row

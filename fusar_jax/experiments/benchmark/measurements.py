@@ -17,6 +17,7 @@ OPTIONS = {
   "head_chunk 32": {"head_chunk": 32},
   "dtype.frozen bfloat16": {"dtype.frozen": "bfloat16"},
   "dtype.frozen int8": {"dtype.frozen": "int8"},
+  "dtype.frozen nf4": {"dtype.frozen": "nf4"},
   "accumulation 4": {"accumulation": 4},
   "all of them": {
     "remat": "full",
