@@ -102,22 +102,28 @@ def test_stages_build_on_each_other(
 
 
 @pytest.mark.slow
-def test_training_on_an_int8_base_leaves_the_base(
-  stage0, manifest, tmp_path, make_config
+@pytest.mark.parametrize("dtype", ["int8", "nf4"])
+def test_training_on_a_quantised_base_leaves_the_base(
+  stage0, manifest, tmp_path, make_config, dtype
 ):
-  """Training uses rounded kernels; the run refers to the original base."""
-  options = {"steps": 20, "log_every_steps": 1, "dtype.frozen": "int8"}
+  """Training uses rounded kernels; the run refers to the original base, and
+  resumes from it."""
+  options = {"steps": 20, "log_every_steps": 1, "save_every_steps": 10}
+  options["dtype.frozen"] = dtype
   config = make_config(
     "stage1", manifest, "model=tiny", init=str(stage0), **options
   )
-  run = tmp_path / "int8"
+  run = tmp_path / dtype
   train_and_evaluate(config, run)
   losses = [row["loss"] for row in metrics(run)]
+  shutil.rmtree(run / "checkpoints/20")
+  train_and_evaluate(config, run)
+  assert [row["loss"] for row in metrics(run)] == losses
   assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2
   ours, theirs = (flatten(load_run(path)[1]) for path in (run, stage0))
   for path, leaf in theirs.items():
     np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
-  assert "quantised to int8" in describe(run)
+  assert f"quantised to {dtype}" in describe(run)
 
 
 def test_a_run_records_base_data_and_versions(stage1, stage0):

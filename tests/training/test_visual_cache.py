@@ -45,7 +45,7 @@ def test_losses_are_those_without_a_cache(
       init=str(small_base),
       steps=STEPS,
       log_every_steps=1,
-      **{"data.pool_batches": 1, "dtype.frozen": "int8"},
+      **{"data.pool_batches": 1, "dtype.frozen": "nf4"},
       **values,
     )
     train_and_evaluate(config, tmp_path / name)
