@@ -26,8 +26,7 @@ BATCH_SPEC = PartitionSpec(activations.LOGICAL["batch"])
 _COLUMNS = "(q_proj|k_proj|v_proj|gate_proj|up_proj)"
 _ROWS = "(o_proj|down_proj|proj)"
 _STACK = r"(visual/blocks|model/layers)/(attn|self_attn|mlp)/"
-# The scales of an nf4 kernel (one per 64 inputs) are split as the kernel; those
-# of an int8 kernel are one per column, as the bias.
+# Scales of nf4, one per 64 inputs, are split as the kernel; of int8, as a bias.
 _KERNEL = "kernel(_absmax)?"
 _VECTOR = "(bias|kernel_scale)"
 
