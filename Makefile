@@ -18,6 +18,8 @@
 #   make types    pyright in basic mode
 #   make docs     builds the documentation as a site (links checked)
 #   make reference  recomputes the reference values of tests/reference
+#   make gpu      on a CUDA machine (pip install 'jax[cuda13]', torch with CUDA):
+#                 equality with a CPU, then speed of 3B and 7B beside transformers
 #   make scale    load, train, predict, export with random weights of 3B, or of
 #                 PRESET, beside transformers (24 GB of memory, 16 GB of disk)
 #   make fuzz MINUTES=10  gives damaged inputs to every reader
@@ -42,7 +44,7 @@ TORCH := torch==2.13.0
 BASEDPYRIGHT := basedpyright==1.40.2
 
 .PHONY: environments demo test test-slow test-newest parity beam browser plan \
-  plan-all launch lint types base docs reference mutants fuzz scale
+  plan-all launch lint types base docs reference mutants fuzz scale gpu
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -126,6 +128,9 @@ mutants: $(VENV)/installed
 PRESET := qwen2_5_vl_3b
 scale: $(VENV)/installed-parity
 	$(BIN)/python tests/scale/run.py --preset $(PRESET) --out runs/scale/$(PRESET)
+
+gpu: $(VENV)/installed
+	$(BIN)/python tests/gpu/run.py
 
 MINUTES := 10
 fuzz: $(VENV)/installed
