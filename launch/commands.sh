@@ -99,21 +99,14 @@ region() {
   echo "${ZONE%-*}"
 }
 
-# mounted URL: gs://bucket/path as a path below the folder where the bucket is
-# mounted.
-mounted() {
-  [[ "$1" == gs://?*/?* ]] || {
-    echo "WORKDIR=$1: expected gs://BUCKET/PATH." >&2
+# check_workdir: fails unless WORKDIR, which outlives the machines of the run, is
+# in a bucket.
+check_workdir() {
+  : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
+  [[ "$WORKDIR" == gs://?*/?* ]] || {
+    echo "WORKDIR=$WORKDIR: expected gs://BUCKET/PATH." >&2
     return 2
   }
-  local path="${1#gs://}"
-  echo "$MOUNT/${path#*/}"
-}
-
-# bucket_of URL: BUCKET of gs://BUCKET/path.
-bucket_of() {
-  local path="${1#gs://}"
-  echo "${path%%/*}"
 }
 
 # worst: of exit codes, one a line on the standard input: a failure before a

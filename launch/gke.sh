@@ -6,7 +6,7 @@
 #   launch/gke.sh [--dry-run] run ARGUMENTS OF fusar_jax.train
 #   launch/gke.sh [--dry-run] status | logs | list | stop
 #
-# create      creates the cluster and mounts the bucket
+# create      creates the cluster
 # repository  creates the repository of IMAGE; the service account may read it
 # image       builds and pushes IMAGE
 # stop        deletes the JobSet of the run, which saves within its grace period
@@ -16,7 +16,6 @@
 #   PROJECT, ZONE    of Google Cloud
 #   CLUSTER          name of the cluster
 #   TYPE             e.g. v5litepod-16, v5p-32, v6e-16 (create, run)
-#   BUCKET           mounted at /bucket in each container (create)
 #   IMAGE            REGION-docker.pkg.dev/PROJECT/REPOSITORY/fusar-jax
 #                    (repository, image, run)
 #   NAME             of the run (run, status, stop, logs)
@@ -34,8 +33,6 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
 
-MOUNT=/bucket
-
 set -- ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 (($# > 0)) || usage
 what="$1"
@@ -52,7 +49,6 @@ on_cluster() {
 create() {
   local capacity nodes=()
   : "${TYPE:?a TPU type, e.g. TYPE=v5litepod-16}"
-  : "${BUCKET:?the bucket of the runs, e.g. BUCKET=my-bucket}"
   case "${CAPACITY:-spot}" in
     spot | on-demand) capacity="--${CAPACITY:-spot}" ;;
     *) capacity="--reservation=$CAPACITY" ;;
@@ -63,13 +59,10 @@ create() {
       --custom-nodepool-arguments="--service-account=$SERVICE_ACCOUNT"
     )
   fi
+  # Without workload identity, containers have the account of their node, which
+  # may write to the bucket.
   on_cluster cluster create --tpu-type="$TYPE" "$capacity" \
-    --enable-gcsfuse-csi-driver ${nodes[@]+"${nodes[@]}"}
-  # Mount options: see worker.sh.
-  on_cluster storage attach "$BUCKET" --type=gcsfuse --bucket="$BUCKET" \
-    --mount-point="$MOUNT" --size=1 --readonly=false --auto-mount=true \
-    --no-prefetch-metadata \
-    --mount-options=implicit-dirs,rename-dir-limit=1000000,metadata-cache:ttl-secs:0
+    ${nodes[@]+"${nodes[@]}"}
 }
 
 # registry: HOST PROJECT REPOSITORY of IMAGE.
@@ -107,13 +100,12 @@ image() {
 }
 
 run() {
-  local command workdir deadline names variables=()
+  local command deadline names variables=()
   (($# > 0)) || usage
   : "${NAME:?a name for the run, e.g. NAME=stage1}"
   : "${TYPE:?the TPU type of the cluster, e.g. TYPE=v5litepod-16}"
   : "${IMAGE:?e.g. IMAGE=us-docker.pkg.dev/my-project/my-repository/fusar-jax}"
-  : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
-  workdir="$(mounted "$WORKDIR")"
+  check_workdir
   deadline=DEADLINE
   [[ -n "$DRY_RUN" ]] || deadline="$(($(date +%s) + ${HOURS:-168} * 3600))"
   # XPK sends SIGTERM to its child, which must be the command, not a shell. At
@@ -121,7 +113,7 @@ run() {
   # code on which the JobSet does not restart.
   command="exec timeout \$(($deadline - \$(date +%s))) $(
     quoted python -u -m fusar_jax.train "$@" \
-      --workdir="$workdir" --preempted_exit="$PREEMPTED"
+      --workdir="$WORKDIR" --preempted_exit="$PREEMPTED"
   )"
   names="$(passed)"
   if [[ -n "$names" ]]; then

@@ -55,12 +55,9 @@ account() {
   done
 }
 
-# With a hierarchical namespace the rename of a folder is atomic: a checkpoint
-# is complete or absent.
 make_bucket() {
   execute gcloud storage buckets create "gs://$BUCKET" --project="$PROJECT" \
-    --location="$(region)" --uniform-bucket-level-access \
-    --enable-hierarchical-namespace
+    --location="$(region)" --uniform-bucket-level-access
   execute gcloud storage buckets add-iam-policy-binding "gs://$BUCKET" \
     --member="serviceAccount:$email" --role=roles/storage.objectUser
 }

@@ -17,7 +17,7 @@
 #   NAME             of the slice
 #   TYPE             accelerator type, e.g. v5litepod-16, v5p-32, v6e-16
 #                    (create, watch)
-#   WORKDIR          gs://BUCKET/PATH of the run (setup, run, watch)
+#   WORKDIR          gs://BUCKET/PATH of the run (run, watch)
 # Optional:
 #   CAPACITY         spot (default), on-demand, reserved, or the name of a
 #                    reservation
@@ -37,7 +37,6 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=commands.sh
 . "$(dirname "$0")/commands.sh"
 
-MOUNT=bucket # In the checkout of each worker, where the command runs.
 # Consecutive failed polls or deletions before watch gives up.
 FAILED_LOOKS=30
 # Time limit for a stopped run to save.
@@ -126,7 +125,6 @@ delete() {
 }
 
 setup() {
-  : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
   # First, because the checkout of an active run must not be replaced.
   on all "$(if_set_up 'fusar_jax/launch/worker.sh idle' :)" &&
     scratch &&
@@ -134,18 +132,15 @@ setup() {
       --prefix=fusar_jax/ --output="$SCRATCH/fusar_jax.tar" HEAD &&
     copy "$SCRATCH/fusar_jax.tar" '' &&
     on all 'tar -xf fusar_jax.tar' &&
-    on all "timeout 30m fusar_jax/launch/worker.sh setup $(
-      bucket_of "$WORKDIR"
-    )"
+    on all 'timeout 30m fusar_jax/launch/worker.sh setup'
 }
 
 run() {
-  local command workdir
+  local command
   (($# > 0)) || usage
-  : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
-  workdir="$(mounted "$WORKDIR")" || return
+  check_workdir || return
   command="$(quoted venv/bin/python -u -m fusar_jax.train "$@" \
-    --workdir="$workdir" --preempted_exit="$PREEMPTED")"
+    --workdir="$WORKDIR" --preempted_exit="$PREEMPTED")"
   environment &&
     copy "$SCRATCH/environment" fusar_jax/environment &&
     on all "fusar_jax/launch/worker.sh run $command"
@@ -208,9 +203,8 @@ watch() {
     return
   fi
   (($# > 0)) || usage
-  : "${WORKDIR:?the run, e.g. WORKDIR=gs://my-bucket/runs/stage1}"
+  check_workdir
   : "${TYPE:?an accelerator type, e.g. TYPE=v5litepod-16}"
-  mounted "$WORKDIR" >/dev/null
   SECONDS=0
   trap 'say "watch ends, the run goes on; $(billed)"; exit 130' INT TERM
   while true; do

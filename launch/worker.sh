@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Commands of one host of a slice; tpu_vm.sh runs it on all hosts over ssh.
 #
-#   worker.sh setup BUCKET   installs its checkout and mounts the bucket
+#   worker.sh setup          installs its checkout
 #   worker.sh run COMMAND... starts COMMAND, detached, in the checkout
 #   worker.sh stop           sends SIGTERM: the command saves and stops
 #   worker.sh code           its exit code, or "running"; 76 if it has none
@@ -9,19 +9,8 @@
 #   worker.sh status         host, code and the last line of the log
 set -euo pipefail
 
-# All files are in the checkout: venv/, bucket/, and run/ of the command.
+# All files are in the checkout: venv/, and run/ of the command.
 cd "$(dirname "$0")/.."
-
-# A new machine may be updating its system and hold the lock on packages.
-apt() {
-  local try
-  for try in 1 2 3 4 5; do
-    sudo apt-get -q -o DPkg::Lock::Timeout=120 "$@" && return
-    echo "$(hostname): apt-get $1 failed ($try of 5)." >&2
-    sleep "${SECONDS_APART:-10}"
-  done
-  return 1
-}
 
 setup() {
   # Changes nothing while a run is active.
@@ -34,22 +23,7 @@ setup() {
   local uv="$HOME/.local/bin/uv"
   [[ -e venv ]] || "$uv" venv --quiet --python 3.12 venv
   "$uv" pip install --quiet --python venv/bin/python \
-    -c constraints.txt -e '.[tpu]'
-  # https://cloud.google.com/storage/docs/cloud-storage-fuse/install
-  if ! command -v gcsfuse >/dev/null; then
-    local key=/usr/share/keyrings/cloud.google.asc
-    local url=https://packages.cloud.google.com/apt
-    curl -fsS "$url/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
-    echo "deb [signed-by=$key] $url gcsfuse-$(lsb_release -cs) main" |
-      sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-    apt update
-    apt -y install gcsfuse
-  fi
-  mkdir -p bucket
-  # A complete checkpoint is renamed as a folder, and the other hosts must see
-  # the files of one host immediately.
-  mountpoint -q bucket || gcsfuse --implicit-dirs --rename-dir-limit=1000000 \
-    --metadata-cache-ttl-secs=0 "$1" bucket
+    -c constraints.txt -e '.[tpu,gcs]'
 }
 
 run() {

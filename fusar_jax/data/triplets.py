@@ -118,7 +118,7 @@ def local_manifest(path: str | os.PathLike) -> Path:
   if not chosen:
     raise FileNotFoundError(f"manifest not found: {path}")
   wanted = {n: found[n] for n in (*chosen, "dataset.json") if n in found}
-  return object_store.download(folder, wanted) / name
+  return object_store.fetch(folder, wanted) / name
 
 
 def is_readable(path: Path) -> bool:

@@ -13,6 +13,7 @@ application default ones; STORAGE_EMULATOR_HOST names an emulator instead.
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import functools
 import os
 import uuid
@@ -113,7 +114,7 @@ def fetch_files(urls: Iterable[str]) -> None:
     folders.setdefault(folder, set()).add(name)
   for folder, names in folders.items():
     found = listing(folder, below=False)
-    download(folder, {n: found[n] for n in names if n in found})
+    fetch(folder, {n: found[n] for n in names if n in found})
     for name in names - set(found):
       local_path(f"{folder}/{name}").unlink(missing_ok=True)
 
@@ -134,23 +135,25 @@ def fetch_folder(
   if not found:
     raise FileNotFoundError(f"{url}: no such folder, or an empty one.")
   chosen = {name: found[name] for name in select(found)}
-  folder = download(url, chosen)
-  for parent, _, names in os.walk(folder):
-    for name in names:
-      path = Path(parent, name)
-      if path.relative_to(folder).as_posix() not in chosen:
-        path.unlink(missing_ok=True)
+  with _locked(local_path(url)) as folder:
+    download(url, chosen, folder)
+    for parent, _, names in os.walk(folder):
+      for name in names:
+        path = Path(parent, name)
+        if path.relative_to(folder).as_posix() not in chosen:
+          path.unlink(missing_ok=True)
   return folder
 
 
-def download(
-  url: str, names: Mapping[str, Listed], to: Path | None = None
-) -> Path:
-  """Copies objects below a URL to a folder, by default in the cache.
+def fetch(url: str, names: Mapping[str, Listed]) -> Path:
+  """Returns the local folder of a URL, with current copies of these objects."""
+  with _locked(local_path(url)) as folder:
+    download(url, names, folder)
+  return folder
 
-  Returns that folder.
-  """
-  to = to or local_path(url)
+
+def download(url: str, names: Mapping[str, Listed], to: Path) -> None:
+  """Copies objects below a URL to a folder; skips current copies."""
   bucket, key = split(url)
 
   def copy(item: tuple[str, Listed]) -> None:
@@ -173,7 +176,6 @@ def download(
 
   with ThreadPoolExecutor(_THREADS) as threads:
     list(threads.map(copy, names.items()))
-  return to
 
 
 def upload(url: str, content: bytes, if_generation: int | None = None) -> int:
@@ -265,6 +267,22 @@ def errors(url: str) -> Iterator[None]:
     requests.exceptions.RequestException,
   ) as error:
     raise OSError(f"{url}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+  """Creates a folder; the processes of a machine fill it one after another.
+
+  All but the first then find it filled.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):  # A file system without locks.
+      fcntl.flock(handle, fcntl.LOCK_EX)
+    yield folder
+  finally:
+    os.close(handle)
 
 
 def _blob(url: str):

@@ -20,8 +20,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [
   "--config=configs/stage1.py",
-  "--config.init=bucket/Qwen2.5-VL-7B-Instruct",
-  "--config.data.train=bucket/it's here/manifest.jsonl",
+  "--config.init=gs://my-bucket/Qwen2.5-VL-7B-Instruct",
+  "--config.data.train=gs://my-bucket/it's here/manifest.jsonl",
 ]
 ACCOUNT = "fusar@my-project.iam.gserviceaccount.com"
 # Variables to pass to the run, except for the last.
@@ -174,7 +174,7 @@ def test_shellcheck_finds_nothing(sandbox):
     ("tpu_vm", ["create"], {"TYPE": None}, "TYPE: "),
     ("tpu_vm", ["run", "--config=c.py"], {"WORKDIR": None}, "WORKDIR: "),
     ("project", ["bucket"], {"BUCKET": None}, "BUCKET: "),
-    ("gke", ["create"], {"BUCKET": None}, "BUCKET: "),
+    ("gke", ["create"], {"TYPE": None}, "TYPE: "),
     ("gke", ["run", "--config=c.py"], {"IMAGE": None}, "IMAGE: "),
     ("slurm", ["run", "--config=c.py"], {"GPUS": None}, "GPUS: "),
     (
@@ -222,7 +222,7 @@ def test_a_worker_keeps_log_and_exit_code(sandbox, until):
   assert second.returncode == 1
   assert "a run is going on" in second.stderr
   # Setup installs nothing during a run.
-  assert worker("setup", "my-bucket").stderr == second.stderr
+  assert worker("setup").stderr == second.stderr
   assert not (sandbox.folder / "venv").exists()
   worker("stop")
   until(lambda: worker("code").stdout == f"{128 + signal.SIGTERM}\n")
