@@ -36,7 +36,8 @@ def get_config(arg) -> ConfigDict:
   config = ConfigDict()
 
   # Weights to start from: a Hugging Face folder, a run, or "tiny-base", the
-  # base that comes with the package. Empty: random weights.
+  # base that comes with the package. Empty: random weights. A path may be
+  # gs://BUCKET/PATH, as may those of adapter, tokenizer and data.
   config.init = ""
   # Adapter folder in the official layout, loaded over `init`.
   config.adapter = ""
