@@ -84,6 +84,7 @@ def listing(url: str, *, below: bool = True) -> dict[str, Listed]:
   Raises:
     FileNotFoundError: no such bucket.
     OSError: no permission, or the service cannot be reached.
+    ValueError: a name that is no relative path.
   """
   bucket, key = split(url)
   prefix = f"{key}/" if key else ""
@@ -95,11 +96,19 @@ def listing(url: str, *, below: bool = True) -> dict[str, Listed]:
       fields="items(name,size,updated),prefixes,nextPageToken",
     )
     # A name that ends in "/" is the placeholder of an empty folder.
-    return {
+    found = {
       blob.name.removeprefix(prefix): Listed(blob.size, _nanoseconds(blob))
       for blob in blobs
       if not blob.name.endswith("/")
     }
+  # An object may have any name, also one that would leave the local folder.
+  for name in found:
+    if not {"", ".", ".."}.isdisjoint(name.split("/")):
+      raise ValueError(
+        f"{url}: an object is called {name!r}; expected names without empty"
+        " parts, . and ... Rename it, or choose another folder."
+      )
+  return found
 
 
 def fetch_files(urls: Iterable[str]) -> None:

@@ -46,6 +46,23 @@ def test_files_that_are_gone_have_no_copy(bucket):
   assert not _content(object_store.local_path(url))
 
 
+@pytest.mark.parametrize("name", ["../../out", "/out", "a//b", "."])
+def test_names_that_leave_the_folder_are_rejected(bucket, monkeypatch, name):
+  """The emulator has no such names; they are put into its listing."""
+  upload(f"{bucket}/data/a", b"x")
+  client = object_store.client()
+  listed = client.list_blobs
+
+  def renamed(*arguments, **options):
+    for blob in listed(*arguments, **options):
+      blob.name = f"data/{name}"
+      yield blob
+
+  monkeypatch.setattr(client, "list_blobs", renamed)
+  with pytest.raises(ValueError, match="gs://bucket/data: an object is called"):
+    fetch_folder(f"{bucket}/data")
+
+
 def test_an_object_is_replaced_only_at_its_generation(bucket):
   url = f"{bucket}/owner"
   first = upload(url, b"1", 0)
