@@ -174,9 +174,9 @@ def download(url: str, names: Mapping[str, Listed], to: Path) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f"{uuid.uuid4().hex}.part")
-    blob = client().bucket(bucket).blob(f"{key}/{name}".lstrip("/"))
     try:
       with errors(f"{url}/{name}"):
+        blob = client().bucket(bucket).blob(f"{key}/{name}".lstrip("/"))
         blob.download_to_filename(draft)
       os.utime(draft, ns=(listed.changed, listed.changed))
       os.replace(draft, target)
@@ -200,8 +200,8 @@ def upload(url: str, content: bytes, if_generation: int | None = None) -> int:
     FileExistsError: it has another generation.
     OSError: it could not be written.
   """
-  blob = _blob(url)
   with errors(url):
+    blob = _blob(url)
     blob.upload_from_string(
       content,
       content_type="application/octet-stream",
@@ -225,29 +225,29 @@ def delete(url: str, if_generation: int | None = None) -> None:
 
 @functools.cache
 def client() -> Any:
-  """Returns the client of this process.
+  """Returns the client of this process; call it within `errors`."""
+  from google.cloud import storage
 
-  Raises:
-    ImportError: the extra is not installed.
-    PermissionError: no credentials.
-  """
-  try:
-    from google.cloud import storage
-  except ImportError as error:
-    raise ImportError(
-      "gs:// needs google-cloud-storage: pip install 'fusar-jax[gcs]'."
-    ) from error
-  with errors(SCHEME):
-    # Only operations on whole projects use the name of a project.
-    return storage.Client(project="none")
+  # Only operations on whole projects use the name of a project.
+  return storage.Client(project="none")
 
 
 @contextlib.contextmanager
 def errors(url: str) -> Iterator[None]:
-  """Raises the client's exceptions as OSErrors that name the URL and a fix."""
-  import requests
-  from google.api_core import exceptions
-  from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+  """Raises the client's exceptions as OSErrors that name the URL and a fix.
+
+  Raises:
+    ImportError: the extra is not installed.
+  """
+  try:
+    import requests
+    from google.api_core import exceptions
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    from google.cloud import storage  # noqa: F401 (`client` needs it)
+  except ImportError as error:
+    raise ImportError(
+      f"{url} needs google-cloud-storage: pip install 'fusar-jax[gcs]'."
+    ) from error
 
   bucket = url.removeprefix(SCHEME).partition("/")[0]
   try:

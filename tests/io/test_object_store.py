@@ -96,10 +96,11 @@ def test_errors_name_the_url_and_the_fix(bucket, monkeypatch):
     with pytest.raises(kind, match=message), object_store.errors("gs://b/a"):
       raise error
 
-  object_store.client.cache_clear()
-  monkeypatch.setitem(sys.modules, "google.cloud", None)
-  with pytest.raises(ImportError, match=r"pip install 'fusar-jax\[gcs\]'"):
-    object_store.listing(f"{bucket}/data")
+  for module in ("google.cloud", "google.api_core"):
+    with monkeypatch.context() as patch:
+      patch.setitem(sys.modules, module, None)
+      with pytest.raises(ImportError, match=r"gs://bucket/a needs google.*gcs"):
+        object_store.listing(f"{bucket}/a")
 
 
 def test_of_a_run_the_newest_complete_checkpoint_is_copied(bucket):
