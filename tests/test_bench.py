@@ -7,7 +7,8 @@ import json
 import pytest
 
 from fusar_jax import bench
-from fusar_jax.experiments.benchmark import turns, workload
+from fusar_jax.experiments.benchmark import bench as benchmark
+from fusar_jax.experiments.benchmark import turns
 
 COMMAND = ["--preset", "tiny", "--rounds", "2", "--tokens", "9"]
 
@@ -30,7 +31,7 @@ class Side:
 @pytest.fixture
 def start(monkeypatch):
   """start(ours) replaces both sides: `ours` and a canned reference."""
-  monkeypatch.setattr(workload, "write", lambda *_: None)
+  monkeypatch.setattr(benchmark, "_write", lambda *_: None)
   # PyTorch may be missing.
   monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.0")
   monkeypatch.setenv("COLUMNS", "160")

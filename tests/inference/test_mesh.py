@@ -12,7 +12,7 @@ from fusar_jax.config import PRESETS
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.data.workers import Recipe
-from fusar_jax.inference.mesh import choose_sizes, make_mesh
+from fusar_jax.inference.mesh import choose_sizes, make_mesh, put_rows
 from fusar_jax.model.paths import flatten
 
 MESHES = ["8,1,1", "2,4,1", "2,1,4", "2,2,2"]
@@ -81,6 +81,13 @@ def test_weights_are_split(folder):
     if "kernel" in path and leaf.size > 1000:
       shard = leaf.sharding.shard_shape(leaf.shape)
       assert np.prod(shard) <= leaf.size / 4, path
+
+
+def test_rows_are_split_if_they_divide():
+  mesh = make_mesh("2,2,2", measure=None)
+  for rows, shard in ((8, 2), (3, 3)):
+    put = put_rows(np.zeros((rows, 5), np.int32), mesh)
+    assert put.sharding.shard_shape(put.shape) == (shard, 5)
 
 
 def test_predict_on_a_mesh_writes_the_same_file(folder, manifest, tmp_path):
