@@ -18,7 +18,14 @@ RUN = Path(__file__).parents[1] / "gpu" / "run.py"
 def test_all_parts_on_a_cpu(tmp_path):
   command = [sys.executable, str(RUN), "--platform", "cpu", "--presets", "tiny"]
   command += ["--rounds", "1", "--tokens", "4", "--length", "80"]
-  command += ["--answer", "8", "--works", "decode-one", "--out", str(tmp_path)]
+  command += [
+    "--answer",
+    "8",
+    "--works",
+    "train-stage2",
+    "--out",
+    str(tmp_path),
+  ]
   done = subprocess.run(
     command,
     capture_output=True,
@@ -30,6 +37,9 @@ def test_all_parts_on_a_cpu(tmp_path):
   assert set(results["attention"]) == {"xla", "blocked"}
   assert 0 < results["attention"]["xla"] < 0.02
   assert results["training"]["last"] < results["training"]["first"]
-  assert "equal greedy tokens" in done.stdout
-  rows = (tmp_path / "tiny.jsonl").read_text()
-  assert '"dtype": "bfloat16"' in rows
+  lines = (tmp_path / "tiny.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert '"dtype": "bfloat16"' in lines[0]
+  (losses,) = (row["value"] for row in rows if row.get("what"))
+  assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+  assert losses[0] != losses[1]
