@@ -15,7 +15,7 @@ from rich.progress import track
 
 from fusar_jax.hf import mapping
 from fusar_jax.hf.config_json import write_config
-from fusar_jax.hf.weights import Lazy, plan_shards, save, write_index
+from fusar_jax.hf.weights import Lazy, plan_shards, save_shards
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.model.config import FusarConfig
 
@@ -42,19 +42,11 @@ def write_random_checkpoint(
   shards = plan_shards(mapping.tensors(config), lambda _: _BFLOAT16, _SHARD)
   with new_folder(folder) as made:
     write_config(made, config, "bfloat16")
-    placed, total = {}, 0
-    for name, part in track(shards.items(), f"writing {folder}"):
-      arrays = {
-        mapping.hub_name(t.name): Lazy(
-          t.shape, _BFLOAT16, functools.partial(_draw, t, seed)
-        )
-        for t in part
-      }
-      save(made / name, arrays)
-      placed |= dict.fromkeys(arrays, name)
-      total += sum(array.nbytes for array in arrays.values())
-    if len(shards) > 1:
-      write_index(made, placed, total)
+    save_shards(
+      made,
+      track(shards.items(), f"writing {folder}"),
+      lambda t: Lazy(t.shape, _BFLOAT16, functools.partial(_draw, t, seed)),
+    )
 
 
 def _draw(tensor: mapping.Tensor, seed: int) -> np.ndarray:

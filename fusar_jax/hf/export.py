@@ -19,7 +19,7 @@ from fusar_jax.hf.coverage import Differences, shapes
 from fusar_jax.hf.folders import write_record
 from fusar_jax.hf.model_card import write_model_card
 from fusar_jax.hf.tokenizer_files import write_tokenizer
-from fusar_jax.hf.weights import Lazy, plan_shards, save, write_index
+from fusar_jax.hf.weights import Lazy, plan_shards, save_shards
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.lora import merged_kernel
@@ -87,14 +87,7 @@ def export_merged(
   stored = str(writer.dtype("model/embed_tokens/embedding"))
   with new_folder(folder, overwrite=overwrite) as made:
     write_config(made, config, stored, generation)
-    placed, total = {}, 0
-    for name, part in shards.items():
-      arrays = {mapping.hub_name(t.name): writer.lazy(t) for t in part}
-      save(made / name, arrays)
-      placed |= dict.fromkeys(arrays, name)
-      total += sum(array.nbytes for array in arrays.values())
-    if len(shards) > 1:
-      write_index(made, placed, total)
+    save_shards(made, shards.items(), writer.lazy)
     if config.tlm is not None:
       tlm_file.write_tlm(made, config, params["tlm"])
     else:

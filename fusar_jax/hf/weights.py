@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from fusar_jax.hf import mapping
 from fusar_jax.hf.config_json import write_json
 from fusar_jax.hf.copying import contiguous
 from fusar_jax.hf.coverage import Found
@@ -235,9 +236,26 @@ def save(path: Path, arrays: Mapping[str, Lazy | np.ndarray]) -> None:
       del array  # Before the next one is made.
 
 
-def write_index(folder: Path, files: dict[str, str], total: int) -> None:
-  """Writes the index of a sharded model: tensor name -> file."""
-  write_json(
-    Path(folder) / INDEX,
-    {"metadata": {"total_size": total}, "weight_map": files},
-  )
+def save_shards(
+  folder: Path,
+  shards: Iterable[tuple[str, list[Tensor]]],
+  lazy: Callable[[Tensor], Lazy],
+) -> None:
+  """Writes the weight files of a model, and their index if there are several.
+
+  Args:
+    folder: of the model.
+    shards: file names and their tensors, from `plan_shards`.
+    lazy: returns the array of a tensor.
+  """
+  placed, total = {}, 0
+  for file, tensors in shards:
+    arrays = {mapping.hub_name(t.name): lazy(t) for t in tensors}
+    save(folder / file, arrays)
+    placed |= dict.fromkeys(arrays, file)
+    total += sum(array.nbytes for array in arrays.values())
+  if SINGLE not in placed.values():
+    write_json(
+      folder / INDEX,
+      {"metadata": {"total_size": total}, "weight_map": placed},
+    )

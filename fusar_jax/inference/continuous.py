@@ -26,6 +26,7 @@ from fusar_jax.inference.generation import (
   Decoding,
   DecodingInputs,
   mark,
+  prompt_tokens,
 )
 from fusar_jax.inference.mesh import compiled, put_rows
 from fusar_jax.inference.prefix import Cache, Prefix, Prompts, advance, widen
@@ -159,11 +160,7 @@ def _begin(model, rules, params, batch, inputs) -> _Slots:
   prefix = Prefix(model, params, batch, rules.max_new_tokens - 1)
   logits, cache = prefix.read()
   rows = len(batch.input_ids)
-  occurred = place = None
-  if rules.repetition_penalty != 1:
-    occurred = mark(
-      jnp.zeros(logits.shape, bool), batch.input_ids, prefix.prompts.seen
-    )
+  place = None
   if inputs.constraint is not None:
     place = jnp.asarray(inputs.constraint.start)
   pad = model.config.tokens.pad
@@ -174,7 +171,7 @@ def _begin(model, rules, params, batch, inputs) -> _Slots:
     step=jnp.zeros(rows, jnp.int32),
     ended=jnp.zeros(rows, bool),
     place=place,
-    occurred=occurred,
+    occurred=prompt_tokens(rules, batch, logits),
   )
   return _append(Choice(rules, inputs), state, logits)
 

@@ -202,11 +202,6 @@ def begin(model, rules, more, params, batch, inputs):
   # The last token has no successor, so it needs no column.
   prefix = Prefix(model, params, batch, end - 1)
   logits, cache = prefix.read()
-  occurred = None
-  if rules.repetition_penalty != 1:
-    occurred = mark(
-      jnp.zeros(logits.shape, bool), batch.input_ids, prefix.prompts.seen
-    )
   state = _State(
     step=jnp.zeros((), jnp.int32),
     tokens=jnp.full((rows, end), model.config.tokens.pad, jnp.int32),
@@ -215,7 +210,7 @@ def begin(model, rules, more, params, batch, inputs):
     place=None
     if inputs.constraint is None
     else jnp.asarray(inputs.constraint.start),
-    occurred=occurred,
+    occurred=prompt_tokens(rules, batch, logits),
   )
   choice = Choice(rules, inputs)
   state = _append(model, choice, state, logits)
@@ -299,6 +294,14 @@ def _decode(model, choice, more, prefix, state, cache):
 
   state, cache = jax.lax.while_loop(unfinished, one, (state, cache))
   return state, cache if more else None
+
+
+def prompt_tokens(rules: Decoding, batch: Batch, logits: jax.Array):
+  """bool[B, V], tokens of the prompts; None without a repetition penalty."""
+  if rules.repetition_penalty == 1:
+    return None
+  none = jnp.zeros(logits.shape, bool)
+  return mark(none, batch.input_ids, batch.segment_ids > 0)
 
 
 def mark(occurred, tokens, seen):
