@@ -10,7 +10,8 @@ V vocabulary.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import flax.struct
@@ -95,7 +96,7 @@ def generate_rows(
   if decoding.temperature:
     raise ValueError("continuous batches are greedy; set temperature 0.")
   limit = decoding.max_new_tokens
-  room = min(generation.FIRST, limit)
+  capacity = min(generation.FIRST, limit)
   weights = _apart(model, params, mesh)
   held: dict[int, int] = {}  # slot -> row
   state, table = None, None
@@ -104,7 +105,9 @@ def generate_rows(
   while group is not None or held:
     free = [slot for slot in range(slots) if slot not in held]
     size = 0 if group is None else len(group.batch.input_ids)
-    rules = dataclasses.replace(decoding, max_new_tokens=room)
+    if size > slots:
+      raise ValueError(f"{slots} slots cannot hold a group of {size} prompts.")
+    rules = dataclasses.replace(decoding, max_new_tokens=capacity)
     if group is not None and len(free) >= size:
       inputs = DecodingInputs(group.constraint, limit, np.uint32(0))
       batch = put_rows(group.batch, mesh)
@@ -134,10 +137,10 @@ def generate_rows(
         row: tokens[slot, : steps[slot]].tolist() for slot, row in done.items()
       }
     held = {slot: row for slot, row in held.items() if slot not in done}
-    if room < limit and any(steps[slot] >= room for slot in held):
-      more = min(room, limit - room)
+    if capacity < limit and any(steps[slot] >= capacity for slot in held):
+      more = min(capacity, limit - capacity)
       state = compiled(_widened, mesh, static=1)(more, state)
-      room += more
+      capacity += more
 
 
 def _apart(model: FusarGPT, params: dict, mesh: Mesh | None) -> dict:
@@ -179,39 +182,39 @@ def _begin(model, rules, params, batch, inputs) -> _Slots:
 def _insert(state: _Slots, new: _Slots, where: jax.Array) -> _Slots:
   """Writes a group to its slots; slot number S is none."""
 
-  def write(full, part):
-    return full.at[where].set(part, mode="drop")
+  def write(axis, full, part):
+    index = (*[slice(None)] * axis, where)
+    return full.at[index].set(part, mode="drop")
 
-  def write_stacked(full, part):
-    return full.at[:, where].set(part, mode="drop")
-
-  stacked = isinstance(state.cache, KVCache)
-  cache = jax.tree.map(
-    write_stacked if stacked else write, state.cache, new.cache
-  )
-  rest = jax.tree.map(
-    write,
-    dataclasses.replace(state, cache=None),
-    dataclasses.replace(new, cache=None),
-  )
-  return dataclasses.replace(rest, cache=cache)
+  return _map_slots(write, state, new)
 
 
 def _empty(new: _Slots, slots: int) -> _Slots:
   """Returns S empty slots, of the shapes of a group's."""
-  axis = 1 if isinstance(new.cache, KVCache) else 0
 
-  def zeros(leaf, axis=0):
+  def zeros(axis, leaf):
     shape = (*leaf.shape[:axis], slots, *leaf.shape[axis + 1 :])
     return jnp.zeros(shape, leaf.dtype)
 
-  cache = jax.tree.map(lambda leaf: zeros(leaf, axis), new.cache)
-  rest = jax.tree.map(zeros, dataclasses.replace(new, cache=None))
-  return dataclasses.replace(rest, cache=cache, ended=jnp.ones(slots, bool))
+  empty = _map_slots(zeros, new)
+  return dataclasses.replace(empty, ended=jnp.ones(slots, bool))
+
+
+def _map_slots(function: Callable, *states: _Slots) -> _Slots:
+  """Maps function(axis of the slots, *leaves) over states of one structure."""
+  # A cache of stacked layers has them on the first axis.
+  axis = 1 if isinstance(states[0].cache, KVCache) else 0
+  rest = [dataclasses.replace(state, cache=None) for state in states]
+  return dataclasses.replace(
+    jax.tree.map(functools.partial(function, 0), *rest),
+    cache=jax.tree.map(
+      functools.partial(function, axis), *(state.cache for state in states)
+    ),
+  )
 
 
 def _run(model, rules, params, weights, inputs, state, enough) -> _Slots:
-  """Decodes until `enough` slots have ended, or one has no room."""
+  """Decodes until `enough` slots have ended, or one has no capacity."""
   choice = Choice(rules, inputs)
 
   def unfinished(state):
@@ -238,8 +241,8 @@ def _append(choice: Choice, state: _Slots, logits: jax.Array) -> _Slots:
     place = choice.inputs.constraint.after(place, token)
   if occurred is not None:
     occurred = mark(occurred, token[:, None], going[:, None])
-  slots, room = state.tokens.shape
-  column = jnp.where(going, state.step, room)  # Beyond all: dropped.
+  slots, capacity = state.tokens.shape
+  column = jnp.where(going, state.step, capacity)  # Beyond all: dropped.
   step = state.step + going
   stop = jnp.array(choice.rules.stop, jnp.int32)
   return dataclasses.replace(
@@ -253,7 +256,7 @@ def _append(choice: Choice, state: _Slots, logits: jax.Array) -> _Slots:
 
 
 def _widened(more: int, state: _Slots) -> _Slots:
-  """Returns the state with room for so many tokens more."""
+  """Returns the state with capacity for so many tokens more."""
   return dataclasses.replace(
     state,
     cache=widen(state.cache, more),

@@ -81,3 +81,10 @@ def test_every_answer_is_that_of_its_prompt(
     assert not found.keys() & done.keys()
     found |= done
   assert [found[row] for row in range(len(many))] == answers
+
+
+def test_too_few_slots_are_refused(model, many, decoding):
+  config, params = model
+  groups = _groups(many, config, 4)
+  with pytest.raises(ValueError, match="3 slots cannot hold a group of 4"):
+    list(generate_rows(FusarGPT(config), params, groups, 3, decoding))
