@@ -133,7 +133,8 @@ def get_config(arg) -> ConfigDict:
   config.dtype.compute = "bfloat16"
   # Dtype of frozen weights: "bfloat16", "float32", "int8", "nf4".
   config.dtype.frozen = "bfloat16"
-  # What the backward pass recomputes: "full" layers, all but "dots", "none".
+  # What the backward pass recomputes: "full" layers, all but "dots", "none", or
+  # all but some projections: "save:gate_proj,up_proj", "offload:gate_proj".
   config.remat = "full"
   # "xla", "blocked", "cudnn", "splash", or "auto": the fastest here.
   config.attention = "auto"

@@ -6,6 +6,7 @@ R is the LoRA rank. Arithmetic runs in `dtype`; norms in float32.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from fusar_jax.model import int8, nf4
 from fusar_jax.model.activations import constrain
@@ -75,7 +76,8 @@ class Dense(nn.Module):
         x = dropout(x, self.lora.dropout, self.make_rng("dropout"))
       a, b = (constrain(w.astype(self.dtype), None, None) for w in (a, b))
       y = y + project(project(x, a) * self.lora.scale, b)
-    return y
+    # For policies that save some results by name (`model.remat`).
+    return checkpoint_name(y, self.name) if self.name else y
 
 
 class RMSNorm(nn.Module):

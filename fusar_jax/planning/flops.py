@@ -20,6 +20,7 @@ import numpy as np
 from fusar_jax.data.vision import window_index
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
+from fusar_jax.model.remat import saved_names
 from fusar_jax.model.splash import block_of
 
 # Products of softmax attention, L x S x H each per head: forward 2, backward 4.
@@ -117,17 +118,19 @@ class _Products:
     A product is not recomputed if no gradient needs its result.
     """
     flops = 2.0 * rows * width * features * times
+    repeated = self.below and self.remat not in ("none", "dots")
     self.forward += flops
     self.backward += flops * (self.below + trains)
-    self.recomputed += flops * (self.below and self.remat == "full" and needed)
+    self.recomputed += flops * (repeated and needed)
 
   def layer(self, rows, lora, projections, trains, adapters, times) -> None:
     """Adds projections (name, width, features) of a layer and their adapters.
 
     No gradient needs the result of down_proj: it is only added to the residual.
     """
+    saved = saved_names(self.remat)
     for name, width, features in projections:
-      needed = name != "down_proj"
+      needed = name not in ("down_proj", *saved)
       self.weight(rows, width, features, trains, times, needed=needed)
       if name in lora:
         learns = name in adapters
@@ -139,7 +142,7 @@ class _Products:
     """Adds attention over `useful` and `computed` (query, key) pairs."""
     one = 2.0 * heads * width * times
     backward = _SPLASH_BACKWARD if splash else _BACKWARD
-    repeated = self.below and self.remat in ("full", "dots")
+    repeated = self.below and self.remat != "none"
     self.forward += _FORWARD * one * useful
     self.wasted += _FORWARD * one * (computed - useful)
     self.recomputed += _FORWARD * one * computed * repeated

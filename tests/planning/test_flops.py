@@ -78,3 +78,11 @@ def test_splash_skips_what_lies_above_the_diagonal():
 def test_dots_computes_attention_alone_again():
   dots = _parts(_lora, remat="dots")["decoder"]
   assert dots.recomputed == pytest.approx(4 * 600**2 * 28 * 128 * 28)
+
+
+def test_a_saved_projection_is_not_computed_again():
+  full = _parts(_lora, remat="full")["decoder"]
+  saved = _parts(_lora, remat="save:gate_proj,down_proj")["decoder"]
+  # Also its adapter's second product. The result of down_proj is not needed.
+  gate = 28 * 2 * 600 * 18944 * (3584 + 8)
+  assert full.recomputed - saved.recomputed == pytest.approx(gate)

@@ -68,23 +68,14 @@ class Reference:
     """Runs one step on 4 samples, `rows` at a time; returns its loss."""
     if self._optimizer is None or self._optimizer[0] != stage:
       self._restart()
-      self._film.requires_grad_(stage == 1)
-      trained = [p for p in self._model.parameters() if p.requires_grad]
-      if stage == 1:
-        trained += list(self._film.parameters())
+      trained = self.trained(stage)
       optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0)
       self._optimizer = (stage, trained, optimizer)
     _, trained, optimizer = self._optimizer
-    self._model.train()
     total = 0.0
     for start in range(0, BATCH, rows):
-      samples = self._samples[start : start + rows]
-      inputs = self._inputs(samples, self._shape.length)
-      labels = inputs["input_ids"].clone()
-      labels[:, : -self._shape.answer] = -100
       # Answers are equally long, so the mean over tokens is that over samples.
-      with self._autocast():
-        loss = self._model(**inputs, labels=labels, use_cache=False).loss
+      loss = self.loss(self._samples[start : start + rows])
       share = rows / BATCH
       (loss * share).backward()
       total += loss.item() * share
@@ -92,6 +83,21 @@ class Reference:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total
+
+  def trained(self, stage: int) -> list[torch.nn.Parameter]:
+    """Returns the parameters of a stage, and freezes the others."""
+    self._film.requires_grad_(stage == 1)
+    adapted = [p for p in self._model.parameters() if p.requires_grad]
+    return adapted + (list(self._film.parameters()) if stage == 1 else [])
+
+  def loss(self, samples: list[workload.Sample]) -> torch.Tensor:
+    """Returns the mean loss of the answers' tokens, with its graph."""
+    self._model.train()
+    inputs = self._inputs(samples, self._shape.length)
+    labels = inputs["input_ids"].clone()
+    labels[:, : -self._shape.answer] = -100
+    with self._autocast():
+      return self._model(**inputs, labels=labels, use_cache=False).loss
 
   def decode(self, count: int, tokens: int) -> list[list[int]]:
     """Decodes greedily for a batch of `count` samples."""
