@@ -395,6 +395,11 @@ TARGETS = {
     lazy("datasets.importers.splits", "read_split"),
     lambda folder: [b"000001 1\n000002 -1\n"], ".txt",
   ),
+  "dota": Target(
+    _importer("dota", lambda p: ((p.parents[1] / "images", p.parent), {})),
+    lambda folder: [b"gsd:0.3\n1 1 9 1 9 9 1 9 ship 0\n2 3 8 3 8 9 2 9 tank\n"],
+    "labels/input_2024.txt", _images("input_2024.png"),
+  ),
   "tfds features": _tfds("features.json"),
   "tfds info": _tfds("dataset_info.json"),
   "tfds records": _tfds("record-"),

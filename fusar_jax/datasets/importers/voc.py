@@ -1,4 +1,4 @@
-"""Pascal VOC (and SSDD's dialect of it) to triplets.
+"""Pascal VOC and its dialects (SSDD, HRSC2016, DIOR-R) to triplets.
 
     python -m fusar_jax.datasets.importers.voc --images JPEGImages \
         --annotations Annotations --split test.txt --out data/ssdd_test \
@@ -6,10 +6,12 @@
 
 Reads axis-aligned boxes, rotated boxes and outlines. If a file has no
 axis-aligned box, the bounding box of the shape is used. The row stores rotated
-boxes and polygons ("rotated", "polygons") for future tasks. `targets` documents
-the generated rows.
+boxes and polygons ("rotated", "polygons") for future tasks. HRSC2016 names
+classes by number (Class_ID), and its angles are radians; rows have degrees.
+`targets` documents the generated rows.
 """
 
+import math
 import os
 import re
 import sys
@@ -56,11 +58,15 @@ def read_annotation(path: str | os.PathLike) -> tuple[tuple[int, int], list]:
       # Nested entities unpack to gigabytes; no annotation needs one.
       raise ValueError("document types and entities are rejected")
     root = ET.fromstring(text)
-    size = _number(root, "size/height"), _number(root, "size/width")
+    if root.tag == "HRSC_Image":
+      sides, tag, read = ("Img_SizeHeight", "Img_SizeWidth"), *_HRSC
+    else:
+      sides, tag, read = ("size/height", "size/width"), "object", _target
+    size = [_number(root, side) for side in sides]
     targets = []
-    for i, node in enumerate(root.iter("object")):
+    for i, node in enumerate(root.iter(tag)):
       try:
-        targets.append(_target(node))
+        targets.append(read(node))
       except ValueError as error:
         raise ValueError(f"object {i}: {error}") from None
   except (ET.ParseError, ValueError, LookupError) as error:
@@ -138,19 +144,53 @@ def _record(name, images, annotations) -> Annotated:
 
 
 def _target(node) -> Target:
-  label = (node.findtext("name") or "").strip()
-  if not label:
-    raise ValueError("no <name>")
-  rotated, polygon = _rotated(node), _polygon(node)
+  label = _label(node, "name")
+  rotated, polygon = _rotated(node), _polygon(node) or _corner_tags(node)
   if node.find("bndbox") is None and (outline := polygon or _corners(rotated)):
     # Files of rotated boxes or outlines alone: the box that encloses them.
     return Target(label, enclosing(outline), rotated, polygon)
+  return Target(label, _box(node, "bndbox/"), rotated, polygon)
+
+
+def _hrsc_target(node) -> Target:
+  rotated = None
+  if node.find("mbox_cx") is not None:
+    rotated = {
+      name: _number(node, f"mbox_{name}") for name in ("cx", "cy", "w", "h")
+    }
+    angle = math.degrees(_number(node, "mbox_ang"))
+    rotated["theta"] = round(angle, 4)
+  return Target(_label(node, "Class_ID"), _box(node, "box_"), rotated)
+
+
+_HRSC = ("HRSC_Object", _hrsc_target)
+
+
+def _label(node, tag: str) -> str:
+  label = (node.findtext(tag) or "").strip()
+  if not label:
+    raise ValueError(f"no <{tag}>")
+  return label
+
+
+def _box(node, prefix: str) -> tuple:
   x1, y1, x2, y2 = (
-    _number(node, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")
+    _number(node, f"{prefix}{side}")
+    for side in ("xmin", "ymin", "xmax", "ymax")
   )
   if x1 > x2 or y1 > y2:
     raise ValueError(f"box [{x1}, {y1}, {x2}, {y2}] is not [x1, y1, x2, y2]")
-  return Target(label, (x1, y1, x2, y2), rotated, polygon)
+  return x1, y1, x2, y2
+
+
+def _corner_tags(node) -> tuple[tuple[float, float], ...] | None:
+  """The corners of DIOR-R's <robndbox>, or None."""
+  if node.find("robndbox") is None:
+    return None
+  return tuple(
+    (_number(node, f"robndbox/x_{name}"), _number(node, f"robndbox/y_{name}"))
+    for name in ("left_top", "right_top", "right_bottom", "left_bottom")
+  )
 
 
 def _rotated(node) -> dict[str, float] | None:

@@ -7,7 +7,7 @@ import pytest
 
 from fusar_jax.data.triplets import read_manifest
 
-NAMES = ["voc", "coco", "yolo", "folders", "sarchat", "geovl"]
+NAMES = ["voc", "coco", "yolo", "dota", "folders", "sarchat", "geovl"]
 
 VOC = """<annotation><size><width>90</width><height>60</height></size><object>
 <name>ship</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax>
@@ -36,6 +36,8 @@ def options(tmp_path, save):
   image = save(tmp_path / "root" / "ship" / "1.png")
   (tmp_path / "1.xml").write_text(VOC)
   (tmp_path / "1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+  (tmp_path / "dota").mkdir()
+  (tmp_path / "dota/1.txt").write_text("1 2 30 2 30 40 1 40 ship 0\n")
   for name, value in (
     ("coco.json", COCO),
     ("dialogues.json", [DIALOGUE]),
@@ -46,6 +48,7 @@ def options(tmp_path, save):
     "voc": ["--annotations", tmp_path],
     "coco": ["--annotations", tmp_path / "coco.json"],
     "yolo": ["--labels", tmp_path, "--names", "ship"],
+    "dota": ["--labels", tmp_path / "dota"],
     "folders": [],
     "sarchat": ["--dialogues", tmp_path / "dialogues.json"],
     "geovl": ["--captions", tmp_path / "captions.json"],
@@ -64,7 +67,7 @@ def options(tmp_path, save):
 def test_a_command_writes_a_data_set_once(name, options, tmp_path, capsys):
   main = importlib.import_module(f"fusar_jax.datasets.importers.{name}").main
   assert main(options(name)) == 0
-  rows = 3 if name in ("voc", "coco", "yolo") else 1
+  rows = 3 if name in ("voc", "coco", "yolo", "dota") else 1
   assert f"{rows} rows of 1 images" in capsys.readouterr().out
   triplets = read_manifest(tmp_path / "out" / "manifest.jsonl")
   assert len(triplets) == rows

@@ -229,3 +229,44 @@ def test_points_without_numbers_stay_in_their_order(folder):
   path.write_text(_annotation(shape))
   _, (target,) = voc.read_annotation(path)
   assert target.polygon == ((9, 5), (3, 5), (7, 5))
+
+
+def test_hrsc(shared):
+  """Upright and rotated boxes; radians become degrees."""
+  size, (target,) = voc.read_annotation(
+    shared / "data" / "labels" / "hrsc" / "100000006.xml"
+  )
+  assert size == (816, 1172)
+  assert (target.label, target.box) == ("100000013", (119, 75, 587, 789))
+  rotated = target.rotated
+  assert rotated["theta"] == pytest.approx(-64.34, abs=0.01)
+  # The box around the rotated one is the upright one.
+  half = np.array([rotated["w"], rotated["h"]]) / 2
+  turn = np.radians(rotated["theta"])
+  reach = np.abs([[np.cos(turn), np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+  centre = np.array([rotated["cx"], rotated["cy"]])
+  around = [*(centre - reach @ half), *(centre + reach @ half)]
+  # A ship is narrower at its bow than the rotated box.
+  np.testing.assert_allclose(around, target.box, atol=50)
+
+
+def test_dior_r(shared):
+  """Four named corners and no upright box."""
+  size, (target,) = voc.read_annotation(
+    shared / "data" / "labels" / "dior" / "00001_oriented.xml"
+  )
+  assert size == (800, 800)
+  assert target.label == "golffield"
+  assert target.box == (133, 237, 684, 672)
+  assert target.polygon == ((133, 237), (684, 237), (684, 672), (133, 672))
+
+
+def test_missing_tags_of_the_dialects_are_named(tmp_path):
+  path = tmp_path / "1.xml"
+  path.write_text(
+    "<HRSC_Image><Img_SizeHeight>9</Img_SizeHeight><Img_SizeWidth>9"
+    "</Img_SizeWidth><HRSC_Objects><HRSC_Object><Class_ID>1</Class_ID>"
+    "<box_xmin>1</box_xmin></HRSC_Object></HRSC_Objects></HRSC_Image>"
+  )
+  with pytest.raises(ValueError, match=r"1\.xml: object 0: no <box_ymin>"):
+    voc.read_annotation(path)
