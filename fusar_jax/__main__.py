@@ -19,6 +19,7 @@ COMMANDS = (
   "plan",
   "train",
   "predict",
+  "interpret",
   "evaluate",
   "convert",
   "demo",

@@ -279,18 +279,9 @@ def _plan(args):
 
 
 def _archive(args):
-  from fusar_jax.geo.alphaearth import open_archive
+  from fusar_jax.datasets.prepare.options import open_aef
 
-  if not args.aef:
-    return None
-  try:
-    return open_archive(args.aef)
-  except ValueError:
-    # --year applies only to rasters whose names contain no year; it must not
-    # override a year that a name contains.
-    if args.year is None:
-      raise
-    return open_archive(args.aef, year=args.year)
+  return open_aef(args.aef, args.year) if args.aef else None
 
 
 def _labels(args):

@@ -2,6 +2,7 @@
 
   m = fusar_jax.load("runs/stage2")
   m.ask("scene.png", "How many ships are there?", anchors="scene.npz")
+  m.detect("scene.tif", ["ship", "plane"]).to_geojson()
 
 C visual token width, L text length, M merged visual tokens, V vocabulary.
 """
@@ -36,6 +37,8 @@ from fusar_jax.inference.generation import Constraint, Decoding, generate
 from fusar_jax.inference.likelihood import log_likelihoods
 from fusar_jax.inference.mesh import compiled, put_rows
 from fusar_jax.inference.options import MAX_NEW_TOKENS
+from fusar_jax.inference.pictures import read_picture
+from fusar_jax.inference.questions import TaskQuestions
 from fusar_jax.inference.token_table import TokenTable, build_table
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.compiling import fast_options
@@ -47,7 +50,7 @@ from fusar_jax.tasks import boxes as boxes_lib
 _LENGTH_STEP = 64
 
 
-class Assistant:
+class Assistant(TaskQuestions):
   """A model with its parameters and tokenizer.
 
   Attributes:
@@ -102,7 +105,8 @@ class Assistant:
     `ask` converts them to and from the model's image size.
 
     Args:
-      image: path, PIL image or uint8[h, w, 3].
+      image: path, PIL image, uint8[h, w, 3], or a SAR raster, file or array,
+        which is stretched to 8 bits, see `read_picture`.
       question: text.
       anchors: path (.npz, .npy), `Anchors`, or None: unmodulated.
       max_new_tokens: maximum tokens of the answer; truncation is logged.
@@ -115,27 +119,60 @@ class Assistant:
       ValueError: an argument out of its range, or anchors for a model without
         TLM.
     """
-    tokenizer = self.need_tokenizer()
-    pixels = as_pixels(image)
-    given = pixels.shape[:2]
-    size = model_size(given, self.config)
-    question = boxes_lib.scale_text(question, given, size)
-    ids, _ = encode_texts(question, None, [size], tokenizer, self.config)
-    new = self.generate(
-      ids,
-      [vision.resize(pixels, size)],
-      [anchors],
+    (answer,) = self.ask_batch(
+      [(image, question, anchors)],
       max_new_tokens=max_new_tokens,
       temperature=temperature,
       seed=seed,
       repetition_penalty=repetition_penalty,
     )
-    if self.truncated(new):
-      logging.getLogger(__name__).warning(
-        "the answer was cut at %d tokens; raise max_new_tokens", len(new)
-      )
-    answer = tokenizer.decode(new, skip_special=True)
-    return boxes_lib.scale_text(answer, size, given)
+    return answer
+
+  def ask_batch(
+    self,
+    requests: Sequence[tuple[ImageLike, str, AnchorsLike]],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    temperature: float = 0.0,
+    seed: int = 0,
+    repetition_penalty: float | None = None,
+  ) -> list[str]:
+    """Returns the answers to questions that are decoded together.
+
+    Args:
+      requests: (image, question, anchors) each, as `ask`; all are in memory at
+        once, so for thousands of rows use `predict`.
+      max_new_tokens, temperature, seed, repetition_penalty: as `ask`.
+    """
+    if not requests:
+      return []
+    tokenizer = self.need_tokenizer()
+    examples, sizes = [], []
+    for image, question, anchors in requests:
+      pixels = read_picture(image).pixels
+      given = pixels.shape[:2]
+      size = model_size(given, self.config)
+      question = boxes_lib.scale_text(question, given, size)
+      ids, _ = encode_texts(question, None, [size], tokenizer, self.config)
+      resized = vision.resize(pixels, size)
+      examples.append(self._example(ids, [resized], [anchors]))
+      sizes.append((given, size))
+    answers = self.generate_batch(
+      self._batch(examples),
+      max_new_tokens,
+      temperature,
+      seed,
+      repetition_penalty=repetition_penalty,
+    )
+    texts = []
+    for new, (given, size) in zip(answers, sizes, strict=True):
+      if self.truncated(new):
+        logging.getLogger(__name__).warning(
+          "the answer was cut at %d tokens; raise max_new_tokens", len(new)
+        )
+      answer = tokenizer.decode(new, skip_special=True)
+      texts.append(boxes_lib.scale_text(answer, size, given))
+    return texts
 
   def logits(
     self,

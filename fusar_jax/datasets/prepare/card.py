@@ -110,7 +110,7 @@ def write_card(
     "labelled": labels is not None,
     "labels_elsewhere": labels.elsewhere if labels else 0,
     "classes": settings["classes"],
-    "tasks": settings["tasks"] if labels else ["captioning"],
+    "tasks": settings["tasks"] if labels else _asked(kept),
     "targets": sum(len(entry["targets"]) for entry in kept),
     "images": len(images),
     "rows": sum(len(entry["rows"]) for entry in kept),
@@ -186,6 +186,12 @@ def _record(result: SceneResult, labels) -> dict:
     },
     "targets": targets,
   }
+
+
+def _asked(kept) -> list[str]:
+  """Returns the tasks of unlabelled rows."""
+  rows = (row for entry in kept for row in entry["rows"])
+  return sorted({row["task"] for row in rows if "task" in row})
 
 
 def _attribution(results, archive) -> dict | None:

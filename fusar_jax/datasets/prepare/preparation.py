@@ -44,6 +44,8 @@ from fusar_jax.datasets.prepare.journal import (
 )
 from fusar_jax.datasets.prepare.labels import Labels
 from fusar_jax.datasets.prepare.rows import (
+  CAPTION,
+  Question,
   targets_in_tile,
   tile_metadata,
   tile_rows,
@@ -82,6 +84,7 @@ class Plan:
     min_inside: minimum share of a box inside a tile.
     skip_empty: skip tiles without a target.
     metadata_in_prompt: prepend the image metadata to the question.
+    asked: of tiles without labels.
 
   Raises:
     ValueError: a share outside of (0, 1], an unknown task or method.
@@ -100,6 +103,7 @@ class Plan:
   min_inside: float = 0.5
   skip_empty: bool = False
   metadata_in_prompt: bool = False
+  asked: tuple[Question, ...] = (CAPTION,)
 
   def __post_init__(self):
     check_tasks(self.tasks)
@@ -126,11 +130,15 @@ class Plan:
         name: [stretch.to_json() for stretch in each]
         for name, each in self.look.stretches.items()
       }
-    return look | {
+    plain = look | {
       f.name: getattr(self, f.name)
       for f in dataclasses.fields(Plan)
-      if f.name != "look"
+      if f.name not in ("look", "asked")
     }
+    # Folders from before this option remain valid.
+    if self.asked != (CAPTION,):
+      plain["asked"] = [dataclasses.asdict(each) for each in self.asked]
+    return plain
 
 
 def prepare_scenes(
@@ -154,7 +162,7 @@ def prepare_scenes(
     origin: of the scenes.
     archive: `alphaearth.open_archive`; None: no anchors.
     read_labels: returns the targets of the scenes, see `labels`; None:
-      rows ask for captions, and have no answer.
+      rows ask `plan.asked`, and have no answer.
     drop_refused: skip corrupt inputs and list them in refused.txt.
     on_tile: called with (tiles done, total tiles).
 
@@ -294,6 +302,7 @@ class _Work:
       plan.classes,
       plan.tasks,
       in_prompt=plan.metadata_in_prompt,
+      asked=plan.asked,
     )
     entry["files"] = self.journal.digests(files)
     entry["rows"] = [{"id": row["id"], **names, **row} for row in rows]

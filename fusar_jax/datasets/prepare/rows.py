@@ -1,8 +1,9 @@
 """Manifest rows and metadata of one tile of a scene.
 
 With labels a tile gives the rows of `targets`. Without labels it gives one row
-that asks for a caption and has an empty answer: `predict` answers it and
-`evaluate` rejects it. "labelled": false marks such a row.
+per `Question`, by default one that asks for a caption, with an empty answer:
+`predict` answers it and `evaluate` rejects it. "labelled": false marks such a
+row.
 """
 
 import dataclasses
@@ -19,6 +20,26 @@ from fusar_jax.tasks import captioning
 
 # Hundredths of a pixel; more digits would not be meaningful.
 _DIGITS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """What an unlabelled tile is asked.
+
+  Attributes:
+    name: ends the row's id; unique among the questions of a tile.
+    text: of the question.
+    task: name in `fusar_jax.tasks`, or None.
+    label: the class that it asks for, or "".
+  """
+
+  name: str
+  text: str
+  task: str | None
+  label: str = ""
+
+
+CAPTION = Question("captioning", captioning.question(), "captioning")
 
 
 def tile_metadata(
@@ -131,6 +152,7 @@ def tile_rows(
   tasks: Sequence[str],
   *,
   in_prompt: bool = False,
+  asked: Sequence[Question] = (CAPTION,),
 ) -> list[dict]:
   """Returns the manifest rows of one tile, all but "image" and "aef".
 
@@ -141,17 +163,20 @@ def tile_rows(
     targets: in pixels of the picture; None: the scene has no labels.
     classes, tasks: to ask for; see `targets.rows_of`.
     in_prompt: put `sentence` before each question.
+    asked: the questions without labels.
   """
   if targets is None:
     rows = [
       {
-        "id": f"{name}-captioning",
-        "task": "captioning",
+        "id": f"{name}-{question.name}",
+        **({"task": question.task} if question.task else {}),
+        **({"class": question.label} if question.label else {}),
         "labelled": False,
         "coordinate_size": [size, size],
-        "question": captioning.question(),
+        "question": question.text,
         "answer": "",
       }
+      for question in asked
     ]
   else:
     targets = [dataclasses.replace(t, rotated=None) for t in targets]

@@ -1,0 +1,1 @@
+"""Answers about whole scenes: tiles, answers, and one map of findings."""
