@@ -42,10 +42,10 @@ class Choice:
   samples: int | Fraction
   remat: str
 
-  def flags(self, chips: int, accumulation: int) -> str:
+  def flags(self, devices: int, accumulation: int) -> str:
     """Returns the arguments of `train` for this choice."""
     mesh = ",".join(map(str, self.mesh))
-    rows = int(self.samples * chips * accumulation)
+    rows = int(self.samples * devices * accumulation)
     return (
       f"--config.mesh={mesh} --config.remat={self.remat}"
       f" --config.batch_size={rows}"
@@ -54,14 +54,14 @@ class Choice:
 
 
 def choices(
-  chips: int,
+  devices: int,
   model: FusarConfig,
   samples: Sequence[int] = (1, 2, 4, 8, 16, 32),
   remat: Sequence[str] = tuple(POLICIES),
 ) -> Iterator[Choice]:
   """Yields all choices whose sizes are divisible."""
   for count in samples:
-    for mesh in device_mesh.mesh_choices(chips, count * chips, model):
+    for mesh in device_mesh.mesh_choices(devices, count * devices, model):
       for policy in remat:
         yield Choice(mesh, count, policy)
 
@@ -98,7 +98,7 @@ def optimistic(
   # The decoder's layers are gathered for the forward pass, and again for the
   # backward pass if there is one.
   gathered = weights.layers / tensor * (1 - 1 / fsdp) * (1 + bool(kept))
-  return choice.samples * where.chips / max(compute, gathered / rate)
+  return choice.samples * where.devices / max(compute, gathered / rate)
 
 
 def best(
