@@ -28,7 +28,9 @@ def parser() -> ConfigParser:
   """Returns the command line."""
   p = ConfigParser("plan", __doc__)
   p.add_argument(
-    "--topology", required=True, help="TPU slice: v5e-16, v5p-64, or v5e:4x4"
+    "--topology",
+    required=True,
+    help="TPU slice: v5e-16, v5p-64, tpu7x-8, or v5e:4x4",
   )
   p.add_argument(
     "--mesh", help="auto or DATA,FSDP,TENSOR (default: config.mesh)"
@@ -112,8 +114,9 @@ def _plan(args: argparse.Namespace) -> int:
   )
   mesh = read_mesh(config.mesh if args.mesh is None else args.mesh)
   console = Console()
+  devices = f", {where.devices} devices" * (where.devices > where.chips)
   console.print(
-    f"{where.name}: {where.chips} chips {where.topology};"
+    f"{where.name}: {where.chips} chips {where.topology}{devices};"
     f" {shape.length} tokens a sample, {shape.answers} target positions",
     highlight=False,
   )
@@ -126,7 +129,7 @@ def _plan(args: argparse.Namespace) -> int:
     return _search(planner, console, where, args.tries)
   choice, accumulation = planner.choice(mesh, args.samples_per_chip)
   console.print(
-    f"train {choice.flags(where.chips, accumulation)}", soft_wrap=True
+    f"train {choice.flags(where.devices, accumulation)}", soft_wrap=True
   )
   try:
     plan = planner.step(choice, accumulation)
@@ -146,7 +149,7 @@ def _decode(planner, console, where, choice, new_tokens: int) -> int:
   data, fsdp, tensor = choice.mesh
   console.print(
     f"predict --mesh {data},{fsdp},{tensor} --batch-size"
-    f" {int(choice.samples * where.chips)} --max-new-tokens {new_tokens}",
+    f" {int(choice.samples * where.devices)} --max-new-tokens {new_tokens}",
     soft_wrap=True,
   )
   try:
@@ -180,7 +183,7 @@ def _search(planner, console, where, tries: int) -> int:
     print(f"Nothing tried fits {where.name}; use a larger slice.")
     return 1
   console.print(
-    f"best: train {plan.choice.flags(where.chips, 1)}", soft_wrap=True
+    f"best: train {plan.choice.flags(where.devices, 1)}", soft_wrap=True
   )
   if not proven:
     console.print("Search incomplete: a larger --tries may find a faster one.")

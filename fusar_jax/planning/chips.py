@@ -1,17 +1,24 @@
 """Published rates of TPU chips, and TPU slices by their Cloud TPU names.
 
 Peak, memory and memory bandwidth: Cloud TPU documentation, "TPU v4", "TPU v5e",
-"TPU v5p", "TPU v6e" (cloud.google.com/tpu/docs). Links: "How to Scale Your
-Model", chapter "How to Think About TPUs" (jax-ml.github.io/scaling-book), which
-gives the rate of one link in one direction; the Cloud documentation gives the
-rounded sum of all links in both directions (v5e: 4 ports, 400 GB/s).
+"TPU v5p", "TPU v6e", "TPU7x" (cloud.google.com/tpu/docs). Links: "How to Scale
+Your Model", chapter "How to Think About TPUs" (jax-ml.github.io/scaling-book),
+which gives the rate of one link in one direction; the Cloud documentation gives
+the rounded sum of all links in both directions (v5e: 4 ports, 400 GB/s). For
+TPU7x only that sum was found, 1200 GB/s. It equals that of v5p, which also has
+6 ports: the rate of v5p's links is assumed.
+
+A JAX device is a chip, but a chiplet of TPU7x: two a chip, each with half the
+compute, memory and bandwidth. Rates here are those of a device. Both devices of
+a chip share its links. The connection between them has no rate here, so that
+traffic on it takes no time.
 
 Most slices are meshes without wrap-around links. The wrap-around links of v4
 and v5p are switches between cubes of 4x4x4 chips: a slice of full cubes wraps
 around along all three axes, a smaller slice along none, even if an axis has 4
 chips (v5p-64 is 2x4x4). Source: the page "TPU v5p" above, which documents a 3D
-torus for slices of one cube or more, and the same chapter. v5e and v6e wrap
-around only along an axis with the 16 chips of a full pod.
+torus for slices of one cube or more, and the same chapter. TPU7x counts as v5p.
+v5e and v6e wrap around only along an axis with the 16 chips of a full pod.
 """
 
 import dataclasses
@@ -23,19 +30,21 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """Peak rates of one chip.
+  """Peak rates of one device, and links of one chip.
 
   Attributes:
     name: "v5e".
-    peak: bf16 FLOP/s.
-    memory: bytes of HBM.
-    bandwidth: bytes/s of HBM.
-    link: bytes/s of one interconnect link, one way.
+    peak: bf16 FLOP/s of a device.
+    memory: bytes of HBM of a device.
+    bandwidth: bytes/s of HBM of a device.
+    link: bytes/s of one interconnect link of a chip, one way.
     axes: number of torus axes, with two links each.
     ring: length of an axis with wrap-around links: in three dimensions along
       all axes (slices of full cubes) or none, in two along each axis
       separately.
-    cores: TensorCores per chip; the names of v4 and v5p slices count them.
+    cores: TensorCores per chip; the names of three-dimensional slices count
+      them.
+    devices: JAX devices per chip.
   """
 
   name: str
@@ -46,6 +55,7 @@ class Chip:
   axes: int
   ring: int
   cores: int
+  devices: int = 1
 
 
 CHIPS = {
@@ -55,6 +65,18 @@ CHIPS = {
     Chip("v5e", 197e12, 16 * GIB, 819e9, 45e9, axes=2, ring=16, cores=1),
     Chip("v5p", 459e12, 95 * GIB, 2765e9, 90e9, axes=3, ring=4, cores=2),
     Chip("v6e", 918e12, 32 * GIB, 1640e9, 90e9, axes=2, ring=16, cores=1),
+    # Of a chip: 2307 TFLOP/s, 192 GiB, 7380 GB/s.
+    Chip(
+      "tpu7x",
+      2307e12 / 2,
+      192 * GIB // 2,
+      7380e9 / 2,
+      90e9,
+      axes=3,
+      ring=4,
+      cores=2,
+      devices=2,
+    ),
   )
 }
 
@@ -101,6 +123,11 @@ class Slice:
     return math.prod(self.shape)
 
   @property
+  def devices(self) -> int:
+    """JAX devices, and partitions of a program."""
+    return self.chips * self.chip.devices
+
+  @property
   def topology(self) -> str:
     """Name for `jax.experimental.topologies`, e.g. "v5e:4x4"."""
     return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
@@ -123,8 +150,8 @@ def slices(chip: Chip) -> list[str]:
 def find_slice(name: str) -> Slice:
   """Returns a slice by its name, "v5e-16", or by its shape, "v5e:4x4".
 
-  As in the Cloud TPU documentation, the number counts TensorCores for v4 and
-  v5p (v5p-16 has 8 chips) and chips for v5e and v6e.
+  As in the Cloud TPU documentation, the number counts TensorCores for v4, v5p
+  and tpu7x (v5p-16 has 8 chips) and chips for v5e and v6e.
 
   Raises:
     ValueError: unknown chip or size; the message lists the supported ones.
@@ -132,8 +159,10 @@ def find_slice(name: str) -> Slice:
   Example:
     >>> find_slice("v5p-16").topology, find_slice("v5e-16").topology
     ('v5p:2x2x2', 'v5e:4x4')
+    >>> find_slice("tpu7x-8").chips, find_slice("tpu7x-8").devices
+    (4, 8)
   """
-  match = re.fullmatch(r"(v\w+?)(?:-(\d+)|:(\d+(?:x\d+)+))", name)
+  match = re.fullmatch(r"(\w+?)(?:-(\d+)|:(\d+(?:x\d+)+))", name)
   if not match or match[1] not in CHIPS:
     raise ValueError(
       f"topology {name!r}: expected a slice such as v5e-16 or v5e:4x4, of"

@@ -25,6 +25,7 @@ from fusar_jax.planning.compile_hlo import (
   Memory,
   compile_to_hlo,
 )
+from fusar_jax.planning.estimate import Compiled, Estimate, stored_bytes
 from fusar_jax.planning.flops import Work
 from fusar_jax.planning.prediction import (
   Prediction,
@@ -125,17 +126,17 @@ class Planner:
     Raises:
       ValueError: the batch is not divisible over the chips.
     """
-    chips = self._where.chips
+    devices = self._where.devices
     config = dataclasses.replace(
       self._config, mesh=mesh if mesh == AUTO else ",".join(map(str, mesh))
     )
     if samples is not None:
-      batch_size = samples * chips * config.accumulation
+      batch_size = samples * devices * config.accumulation
       config = dataclasses.replace(config, batch_size=batch_size)
     sizes, accumulation = device_mesh.layout(
-      config, self.model, chips, self._where.chip.memory
+      config, self.model, devices, self._where.chip.memory
     )
-    share = Fraction(config.batch_size, accumulation * chips)
+    share = Fraction(config.batch_size, accumulation * devices)
     if share.denominator == 1:
       share = int(share)
     return Choice(sizes, share, config.remat), accumulation
@@ -152,14 +153,14 @@ class Planner:
     Raises:
       ValueError: the sizes do not multiply to the chips.
     """
-    chips = self._where.chips
+    devices = self._where.devices
     if isinstance(mesh, str):
       size = jnp.dtype(read_dtype(self._config.dtype)).itemsize
       leaves = jax.tree.leaves(abstract_params(self.model))
       weights = sum(leaf.size * size for leaf in leaves)
       memory = self._where.chip.memory
-      mesh = choose_sizes(chips, self.model, weights, memory)
-    sizes = device_mesh.fill_sizes(mesh, chips)
+      mesh = choose_sizes(devices, self.model, weights, memory)
+    sizes = device_mesh.fill_sizes(mesh, devices)
     return Choice(sizes, samples, self._config.remat)
 
   def step(self, choice: Choice, accumulation: int = 1) -> StepPlan:
@@ -173,7 +174,7 @@ class Planner:
       self._config,
       remat=choice.remat,
       accumulation=accumulation,
-      batch_size=int(choice.samples * self._where.chips * accumulation),
+      batch_size=int(choice.samples * self._where.devices * accumulation),
     )
     mesh = self._mesh(choice.mesh)
     batch = self._batch(config.batch_size)
@@ -198,7 +199,7 @@ class Planner:
       DoesNotFitError: the program exceeds the memory of a chip.
     """
     mesh = self._mesh(choice.mesh)
-    rows = int(choice.samples * self._where.chips)
+    rows = int(choice.samples * self._where.devices)
     compiled = compile_to_hlo(
       lowering.lower_generation,
       self._where,
@@ -209,13 +210,13 @@ class Planner:
       new_tokens,
     )
     turn = hlo.read_decoding_loop(compiled.text)
-    work = [Work("all", turn.flops * self._where.chips / rows)]
+    work = [Work("all", turn.flops * self._where.devices / rows)]
     prediction = predict(self._where, mesh, rows, work, turn)
     return DecodingPlan(compiled.memory, prediction)
 
   def work(self, remat: str) -> list[Work]:
     """Returns the FLOPs of one sample."""
-    mesh = self._mesh((self._where.chips, 1, 1))
+    mesh = self._mesh((self._where.devices, 1, 1))
     options = program.step_options(self._config, self.model, mesh)
     return flops.train_flops(
       self.model,
@@ -235,7 +236,7 @@ class Planner:
     weights = device_mesh.weight_bytes(self._config, self.model)
     work = {policy: self.work(policy) for policy in POLICIES}
     rates, found, plans = {}, [], {}
-    for choice in search.choices(self._where.chips, self.model):
+    for choice in search.choices(self._where.devices, self.model):
       if choice.mesh not in rates:
         mesh = self._mesh(choice.mesh)
         rates[choice.mesh] = gathering_rate(self._where, mesh, FSDP)
@@ -250,26 +251,36 @@ class Planner:
       )
       found.append((choice, bound))
 
+    stored = dict.fromkeys(search.KEEPS, 0.0)
+    if any(w.part == "decoder" and w.backward for w in work["full"]):
+      stored = stored_bytes(self.model, self._shape.length)
+    estimate = Estimate(self._where, weights, stored)
+
     def measure(choice):
       try:
-        plans[choice] = self.step(choice)
+        plan = plans[choice] = self.step(choice)
       except DoesNotFitError as error:
+        estimate.learn(Compiled(choice, error.used))
         measured(choice, error)
         return 0.0
-      measured(choice, plans[choice])
-      return plans[choice].prediction.samples_per_second
+      speed = plan.prediction.samples_per_second
+      estimate.learn(
+        Compiled(choice, plan.memory.peak, plan.prediction.hbm, speed)
+      )
+      measured(choice, plan)
+      return speed
 
-    winner, _, proven = search.best(found, measure, tries)
+    winner, _, proven = search.best(found, measure, tries, estimate.refine)
     return plans.get(winner), proven
 
   def memory_options(self, choice: Choice) -> list[str]:
     """Returns options that reduce the memory of a step, cheapest first."""
-    chips, (_, fsdp, tensor) = self._where.chips, choice.mesh
+    devices, (_, fsdp, tensor) = self._where.devices, choice.mesh
     options = []
-    if fsdp * tensor < chips:
+    if fsdp * tensor < devices:
       options.append(
-        f"--mesh 1,{chips // tensor},{tensor}: weights over all chips, now over"
-        f" {fsdp * tensor}"
+        f"--mesh 1,{devices // tensor},{tensor}: weights over all devices, now"
+        f" over {fsdp * tensor}"
       )
     if choice.remat != "full":
       options.append("--config.remat=full: stores only the inputs of layers")
@@ -288,11 +299,11 @@ class Planner:
       options.append("--config.dtype.frozen=int8: half the layers' kernels")
     if self._config.dtype.frozen in ("bfloat16", "int8"):
       options.append("--config.dtype.frozen=nf4: 4.25 bits per layer weight")
-    heads = math.gcd(self.model.decoder.kv_heads, chips)
+    heads = math.gcd(self.model.decoder.kv_heads, devices)
     if tensor < heads:
       options.append(
-        f"--mesh 1,{chips // heads},{heads}: a layer's work split over"
-        f" {heads} chips"
+        f"--mesh 1,{devices // heads},{heads}: a layer's work split over"
+        f" {heads} devices"
       )
     return [
       *options,

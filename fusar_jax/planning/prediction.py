@@ -12,6 +12,7 @@ policy and the model, and equals the MFU of a compute-bound step.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +33,7 @@ class CollectiveCost:
     kind: "all-gather", ...
     axes: numbers of the torus axes.
     times: executions per step.
-    bytes: received by one chip per step.
+    bytes: received by one device per step.
     seconds: per step.
   """
 
@@ -50,9 +51,9 @@ class Prediction:
   Attributes:
     where: the slice.
     samples: processed by one run of the program on all chips.
-    useful, executed: FLOPs of one chip in one run.
-    hbm: bytes of HBM that one chip reads and writes.
-    collectives: collectives between the chips.
+    useful, executed: FLOPs of one device in one run.
+    hbm: bytes of HBM that one device reads and writes.
+    collectives: collectives between the devices.
   """
 
   where: Slice
@@ -122,9 +123,9 @@ def predict(
     mesh: its devices in the order of the program's partition numbers.
     samples: processed by one run on all chips.
     work: FLOPs of one sample.
-    traffic: of one chip in one run.
+    traffic: of one device in one run.
   """
-  share = samples / where.chips
+  share = samples / where.devices
   return Prediction(
     where,
     samples,
@@ -146,7 +147,10 @@ def _collective_costs(where, mesh, collectives) -> tuple[CollectiveCost, ...]:
     sums[c.kind, axes] = (
       times + c.times,
       received + c.total,
-      seconds + c.total / (links * where.chip.link),
+      seconds
+      + c.total
+      * _over_links(where, coordinates, c)
+      / (links * where.chip.link),
     )
   return tuple(
     CollectiveCost(kind, axes, *row)
@@ -154,14 +158,41 @@ def _collective_costs(where, mesh, collectives) -> tuple[CollectiveCost, ...]:
   )
 
 
+def _over_links(where: Slice, coordinates, collective: Collective) -> float:
+  """Returns bytes that a chip receives over links per byte of one device.
+
+  A chip with one device receives what its device does. Two devices of one group
+  need the shards of other chips once, and those of each other not over links;
+  two devices of different groups receive twice as much over the same links.
+
+  Example: all eight devices of four chips gather. A device receives seven
+  shards; its chip receives two shards of each of three chips: 6 / 7.
+  """
+  devices, groups = where.chip.devices, collective.groups
+  if collective.kind == "collective-permute":
+    apart = sum(
+      tuple(coordinates[a]) != tuple(coordinates[b]) for a, b in groups
+    )
+    return devices * apart / max(len(groups), 1)
+  size = len(groups[0])
+  chips = len({tuple(coordinates[p]) for p in groups[0]})
+  if size == 1:
+    return 0.0
+  factor = devices * (chips - 1) / (size - 1)
+  # Nothing of an exchange is needed by both devices of a chip.
+  return factor * size / chips if collective.kind == "all-to-all" else factor
+
+
 def gathering_rate(where: Slice, mesh: Mesh, axis: str) -> float:
-  """Returns the bytes/s that a chip can receive from its group on an axis."""
+  """Returns the bytes/s a device can receive from its group on an axis."""
   numbers = np.arange(mesh.size).reshape(mesh.devices.shape)
   groups = np.moveaxis(numbers, mesh.axis_names.index(axis), -1)
   groups = groups.reshape(-1, mesh.shape[axis])
   coordinates = [device.coords for device in mesh.devices.flat]
   gather = Collective("all-gather", tuple(map(tuple, groups)), 1, 0.0)
-  return route(where, coordinates, gather)[1] * where.chip.link
+  share = _over_links(where, coordinates, gather)
+  rate = route(where, coordinates, gather)[1] * where.chip.link
+  return rate / share if share else math.inf
 
 
 def route(

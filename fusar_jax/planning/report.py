@@ -1,6 +1,7 @@
 """Tables of a plan: memory, FLOPs, collectives, roofline; memory options.
 
-All numbers are per chip unless a row states otherwise.
+All numbers are per device, a chip or a chiplet of TPU7x, unless a row states
+otherwise.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from fusar_jax.planning.prediction import COMPUTE, HBM, LINKS, Prediction
 
 def memory_table(title: str, memory: Memory, where: Slice) -> Table:
   """Returns the memory of a program, absolute and as a share of the HBM."""
-  table = _table(title, "memory per chip", "GiB", "share")
+  table = _table(title, "memory per device", "GiB", "share")
   for name, count in (
     ("arguments", memory.arguments),
     ("temporaries", memory.temporaries),
@@ -90,7 +91,7 @@ def does_not_fit(
   """Returns the compiler's memory error and the applicable memory options."""
   if error.used:
     needed = (
-      f"needs {error.used / GIB:.2f} GiB a chip; the compiler may use"
+      f"needs {error.used / GIB:.2f} GiB a device; the compiler may use"
       f" {error.limit / GIB:.2f} of the {where.chip.memory / GIB:.0f} GiB of"
       f" {where.chip.name}"
     )

@@ -53,5 +53,5 @@ def devices_of(where: Slice) -> list:
       f"libtpu does not know the topology {where.topology} of {where.name}:"
       f" {str(error).splitlines()[0]}"
     ) from error
-  assert len(found) == where.chips, (where, len(found))
+  assert len(found) == where.devices, (where, len(found))
   return found

@@ -13,11 +13,22 @@ from fusar_jax.planning.chips import find_slice
     ("v5p-16", "v5p:2x2x2", 8),  # Named for TensorCores, two a chip.
     ("v4-512", "v4:4x8x8", 256),
     ("v5p:2x2x4", "v5p:2x2x4", 16),
+    ("tpu7x-8", "tpu7x:2x2x1", 4),
   ],
 )
 def test_names(name, topology, chips):
   found = find_slice(name)
   assert (found.topology, found.chips) == (topology, chips)
+
+
+def test_a_device_of_tpu7x_is_half_a_chip():
+  """Published for a chip: 2307 TFLOP/s, 192 GiB, 7380 GB/s."""
+  where = find_slice("tpu7x-8")
+  assert (where.chips, where.devices) == (4, 8)
+  assert 2 * where.chip.peak == 2307e12
+  assert 2 * where.chip.memory == 192 * 2**30
+  assert 2 * where.chip.bandwidth == 7380e9
+  assert find_slice("v5p-8").devices == find_slice("v5p-8").chips == 4
 
 
 @pytest.mark.parametrize(
@@ -52,6 +63,8 @@ def test_unknown_slices_raise(name, message):
     ("v5p-128", [2, 2, 2]),
     ("v4-256", [2, 2, 2]),  # 4x4x8
     ("v5p:4x4x6", [1, 1, 1]),
+    ("tpu7x-32", [1, 1, 1]),  # 2x2x4
+    ("tpu7x-128", [2, 2, 2]),
   ],
 )
 def test_wrap_around_links(name, links):

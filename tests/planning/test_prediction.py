@@ -2,11 +2,19 @@
 
 import itertools
 
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from fusar_jax.planning.chips import find_slice
-from fusar_jax.planning.hlo import Collective
-from fusar_jax.planning.prediction import CollectiveCost, Prediction, route
+from fusar_jax.planning.flops import Work
+from fusar_jax.planning.hlo import Collective, Traffic
+from fusar_jax.planning.prediction import (
+  CollectiveCost,
+  Prediction,
+  predict,
+  route,
+)
 
 
 def _coordinates(where):
@@ -43,6 +51,44 @@ def test_a_permutation_takes_the_axes_that_its_pairs_cross():
   pairs = tuple((k, (k + 1) % 8) for k in range(8))
   permute = Collective("collective-permute", pairs, 1, 1.0)
   assert route(where, _coordinates(where), permute) == ((0,), 1)
+
+
+class _Device:
+  def __init__(self, coords):
+    self.coords = coords
+
+
+@pytest.mark.parametrize(
+  ("kind", "groups", "received", "over_links"),
+  [
+    # All eight: the chip takes two shards of each of three chips.
+    ("all-gather", (tuple(range(8)),), 7.0, 6.0),
+    ("all-reduce", (tuple(range(8)),), 7.0, 6.0),
+    # One device of each chip: both groups share the links.
+    ("all-gather", ((0, 2, 4, 6), (1, 3, 5, 7)), 3.0, 6.0),
+    # Within a chip.
+    ("all-gather", ((0, 1), (2, 3), (4, 5), (6, 7)), 1.0, 0.0),
+    # Each device takes an eighth of each of the other six devices.
+    ("all-to-all", (tuple(range(8)),), 7 / 8, 12 / 8),
+    # Half of the pairs leave their chip, along one axis.
+    ("collective-permute", ((0, 1), (1, 2), (4, 5), (5, 6)), 1.0, 1.0),
+  ],
+)
+def test_two_devices_of_a_chip_share_its_links(
+  kind, groups, received, over_links
+):
+  """tpu7x-8: four chips, 2 x 2, of two devices; 90 GB/s a link. Bytes of a
+  shard: 1 GB."""
+  where = find_slice("tpu7x-8")
+  devices = np.array(
+    [_Device(c) for c in _coordinates(where) for _ in range(2)], dtype=object
+  )
+  mesh = Mesh(devices.reshape(1, 8, 1), ("data", "fsdp", "tensor"))
+  collective = Collective(kind, groups, 1, received * 1e9)
+  traffic = Traffic(collectives=(collective,))
+  (cost,) = predict(where, mesh, 8, [Work("all", 1.0)], traffic).collectives
+  links = 1 if kind == "collective-permute" else 2
+  assert cost.seconds == pytest.approx(over_links * 1e9 / (links * 90e9))
 
 
 def _prediction(seconds):

@@ -31,12 +31,15 @@ def test_every_slice_takes_every_mesh(libtpu, chip):
   for name in slices(CHIPS[chip]):
     where = find_slice(name)
     devices = devices_of(where)
-    for sizes in device_mesh.mesh_choices(where.chips, where.chips, model):
+    count = where.devices
+    for sizes in device_mesh.mesh_choices(count, count, model):
       mesh = device_mesh.make_mesh(*sizes, devices=devices)
       assert {d.id for d in mesh.devices.flat} == {d.id for d in devices}
 
 
-@pytest.mark.parametrize("topology", ["v4-8", "v5e-4", "v5p-8", "v6e-4"])
+@pytest.mark.parametrize(
+  "topology", ["v4-8", "v5e-4", "v5p-8", "v6e-4", "tpu7x-8"]
+)
 def test_every_kind_of_chip_compiles_the_step(libtpu, topology):
   config = get_config("stage2", "model=tiny").unlock()
   config.dtype.compute = config.dtype.frozen = "bfloat16"
@@ -66,6 +69,7 @@ def test_an_unchanged_config_fits(libtpu, stage, topology):
   planner = Planner(config, where, shape)
   choice, accumulation = planner.choice(AUTO, None)
   assert (choice.mesh, accumulation) == SLICES[topology]
-  assert choice.samples * where.chips * accumulation == config.batch_size == 16
+  assert choice.samples * where.devices * accumulation == 16
+  assert config.batch_size == 16
   plan = planner.step(choice, accumulation)
   assert plan.memory.peak <= where.chip.memory
