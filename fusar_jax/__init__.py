@@ -20,6 +20,7 @@ def load(
   image_size=None,
   mesh="auto",
   dtype=None,
+  quantize=None,
 ):
   """Loads a model to ask: see `fusar_jax.inference.load.load`."""
   from fusar_jax.inference.load import load as load_assistant  # imports JAX
@@ -32,4 +33,5 @@ def load(
     image_size=image_size,
     mesh=mesh,
     dtype=dtype,
+    quantize=quantize,
   )

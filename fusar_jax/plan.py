@@ -19,6 +19,7 @@ from absl import logging
 
 from fusar_jax import command_line
 from fusar_jax.config_option import ConfigParser
+from fusar_jax.inference.options import QUANTIZATIONS
 
 # Rows per chip of --decode: batches of 16, the default of predict, on one chip.
 _ROWS = 16
@@ -69,6 +70,11 @@ def parser() -> ConfigParser:
     action="store_true",
     help="plan predict instead of a train step; --mesh auto is that of"
     " fusar_jax.load",
+  )
+  p.add_argument(
+    "--quantize",
+    choices=QUANTIZATIONS,
+    help="format of the layers' kernels in predict, as its own --quantize",
   )
   p.add_argument(
     "--search",
@@ -123,8 +129,10 @@ def _plan(args: argparse.Namespace) -> int:
   planner = Planner(config, where, shape)
   if args.decode:
     rows = args.samples_per_chip or _ROWS
-    choice = planner.decoding_choice(AUTO if args.mesh is None else mesh, rows)
-    return _decode(planner, console, where, choice, args.new_tokens)
+    choice = planner.decoding_choice(
+      AUTO if args.mesh is None else mesh, rows, args.quantize
+    )
+    return _decode(planner, console, where, choice, args)
   if args.search:
     return _search(planner, console, where, args.tries)
   choice, accumulation = planner.choice(mesh, args.samples_per_chip)
@@ -137,23 +145,25 @@ def _plan(args: argparse.Namespace) -> int:
     print(report.does_not_fit(error, where, planner.memory_options(choice)))
     return 1
   console.print(report.plan_of_step(plan.memory, plan.work, plan.prediction))
-  _decode(planner, console, where, choice, args.new_tokens)
+  _decode(planner, console, where, choice, args)
   return 0  # The train step fits.
 
 
-def _decode(planner, console, where, choice, new_tokens: int) -> int:
+def _decode(planner, console, where, choice, args) -> int:
   """Prints the plan of generation; returns 0 if it fits, else 1."""
   from fusar_jax.planning import report
   from fusar_jax.planning.compile_hlo import DoesNotFitError
 
   data, fsdp, tensor = choice.mesh
+  quantize = f" --quantize {args.quantize}" if args.quantize else ""
   console.print(
     f"predict --mesh {data},{fsdp},{tensor} --batch-size"
-    f" {int(choice.samples * where.devices)} --max-new-tokens {new_tokens}",
+    f" {int(choice.samples * where.devices)} --max-new-tokens {args.new_tokens}"
+    f"{quantize}",
     soft_wrap=True,
   )
   try:
-    plan = planner.decoding(choice, new_tokens)
+    plan = planner.decoding(choice, args.new_tokens, args.quantize)
   except DoesNotFitError as error:
     print("Generation: " + report.does_not_fit(error, where, []))
     return 1

@@ -14,7 +14,12 @@ from fusar_jax.hf.weights import weight_files
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.mesh import MeshLike, make_mesh
 from fusar_jax.inference.options import DTYPES
-from fusar_jax.model.fusar_gpt import abstract_params
+from fusar_jax.inference.quantized import (
+  check_format,
+  read_placement,
+  weight_bytes,
+)
+from fusar_jax.model.quantization import quantize_layers
 from fusar_jax.platforms import check_platforms
 from fusar_jax.training import device_mesh, provenance, sharding
 from fusar_jax.training.parameters import load_run, read_shapes
@@ -29,6 +34,7 @@ def load(
   image_size: int | None = None,
   mesh: MeshLike = device_mesh.AUTO,
   dtype: str | None = None,
+  quantize: str | None = None,
 ) -> Assistant:
   """Loads a run folder, a Hugging Face folder or a hub id.
 
@@ -51,6 +57,9 @@ def load(
       where they do not fit one device; "1,1,4" over four devices; None: one.
     dtype: of activations, "float32" or "bfloat16"; None: float32 on a CPU,
       elsewhere that of the weights. Weights keep the dtype of their files.
+    quantize: "int8" or "nf4": format of the kernels of tower's and decoder's
+      layers, as `config.dtype.frozen` of training; they are quantised on the
+      host, one stack of layers after another. None: as in the files.
 
   Raises:
     ValueError, FileNotFoundError: invalid arguments or files; the message names
@@ -58,11 +67,15 @@ def load(
   """
   check_platforms()
   activations = _compute_dtype(dtype)
+  check_format(quantize)
   path = local_model(path)
   run = (Path(path) / "checkpoints").is_dir()
   folder = Path(path) if run else resolve(path)
-  mesh = make_mesh(mesh, lambda: (read_shapes(folder), _weight_bytes(folder)))
+  mesh = make_mesh(
+    mesh, lambda: (read_shapes(folder), _weight_bytes(folder, quantize))
+  )
   place = None if mesh is None else sharding.placement(mesh)
+  place = read_placement(quantize, place)
   if run:
     if adapter is not None:
       raise ValueError(
@@ -88,8 +101,12 @@ def load(
     places = [p for p in (adapter, folder) if p is not None]
     tokenizer = _find_tokenizer(places)
     generation = GenerationDefaults.read(folder)
+  if quantize is not None:
+    params = quantize_layers(params, quantize)
   if mesh is not None:  # leaves of adapters and checkpoints
     params = sharding.put(params, sharding.parameter_shardings(params, mesh))
+  elif quantize is not None:
+    params = jax.device_put(params, jax.local_devices()[0])
   return Assistant(config, params, tokenizer, activations, generation, mesh)
 
 
@@ -101,15 +118,17 @@ def _compute_dtype(value: str | None) -> jnp.dtype | None:
   return jnp.dtype(value)
 
 
-def _weight_bytes(folder: Path) -> int:
-  """Returns the bytes of a model's weight files; 0 if it has none yet."""
+def _weight_bytes(folder: Path, quantize: str | None) -> int:
+  """Returns the bytes of a model's weights, of LoRA and TLM in their dtype."""
+  config, base = read_shapes(folder), folder
   if provenance.is_run(folder):
     base = provenance.base_folder(folder)
-    if base is None:  # all of it is in the checkpoint, float32
-      shapes = abstract_params(read_shapes(folder))
-      return sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))
-    folder = base
-  return sum(file.stat().st_size for file in weight_files(folder))
+  dtype = "float32"  # Of a run without a base: all is in its checkpoint.
+  if base is not None:
+    files = sum(file.stat().st_size for file in weight_files(base))
+    if files < 3 * weight_bytes(config, "int8"):
+      dtype = "bfloat16"
+  return weight_bytes(config, dtype, quantize)
 
 
 def _find_tokenizer(folders) -> Tokenizer | None:

@@ -14,6 +14,8 @@ from fusar_jax.data.anchor_conditions import CONDITIONS
 CONSTRAINTS = ("json",)
 # Dtypes of activations.
 DTYPES = ("float32", "bfloat16")
+# Formats of the layers' kernels, as in `config.dtype.frozen`.
+QUANTIZATIONS = ("int8", "nf4")
 
 MAX_NEW_TOKENS = 2048
 
@@ -23,8 +25,8 @@ class PredictionOptions:
   """What to answer, with which model, and how.
 
   Attributes:
-    adapter, legacy_sigma, use_tlm, image_size, mesh, dtype: of the model, see
-      `fusar_jax.load`.
+    adapter, legacy_sigma, use_tlm, image_size, mesh, dtype, quantize: of the
+      model, see `fusar_jax.load`.
     anchors: condition of the anchors, see `data.anchor_conditions`; None: the
       condition of the training run. A model without TLM takes no anchors.
     batch_size: rows per batch.
@@ -51,6 +53,7 @@ class PredictionOptions:
   image_size: int | None = None
   mesh: str | None = "auto"
   dtype: str | None = None
+  quantize: str | None = None
   anchors: str | None = None
   batch_size: int = 16
   max_new_tokens: int = MAX_NEW_TOKENS
@@ -87,6 +90,7 @@ class PredictionOptions:
       "image_size",
       "mesh",
       "dtype",
+      "quantize",
     )
     return {name: getattr(self, name) for name in names}
 
@@ -100,6 +104,7 @@ class PredictionOptions:
       "use_tlm": None if self.use_tlm else False,
       "image_size": self.image_size,
       "dtype": self.dtype,
+      "quantize": self.quantize,
       "batch_size": self.batch_size,
       "max_new_tokens": self.max_new_tokens,
       "repetition_penalty": self.repetition_penalty,
@@ -139,6 +144,12 @@ OPTIONS = {
     "choices": DTYPES,
     "help": "dtype of activations (default: float32 on a CPU, elsewhere that"
     " of the weights)",
+  },
+  "quantize": {
+    "choices": QUANTIZATIONS,
+    "help": "hold the kernels of the layers in 8 or 4 bits, as"
+    " config.dtype.frozen of train; TLM, LoRA, embedding and head keep their"
+    " dtype",
   },
   "anchors": {
     "choices": CONDITIONS,

@@ -18,6 +18,7 @@ from fusar_jax.data.padding import empty_batch
 from fusar_jax.data.sizes import Sizes
 from fusar_jax.inference import generation
 from fusar_jax.inference.generation import Decoding, DecodingInputs
+from fusar_jax.inference.quantized import abstract_weights
 from fusar_jax.model.activations import on_mesh
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
@@ -106,6 +107,7 @@ def lower_generation(
   model: FusarConfig,
   prompts: Batch,
   new_tokens: int,
+  quantize: str | None,
 ) -> Lowered:
   """Returns lowered generation: prefill, then a loop that decodes tokens.
 
@@ -116,11 +118,11 @@ def lower_generation(
     model: shapes.
     prompts: shapes, from `abstract_batch`.
     new_tokens: maximum length of an answer.
+    quantize: format of the layers' kernels, as in `fusar_jax.load`.
   """
   options = program.step_options(config, model, mesh)
   network = FusarGPT(model, dtype=options.dtype, impl=options.impl)
-  shapes = abstract_params(model)
-  params = _cast(shapes, read_dtype(config.dtype))
+  params = abstract_weights(model, read_dtype(config.dtype), quantize)
   generate = jax.jit(
     generation.begin,
     static_argnums=(0, 1, 2),

@@ -7,12 +7,11 @@ import dataclasses
 import math
 from fractions import Fraction
 
-import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from fusar_jax import config as config_lib
 from fusar_jax.inference.mesh import choose_sizes
+from fusar_jax.inference.quantized import weight_bytes
 from fusar_jax.model.activations import FSDP
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.fusar_gpt import abstract_params
@@ -142,22 +141,25 @@ class Planner:
     return Choice(sizes, share, config.remat), accumulation
 
   def decoding_choice(
-    self, mesh: str | tuple[int, int, int], samples: int
+    self,
+    mesh: str | tuple[int, int, int],
+    samples: int,
+    quantize: str | None = None,
   ) -> Choice:
     """Returns the choice that `fusar_jax.load` makes on the slice.
 
     Args:
       mesh: (data, fsdp, tensor), or AUTO.
       samples: rows of a batch per chip.
+      quantize: format of the layers' kernels.
 
     Raises:
       ValueError: the sizes do not multiply to the chips.
     """
     devices = self._where.devices
     if isinstance(mesh, str):
-      size = jnp.dtype(read_dtype(self._config.dtype)).itemsize
-      leaves = jax.tree.leaves(abstract_params(self.model))
-      weights = sum(leaf.size * size for leaf in leaves)
+      dtype = read_dtype(self._config.dtype)
+      weights = weight_bytes(self.model, dtype, quantize)
       memory = self._where.chip.memory
       mesh = choose_sizes(devices, self.model, weights, memory)
     sizes = device_mesh.fill_sizes(mesh, devices)
@@ -192,8 +194,14 @@ class Planner:
     )
     return StepPlan(choice, accumulation, compiled.memory, work, prediction)
 
-  def decoding(self, choice: Choice, new_tokens: int) -> DecodingPlan:
+  def decoding(
+    self, choice: Choice, new_tokens: int, quantize: str | None = None
+  ) -> DecodingPlan:
     """Compiles generation for a micro-batch of prompts.
+
+    Args:
+      new_tokens: maximum length of an answer.
+      quantize: format of the layers' kernels.
 
     Raises:
       DoesNotFitError: the program exceeds the memory of a chip.
@@ -208,6 +216,7 @@ class Planner:
       self.model,
       self._batch(rows),
       new_tokens,
+      quantize,
     )
     turn = hlo.read_decoding_loop(compiled.text)
     work = [Work("all", turn.flops * self._where.devices / rows)]

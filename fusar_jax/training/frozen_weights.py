@@ -2,8 +2,8 @@
 
 "float32" and "bfloat16" apply to all of them. "int8" and "nf4" quantise the
 layer kernels (`fusar_jax.model.quantization`) and cast the rest to the compute
-dtype. Only training uses the quantised kernels: a run refers to its base, and
-loading or exporting the run reads the original weights of the base.
+dtype. Quantised kernels are not saved: a run refers to its base, and loading or
+exporting the run reads the original weights of the base.
 """
 
 from collections.abc import Callable
@@ -46,5 +46,10 @@ def read_placement(dtype: DtypeConfig, mesh: Mesh) -> Callable:
   """
   if dtype.frozen not in FORMATS:
     return sharding.placement(mesh)
+  return on_host()
+
+
+def on_host() -> Callable:
+  """Returns (path, shape) -> sharding in the memory of the host."""
   host = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
   return lambda path, shape: host
