@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from PIL import Image
 
 from fusar_jax import predict
 from fusar_jax.data.anchor_conditions import AnchorCondition
+from fusar_jax.data.tokenizer import load_tokenizer
 from fusar_jax.data.triplets import read_manifest
+from fusar_jax.hf.folders import resolve
 from fusar_jax.inference import prediction
 from fusar_jax.inference.answering import Answerer
 from fusar_jax.inference.box_grammar import box_list
@@ -106,6 +109,32 @@ def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
   assert metrics["guessed_tasks"] == 0
   asked = [triplet.task for triplet in triplets]
   assert metrics["counting"]["n"] == asked.count("counting") > 0
+
+
+def test_mixed_answers_cost_little_more_than_their_tokens(call, tmp_path):
+  """252 rows of five tasks in 16 slots: at most 1.2 positions for a token.
+
+  Batches of fixed rows would take more than 1.6, even sorted by task.
+  """
+  simulate(tmp_path / "data", Plan(60, seed=5))
+  given = ("--model", "tiny-base", "--data", tmp_path / "data/manifest.jsonl")
+  done = call(
+    predict.main, *given, "--out", tmp_path / "out", "--batch-size", 16
+  )
+  assert done.code == 0, done.text
+  reported = re.search(r"decoded (\d+) tokens in (\d+) slot-steps", done.out)
+  tokens, steps = map(int, reported.groups())
+  rows = sorted(read(tmp_path / "out" / NAME), key=lambda row: row["task"])
+  tokenizer = load_tokenizer(resolve("tiny-base"))
+  lengths = [
+    len(tokenizer.encode(row["prediction_text"])) + (not row["truncated"])
+    for row in rows
+  ]
+  assert len(lengths) > 15 * 16
+  assert sum(lengths) == tokens
+  longest = [max(lengths[i : i + 16]) for i in range(0, len(lengths), 16)]
+  assert 16 * sum(longest) > 1.6 * tokens
+  assert tokens <= steps <= 1.2 * tokens
 
 
 def test_rows_need_neither_id_nor_answer(command, manifest, tmp_path):

@@ -25,7 +25,7 @@ from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.automaton import Automaton
 from fusar_jax.inference.batching import Work, one_ahead
 from fusar_jax.inference.box_grammar import box_list
-from fusar_jax.inference.continuous import Group
+from fusar_jax.inference.continuous import Group, Usage
 from fusar_jax.inference.generation import Constraint
 from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.token_table import TokenTable
@@ -46,6 +46,7 @@ class Answerer:
     offered: row -> candidate names, for rows that are scored.
     options: decoding options.
     table: box grammar, or None: answers are unconstrained.
+    usage: cost of the generated answers so far.
   """
 
   assistant: Assistant
@@ -54,6 +55,7 @@ class Answerer:
   offered: Mapping[int, tuple[str, ...]]
   options: PredictionOptions
   table: TokenTable | None
+  usage: Usage = dataclasses.field(default_factory=Usage)
 
   def answer(
     self, work: Work, done: Collection[int] = ()
@@ -82,6 +84,7 @@ class Answerer:
       self.options.batch_size,
       self.options.max_new_tokens,
       repetition_penalty=self.options.repetition_penalty,
+      usage=self.usage,
     ):
       texts = {row: self._text(tokens) for row, tokens in answers.items()}
       yield self._predictions(texts, built)
@@ -90,9 +93,10 @@ class Answerer:
 
   def _groups(self, work: Work, built: dict[int, Example]) -> Iterator[Group]:
     """Yields the prompts of a continuous batch; adds their examples."""
-    # A program that reads fewer prompts would wait less for slots, and
-    # read the weights more often.
-    size = max(self.options.batch_size // 4, 1)
+    # Slots wait until so many are free: with a quarter of them 17 % of the
+    # slot-steps held no answer, with an eighth 13 % (docs/performance.md). Even
+    # one prompt has enough tokens to keep the products busy.
+    size = max(self.options.batch_size // 8, 1)
     for rows, examples in one_ahead(self._build, work.parts(size)):
       built |= zip(rows, examples, strict=True)
       batch = self._pad(examples, size, work)

@@ -32,7 +32,7 @@ from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.hf.generation_config import GenerationDefaults
 from fusar_jax.hf.handoff import resize_images
 from fusar_jax.inference.automaton import Automaton
-from fusar_jax.inference.continuous import Group, generate_rows
+from fusar_jax.inference.continuous import Group, Usage, generate_rows
 from fusar_jax.inference.generation import Constraint, Decoding, generate
 from fusar_jax.inference.likelihood import log_likelihoods
 from fusar_jax.inference.mesh import compiled, put_rows
@@ -280,11 +280,12 @@ class Assistant(TaskQuestions):
     slots: int,
     max_new_tokens: int = MAX_NEW_TOKENS,
     repetition_penalty: float | None = None,
+    usage: Usage | None = None,
   ) -> Iterator[dict[int, list[int]]]:
     """Greedy answers of many prompts, see `continuous.generate_rows`."""
     decoding = self._decoding(max_new_tokens, repetition_penalty)
     return generate_rows(
-      self.model, self.params, groups, slots, decoding, self.mesh
+      self.model, self.params, groups, slots, decoding, self.mesh, usage
     )
 
   def _decoding(

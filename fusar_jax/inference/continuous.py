@@ -51,6 +51,21 @@ class Group(NamedTuple):
   constraint: Constraint | None = None
 
 
+@dataclasses.dataclass
+class Usage:
+  """What answers have cost, summed over calls.
+
+  Attributes:
+    tokens: new tokens, end tokens included.
+    slot_steps: positions computed for them: S in a decoding step, whether its
+      slots hold an answer or not, and G for the first tokens of a group. Never
+      less than `tokens`.
+  """
+
+  tokens: int = 0
+  slot_steps: int = 0
+
+
 @flax.struct.dataclass
 class _Slots:
   """State of all slots on the device.
@@ -81,6 +96,7 @@ def generate_rows(
   slots: int,
   decoding: Decoding,
   mesh: Mesh | None = None,
+  usage: Usage | None = None,
 ) -> Iterator[dict[int, list[int]]]:
   """Yields row number -> new tokens, end token included, as answers end.
 
@@ -89,6 +105,7 @@ def generate_rows(
     groups: taken one by one when there are slots for them.
     slots: S, rows that decode together, at least G.
     decoding: options; greedy.
+    usage: takes the cost of what has been yielded.
 
   Raises:
     ValueError: a temperature, or fewer slots than G.
@@ -97,6 +114,7 @@ def generate_rows(
     raise ValueError("continuous batches are greedy; set temperature 0.")
   limit = decoding.max_new_tokens
   capacity = min(generation.FIRST, limit)
+  usage = usage or Usage()
   weights = _apart(model, params, mesh)
   held: dict[int, int] = {}  # slot -> row
   state, table = None, None
@@ -120,17 +138,20 @@ def generate_rows(
       where = np.full(size, slots, np.int32)
       where[: len(group.rows)] = free[: len(group.rows)]
       state = compiled(_insert, mesh, donate=(0,))(state, new, where)
+      usage.slot_steps += size
       held |= dict(zip(free, group.rows, strict=False))
       table, group = group.constraint, next(waiting, None)
       continue
     # Answers are not held back, even if no prompt waits for their slots.
     enough = size or min(slots, len(free) + max(slots // 4, 1))
     inputs = DecodingInputs(table, limit, np.uint32(0))
-    state = compiled(_run, mesh, static=2, donate=(5,))(
+    state, turns = compiled(_run, mesh, static=2, donate=(5,))(
       model, rules, params, weights, inputs, state, np.int32(enough)
     )
+    usage.slot_steps += slots * int(turns)
     ended, steps = np.asarray(state.ended), np.asarray(state.step)
     done = {slot: row for slot, row in held.items() if ended[slot]}
+    usage.tokens += sum(int(steps[slot]) for slot in done)
     if done:
       tokens = np.asarray(state.tokens)
       yield {
@@ -213,24 +234,33 @@ def _map_slots(function: Callable, *states: _Slots) -> _Slots:
   )
 
 
-def _run(model, rules, params, weights, inputs, state, enough) -> _Slots:
-  """Decodes until `enough` slots have ended, or one has no capacity."""
+def _run(
+  model, rules, params, weights, inputs, state, enough
+) -> tuple[_Slots, jax.Array]:
+  """Decodes until `enough` slots have ended, or one has no capacity.
+
+  Returns:
+    The state, and int32, the number of steps.
+  """
   choice = Choice(rules, inputs)
 
-  def unfinished(state):
+  def unfinished(carry):
+    state, _ = carry
     full = jnp.any(~state.ended & (state.step >= rules.max_new_tokens))
     return (jnp.sum(state.ended) < enough) & ~full
 
-  def one(state):
+  def one(carry):
+    state, turns = carry
     # Of an empty slot: some token, which nothing reads.
     place = jnp.maximum(state.step - 1, 0)
     token = jnp.take_along_axis(state.tokens, place[:, None], axis=1)
     logits, cache = advance(
       model, params, weights, state.prompts, token, place, state.cache
     )
-    return _append(choice, dataclasses.replace(state, cache=cache), logits)
+    state = dataclasses.replace(state, cache=cache)
+    return _append(choice, state, logits), turns + 1
 
-  return jax.lax.while_loop(unfinished, one, state)
+  return jax.lax.while_loop(unfinished, one, (state, jnp.int32(0)))
 
 
 def _append(choice: Choice, state: _Slots, logits: jax.Array) -> _Slots:

@@ -232,6 +232,12 @@ def _answer_rows(
         truncated += _count_truncated(rows)
         display.advance(len(rows), truncated)
   predictions = progress.rows()
+  if tokens := answerer.usage.tokens:
+    steps = answerer.usage.slot_steps
+    print(
+      f"decoded {tokens} tokens in {steps} slot-steps,"
+      f" {steps / tokens:.3f} a token"
+    )
   if truncated:
     print(
       f"truncated {truncated} of {len(predictions)} answers at"

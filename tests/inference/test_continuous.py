@@ -7,7 +7,7 @@ import pytest
 from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.inference import generation
-from fusar_jax.inference.continuous import Group, generate_rows
+from fusar_jax.inference.continuous import Group, Usage, generate_rows
 from fusar_jax.inference.generation import Decoding, generate
 from fusar_jax.model.fusar_gpt import FusarGPT
 
@@ -81,6 +81,28 @@ def test_every_answer_is_that_of_its_prompt(
     assert not found.keys() & done.keys()
     found |= done
   assert [found[row] for row in range(len(many))] == answers
+
+
+@pytest.mark.parametrize(("slots", "size"), [(1, 1), (4, 4), (5, 2)])
+def test_slot_steps_are_counted(model, many, decoding, alone, slots, size):
+  """One slot idles never. Four that are filled together cost what the longest
+  of their answers does. With fewer prompts at a time they cost less."""
+  config, _ = model
+  params, answers = alone
+  lengths = [len(answer) for answer in answers]
+  usage = Usage()
+  groups = _groups(many, config, size)
+  for _ in generate_rows(
+    FusarGPT(config), params, groups, slots, decoding, usage=usage
+  ):
+    pass
+  assert usage.tokens == sum(lengths)
+  starts = range(0, len(lengths), slots)
+  fixed = slots * sum(max(lengths[start : start + slots]) for start in starts)
+  if size == slots:
+    assert usage.slot_steps == fixed
+  else:
+    assert usage.tokens <= usage.slot_steps < fixed
 
 
 def test_too_few_slots_are_refused(model, many, decoding):
