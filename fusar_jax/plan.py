@@ -165,7 +165,10 @@ def _decode(planner, console, where, choice, args) -> int:
   try:
     plan = planner.decoding(choice, args.new_tokens, args.quantize)
   except DoesNotFitError as error:
-    print("Generation: " + report.does_not_fit(error, where, []))
+    options = []
+    if args.quantize != "nf4":
+      options = ["--quantize int8 or nf4: 8 or 4.25 bits per layer weight"]
+    print("Generation: " + report.does_not_fit(error, where, options))
     return 1
   console.print(report.plan_of_decoding(plan.memory, plan.prediction))
   return 0

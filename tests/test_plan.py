@@ -60,8 +60,19 @@ def test_predict_is_planned_on_the_mesh_of_load(libtpu, plan):
   assert "Train step" not in done.stdout
   speed = float(re.search(r"tokens/s, all chips │ *([\d.]+)", done.stdout)[1])
   assert speed > 0
+  small = plan(
+    *TINY,
+    "--decode",
+    "--samples-per-chip=4",
+    "--new-tokens=8",
+    "--quantize=int8",
+  )
+  flags = re.search("^predict (.*)$", small.stdout, re.M)[1].split()
+  assert flags == [*printed.split(), "--quantize", "int8"]
+  predict.parser().parse_args(["--model=M", "--data=D", "--out=O", *flags])
   given = plan(*TINY, "--decode", "--mesh=1,2,2", "--samples-per-chip=20000")
   assert given.returncode == 1
+  assert "--quantize int8 or nf4" in given.stdout
   assert "predict --mesh 1,2,2 --batch-size 80000" in given.stdout
   assert "Generation: Does not fit v5e-4: needs" in given.stdout
 

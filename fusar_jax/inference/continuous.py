@@ -26,7 +26,6 @@ from fusar_jax.inference.generation import (
   Constraint,
   Decoding,
   DecodingInputs,
-  mark,
   prompt_tokens,
 )
 from fusar_jax.inference.mesh import compiled, put_rows
@@ -265,23 +264,16 @@ def _run(
 
 def _append(choice: Choice, state: _Slots, logits: jax.Array) -> _Slots:
   token, going = choice(state, logits), ~state.ended
-  place, occurred = state.place, state.occurred
-  if place is not None:
-    assert choice.inputs.constraint is not None
-    place = choice.inputs.constraint.after(place, token)
-  if occurred is not None:
-    occurred = mark(occurred, token[:, None], going[:, None])
   slots, capacity = state.tokens.shape
   column = jnp.where(going, state.step, capacity)  # Beyond all: dropped.
   step = state.step + going
-  stop = jnp.array(choice.rules.stop, jnp.int32)
+  after = choice.after(state, token)
+  after["ended"] |= step >= choice.inputs.limit
   return dataclasses.replace(
     state,
     tokens=state.tokens.at[jnp.arange(slots), column].set(token, mode="drop"),
     step=step,
-    ended=state.ended | jnp.isin(token, stop) | (step >= choice.inputs.limit),
-    place=place,
-    occurred=occurred,
+    **after,
   )
 
 

@@ -260,22 +260,27 @@ class Choice:
     key = jax.random.fold_in(jax.random.key(self.inputs.seed), state.step)
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
+  def after(self, state, token: jax.Array) -> dict[str, jax.Array | None]:
+    """Returns the fields of the state that follow from one more token."""
+    place, occurred = state.place, state.occurred
+    if place is not None:
+      assert self.inputs.constraint is not None
+      place = self.inputs.constraint.after(place, token)
+    if occurred is not None:
+      occurred = mark(occurred, token[:, None], ~state.ended[:, None])
+    stop = jnp.array(self.rules.stop, jnp.int32)
+    ended = state.ended | jnp.isin(token, stop)
+    return {"place": place, "occurred": occurred, "ended": ended}
+
 
 def _append(model, choice, state, logits):
-  token, place, occurred = choice(state, logits), state.place, state.occurred
-  if place is not None:
-    place = choice.inputs.constraint.after(place, token)
-  if occurred is not None:
-    occurred = mark(occurred, token[:, None], ~state.ended[:, None])
-  token = jnp.where(state.ended, model.config.tokens.pad, token)
-  stop = jnp.array(choice.rules.stop, jnp.int32)
+  token = choice(state, logits)
+  shown = jnp.where(state.ended, model.config.tokens.pad, token)
   return _State(
     step=state.step + 1,
-    tokens=state.tokens.at[:, state.step].set(token),
+    tokens=state.tokens.at[:, state.step].set(shown),
     lengths=jnp.where(state.ended, state.lengths, state.step + 1),
-    ended=state.ended | jnp.isin(token, stop),
-    place=place,
-    occurred=occurred,
+    **choice.after(state, token),
   )
 
 

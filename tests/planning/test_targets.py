@@ -10,8 +10,10 @@ import functools
 import pytest
 
 from fusar_jax.planning.chips import find_slice
+from fusar_jax.planning.compile_hlo import DoesNotFitError
 from fusar_jax.planning.plan import Planner, Shape
 from fusar_jax.planning.prediction import COMPUTE, HBM, LINKS
+from fusar_jax.training.device_mesh import AUTO
 from fusar_jax.training.recipes import get_config
 from fusar_jax.training.run_config import resolve
 
@@ -88,6 +90,26 @@ def test_7b_fits_and_is_fast_enough(
   assert plan.prediction.useful_share == pytest.approx(
     _useful() / (_useful() + again), rel=0.03
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "bits"), [("int8", 8), ("nf4", 4.25)])
+def test_7b_decodes_on_one_chip_of_16_gib_if_quantised(libtpu, name, bits):
+  """16 rows of 512 tokens and 256 new ones; in bfloat16 not even one row."""
+  config = resolve(get_config("stage2", "model=qwen2_5_vl_7b"))
+  planner = Planner(
+    config, find_slice("v5e-1"), Shape(TOKENS, ANSWERS, ANCHORS)
+  )
+  with pytest.raises(DoesNotFitError):
+    planner.decoding(planner.decoding_choice(AUTO, 1), 256)
+  choice = planner.decoding_choice(AUTO, 16, name)
+  plan = planner.decoding(choice, 256, name)
+  kernels = LAYERS * LAYER + BLOCKS * BLOCK
+  others = MERGER + TLM + 2 * HEAD + LAYERS * ADAPTERS
+  least = kernels * bits / 8 + 2 * others
+  # LoRA is padded to tiles, nf4's last block of 3420 inputs to 64.
+  assert least <= plan.memory.arguments <= 1.06 * least
+  assert plan.memory.peak < 0.75 * plan.prediction.where.chip.memory
 
 
 @pytest.mark.slow
