@@ -145,6 +145,28 @@ def test_counts_without_a_georeference(tmp_path, call):
   assert all(isinstance(count, int) for count in counts)
 
 
+def test_scenes_whose_files_have_one_name(tmp_path, call):
+  """As products have; each is drawn from its own file."""
+  scenes = [tmp_path / name / "vv.npy" for name in "ab"]
+  for level, scene in zip((20, 200), scenes):
+    scene.parent.mkdir()
+    noise = np.random.default_rng(0).gamma(2, level, (168, 168))
+    np.save(scene, noise.astype(np.float32))
+  np.save(scenes[1], np.load(scenes[1]).T)
+  done = call(
+    *(interpret.main, "--model", "tiny-base", "--sar", *scenes),
+    *("--question", "How many ships are there?", "--out", tmp_path / "out"),
+    *("--limit", "1"),
+  )
+  assert done.code == 0, done.err
+  first, second = (
+    np.asarray(Image.open(tmp_path / f"out/{name}-vv.png")) for name in "ab"
+  )
+  np.testing.assert_array_equal(first, second.transpose(1, 0, 2))
+  # The limit is of rows: the second scene has no answer.
+  assert "b-vv: 0 tiles, 0 answers" in done.out
+
+
 @pytest.mark.parametrize(
   ("arguments", "problem"),
   [

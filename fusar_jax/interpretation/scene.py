@@ -24,7 +24,11 @@ from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.targets import Target
 from fusar_jax.datasets.prepare.labels import Labels
 from fusar_jax.datasets.prepare.preparation import Plan, prepare_scenes
-from fusar_jax.datasets.prepare.sources import Scene, open_scenes
+from fusar_jax.datasets.prepare.sources import (
+  Scene,
+  names_of,
+  open_scenes,
+)
 from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.stretch import Stretch
@@ -137,7 +141,7 @@ def interpret(
     paths, out / TILES, plan, origin, archive=archive, on_tile=on_tile
   )
   manifest = out / TILES / "manifest.jsonl"
-  rows = read_manifest(manifest)
+  rows = read_manifest(manifest)[: options.limit]
   settings = identity(model, manifest, rows, options.adapter)
   check_resume_config(out / SETTINGS, settings | options.resume_settings())
   if not (out / ANSWERS).is_file():
@@ -146,9 +150,9 @@ def interpret(
   by_scene = collections.defaultdict(list)
   for row, prediction in zip(rows, predictions, strict=True):
     by_scene[row.extra["metadata"]["scene"]].append((row, prediction))
-  files = {Path(path).name: Path(path) for path in paths}
+  files = dict(zip(names_of(list(map(Path, paths))), map(Path, paths)))
   return [
-    _answers(scene, files[scene["file"]], by_scene[scene["name"]], truth)
+    _answers(scene, files[scene["name"]], by_scene[scene["name"]], truth)
     for scene in card["scenes"]
   ]
 

@@ -9,6 +9,7 @@ the geographic files back.
 import csv
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,16 +101,19 @@ def write_geopackage(
   columns = [_column([p[name] for p in properties]) for name in names]
   draft = path.with_name(f"{path.stem}.part.gpkg")
   draft.unlink(missing_ok=True)
-  pyogrio.raw.write(
-    draft,
-    geometry=np.array(shapely.to_wkb(polygons), object),
-    field_data=columns,
-    fields=names,
-    layer="findings",
-    driver="GPKG",
-    geometry_type="Polygon",
-    crs=place.crs if place is not None else None,
-  )
+  with warnings.catch_warnings():
+    # Pixels have no CRS; pyogrio would ask for one.
+    warnings.filterwarnings("ignore", "'crs' was not provided")
+    pyogrio.raw.write(
+      draft,
+      geometry=np.array(shapely.to_wkb(polygons), object),
+      field_data=columns,
+      fields=names,
+      layer="findings",
+      driver="GPKG",
+      geometry_type="Polygon",
+      crs=place.crs if place is not None else None,
+    )
   draft.replace(path)
 
 
