@@ -24,7 +24,6 @@ from fusar_jax.planning.compile_hlo import (
   Memory,
   compile_to_hlo,
 )
-from fusar_jax.planning.estimate import Compiled, Estimate, stored_bytes
 from fusar_jax.planning.flops import Work
 from fusar_jax.planning.prediction import (
   Prediction,
@@ -260,26 +259,16 @@ class Planner:
       )
       found.append((choice, bound))
 
-    stored = dict.fromkeys(search.KEEPS, 0.0)
-    if any(w.part == "decoder" and w.backward for w in work["full"]):
-      stored = stored_bytes(self.model, self._shape.length)
-    estimate = Estimate(self._where, weights, stored)
-
     def measure(choice):
       try:
-        plan = plans[choice] = self.step(choice)
+        plans[choice] = self.step(choice)
       except DoesNotFitError as error:
-        estimate.learn(Compiled(choice, error.used))
         measured(choice, error)
         return 0.0
-      speed = plan.prediction.samples_per_second
-      estimate.learn(
-        Compiled(choice, plan.memory.peak, plan.prediction.hbm, speed)
-      )
-      measured(choice, plan)
-      return speed
+      measured(choice, plans[choice])
+      return plans[choice].prediction.samples_per_second
 
-    winner, _, proven = search.best(found, measure, tries, estimate.refine)
+    winner, _, proven = search.best(found, measure, tries)
     return plans.get(winner), proven
 
   def memory_options(self, choice: Choice) -> list[str]:

@@ -2,11 +2,9 @@
 
 An optimistic bound on the speed of a choice needs no compilation: it follows
 from the FLOPs, the gathered weights of the decoder and the minimum memory.
-Each compilation refines the bounds of the others (`planning.estimate`): choices
-that cannot fit are left out, and the rest is compiled in the order of the
-expected speed, until no bound exceeds the best measured speed by more than
-1 %. The result is therefore the best of all choices, not only of the compiled
-ones.
+Choices are compiled in the order of their bounds, until no bound exceeds the
+best measured speed by more than 1 %. The result is therefore the best of all
+choices, not only of the compiled ones.
 """
 
 import dataclasses
@@ -23,7 +21,7 @@ from fusar_jax.training.device_mesh import WeightBytes
 
 _BF16 = 2
 # Remat policies, in the order of stored activations, least first.
-KEEPS = ("full", "dots", "none")
+_KEEPS = ("full", "dots", "none")
 # A choice is compiled if it may be faster by the first factor. Bounds within
 # the second factor count as equal.
 _WORTH, _ABOUT = 1.01, 1.05
@@ -103,15 +101,10 @@ def optimistic(
   return choice.samples * where.devices / max(compute, gathered / rate)
 
 
-def _unrefined(choice: Choice, optimistic: float) -> tuple[float, float]:
-  return optimistic, optimistic
-
-
 def best(
   found: Sequence[tuple[Choice, float]],
   measure: Callable[[Choice], float],
   tries: int,
-  refine: Callable[[Choice, float], tuple[float, float]] = _unrefined,
 ) -> tuple[Choice | None, float, bool]:
   """Returns (best choice, its samples/s, whether no other is 1 % faster).
 
@@ -120,32 +113,24 @@ def best(
     measure: compiles a choice and returns its roofline samples/s, 0 if it does
       not fit.
     tries: maximum number of compilations.
-    refine: returns (bound, expected speed) of a choice from its optimistic
-      samples/s and from all that was measured; 0 if the choice cannot fit.
   """
+  order = sorted(found, key=lambda item: _promise(*item))
   winner, speed = None, 0.0
-  left = dict(found)
-  while True:
-    expected = {}
-    for choice, optimistic in left.items():
-      bound, guess = refine(choice, optimistic)
-      if bound > _WORTH * speed:
-        expected[choice] = guess
-    if not expected:
-      return winner, speed, True
+  too_big: list[Choice] = []
+  for choice, bound in order:
+    if bound <= _WORTH * speed:
+      continue
+    if any(_harder(choice, other) for other in too_big):
+      continue
     if not tries:
       return winner, speed, False
     tries -= 1
-    choice = min(expected, key=lambda c: _promise(c, expected[c]))
     measured = measure(choice)
-    # Bounds only sink: what is left out once stays out.
-    left = {
-      c: left[c]
-      for c in expected
-      if c != choice and (measured or not _harder(c, choice))
-    }
+    if not measured:
+      too_big.append(choice)
     if measured > speed:
       winner, speed = choice, measured
+  return winner, speed, True
 
 
 def _promise(choice: Choice, bound: float) -> tuple:
@@ -157,7 +142,7 @@ def _promise(choice: Choice, bound: float) -> tuple:
   """
   about = -round(math.log(bound, _ABOUT)) if bound else math.inf
   _, fsdp, tensor = choice.mesh
-  return about, KEEPS.index(choice.remat), tensor, -fsdp, choice.samples
+  return about, _KEEPS.index(choice.remat), tensor, -fsdp, choice.samples
 
 
 def _harder(choice: Choice, other: Choice) -> bool:
@@ -165,5 +150,5 @@ def _harder(choice: Choice, other: Choice) -> bool:
   return (
     math.prod(choice.mesh[1:]) <= math.prod(other.mesh[1:])
     and choice.samples >= other.samples
-    and KEEPS.index(choice.remat) >= KEEPS.index(other.remat)
+    and _KEEPS.index(choice.remat) >= _KEEPS.index(other.remat)
   )
