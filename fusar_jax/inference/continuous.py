@@ -268,11 +268,12 @@ def _append(choice: Choice, state: _Slots, logits: jax.Array) -> _Slots:
   column = jnp.where(going, state.step, capacity)  # Beyond all: dropped.
   step = state.step + going
   after = choice.after(state, token)
-  after["ended"] |= step >= choice.inputs.limit
+  ended = after.pop("ended") | (step >= choice.inputs.limit)
   return dataclasses.replace(
     state,
     tokens=state.tokens.at[jnp.arange(slots), column].set(token, mode="drop"),
     step=step,
+    ended=ended,
     **after,
   )
 

@@ -260,7 +260,7 @@ class Choice:
     key = jax.random.fold_in(jax.random.key(self.inputs.seed), state.step)
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
-  def after(self, state, token: jax.Array) -> dict[str, jax.Array | None]:
+  def after(self, state, token: jax.Array) -> dict[str, Any]:
     """Returns the fields of the state that follow from one more token."""
     place, occurred = state.place, state.occurred
     if place is not None:

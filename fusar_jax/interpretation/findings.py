@@ -121,7 +121,7 @@ def merge(boxes: Iterable[TileBox]) -> list[Finding]:
   groups: dict[str, list[_Group]] = collections.defaultdict(list)
   for one in sorted(boxes, key=lambda b: -b.window.margins(b.box).min()):
     box = np.asarray(one.box, np.float64)
-    cut = one.window.margins(box) <= _CUT * one.window.pixel
+    cut = one.window.margins(one.box) <= _CUT * one.window.pixel
     known = groups[detection.normal(one.label)]
     same = next(
       (

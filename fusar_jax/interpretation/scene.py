@@ -168,7 +168,7 @@ def _answers(
   for number, (row, prediction) in enumerate(rows):
     window = _window(row, size)
     tiles.append(_tile_answer(row, prediction, window))
-    height, width = row.coordinate_size
+    height, width = _picture_size(row)
     x1, y1, x2, y2 = window.box
     factors = np.tile([(x2 - x1) / width, (y2 - y1) / height], 2)
     for item in prediction.get("detections") or ():
@@ -198,9 +198,15 @@ def _answers(
 
 def _window(row: Triplet, size: tuple[int, int]) -> Window:
   top, left, height, width = row.extra["metadata"]["window"]
-  pixel = max(height, width) / max(row.coordinate_size)
+  pixel = max(height, width) / max(_picture_size(row))
   name = Path(row.images[0].name).stem
   return Window(name, (left, top, left + width, top + height), pixel, size)
+
+
+def _picture_size(row: Triplet) -> tuple[int, int]:
+  """(height, width) of a tile's picture, as `prepare` writes it."""
+  assert row.coordinate_size is not None
+  return row.coordinate_size
 
 
 def _tile_answer(row, prediction, window) -> TileAnswer:
