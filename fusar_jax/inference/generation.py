@@ -17,6 +17,8 @@ import math
 from collections.abc import Hashable, Sequence
 
 import flax.struct
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
