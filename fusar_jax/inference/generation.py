@@ -15,10 +15,9 @@ B batch, T new tokens, V vocabulary.
 import dataclasses
 import math
 from collections.abc import Hashable, Sequence
-
-import flax.struct
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
