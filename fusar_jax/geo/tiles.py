@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusar_jax.geo.rasters import Raster
+from fusar_jax.geo.rasters import Raster, Window
 from fusar_jax.geo.stretch import Stretch
 
 
@@ -145,11 +145,27 @@ def render(
       " quantity if that was guessed wrongly."
     )
   window = (tile.row, tile.col, tile.height, tile.width)
-  bands = [stretch.band for stretch in stretches]
-  values, valid = raster.read(window, bands, (size, size))
-  planes = [s.apply(v, valid) for s, v in zip(stretches, values)]
-  image = np.stack(planes * (3 // len(planes)), axis=-1)
+  image, valid = stretched(raster, stretches, window, (size, size))
   return image, float(valid.mean())
+
+
+def stretched(
+  raster: Raster,
+  stretches: Sequence[Stretch],
+  window: Window | None = None,
+  shape: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (uint8[h, w, 3], bool[h, w] valid); invalid pixels are black.
+
+  Args:
+    raster: the scene.
+    stretches: one for a grey image or three for red, green and blue.
+    window, shape: of `Raster.read`.
+  """
+  bands = [stretch.band for stretch in stretches]
+  values, valid = raster.read(window, bands, shape)
+  planes = [s.apply(v, valid) for s, v in zip(stretches, values)]
+  return np.stack(planes * (3 // len(planes)), axis=-1), valid
 
 
 def boxes_in_tile(

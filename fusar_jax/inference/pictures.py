@@ -14,8 +14,9 @@ import numpy as np
 from fusar_jax.data import vision
 from fusar_jax.data.examples import ImageLike, as_pixels
 from fusar_jax.geo.georeference import Georeference
-from fusar_jax.geo.rasters import Raster, open_raster
+from fusar_jax.geo.rasters import open_raster
 from fusar_jax.geo.stretch import fit_stretches
+from fusar_jax.geo.tiles import stretched
 
 # What is opened as a raster; other files are pictures.
 _RASTERS = (".tif", ".tiff", ".npy")
@@ -56,7 +57,7 @@ def read_picture(image: ImageLike) -> Picture:
     if raster.dtype == "uint8" and path.suffix.lower() != ".npy":
       # Already a picture; its colours are kept.
       return Picture(vision.load_image(path), place)
-    return Picture(_stretched(raster), place)
+    return Picture(stretched(raster, fit_stretches(raster))[0], place)
 
 
 def _array_pixels(values: np.ndarray) -> np.ndarray:
@@ -73,11 +74,4 @@ def _array_pixels(values: np.ndarray) -> np.ndarray:
     file = Path(folder) / "image.npy"
     np.save(file, values)
     with open_raster(file) as raster:
-      return _stretched(raster)
-
-
-def _stretched(raster: Raster) -> np.ndarray:
-  (stretch,) = fit_stretches(raster)
-  values, valid = raster.read(bands=[stretch.band])
-  grey = stretch.apply(values[0], valid)
-  return np.repeat(grey[..., None], 3, axis=-1)
+      return stretched(raster, fit_stretches(raster))[0]

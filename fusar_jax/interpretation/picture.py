@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fusar_jax.geo.rasters import Raster
+from fusar_jax.geo.tiles import stretched
 from fusar_jax.interpretation.findings import Finding
 from fusar_jax.interpretation.scene import SceneAnswers
 
@@ -30,10 +31,7 @@ def scene_picture(
   height, width = scene.size
   factor = min(1.0, side / max(height, width))
   shape = (max(1, round(height * factor)), max(1, round(width * factor)))
-  bands = [stretch.band for stretch in scene.stretches]
-  values, valid = raster.read((0, 0, height, width), bands, shape)
-  planes = [s.apply(v, valid) for s, v in zip(scene.stretches, values)]
-  return np.stack(planes * (3 // len(planes)), axis=-1)
+  return stretched(raster, scene.stretches, shape=shape)[0]
 
 
 def colours_of(scene: SceneAnswers) -> dict[str, tuple[int, int, int]]:

@@ -158,11 +158,7 @@ def import_dota(
 
 def _stems(images, labels: Path) -> list[str]:
   """Names of all images and label files; what lacks the other is reported."""
-  pictures = {
-    path.stem
-    for path in image_files.listed(images)
-    if path.parent == Path(images)
-  }
+  pictures = image_files.stems(images)
   return sorted(pictures | {path.stem for path in files_in(labels, ".txt")})
 
 

@@ -91,6 +91,11 @@ def listed(folder: str | os.PathLike) -> list[Path]:
   ]
 
 
+def stems(folder: str | os.PathLike) -> set[str]:
+  """Returns the names, without extension, of images directly in a folder."""
+  return {p.stem for p in listed(folder) if p.parent == Path(folder)}
+
+
 def check_size(file: Path, stated: Sequence[float]) -> tuple[int, int]:
   """Returns a file's (height, width); raises ValueError if not as stated."""
   actual = vision.image_size(file)

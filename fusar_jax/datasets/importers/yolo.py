@@ -155,11 +155,7 @@ def read_names(path: str | os.PathLike) -> list[str]:
 
 def _stems(images, labels: Path) -> list[str]:
   """Names of all images and label files; missing images are reported later."""
-  pictures = {
-    path.stem
-    for path in image_files.listed(images)
-    if path.parent == Path(images)
-  }
+  pictures = image_files.stems(images)
   texts = {path.stem for path in files_in(labels, ".txt")}
   # The list of classes is often kept among the labels.
   return sorted(pictures | (texts - {"classes"}))
