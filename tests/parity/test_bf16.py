@@ -8,7 +8,7 @@ if os.environ.get("FUSAR_REQUIRE_PARITY") != "1":
   for package in ("torch", "transformers", "peft"):
     pytest.importorskip(package)
 
-from bf16 import SHAPES, compare
+from tests.parity.bf16 import SHAPES, compare
 
 
 def test_no_further_than_the_reference():
