@@ -25,6 +25,7 @@ _NEEDS = {
   "labels": (
     "labels_crs",
     "label_field",
+    "point_size",
     "empty_scenes",
     "classes",
     "tasks",
@@ -147,9 +148,10 @@ def parser() -> command_line.Parser:
     "--labels",
     nargs="+",
     metavar="FILE",
-    help="COCO or GeoJSON (.json, .geojson), VOC (.xml), GeoPackage, Shapefile"
-    " or FlatGeobuf (.gpkg, .shp, .fgb), or .csv with scene,x1,y1,x2,y2,label;"
-    " west,south,east,north,label; or wkt,label",
+    help="COCO or GeoJSON (.json, .geojson), VOC or OpenSARShip (.xml), vector"
+    " files (.gpkg, .shp, .fgb, .parquet, .kml, .tab, .mif, .geojsonl), or .csv"
+    " with scene,x1,y1,x2,y2,label; west,south,east,north,label; wkt,label; or"
+    " of xView3",
   )
   g.add_argument(
     "--labels-crs",
@@ -158,6 +160,13 @@ def parser() -> command_line.Parser:
   )
   g.add_argument(
     "--label-field", help="property that names the class of geographic labels"
+  )
+  g.add_argument(
+    "--point-size",
+    type=float,
+    metavar="METRES",
+    help="side of the box around a label that is a point (default: points are"
+    " an error)",
   )
   g.add_argument(
     "--empty-scenes",
@@ -294,6 +303,7 @@ def _labels(args):
     scenes,
     crs=args.labels_crs,
     field=args.label_field,
+    point_size=args.point_size,
     unmentioned_are_empty=args.empty_scenes,
   )
 

@@ -323,9 +323,31 @@ def _vector(path: Path) -> bytes:
     raw.write(
       path, np.array(shapely.to_wkb(shapes), object),
       [np.array(["ship"], object)], ["class"], crs="EPSG:32616",
-      driver=DRIVERS[path.suffix], geometry_type="Polygon",
+      driver=DRIVERS[path.suffix][0], geometry_type="Polygon",
     )  # fmt: skip
   return path.read_bytes()
+
+
+def _geoparquet(path: Path) -> bytes:
+  import pyarrow.parquet
+  import shapely
+
+  column = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+  geo = {"primary_column": "shape", "columns": {"shape": column}}
+  table = pyarrow.table(
+    {"shape": [shapely.to_wkb(shapely.box(8, 35, 9, 36))], "class": ["ship"]}
+  ).replace_schema_metadata({"geo": json.dumps(geo)})
+  pyarrow.parquet.write_table(table, path)
+  return path.read_bytes()
+
+
+_SHIPS = (
+  b"<ShipList><ship><SARShipInformation><Head_x>9</Head_x><Head_y>9</Head_y>"
+  b"<Tail_x>12</Tail_x><Tail_y>9</Tail_y><UpperLeft_x>2</UpperLeft_x>"
+  b"<UpperLeft_y>3</UpperLeft_y><LowerRight_x>20</LowerRight_x><LowerRight_y>"
+  b"30</LowerRight_y></SARShipInformation><AISShipInformation><Length>120"
+  b"</Length><Width>20</Width></AISShipInformation></ship></ShipList>"
+)
 
 
 def _shape_target(name: str) -> Target:
@@ -367,9 +389,15 @@ TARGETS = {
       b"scene,x1,y1,x2,y2,label\neast,1,2,30,20,ship\neast,,,,,\n",
       b"west,south,east,north,label\n8,35,8.1,35.1,ship\n",
       b'label,wkt\nship,"POLYGON ((8 35, 9 35, 9 36, 8 35))"\n',
+      b"scene_id,detect_scene_row,detect_scene_column,is_vessel,confidence,"
+      b"top,left,bottom,right\neast,9,9,True,HIGH,3,4,20,21\n",
     ],
   ),
   "labels fgb": _vector_target(".fgb"),
+  "labels parquet": _label_target(
+    ".parquet", lambda f: [_geoparquet(f / "a.parquet")]
+  ),
+  "labels xml": _label_target(".xml", lambda folder: [_SHIPS]),
   "labels gpkg": _vector_target(".gpkg"),
   "labels json": _label_target(".json", as_json(_GEOJSON, _SCENE_COCO)),
   "labels shp": _shape_target("a.shp"),
