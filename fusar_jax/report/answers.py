@@ -233,6 +233,11 @@ def _boxes(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   return sum(sample["iou"]) / most if most else 1.0, names
 
 
+def _short(sample: Mapping) -> tuple[float, tuple[str, ...]]:
+  wrong = f"wrong {sample['kind'].replace('_', '/')}"
+  return (1.0, ()) if sample["correct"] else (0.0, (wrong,))
+
+
 def _statements(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   """Judges SARChat tasks, whose answers are sets of statements."""
   if sample["correct"]:
@@ -249,4 +254,5 @@ _JUDGES = {
   "classification": _name,
   "captioning": _caption,
   "detection": _boxes,
+  "vqa": _short,
 }

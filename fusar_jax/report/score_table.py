@@ -18,11 +18,13 @@ HEADLINE = {
   "classification": ("accuracy", "coarse_accuracy"),
   "captioning": ("accuracy", "word_f1"),
   "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
+  "vqa": ("accuracy", "exact", "sarlang_substring"),
 }
 # Scores that are shown only if metrics.json has them.
-_MORE = {
+MORE = {
   "classification": ("invalid",),
   "captioning": ("bleu_4", "rouge_l", "cider"),
+  "vqa": ("option", "yes_no", "number", "text", "sarlang_undecided"),
 }
 # Percent: Qwen2.5-VL-7B fine-tuned, FUSAR-GPT.
 PUBLISHED = {
@@ -94,7 +96,7 @@ def read_scores(metrics: Mapping) -> tuple[Score, ...]:
 def _headline(task: str, scores: Mapping) -> list[tuple[str, float, Sequence]]:
   intervals = scores["ci95"]
   names = [*HEADLINE.get(task, intervals)]
-  names += [name for name in _MORE.get(task, ()) if name in intervals]
+  names += [name for name in MORE.get(task, ()) if name in intervals]
   found = [(name, scores[name], intervals[name]) for name in names]
   # COCO's average precision, if every box has a confidence score.
   coco = scores.get("coco", {"ci95": {}})

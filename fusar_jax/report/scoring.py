@@ -26,12 +26,14 @@ from fusar_jax.metrics import (
   detection_scores,
   grounding_scores,
   sarchat_scores,
+  vqa_scores,
 )
 from fusar_jax.metrics.baselines.majority import blind_rows
 from fusar_jax.tasks import sarchat
 from fusar_jax.tasks.predictions import (
   Prediction,
   as_group,
+  as_question_type,
   guess_task,
   raise_bad,
   read_predictions,
@@ -47,6 +49,7 @@ SCORERS = {
   "classification": classification_scores.score,
   "captioning": captioning_scores.score,
   "detection": detection_scores.score,
+  "vqa": vqa_scores.score,
   **dict.fromkeys(sarchat.TASKS, sarchat_scores.score),
 }
 
@@ -169,6 +172,7 @@ def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
     guessed=triplet.task is None,
     unread=given.unread if given else MISSING,
     truncated=given.truncated if given else None,
+    question_type=as_question_type(triplet.extra.get("question_type")),
   )
 
 
@@ -263,6 +267,7 @@ def _sample(row: Prediction, scored: dict) -> dict:
     "image": row.image,
     "task": row.task,
     **({} if row.group is None else {"split_group": row.group}),
+    **({"question_type": row.question_type} if row.question_type else {}),
     **scored,
     **({"parse_error": row.unread} if row.unread else {}),
     **({} if row.truncated is None else {"truncated": row.truncated}),

@@ -15,6 +15,7 @@ TEXTS = (
   "The terrain is classified as coast. Road presence: some roads.",
   "What is in [1, 2, 3, 4]? Choose from: cargo ship, fishing ship.",
   "None",
+  "What is shown? A. a lake   B. a port\nC. -1,200.5 ships (yes or no)",
 )
 _ROW = {
   "id": "a",
@@ -33,6 +34,8 @@ _ROWS = (
           "question": TEXTS[6], "prediction_text": "fishing ship"},
   _ROW | {"id": "e", "task": "captioning", "gt": TEXTS[5],
           "prediction_text": TEXTS[5]},
+  _ROW | {"id": "f", "task": "vqa", "gt": "B", "question": TEXTS[8],
+          "prediction_text": "a port", "question_type": "scene"},
 )  # fmt: skip
 
 
@@ -57,6 +60,7 @@ def _parse_all(text: str) -> None:
     official_answers,
     predictions,
     sarchat,
+    vqa,
   )
 
   counting.parse(text)
@@ -67,6 +71,10 @@ def _parse_all(text: str) -> None:
   classification.choices(text)
   official_answers.official_error(text)
   predictions.guess_task(text)
+  vqa.kind_of(text, text)
+  listed = vqa.options(text)
+  for kind in vqa.KINDS:
+    vqa.parse(text, kind, listed)
   for subtask in sarchat.SUBTASKS:
     sarchat.parse(text, subtask)
 
