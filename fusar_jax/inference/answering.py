@@ -35,8 +35,9 @@ from fusar_jax.tasks import classification, vqa
 from fusar_jax.tasks.predictions import guess_task, prediction_row
 
 # Fields of a manifest row that its scores depend on: near duplicates are
-# resampled together, short answers are broken down by the type of the question.
-_SCORED_BY = ("split_group", "question_type")
+# resampled together, short answers are broken down by the type of the question,
+# captions are compared with all references.
+_SCORED_BY = ("split_group", "question_type", "references")
 
 
 @dataclasses.dataclass(frozen=True)

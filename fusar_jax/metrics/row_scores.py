@@ -84,6 +84,10 @@ PARTS = {
     **{name: share_of_fields((name,)) for name in captioning.FIELDS},
   },
   "detection": {f"f1@{t}": _f1(t) for t in THRESHOLDS},
+  "free-captioning": {
+    name: _given(name)
+    for name in ("rouge_l", "cider", "raw_rouge_l", "raw_cider")
+  },
   "vqa": {
     "accuracy": _given("correct"),
     "exact": _given("exact"),
@@ -106,6 +110,7 @@ RIGHT = {
   "classification": {"accuracy", "coarse_accuracy"},
   "captioning": set(captioning.FIELDS),
   "detection": set(),
+  "free-captioning": set(),
   "vqa": {"accuracy", "exact", "sarlang_substring", *vqa.KINDS},
   **{task: {"exact"} for task in sarchat.TASKS},
 }

@@ -238,6 +238,11 @@ def _short(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   return (1.0, ()) if sample["correct"] else (0.0, (wrong,))
 
 
+def _words(sample: Mapping) -> tuple[float, tuple[str, ...]]:
+  same = sample["rouge_l"] == 1
+  return sample["rouge_l"], () if same else ("other words",)
+
+
 def _statements(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   """Judges SARChat tasks, whose answers are sets of statements."""
   if sample["correct"]:
@@ -255,4 +260,5 @@ _JUDGES = {
   "captioning": _caption,
   "detection": _boxes,
   "vqa": _short,
+  "free-captioning": _words,
 }

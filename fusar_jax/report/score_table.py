@@ -19,6 +19,11 @@ HEADLINE = {
   "captioning": ("accuracy", "word_f1"),
   "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
   "vqa": ("accuracy", "exact", "sarlang_substring"),
+  "free-captioning": tuple(
+    f"{prefix}{name}"
+    for prefix in ("", "raw_")
+    for name in ("bleu_1", "bleu_4", "rouge_l", "cider")
+  ),
 }
 # Scores that are shown only if metrics.json has them.
 MORE = {
@@ -40,9 +45,8 @@ PUBLISHED = {
   ("detection", "f1@0.5"): ("27.7", "58.7"),
 }
 PUBLISHED_HEAD = "published, other data: Qwen2.5-VL-7B fine-tuned / FUSAR-GPT"
-# Scores that are not shares of 1.
 # Scores that are not shares; all others are shown in percent.
-PLAIN = ("mae", "cider")
+PLAIN = ("mae", "cider", "raw_cider")
 
 
 @dataclasses.dataclass(frozen=True)

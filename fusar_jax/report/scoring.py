@@ -24,6 +24,7 @@ from fusar_jax.metrics import (
   classification_scores,
   counting_scores,
   detection_scores,
+  free_captioning_scores,
   grounding_scores,
   sarchat_scores,
   vqa_scores,
@@ -34,6 +35,7 @@ from fusar_jax.tasks.predictions import (
   Prediction,
   as_group,
   as_question_type,
+  as_references,
   guess_task,
   raise_bad,
   read_predictions,
@@ -50,6 +52,7 @@ SCORERS = {
   "captioning": captioning_scores.score,
   "detection": detection_scores.score,
   "vqa": vqa_scores.score,
+  "free-captioning": free_captioning_scores.score,
   **dict.fromkeys(sarchat.TASKS, sarchat_scores.score),
 }
 
@@ -159,6 +162,10 @@ def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
     truth = answer_at(triplet, size, given.size)
   if truth is None:
     raise ValueError(f"{triplet.where}: no 'answer' to score by.")
+  try:
+    references = as_references(triplet.extra.get("references"))
+  except ValueError as error:
+    raise ValueError(f"{triplet.where}: {error}") from None
   return Prediction(
     id=triplet.id,
     row=given.row if given else triplet.row,
@@ -173,6 +180,7 @@ def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
     unread=given.unread if given else MISSING,
     truncated=given.truncated if given else None,
     question_type=as_question_type(triplet.extra.get("question_type")),
+    references=references,
   )
 
 

@@ -77,6 +77,7 @@ class Prediction:
     truncated: the answer reached the limit of new tokens; None: unknown.
     question_type: type of the question in its data set, or None; scores of
       short answers are broken down by it.
+    references: all true captions of a row that has several, or ().
   """
 
   id: str
@@ -92,6 +93,7 @@ class Prediction:
   unread: str | None = None
   truncated: bool | None = None
   question_type: str | None = None
+  references: tuple[str, ...] = ()
 
   @functools.cached_property
   def boxes(self) -> boxes_lib.Parsed:
@@ -333,6 +335,7 @@ def _read_row(
     unread=unread,
     truncated=truncated,
     question_type=as_question_type(fields.get("question_type")),
+    references=as_references(fields.get("references")),
   )
 
 
@@ -365,6 +368,20 @@ def as_group(value) -> str | None:
 def as_question_type(value) -> str | None:
   """Returns the "question_type" of a row; None: it has none, or no text."""
   return value if isinstance(value, str) and value else None
+
+
+def as_references(value) -> tuple[str, ...]:
+  """Returns the "references" of a row, () for None.
+
+  Raises:
+    ValueError: not a list of texts.
+  """
+  texts = [] if value is None else value
+  if not isinstance(texts, list):
+    raise ValueError(f"references must be a list of texts, got {value!r:.60}")
+  for text in texts:
+    _check_text("a reference", text)
+  return tuple(texts)
 
 
 def as_text(gt) -> str:

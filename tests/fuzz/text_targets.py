@@ -36,6 +36,8 @@ _ROWS = (
           "prediction_text": TEXTS[5]},
   _ROW | {"id": "f", "task": "vqa", "gt": "B", "question": TEXTS[8],
           "prediction_text": "a port", "question_type": "scene"},
+  _ROW | {"id": "g", "task": "free-captioning", "gt": "A  sea .",
+          "references": ["A  sea .", "Sea."], "prediction_text": "The sea"},
 )  # fmt: skip
 
 
