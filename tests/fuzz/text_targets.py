@@ -114,6 +114,12 @@ def _scores(path: Path) -> None:
   json.dumps(evaluate_predictions(path), allow_nan=False)
 
 
+def _read_predictions(path: Path) -> None:
+  from fusar_jax.report.scoring import read_rows
+
+  read_rows(path)
+
+
 def _predictions(folder: Path) -> None:
   rows = "".join(json.dumps(row) + "\n" for row in _ROWS)
   (folder / "predictions.jsonl").write_text(rows)
@@ -127,9 +133,7 @@ def _scores_by_manifest(path: Path) -> None:
 
 TARGETS = {
   "answers": Target(_parse_all, texts),
-  "predictions": Target(
-    lazy("tasks.predictions", "read_predictions"), as_lines(*_ROWS), ".jsonl"
-  ),
+  "predictions": Target(_read_predictions, as_lines(*_ROWS), ".jsonl"),
   "prompts": Target(_prompts, texts),
   "questions": Target(_questions, texts),
   "sarchat boxes": Target(

@@ -35,7 +35,7 @@ from fusar_jax.datasets.importers.dataset_folder import (
 from fusar_jax.io.atomic_write import check_new_folder, new_folder
 from fusar_jax.tasks import vqa
 
-_LETTERED = re.compile(r"\s*\(?[A-Z][.):]\s+")
+_LETTERED = re.compile(r"^\s*\(?[A-Z][.):]\s+")
 
 
 def import_options(
@@ -64,6 +64,8 @@ def import_options(
   """
   check_new_folder(out)
   value = read_json(records)
+  if value == []:
+    raise ValueError(f"{records}: no records; expected a list of them.")
   known, rows, refused, spelt = {}, {}, [], 0
   for number, record in enumerate(
     value if isinstance(value, list) else [value], start=1

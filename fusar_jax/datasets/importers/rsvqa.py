@@ -70,6 +70,9 @@ def import_rsvqa(
     for name, entries in zip(FILES, (known, asked, answers))
   }
   said, active = _active(answers), _active(known)
+  if not any(map(_is_active, asked)):
+    names = ", ".join(map(str, records))
+    raise ValueError(f"{names}: none of {len(asked)} questions is active")
   files, rows, refused = {}, {}, []
   for number, entry in enumerate(asked, start=1):
     if not _is_active(entry):

@@ -92,6 +92,14 @@ def test_bad_questions_are_named(read, change, message):
     read(files)
 
 
+def test_an_active_question_is_needed(read):
+  files = copy.deepcopy(FILES)
+  for entry in files["questions"]:
+    entry["active"] = False
+  with pytest.raises(ValueError, match="none of 3 questions is active"):
+    read(files)
+
+
 def test_the_three_files_are_needed(tmp_path, origin):
   for name in ("a", "b"):
     (tmp_path / name).write_text('{"images": []}')
