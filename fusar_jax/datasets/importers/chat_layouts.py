@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fusar_jax.io import strict_json
+from fusar_jax.tasks import predictions
 
 IMAGE = "<image>"
 # Keys of a true answer, the most specific first.
@@ -111,7 +112,8 @@ def read_record(record: Any) -> Record:
     images=tuple(images),
     messages=tuple(messages),
     objects=objects,
-    references=references,
+    references=references
+    or predictions.as_references(record.get("references")),
     task=_text_or_none(record, "task"),
     question_type=next(
       (t for key in _TYPES if (t := _text_or_none(record, key))), None
