@@ -42,7 +42,7 @@ def as_size(value: Any) -> tuple[int, int] | None:
 
 
 def check_boxes(row: Mapping) -> None:
-  """Raises ValueError unless "boxes" and "labels" are absent or belong."""
+  """Raises ValueError unless "boxes" and "labels" are absent or match."""
   boxes, labels = row.get("boxes"), row.get("labels")
   if boxes is None:
     return

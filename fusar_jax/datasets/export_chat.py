@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fusar_jax import command_line
 from fusar_jax.data import vision
@@ -100,7 +101,10 @@ def _row(triplet: Triplet, images: Path, layout: str) -> dict:
     if found := [mark for mark in _RESERVED if mark in text]:
       raise ValueError(f"a text holds {found[0]}, which {layout} replaces")
   kept = {"task": triplet.task, **{k: triplet.extra.get(k) for k in _KEPT}}
-  row = {"id": triplet.id, **{k: v for k, v in kept.items() if v}}
+  row: dict[str, Any] = {
+    "id": triplet.id,
+    **{k: v for k, v in kept.items() if v},
+  }
   marks = "<image>" * len(names)
   if layout == "llava":
     return row | _llava(names, marks, turns)

@@ -26,6 +26,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fusar_jax.data import prompts, vision
 from fusar_jax.data.triplets import raise_together
@@ -239,7 +240,7 @@ def _row(
   texts = _with_boxes(texts, record.objects, rewriters)
   turns = list(zip(texts[::2], texts[1::2]))
   learned = [m.loss is not False for m in messages if m.role == "assistant"]
-  row = {"coordinate_size": list(rewriters[0].size)}
+  row: dict[str, Any] = {"coordinate_size": list(rewriters[0].size)}
   if len(texts) % 2:
     # A question without an answer, which only prediction can do without.
     row |= {"question": texts[-1]}
