@@ -15,6 +15,7 @@ from fusar_jax.data.triplets import write_text
 from fusar_jax.datasets.scan import Split
 from fusar_jax.datasets.validation import Inspection
 from fusar_jax.report import charts
+from fusar_jax.report.caption_fields import field_texts, fields_of
 from fusar_jax.report.charts import Chart
 from fusar_jax.report.render import render
 from fusar_jax.report.sample_card import Sample, colour_samples, facts, panels
@@ -73,11 +74,17 @@ def dataset_page(
       split.name: [*_histograms(split, inspection)]
       for split in inspection.splits
     },
+    captions={
+      split.name: found
+      for split in inspection.splits
+      if (found := field_texts(split.rows))
+    },
     samples=[
       (
         sample,
         facts(sample, split_of[id(sample.row)]),
         panels(sample, colour, f"s{k}"),
+        fields_of(sample.row),
       )
       for k, (sample, colour) in enumerate(zip(samples, colours))
     ],

@@ -44,6 +44,9 @@ def prepared(folder, tmp_path_factory):
       *("--aef", str(rasters / "aef"), "--year", "2024", "--limit", "9"),
       *("--labels", *map(str, sorted((rasters / "labels").iterdir()))),
       *("--label-field", "label", "--empty-scenes"),
+      *("--land-cover", str(rasters / "land_cover")),
+      *("--features", *map(str, sorted((rasters / "features").iterdir()))),
+      *("--caption-style", "short"),
       *("--stretch", str(folder / "dataset.json"), "--size", str(PLAN.size)),
       *("--source", "simulated", "--license", "Apache-2.0", "--out", str(out)),
     ]
@@ -108,6 +111,17 @@ def test_prepare_gives_the_same_pictures_anchors_and_boxes(folder, prepared):
     assert footprint
     assert distance
   assert boxes >= 10
+
+
+def test_prepare_gives_the_same_captions(folder, prepared):
+  """The description of a scene survives its way through public formats."""
+  ours, theirs = by_scene(folder), by_scene(prepared)
+  for name, rows in ours.items():
+    one, two = (
+      next(row.answer for row in each if row.task == "captioning")
+      for each in (rows, theirs[name])
+    )
+    assert one == two, name
 
 
 def test_the_card_records_how_it_was_made(folder):
