@@ -52,8 +52,8 @@ def check_place(text: str, mask: np.ndarray):
   if text == "throughout the scene":
     assert min(in_cell) > 0
     return
-  if found := re.fullmatch(r"in (\d) of nine parts of the scene", text):
-    assert np.count_nonzero(in_cell) == int(found[1])
+  if found := re.fullmatch(r"in (\d of|all) nine parts", text):
+    assert np.count_nonzero(in_cell) == int(found[1].replace("all", "9")[0])
     return
   least = 0.8 if text.startswith("mostly ") else 0.99
   text = text.removeprefix("mostly ")

@@ -39,7 +39,8 @@ def where(mask: np.ndarray) -> str:
     return f"mostly at the {first}"
   if 2 * cells[fullest[:2]].sum() > total:
     return f"mostly at the {first} and the {second}"
-  return f"in {np.count_nonzero(cells)} of nine parts of the scene"
+  number = np.count_nonzero(cells)
+  return "in all nine parts" if number == 9 else f"in {number} of nine parts"
 
 
 def _cell_counts(mask) -> np.ndarray:

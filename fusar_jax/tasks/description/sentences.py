@@ -120,15 +120,15 @@ def _terrain(ground, say):
   if not land.any():
     return say("open water without land", "open water, no land")
   form = ground.form or say("landform unknown", "unknown landform")
-  covers = [
-    f"{_COVER[COVERS[c]]} ({percent(land[c])} of the land)"
-    for c in _largest(land, 0.25, 2)
+  found = [
+    (_COVER[COVERS[c]], percent(land[c])) for c in _largest(land, 0.25, 2)
   ]
+  parts = listed([f"{name} ({share})" for name, share in found])
+  shares = listed([f"{share} {name}" for name, share in found])
+  how = say("mainly ", "mostly ") if land.max() > 0.5 else ""
   return say(
-    f"{form}, with {listed(covers)}",
-    f"{form}; the land is {say('mainly', 'mostly')} {listed(covers)}"
-    if land.max() > 0.5
-    else f"{form}; the land is {listed(covers)}",
+    f"{form}; on land {how}{parts}",
+    f"{form}, with {shares} on land",
   )
 
 
@@ -141,11 +141,10 @@ def _functionality(ground, say):
     f"{_USE[COVERS[c]]} {percent(land[c])}"
     for c in _largest(land, short.SECOND_LAND, 3)
   ]
-  text = say(
-    f"{listed(uses)} of the land",
-    f"{'mixed: ' if len(uses) > 1 else ''}{listed(uses)} of the land",
-  )
-  return f"{head} with {text}" if head else text
+  text = f"{listed(uses)} of the land"
+  if head:
+    return say(f"{head} with {text}", f"{head}; {text}")
+  return say(text, f"{'mixed, ' if len(uses) > 1 else ''}{text}")
 
 
 def _distribution(ground, targets, say):
@@ -194,13 +193,9 @@ def _layout(ground, targets, say):
   if not parts:
     parts.append(say("one uniform area", "uniform, without parts"))
   if targets:
-    parts.append(f"targets {_arranged(ground, targets)}")
+    text = short.layout(ground, targets)
+    parts.append(text if len(targets) == 1 else f"targets {text}")
   return "; ".join(parts)
-
-
-def _arranged(ground, targets):
-  text = short.layout(ground, targets)
-  return text.removeprefix("a ") if len(targets) == 1 else text
 
 
 def _patch_sizes(mask) -> np.ndarray:
@@ -288,7 +283,7 @@ def _roads(ground, say):
   ):
     if number:
       at = places.where(ground.surface == surface)
-      parts.append(f"{short.counted(number, thing)} {at}")
+      parts.append(f"{short.counted(number, thing)}, {at}")
   if (ground.surface == APRON).any():
     parts.append(f"an apron {places.where(ground.surface == APRON)}")
   return "; ".join(parts)
