@@ -149,6 +149,8 @@ def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
       problems("with two answers", "two answers to one question"),
     ],
   ]
+  if lines := _caption_texts(splits):
+    groups.append(lines)
   if inspection.shortcuts:
     groups.append(_shortcuts(inspection))
   if inspection.has_lengths:
@@ -177,6 +179,24 @@ def _near_duplicates(inspection: Inspection) -> list[tuple[str, list[str]]]:
       "with one in another split",
       list(map(str, across)) if len(across) > 1 else [_NONE],
     ),
+  ]
+
+
+def _caption_texts(splits: Sequence[Split]) -> list[tuple[str, list[str]]]:
+  """Returns how many different texts each caption field has."""
+  found = [{f.name: f for f in field_texts(split.rows)} for split in splits]
+  names = dict.fromkeys(name for fields in found for name in fields)
+  return [
+    (
+      f"{name}: different texts",
+      [
+        f"{fields[name].distinct} of {fields[name].captions}"
+        if name in fields
+        else _NONE
+        for fields in found
+      ],
+    )
+    for name in names
   ]
 
 

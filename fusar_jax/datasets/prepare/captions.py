@@ -59,7 +59,7 @@ class Captions:
       )
 
   def to_json(self, scenes: Sequence[Scene]) -> dict[str, Any]:
-    """Returns all on which the captions of scenes depend, files by hash."""
+    """Returns, flat, all on which the captions of scenes depend."""
     below = {
       raster.path
       for scene in scenes
@@ -69,19 +69,17 @@ class Captions:
       )
     }
     table = self.land_cover.table
-    return {
+    found = {
       "table": table.name,
       "classes": {str(k): v for k, v in sorted(table.covers.items())},
       "year": self.land_cover.year,
-      "files": _digests(below),
-      "features": self.features
-      and {
-        "files": _digests(self.features.files),
-        "kinds": list(self.features.assigned),
-      },
+      "land_cover": _digests(below),
+      "features": self.features and list(self.features.assigned),
+      "feature_files": self.features and _digests(self.features.files),
       "style": self.style,
       "seed": self.seed,
     }
+    return {f"caption_{name}": value for name, value in found.items()}
 
   def row(
     self,

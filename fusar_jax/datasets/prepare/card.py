@@ -112,7 +112,7 @@ def write_card(
     "labels_elsewhere": labels.elsewhere if labels else 0,
     "classes": settings["classes"],
     "tasks": _asked(kept, settings["tasks"] if labels else ()),
-    "captions": _captions(kept, settings.get("captions")),
+    **_captions(kept, settings),
     "targets": sum(len(entry["targets"]) for entry in kept),
     "images": len(images),
     "rows": sum(len(entry["rows"]) for entry in kept),
@@ -197,19 +197,20 @@ def _asked(kept, tasks) -> list[str]:
   return [*tasks, *sorted(found - set(tasks))]
 
 
-def _captions(kept, settings) -> dict | None:
-  """Returns what captions were made from, and how many there are."""
-  if settings is None:
-    return None
+def _captions(kept, settings) -> dict[str, Any]:
+  """Returns what captions were made from, and how many; {} without any."""
+  if "caption_table" not in settings:
+    return {}
   rows = [row for entry in kept for row in entry["rows"]]
-  return {
+  source = {
     "number": sum("described_from" in row for row in rows),
-    "land_cover": settings["table"],
-    "year": settings["year"],
-    "features": settings["features"] and settings["features"]["kinds"],
-    "style": settings["style"],
-    "seed": settings["seed"],
+    "land_cover": settings["caption_table"],
+    **{
+      name: settings[f"caption_{name}"]
+      for name in ("year", "features", "style", "seed")
+    },
   }
+  return {"captions": source}
 
 
 def _attribution(results, archive) -> dict | None:

@@ -133,7 +133,7 @@ def read_map_features(
           " prepare fewer scenes at a time."
         )
     groups |= found.groups
-    if not found.groups:
+    if not found.is_known:
       raise ValueError(
         f"{path}: no attribute tells what its features are; it has"
         f" {', '.join(sorted(found.columns)[:12]) or 'none'}. Name the kind:"
@@ -244,7 +244,7 @@ class _Reader:
           )
         crs = features_lib.crs_text_of(info["crs"])
         columns = [c for c in info["fields"] if c in _COLUMNS]
-        self._see(columns, info["fields"])
+        self._see(info["fields"])
         for bounds in self.near:
           meta, ids, shapes, values = pyogrio.raw.read(
             self.path,
@@ -288,7 +288,7 @@ class _Reader:
             f" {', '.join(names[:12])}."
           )
         columns = [c for c in names if c in _COLUMNS]
-        self._see(columns, names)
+        self._see(names)
         row = 0
         for batch in file.iter_batches(4096, columns=["geometry", *columns]):
           for properties in batch.to_pylist():
@@ -300,18 +300,39 @@ class _Reader:
     except (OSError, lib.ArrowException, shapely.errors.ShapelyError) as error:
       raise ValueError(f"{self.path}: damaged: {error}") from None
 
-  def _see(self, columns, shown=None) -> None:
-    self.columns |= set(map(str, columns if shown is None else shown))
+  @property
+  def is_known(self) -> bool:
+    """Whether some attribute can tell the kinds; after `features`."""
+    return bool(self.kind or self.columns & {*_COLUMNS})
+
+  def _see(self, columns) -> None:
+    self.columns |= set(map(str, columns))
     if not self.kind:
-      self.groups |= map_kinds.groups_of(columns)
+      self.groups |= map_kinds.groups_of(self.columns, self.path.name)
 
 
 def _parts(geometry: Mapping[str, Any]) -> tuple[bool, list[np.ndarray]]:
-  """Returns (area?, rings or lines) of a GeoJSON geometry."""
+  """Returns (area?, rings or lines) of a GeoJSON geometry.
+
+  Of a collection, the areas; without any, lines and points.
+  """
+  if not isinstance(geometry, Mapping):
+    raise ValueError("its geometry is none of GeoJSON")
   kind, given = geometry.get("type"), geometry.get("coordinates", ())
+  if kind == "GeometryCollection":
+    # Collections in collections are not read.
+    members = [
+      _parts(g)
+      for g in geometry.get("geometries", ())
+      if g["type"] != "GeometryCollection"
+    ]
+    area = any(is_area for is_area, _ in members)
+    return area, [
+      p for is_area, parts in members if is_area == area for p in parts
+    ]
   if kind == "Point":
     return False, [_points([given])]
-  if kind == "LineString":
+  if kind in ("LineString", "MultiPoint"):
     return False, [_points(given)]
   if kind == "MultiLineString":
     return False, [_points(line) for line in given]
@@ -319,7 +340,7 @@ def _parts(geometry: Mapping[str, Any]) -> tuple[bool, list[np.ndarray]]:
     return True, [_points(ring) for ring in given]
   if kind == "MultiPolygon":
     return True, [_points(ring) for polygon in given for ring in polygon]
-  return False, []
+  raise ValueError(f"its geometry is of an unknown type {kind!r:.40}")
 
 
 def _points(given) -> np.ndarray:

@@ -11,7 +11,7 @@ A file without such attributes has one kind, which the user names.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 # Groups of kinds: a map that can contain one of a group can contain all.
@@ -31,7 +31,12 @@ _SIGNS = {
   "aeroway": "aeroways",
   "man_made": "piers",
   "landform": "landforms",
+  # Of Overture.
+  "num_floors": "buildings",
+  "road_surface": "roads",
 }
+# Parts of Geofabrik's file names.
+_NAMES = {"_buildings_": "buildings", "_roads_": "roads"}
 # Ways for feet, bicycles and horses, and areas that are no roads.
 _NO_ROADS = (
   *("footway", "path", "steps", "cycleway", "bridleway", "corridor"),
@@ -53,9 +58,10 @@ _OTHER_TAG = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
 _NONE = (None, "", "no")
 
 
-def groups_of(columns) -> set[str]:
-  """Returns the groups that a file with these attributes can contain."""
-  return {_SIGNS[name] for name in columns if name in _SIGNS}
+def groups_of(columns: Collection[str], name: str) -> set[str]:
+  """Returns the groups that a file can contain, by its columns and name."""
+  found = {_SIGNS[column] for column in columns if column in _SIGNS}
+  return found | {group for part, group in _NAMES.items() if part in name}
 
 
 def tags_of(properties: Mapping[str, Any]) -> dict[str, str]:

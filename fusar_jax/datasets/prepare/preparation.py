@@ -192,7 +192,7 @@ def prepare_scenes(
   )
   settings = _settings(scenes, plan, origin, archive, labels, refused)
   if captions is not None:
-    settings["captions"] = captions.to_json(scenes)
+    settings |= captions.to_json(scenes)
   if (card := _finished(out, settings)) is not None:
     return card
   with open_journal(out, settings) as journal:

@@ -140,7 +140,7 @@ def test_tiles_get_captions_and_resume_to_the_same_bytes(
   prepare(scene, tmp_path / "out", **options)
   assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
   options["read_captions"] = describing(world, [str(osm)], seed=4)
-  with pytest.raises(FileExistsError, match="captions: was"):
+  with pytest.raises(FileExistsError, match="caption_seed: was 3, now 4"):
     prepare(scene, tmp_path / "out", **options)
   prepare(scene, tmp_path / "other", **options)
   other = captions_of(tmp_path / "other")
