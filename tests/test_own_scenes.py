@@ -6,12 +6,12 @@ Stand-ins for the published files are as small as a tile, in the same formats.
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import Affine
-from test_readme import ROOT
 
 from fusar_jax import doctor, prepare
 from fusar_jax.data.triplets import read_manifest
@@ -19,6 +19,7 @@ from fusar_jax.geo.georeference import Georeference
 from fusar_jax.tasks import captioning
 from fusar_jax.training.loop import train_and_evaluate
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZE = 56
 STEP = 3 / 36_000
 PLACE = Georeference("affine", "EPSG:32632", (10.0, 0, 5e5, 0, -10.0, 5.05e6))

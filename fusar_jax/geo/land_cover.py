@@ -2,9 +2,9 @@
 
 A product is one raster or many tiles of it, in any CRS: WorldCover has tiles of
 3 x 3 degrees in longitude and latitude, other products UTM zones or a national
-grid. A pixel of the image has the class below its centre; where the image is
-coarser than the product, the most frequent class among evenly spaced points in
-the pixel. Pixels outside of all rasters are unmapped.
+grid. A pixel of the image has the class below its centre; where it is at least
+two pixels of the product wide, the most frequent class of evenly spaced points
+in it. Pixels outside of all rasters are unmapped.
 
 Only the part below a strip of image rows is read at a time.
 """
@@ -32,8 +32,8 @@ _WINDOW_PIXELS = 1 << 21
 # Sides of the grid at which coordinates are transformed; between its points
 # they are interpolated, as GDAL's warper does.
 _GRID = 33
-# Points per side of an image pixel.
-_MAX_POINTS = 8
+# Points per side of an image pixel; odd, so that one is its centre.
+_MAX_POINTS = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +110,8 @@ class LandCover:
       / side
       for a, side in ((0, height), (1, width))
     )
-    points = min(max(math.ceil(step - 0.5), 1), _MAX_POINTS)
-    per_row = max(step * step * width, 1.0)
+    points = 1 if step < 2 else min(math.ceil(step) | 1, _MAX_POINTS)
+    per_row = max(step * step, points * points) * width
     strip = max(int(_WINDOW_PIXELS / per_row), 1)
     parts = []
     with _open(raster.path) as data:
@@ -344,13 +344,17 @@ def _interpolate(values, y, x):
 def _most_frequent(points: np.ndarray) -> np.ndarray:
   """Returns uint8[h, w], the most frequent mapped cover of uint8[h, w, n].
 
-  The first of equally frequent ones; UNMAPPED where more than half is.
+  Of equally frequent ones that of the centre, else the first in COVERS;
+  UNMAPPED where more than half is.
   """
-  best = np.full(points.shape[:2], UNMAPPED, np.uint8)
-  most = np.count_nonzero(points == UNMAPPED, axis=-1)
-  most[2 * most <= points.shape[-1]] = 0
+  n = points.shape[-1]
+  best = points[..., n // 2].copy()
+  most = np.count_nonzero(points == best[..., None], axis=-1)
+  most[best == UNMAPPED] = 0
   for cover in range(len(COVERS)):
     count = np.count_nonzero(points == cover, axis=-1)
     more = count > most
     best[more], most[more] = cover, count[more]
+  unmapped = np.count_nonzero(points == UNMAPPED, axis=-1)
+  best[2 * unmapped > n] = UNMAPPED
   return best

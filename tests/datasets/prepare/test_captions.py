@@ -283,17 +283,23 @@ def test_overture(tmp_path, world, osm):
 
 
 @pytest.mark.parametrize(
-  ("properties", "message"),
+  ("properties", "points", "message"),
   [
-    ({"color": "red"}, r"it has color\. Name the kind: KIND=osm\.geojson"),
-    ({"landform": "plain"}, "finite points"),
+    (
+      {"color": "red"},
+      [[15, -18]] * 4,
+      r"has color\. Name the kind: KIND=a",
+    ),
+    ({"building": "yes"}, [[15, "x"]] * 4, "feature 0: could not convert"),
+    ({"building": "yes"}, [15, -18], r"a\.geojson feature 0"),
   ],
 )
-def test_bad_features(tmp_path, world, properties, message):
-  path = geojson(
-    tmp_path / "osm.geojson",
-    (properties, "Polygon", [(np.nan, 8e6)] * 4),
-  )
+def test_bad_features(tmp_path, world, properties, points, message):
+  geometry = {"type": "Polygon", "coordinates": [points]}
+  feature = {"type": "Feature", "properties": properties, "geometry": geometry}
+  path = tmp_path / "a.geojson"
+  collection = {"type": "FeatureCollection", "features": [feature]}
+  path.write_text(json.dumps(collection))
   with pytest.raises(ValueError, match=message):
     grounds(world, path)
 
