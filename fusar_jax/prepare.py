@@ -291,7 +291,8 @@ def _check_options(args: argparse.Namespace) -> None:
     ]
     if idle:
       raise command_line.UsageError(
-        f"{', '.join(idle)} without --{needed} would do nothing."
+        f"{', '.join(idle)} without --{needed.replace('_', '-')} would do"
+        " nothing."
       )
   if args.stretch:
     idle = [

@@ -32,8 +32,8 @@ _WINDOW_PIXELS = 1 << 21
 # Sides of the grid at which coordinates are transformed; between its points
 # they are interpolated, as GDAL's warper does.
 _GRID = 33
-# Points per side of an image pixel; odd, so that one is its centre.
-_MAX_POINTS = 9
+# Points per side of an image pixel.
+_MAX_POINTS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,8 @@ class LandCover:
       / side
       for a, side in ((0, height), (1, width))
     )
-    points = 1 if step < 2 else min(math.ceil(step) | 1, _MAX_POINTS)
+    # Whole steps, but for rounding, give one point per pixel of the product.
+    points = 1 if step < 1.99 else min(math.ceil(step - 0.01), _MAX_POINTS)
     per_row = max(step * step, points * points) * width
     strip = max(int(_WINDOW_PIXELS / per_row), 1)
     parts = []
@@ -344,11 +345,12 @@ def _interpolate(values, y, x):
 def _most_frequent(points: np.ndarray) -> np.ndarray:
   """Returns uint8[h, w], the most frequent mapped cover of uint8[h, w, n].
 
-  Of equally frequent ones that of the centre, else the first in COVERS;
-  UNMAPPED where more than half is.
+  Of equally frequent ones that of the point next to the centre, else the first
+  in COVERS; UNMAPPED where more than half is.
   """
   n = points.shape[-1]
-  best = points[..., n // 2].copy()
+  side = math.isqrt(n)
+  best = points[..., (side // 2) * side + side // 2].copy()
   most = np.count_nonzero(points == best[..., None], axis=-1)
   most[best == UNMAPPED] = 0
   for cover in range(len(COVERS)):

@@ -117,7 +117,7 @@ def test_a_pixel_has_the_class_below_its_centre(worldcover):
 def test_a_coarse_pixel_has_the_most_frequent_class(tmp_path):
   codes = np.full((40, 40), 10, np.uint8)
   codes[:4, :4] = 80
-  codes[:2, :4] = 50  # Half and half: the first in the order of covers.
+  codes[:2, :4] = 50  # Half and half: the one next to the centre.
   codes[4:8, :4] = np.array([80] * 10 + [10] * 6).reshape(4, 4)
   transform = Affine(*PLACE.transform)
   path = write(tmp_path / "map.tif", codes, transform, UTM)

@@ -265,7 +265,7 @@ class _Reader:
               crs,
             )
     except (RuntimeError, ValueError) as error:
-      if str(self.path) in str(error):
+      if isinstance(error, ValueError) and str(self.path) in str(error):
         raise
       raise ValueError(f"{self.path}: cannot be read: {error}") from None
 
