@@ -157,5 +157,5 @@ def test_what_is_not_mapped_is_unknown(style):
   if style == "full":
     assert "20 % of the land, at the top" not in fields["Buildings"]
     assert re.search(
-      r"built-up land .*20 %|built-up land on 20 %", fields["Buildings"]
+      r"built-up area .*20 %|built-up area on 20 %", fields["Buildings"]
     )

@@ -102,7 +102,7 @@ def built_share(ground: Ground) -> float:
   """Returns the share of the land below buildings; 0 without a map of them."""
   if ground.height is None:
     return 0.0
-  land = np.count_nonzero(ground.cover != WATER)
+  land = np.count_nonzero(~np.isin(ground.cover, (WATER, UNMAPPED)))
   return np.count_nonzero(ground.height) / max(land, 1)
 
 

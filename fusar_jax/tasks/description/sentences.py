@@ -30,7 +30,7 @@ _COVER = dict(
     COVERS,
     (
       *("water", "tree cover", "grassland", "wetland", "cropland"),
-      *("shrubland", "built-up land", "bare ground", "snow and ice"),
+      *("shrubland", "built-up area", "bare ground", "snow and ice"),
       *("moss and lichen", "rangeland", "urban green space"),
     ),
   )
@@ -231,14 +231,14 @@ def _buildings(ground, say):
     built = measures.land_shares(ground)[BUILT]
     if not built:
       return say(
-        "no built-up land; single buildings unknown",
-        "single buildings unknown, no built-up land",
+        "no built-up area; single buildings unknown",
+        "single buildings unknown, no built-up area",
       )
     at = places.where(ground.cover == BUILT)
     return say(
-      f"built-up land on {percent(built)} of the land, {at}; single buildings"
+      f"built-up area on {percent(built)} of the land, {at}; single buildings"
       " unknown",
-      f"single buildings unknown; built-up land {at}, {percent(built)} of the"
+      f"single buildings unknown; built-up area {at}, {percent(built)} of the"
       " land",
     )
   mask = ground.height != 0  # NaN: of unknown height.
