@@ -1,7 +1,7 @@
 """Features of public maps: buildings, roads, aeroways, piers, water.
 
-Files are GeoJSON, or with the extra `geo` GeoPackage, Shapefile, FlatGeobuf and
-GeoParquet (Overture). Only features near the scenes are kept. A file whose
+Files are GeoJSON, or with the extra `geo` the vector formats of labels, such as
+GeoPackage, Shapefile and GeoParquet (Overture). Only features near the scenes are kept. A file whose
 attributes are none that `map_kinds` reads is given as KIND=FILE.
 
 What no file can contain is unknown in the captions, not absent.
@@ -22,7 +22,7 @@ from fusar_jax.geo import georeference
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.tasks.description.ground import Ground
 
-SUFFIXES = (".geojson", ".json", *features_lib.DRIVERS, ".parquet")
+SUFFIXES = (".geojson", ".json", *features_lib.SUFFIXES)
 MAX_FEATURES = 5_000_000
 _MAX_JSON_BYTES = 1 << 29
 _MAX_PARQUET_BYTES = 1 << 34
@@ -174,7 +174,7 @@ class _Reader:
     suffix = self.path.suffix.lower()
     if suffix in (".geojson", ".json"):
       rows = self._geojson()
-    elif suffix == ".parquet":
+    elif suffix in features_lib.PARQUET:
       rows = self._parquet()
     else:
       rows = self._vector_file()
@@ -230,13 +230,15 @@ class _Reader:
 
   def _vector_file(self):
     shapely, pyogrio = features_lib.geo_packages(self.path)
-    driver = features_lib.DRIVERS[self.path.suffix.lower()]
+    drivers = features_lib.DRIVERS[self.path.suffix.lower()]
     try:
       layers = [name for name, kind in pyogrio.list_layers(self.path) if kind]
       for layer in layers:
         info = pyogrio.read_info(self.path, layer)
-        if info["driver"] != driver:
-          raise ValueError(f"{driver} expected, found {info['driver']}")
+        if info["driver"] not in drivers:
+          raise ValueError(
+            f"{' or '.join(drivers)} expected, found {info['driver']}"
+          )
         if not info["crs"]:
           raise ValueError(
             f"layer {layer} has no coordinate reference system (a Shapefile's"
@@ -282,23 +284,29 @@ class _Reader:
     try:
       with parquet.ParquetFile(self.path) as file:
         names = file.schema_arrow.names
-        if "geometry" not in names:
+        about = file.schema_arrow.metadata or {}
+        geometry, crs = "geometry", georeference.LONLAT
+        if b"geo" in about:
+          geometry, crs = features_lib.geoparquet_column(about)
+        if geometry not in names or crs is None:
           raise ValueError(
-            f"{self.path}: expected GeoParquet with a column geometry, found"
-            f" {', '.join(names[:12])}."
+            "expected GeoParquet with a column of geometries and a coordinate"
+            f" reference system, found {', '.join(names[:12])}"
           )
         columns = [c for c in names if c in _COLUMNS]
         self._see(names)
         row = 0
-        for batch in file.iter_batches(4096, columns=["geometry", *columns]):
+        for batch in file.iter_batches(4096, columns=[geometry, *columns]):
           for properties in batch.to_pylist():
             row += 1
-            shape = shapely.from_wkb(properties.pop("geometry"))
-            geometry = shape and shapely.geometry.mapping(shape)
-            # Overture's are in longitude and latitude, GeoParquet's default.
-            yield f"row {row}", geometry, properties, georeference.LONLAT
-    except (OSError, lib.ArrowException, shapely.errors.ShapelyError) as error:
-      raise ValueError(f"{self.path}: damaged: {error}") from None
+            shape = shapely.from_wkb(properties.pop(geometry))
+            found = shape and shapely.geometry.mapping(shape)
+            yield f"row {row}", found, properties, crs
+    except (
+      *(OSError, ValueError, TypeError, LookupError),
+      *(lib.ArrowException, shapely.errors.ShapelyError),
+    ) as error:
+      raise ValueError(f"{self.path}: cannot be read: {error!s:.300}") from None
 
   @property
   def is_known(self) -> bool:
