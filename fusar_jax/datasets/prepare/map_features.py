@@ -1,8 +1,9 @@
 """Features of public maps: buildings, roads, aeroways, piers, water.
 
 Files are GeoJSON, or with the extra `geo` the vector formats of labels, such as
-GeoPackage, Shapefile and GeoParquet (Overture). Only features near the scenes are kept. A file whose
-attributes are none that `map_kinds` reads is given as KIND=FILE.
+GeoPackage, Shapefile and GeoParquet (Overture). Only features near the scenes
+are kept. A file whose attributes are none that `map_kinds` reads is given as
+KIND=FILE.
 
 What no file can contain is unknown in the captions, not absent.
 """
