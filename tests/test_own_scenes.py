@@ -48,7 +48,7 @@ def write(path, values, transform, crs, **options):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """The files that the commands name: two tiles of fields at a lake."""
+  """The files that the commands name: eight tiles of fields at a lake."""
   rng = np.random.default_rng(0)
   affine = Affine(*PLACE.transform)
   words = commands()["fusar_jax.prepare"]
@@ -56,16 +56,16 @@ def folder(tmp_path, monkeypatch):
     tmp_path / words[words.index(option) + 1]
     for option in ("--sar", "--land-cover")
   )
-  values = rng.gamma(2, 50, (SIZE, 2 * SIZE)).astype(np.uint16)
+  values = rng.gamma(2, 50, (2 * SIZE, 4 * SIZE)).astype(np.uint16)
   write(scene, values, affine, PLACE.crs)
-  vectors = rng.integers(-60, 60, (60, 120, 64)).astype(np.int8)
+  vectors = rng.integers(-60, 60, (120, 240, 64)).astype(np.int8)
   name = tmp_path / "AEF" / "tile_2021.tif"
   write(name, vectors, affine, PLACE.crs, nodata=-128)
-  lons, lats = PLACE.to_lonlat(np.array([0.0, 60]), np.array([0.0, 120]))
+  lons, lats = PLACE.to_lonlat(np.array([0.0, 120]), np.array([0.0, 240]))
   transform = Affine(
     STEP, 0, lons[0] - 20 * STEP, 0, -STEP, lats[0] + 20 * STEP
   )
-  codes = np.full((140, 240), 40, np.uint8)
+  codes = np.full((180, 430), 40, np.uint8)
   codes[:, :90] = 80
   write(cover, codes, transform, "EPSG:4326", nodata=0)
   ring = [[lons[0], lats[0]], [lons[1], lats[0]], [lons[1], lats[1]]]
@@ -89,10 +89,10 @@ def test_the_walk(folder, call, small_base, make_config):
   ]
   done = call(prepare.main, *given["fusar_jax.prepare"], "--size", str(SIZE))
   assert done.code == 0, done.text
-  assert "2 captions from worldcover of 2021 and osm.geojson" in done.text
+  assert "8 captions from worldcover of 2021 and osm.geojson" in done.text
   rows = read_manifest(folder / "data/captions/manifest.jsonl")
   fields = [captioning.parse(row.answer).fields for row in rows]
-  assert len(fields) == 2
+  assert len(fields) == 8
   assert "lake shore" in fields[0]["Terrain"]
   assert "cropland" in fields[1]["Distribution"]
   done = call(doctor.main, *given["fusar_jax.doctor"])
@@ -106,7 +106,7 @@ def test_the_walk(folder, call, small_base, make_config):
   assert option in given["fusar_jax.train"]
   config = make_config(
     "stage1", manifest, "model=tiny", init=str(small_base),
-    **{"data.max_length": 1024, "batch_size": 2, "steps": 1,
+    **{"data.max_length": 1024, "steps": 1,
        "log_every_steps": 1, "save_every_steps": 1},
   )  # fmt: skip
   train_and_evaluate(config, folder / "runs/stage1")

@@ -70,7 +70,9 @@ class LandCover:
   table: ClassTable
   year: int | None
 
-  def below(self, place: Georeference, height: float, width: float):
+  def below(
+    self, place: Georeference, height: float, width: float
+  ) -> list[LandCoverRaster]:
     """Returns the rasters that may lie below an image."""
     ring = place.footprint(height, width)
     (west, south), (east, north) = ring.min(0), ring.max(0)
