@@ -80,6 +80,7 @@ def folder(tmp_path, monkeypatch):
   return tmp_path
 
 
+@pytest.mark.slow
 def test_the_walk(folder, call, small_base, make_config):
   given = commands()
   assert list(given) == [
