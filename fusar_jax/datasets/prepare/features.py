@@ -94,7 +94,7 @@ def from_geojson(
   if not isinstance(features, list):
     raise ValueError(f'{path}: expected a list in "features".')
   numbered = ((f"feature {i}", f) for i, f in enumerate(features))
-  crs = crs or _named_crs(path, value) or georeference.LONLAT
+  crs = crs or named_crs(path, value) or georeference.LONLAT
   return _check(path, numbered, crs, field)
 
 
@@ -151,7 +151,7 @@ def read_vector_file(
   path = Path(path)
   if path.suffix.lower() in PARQUET:
     return _read_parquet(path, crs, field)
-  shapely, pyogrio = _geo_packages(path)
+  shapely, pyogrio = geo_packages(path)
   drivers = DRIVERS[path.suffix.lower()]
   try:
     layers = [name for name, kind in pyogrio.list_layers(path) if kind]
@@ -171,7 +171,7 @@ def read_vector_file(
       force_2d=True,
       datetime_as_string=True,
     )
-    crs = crs or (meta["crs"] and _crs_text(meta["crs"]))
+    crs = crs or (meta["crs"] and crs_text_of(meta["crs"]))
   except (RuntimeError, ValueError) as error:
     raise ValueError(f"{path}: cannot be read: {error}") from None
   if not crs:
@@ -195,7 +195,7 @@ def _features(shapely, ids, geometries, names, columns):
 
 def _read_parquet(path: Path, crs: str | None, field: str | None) -> Features:
   """Returns the features of a GeoParquet file (geoparquet.org, 1.0 and 1.1)."""
-  shapely, _ = _geo_packages(path)
+  shapely, _ = geo_packages(path)
   try:
     import pyarrow
     import pyarrow.parquet
@@ -207,17 +207,7 @@ def _read_parquet(path: Path, crs: str | None, field: str | None) -> Features:
     raise ValueError(f"{path}: more than 1 GiB; keep the labels of the scenes.")
   try:
     file = pyarrow.parquet.ParquetFile(path)
-    geo = json.loads((file.schema_arrow.metadata or {}).get(b"geo", b"null"))
-    if not isinstance(geo, dict):
-      raise ValueError('no metadata "geo", so it is not GeoParquet')
-    column = geo["primary_column"]
-    about = geo["columns"][column]
-    if about["encoding"] != "WKB":
-      raise ValueError(f"geometries as WKB expected, found {about['encoding']}")
-    # A missing CRS is longitude and latitude, null is an unknown one.
-    named = about.get("crs", {})
-    if named == {}:
-      crs = crs or georeference.LONLAT
+    column, named = geoparquet_column(file.schema_arrow.metadata)
     properties = [
       name
       for name in ((field,) if field else _LABEL_FIELDS)
@@ -226,7 +216,7 @@ def _read_parquet(path: Path, crs: str | None, field: str | None) -> Features:
     table = file.read(columns=[column, *properties])
     geometries = table.column(column).to_pylist()
     columns = [table.column(name).to_pylist() for name in properties]
-    crs = crs or (named and _crs_text(json.dumps(named)))
+    crs = crs or named
   except (
     *(pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError),
   ) as error:
@@ -242,20 +232,46 @@ def _read_parquet(path: Path, crs: str | None, field: str | None) -> Features:
   return _check(path, numbered, crs, field)
 
 
-def _geo_packages(path):
+def geoparquet_column(
+  metadata: Mapping[bytes, bytes] | None,
+) -> tuple[str, str | None]:
+  """Returns (name of the geometries' column, their CRS or None: unknown).
+
+  Args:
+    metadata: of the file's schema.
+
+  Raises:
+    LookupError, TypeError, ValueError: not those of GeoParquet.
+  """
+  geo = json.loads((metadata or {}).get(b"geo", b"null"))
+  if not isinstance(geo, dict):
+    raise ValueError('no metadata "geo", so it is not GeoParquet')
+  column = geo["primary_column"]
+  about = geo["columns"][column]
+  if about["encoding"] != "WKB":
+    raise ValueError(f"geometries as WKB expected, found {about['encoding']}")
+  # A missing CRS is longitude and latitude, null is an unknown one.
+  named = about.get("crs", {})
+  if named == {}:
+    return column, georeference.LONLAT
+  return column, crs_text_of(json.dumps(named)) if named else None
+
+
+def geo_packages(path: Path):
+  """Returns shapely and pyogrio; raises ImportError that names the extra."""
   try:
     import pyogrio.raw
     import shapely.geometry
   except ImportError:
     raise ImportError(
       f"{path}: needs pyogrio and shapely (pip install 'fusar-jax[geo]'); or"
-      " save the labels as GeoJSON."
+      " save it as GeoJSON."
     ) from None
   return shapely, pyogrio
 
 
 def _wkt_reader(path):
-  shapely, _ = _geo_packages(path)
+  shapely, _ = geo_packages(path)
 
   def read(row):
     try:
@@ -339,18 +355,19 @@ def _label(feature, field) -> str:
   return label
 
 
-def _named_crs(path, value) -> str | None:
+def named_crs(path: Path, value: Mapping) -> str | None:
   """The CRS in files from before RFC 7946, which allows WGS 84 only."""
   if "crs" not in value:
     return None
   try:
     name = str(value["crs"]["properties"]["name"])
-    return None if "CRS84" in name else _crs_text(name)
+    return None if "CRS84" in name else crs_text_of(name)
   except (TypeError, KeyError, ValueError) as error:
     raise ValueError(
       f'{path}: "crs" names no coordinate reference system ({error!r:.80}).'
     ) from None
 
 
-def _crs_text(name) -> str:
+def crs_text_of(name: str) -> str:
+  """Returns "EPSG:..." or WKT of any name of a reference system."""
   return georeference.crs_text(georeference.parse_crs(name))

@@ -151,6 +151,31 @@ def read_labels(
   )
 
 
+def classes_to_ask(
+  labels: Labels | None, chosen: Sequence[str], tasks: Sequence[str]
+) -> tuple[str, ...]:
+  """Returns the classes to ask for: the chosen or all; none without labels.
+
+  Raises:
+    ValueError: no target at all, chosen classes that do not occur, or a choice
+      between classes of which there is one.
+  """
+  if labels is None:
+    return ()
+  present = sorted({t.label for each in labels.targets.values() for t in each})
+  classes = tuple(chosen) or tuple(present)
+  if not classes:
+    raise ValueError("the labels hold no target; name the classes.")
+  if absent := sorted(set(classes) - set(present)):
+    raise ValueError(f"classes {absent} do not occur; found: {present}.")
+  if "classification" in tasks and len(classes) == 1:
+    raise ValueError(
+      f"classification chooses between classes, but there is {classes[0]!r}"
+      " alone; leave that task out."
+    )
+  return classes
+
+
 class _Found:
   """Collects targets and problems of labels."""
 
