@@ -146,7 +146,7 @@ def _interpret(args: argparse.Namespace) -> None:
         args.sar,
         args.out,
         plan,
-        Origin("not stated", "not stated"),
+        Origin(),
         options,
         assistant=assistant,
         archive=open_aef(args.aef, args.year) if args.aef else None,

@@ -2,8 +2,7 @@
 
 COMMAND:
   python -m fusar_jax.prepare --sar SCENE.tif [SCENE2.tif ...] \\
-      --aef AEF/ --year 2024 --labels ships.geojson --out data/scenes \\
-      --source "Sentinel-1 GRD, Copernicus" --license "as stated by the source"
+      --aef AEF/ --year 2024 --labels ships.geojson --out data/scenes
 then validate it: python -m fusar_jax.doctor data/scenes
 
 Running the command again resumes an interrupted run. Without --labels the rows
@@ -40,16 +39,17 @@ def parser() -> command_line.Parser:
   p = command_line.Parser(
     "prepare",
     __doc__,
-    usage="%(prog)s --sar SCENE [SCENE ...] --out DIR --source TEXT --license"
-    " TEXT [--aef SOURCE ...] [--year Y] [--labels FILE ...] [options]",
+    usage="%(prog)s --sar SCENE [SCENE ...] --out DIR [--aef SOURCE ...]"
+    " [--year Y] [--labels FILE ...] [options]",
   )
   p.add_argument("--sar", nargs="+", required=True, help="rasters, or .npy")
   p.add_argument("--out", required=True, help="folder to create or to resume")
   p.add_argument(
-    "--source", required=True, help="source of the scenes, for citation"
+    "--source", help="source of the scenes, for citation (default: unknown)"
   )
   p.add_argument(
-    "--license", required=True, help='licence of the scenes, or "none stated"'
+    "--license",
+    help='licence of the scenes, or "none stated" (default: unknown)',
   )
   p.add_argument(
     "--drop-refused",
@@ -58,7 +58,11 @@ def parser() -> command_line.Parser:
   )
   g = p.add_argument_group("tiles")
   g.add_argument(
-    "--size", type=int, default=504, help="tile side, pixels (default: 504)"
+    "--size",
+    type=int,
+    default=504,
+    help="tile side, pixels; a smaller scene is one tile of its own size"
+    " (default: 504)",
   )
   g.add_argument(
     "--overlap",

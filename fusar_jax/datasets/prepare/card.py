@@ -27,7 +27,6 @@ from fusar_jax.geo.anchors import ATTRIBUTION
 KEPT = "kept"
 # Reasons to skip a tile, in the order in which they are checked.
 SKIPPED = {
-  "small": "mostly beyond the scene's edge",
   "damaged": "cannot be read",
   "nodata": "mostly nodata",
   "empty": "no target in it",
@@ -130,7 +129,7 @@ def write_card(
   return json.loads(text)
 
 
-def nothing_left(results: Sequence[SceneResult], size: int) -> str:
+def nothing_left(results: Sequence[SceneResult]) -> str:
   """Returns the reasons why no tile is left, for an error message."""
   lines = []
   for result in results:
@@ -143,12 +142,12 @@ def nothing_left(results: Sequence[SceneResult], size: int) -> str:
     nodata = scene.record["nodata"]
     lines[-1] += f"; nodata is {nodata['value']} ({nodata['reason']})"
   return (
-    f"no tile of {size} x {size} pixels is left:\n  "
+    "no tile is left:\n  "
     + "\n  ".join(
       [*lines, *(message for r in results for message in r.damaged[:1])]
     )
-    + "\nA scene smaller than a tile needs a smaller size; which value is"
-    " nodata, and how much of it is too much, can be stated."
+    + "\nWhich value is nodata, and how much of it is too much, can be stated:"
+    " --nodata, --min-valid."
   )
 
 

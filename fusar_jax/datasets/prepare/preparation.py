@@ -65,7 +65,7 @@ from fusar_jax.geo.stretch import Stretch
 from fusar_jax.geo.tiles import Tile, render
 
 # Incremented whenever the same options no longer give the same bytes.
-VERSION = 1
+VERSION = 2
 MANIFEST, CARD = "manifest.jsonl", "dataset.json"
 
 
@@ -197,7 +197,7 @@ def prepare_scenes(
     kept = [entry for result in results for entry in result.kept]
     if not kept:
       journal.delete()
-      raise ValueError(nothing_left(results, plan.look.size))
+      raise ValueError(nothing_left(results))
     card = write_card(
       out / CARD, results, labels, archive, origin, settings, refused
     )
@@ -252,13 +252,11 @@ class _Work:
 
   def _tile(self, scene, tile, raster) -> dict:
     """Writes the files of a tile; returns its entry."""
-    plan, size = self.plan, self.plan.look.size
+    plan = self.plan
     entry = {"outcome": KEPT, "files": {}, "anchors": None, "targets": []}
-    if scene.share_of(tile) < plan.min_valid:
-      return entry | {"outcome": "small"}
     try:
       stretches = self._stretches(scene, raster)
-      picture, valid = render(raster, stretches, tile, size)
+      picture, valid = render(raster, stretches, tile)
     except ValueError as error:
       if not self._drop_refused:
         raise
@@ -268,12 +266,12 @@ class _Work:
     targets = None
     if self.labels is not None:
       targets, entry["targets"] = targets_in_tile(
-        self.labels.targets[scene.name], tile, size, plan.min_inside
+        self.labels.targets[scene.name], tile, plan.min_inside
       )
       if plan.skip_empty and not targets:
         return entry | {"outcome": "empty"}
-    place = scene.place_of(tile, size)
-    nodes = self._nodes(scene, place)
+    place = scene.place_of(tile)
+    nodes = self._nodes(scene, place, tile.shape)
     if nodes is not None:
       entry["anchors"] = [len(nodes.places), nodes.inside]
     if plan.require_anchors and (nodes is None or nodes.anchors is None):
@@ -291,12 +289,10 @@ class _Work:
       if plan.table:
         files.append(f"anchors/{stem}.npy")
         nodes.write_table(self.journal.folder / files[-1])
-    known = tile_metadata(
-      scene.name, tile, scene.metadata, scene.bands, place, size
-    )
+    known = tile_metadata(scene.name, tile, scene.metadata, scene.bands, place)
     rows = tile_rows(
       stem,
-      size,
+      tile.shape,
       known,
       targets,
       plan.classes,
@@ -308,16 +304,15 @@ class _Work:
     entry["rows"] = [{"id": row["id"], **names, **row} for row in rows]
     return entry
 
-  def _nodes(self, scene, place):
+  def _nodes(self, scene, place, shape):
     """What the archive has below a tile; None where no tile of it lies."""
-    size = self.plan.look.size
     if self.archive is None or place is None:
       return None
-    if not self.archive.tiles_in(bounds_of(place, size, size), scene.year):
+    if not self.archive.tiles_in(bounds_of(place, *shape), scene.year):
       return None
     return nodes_lib.make_anchors(
       place,
-      (size, size),
+      shape,
       self.archive,
       scene.year,
       spacing=self.plan.spacing,

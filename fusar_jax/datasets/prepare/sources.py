@@ -32,7 +32,7 @@ class Look:
   """How a raster becomes 8-bit tiles.
 
   Attributes:
-    size: sides of a tile, pixels.
+    size: sides of a tile, pixels; of a smaller scene, at most its own.
     overlap: of neighbouring tiles, pixels.
     ground_sampling_distance: of the tiles, metres; None: the raster's own.
     bands: "VV", or three for red, green and blue, "VV,VH,VV/VH"; None: the
@@ -163,16 +163,13 @@ class Scene:
         shares.append(1 - (starts[1] - starts[0]) / side)
     return round(max(shares), 3)
 
-  def share_of(self, tile: Tile) -> float:
-    """Returns the part of a tile that is within the scene."""
-    rows = min(tile.row + tile.height, self.height) - tile.row
-    cols = min(tile.col + tile.width, self.width) - tile.col
-    return rows * cols / (tile.height * tile.width)
-
-  def place_of(self, tile: Tile, size: int) -> Georeference | None:
+  def place_of(self, tile: Tile) -> Georeference | None:
     """Returns the georeference of a tile's image."""
     return self.place and self.place.tile(
-      tile.row, tile.col, tile.height / size, tile.width / size
+      tile.row,
+      tile.col,
+      tile.height / tile.shape[0],
+      tile.width / tile.shape[1],
     )
 
 

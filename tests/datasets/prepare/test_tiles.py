@@ -102,16 +102,27 @@ def test_nothing_left_is_an_error_that_can_be_mended(
   assert card["scenes"][0]["shared_by_two"] == pytest.approx(52 / 56, abs=1e-3)
 
 
-def test_a_scene_smaller_than_a_tile(tmp_path, prepare, write_scene, usual):
-  """The tile is beyond its edge, not invalid; a lower min_valid keeps it."""
+def test_a_scene_smaller_than_a_tile(
+  tmp_path, archive, prepare, write_scene, labelled, write_csv, turned
+):
+  """It is one tile of its own size, with boxes and anchors of that size."""
   path = write_scene(tmp_path / "a.tif", np.ones((30, 40), "u2"))
-  with pytest.raises(ValueError, match="1 mostly beyond the scene's edge"):
-    prepare(path, tmp_path / "out", dataclasses.replace(usual, min_valid=0.4))
-  reported = prepare(path, tmp_path / "out")["scenes"][0]
+  labels = labelled(write_csv(tmp_path / "l.csv", [("ship", 4, 5, 9, 8)], "a"))
+  reported = prepare(
+    path, tmp_path / "out", read_labels=labels, archive=archive
+  )["scenes"][0]
   assert (reported["kept"], reported["skipped"]) == (1, {})
   pixels = np.asarray(Image.open(next((tmp_path / "out").rglob("*.png"))))
-  assert (pixels[:30, :40] == 128).all()  # Constant: in the middle.
-  assert pixels.sum() == 30 * 40 * 128
+  assert pixels.shape == (30, 40)
+  assert (pixels == 128).all()  # Constant: in the middle.
+  row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
+  assert row.coordinate_size == (30, 40)
+  np.testing.assert_allclose(row.extra["boxes"], [[4, 5, 9, 8]])
+  # 150 x 200 m: a grid of about 15 x 20 points.
+  assert 250 < len(read_anchors(row.anchors[0])) < 350
+  ring = np.array(row.extra["metadata"]["footprint"])
+  x, y = reproject("EPSG:4326", UTM, *ring.T)
+  np.testing.assert_allclose([x[2], y[2]], turned * (40, 30), atol=0.02)
 
 
 def test_without_georeference_there_are_no_anchors(
