@@ -1,7 +1,7 @@
 """Tiles SAR scenes into a dataset: AlphaEarth anchors, labels, prompts.
 
 COMMAND:
-  python -m fusar_jax.prepare --sar SCENE.tif [SCENE2.tif ...] \\
+  python -m fusar_jax.prepare --sar SCENE.tif [S1A_..._1SDV_...zip ...] \\
       --aef AEF/ --year 2024 --labels ships.geojson --out data/scenes
 then validate it: python -m fusar_jax.doctor data/scenes
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from fusar_jax import command_line
 from fusar_jax.datasets.importers.targets import EVERY_TASK, TASKS
 from fusar_jax.geo.options import CURVES, LIMIT, PERCENTILES, SPACING
-from fusar_jax.geo.quantities import QUANTITIES
+from fusar_jax.geo.quantities import BACKSCATTER, QUANTITIES
 
 # Option -> options that require it.
 _NEEDS = {
@@ -42,7 +42,9 @@ def parser() -> command_line.Parser:
     usage="%(prog)s --sar SCENE [SCENE ...] --out DIR [--aef SOURCE ...]"
     " [--year Y] [--labels FILE ...] [options]",
   )
-  p.add_argument("--sar", nargs="+", required=True, help="rasters, or .npy")
+  p.add_argument(
+    "--sar", nargs="+", required=True, help="rasters, .npy, or .SAFE"
+  )
   p.add_argument("--out", required=True, help="folder to create or to resume")
   p.add_argument(
     "--source", help="source of the scenes, for citation (default: unknown)"
@@ -95,7 +97,14 @@ def parser() -> command_line.Parser:
   )
   g.add_argument(
     "--bands",
-    help="VV, or VV,VH,VV/VH for red, green, blue (default: the first)",
+    help="VV, or VV,VH,VV/VH for red, green, blue, in short VV,VH; other files"
+    " of a scene are found by their names (default: the first)",
+  )
+  g.add_argument(
+    "--calibrate",
+    choices=("none", *BACKSCATTER),
+    default="none",
+    help="backscatter by the product's own calibration (default: %(default)s)",
   )
   g.add_argument(
     "--percentiles",
@@ -269,6 +278,7 @@ def _plan(args):
     ground_sampling_distance=args.ground_sampling_distance,
     bands=args.bands,
     quantity=args.quantity,
+    calibrate=None if args.calibrate == "none" else args.calibrate,
     nodata=args.nodata,
     percentiles=tuple(args.percentiles),
     curve=args.curve,

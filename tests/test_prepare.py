@@ -151,6 +151,7 @@ def test_killed_and_run_again(tmp_path, scene, how):
     (["--labels", "nowhere.csv"], 1, "nowhere.csv"),
     (["--stretch", "nowhere.json"], 1, "nowhere.json"),
     (["--bands", "HH"], 1, "no band 'HH'"),
+    (["--calibrate", "sigma0"], 1, "no calibration to sigma0 is known"),
     (["--license", " "], 1, "license of the data is blank"),
     (["--percentiles", "9", "3"], 1, "rising order"),
     (["--min-valid", "0"], 1, "min_valid must be in (0, 1]"),

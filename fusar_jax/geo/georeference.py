@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,13 +107,23 @@ class Georeference:
           return None
         return found
       if gcps and gcp_crs:
-        points = _unwrapped(gcps, gcp_crs)
-        return cls(
-          "gcps", crs_text(gcp_crs), tuple(Affine.identity())[:6], points
-        )
+        points = [(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps]
+        return cls.of_points(points, crs_text(gcp_crs))
     except ValueError as error:
       raise ValueError(f"{dataset.name}: {error}") from None
     return None
+
+  @classmethod
+  def of_points(
+    cls, points: Sequence[Sequence[float]], crs: str = LONLAT
+  ) -> "Georeference":
+    """Returns the georeference of control points (row, col, x, y).
+
+    Raises:
+      ValueError: as the class.
+    """
+    points = _unwrapped(points, parse_crs(crs))
+    return cls("gcps", crs, tuple(Affine.identity())[:6], points)
 
   def to_lonlat(self, rows, cols) -> tuple[np.ndarray, np.ndarray]:
     """Returns (lons, lats), float64 in the shape of rows and cols.
@@ -307,7 +318,7 @@ atexit.register(_control.cache_clear)
 
 
 def _unwrapped(gcps, crs):
-  points = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps])
+  points = np.array(gcps, np.float64)
   if crs.is_geographic and np.ptp(points[:, 2]) > 180:
     points[:, 2] %= 360
   return tuple(tuple(point) for point in points.tolist())

@@ -59,10 +59,15 @@ class GdalFile:
     scales: float64[bands, 2], (scale, offset) that stored values are to be
       given, or None.
     dataset: rasterio's, for tags and georeference.
+    parts: the local files whose content is read.
   """
+
+  control_points = ()
+  nodata_reason = "by the file"
 
   def __init__(self, path: Path):
     self.path = path
+    self.parts = (path,)
     with _quiet(), _environment():
       self.dataset = gdal_files.open_dataset(path)
       try:
@@ -105,7 +110,7 @@ class GdalFile:
     self.declared_nodata = data.nodatavals[first]
     flags = data.mask_flag_enums[first]
     self.has_mask = MaskFlags.per_dataset in flags
-    texts = [_decoded(lambda: data.descriptions), _decoded(lambda: data.units)]
+    texts = [_decoded(self._names), _decoded(lambda: data.units)]
     self.descriptions, self.units = (
       tuple((each and each[i - 1]) or "" for i in self._indexes)
       for each in texts
@@ -116,6 +121,13 @@ class GdalFile:
     pairs = [(data.scales[i - 1], data.offsets[i - 1]) for i in self._indexes]
     self.scales = None if set(pairs) <= {(1.0, 0.0)} else np.array(pairs)
     self._check_blocks()
+
+  def _names(self):
+    """Descriptions of all bands; polarisations where a driver tags them."""
+    return [
+      text or self.dataset.tags(i).get("POLARIZATION")
+      for i, text in enumerate(self.dataset.descriptions, 1)
+    ]
 
   def _check_blocks(self):
     data = self.dataset
@@ -129,7 +141,8 @@ class GdalFile:
         f" bytes; at most {MAX_BLOCK_BYTES:,} are decoded at once. Rewrite it"
         " in tiles: gdal_translate -co TILED=YES."
       )
-    if data.driver != "GTiff":
+    # A member of a zip is checked by its checksum, when it is read.
+    if data.driver != "GTiff" or not self.path.is_file():
       return
     down, across = -(-self.height // rows), -(-self.width // cols)
     bands = [1] if together else range(1, data.count + 1)
@@ -187,6 +200,19 @@ class GdalFile:
         f" {cols[0]}..{cols[1]} cannot be read ({error})."
       ) from None
 
+  def calibration(self, kind: str) -> list:
+    """Returns one object per band whose `factors(rows, cols)` are float32.
+
+    Backscatter is |DN|^2 times these factors.
+
+    Args:
+      kind: "sigma0", "beta0" or "gamma0".
+
+    Raises:
+      ValueError: the file has no known calibration.
+    """
+    raise ValueError(uncalibrated(self.path, kind))
+
   def close(self):
     self.dataset.close()
 
@@ -199,9 +225,12 @@ class NumpyFile:
 
   dataset = declared_nodata = scales = None
   has_mask = False
+  control_points = ()
+  nodata_reason = "by the file"
 
   def __init__(self, path: Path):
     self.path = path
+    self.parts = (path,)
     try:
       array = np.load(path, mmap_mode="r", allow_pickle=False)
     except _NUMPY_DAMAGE as error:
@@ -240,6 +269,9 @@ class NumpyFile:
       part = part[np.ix_(range(len(part)), *wanted)]
     return np.asarray(part)
 
+  def calibration(self, kind: str) -> list:
+    raise ValueError(uncalibrated(self.path, kind))
+
   def close(self):
     del self._array
 
@@ -258,7 +290,15 @@ def open_file(path: str | os.PathLike) -> GdalFile | NumpyFile:
   return (NumpyFile if path.suffix == ".npy" else GdalFile)(path)
 
 
-def scaled(file: GdalFile | NumpyFile, bands, stored: np.ndarray) -> np.ndarray:
+def uncalibrated(path: Path, kind: str) -> str:
+  """Returns the message for a file without a known calibration."""
+  return (
+    f"{path}: no calibration to {kind} is known for it; expected a Sentinel-1"
+    " product with annotation/calibration. Leave it uncalibrated (none)."
+  )
+
+
+def scaled(file, bands, stored: np.ndarray) -> np.ndarray:
   """Returns values [bands, ...] with the file's scales applied."""
   if file.scales is None:
     return stored

@@ -16,14 +16,20 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fusar_jax.geo import product_names, quantities, raster_files
+from fusar_jax.geo import (
+  band_stack,
+  product_names,
+  quantities,
+  raster_files,
+)
 from fusar_jax.geo.georeference import Georeference
-from fusar_jax.geo.quantities import AMPLITUDE, COMPLEX, Nodata
+from fusar_jax.geo.quantities import AMPLITUDE, COMPLEX, INTENSITY, Nodata
 
 # Sides of the subsampled view from which quantity and nodata are guessed.
 _VIEW = 512
@@ -38,11 +44,13 @@ class Raster:
 
   Attributes:
     path: the file.
+    parts: the local files whose content is read.
     height, width: pixels.
     bands: names: polarisations if the file states them ("VV", "VH"), else
       "1", "2". Pairs of real and imaginary parts count as one band.
     quantity: "amplitude", "intensity", "db" or "complex".
     quantity_reason: why this quantity was chosen, as text.
+    backscatter: "sigma0", "beta0" or "gamma0" if it is calibrated, else None.
     nodata: the nodata value and its origin.
     georeference: of the raster, or None.
     metadata: sensor, polarisations, date, ground sampling distance.
@@ -50,11 +58,13 @@ class Raster:
     notes: remarks for the user.
   """
 
-  def __init__(self, file, nodata, quantity):
+  def __init__(self, file, nodata, quantity, calibrate=None):
     self._file = file
-    self.path = file.path
+    self.path, self.parts = file.path, file.parts
     self.height, self.width = file.height, file.width
     self.dtype = str(file.dtype)
+    self.backscatter = calibrate
+    self._tables = file.calibration(calibrate) if calibrate else None
     self._choose(nodata, quantity)
     count = file.count
     self._pairs = self.quantity == COMPLEX and "complex" not in self.dtype
@@ -80,9 +90,13 @@ class Raster:
     if found is None and "complex" not in self.dtype:
       found = quantities.guess_filler(view.values)
     try:
-      self.quantity, self.quantity_reason = _quantity(
-        file, quantity, view, found
-      )
+      if self._tables is None:
+        self.quantity, self.quantity_reason = _quantity(
+          file, quantity, view, found
+        )
+      else:
+        self.quantity = INTENSITY
+        self.quantity_reason = f"calibrated to {self.backscatter}"
     except ValueError as error:
       raise ValueError(f"{self.path}: {error}") from None
     if found is None:
@@ -90,7 +104,7 @@ class Raster:
     self.nodata = found
 
   def _name_bands(self, described, count):
-    stem = self.path.stem if count == 1 else ""
+    stem = self.path.stem
     named = product_names.find_polarisations(described)
     if named is None and count == 1:
       named = product_names.find_polarisations((stem,))
@@ -216,6 +230,9 @@ class Raster:
       stored = stored[0::2] + 1j * stored[1::2]
     if stored.dtype.kind == "c":
       stored = np.abs(stored)
+    if self._tables is not None:
+      factors = [self._tables[band].factors(rows, cols) for band in bands]
+      stored = np.square(stored, dtype=np.float32) * np.stack(factors)
     # Before the cast: values beyond float32 would become infinite.
     valid &= quantities.measurable(stored, self.detected).all(axis=0)
     values = np.where(valid, stored, 0).astype(np.float32)
@@ -253,6 +270,7 @@ class Raster:
       "bands": list(self.bands),
       "quantity": self.quantity,
       "quantity_reason": self.quantity_reason,
+      "backscatter": self.backscatter,
       "nodata": dataclasses.asdict(self.nodata),
       "metadata": self.metadata.to_json(),
       "georeference": self.georeference and self.georeference.to_json(),
@@ -274,17 +292,22 @@ def open_raster(
   *,
   nodata: float | str | None = None,
   quantity: str | None = None,
+  bands: Sequence[str] = (),
+  calibrate: str | None = None,
 ) -> Raster:
-  """Opens a SAR raster: a file that GDAL reads, or a `.npy` array.
+  """Opens a SAR raster: a file that GDAL reads, a product, or a `.npy` array.
 
   Args:
     path: uint8, uint16, float or complex (complex integers too), 1 to 4 bands;
-      combine polarisations in separate files with `gdal_merge.py -separate`, or
-      with a VRT (gdalbuildvrt -separate) and FUSAR_ALLOW_VRT=1.
+      or a Sentinel-1 product, see `sentinel1.find_product`.
     nodata: a value; "none": every number is a measurement, even if the file
       declares nodata; None: as declared, else guessed. NaN is never valid.
     quantity: "amplitude", "intensity", "db" or "complex" (real bands are then
       pairs of real and imaginary parts); None: guessed.
+    bands: polarisations that are needed ("VV", "VH", "VV/VH"); those that the
+      file lacks are opened from files of the same name beside it.
+    calibrate: "sigma0", "beta0" or "gamma0": intensities by the product's own
+      calibration; None: values as they are stored.
 
   Raises:
     FileNotFoundError: no such file.
@@ -296,9 +319,17 @@ def open_raster(
       f"quantity must be one of {', '.join(quantities.QUANTITIES)}, not"
       f" {quantity!r}."
     )
-  file = raster_files.open_file(path)
+  if calibrate not in (None, *quantities.BACKSCATTER):
+    raise ValueError(
+      f"calibrate must be one of {', '.join(quantities.BACKSCATTER)}, not"
+      f" {calibrate!r}."
+    )
+  if calibrate and quantity not in (None, INTENSITY):
+    raise ValueError(f"{calibrate} is an intensity, not {quantity}.")
+  wanted = dict.fromkeys(part for b in bands for part in b.split("/"))
+  file = band_stack.open_bands(Path(path), list(wanted))
   try:
-    return Raster(file, nodata, quantity)
+    return Raster(file, nodata, quantity, calibrate)
   except BaseException:
     file.close()
     raise
@@ -333,7 +364,7 @@ def _stated_nodata(file, nodata):
     return Nodata(float(nodata), "user", "as stated")
   declared = file.declared_nodata
   if declared is not None and not math.isnan(declared):
-    return Nodata(float(declared), "declared", "by the file")
+    return Nodata(float(declared), "declared", file.nodata_reason)
   if file.has_mask:
     return Nodata(None, "declared", "by the file's own mask")
   if declared is not None:
@@ -377,6 +408,9 @@ def _locate(file):
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     found = Georeference.of(file.dataset)
+    if found is None and file.control_points:
+      points = tuple(point[:4] for point in file.control_points)
+      found = Georeference.of_points(points)
   notes = tuple(
     str(warning.message).replace(str(file.path), file.path.name)
     for warning in caught

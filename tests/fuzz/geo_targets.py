@@ -232,6 +232,79 @@ def _package_index(path: Path) -> Path:
   return path
 
 
+_POINTS = "".join(
+  f"<geolocationGridPoint><line>{r}</line><pixel>{c}</pixel><latitude>"
+  f"{40 - r / 1e4 + c / 1e5}</latitude><longitude>{8 + c / 1e4}</longitude>"
+  "<height>3.1e1</height></geolocationGridPoint>"
+  for r in (0, 16, 31)
+  for c in (0, 20, 39)
+)
+_VECTORS = "".join(
+  f"<calibrationVector><line>{line}</line><pixel>0 39</pixel><sigmaNought>3e2"
+  f" 4e2</sigmaNought></calibrationVector>"
+  for line in (-3, 40)
+)
+_PRODUCT = {
+  "measurement/iw-vv.tiff": lambda folder: write_raster(
+    folder / "x.tif", crs=None, transform=None
+  ).read_bytes(),
+  "annotation/iw-vv.xml": lambda folder: f"<p>{_POINTS}</p>".encode(),
+  "annotation/calibration/calibration-iw-vv.xml": lambda folder: (
+    f"<c>{_VECTORS}</c>".encode()
+  ),
+}
+
+
+def _product(*without: str):
+  """Writes a Sentinel-1 product but for the files under test."""
+
+  def write(folder: Path) -> None:
+    for name, content in _PRODUCT.items():
+      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+      if name not in without:
+        (folder / name).write_bytes(content(folder))
+
+  return write
+
+
+def _read_product(path: Path) -> None:
+  from fusar_jax.geo.rasters import open_raster
+
+  folder = path
+  while not (folder / "measurement").is_dir():
+    folder = folder.parent
+  with open_raster(folder, calibrate="sigma0") as raster:
+    raster.read((0, 0, 9, 9))
+    json.dumps(raster.to_json(), allow_nan=False)
+
+
+def _zipped_product(folder: Path) -> list[bytes]:
+  import io
+  import zipfile
+
+  found = []
+  for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", kind) as archive:
+      for name, content in _PRODUCT.items():
+        archive.writestr(f"S1A.SAFE/{name}", content(folder))
+    found.append(file.getvalue())
+  return found
+
+
+def _read_zip(path: Path) -> None:
+  from fusar_jax.geo.rasters import open_raster
+
+  with open_raster(path, calibrate="sigma0") as raster:
+    raster.read((0, 0, 9, 9))
+
+
+def _annotation(name: str) -> Target:
+  return Target(
+    _read_product, lambda folder: [_PRODUCT[name](folder)], name, _product(name)
+  )
+
+
 def _read_names(text: str) -> None:
   from fusar_jax.geo import product_names
 
@@ -276,6 +349,11 @@ TARGETS = {
     _beside_raster, _statistics, "a.img.aux.xml",
     lambda folder: write_raster(folder / "a.img"),
   ),
+  "sentinel-1 annotation": _annotation("annotation/iw-vv.xml"),
+  "sentinel-1 calibration": _annotation(
+    "annotation/calibration/calibration-iw-vv.xml"
+  ),
+  "sentinel-1 zip": Target(_read_zip, _zipped_product, ".zip"),
   "stretches": Target(
     lazy("datasets.prepare.sources", "read_stretches"),
     as_json({"scenes": [{"name": "a", "stretches": [

@@ -228,7 +228,7 @@ class _Work:
         entry = self.journal.entries.get(_key(scene, tile))
         if entry is None or not self.journal.is_intact(entry["files"]):
           if raster is None:
-            raster = stack.enter_context(look.open(scene.path))
+            raster = stack.enter_context(look.open(scene.path, scene.name))
           self.journal.enter(_key(scene, tile), self._tile(scene, tile, raster))
         yield
 

@@ -7,6 +7,7 @@ contain only plain values; the raster is reopened for tiling.
 
 import collections
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from fusar_jax.datasets.importers import image_files
 from fusar_jax.datasets.importers.annotation_json import read_json
 from fusar_jax.geo.alphaearth import Archive
+from fusar_jax.geo.band_stack import check_exists
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.options import PERCENTILES
 from fusar_jax.geo.product_names import Metadata
@@ -35,9 +37,10 @@ class Look:
     size: sides of a tile, pixels; of a smaller scene, at most its own.
     overlap: of neighbouring tiles, pixels.
     ground_sampling_distance: of the tiles, metres; None: the raster's own.
-    bands: "VV", or three for red, green and blue, "VV,VH,VV/VH"; None: the
-      first.
-    quantity, nodata: of `open_raster`; None: as declared, else guessed.
+    bands: "VV", or three for red, green and blue, "VV,VH,VV/VH"; "VV,VH" stands
+      for these three. None: the first.
+    quantity, nodata, calibrate: of `open_raster`; None: as declared, else
+      guessed, and not calibrated.
     percentiles, curve: of `fit_stretch`.
     stretches: to reapply, by the name of the scene to which they were fitted; a
       single one applies to all scenes. None: a stretch is fitted per scene.
@@ -52,6 +55,7 @@ class Look:
   bands: str | None = None
   quantity: str | None = None
   nodata: float | str | None = None
+  calibrate: str | None = None
   percentiles: tuple[float, float] = PERCENTILES
   curve: str | None = None
   stretches: Mapping[str, tuple[Stretch, ...]] | None = None
@@ -64,9 +68,15 @@ class Look:
         f" {self.percentiles}."
       )
 
-  def open(self, path: str | os.PathLike) -> Raster:
-    """Opens a raster with these options."""
-    return open_raster(path, nodata=self.nodata, quantity=self.quantity)
+  def open(self, path: str | os.PathLike, name: str) -> Raster:
+    """Opens the raster of the scene `name` with these options."""
+    return open_raster(
+      path,
+      nodata=self.nodata,
+      quantity=self.quantity,
+      bands=self._named_bands(name),
+      calibrate=self.calibrate,
+    )
 
   def stretches_of(
     self, name: str, raster: Raster, scale: tuple[float, float]
@@ -76,7 +86,7 @@ class Look:
       return self._replayed(name)
     return fit_stretches(
       raster,
-      self.bands,
+      self.bands_of(name, raster),
       percentiles=self.percentiles,
       curve=self.curve,
       scale=scale,
@@ -84,11 +94,16 @@ class Look:
 
   def bands_of(self, name: str, raster: Raster) -> tuple[str, ...]:
     """Returns the selected bands: one or three."""
+    return self._named_bands(name) or raster.bands[:1]
+
+  def _named_bands(self, name: str) -> tuple[str, ...]:
+    """The bands of the options; () for the first, whatever its name."""
     if self.stretches is not None:
       return tuple(stretch.band for stretch in self._replayed(name))
     if self.bands is None:
-      return raster.bands[:1]
-    return tuple(band.strip() for band in self.bands.split(","))
+      return ()
+    bands = tuple(band.strip() for band in self.bands.split(","))
+    return (*bands, "/".join(bands)) if len(bands) == 2 else bands
 
   def check_quantity(self, name: str, raster: Raster) -> None:
     """Raises ValueError if what is replayed was fitted to another quantity."""
@@ -118,7 +133,7 @@ class Scene:
 
   Attributes:
     name: unique; prefix of ids and folder names.
-    path: the file.
+    path: the file or product.
     sha256: of its bytes.
     height, width: pixels.
     place: its georeference, or None.
@@ -179,7 +194,7 @@ def open_scenes(
   """Returns (scenes, one message per raster that cannot be used).
 
   Args:
-    paths: rasters.
+    paths: rasters and products, as `open_raster` takes them.
     look: how they are cut.
     year: of the anchors; None: that of the scene's date.
 
@@ -188,8 +203,7 @@ def open_scenes(
   """
   paths = [Path(path) for path in paths]
   for path in paths:
-    if not path.is_file():
-      raise FileNotFoundError(f"SAR raster not found: {path}")
+    check_exists(path)
   scenes, problems = [], []
   for path, name in zip(paths, names_of(paths)):
     try:
@@ -212,7 +226,12 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     >>> names_of([Path("a/vv.tif"), Path("b/vv.tif"), Path("b/vh 1.tif")])
     ['a-vv', 'b-vv', 'b-vh_1']
   """
-  whole = [path.resolve() for path in paths]
+  # All manifests of products have one name.
+  products = [
+    path.parent if path.name.lower() == "manifest.safe" else path
+    for path in paths
+  ]
+  whole = [path.resolve() for path in products]
   twice = [str(p) for p, n in collections.Counter(whole).items() if n > 1]
   if twice:
     raise ValueError(f"scenes named twice: {', '.join(twice)}.")
@@ -304,12 +323,12 @@ def bounds_of(
 
 
 def _scene(path, name, look, year) -> Scene:
-  with look.open(path) as raster:
+  with look.open(path, name) as raster:
     bands = look.bands_of(name, raster)
     if len(bands) not in (1, 3):
       raise ValueError(
-        f"expected one band or three, got {', '.join(bands)}; a composite of"
-        " two is, for instance, VV,VH,VV/VH."
+        f"expected one band, two or three, got {', '.join(bands)}; a composite"
+        " of two is, for instance, VV,VH,VV/VH."
       )
     # Band names are validated by the raster.
     raster.read((0, 0, 1, 1), bands)
@@ -323,7 +342,7 @@ def _scene(path, name, look, year) -> Scene:
     return Scene(
       name=name,
       path=path,
-      sha256=image_files.digests([path])[path],
+      sha256=_digest(raster.parts),
       height=raster.height,
       width=raster.width,
       place=raster.georeference,
@@ -333,6 +352,14 @@ def _scene(path, name, look, year) -> Scene:
       year=year if year is not None else date and int(date[:4]),
       record=raster.to_json(),
     )
+
+
+def _digest(parts: Sequence[Path]) -> str:
+  """The hash of a file, or of the hashes of several."""
+  found = list(image_files.digests(parts).values())
+  if len(found) == 1:
+    return found[0]
+  return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def _fit(parts) -> str:

@@ -216,8 +216,27 @@ def test_composites(tmp_path, prepare, turned, usual):
   assert not np.array_equal(pixels[..., 0], pixels[..., 1])
   with pytest.raises(ValueError, match=r"two\.tif: no band 'HH'"):
     prepare(path, tmp_path / "hh", _look(usual, bands="HH"))
-  with pytest.raises(ValueError, match="one band or three"):
-    prepare(path, tmp_path / "hh", _look(usual, bands="VV,VH"))
+  with pytest.raises(ValueError, match="one band, two or three"):
+    prepare(path, tmp_path / "hh", _look(usual, bands="VV,VH,VV,VH"))
+
+
+def test_two_bands_of_two_files(tmp_path, prepare, write_scene, usual):
+  """VV,VH shows VV, VH and their ratio, of the file given and its sibling."""
+  vv, vh = (write_scene(tmp_path / f"a_{name}.tif") for name in ("VV", "VH"))
+  card = prepare(vv, tmp_path / "out", _look(usual, bands="VV,VH"))
+  (scene,) = card["scenes"]
+  assert scene["bands_shown"] == ["VV", "VH", "VV/VH"]
+  alone = prepare(vv, tmp_path / "alone")["scenes"][0]
+  assert scene["sha256"] != alone["sha256"]
+  # The replayed stretch names the bands, so the sibling is opened for it too.
+  stretches = read_stretches(tmp_path / "out" / "dataset.json")
+  again = prepare(vh, tmp_path / "again", _look(usual, stretches=stretches))
+  assert again["scenes"][0]["bands_shown"] == ["VV", "VH", "VV/VH"]
+  pixels = [
+    next((tmp_path / out / "images").rglob("*.png")).read_bytes()
+    for out in ("out", "again")
+  ]
+  assert pixels[0] == pixels[1]
 
 
 def test_corrupt_rasters(tmp_path, scene, prepare, write_scene):
