@@ -46,6 +46,7 @@ class BandStack:
     self.units = tuple(file.units[0] for file in files)
     self.declared_nodata = first.declared_nodata
     self.nodata_reason = first.nodata_reason
+    self.product = first.product
     self.control_points = ()
     if measurements:
       # Whatever a repackaged file declares.

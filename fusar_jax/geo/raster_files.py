@@ -19,7 +19,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
-from fusar_jax.geo import gdal_files
+from fusar_jax.geo import gdal_files, product_units
 
 MAX_BANDS = 4
 # A header of a few bytes can claim any size; the largest scenes of spaceborne
@@ -59,6 +59,7 @@ class GdalFile:
     scales: float64[bands, 2], (scale, offset) that stored values are to be
       given, or None.
     dataset: rasterio's, for tags and georeference.
+    product: its units, if it is of a known product.
     parts: the local files whose content is read.
   """
 
@@ -120,7 +121,17 @@ class GdalFile:
     )
     pairs = [(data.scales[i - 1], data.offsets[i - 1]) for i in self._indexes]
     self.scales = None if set(pairs) <= {(1.0, 0.0)} else np.array(pairs)
+    self.product = product_units.find_units(
+      self.path, self.tags, self.dtype, self.count
+    )
+    if self.product and self.product.amplitude_only:
+      self._keep_first()
     self._check_blocks()
+
+  def _keep_first(self):
+    self.count = 1
+    self.descriptions, self.units = self.descriptions[:1], self.units[:1]
+    self.scales = None if self.scales is None else self.scales[:1]
 
   def _names(self):
     """Descriptions of all bands; polarisations where a driver tags them."""
@@ -211,7 +222,9 @@ class GdalFile:
     Raises:
       ValueError: the file has no known calibration.
     """
-    raise ValueError(uncalibrated(self.path, kind))
+    if self.product and kind in self.product.factors:
+      return [product_units.Constant(self.product.factors[kind])] * self.count
+    raise ValueError(uncalibrated(self.path, kind, self.product))
 
   def close(self):
     self.dataset.close()
@@ -223,7 +236,7 @@ class NumpyFile:
   Same interface as `GdalFile`, without metadata.
   """
 
-  dataset = declared_nodata = scales = None
+  dataset = declared_nodata = scales = product = None
   has_mask = False
   control_points = ()
   nodata_reason = "by the file"
@@ -290,11 +303,17 @@ def open_file(path: str | os.PathLike) -> GdalFile | NumpyFile:
   return (NumpyFile if path.suffix == ".npy" else GdalFile)(path)
 
 
-def uncalibrated(path: Path, kind: str) -> str:
-  """Returns the message for a file without a known calibration."""
+def uncalibrated(
+  path: Path, kind: str, units: product_units.Units | None = None
+) -> str:
+  """Returns the message for a file without a known calibration to `kind`."""
+  others = ", ".join(units.factors) if units else ""
   return (
-    f"{path}: no calibration to {kind} is known for it; expected a Sentinel-1"
-    " product with annotation/calibration. Leave it uncalibrated (none)."
+    f"{path}: no calibration to {kind} is known for it"
+    + (f", but to {others}" if others else "")
+    + "; expected a Sentinel-1 product with annotation/calibration, a Capella"
+    " GeoTIFF with its tags, or an ICEYE or Gaofen-3 image with its metadata"
+    " beside it. Leave it uncalibrated (none)."
   )
 
 

@@ -14,7 +14,6 @@ are invalid.
 import dataclasses
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,13 @@ from PIL import Image
 
 from fusar_jax.geo import (
   band_stack,
+  detection,
   product_names,
   quantities,
   raster_files,
 )
-from fusar_jax.geo.georeference import Georeference
-from fusar_jax.geo.quantities import AMPLITUDE, COMPLEX, INTENSITY, Nodata
+from fusar_jax.geo.quantities import AMPLITUDE, COMPLEX, INTENSITY
 
-# Sides of the subsampled view from which quantity and nodata are guessed.
-_VIEW = 512
 # Source pixels in memory at a time while resampling.
 _STRIP_PIXELS = 1 << 21
 
@@ -64,10 +61,14 @@ class Raster:
     self.height, self.width = file.height, file.width
     self.dtype = str(file.dtype)
     self.backscatter = calibrate
+    if calibrate is None and file.product and quantity is None:
+      self.backscatter = file.product.backscatter
     self._tables = file.calibration(calibrate) if calibrate else None
     self._choose(nodata, quantity)
     count = file.count
     self._pairs = self.quantity == COMPLEX and "complex" not in self.dtype
+    if self._tables is not None:
+      self._calibrate()
     if self._pairs:
       if count % 2:
         raise ValueError(
@@ -75,7 +76,7 @@ class Raster:
           " expected pairs of real and imaginary parts, or a complex type."
         )
       count //= 2
-    self.georeference, self.notes = _locate(file)
+    self.georeference, self.notes = detection.locate(file)
     described = file.descriptions[: len(file.descriptions) // count * count]
     described = described[:: len(described) // count]
     self._name_bands(described, count)
@@ -83,25 +84,35 @@ class Raster:
   def _choose(self, nodata, quantity):
     """Determines quantity and nodata; reads values only if necessary."""
     file = self._file
-    view = _View(file)
-    found = _stated_nodata(file, nodata)
+    view = detection.View(file)
+    found = detection.stated_nodata(file, nodata)
     # The quantity is guessed from values without fillers; a wedge of zeros can
     # be detected afterwards.
     if found is None and "complex" not in self.dtype:
       found = quantities.guess_filler(view.values)
     try:
-      if self._tables is None:
-        self.quantity, self.quantity_reason = _quantity(
-          file, quantity, view, found
-        )
-      else:
-        self.quantity = INTENSITY
-        self.quantity_reason = f"calibrated to {self.backscatter}"
+      self.quantity, self.quantity_reason = detection.choose_quantity(
+        file, quantity, view, found
+      )
     except ValueError as error:
       raise ValueError(f"{self.path}: {error}") from None
     if found is None:
       found = quantities.guess_wedge((view.values == 0).all(axis=0))
     self.nodata = found
+
+  def _calibrate(self):
+    """Turns the quantity of stored values into that of calibrated ones."""
+    if self.quantity not in (AMPLITUDE, COMPLEX):
+      raise ValueError(
+        f"{self.path}: calibration takes amplitude or complex values, but it"
+        f" holds {self.quantity} ({self.quantity_reason})."
+      )
+    product = self._file.product
+    detail = f"; {product.reason}" if product and product.factors else ""
+    self.quantity_reason = (
+      f"{self.backscatter}, calibrated from {self.quantity}{detail}"
+    )
+    self.quantity = INTENSITY
 
   def _name_bands(self, described, count):
     stem = self.path.stem
@@ -213,6 +224,7 @@ class Raster:
 
   def _inside(self, bands, rows, cols):
     file = self._file
+    shown = bands
     if self._pairs:
       bands = [part for band in bands for part in (2 * band, 2 * band + 1)]
     stored = file.read(bands, rows, cols)
@@ -231,8 +243,10 @@ class Raster:
     if stored.dtype.kind == "c":
       stored = np.abs(stored)
     if self._tables is not None:
-      factors = [self._tables[band].factors(rows, cols) for band in bands]
-      stored = np.square(stored, dtype=np.float32) * np.stack(factors)
+      stored = stored.astype(np.float32)
+      for plane, band in zip(stored, shown):
+        plane *= plane
+        plane *= self._tables[band].factors(rows, cols)
     # Before the cast: values beyond float32 would become infinite.
     valid &= quantities.measurable(stored, self.detected).all(axis=0)
     values = np.where(valid, stored, 0).astype(np.float32)
@@ -307,7 +321,8 @@ def open_raster(
     bands: polarisations that are needed ("VV", "VH", "VV/VH"); those that the
       file lacks are opened from files of the same name beside it.
     calibrate: "sigma0", "beta0" or "gamma0": intensities by the product's own
-      calibration; None: values as they are stored.
+      calibration; `quantity` is then that of the stored values. None: values
+      as they are stored.
 
   Raises:
     FileNotFoundError: no such file.
@@ -324,8 +339,6 @@ def open_raster(
       f"calibrate must be one of {', '.join(quantities.BACKSCATTER)}, not"
       f" {calibrate!r}."
     )
-  if calibrate and quantity not in (None, INTENSITY):
-    raise ValueError(f"{calibrate} is an intensity, not {quantity}.")
   wanted = dict.fromkeys(part for b in bands for part in b.split("/"))
   file = band_stack.open_bands(Path(path), list(wanted))
   try:
@@ -335,43 +348,6 @@ def open_raster(
     raise
 
 
-class _View:
-  """Subsampled stored values [bands, h, w], read on first access."""
-
-  def __init__(self, file):
-    self._file = file
-    self._values = None
-
-  @property
-  def values(self):
-    if self._values is None:
-      file = self._file
-      sides = (file.height, file.width)
-      self._values = file.read(
-        range(file.count),
-        *((0, side) for side in sides),
-        tuple(min(side, _VIEW) for side in sides),
-      )
-    return self._values
-
-
-def _stated_nodata(file, nodata):
-  if isinstance(nodata, str):
-    if nodata != "none":
-      raise ValueError(f'nodata must be a number or "none", not {nodata!r}.')
-    return Nodata(None, "user", "every number is a measurement")
-  if nodata is not None:
-    return Nodata(float(nodata), "user", "as stated")
-  declared = file.declared_nodata
-  if declared is not None and not math.isnan(declared):
-    return Nodata(float(declared), "declared", file.nodata_reason)
-  if file.has_mask:
-    return Nodata(None, "declared", "by the file's own mask")
-  if declared is not None:
-    return Nodata(None, "declared", "by the file: NaN")
-  return None
-
-
 def _as_stored(value, dtype):
   """Returns the value in the pixel type; NaN, equal to none, if unstorable."""
   if dtype.kind in "ui":
@@ -379,43 +355,6 @@ def _as_stored(value, dtype):
     holds = value == int(value) and info.min <= value <= info.max
     return dtype.type(value) if holds else np.nan
   return dtype.type(value)
-
-
-def _quantity(file, quantity, view, nodata):
-  dtype = str(file.dtype)
-  if quantity is not None:
-    if "complex" in dtype and quantity != COMPLEX:
-      raise ValueError(f"stored as {dtype}, which is no {quantity}.")
-    return quantity, "as stated"
-  if "complex" in dtype or (dtype.startswith("uint") and file.scales is None):
-    values = np.empty((file.count, 0))
-  else:
-    values = view.values.reshape(file.count, -1)
-    if nodata is not None and nodata.value is not None:
-      values = values[:, (values != nodata.value).all(axis=0)]
-    values = raster_files.scaled(file, range(file.count), values)
-  if file.scales is not None and "complex" not in dtype:
-    dtype = "float64"
-  names = (*file.descriptions, *file.units, file.path.stem)
-  return quantities.guess_quantity(dtype, names, values)
-
-
-def _locate(file):
-  """(georeference or None, notes)."""
-  nowhere = ("no georeference: without it there are no anchors",)
-  if file.dataset is None:
-    return None, nowhere
-  with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    found = Georeference.of(file.dataset)
-    if found is None and file.control_points:
-      points = tuple(point[:4] for point in file.control_points)
-      found = Georeference.of_points(points)
-  notes = tuple(
-    str(warning.message).replace(str(file.path), file.path.name)
-    for warning in caught
-  )
-  return found, notes if found or notes else nowhere
 
 
 def _resample(values, valid, quantity, box, shape):

@@ -292,6 +292,31 @@ def _zipped_product(folder: Path) -> list[bytes]:
   return found
 
 
+_GAOFEN = "GF3_SAY_QPSI_011437_E99.2_N26.3_20181012_L1A_{}_L10003514923"
+_ICEYE = "ICEYE_75CMBF_20240612T174339Z_4119892_X11_SLF_GRD"
+
+
+def _read_calibrated(path: Path) -> None:
+  """The input is beside an image, and says how it is calibrated."""
+  from fusar_jax.geo.rasters import open_raster
+
+  with open_raster(
+    next(path.parent.glob("*.tif")), calibrate="sigma0"
+  ) as raster:
+    raster.read((0, 0, 9, 9))
+    json.dumps(raster.to_json(), allow_nan=False)
+
+
+def _described(folder: Path) -> list[bytes]:
+  """An image with Capella's description."""
+  image = {"scale_factor": 0.004, "radiometry": "sigma_nought"}
+  path = write_raster(folder / "a")
+  with rasterio.open(path, "r+") as file:
+    text = json.dumps({"collect": {"image": image}, "platform": "capella"})
+    file.update_tags(TIFFTAG_IMAGEDESCRIPTION=text)
+  return [path.read_bytes()]
+
+
 def _read_zip(path: Path) -> None:
   from fusar_jax.geo.rasters import open_raster
 
@@ -336,6 +361,27 @@ TARGETS = {
     written(lambda folder: _envi(folder).with_suffix(".hdr")),
     "a.hdr",
     _envi,
+  ),
+  "capella": Target(
+    _read_calibrated, _described, "CAPELLA_C14.tif"
+  ),
+  "gaofen-3 metadata": Target(
+    _read_calibrated,
+    lambda folder: [
+      b"<p><productinfo><productType>SLC</productType></productinfo>"
+      b"<QualifyValue><HV>120.5</HV></QualifyValue><CalibrationConst><HV>32.75"
+      b"</HV></CalibrationConst></p>"
+    ],
+    f"{_GAOFEN.format('AHV')}.meta.xml",
+    lambda folder: write_raster(folder / f"{_GAOFEN.format('HV')}.tif"),
+    (_GAOFEN.format("HV"),),
+  ),
+  "iceye metadata": Target(
+    _read_calibrated,
+    as_json({"properties": {"iceye:calibration_factor": 2e-6}}),
+    f"{_ICEYE}.json",
+    lambda folder: write_raster(folder / f"{_ICEYE}.tif"),
+    (f"{_ICEYE}.tif",),
   ),
   "product names": Target(
     _read_names,

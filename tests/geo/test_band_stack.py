@@ -104,5 +104,3 @@ def test_calibration_needs_one(tmp_path, write_raster, speckle):
       open_raster(file, calibrate="sigma0")
   with pytest.raises(ValueError, match="calibrate must be one of sigma0"):
     open_raster(path, calibrate="rcs")
-  with pytest.raises(ValueError, match="sigma0 is an intensity, not db"):
-    open_raster(path, calibrate="sigma0", quantity="db")
