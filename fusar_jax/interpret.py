@@ -93,6 +93,13 @@ def parser() -> command_line.Parser:
     default="none",
     help="backscatter by the product's own calibration (default: %(default)s)",
   )
+  g.add_argument(
+    "--height",
+    type=float,
+    metavar="METRES",
+    help="of the ground above the ellipsoid, for scenes placed by RPC (default:"
+    " that of their centre)",
+  )
   g = p.add_argument_group("AlphaEarth")
   g.add_argument(
     "--aef",
@@ -102,6 +109,12 @@ def parser() -> command_line.Parser:
   )
   g.add_argument(
     "--year", type=int, help="year of the embeddings (default: the scene's)"
+  )
+  g.add_argument(
+    "--max-anchor-error",
+    type=float,
+    metavar="METRES",
+    help="as prepare --max-anchor-error",
   )
   g = p.add_argument_group("truth")
   g.add_argument(
@@ -188,8 +201,10 @@ def _check_options(args: argparse.Namespace) -> None:
     if getattr(args, name) and not args.labels:
       flag = f"--{name.replace('_', '-')}"
       raise command_line.UsageError(f"{flag} without --labels does nothing.")
-  if args.year and not args.aef:
-    raise command_line.UsageError("--year without --aef does nothing.")
+  for name in ("year", "max_anchor_error"):
+    if getattr(args, name) is not None and not args.aef:
+      flag = f"--{name.replace('_', '-')}"
+      raise command_line.UsageError(f"{flag} without --aef does nothing.")
 
 
 def _plan(args, size: int):
@@ -205,6 +220,7 @@ def _plan(args, size: int):
     ground_sampling_distance=args.ground_sampling_distance,
     bands=args.bands,
     quantity=args.quantity,
+    height=args.height,
     calibrate=None if args.calibrate == "none" else args.calibrate,
     nodata=args.nodata if args.nodata in (None, "none") else float(args.nodata),
   )
@@ -214,6 +230,7 @@ def _plan(args, size: int):
     year=args.year,
     spacing=SPACING,
     limit=LIMIT,
+    max_anchor_error=args.max_anchor_error,
     asked=_questions(args),
   )
 

@@ -20,7 +20,15 @@ from fusar_jax.geo.quantities import BACKSCATTER, QUANTITIES
 
 # Option -> options that require it.
 _NEEDS = {
-  "aef": ("year", "spacing", "limit", "method", "table", "require_anchors"),
+  "aef": (
+    "year",
+    "spacing",
+    "limit",
+    "method",
+    "max_anchor_error",
+    "table",
+    "require_anchors",
+  ),
   "labels": (
     "labels_crs",
     "label_field",
@@ -120,6 +128,13 @@ def parser() -> command_line.Parser:
   g.add_argument(
     "--stretch", metavar="DATASET.json", help="reuse another dataset's stretch"
   )
+  g.add_argument(
+    "--height",
+    type=float,
+    metavar="METRES",
+    help="of the ground above the ellipsoid, for scenes placed by RPC (default:"
+    " that of their centre)",
+  )
   g = p.add_argument_group("AlphaEarth")
   g.add_argument(
     "--aef",
@@ -149,6 +164,13 @@ def parser() -> command_line.Parser:
     choices=("nearest", "bilinear"),
     default="nearest",
     help="interpolation of the embeddings (default: %(default)s)",
+  )
+  g.add_argument(
+    "--max-anchor-error",
+    type=float,
+    metavar="METRES",
+    help="no anchors for scenes whose positions may be off by more (default:"
+    " anchors, and a note of the error)",
   )
   g.add_argument(
     "--table", action="store_true", help="also write .npy tables of the anchors"
@@ -278,6 +300,7 @@ def _plan(args):
     ground_sampling_distance=args.ground_sampling_distance,
     bands=args.bands,
     quantity=args.quantity,
+    height=args.height,
     calibrate=None if args.calibrate == "none" else args.calibrate,
     nodata=args.nodata,
     percentiles=tuple(args.percentiles),
@@ -291,6 +314,7 @@ def _plan(args):
     spacing=args.spacing,
     limit=args.limit,
     method=args.method,
+    max_anchor_error=args.max_anchor_error,
     table=args.table,
     require_anchors=args.require_anchors,
     tasks=tuple(args.tasks),

@@ -7,8 +7,9 @@ import math
 import warnings
 
 import numpy as np
+from rasterio.rpc import RPC
 
-from fusar_jax.geo import quantities, raster_files
+from fusar_jax.geo import quantities, raster_files, rational_functions
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.quantities import COMPLEX, Nodata
 
@@ -92,19 +93,46 @@ def choose_quantity(
   return quantities.guess_quantity(dtype, names, values)
 
 
-def locate(file) -> tuple[Georeference | None, tuple[str, ...]]:
-  """Returns (georeference or None, notes for the user)."""
+def locate(
+  file, height: float | None = None
+) -> tuple[Georeference | None, RPC | None, tuple[str, ...]]:
+  """Returns (georeference or None, coefficients if it is by them, notes).
+
+  Args:
+    file: of `band_stack.open_bands`.
+    height: of the scene, metres above the ellipsoid: coefficients are used
+      even if there are control points. None: they are used if there is nothing
+      else, at the height of their centre.
+
+  Raises:
+    ValueError: damaged metadata; the message names the file.
+  """
   nowhere = ("no georeference: without it there are no anchors",)
   if file.dataset is None:
-    return None, nowhere
+    return None, None, nowhere
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     found = Georeference.of(file.dataset)
+    is_affine = found is not None and found.kind == "affine"
+    rpc = None
+    if not is_affine and (found is None or height is not None):
+      rpc = rational_functions.find_rpc(file.path, file.dataset)
+  notes = [
+    str(warning.message).replace(str(file.path), file.path.name)
+    for warning in caught
+  ]
+  try:
+    if rpc is not None:
+      at = rpc.height_off if height is None else height
+      placed = Georeference.of_rpc(rpc, at)
+      if np.isfinite(placed.footprint(file.height, file.width)).all():
+        return placed, rpc, tuple(notes)
+      notes.append(f"its RPC has no inverse at {at:g} m; not used")
     if found is None and file.control_points:
       points = tuple(point[:4] for point in file.control_points)
       found = Georeference.of_points(points)
-  notes = tuple(
-    str(warning.message).replace(str(file.path), file.path.name)
-    for warning in caught
-  )
-  return found, notes if found or notes else nowhere
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"{file.path}: {error}") from None
+  if found and height is not None:
+    notes.append(f"the height is not used: positions are by {found.kind}")
+  return found, None, tuple(notes) if found or notes else nowhere

@@ -24,6 +24,7 @@ from PIL import Image
 from fusar_jax.geo import (
   band_stack,
   detection,
+  position_error,
   product_names,
   quantities,
   raster_files,
@@ -55,7 +56,7 @@ class Raster:
     notes: remarks for the user.
   """
 
-  def __init__(self, file, nodata, quantity, calibrate=None):
+  def __init__(self, file, nodata, quantity, calibrate=None, height=None):
     self._file = file
     self.path, self.parts = file.path, file.parts
     self.height, self.width = file.height, file.width
@@ -76,7 +77,8 @@ class Raster:
           " expected pairs of real and imaginary parts, or a complex type."
         )
       count //= 2
-    self.georeference, self.notes = detection.locate(file)
+    self.georeference, self._rpc, self.notes = detection.locate(file, height)
+    self._height_stated = height is not None
     described = file.descriptions[: len(file.descriptions) // count * count]
     described = described[:: len(described) // count]
     self._name_bands(described, count)
@@ -275,6 +277,17 @@ class Raster:
       )
     return values, valid
 
+  def position_error(self) -> position_error.PositionError | None:
+    """Returns how far its positions may be off; None without a georeference.
+
+    Takes up to a second for control points on uneven ground.
+    """
+    if self.georeference is None:
+      return None
+    return position_error.position_error(
+      self.georeference, self._rpc, height_stated=self._height_stated
+    )
+
   def to_json(self) -> dict[str, Any]:
     """Returns the detected and chosen properties as JSON values."""
     return {
@@ -308,6 +321,7 @@ def open_raster(
   quantity: str | None = None,
   bands: Sequence[str] = (),
   calibrate: str | None = None,
+  height: float | None = None,
 ) -> Raster:
   """Opens a SAR raster: a file that GDAL reads, a product, or a `.npy` array.
 
@@ -323,6 +337,8 @@ def open_raster(
     calibrate: "sigma0", "beta0" or "gamma0": intensities by the product's own
       calibration; `quantity` is then that of the stored values. None: values
       as they are stored.
+    height: of the scene, metres above the ellipsoid, for rational polynomial
+      coefficients; see `detection.locate`.
 
   Raises:
     FileNotFoundError: no such file.
@@ -342,7 +358,7 @@ def open_raster(
   wanted = dict.fromkeys(part for b in bands for part in b.split("/"))
   file = band_stack.open_bands(Path(path), list(wanted))
   try:
-    return Raster(file, nodata, quantity, calibrate)
+    return Raster(file, nodata, quantity, calibrate, height)
   except BaseException:
     file.close()
     raise

@@ -296,6 +296,20 @@ _GAOFEN = "GF3_SAY_QPSI_011437_E99.2_N26.3_20181012_L1A_{}_L10003514923"
 _ICEYE = "ICEYE_75CMBF_20240612T174339Z_4119892_X11_SLF_GRD"
 
 
+def _coefficients(folder: Path) -> list[bytes]:
+  from fusar_jax.geo.rational_functions import KEYS
+
+  values = {"lat_off": 40, "long_off": 8}
+  lists = {"line_num_coeff": "0,0,-1", "samp_num_coeff": "0,1,0"}
+  lines = []
+  for key, name in KEYS.items():
+    text = str(values.get(name, 500 if "_coeff" not in name else ""))
+    if "_coeff" in name:
+      text = f"({lists.get(name, '1,0,0')}{',0' * 17})"
+    lines.append(f"{key} = {text};\n")
+  return ["".join(lines).encode()]
+
+
 def _read_calibrated(path: Path) -> None:
   """The input is beside an image, and says how it is calibrated."""
   from fusar_jax.geo.rasters import open_raster
@@ -400,6 +414,12 @@ TARGETS = {
     "annotation/calibration/calibration-iw-vv.xml"
   ),
   "sentinel-1 zip": Target(_read_zip, _zipped_product, ".zip"),
+  "rpc": Target(
+    _beside_raster, _coefficients, "a.rpc",
+    lambda folder: write_raster(
+      folder / "a.img", driver="ENVI", nodata=None, crs=None, transform=None
+    ),
+  ),
   "stretches": Target(
     lazy("datasets.prepare.sources", "read_stretches"),
     as_json({"scenes": [{"name": "a", "stretches": [

@@ -9,6 +9,7 @@ anchors, and the hash of every file.
 import collections
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -149,6 +150,20 @@ def nothing_left(results: Sequence[SceneResult]) -> str:
     + "\nWhich value is nodata, and how much of it is too much, can be stated:"
     " --nodata, --min-valid."
   )
+
+
+def archive_identity(archive: Archive) -> str:
+  """Returns a hash of the tile list, independent of the archive's path."""
+  table = archive.table
+  digest = hashlib.sha256()
+  for row in zip(
+    map(os.path.basename, table.paths),
+    table.years.tolist(),
+    table.crs,
+    table.bounds.tolist(),
+  ):
+    digest.update(json.dumps(row).encode())
+  return digest.hexdigest()
 
 
 def _record(result: SceneResult, labels) -> dict:

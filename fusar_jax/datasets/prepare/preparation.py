@@ -13,7 +13,6 @@ manifest is written last, after all files to which it refers.
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -33,6 +32,7 @@ from fusar_jax.datasets.importers.targets import TASKS
 from fusar_jax.datasets.prepare.card import (
   KEPT,
   SceneResult,
+  archive_identity,
   nothing_left,
   write_card,
 )
@@ -79,6 +79,8 @@ class Plan:
     year: of the anchors; None: that of each scene's date.
     spacing, limit, method: of `nodes.make_anchors`.
     table: also write the official .npy for each .npz.
+    max_anchor_error: metres by which the positions of a scene may be off;
+      beyond, it has no anchors. None: any error.
     require_anchors: skip tiles without AlphaEarth below them.
     tasks, classes: of the generated rows; no class: all that occur.
     min_inside: minimum share of a box inside a tile.
@@ -96,6 +98,7 @@ class Plan:
   spacing: float = options.SPACING
   limit: int = options.LIMIT
   method: str = "nearest"
+  max_anchor_error: float | None = None
   table: bool = False
   require_anchors: bool = False
   tasks: tuple[str, ...] = TASKS
@@ -114,6 +117,10 @@ class Plan:
         )
     if self.method not in ("nearest", "bilinear"):
       raise ValueError(f'method "nearest" or "bilinear", not {self.method!r}.')
+    if self.max_anchor_error is not None and not self.max_anchor_error >= 0:
+      raise ValueError(
+        f"expected a limit of at least 0 m, got {self.max_anchor_error}."
+      )
     if not self.spacing > 0 or self.limit < 1:
       raise ValueError(
         f"expected a spacing above 0 m and a limit of at least 1, got"
@@ -176,8 +183,9 @@ def prepare_scenes(
   if not drop_refused or not scenes:
     raise_together(refused, "SAR rasters that cannot be used")
   if archive is not None:
+    placed = [s for s in scenes if s.is_placed(plan.max_anchor_error)]
     raise_together(
-      check_years(scenes, archive), "scenes without AlphaEarth vectors"
+      check_years(placed, archive), "scenes without AlphaEarth vectors"
     )
   labels = read_labels(scenes) if read_labels else None
   plan = _with_classes(plan, labels)
@@ -308,6 +316,8 @@ class _Work:
     """What the archive has below a tile; None where no tile of it lies."""
     if self.archive is None or place is None:
       return None
+    if not scene.is_placed(self.plan.max_anchor_error):
+      return None
     if not self.archive.tiles_in(bounds_of(place, *shape), scene.year):
       return None
     return nodes_lib.make_anchors(
@@ -351,23 +361,9 @@ def _settings(scenes, plan, origin, archive, labels, refused) -> dict:
     **{f"scene {scene.name}": scene.sha256 for scene in scenes},
     "refused": refused,
     "labels": labels and labels.record,
-    "alphaearth": archive and _identity(archive),
+    "alphaearth": archive and archive_identity(archive),
   }
   return json.loads(json.dumps(settings))
-
-
-def _identity(archive: Archive) -> str:
-  """Returns a hash of the tile list, independent of the archive's path."""
-  table = archive.table
-  digest = hashlib.sha256()
-  for row in zip(
-    map(os.path.basename, table.paths),
-    table.years.tolist(),
-    table.crs,
-    table.bounds.tolist(),
-  ):
-    digest.update(json.dumps(row).encode())
-  return digest.hexdigest()
 
 
 def _finished(out: Path, settings) -> dict | None:

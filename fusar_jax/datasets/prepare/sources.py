@@ -20,6 +20,7 @@ from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.band_stack import check_exists
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.options import PERCENTILES
+from fusar_jax.geo.position_error import WORTH_A_NOTE
 from fusar_jax.geo.product_names import Metadata
 from fusar_jax.geo.rasters import Raster, open_raster
 from fusar_jax.geo.stretch import Stretch, fit_stretches
@@ -41,6 +42,7 @@ class Look:
       for these three. None: the first.
     quantity, nodata, calibrate: of `open_raster`; None: as declared, else
       guessed, and not calibrated.
+    height: of the ground, metres, for rasters with RPC; see `open_raster`.
     percentiles, curve: of `fit_stretch`.
     stretches: to reapply, by the name of the scene to which they were fitted; a
       single one applies to all scenes. None: a stretch is fitted per scene.
@@ -56,6 +58,7 @@ class Look:
   quantity: str | None = None
   nodata: float | str | None = None
   calibrate: str | None = None
+  height: float | None = None
   percentiles: tuple[float, float] = PERCENTILES
   curve: str | None = None
   stretches: Mapping[str, tuple[Stretch, ...]] | None = None
@@ -76,6 +79,7 @@ class Look:
       quantity=self.quantity,
       bands=self._named_bands(name),
       calibrate=self.calibrate,
+      height=self.height,
     )
 
   def stretches_of(
@@ -141,6 +145,7 @@ class Scene:
     bands: that are shown.
     scale: its pixels per pixel of a tile, (rows, columns).
     year: of its anchors; None: unknown.
+    position_error: bound in metres; None without a georeference.
     record: what was found and decided, for dataset.json.
   """
 
@@ -154,6 +159,7 @@ class Scene:
   bands: tuple[str, ...]
   scale: tuple[float, float]
   year: int | None
+  position_error: float | None
   record: Mapping[str, Any]
 
   def tiles(self, look: Look) -> list[Tile]:
@@ -161,6 +167,16 @@ class Scene:
     return plan_tiles(
       self.height, self.width, look.size, look.overlap, self.scale
     )
+
+  def is_placed(self, most: float | None) -> bool:
+    """Whether its positions are known well enough for anchors.
+
+    Args:
+      most: limit of their error, metres; None: any error.
+    """
+    if self.place is None or self.position_error is None:
+      return False
+    return most is None or self.position_error <= most
 
   def shared_by_two(self, look: Look) -> float:
     """Returns the share of their pixels that the only two tiles share.
@@ -339,6 +355,14 @@ def _scene(path, name, look, year) -> Scene:
       scale = scale_to(raster, look.ground_sampling_distance)
     plan_tiles(raster.height, raster.width, look.size, look.overlap, scale)
     date = raster.metadata.date
+    record = raster.to_json()
+    error = raster.position_error()
+    if error is not None:
+      record["position_error"] = error.to_json()
+      if error.metres >= WORTH_A_NOTE:
+        record["notes"].append(
+          f"positions may be off by {error.metres:.0f} m ({error.reason})"
+        )
     return Scene(
       name=name,
       path=path,
@@ -350,7 +374,8 @@ def _scene(path, name, look, year) -> Scene:
       bands=bands,
       scale=scale,
       year=year if year is not None else date and int(date[:4]),
-      record=raster.to_json(),
+      position_error=error and error.metres,
+      record=record,
     )
 
 

@@ -1,14 +1,18 @@
 """Tiles of scenes: pixels, anchors, metadata, and what is skipped."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.control import GroundControlPoint
+from rich.console import Console
 
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.datasets.prepare.sources import Look, names_of, read_stretches
+from fusar_jax.datasets.prepare.summary import print_summary
 from fusar_jax.geo.anchors import read_anchors
 from fusar_jax.geo.georeference import Georeference, reproject
 
@@ -276,3 +280,33 @@ def test_names_tell_scenes_apart(
   path = write_csv(tmp_path / "labels.csv", name="vv")
   with pytest.raises(ValueError, match="'vv' may be a_b-vv or c-vv"):
     prepare([one, two], tmp_path / "out", read_labels=labelled(path))
+
+
+def test_anchors_need_known_positions(
+  tmp_path, prepare, archive, write_scene, usual
+):
+  """A corner of the grid is 400 m off: anchors only if that may be."""
+  points = [
+    GroundControlPoint(
+      row, col, x=500_300 + 5 * col + 400 * (row == col == 60),
+      y=8_000_900 - 5 * row,
+    )
+    for row in range(0, 121, 30)
+    for col in range(0, 121, 30)
+  ]  # fmt: skip
+  scene = write_scene(tmp_path / "a.tif", transform=None, gcps=points)
+  card = prepare(scene, tmp_path / "any", archive=archive)
+  (known,) = card["scenes"]
+  bound = known["position_error"]["metres"]
+  assert 250 < bound < 450
+  assert f"positions may be off by {bound:.0f} m" in known["notes"][-1]
+  assert known["anchors"]["tiles"] == 6
+  for limit, tiles in ((50, 0), (500, 6)):
+    plan = dataclasses.replace(usual, max_anchor_error=limit)
+    card = prepare(scene, tmp_path / str(limit), plan, archive=archive)
+    assert card["scenes"][0]["anchors"]["tiles"] == tiles
+    assert card["settings"]["max_anchor_error"] == limit
+    console = Console(file=io.StringIO(), width=200)
+    print_summary(card, tmp_path, console)
+    warned = "no anchors, since its positions may be off by more than 50 m"
+    assert (warned in console.file.getvalue()) == (limit == 50)
