@@ -39,7 +39,10 @@ def parser() -> command_line.Parser:
     help="run folder, Hugging Face folder, or hub id (owner/name)",
   )
   p.add_argument(
-    "--sar", nargs="+", required=True, help="rasters, .npy, or .SAFE"
+    "--sar",
+    nargs="+",
+    required=True,
+    help="rasters, .npy, Sentinel-1 products, STAC items, URLs",
   )
   p.add_argument("--out", required=True, help="folder to create or to resume")
   g = p.add_argument_group("question")

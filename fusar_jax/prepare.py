@@ -51,7 +51,10 @@ def parser() -> command_line.Parser:
     " [--year Y] [--labels FILE ...] [options]",
   )
   p.add_argument(
-    "--sar", nargs="+", required=True, help="rasters, .npy, or .SAFE"
+    "--sar",
+    nargs="+",
+    required=True,
+    help="rasters, .npy, Sentinel-1 products, STAC items, URLs",
   )
   p.add_argument("--out", required=True, help="folder to create or to resume")
   p.add_argument(

@@ -1,8 +1,9 @@
 """Polarisations in separate files, as one raster file of several bands.
 
 Products keep one file per polarisation: HyP3 NAME_VV.tif and NAME_VH.tif,
-OPERA, Gamma0_VV.tif, VV_dB.tif, iw-vv.rtc.tiff, measurement/ of Sentinel-1. All
-of a stack have one grid, one type and one nodata value.
+OPERA, Gamma0_VV.tif, VV_dB.tif, iw-vv.rtc.tiff, measurement/ of Sentinel-1, and
+the assets of STAC items. All of a stack have one grid, one type and one nodata
+value.
 """
 
 import re
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fusar_jax.geo import raster_files, sentinel1
+from fusar_jax.geo import gdal_files, raster_files, sentinel1, stac
+from fusar_jax.geo.alphaearth_tiles import gdal_path
 from fusar_jax.geo.product_names import find_polarisations
 
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(HH|HV|VH|VV)(?![A-Za-z0-9])", re.I)
@@ -24,6 +26,7 @@ class BandStack:
     descriptions: the polarisations.
     control_points: ((row, col, lon, lat, height), ...) of the product, or ().
     parts: the local files whose content is read.
+    addresses: the URLs that are read.
   """
 
   def __init__(
@@ -60,6 +63,7 @@ class BandStack:
         [plain if file.scales is None else file.scales for file in files]
       )
     # A zip is one file, however many of its members are read.
+    self.addresses = tuple(a for file in files for a in file.addresses)
     self.parts = tuple(dict.fromkeys(p for file in files for p in file.parts))
     if measurements and measurements[0].product.local.is_file():
       self.parts = (measurements[0].product.local,)
@@ -111,7 +115,8 @@ def open_bands(
   """Opens a raster and, if need be, files of its other polarisations.
 
   Args:
-    path: a raster, or anything of `sentinel1.find_product`.
+    path: a raster or its URL, anything of `sentinel1.find_product`, or an item
+      of STAC as `stac.expand` gives it.
     wanted: polarisations to open besides the file's own. A product's folder
       gives all of its own.
 
@@ -119,30 +124,34 @@ def open_bands(
     FileNotFoundError, ValueError: as `raster_files.open_file`, or no file of a
       wanted polarisation, or files that do not fit together.
   """
-  found = sentinel1.find_product(path)
+  wanted = [n for n in map(str.upper, wanted) if find_polarisations((n,))]
+  if stac.is_item(path):
+    return _open_item(path, wanted)
+  found = None if stac.is_url(path) else sentinel1.find_product(path)
   if found is not None:
-    return _open_product(*found, [name.upper() for name in wanted])
-  file = raster_files.open_file(path)
+    return _open_product(*found, wanted)
+  file = _open(path)
   try:
-    own = find_polarisations((path.stem,))
-    others = [
-      name
-      for name in map(str.upper, wanted)
-      if own and name not in own and find_polarisations((name,))
-    ]
+    own = find_polarisations((file.path.stem,))
+    others = [name for name in wanted if own and name not in own]
     if not others or file.count != 1 or file.dataset is None:
       return file
     siblings = [find_sibling(path, name) for name in others]
-    return _stack(path, [file], siblings, [*own, *others])
+    return _stack(file.path, [file], siblings, [*own, *others])
   except BaseException:
     file.close()
     raise
 
 
 def check_exists(path: Path) -> None:
-  """Raises FileNotFoundError for a missing raster, or a missing zip of it."""
+  """Raises FileNotFoundError for a missing raster, or a missing zip of it.
+
+  URLs are not checked.
+  """
   local = sentinel1.local_path(path)
-  if not local.exists():
+  if stac.is_item(path):
+    local = Path(str(path).partition("#")[0])
+  if not stac.is_url(path) and not local.exists():
     raise FileNotFoundError(f"SAR raster not found: {local}")
 
 
@@ -158,7 +167,7 @@ def find_sibling(path: Path, polarisation: str) -> Path:
   word = polarisation if last[0].isupper() else polarisation.lower()
   name = path.name[: last.start()] + word + path.name[last.end() :]
   exact = path.with_name(name)
-  if exact.is_file():
+  if exact.is_file() or stac.is_url(path):
     return exact
   # Sentinel-1 numbers the images of a product: ...-vv-...-001, ...-vh-...-002.
   pattern = re.escape(name)
@@ -173,6 +182,32 @@ def find_sibling(path: Path, polarisation: str) -> Path:
       f"{path}: no file of {polarisation} beside it; expected {name}."
     )
   return path.with_name(numbered[0].name)
+
+
+def _open(path: Path) -> raster_files.GdalFile | raster_files.NumpyFile:
+  if not stac.is_url(path):
+    return raster_files.open_file(path)
+  url = stac.restored(path)
+  shown = Path(gdal_files.without_secrets(url))
+  return raster_files.GdalFile(shown, gdal_path(url))
+
+
+def _open_item(path: Path, wanted: Sequence[str]):
+  """The first polarisation of an item and those that are wanted."""
+  item = stac.read_item(path)
+  names = list(item.hrefs)
+  names = [names[0], *(n for n in wanted if n in names[1:])]
+  first = Path(item.hrefs[names[0]])
+  if not stac.is_url(first) and sentinel1.find_product(first):
+    return open_bands(first, wanted)
+  if names == [""]:
+    file = _open(first)
+    file.tags = file.tags | item.tags
+    return file
+  hrefs = [Path(item.hrefs[name]) for name in names]
+  stack = _stack(path.with_name(item.name.replace("/", "_")), [], hrefs, names)
+  stack.tags = stack.tags | item.tags
+  return stack
 
 
 def _open_product(product, name, wanted) -> BandStack:
@@ -209,7 +244,9 @@ def _open_product(product, name, wanted) -> BandStack:
 def _stack(path, files, others, polarisations, measurements=()) -> BandStack:
   files = list(files)
   try:
-    files += [raster_files.GdalFile(other) for other in others]
+    for other in others:
+      url = stac.is_url(other)
+      files.append(_open(other) if url else raster_files.GdalFile(other))
     return BandStack(path, files, polarisations, measurements)
   except BaseException:
     for file in files:

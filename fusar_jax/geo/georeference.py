@@ -95,6 +95,8 @@ class Georeference:
       )
     if self.gcps:
       _control(self.gcps)
+    if self.rpc:
+      rational_functions.transformer(self.rpc)
 
   @classmethod
   def of(cls, dataset: rasterio.DatasetReader) -> "Georeference | None":

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio import errors as rasterio_errors
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_AppDefinedError, CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
@@ -41,6 +41,12 @@ _NUMPY_DAMAGE = (
   SyntaxError,
   tokenize.TokenError,
 )
+# No listing of a server's folders; busy servers are asked again.
+_REMOTE = {
+  "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+  "GDAL_HTTP_MAX_RETRY": "4",
+  "GDAL_HTTP_RETRY_DELAY": "0.5",
+}
 # Maximum number of blocks whose offset in the file is checked.
 _CHECKED_BLOCKS = 20_000
 
@@ -61,16 +67,25 @@ class GdalFile:
     dataset: rasterio's, for tags and georeference.
     product: its units, if it is of a known product.
     parts: the local files whose content is read.
+    addresses: the URLs, without passwords and signatures, that are read.
   """
 
   control_points = ()
   nodata_reason = "by the file"
 
-  def __init__(self, path: Path):
+  def __init__(self, path: Path, source: str | None = None):
+    """Opens a file.
+
+    Args:
+      path: of the file, or for messages and names the path of a URL.
+      source: GDAL's path of a URL; None: `path` is opened.
+    """
     self.path = path
-    self.parts = (path,)
-    with _quiet(), _environment():
-      self.dataset = gdal_files.open_dataset(path)
+    self.parts = () if source else (path,)
+    self.addresses = (gdal_files.without_secrets(source),) if source else ()
+    self._remote = _REMOTE if source else {}
+    with _quiet(), _environment(self._remote):
+      self.dataset = gdal_files.open_dataset(source or path)
       try:
         self._inspect()
       except CPLE_BaseError as error:
@@ -84,7 +99,12 @@ class GdalFile:
   def _inspect(self):
     data = self.dataset
     self.height, self.width = data.shape
-    colours = data.colorinterp
+    try:
+      colours = data.colorinterp
+    except CPLE_AppDefinedError:
+      # GDAL looks once, at first use, for metadata beside the file, and fails
+      # for a .rpc in another notation; `rational_functions` reads it.
+      colours = data.colorinterp
     self._indexes = [
       i for i, c in enumerate(colours, 1) if c != ColorInterp.alpha
     ]
@@ -203,7 +223,7 @@ class GdalFile:
   def _guarded(self, read, indexes, rows, cols, shape):
     window = Window.from_slices(rows, cols)
     try:
-      with _environment():
+      with _environment(self._remote):
         return read(indexes, window=window, out_shape=shape)
     except (rasterio_errors.RasterioError, MemoryError) as error:
       raise ValueError(
@@ -243,7 +263,7 @@ class NumpyFile:
 
   def __init__(self, path: Path):
     self.path = path
-    self.parts = (path,)
+    self.parts, self.addresses = (path,), ()
     try:
       array = np.load(path, mmap_mode="r", allow_pickle=False)
     except _NUMPY_DAMAGE as error:
@@ -348,8 +368,8 @@ def _decoded(read):
     return None
 
 
-def _environment():
-  return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+def _environment(options):
+  return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **options)
 
 
 @contextlib.contextmanager

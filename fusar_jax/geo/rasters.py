@@ -43,6 +43,7 @@ class Raster:
   Attributes:
     path: the file.
     parts: the local files whose content is read.
+    addresses: the URLs that are read, without passwords and signatures.
     height, width: pixels.
     bands: names: polarisations if the file states them ("VV", "VH"), else
       "1", "2". Pairs of real and imaginary parts count as one band.
@@ -59,6 +60,7 @@ class Raster:
   def __init__(self, file, nodata, quantity, calibrate=None, height=None):
     self._file = file
     self.path, self.parts = file.path, file.parts
+    self.addresses = file.addresses
     self.height, self.width = file.height, file.width
     self.dtype = str(file.dtype)
     self.backscatter = calibrate
@@ -327,7 +329,8 @@ def open_raster(
 
   Args:
     path: uint8, uint16, float or complex (complex integers too), 1 to 4 bands;
-      or a Sentinel-1 product, see `sentinel1.find_product`.
+      a Sentinel-1 product, see `sentinel1.find_product`; a raster's URL; or a
+      STAC item, see `stac.expand`.
     nodata: a value; "none": every number is a measurement, even if the file
       declares nodata; None: as declared, else guessed. NaN is never valid.
     quantity: "amplitude", "intensity", "db" or "complex" (real bands are then

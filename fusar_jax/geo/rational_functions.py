@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 
 from rasterio import rpc
+from rasterio._err import CPLE_BaseError
 from rasterio.transform import RPCTransformer
 
 MAX_BYTES = 1 << 16
@@ -51,7 +52,7 @@ def find_rpc(path: Path, dataset) -> rpc.RPC | None:
   """
   try:
     found = dataset.rpcs
-  except (KeyError, ValueError, TypeError, IndexError) as error:
+  except (KeyError, ValueError, TypeError, IndexError, CPLE_BaseError) as error:
     raise ValueError(
       f"{path}: damaged RPC in its metadata: {error!r}"
     ) from None
@@ -87,16 +88,17 @@ def flat(values: rpc.RPC) -> tuple[float, ...]:
 
 @functools.lru_cache(maxsize=16)
 def transformer(numbers: tuple[float, ...]) -> RPCTransformer:
-  """Returns GDAL's transformer of `flat` numbers."""
+  """Returns GDAL's transformer of `flat` numbers.
+
+  Raises:
+    ValueError: they have no inverse.
+  """
   lists = [list(numbers[10 + 20 * i : 30 + 20 * i]) for i in range(len(_LISTS))]
-  return RPCTransformer(
-    rpc.RPC(
-      **dict(zip(_NUMBERS, numbers)),
-      **dict(zip(_LISTS, lists)),
-      err_bias=None,
-      err_rand=None,
-    )
-  )
+  values = rpc.RPC(**dict(zip(_NUMBERS, numbers)), **dict(zip(_LISTS, lists)))
+  try:
+    return RPCTransformer(values)
+  except CPLE_BaseError as error:
+    raise ValueError(f"RPC: {error}") from None
 
 
 def longitude(numbers: tuple[float, ...]) -> float:

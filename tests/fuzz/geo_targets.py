@@ -310,6 +310,13 @@ def _coefficients(folder: Path) -> list[bytes]:
   return ["".join(lines).encode()]
 
 
+def _read_items(path: Path) -> None:
+  from fusar_jax.geo import stac
+
+  for scene in stac.expand(path):
+    stac.read_item(scene)
+
+
 def _read_calibrated(path: Path) -> None:
   """The input is beside an image, and says how it is calibrated."""
   from fusar_jax.geo.rasters import open_raster
@@ -419,6 +426,20 @@ TARGETS = {
     lambda folder: write_raster(
       folder / "a.img", driver="ENVI", nodata=None, crs=None, transform=None
     ),
+  ),
+  "stac": Target(
+    _read_items,
+    as_json(
+      {"type": "Feature", "id": "S1A", "properties": {"platform": "sentinel-1a",
+       "datetime": "2020-01-03T23:35:56Z"}, "assets": {
+       "vv": {"href": "a_VV.tif"}, "vh": {"href": "b/c_VH.tif"}}},
+      {"type": "FeatureCollection", "features": [
+        {"type": "Feature", "id": "a", "assets": {"data": {"href": "a_VV.tif"}}}
+      ]},
+    ),
+    "a.json",
+    lambda folder: write_raster(folder / "a_VV.tif"),
+    ("a_VV", "c_VH"),
   ),
   "stretches": Target(
     lazy("datasets.prepare.sources", "read_stretches"),

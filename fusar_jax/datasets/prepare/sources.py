@@ -5,19 +5,17 @@ missing band, an undeclared ground sampling distance, an unknown year. Scenes
 contain only plain values; the raster is reopened for tiling.
 """
 
-import collections
 import dataclasses
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fusar_jax.datasets.importers import image_files
 from fusar_jax.datasets.importers.annotation_json import read_json
+from fusar_jax.datasets.prepare.scene_names import names_of, scene_paths
 from fusar_jax.geo.alphaearth import Archive
-from fusar_jax.geo.band_stack import check_exists
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.options import PERCENTILES
 from fusar_jax.geo.position_error import WORTH_A_NOTE
@@ -25,9 +23,6 @@ from fusar_jax.geo.product_names import Metadata
 from fusar_jax.geo.rasters import Raster, open_raster
 from fusar_jax.geo.stretch import Stretch, fit_stretches
 from fusar_jax.geo.tiles import Tile, plan_tiles, scale_to
-
-# File names are limited to 255 bytes, and tiles add a suffix.
-_NAME_BYTES = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +133,7 @@ class Scene:
   Attributes:
     name: unique; prefix of ids and folder names.
     path: the file or product.
-    sha256: of its bytes.
+    sha256: of its bytes, or of its address.
     height, width: pixels.
     place: its georeference, or None.
     metadata: what is known of it.
@@ -217,9 +212,7 @@ def open_scenes(
   Raises:
     FileNotFoundError, ValueError: a path that is no file, or one named twice.
   """
-  paths = [Path(path) for path in paths]
-  for path in paths:
-    check_exists(path)
+  paths = scene_paths(paths)
   scenes, problems = [], []
   for path, name in zip(paths, names_of(paths)):
     try:
@@ -228,38 +221,6 @@ def open_scenes(
       text = str(error)
       problems.append(text if str(path) in text else f"{path}: {text}")
   return scenes, problems
-
-
-def names_of(paths: Sequence[Path]) -> list[str]:
-  """Returns unique names that are valid folder names.
-
-  Equal file names, common in products, are prefixed with their parent folders.
-
-  Raises:
-    ValueError: a file is named twice.
-
-  Example:
-    >>> names_of([Path("a/vv.tif"), Path("b/vv.tif"), Path("b/vh 1.tif")])
-    ['a-vv', 'b-vv', 'b-vh_1']
-  """
-  # All manifests of products have one name.
-  products = [
-    path.parent if path.name.lower() == "manifest.safe" else path
-    for path in paths
-  ]
-  whole = [path.resolve() for path in products]
-  twice = [str(p) for p, n in collections.Counter(whole).items() if n > 1]
-  if twice:
-    raise ValueError(f"scenes named twice: {', '.join(twice)}.")
-  deepest = max((len(path.parts) for path in whole), default=0)
-  for depth in range(1, deepest + 1):
-    names = [_fit([*p.parts[:-1], p.stem][-depth:]) for p in whole]
-    if len({name.lower() for name in names}) == len(names):
-      return names
-  raise ValueError(
-    "scenes whose paths cannot be distinguished:"
-    f" {', '.join(map(str, whole))}; rename them."
-  )
 
 
 def read_stretches(
@@ -366,7 +327,7 @@ def _scene(path, name, look, year) -> Scene:
     return Scene(
       name=name,
       path=path,
-      sha256=_digest(raster.parts),
+      sha256=_digest(raster),
       height=raster.height,
       width=raster.width,
       place=raster.georeference,
@@ -379,18 +340,13 @@ def _scene(path, name, look, year) -> Scene:
     )
 
 
-def _digest(parts: Sequence[Path]) -> str:
-  """The hash of a file, or of the hashes of several."""
-  found = list(image_files.digests(parts).values())
+def _digest(raster: Raster) -> str:
+  """The hash of a file, or of the hashes of several; of a URL, of its text."""
+  found = list(image_files.digests(raster.parts).values())
+  found += [hashlib.sha256(a.encode()).hexdigest() for a in raster.addresses]
   if len(found) == 1:
     return found[0]
   return hashlib.sha256("".join(found).encode()).hexdigest()
-
-
-def _fit(parts) -> str:
-  """Returns a name of letters, digits, "-", "_" and "." only."""
-  name = re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip("._-") or "scene"
-  return name.encode()[-_NAME_BYTES:].decode(errors="ignore")
 
 
 def _listed(years) -> str:

@@ -11,7 +11,8 @@ from rasterio.control import GroundControlPoint
 from rich.console import Console
 
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.datasets.prepare.sources import Look, names_of, read_stretches
+from fusar_jax.datasets.prepare.scene_names import names_of
+from fusar_jax.datasets.prepare.sources import Look, read_stretches
 from fusar_jax.datasets.prepare.summary import print_summary
 from fusar_jax.geo.anchors import read_anchors
 from fusar_jax.geo.georeference import Georeference, reproject
@@ -285,10 +286,10 @@ def test_names_tell_scenes_apart(
 def test_anchors_need_known_positions(
   tmp_path, prepare, archive, write_scene, usual
 ):
-  """A corner of the grid is 400 m off: anchors only if that may be."""
+  """One control point is 100 m off: anchors only if that may be."""
   points = [
     GroundControlPoint(
-      row, col, x=500_300 + 5 * col + 400 * (row == col == 60),
+      row, col, x=500_300 + 5 * col + 100 * (row == col == 60),
       y=8_000_900 - 5 * row,
     )
     for row in range(0, 121, 30)
@@ -298,7 +299,7 @@ def test_anchors_need_known_positions(
   card = prepare(scene, tmp_path / "any", archive=archive)
   (known,) = card["scenes"]
   bound = known["position_error"]["metres"]
-  assert 250 < bound < 450
+  assert 60 < bound < 140
   assert f"positions may be off by {bound:.0f} m" in known["notes"][-1]
   assert known["anchors"]["tiles"] == 6
   for limit, tiles in ((50, 0), (500, 6)):
