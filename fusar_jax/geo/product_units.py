@@ -56,6 +56,8 @@ class Units:
     backscatter: "sigma0", "beta0" or "gamma0", if the stored values are it.
     factors: by kind, of the power of the stored values.
     amplitude_only: the second band is a phase, and not read.
+    problem: why the metadata beside the file, which only a calibration needs,
+      cannot be used, or "".
   """
 
   reason: str
@@ -63,6 +65,7 @@ class Units:
   backscatter: str | None = None
   factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
   amplitude_only: bool = False
+  problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +89,8 @@ def find_units(
     dtype, count: type and number of its bands.
 
   Raises:
-    ValueError: a file of a product that holds no backscatter, values that
-      cannot be read as such, or damaged metadata; the message names it.
+    ValueError: a file of a product that holds no backscatter, or values that
+      cannot be read as such; the message names it.
   """
   stem = path.stem
   if _OTHER.match(stem):
@@ -144,23 +147,24 @@ def _iceye(path, dtype, count) -> Units | None:
   slc = bool(_ICEYE_SLC.search(path.stem))
   phase = slc and count == 2 and dtype.startswith("uint")
   reason = "ICEYE SLC: amplitude, and a phase that is not read"
-  factors = {}
+  factors, problem = {}, ""
   beside = path.with_suffix(".json")
   if beside.is_file():
     try:
       properties = parse(_text(beside)).get("properties", {})
       factor = properties.get("iceye:calibration_factor")
     except (ValueError, AttributeError) as error:
-      raise ValueError(f"{beside}: not ICEYE's metadata: {error}") from None
+      factor, problem = None, f"{beside}: not ICEYE's metadata: {error}"
     if _positive(factor):
       factors = {"beta0" if slc else "sigma0": float(factor)}
-  if not phase and not factors:
+  if not (phase or factors or problem):
     return None
   return Units(
     reason if phase else "ICEYE: amplitude",
     AMPLITUDE if phase else None,
     factors=factors,
     amplitude_only=phase,
+    problem=problem,
   )
 
 
@@ -171,7 +175,8 @@ def _gaofen(path, polarisation, number) -> Units | None:
   try:
     root = ElementTree.fromstring(_text(beside[0]))
   except (ElementTree.ParseError, ValueError, LookupError) as error:
-    raise ValueError(f"{beside[0]}: not Gaofen-3's metadata: {error}") from None
+    problem = f"{beside[0]}: not Gaofen-3's metadata: {error}"
+    return Units("Gaofen-3", problem=problem)
   qualify = _number(root, f".//QualifyValue/{polarisation}")
   constant = _number(root, f".//CalibrationConst/{polarisation}")
   kind = (root.findtext(".//productinfo/productType") or "").strip()

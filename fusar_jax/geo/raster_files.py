@@ -244,6 +244,8 @@ class GdalFile:
     """
     if self.product and kind in self.product.factors:
       return [product_units.Constant(self.product.factors[kind])] * self.count
+    if self.product and self.product.problem:
+      raise ValueError(self.product.problem)
     raise ValueError(uncalibrated(self.path, kind, self.product))
 
   def close(self):

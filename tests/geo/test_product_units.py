@@ -110,7 +110,10 @@ def test_iceye_phase_is_no_imaginary_part(tmp_path, write_raster, speckle):
   np.testing.assert_allclose(found, 2e-6 * np.square(values[0], dtype="f4"))
   (tmp_path / f"{stem}.json").write_text("[")
   with pytest.raises(ValueError, match=rf"{stem}\.json: not ICEYE's metadata"):
-    open_raster(path)
+    open_raster(path, calibrate="beta0")
+  # What is not needed does no harm.
+  with open_raster(path) as raster:
+    assert raster.quantity == "amplitude"
 
 
 @pytest.mark.parametrize(("kind", "full"), [("SLC", 32767), ("L1B", 65535)])
