@@ -137,7 +137,7 @@ def open_bands(
     if not others or file.count != 1 or file.dataset is None:
       return file
     siblings = [find_sibling(path, name) for name in others]
-    return _stack(file.path, [file], siblings, [*own, *others])
+    return _stack(file.path, [file], siblings, [*(own or ()), *others])
   except BaseException:
     file.close()
     raise

@@ -76,7 +76,8 @@ def _of_points(place) -> PositionError:
       float(missed.max()),
       f"{len(points)} control points, too few to check the fit between them",
     )
-  found = reproject(place.crs, LONLAT, *(points[:, 2:] - off).T)
+  x, y = (points[:, 2:] - off).T
+  found = reproject(place.crs, LONLAT, x, y)
   inner = _inner(points)
   return PositionError(
     float(_distances(*found, lons, lats)[inner].max()),

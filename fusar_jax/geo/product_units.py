@@ -155,7 +155,7 @@ def _iceye(path, dtype, count) -> Units | None:
       factor = properties.get("iceye:calibration_factor")
     except (ValueError, AttributeError) as error:
       factor, problem = None, f"{beside}: not ICEYE's metadata: {error}"
-    if _positive(factor):
+    if factor is not None and _positive(factor):
       factors = {"beta0" if slc else "sigma0": float(factor)}
   if not (phase or factors or problem):
     return None

@@ -271,6 +271,7 @@ def test_odd_contents_are_warnings(tmp_path, config):
 
 
 def test_unknown_terms_are_a_warning(tmp_path, config):
+  picture(tmp_path / "0.png", 0)
   write(tmp_path, row("a"))
   card = {"source": "SSDD", "license": None}
   (tmp_path / "dataset.json").write_text(json.dumps(card))
