@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fusar_jax import command_line
 from fusar_jax.geo.options import LIMIT, SPACING
-from fusar_jax.geo.quantities import QUANTITIES
+from fusar_jax.geo.quantities import BACKSCATTER, QUANTITIES
 from fusar_jax.inference.options import PredictionOptions, add_options
 
 TASKS = ("detection", "counting", "grounding", "captioning")
@@ -38,7 +38,12 @@ def parser() -> command_line.Parser:
     required=True,
     help="run folder, Hugging Face folder, or hub id (owner/name)",
   )
-  p.add_argument("--sar", nargs="+", required=True, help="rasters, or .npy")
+  p.add_argument(
+    "--sar",
+    nargs="+",
+    required=True,
+    help="rasters, .npy, Sentinel-1 products, STAC items, URLs",
+  )
   p.add_argument("--out", required=True, help="folder to create or to resume")
   g = p.add_argument_group("question")
   g.add_argument("--task", choices=TASKS, help="what to ask (or --question)")
@@ -85,6 +90,19 @@ def parser() -> command_line.Parser:
   g.add_argument(
     "--bands", help="VV, or VV,VH,VV/VH for red, green, blue (default: first)"
   )
+  g.add_argument(
+    "--calibrate",
+    choices=("none", *BACKSCATTER),
+    default="none",
+    help="backscatter by the product's own calibration (default: %(default)s)",
+  )
+  g.add_argument(
+    "--height",
+    type=float,
+    metavar="METRES",
+    help="of the ground above the ellipsoid, for scenes placed by RPC (default:"
+    " that of their centre)",
+  )
   g = p.add_argument_group("AlphaEarth")
   g.add_argument(
     "--aef",
@@ -94,6 +112,12 @@ def parser() -> command_line.Parser:
   )
   g.add_argument(
     "--year", type=int, help="year of the embeddings (default: the scene's)"
+  )
+  g.add_argument(
+    "--max-anchor-error",
+    type=float,
+    metavar="METRES",
+    help="as prepare --max-anchor-error",
   )
   g = p.add_argument_group("truth")
   g.add_argument(
@@ -125,6 +149,7 @@ def _interpret(args: argparse.Namespace) -> None:
   from fusar_jax.datasets.importers.dataset_folder import Origin
   from fusar_jax.datasets.prepare.options import open_aef
   from fusar_jax.datasets.prepare.summary import progress_bar
+  from fusar_jax.geo.band_stack import check_exists
   from fusar_jax.hf.folders import local_model
   from fusar_jax.inference.load import load
   from fusar_jax.interpretation.files import write_files
@@ -132,8 +157,7 @@ def _interpret(args: argparse.Namespace) -> None:
   from fusar_jax.training.compile_cache import compile_cache
 
   for path in args.sar:
-    if not Path(path).is_file():
-      raise FileNotFoundError(f"SAR raster not found: {path}")
+    check_exists(Path(path))
   model = local_model(args.model)
   with compile_cache():
     assistant = load(model, **options.model_arguments())
@@ -146,7 +170,7 @@ def _interpret(args: argparse.Namespace) -> None:
         args.sar,
         args.out,
         plan,
-        Origin("not stated", "not stated"),
+        Origin(),
         options,
         assistant=assistant,
         archive=open_aef(args.aef, args.year) if args.aef else None,
@@ -180,8 +204,10 @@ def _check_options(args: argparse.Namespace) -> None:
     if getattr(args, name) and not args.labels:
       flag = f"--{name.replace('_', '-')}"
       raise command_line.UsageError(f"{flag} without --labels does nothing.")
-  if args.year and not args.aef:
-    raise command_line.UsageError("--year without --aef does nothing.")
+  for name in ("year", "max_anchor_error"):
+    if getattr(args, name) is not None and not args.aef:
+      flag = f"--{name.replace('_', '-')}"
+      raise command_line.UsageError(f"{flag} without --aef does nothing.")
 
 
 def _plan(args, size: int):
@@ -197,6 +223,8 @@ def _plan(args, size: int):
     ground_sampling_distance=args.ground_sampling_distance,
     bands=args.bands,
     quantity=args.quantity,
+    height=args.height,
+    calibrate=None if args.calibrate == "none" else args.calibrate,
     nodata=args.nodata if args.nodata in (None, "none") else float(args.nodata),
   )
   return Plan(
@@ -205,6 +233,7 @@ def _plan(args, size: int):
     year=args.year,
     spacing=SPACING,
     limit=LIMIT,
+    max_anchor_error=args.max_anchor_error,
     asked=_questions(args),
   )
 

@@ -1,9 +1,8 @@
 """Tiles SAR scenes into a dataset: AlphaEarth anchors, labels, prompts.
 
 COMMAND:
-  python -m fusar_jax.prepare --sar SCENE.tif [SCENE2.tif ...] \\
-      --aef AEF/ --year 2024 --labels ships.geojson --out data/scenes \\
-      --source "Sentinel-1 GRD, Copernicus" --license "as stated by the source"
+  python -m fusar_jax.prepare --sar SCENE.tif [S1A_..._1SDV_...zip ...] \\
+      --aef AEF/ --year 2024 --labels ships.geojson --out data/scenes
 then validate it: python -m fusar_jax.doctor data/scenes
 
 Running the command again resumes an interrupted run. --land-cover writes a
@@ -18,11 +17,19 @@ from pathlib import Path
 from fusar_jax import command_line
 from fusar_jax.datasets.importers.targets import EVERY_TASK, TASKS
 from fusar_jax.geo.options import CURVES, LIMIT, PERCENTILES, SPACING
-from fusar_jax.geo.quantities import QUANTITIES
+from fusar_jax.geo.quantities import BACKSCATTER, QUANTITIES
 
 # Option -> options that require it.
 _NEEDS = {
-  "aef": ("year", "spacing", "limit", "method", "table", "require_anchors"),
+  "aef": (
+    "year",
+    "spacing",
+    "limit",
+    "method",
+    "max_anchor_error",
+    "table",
+    "require_anchors",
+  ),
   "labels": (
     "labels_crs",
     "label_field",
@@ -48,16 +55,22 @@ def parser() -> command_line.Parser:
   p = command_line.Parser(
     "prepare",
     __doc__,
-    usage="%(prog)s --sar SCENE [SCENE ...] --out DIR --source TEXT --license"
-    " TEXT [--aef SOURCE ...] [--year Y] [--labels FILE ...] [options]",
+    usage="%(prog)s --sar SCENE [SCENE ...] --out DIR [--aef SOURCE ...]"
+    " [--year Y] [--labels FILE ...] [options]",
   )
-  p.add_argument("--sar", nargs="+", required=True, help="rasters, or .npy")
+  p.add_argument(
+    "--sar",
+    nargs="+",
+    required=True,
+    help="rasters, .npy, Sentinel-1 products, STAC items, URLs",
+  )
   p.add_argument("--out", required=True, help="folder to create or to resume")
   p.add_argument(
-    "--source", required=True, help="source of the scenes, for citation"
+    "--source", help="source of the scenes, for citation (default: unknown)"
   )
   p.add_argument(
-    "--license", required=True, help='licence of the scenes, or "none stated"'
+    "--license",
+    help='licence of the scenes, or "none stated" (default: unknown)',
   )
   p.add_argument(
     "--drop-refused",
@@ -66,7 +79,11 @@ def parser() -> command_line.Parser:
   )
   g = p.add_argument_group("tiles")
   g.add_argument(
-    "--size", type=int, default=504, help="tile side, pixels (default: 504)"
+    "--size",
+    type=int,
+    default=504,
+    help="tile side, pixels; a smaller scene is one tile of its own size"
+    " (default: 504)",
   )
   g.add_argument(
     "--overlap",
@@ -99,7 +116,14 @@ def parser() -> command_line.Parser:
   )
   g.add_argument(
     "--bands",
-    help="VV, or VV,VH,VV/VH for red, green, blue (default: the first)",
+    help="VV, or VV,VH,VV/VH for red, green, blue, in short VV,VH; other files"
+    " of a scene are found by their names (default: the first)",
+  )
+  g.add_argument(
+    "--calibrate",
+    choices=("none", *BACKSCATTER),
+    default="none",
+    help="backscatter by the product's own calibration (default: %(default)s)",
   )
   g.add_argument(
     "--percentiles",
@@ -114,6 +138,13 @@ def parser() -> command_line.Parser:
   )
   g.add_argument(
     "--stretch", metavar="DATASET.json", help="reuse another dataset's stretch"
+  )
+  g.add_argument(
+    "--height",
+    type=float,
+    metavar="METRES",
+    help="of the ground above the ellipsoid, for scenes placed by RPC (default:"
+    " that of their centre)",
   )
   g = p.add_argument_group("AlphaEarth")
   g.add_argument(
@@ -144,6 +175,13 @@ def parser() -> command_line.Parser:
     choices=("nearest", "bilinear"),
     default="nearest",
     help="interpolation of the embeddings (default: %(default)s)",
+  )
+  g.add_argument(
+    "--max-anchor-error",
+    type=float,
+    metavar="METRES",
+    help="no anchors for scenes whose positions may be off by more (default:"
+    " anchors, and a note of the error)",
   )
   g.add_argument(
     "--table", action="store_true", help="also write .npy tables of the anchors"
@@ -316,6 +354,8 @@ def _plan(args):
     ground_sampling_distance=args.ground_sampling_distance,
     bands=args.bands,
     quantity=args.quantity,
+    height=args.height,
+    calibrate=None if args.calibrate == "none" else args.calibrate,
     nodata=args.nodata,
     percentiles=tuple(args.percentiles),
     curve=args.curve,
@@ -328,6 +368,7 @@ def _plan(args):
     spacing=args.spacing,
     limit=args.limit,
     method=args.method,
+    max_anchor_error=args.max_anchor_error,
     table=args.table,
     require_anchors=args.require_anchors,
     tasks=tuple(args.tasks),

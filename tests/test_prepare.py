@@ -86,14 +86,15 @@ def test_a_scene_becomes_a_data_set(tmp_path, scene, aef, call):
 
 def test_without_labels_the_rows_are_for_prediction(tmp_path, scene, call):
   out = tmp_path / "out"
-  done = call(main, "--sar", scene, "--out", out, *TERMS)
+  done = call(main, "--sar", scene, "--out", out)
   assert done.code == 0
   assert "not for training" in done.text
   card = json.loads((out / "dataset.json").read_text())
+  assert (card["source"], card["license"]) == (None, None)
   assert (card["labelled"], card["tasks"]) == (False, ["captioning"])
   replayed = tmp_path / "replayed"
   arguments = ["--stretch", str(out / "dataset.json"), "--size", "300"]
-  command = ["--sar", scene, "--out", replayed, *TERMS]
+  command = ["--sar", scene, "--out", replayed]
   assert call(main, *command, *arguments).code == 0
   again = json.loads((replayed / "dataset.json").read_text())
   assert again["scenes"][0]["stretches"] == card["scenes"][0]["stretches"]
@@ -150,7 +151,8 @@ def test_killed_and_run_again(tmp_path, scene, how):
     (["--labels", "nowhere.csv"], 1, "nowhere.csv"),
     (["--stretch", "nowhere.json"], 1, "nowhere.json"),
     (["--bands", "HH"], 1, "no band 'HH'"),
-    (["--license", " "], 1, "license of the data must be given"),
+    (["--calibrate", "sigma0"], 1, "no calibration to sigma0 is known"),
+    (["--license", " "], 1, "license of the data is blank"),
     (["--percentiles", "9", "3"], 1, "rising order"),
     (["--min-valid", "0"], 1, "min_valid must be in (0, 1]"),
     (["--nodata", "none", "--overlap", "504"], 1, "0 <= overlap < size"),

@@ -34,6 +34,7 @@ from fusar_jax.datasets.scan import (
   read_splits,
 )
 from fusar_jax.datasets.shortcuts import Shortcut, find_shortcuts
+from fusar_jax.datasets.source_rows import describe_sources
 from fusar_jax.model.config import FusarConfig
 
 # Images of all splits; the search takes the square of their number.
@@ -122,6 +123,7 @@ def inspect(
   for split in splits:
     problems += _row_problems(split, max_length)
     problems += _duplicates(split)
+    problems += _unknown_terms(split)
   shared, leaks = _leaks(splits)
   problems += leaks
   near, groups, found = _near_duplicates(splits, duplicates)
@@ -171,6 +173,21 @@ def _row_problems(split: Split, max_length: int) -> Iterable[Problem]:
           fault[1],
           split.name,
         )
+
+
+def _unknown_terms(split: Split) -> Iterable[Problem]:
+  """Cards that record the source or the licence as unknown."""
+  card = describe_sources(row.triplet for row in split.rows)
+  for one in card.get("sources", [card]):
+    unknown = [k for k in ("source", "license") if one.get(k, "") is None]
+    if unknown:
+      yield Problem(
+        "unknown terms",
+        f"{split.name}: {' and '.join(unknown)} of the data not recorded;"
+        " prepare and the importers take --source and --license",
+        False,
+        split.name,
+      )
 
 
 def _box_fault(box, size) -> tuple[str, bool] | None:

@@ -1,9 +1,10 @@
 """Georeferencing: pixels to longitude and latitude, and back.
 
-Two kinds are supported: an affine geotransform (rotation included) in any
-coordinate reference system, and ground control points, to which GDAL fits a
-polynomial (a thin plate spline if the polynomial misses its own points).
-rasterio does the computation; this module fixes the conventions:
+Three kinds are supported: an affine geotransform (rotation included) in any
+coordinate reference system; ground control points, to which GDAL fits a
+polynomial (a thin plate spline if the polynomial misses its own points); and
+rational polynomial coefficients (RPC) at one height. rasterio does the
+computation; this module fixes the conventions:
 
 - Pixel coordinates are floats (row, col); (0, 0) is the outer corner of the
   first pixel, (0.5, 0.5) its centre. GDAL gives control points in the same
@@ -16,6 +17,7 @@ import dataclasses
 import functools
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,10 @@ from rasterio import warp
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
+from rasterio.rpc import RPC
 from rasterio.transform import Affine, AffineTransformer, GCPTransformer
+
+from fusar_jax.geo import rational_functions
 
 LONLAT = "EPSG:4326"
 # If the polynomial misses its own control points by more than this many pixels,
@@ -39,12 +44,15 @@ class Georeference:
   """Georeference of one image, in plain values: picklable and comparable.
 
   Attributes:
-    kind: "affine" or "gcps".
-    crs: of the affine's target or of the control points; "EPSG:..." or WKT.
+    kind: "affine", "gcps" or "rpc".
+    crs: of the affine's target or of the control points; "EPSG:..." or WKT;
+      longitude and latitude for "rpc".
     transform: (a, b, c, d, e, f), x = a col + b row + c, y = d col + e row + f;
       (x, y) are coordinates in `crs` (affine), or (col, row) of the raster that
-      the control points belong to (gcps).
-    gcps: ((row, col, x, y), ...), x and y in `crs`; empty for "affine".
+      the control points or coefficients belong to (gcps, rpc).
+    gcps: ((row, col, x, y), ...), x and y in `crs`; empty for other kinds.
+    rpc: `rational_functions.flat`; empty for other kinds.
+    height: of all points, metres above the ellipsoid, for "rpc".
 
   Raises:
     ValueError: an unknown kind or CRS, an affine that has no inverse, or too
@@ -55,14 +63,18 @@ class Georeference:
   crs: str
   transform: tuple[float, ...]
   gcps: tuple[tuple[float, ...], ...] = ()
+  rpc: tuple[float, ...] = ()
+  height: float = 0.0
 
   def __post_init__(self):
-    if self.kind not in ("affine", "gcps"):
+    if self.kind not in ("affine", "gcps", "rpc"):
       raise ValueError(
-        f'georeference: kind must be "affine" or "gcps", not {self.kind!r}.'
+        'georeference: kind must be "affine", "gcps" or "rpc", not'
+        f" {self.kind!r}."
       )
     parse_crs(self.crs)
     values = [*self.transform, *(v for gcp in self.gcps for v in gcp)]
+    values += [*self.rpc, self.height]
     if (
       not all(math.isfinite(v) for v in values)
       or Affine(*self.transform).is_degenerate
@@ -76,12 +88,19 @@ class Georeference:
         f"georeference: {len(self.gcps)} control points for kind"
         f" {self.kind!r}; an affine has none, gcps have at least 3."
       )
+    if (self.kind == "rpc") != (len(self.rpc) == rational_functions.COUNT):
+      raise ValueError(
+        f"georeference: {len(self.rpc)} coefficients for kind {self.kind!r}; an"
+        f" rpc has {rational_functions.COUNT}."
+      )
     if self.gcps:
       _control(self.gcps)
+    if self.rpc:
+      rational_functions.transformer(self.rpc)
 
   @classmethod
   def of(cls, dataset: rasterio.DatasetReader) -> "Georeference | None":
-    """Returns the dataset's georeference, or None if it has none.
+    """Returns the dataset's affine or control points, or None if it has none.
 
     An affine with a CRS takes precedence over control points. An affine that
     puts the image off the Earth gives None and a warning: some writers of
@@ -106,13 +125,35 @@ class Georeference:
           return None
         return found
       if gcps and gcp_crs:
-        points = _unwrapped(gcps, gcp_crs)
-        return cls(
-          "gcps", crs_text(gcp_crs), tuple(Affine.identity())[:6], points
-        )
+        points = [(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps]
+        return cls.of_points(points, crs_text(gcp_crs))
     except ValueError as error:
       raise ValueError(f"{dataset.name}: {error}") from None
     return None
+
+  @classmethod
+  def of_points(
+    cls, points: Sequence[Sequence[float]], crs: str = LONLAT
+  ) -> "Georeference":
+    """Returns the georeference of control points (row, col, x, y).
+
+    Raises:
+      ValueError: as the class.
+    """
+    points = _unwrapped(points, parse_crs(crs))
+    return cls("gcps", crs, tuple(Affine.identity())[:6], points)
+
+  @classmethod
+  def of_rpc(cls, rpc: RPC, height: float) -> "Georeference":
+    """Returns the georeference of coefficients at a height in metres.
+
+    Raises:
+      ValueError: as `rational_functions.flat`.
+    """
+    numbers = rational_functions.flat(rpc)
+    return cls(
+      "rpc", LONLAT, tuple(Affine.identity())[:6], (), numbers, float(height)
+    )
 
   def to_lonlat(self, rows, cols) -> tuple[np.ndarray, np.ndarray]:
     """Returns (lons, lats), float64 in the shape of rows and cols.
@@ -123,6 +164,10 @@ class Georeference:
     x, y = _forward(AffineTransformer(Affine(*self.transform)), rows, cols)
     if self.gcps:
       x, y = _forward(_control(self.gcps), y, x)
+    if self.rpc:
+      x, y = _forward(
+        rational_functions.transformer(self.rpc), y, x, self.height
+      )
     lons, lats = reproject(self.crs, LONLAT, x, y)
     lons = np.where(np.abs(lons) > 180, (lons + 180) % 360 - 180, lons)
     return lons.reshape(rows.shape), lats.reshape(rows.shape)
@@ -140,6 +185,9 @@ class Georeference:
       x = np.where(turns, x - 360 * turns, x)
     if self.gcps:
       y, x = _inverse(_control(self.gcps), x, y)
+    if self.rpc:
+      transformer = rational_functions.transformer(self.rpc)
+      y, x = _inverse(transformer, x, y, self.height)
     affine = AffineTransformer(Affine(*self.transform))
     rows, cols = _inverse(affine, x, y)
     return rows.reshape(lons.shape), cols.reshape(lons.shape)
@@ -204,6 +252,7 @@ class Georeference:
       "crs": self.crs,
       "transform": list(self.transform),
       "gcps": [list(gcp) for gcp in self.gcps],
+      **({"rpc": list(self.rpc), "height": self.height} if self.rpc else {}),
     }
 
   @classmethod
@@ -215,6 +264,8 @@ class Georeference:
         value["crs"],
         tuple(float(v) for v in value["transform"]),
         tuple(tuple(float(v) for v in gcp) for gcp in value["gcps"]),
+        tuple(float(v) for v in value.get("rpc", ())),
+        float(value.get("height", 0)),
       )
     except (KeyError, TypeError) as error:
       raise ValueError(
@@ -225,6 +276,8 @@ class Georeference:
     """Returns the mean x of the control points, or x of the affine's origin."""
     if self.gcps:
       return float(np.mean([gcp[2] for gcp in self.gcps]))
+    if self.rpc:
+      return rational_functions.longitude(self.rpc)
     return self.transform[2]
 
 
@@ -273,13 +326,19 @@ def _warp(source, target, x, y):
     )
 
 
-def _forward(transformer, rows, cols):
-  return transformer.xy(rows.ravel(), cols.ravel(), offset="ul")
+def _forward(transformer, rows, cols, height=None):
+  rows, cols = rows.ravel(), cols.ravel()
+  heights = None if height is None else np.full(rows.shape, height)
+  return np.asarray(
+    transformer.xy(rows, cols, zs=heights, offset="ul"), np.float64
+  )
 
 
-def _inverse(transformer, x, y):
+def _inverse(transformer, x, y, height=None):
+  heights = None if height is None else np.full(np.shape(x), height)
   # np.positive keeps fractions; rasterio floors without it.
-  return transformer.rowcol(x, y, op=np.positive)
+  found = transformer.rowcol(x, y, zs=heights, op=np.positive)
+  return np.asarray(found, np.float64)
 
 
 @functools.lru_cache(maxsize=16)
@@ -304,10 +363,11 @@ def _control(gcps):
 # GDAL's transformers print a spurious error if a finaliser closes them after
 # interpreter shutdown.
 atexit.register(_control.cache_clear)
+atexit.register(rational_functions.transformer.cache_clear)
 
 
 def _unwrapped(gcps, crs):
-  points = np.array([(gcp.row, gcp.col, gcp.x, gcp.y) for gcp in gcps])
+  points = np.array(gcps, np.float64)
   if crs.is_geographic and np.ptp(points[:, 2]) > 180:
     points[:, 2] %= 360
   return tuple(tuple(point) for point in points.tolist())

@@ -14,7 +14,7 @@ from typing import Any
 
 # In order; {0} is the pattern's first group. Matched in upper case.
 _SENSORS = (
-  (r"\bS1([A-D])[_-]", "Sentinel-1{0}"),
+  (r"\bS1([A-D])\b", "Sentinel-1{0}"),
   (r"SENTINEL-1([A-D])\b", "Sentinel-1{0}"),
   (r"\bGF-?3([BC]?)[_-]", "Gaofen-3{0}"),
   (r"\bUMBRA-?(\d+)", "Umbra-{0}"),
@@ -31,7 +31,11 @@ _POLARISATION = re.compile(r"(?<![A-Z0-9])(HH|HV|VH|VV)(?![A-Z0-9])")
 # Sentinel-1's product code, as in ..._1SDV_...
 _CODES = {"SH": ("HH",), "SV": ("VV",), "DH": ("HH", "HV"), "DV": ("VV", "VH")}
 _CODE = re.compile(r"_[012][SA](SH|SV|DH|DV)_")
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?!\d)")
+# A time may follow without a separator: 20240709040329.
+_DATE = re.compile(
+  r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)"
+  r"(?:(?:[01]\d|2[0-3])[0-5]\d[0-5]\d)?(?!\d)"
+)
 # Parent folders that may have the product's name (measurement/).
 _PARENTS = 4
 

@@ -14,6 +14,8 @@ import numpy as np
 
 AMPLITUDE, INTENSITY, DB, COMPLEX = "amplitude", "intensity", "db", "complex"
 QUANTITIES = (AMPLITUDE, INTENSITY, DB, COMPLEX)
+# Radar cross-section per area: on the ground, in slant range, across the beam.
+BACKSCATTER = ("sigma0", "beta0", "gamma0")
 
 # Common fillers; exactly these values do not occur as measurements.
 _FILLERS = (-99.0, -999.0, -9999.0, -32768.0, float(np.finfo("f4").min))

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio import errors as rasterio_errors
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_AppDefinedError, CPLE_BaseError
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
-from fusar_jax.geo import gdal_files
+from fusar_jax.geo import gdal_files, product_units
 
 MAX_BANDS = 4
 # A header of a few bytes can claim any size; the largest scenes of spaceborne
@@ -41,6 +41,12 @@ _NUMPY_DAMAGE = (
   SyntaxError,
   tokenize.TokenError,
 )
+# No listing of a server's folders; busy servers are asked again.
+_REMOTE = {
+  "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+  "GDAL_HTTP_MAX_RETRY": "4",
+  "GDAL_HTTP_RETRY_DELAY": "0.5",
+}
 # Maximum number of blocks whose offset in the file is checked.
 _CHECKED_BLOCKS = 20_000
 
@@ -59,12 +65,27 @@ class GdalFile:
     scales: float64[bands, 2], (scale, offset) that stored values are to be
       given, or None.
     dataset: rasterio's, for tags and georeference.
+    product: its units, if it is of a known product.
+    parts: the local files whose content is read.
+    addresses: the URLs, without passwords and signatures, that are read.
   """
 
-  def __init__(self, path: Path):
+  control_points = ()
+  nodata_reason = "by the file"
+
+  def __init__(self, path: Path, source: str | None = None):
+    """Opens a file.
+
+    Args:
+      path: of the file, or for messages and names the path of a URL.
+      source: GDAL's path of a URL; None: `path` is opened.
+    """
     self.path = path
-    with _quiet(), _environment():
-      self.dataset = gdal_files.open_dataset(path)
+    self.parts = () if source else (path,)
+    self.addresses = (gdal_files.without_secrets(source),) if source else ()
+    self._remote = _REMOTE if source else {}
+    with _quiet(), _environment(self._remote):
+      self.dataset = gdal_files.open_dataset(source or path)
       try:
         self._inspect()
       except CPLE_BaseError as error:
@@ -78,7 +99,12 @@ class GdalFile:
   def _inspect(self):
     data = self.dataset
     self.height, self.width = data.shape
-    colours = data.colorinterp
+    try:
+      colours = data.colorinterp
+    except CPLE_AppDefinedError:
+      # GDAL looks once, at first use, for metadata beside the file, and fails
+      # for a .rpc in another notation; `rational_functions` reads it.
+      colours = data.colorinterp
     self._indexes = [
       i for i, c in enumerate(colours, 1) if c != ColorInterp.alpha
     ]
@@ -105,7 +131,7 @@ class GdalFile:
     self.declared_nodata = data.nodatavals[first]
     flags = data.mask_flag_enums[first]
     self.has_mask = MaskFlags.per_dataset in flags
-    texts = [_decoded(lambda: data.descriptions), _decoded(lambda: data.units)]
+    texts = [_decoded(self._names), _decoded(lambda: data.units)]
     self.descriptions, self.units = (
       tuple((each and each[i - 1]) or "" for i in self._indexes)
       for each in texts
@@ -115,7 +141,24 @@ class GdalFile:
     )
     pairs = [(data.scales[i - 1], data.offsets[i - 1]) for i in self._indexes]
     self.scales = None if set(pairs) <= {(1.0, 0.0)} else np.array(pairs)
+    self.product = product_units.find_units(
+      self.path, self.tags, self.dtype, self.count
+    )
+    if self.product and self.product.amplitude_only:
+      self._keep_first()
     self._check_blocks()
+
+  def _keep_first(self):
+    self.count = 1
+    self.descriptions, self.units = self.descriptions[:1], self.units[:1]
+    self.scales = None if self.scales is None else self.scales[:1]
+
+  def _names(self):
+    """Descriptions of all bands; polarisations where a driver tags them."""
+    return [
+      text or self.dataset.tags(i).get("POLARIZATION")
+      for i, text in enumerate(self.dataset.descriptions, 1)
+    ]
 
   def _check_blocks(self):
     data = self.dataset
@@ -129,7 +172,8 @@ class GdalFile:
         f" bytes; at most {MAX_BLOCK_BYTES:,} are decoded at once. Rewrite it"
         " in tiles: gdal_translate -co TILED=YES."
       )
-    if data.driver != "GTiff":
+    # A member of a zip is checked by its checksum, when it is read.
+    if data.driver != "GTiff" or not self.path.is_file():
       return
     down, across = -(-self.height // rows), -(-self.width // cols)
     bands = [1] if together else range(1, data.count + 1)
@@ -179,13 +223,30 @@ class GdalFile:
   def _guarded(self, read, indexes, rows, cols, shape):
     window = Window.from_slices(rows, cols)
     try:
-      with _environment():
+      with _environment(self._remote):
         return read(indexes, window=window, out_shape=shape)
     except (rasterio_errors.RasterioError, MemoryError) as error:
       raise ValueError(
         f"{self.path}: damaged: rows {rows[0]}..{rows[1]}, columns"
         f" {cols[0]}..{cols[1]} cannot be read ({error})."
       ) from None
+
+  def calibration(self, kind: str) -> list:
+    """Returns one object per band whose `factors(rows, cols)` are float32.
+
+    Backscatter is |DN|^2 times these factors.
+
+    Args:
+      kind: "sigma0", "beta0" or "gamma0".
+
+    Raises:
+      ValueError: the file has no known calibration.
+    """
+    if self.product and kind in self.product.factors:
+      return [product_units.Constant(self.product.factors[kind])] * self.count
+    if self.product and self.product.problem:
+      raise ValueError(self.product.problem)
+    raise ValueError(uncalibrated(self.path, kind, self.product))
 
   def close(self):
     self.dataset.close()
@@ -197,11 +258,14 @@ class NumpyFile:
   Same interface as `GdalFile`, without metadata.
   """
 
-  dataset = declared_nodata = scales = None
+  dataset = declared_nodata = scales = product = None
   has_mask = False
+  control_points = ()
+  nodata_reason = "by the file"
 
   def __init__(self, path: Path):
     self.path = path
+    self.parts, self.addresses = (path,), ()
     try:
       array = np.load(path, mmap_mode="r", allow_pickle=False)
     except _NUMPY_DAMAGE as error:
@@ -240,6 +304,9 @@ class NumpyFile:
       part = part[np.ix_(range(len(part)), *wanted)]
     return np.asarray(part)
 
+  def calibration(self, kind: str) -> list:
+    raise ValueError(uncalibrated(self.path, kind))
+
   def close(self):
     del self._array
 
@@ -258,7 +325,21 @@ def open_file(path: str | os.PathLike) -> GdalFile | NumpyFile:
   return (NumpyFile if path.suffix == ".npy" else GdalFile)(path)
 
 
-def scaled(file: GdalFile | NumpyFile, bands, stored: np.ndarray) -> np.ndarray:
+def uncalibrated(
+  path: Path, kind: str, units: product_units.Units | None = None
+) -> str:
+  """Returns the message for a file without a known calibration to `kind`."""
+  others = ", ".join(units.factors) if units else ""
+  return (
+    f"{path}: no calibration to {kind} is known for it"
+    + (f", but to {others}" if others else "")
+    + "; expected a Sentinel-1 product with annotation/calibration, a Capella"
+    " GeoTIFF with its tags, or an ICEYE or Gaofen-3 image with its metadata"
+    " beside it. Leave it uncalibrated (none)."
+  )
+
+
+def scaled(file, bands, stored: np.ndarray) -> np.ndarray:
   """Returns values [bands, ...] with the file's scales applied."""
   if file.scales is None:
     return stored
@@ -289,8 +370,8 @@ def _decoded(read):
     return None
 
 
-def _environment():
-  return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+def _environment(options):
+  return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **options)
 
 
 @contextlib.contextmanager

@@ -14,19 +14,23 @@ are invalid.
 import dataclasses
 import math
 import os
-import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fusar_jax.geo import product_names, quantities, raster_files
-from fusar_jax.geo.georeference import Georeference
-from fusar_jax.geo.quantities import AMPLITUDE, COMPLEX, Nodata
+from fusar_jax.geo import (
+  band_stack,
+  detection,
+  position_error,
+  product_names,
+  quantities,
+  raster_files,
+)
+from fusar_jax.geo.quantities import AMPLITUDE, COMPLEX, INTENSITY
 
-# Sides of the subsampled view from which quantity and nodata are guessed.
-_VIEW = 512
 # Source pixels in memory at a time while resampling.
 _STRIP_PIXELS = 1 << 21
 
@@ -38,11 +42,14 @@ class Raster:
 
   Attributes:
     path: the file.
+    parts: the local files whose content is read.
+    addresses: the URLs that are read, without passwords and signatures.
     height, width: pixels.
     bands: names: polarisations if the file states them ("VV", "VH"), else
       "1", "2". Pairs of real and imaginary parts count as one band.
     quantity: "amplitude", "intensity", "db" or "complex".
     quantity_reason: why this quantity was chosen, as text.
+    backscatter: "sigma0", "beta0" or "gamma0" if it is calibrated, else None.
     nodata: the nodata value and its origin.
     georeference: of the raster, or None.
     metadata: sensor, polarisations, date, ground sampling distance.
@@ -50,14 +57,21 @@ class Raster:
     notes: remarks for the user.
   """
 
-  def __init__(self, file, nodata, quantity):
+  def __init__(self, file, nodata, quantity, calibrate=None, height=None):
     self._file = file
-    self.path = file.path
+    self.path, self.parts = file.path, file.parts
+    self.addresses = file.addresses
     self.height, self.width = file.height, file.width
     self.dtype = str(file.dtype)
+    self.backscatter = calibrate
+    if calibrate is None and file.product and quantity is None:
+      self.backscatter = file.product.backscatter
+    self._tables = file.calibration(calibrate) if calibrate else None
     self._choose(nodata, quantity)
     count = file.count
     self._pairs = self.quantity == COMPLEX and "complex" not in self.dtype
+    if self._tables is not None:
+      self._calibrate()
     if self._pairs:
       if count % 2:
         raise ValueError(
@@ -65,7 +79,8 @@ class Raster:
           " expected pairs of real and imaginary parts, or a complex type."
         )
       count //= 2
-    self.georeference, self.notes = _locate(file)
+    self.georeference, self._rpc, self.notes = detection.locate(file, height)
+    self._height_stated = height is not None
     described = file.descriptions[: len(file.descriptions) // count * count]
     described = described[:: len(described) // count]
     self._name_bands(described, count)
@@ -73,14 +88,14 @@ class Raster:
   def _choose(self, nodata, quantity):
     """Determines quantity and nodata; reads values only if necessary."""
     file = self._file
-    view = _View(file)
-    found = _stated_nodata(file, nodata)
+    view = detection.View(file)
+    found = detection.stated_nodata(file, nodata)
     # The quantity is guessed from values without fillers; a wedge of zeros can
     # be detected afterwards.
     if found is None and "complex" not in self.dtype:
       found = quantities.guess_filler(view.values)
     try:
-      self.quantity, self.quantity_reason = _quantity(
+      self.quantity, self.quantity_reason = detection.choose_quantity(
         file, quantity, view, found
       )
     except ValueError as error:
@@ -89,8 +104,22 @@ class Raster:
       found = quantities.guess_wedge((view.values == 0).all(axis=0))
     self.nodata = found
 
+  def _calibrate(self):
+    """Turns the quantity of stored values into that of calibrated ones."""
+    if self.quantity not in (AMPLITUDE, COMPLEX):
+      raise ValueError(
+        f"{self.path}: calibration takes amplitude or complex values, but it"
+        f" holds {self.quantity} ({self.quantity_reason})."
+      )
+    product = self._file.product
+    detail = f"; {product.reason}" if product and product.factors else ""
+    self.quantity_reason = (
+      f"{self.backscatter}, calibrated from {self.quantity}{detail}"
+    )
+    self.quantity = INTENSITY
+
   def _name_bands(self, described, count):
-    stem = self.path.stem if count == 1 else ""
+    stem = self.path.stem
     named = product_names.find_polarisations(described)
     if named is None and count == 1:
       named = product_names.find_polarisations((stem,))
@@ -199,6 +228,7 @@ class Raster:
 
   def _inside(self, bands, rows, cols):
     file = self._file
+    shown = bands
     if self._pairs:
       bands = [part for band in bands for part in (2 * band, 2 * band + 1)]
     stored = file.read(bands, rows, cols)
@@ -216,6 +246,11 @@ class Raster:
       stored = stored[0::2] + 1j * stored[1::2]
     if stored.dtype.kind == "c":
       stored = np.abs(stored)
+    if self._tables is not None:
+      stored = stored.astype(np.float32)
+      for plane, band in zip(stored, shown):
+        plane *= plane
+        plane *= self._tables[band].factors(rows, cols)
     # Before the cast: values beyond float32 would become infinite.
     valid &= quantities.measurable(stored, self.detected).all(axis=0)
     values = np.where(valid, stored, 0).astype(np.float32)
@@ -244,6 +279,17 @@ class Raster:
       )
     return values, valid
 
+  def position_error(self) -> position_error.PositionError | None:
+    """Returns how far its positions may be off; None without a georeference.
+
+    Takes up to a second for control points on uneven ground.
+    """
+    if self.georeference is None:
+      return None
+    return position_error.position_error(
+      self.georeference, self._rpc, height_stated=self._height_stated
+    )
+
   def to_json(self) -> dict[str, Any]:
     """Returns the detected and chosen properties as JSON values."""
     return {
@@ -253,6 +299,7 @@ class Raster:
       "bands": list(self.bands),
       "quantity": self.quantity,
       "quantity_reason": self.quantity_reason,
+      "backscatter": self.backscatter,
       "nodata": dataclasses.asdict(self.nodata),
       "metadata": self.metadata.to_json(),
       "georeference": self.georeference and self.georeference.to_json(),
@@ -274,17 +321,27 @@ def open_raster(
   *,
   nodata: float | str | None = None,
   quantity: str | None = None,
+  bands: Sequence[str] = (),
+  calibrate: str | None = None,
+  height: float | None = None,
 ) -> Raster:
-  """Opens a SAR raster: a file that GDAL reads, or a `.npy` array.
+  """Opens a SAR raster: a file that GDAL reads, a product, or a `.npy` array.
 
   Args:
     path: uint8, uint16, float or complex (complex integers too), 1 to 4 bands;
-      combine polarisations in separate files with `gdal_merge.py -separate`, or
-      with a VRT (gdalbuildvrt -separate) and FUSAR_ALLOW_VRT=1.
+      a Sentinel-1 product, see `sentinel1.find_product`; a raster's URL; or a
+      STAC item, see `stac.expand`.
     nodata: a value; "none": every number is a measurement, even if the file
       declares nodata; None: as declared, else guessed. NaN is never valid.
     quantity: "amplitude", "intensity", "db" or "complex" (real bands are then
       pairs of real and imaginary parts); None: guessed.
+    bands: polarisations that are needed ("VV", "VH", "VV/VH"); those that the
+      file lacks are opened from files of the same name beside it.
+    calibrate: "sigma0", "beta0" or "gamma0": intensities by the product's own
+      calibration; `quantity` is then that of the stored values. None: values
+      as they are stored.
+    height: of the scene, metres above the ellipsoid, for rational polynomial
+      coefficients; see `detection.locate`.
 
   Raises:
     FileNotFoundError: no such file.
@@ -296,49 +353,18 @@ def open_raster(
       f"quantity must be one of {', '.join(quantities.QUANTITIES)}, not"
       f" {quantity!r}."
     )
-  file = raster_files.open_file(path)
+  if calibrate not in (None, *quantities.BACKSCATTER):
+    raise ValueError(
+      f"calibrate must be one of {', '.join(quantities.BACKSCATTER)}, not"
+      f" {calibrate!r}."
+    )
+  wanted = dict.fromkeys(part for b in bands for part in b.split("/"))
+  file = band_stack.open_bands(Path(path), list(wanted))
   try:
-    return Raster(file, nodata, quantity)
+    return Raster(file, nodata, quantity, calibrate, height)
   except BaseException:
     file.close()
     raise
-
-
-class _View:
-  """Subsampled stored values [bands, h, w], read on first access."""
-
-  def __init__(self, file):
-    self._file = file
-    self._values = None
-
-  @property
-  def values(self):
-    if self._values is None:
-      file = self._file
-      sides = (file.height, file.width)
-      self._values = file.read(
-        range(file.count),
-        *((0, side) for side in sides),
-        tuple(min(side, _VIEW) for side in sides),
-      )
-    return self._values
-
-
-def _stated_nodata(file, nodata):
-  if isinstance(nodata, str):
-    if nodata != "none":
-      raise ValueError(f'nodata must be a number or "none", not {nodata!r}.')
-    return Nodata(None, "user", "every number is a measurement")
-  if nodata is not None:
-    return Nodata(float(nodata), "user", "as stated")
-  declared = file.declared_nodata
-  if declared is not None and not math.isnan(declared):
-    return Nodata(float(declared), "declared", "by the file")
-  if file.has_mask:
-    return Nodata(None, "declared", "by the file's own mask")
-  if declared is not None:
-    return Nodata(None, "declared", "by the file: NaN")
-  return None
 
 
 def _as_stored(value, dtype):
@@ -348,40 +374,6 @@ def _as_stored(value, dtype):
     holds = value == int(value) and info.min <= value <= info.max
     return dtype.type(value) if holds else np.nan
   return dtype.type(value)
-
-
-def _quantity(file, quantity, view, nodata):
-  dtype = str(file.dtype)
-  if quantity is not None:
-    if "complex" in dtype and quantity != COMPLEX:
-      raise ValueError(f"stored as {dtype}, which is no {quantity}.")
-    return quantity, "as stated"
-  if "complex" in dtype or (dtype.startswith("uint") and file.scales is None):
-    values = np.empty((file.count, 0))
-  else:
-    values = view.values.reshape(file.count, -1)
-    if nodata is not None and nodata.value is not None:
-      values = values[:, (values != nodata.value).all(axis=0)]
-    values = raster_files.scaled(file, range(file.count), values)
-  if file.scales is not None and "complex" not in dtype:
-    dtype = "float64"
-  names = (*file.descriptions, *file.units, file.path.stem)
-  return quantities.guess_quantity(dtype, names, values)
-
-
-def _locate(file):
-  """(georeference or None, notes)."""
-  nowhere = ("no georeference: without it there are no anchors",)
-  if file.dataset is None:
-    return None, nowhere
-  with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    found = Georeference.of(file.dataset)
-  notes = tuple(
-    str(warning.message).replace(str(file.path), file.path.name)
-    for warning in caught
-  )
-  return found, notes if found or notes else nowhere
 
 
 def _resample(values, valid, quantity, box, shape):

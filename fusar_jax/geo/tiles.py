@@ -2,7 +2,8 @@
 
 All tiles share one grid over the scene, whose pixels are `scale` raster pixels
 wide: overlapping tiles contain identical pixels. The last tile of a row or
-column is moved inward, so no tile exceeds a scene larger than one tile.
+column is moved inward, and a scene smaller than a tile gives one of its own
+size, so no tile exceeds its scene. Models resize images to their own input.
 
 Boxes are float32[n, 4], xyxy, continuous pixels.
 """
@@ -20,14 +21,17 @@ from fusar_jax.geo.stretch import Stretch
 class Tile:
   """A part of a raster, in its pixels; (0, 0) is the raster's outer corner.
 
-  The georeference of a tile of n x n pixels is `georeference.tile(row, col,
-  height / n, width / n)`.
+  Attributes:
+    row, col, height, width: pixels of the raster.
+    shape: (h, w) of the tile's image. Its georeference is
+      `georeference.tile(row, col, height / h, width / w)`.
   """
 
   row: float
   col: float
   height: float
   width: float
+  shape: tuple[int, int]
 
   @property
   def name(self) -> str:
@@ -51,14 +55,14 @@ def plan_tiles(
 
   Args:
     height, width: of the raster, in its pixels.
-    size: sides of a tile, in its own pixels.
+    size: largest sides of a tile, in its own pixels.
     overlap: of neighbours, in tile pixels; the last tiles may overlap more.
     scale: raster pixels per tile pixel, (rows, columns) or one for both; see
       `scale_to`. A remainder of less than one tile pixel is dropped.
 
   Raises:
     ValueError: a size below 1, an overlap not in 0..size-1, a scale not above
-      0.
+      0, or one at which the raster has no whole pixel.
 
   Example: 10 x 4 raster pixels in tiles of 4 with an overlap of 1.
     >>> [(tile.row, tile.col) for tile in plan_tiles(10, 4, 4, 1)]
@@ -72,13 +76,18 @@ def plan_tiles(
     )
   if not all(0 < s < float("inf") for s in scales):
     raise ValueError(f"expected a scale above 0, got {scale}.")
-  starts = [
-    _starts(int(side / s + 1e-6), size, size - overlap)
-    for side, s in zip((height, width), scales)
-  ]
-  sides = [float(size * s) for s in scales]
+  totals = [int(side / s + 1e-6) for side, s in zip((height, width), scales)]
+  if min(totals) < 1:
+    raise ValueError(
+      f"a raster of {height} x {width} pixels has no whole pixel at"
+      f" {scales[0]:.4g} x {scales[1]:.4g} of them each; expected a finer"
+      " sampling."
+    )
+  starts = [_starts(total, size, size - overlap) for total in totals]
+  shape = (min(size, totals[0]), min(size, totals[1]))
+  sides = [float(n * s) for n, s in zip(shape, scales)]
   return [
-    Tile(float(r * scales[0]), float(c * scales[1]), *sides)
+    Tile(float(r * scales[0]), float(c * scales[1]), sides[0], sides[1], shape)
     for r in starts[0]
     for c in starts[1]
   ]
@@ -118,9 +127,9 @@ def scale_to(
 
 
 def render(
-  raster: Raster, stretches: Sequence[Stretch], tile: Tile, size: int
+  raster: Raster, stretches: Sequence[Stretch], tile: Tile
 ) -> tuple[np.ndarray, float]:
-  """Returns (uint8[size, size, 3], fraction of valid pixels).
+  """Returns (uint8[h, w, 3], fraction of valid pixels).
 
   Invalid pixels are black.
 
@@ -128,8 +137,7 @@ def render(
     raster: the scene.
     stretches: one for a grey image or three for red, green and blue, fitted to
       this scene or to another.
-    tile: the part to render.
-    size: sides of the image, pixels.
+    tile: the part to render, (h, w) its shape.
 
   Raises:
     ValueError: neither one stretch nor three, or one that was fitted to another
@@ -145,7 +153,7 @@ def render(
       " quantity if that was guessed wrongly."
     )
   window = (tile.row, tile.col, tile.height, tile.width)
-  image, valid = stretched(raster, stretches, window, (size, size))
+  image, valid = stretched(raster, stretches, window, tile.shape)
   return image, float(valid.mean())
 
 
@@ -169,14 +177,13 @@ def stretched(
 
 
 def boxes_in_tile(
-  boxes, tile: Tile, size: int, min_inside: float = 0.5
+  boxes, tile: Tile, min_inside: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the boxes inside a tile, and their indices.
 
   Args:
     boxes: float[n, 4], xyxy, pixels of the raster.
     tile: the part to render.
-    size: sides of its image, pixels.
     min_inside: fraction of a box's area that must be inside, in (0, 1].
 
   Returns:
@@ -187,7 +194,7 @@ def boxes_in_tile(
     ValueError: a share not in (0, 1], or corners that are swapped.
 
   Example: of two boxes, the second is only a quarter inside.
-    >>> boxes_in_tile([[2, 2, 6, 4], [9, 0, 13, 2]], Tile(0, 0, 10, 10), 5)
+    >>> boxes_in_tile([[2, 2, 6, 4], [9, 0, 13, 2]], Tile(0, 0, 10, 10, (5, 5)))
     (array([[1., 1., 3., 2.]], dtype=float32), array([0]))
   """
   if not 0 < min_inside <= 1:
@@ -211,6 +218,6 @@ def boxes_in_tile(
     where=sides > 0,
   )
   kept = np.flatnonzero(lengths.prod(axis=1) >= min_inside)
-  factors = size / extent
+  factors = np.array(tile.shape[::-1]) / extent
   shown = np.concatenate([cut[0] * factors, cut[1] * factors], axis=1)
   return shown[kept].astype(np.float32), kept

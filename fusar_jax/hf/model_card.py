@@ -114,8 +114,8 @@ def _origin(record: Mapping[str, Any] | None) -> str:
   ]
   for manifest in record["data"].get("train", []):
     about = manifest["dataset"] or {}
-    source = about.get("source", manifest["path"])
-    terms = about.get("license", "terms not recorded")
+    source = about.get("source") or manifest["path"]
+    terms = about.get("license") or "terms not recorded"
     lines.append(f"- training data: {source} ({terms})")
   lines.append(f"- everything else: `{RECORD}`")
   return "\n".join(lines) + "\n\n"

@@ -46,7 +46,7 @@ def write_files(
       written.append(path)
     except ImportError as error:
       print(f"no GeoPackage: {error}")
-    with look.open(scene.path) as raster:
+    with look.open(scene.path, scene.name) as raster:
       whole = picture_lib.scene_picture(scene, raster)
     drawn = picture_lib.with_boxes(scene, whole)
     path = out / f"{scene.name}.png"

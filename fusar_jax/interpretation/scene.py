@@ -24,11 +24,8 @@ from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.targets import Target
 from fusar_jax.datasets.prepare.labels import Labels
 from fusar_jax.datasets.prepare.preparation import Plan, prepare_scenes
-from fusar_jax.datasets.prepare.sources import (
-  Scene,
-  names_of,
-  open_scenes,
-)
+from fusar_jax.datasets.prepare.scene_names import names_of, scene_paths
+from fusar_jax.datasets.prepare.sources import Scene, open_scenes
 from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.stretch import Stretch
@@ -150,7 +147,8 @@ def interpret(
   by_scene = collections.defaultdict(list)
   for row, prediction in zip(rows, predictions, strict=True):
     by_scene[row.extra["metadata"]["scene"]].append((row, prediction))
-  files = dict(zip(names_of(list(map(Path, paths))), map(Path, paths)))
+  expanded = scene_paths(paths)
+  files = dict(zip(names_of(expanded), expanded))
   return [
     _answers(scene, files[scene["name"]], by_scene[scene["name"]], truth)
     for scene in card["scenes"]

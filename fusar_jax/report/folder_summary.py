@@ -63,7 +63,9 @@ def _describe_origin(record) -> list[str]:
     for manifest in manifests:
       about = manifest["dataset"] or {}
       terms = "; ".join(
-        str(about[key]) for key in ("source", "license") if key in about
+        str(about[key] or f"{key} unknown")
+        for key in ("source", "license")
+        if key in about
       )
       lines.append(
         f"{use:<12} {manifest['path']} (sha256 {manifest['sha256'][:12]})"

@@ -53,11 +53,10 @@ def scene_rows(
   ]
   known = tile_metadata(
     name,
-    Tile(0.0, 0.0, *map(float, size)),
+    Tile(0.0, 0.0, float(size[0]), float(size[1]), size),
     Metadata(),
     (scene.stretch.band,),
     scene.place,
-    size[0],
   )
   rows = []
   for task in TASKS:

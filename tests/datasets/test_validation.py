@@ -270,6 +270,15 @@ def test_odd_contents_are_warnings(tmp_path, config):
   assert found.errors == 0
 
 
+def test_unknown_terms_are_a_warning(tmp_path, config):
+  picture(tmp_path / "0.png", 0)
+  write(tmp_path, row("a"))
+  card = {"source": "SSDD", "license": None}
+  (tmp_path / "dataset.json").write_text(json.dumps(card))
+  (text,) = only(inspect([tmp_path], config), "unknown terms")
+  assert "license of the data not recorded" in text
+
+
 def test_a_missing_manifest_is_an_error(tmp_path, config):
   with pytest.raises(FileNotFoundError, match=r"manifest\.jsonl not found"):
     inspect([tmp_path], config)

@@ -232,6 +232,125 @@ def _package_index(path: Path) -> Path:
   return path
 
 
+_POINTS = "".join(
+  f"<geolocationGridPoint><line>{r}</line><pixel>{c}</pixel><latitude>"
+  f"{40 - r / 1e4 + c / 1e5}</latitude><longitude>{8 + c / 1e4}</longitude>"
+  "<height>3.1e1</height></geolocationGridPoint>"
+  for r in (0, 16, 31)
+  for c in (0, 20, 39)
+)
+_VECTORS = "".join(
+  f"<calibrationVector><line>{line}</line><pixel>0 39</pixel><sigmaNought>3e2"
+  f" 4e2</sigmaNought></calibrationVector>"
+  for line in (-3, 40)
+)
+_PRODUCT = {
+  "measurement/iw-vv.tiff": lambda folder: write_raster(
+    folder / "x.tif", crs=None, transform=None
+  ).read_bytes(),
+  "annotation/iw-vv.xml": lambda folder: f"<p>{_POINTS}</p>".encode(),
+  "annotation/calibration/calibration-iw-vv.xml": lambda folder: (
+    f"<c>{_VECTORS}</c>".encode()
+  ),
+}
+
+
+def _product(*without: str):
+  """Writes a Sentinel-1 product but for the files under test."""
+
+  def write(folder: Path) -> None:
+    for name, content in _PRODUCT.items():
+      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+      if name not in without:
+        (folder / name).write_bytes(content(folder))
+
+  return write
+
+
+def _read_product(path: Path) -> None:
+  from fusar_jax.geo.rasters import open_raster
+
+  folder = path
+  while not (folder / "measurement").is_dir():
+    folder = folder.parent
+  with open_raster(folder, calibrate="sigma0") as raster:
+    raster.read((0, 0, 9, 9))
+    json.dumps(raster.to_json(), allow_nan=False)
+
+
+def _zipped_product(folder: Path) -> list[bytes]:
+  import io
+  import zipfile
+
+  found = []
+  for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", kind) as archive:
+      for name, content in _PRODUCT.items():
+        archive.writestr(f"S1A.SAFE/{name}", content(folder))
+    found.append(file.getvalue())
+  return found
+
+
+_GAOFEN = "GF3_SAY_QPSI_011437_E99.2_N26.3_20181012_L1A_{}_L10003514923"
+_ICEYE = "ICEYE_75CMBF_20240612T174339Z_4119892_X11_SLF_GRD"
+
+
+def _coefficients(folder: Path) -> list[bytes]:
+  from fusar_jax.geo.rational_functions import KEYS
+
+  values = {"lat_off": 40, "long_off": 8}
+  lists = {"line_num_coeff": "0,0,-1", "samp_num_coeff": "0,1,0"}
+  lines = []
+  for key, name in KEYS.items():
+    text = str(values.get(name, 500 if "_coeff" not in name else ""))
+    if "_coeff" in name:
+      text = f"({lists.get(name, '1,0,0')}{',0' * 17})"
+    lines.append(f"{key} = {text};\n")
+  return ["".join(lines).encode()]
+
+
+def _read_items(path: Path) -> None:
+  from fusar_jax.geo import stac
+
+  for scene in stac.expand(path):
+    stac.read_item(scene)
+
+
+def _read_calibrated(path: Path) -> None:
+  """The input is beside an image, and says how it is calibrated."""
+  from fusar_jax.geo.rasters import open_raster
+
+  with open_raster(
+    next(path.parent.glob("*.tif")), calibrate="sigma0"
+  ) as raster:
+    raster.read((0, 0, 9, 9))
+    json.dumps(raster.to_json(), allow_nan=False)
+
+
+def _described(folder: Path) -> list[bytes]:
+  """An image with Capella's description."""
+  image = {"scale_factor": 0.004, "radiometry": "sigma_nought"}
+  path = write_raster(folder / "a")
+  with rasterio.open(path, "r+") as file:
+    text = json.dumps({"collect": {"image": image}, "platform": "capella"})
+    file.update_tags(TIFFTAG_IMAGEDESCRIPTION=text)
+  return [path.read_bytes()]
+
+
+def _read_zip(path: Path) -> None:
+  from fusar_jax.geo.rasters import open_raster
+
+  with open_raster(path, calibrate="sigma0") as raster:
+    raster.read((0, 0, 9, 9))
+
+
+def _annotation(name: str) -> Target:
+  return Target(
+    _read_product, lambda folder: [_PRODUCT[name](folder)], name, _product(name)
+  )
+
+
 def _read_names(text: str) -> None:
   from fusar_jax.geo import product_names
 
@@ -361,6 +480,27 @@ TARGETS = {
   "map features geojson": Target(_read_features, _feature_json, ".geojson"),
   "map features gpkg": _map_features(".gpkg"),
   "map features parquet": _map_features(".parquet"),
+  "capella": Target(
+    _read_calibrated, _described, "CAPELLA_C14.tif"
+  ),
+  "gaofen-3 metadata": Target(
+    _read_calibrated,
+    lambda folder: [
+      b"<p><productinfo><productType>SLC</productType></productinfo>"
+      b"<QualifyValue><HV>120.5</HV></QualifyValue><CalibrationConst><HV>32.75"
+      b"</HV></CalibrationConst></p>"
+    ],
+    f"{_GAOFEN.format('AHV')}.meta.xml",
+    lambda folder: write_raster(folder / f"{_GAOFEN.format('HV')}.tif"),
+    (_GAOFEN.format("HV"),),
+  ),
+  "iceye metadata": Target(
+    _read_calibrated,
+    as_json({"properties": {"iceye:calibration_factor": 2e-6}}),
+    f"{_ICEYE}.json",
+    lambda folder: write_raster(folder / f"{_ICEYE}.tif"),
+    (f"{_ICEYE}.tif",),
+  ),
   "product names": Target(
     _read_names,
     lambda folder: [
@@ -372,6 +512,31 @@ TARGETS = {
   "raster statistics": Target(
     _beside_raster, _statistics, "a.img.aux.xml",
     lambda folder: write_raster(folder / "a.img"),
+  ),
+  "sentinel-1 annotation": _annotation("annotation/iw-vv.xml"),
+  "sentinel-1 calibration": _annotation(
+    "annotation/calibration/calibration-iw-vv.xml"
+  ),
+  "sentinel-1 zip": Target(_read_zip, _zipped_product, ".zip"),
+  "rpc": Target(
+    _beside_raster, _coefficients, "a.rpc",
+    lambda folder: write_raster(
+      folder / "a.img", driver="ENVI", nodata=None, crs=None, transform=None
+    ),
+  ),
+  "stac": Target(
+    _read_items,
+    as_json(
+      {"type": "Feature", "id": "S1A", "properties": {"platform": "sentinel-1a",
+       "datetime": "2020-01-03T23:35:56Z"}, "assets": {
+       "vv": {"href": "a_VV.tif"}, "vh": {"href": "b/c_VH.tif"}}},
+      {"type": "FeatureCollection", "features": [
+        {"type": "Feature", "id": "a", "assets": {"data": {"href": "a_VV.tif"}}}
+      ]},
+    ),
+    "a.json",
+    lambda folder: write_raster(folder / "a_VV.tif"),
+    ("a_VV", "c_VH"),
   ),
   "stretches": Target(
     lazy("datasets.prepare.sources", "read_stretches"),

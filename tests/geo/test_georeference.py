@@ -158,7 +158,8 @@ def test_no_place_is_none(tmp_path):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"kind": "rpc"}, '"affine" or "gcps"'),
+    ({"kind": "tps"}, '"affine", "gcps" or "rpc"'),
+    ({"kind": "rpc"}, "0 coefficients for kind 'rpc'; an rpc has 90"),
     ({"crs": "EPSG:1"}, "EPSG:1"),
     ({"transform": (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)}, "no inverse"),
     ({"transform": (1.0, 0.0, np.nan, 0.0, 1.0, 0.0)}, "not finite"),

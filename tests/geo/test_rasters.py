@@ -139,9 +139,9 @@ from fusar_jax.geo import rasters, stretch, tiles
 with rasters.open_raster(sys.argv[1], nodata="none") as raster:
   stretches = stretch.fit_stretches(raster)
   for tile in tiles.plan_tiles(raster.height, raster.width, 504, 50)[::90]:
-    tiles.render(raster, stretches, tile, 504)
+    tiles.render(raster, stretches, tile)
   coarse = tiles.plan_tiles(raster.height, raster.width, 504, 0, 6.5)
-  tiles.render(raster, stretches, coarse[0], 504)
+  tiles.render(raster, stretches, coarse[0])
 # Not ru_maxrss: a child inherits the peak of the process that forked it.
 status = open("/proc/self/status").read()
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1024)

@@ -23,6 +23,7 @@ RECORD = {
     "train": [
       {"path": "data/a.jsonl", "dataset": {"source": "A", "license": "CC0"}},
       {"path": "data/b.jsonl", "dataset": None},
+      {"path": "data/c.jsonl", "dataset": {"source": None, "license": None}},
     ]
   },
 }
@@ -120,6 +121,7 @@ def test_the_card_names_base_data_and_terms(tmp_path, config, plain):
     "step: 7",
     "A (CC0)",
     "data/b.jsonl (terms not recorded)",
+    "data/c.jsonl (terms not recorded)",
     "image.resize((84, 56)",
     'anchors="scene.npz"',
   ):

@@ -18,10 +18,11 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
   )
   options.add_argument("--out", required=True, help="folder to create")
   options.add_argument(
-    "--source", required=True, help="source of the data, for citation"
+    "--source", help="source of the data, for citation (default: unknown)"
   )
   options.add_argument(
-    "--license", required=True, help='terms of the data ("none stated")'
+    "--license",
+    help='terms of the data, or "none stated" (default: unknown)',
   )
   options.add_argument(
     "--copy", action="store_true", help="also copy the images"

@@ -44,25 +44,26 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-  """Source and licence of the data, as given by the user.
+  """Source and licence of the data, as given by the user; None: not known.
 
   Attributes:
     source: citation of the source.
-    license: the terms; "none stated" where the source states none.
+    license: the terms; "none stated" where the source is known to state none.
 
   Raises:
     ValueError: one of them is blank.
   """
 
-  source: str
-  license: str
+  source: str | None = None
+  license: str | None = None
 
   def __post_init__(self):
-    blank = [k for k, v in dataclasses.asdict(self).items() if not v.strip()]
+    given = dataclasses.asdict(self).items()
+    blank = [k for k, v in given if v is not None and not v.strip()]
     if blank:
       raise ValueError(
-        f"{' and '.join(blank)} of the data must be given; if the source"
-        ' states no terms, give "none stated".'
+        f"{' and '.join(blank)} of the data is blank; leave it out if it is not"
+        ' known, and give "none stated" for a source that states no terms.'
       )
 
 

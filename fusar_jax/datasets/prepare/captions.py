@@ -84,7 +84,7 @@ class Captions:
   def row(
     self,
     name: str,
-    size: int,
+    shape: tuple[int, int],
     place: Georeference | None,
     targets: Sequence[Target] | None,
   ) -> dict[str, Any] | None:
@@ -94,11 +94,11 @@ class Captions:
 
     Args:
       name: of the tile; begins the id and selects the wording.
-      size: sides of the tile, pixels.
+      shape: (h, w) of the tile, pixels.
       place: of the tile.
       targets: in the tile, in its pixels; None: unknown.
     """
-    ground = self.ground(place, size) if place is not None else None
+    ground = self.ground(place, shape) if place is not None else None
     if ground is None or measures.unmapped_share(ground) > 1 - MIN_MAPPED:
       return None
     seen = None
@@ -111,7 +111,7 @@ class Captions:
     return {
       "id": f"{name}-captioning",
       "task": "captioning",
-      "coordinate_size": [size, size],
+      "coordinate_size": list(shape),
       "question": captioning.question(),
       "answer": captioning.answer(fields),
       "described_from": {
@@ -122,14 +122,14 @@ class Captions:
       },
     }
 
-  def ground(self, place: Georeference, size: int) -> Ground:
-    """Returns the maps of a tile of size x size pixels.
+  def ground(self, place: Georeference, shape: tuple[int, int]) -> Ground:
+    """Returns the maps of a tile of (h, w) pixels.
 
     Raises:
       ValueError: see `LandCover.sample`.
     """
-    cover = self.land_cover.sample(place, size, size)
-    gsd = float(np.mean(place.ground_sampling_distance(size, size)))
+    cover = self.land_cover.sample(place, *shape)
+    gsd = float(np.mean(place.ground_sampling_distance(*shape)))
     if self.features is None:
       nothing = np.zeros_like(cover)
       return Ground(gsd, cover, nothing, None, mapped=frozenset())

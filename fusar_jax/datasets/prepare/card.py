@@ -9,6 +9,7 @@ anchors, and the hash of every file.
 import collections
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,6 @@ from fusar_jax.geo.anchors import ATTRIBUTION
 KEPT = "kept"
 # Reasons to skip a tile, in the order in which they are checked.
 SKIPPED = {
-  "small": "mostly beyond the scene's edge",
   "damaged": "cannot be read",
   "nodata": "mostly nodata",
   "empty": "no target in it",
@@ -132,7 +132,7 @@ def write_card(
   return json.loads(text)
 
 
-def nothing_left(results: Sequence[SceneResult], size: int) -> str:
+def nothing_left(results: Sequence[SceneResult]) -> str:
   """Returns the reasons why no tile is left, for an error message."""
   lines = []
   for result in results:
@@ -145,13 +145,27 @@ def nothing_left(results: Sequence[SceneResult], size: int) -> str:
     nodata = scene.record["nodata"]
     lines[-1] += f"; nodata is {nodata['value']} ({nodata['reason']})"
   return (
-    f"no tile of {size} x {size} pixels is left:\n  "
+    "no tile is left:\n  "
     + "\n  ".join(
       [*lines, *(message for r in results for message in r.damaged[:1])]
     )
-    + "\nA scene smaller than a tile needs a smaller size; which value is"
-    " nodata, and how much of it is too much, can be stated."
+    + "\nWhich value is nodata, and how much of it is too much, can be stated:"
+    " --nodata, --min-valid."
   )
+
+
+def archive_identity(archive: Archive) -> str:
+  """Returns a hash of the tile list, independent of the archive's path."""
+  table = archive.table
+  digest = hashlib.sha256()
+  for row in zip(
+    map(os.path.basename, table.paths),
+    table.years.tolist(),
+    table.crs,
+    table.bounds.tolist(),
+  ):
+    digest.update(json.dumps(row).encode())
+  return digest.hexdigest()
 
 
 def _record(result: SceneResult, labels) -> dict:

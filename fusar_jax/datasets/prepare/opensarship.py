@@ -48,7 +48,8 @@ def _target(ship: ET.Element, field: str | None) -> Target:
   if rotated is None:
     return Target(label, enclosing([upper, lower]))
   corners = [(rotated[f"x{i}"], rotated[f"y{i}"]) for i in range(1, 5)]
-  return Target(label, enclosing(corners), rotated)
+  # Of a tile's rows only the outline is moved with the tile.
+  return Target(label, enclosing(corners), rotated, tuple(corners))
 
 
 def _rotated(ship, head, tail) -> dict[str, float] | None:

@@ -13,7 +13,6 @@ manifest is written last, after all files to which it refers.
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -34,6 +33,7 @@ from fusar_jax.datasets.prepare.captions import Captions, check_places
 from fusar_jax.datasets.prepare.card import (
   KEPT,
   SceneResult,
+  archive_identity,
   nothing_left,
   write_card,
 )
@@ -66,7 +66,7 @@ from fusar_jax.geo.stretch import Stretch
 from fusar_jax.geo.tiles import Tile, render
 
 # Incremented whenever the same options no longer give the same bytes.
-VERSION = 1
+VERSION = 2
 MANIFEST, CARD = "manifest.jsonl", "dataset.json"
 
 
@@ -80,6 +80,8 @@ class Plan:
     year: of the anchors; None: that of each scene's date.
     spacing, limit, method: of `nodes.make_anchors`.
     table: also write the official .npy for each .npz.
+    max_anchor_error: metres by which the positions of a scene may be off;
+      beyond, it has no anchors. None: any error.
     require_anchors: skip tiles without AlphaEarth below them.
     tasks, classes: of the generated rows; no class: all that occur.
     min_inside: minimum share of a box inside a tile.
@@ -97,6 +99,7 @@ class Plan:
   spacing: float = options.SPACING
   limit: int = options.LIMIT
   method: str = "nearest"
+  max_anchor_error: float | None = None
   table: bool = False
   require_anchors: bool = False
   tasks: tuple[str, ...] = TASKS
@@ -115,6 +118,10 @@ class Plan:
         )
     if self.method not in ("nearest", "bilinear"):
       raise ValueError(f'method "nearest" or "bilinear", not {self.method!r}.')
+    if self.max_anchor_error is not None and not self.max_anchor_error >= 0:
+      raise ValueError(
+        f"expected a limit of at least 0 m, got {self.max_anchor_error}."
+      )
     if not self.spacing > 0 or self.limit < 1:
       raise ValueError(
         f"expected a spacing above 0 m and a limit of at least 1, got"
@@ -180,8 +187,9 @@ def prepare_scenes(
   if not drop_refused or not scenes:
     raise_together(refused, "SAR rasters that cannot be used")
   if archive is not None:
+    placed = [s for s in scenes if s.is_placed(plan.max_anchor_error)]
     raise_together(
-      check_years(scenes, archive), "scenes without AlphaEarth vectors"
+      check_years(placed, archive), "scenes without AlphaEarth vectors"
     )
   captions = read_captions(scenes) if read_captions else None
   if captions is not None:
@@ -208,7 +216,7 @@ def prepare_scenes(
     kept = [entry for result in results for entry in result.kept]
     if not kept:
       journal.delete()
-      raise ValueError(nothing_left(results, plan.look.size))
+      raise ValueError(nothing_left(results))
     card = write_card(
       out / CARD, results, labels, archive, origin, settings, refused
     )
@@ -242,7 +250,7 @@ class _Work:
         entry = self.journal.entries.get(_key(scene, tile))
         if entry is None or not self.journal.is_intact(entry["files"]):
           if raster is None:
-            raster = stack.enter_context(look.open(scene.path))
+            raster = stack.enter_context(look.open(scene.path, scene.name))
           self.journal.enter(_key(scene, tile), self._tile(scene, tile, raster))
         yield
 
@@ -266,13 +274,11 @@ class _Work:
 
   def _tile(self, scene, tile, raster) -> dict:
     """Writes the files of a tile; returns its entry."""
-    plan, size = self.plan, self.plan.look.size
+    plan = self.plan
     entry = {"outcome": KEPT, "files": {}, "anchors": None, "targets": []}
-    if scene.share_of(tile) < plan.min_valid:
-      return entry | {"outcome": "small"}
     try:
       stretches = self._stretches(scene, raster)
-      picture, valid = render(raster, stretches, tile, size)
+      picture, valid = render(raster, stretches, tile)
     except ValueError as error:
       if not self._drop_refused:
         raise
@@ -282,12 +288,12 @@ class _Work:
     targets = None
     if self.labels is not None:
       targets, entry["targets"] = targets_in_tile(
-        self.labels.targets[scene.name], tile, size, plan.min_inside
+        self.labels.targets[scene.name], tile, plan.min_inside
       )
       if plan.skip_empty and not targets:
         return entry | {"outcome": "empty"}
-    place = scene.place_of(tile, size)
-    nodes = self._nodes(scene, place)
+    place = scene.place_of(tile)
+    nodes = self._nodes(scene, place, tile.shape)
     if nodes is not None:
       entry["anchors"] = [len(nodes.places), nodes.inside]
     if plan.require_anchors and (nodes is None or nodes.anchors is None):
@@ -295,7 +301,7 @@ class _Work:
     stem = f"{scene.name}/{tile.name}"
     caption = None
     if self.captions is not None:
-      caption = self.captions.row(stem, size, place, targets)
+      caption = self.captions.row(stem, tile.shape, place, targets)
       if caption is None and targets is None:
         return entry | {"outcome": "no_land_cover"}
     names = {"image": f"images/{stem}.png"}
@@ -310,12 +316,10 @@ class _Work:
       if plan.table:
         files.append(f"anchors/{stem}.npy")
         nodes.write_table(self.journal.folder / files[-1])
-    known = tile_metadata(
-      scene.name, tile, scene.metadata, scene.bands, place, size
-    )
+    known = tile_metadata(scene.name, tile, scene.metadata, scene.bands, place)
     rows = tile_rows(
       stem,
-      size,
+      tile.shape,
       known,
       targets,
       plan.classes,
@@ -328,16 +332,17 @@ class _Work:
     entry["rows"] = [{"id": row["id"], **names, **row} for row in rows]
     return entry
 
-  def _nodes(self, scene, place):
+  def _nodes(self, scene, place, shape):
     """What the archive has below a tile; None where no tile of it lies."""
-    size = self.plan.look.size
     if self.archive is None or place is None:
       return None
-    if not self.archive.tiles_in(bounds_of(place, size, size), scene.year):
+    if not scene.is_placed(self.plan.max_anchor_error):
+      return None
+    if not self.archive.tiles_in(bounds_of(place, *shape), scene.year):
       return None
     return nodes_lib.make_anchors(
       place,
-      (size, size),
+      shape,
       self.archive,
       scene.year,
       spacing=self.plan.spacing,
@@ -358,23 +363,9 @@ def _settings(scenes, plan, origin, archive, labels, refused) -> dict:
     **{f"scene {scene.name}": scene.sha256 for scene in scenes},
     "refused": refused,
     "labels": labels and labels.record,
-    "alphaearth": archive and _identity(archive),
+    "alphaearth": archive and archive_identity(archive),
   }
   return json.loads(json.dumps(settings))
-
-
-def _identity(archive: Archive) -> str:
-  """Returns a hash of the tile list, independent of the archive's path."""
-  table = archive.table
-  digest = hashlib.sha256()
-  for row in zip(
-    map(os.path.basename, table.paths),
-    table.years.tolist(),
-    table.crs,
-    table.bounds.tolist(),
-  ):
-    digest.update(json.dumps(row).encode())
-  return digest.hexdigest()
 
 
 def _finished(out: Path, settings) -> dict | None:

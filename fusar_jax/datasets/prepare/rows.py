@@ -48,7 +48,6 @@ def tile_metadata(
   metadata: Metadata,
   bands: Sequence[str],
   place: Georeference | None,
-  size: int,
 ) -> dict[str, Any]:
   """Returns the metadata of a tile's image; unknown values are None.
 
@@ -58,7 +57,6 @@ def tile_metadata(
     metadata: of the scene.
     bands: shown, such as ("VV",) or ("VV", "VH", "VV/VH").
     place: of the tile's picture.
-    size: its sides.
 
   Returns:
     scene, window (row, col, height, width in pixels of the scene), sensor,
@@ -69,9 +67,10 @@ def tile_metadata(
   named = [band for band in bands if not band.isdigit()]
   distance = footprint = None
   if place is not None:
-    distance = [round(d, 4) for d in place.ground_sampling_distance(size, size)]
+    high, wide = tile.shape
+    distance = [round(d, 4) for d in place.ground_sampling_distance(high, wide)]
     lons, lats = place.to_lonlat(
-      np.array([0, 0, size, size, 0]), np.array([0, size, size, 0, 0])
+      np.array([0, 0, high, high, 0]), np.array([0, wide, wide, 0, 0])
     )
     footprint = np.stack([lons, lats], axis=-1).round(7).tolist()
   known = metadata.polarisations
@@ -112,7 +111,7 @@ sampling distance 10 m.'
 
 
 def targets_in_tile(
-  targets: Sequence[Target], tile: Tile, size: int, min_inside: float
+  targets: Sequence[Target], tile: Tile, min_inside: float
 ) -> tuple[list[Target], list[int]]:
   """Returns the targets in a tile, in its pixels, and their indices.
 
@@ -122,14 +121,13 @@ def targets_in_tile(
   Args:
     targets: of the scene, in its pixels.
     tile: the part shown.
-    size: sides of its picture.
     min_inside: share of a box that must be inside.
   """
   boxes, kept = boxes_in_tile(
-    [target.box for target in targets], tile, size, min_inside
+    [target.box for target in targets], tile, min_inside
   )
   corner = np.array([tile.col, tile.row])
-  factors = size / np.array([tile.width, tile.height])
+  factors = np.array(tile.shape[::-1]) / [tile.width, tile.height]
   shown, places = [], []
   for box, at in zip(boxes.astype(np.float64).round(_DIGITS).tolist(), kept):
     if box[0] >= box[2] or box[1] >= box[3]:
@@ -145,7 +143,7 @@ def targets_in_tile(
 
 def tile_rows(
   name: str,
-  size: int,
+  shape: tuple[int, int],
   known: dict[str, Any],
   targets: Sequence[Target] | None,
   classes: Sequence[str],
@@ -159,7 +157,7 @@ def tile_rows(
 
   Args:
     name: begins their ids.
-    size: sides of the picture.
+    shape: (h, w) of the picture.
     known: `tile_metadata`.
     targets: in pixels of the picture; None: the scene has no labels.
     classes, tasks: to ask for; see `targets.rows_of`.
@@ -174,7 +172,7 @@ def tile_rows(
         **({"task": question.task} if question.task else {}),
         **({"class": question.label} if question.label else {}),
         "labelled": False,
-        "coordinate_size": [size, size],
+        "coordinate_size": list(shape),
         "question": question.text,
         "answer": "",
       }
@@ -182,7 +180,7 @@ def tile_rows(
     ]
   else:
     targets = [dataclasses.replace(t, rotated=None) for t in targets]
-    rows = rows_of(name, (size, size), targets, classes, tasks)
+    rows = rows_of(name, shape, targets, classes, tasks)
   rows = [*rows, *further]
   words = sentence(known) if in_prompt else ""
   for row in rows:

@@ -5,26 +5,24 @@ missing band, an undeclared ground sampling distance, an unknown year. Scenes
 contain only plain values; the raster is reopened for tiling.
 """
 
-import collections
 import dataclasses
+import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fusar_jax.datasets.importers import image_files
 from fusar_jax.datasets.importers.annotation_json import read_json
+from fusar_jax.datasets.prepare.scene_names import names_of, scene_paths
 from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.options import PERCENTILES
+from fusar_jax.geo.position_error import WORTH_A_NOTE
 from fusar_jax.geo.product_names import Metadata
 from fusar_jax.geo.rasters import Raster, open_raster
 from fusar_jax.geo.stretch import Stretch, fit_stretches
 from fusar_jax.geo.tiles import Tile, plan_tiles, scale_to
-
-# File names are limited to 255 bytes, and tiles add a suffix.
-_NAME_BYTES = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +30,14 @@ class Look:
   """How a raster becomes 8-bit tiles.
 
   Attributes:
-    size: sides of a tile, pixels.
+    size: sides of a tile, pixels; of a smaller scene, at most its own.
     overlap: of neighbouring tiles, pixels.
     ground_sampling_distance: of the tiles, metres; None: the raster's own.
-    bands: "VV", or three for red, green and blue, "VV,VH,VV/VH"; None: the
-      first.
-    quantity, nodata: of `open_raster`; None: as declared, else guessed.
+    bands: "VV", or three for red, green and blue, "VV,VH,VV/VH"; "VV,VH" stands
+      for these three. None: the first.
+    quantity, nodata, calibrate: of `open_raster`; None: as declared, else
+      guessed, and not calibrated.
+    height: of the ground, metres, for rasters with RPC; see `open_raster`.
     percentiles, curve: of `fit_stretch`.
     stretches: to reapply, by the name of the scene to which they were fitted; a
       single one applies to all scenes. None: a stretch is fitted per scene.
@@ -52,6 +52,8 @@ class Look:
   bands: str | None = None
   quantity: str | None = None
   nodata: float | str | None = None
+  calibrate: str | None = None
+  height: float | None = None
   percentiles: tuple[float, float] = PERCENTILES
   curve: str | None = None
   stretches: Mapping[str, tuple[Stretch, ...]] | None = None
@@ -64,9 +66,16 @@ class Look:
         f" {self.percentiles}."
       )
 
-  def open(self, path: str | os.PathLike) -> Raster:
-    """Opens a raster with these options."""
-    return open_raster(path, nodata=self.nodata, quantity=self.quantity)
+  def open(self, path: str | os.PathLike, name: str) -> Raster:
+    """Opens the raster of the scene `name` with these options."""
+    return open_raster(
+      path,
+      nodata=self.nodata,
+      quantity=self.quantity,
+      bands=self._named_bands(name),
+      calibrate=self.calibrate,
+      height=self.height,
+    )
 
   def stretches_of(
     self, name: str, raster: Raster, scale: tuple[float, float]
@@ -76,7 +85,7 @@ class Look:
       return self._replayed(name)
     return fit_stretches(
       raster,
-      self.bands,
+      self.bands_of(name, raster),
       percentiles=self.percentiles,
       curve=self.curve,
       scale=scale,
@@ -84,11 +93,16 @@ class Look:
 
   def bands_of(self, name: str, raster: Raster) -> tuple[str, ...]:
     """Returns the selected bands: one or three."""
+    return self._named_bands(name) or raster.bands[:1]
+
+  def _named_bands(self, name: str) -> tuple[str, ...]:
+    """The bands of the options; () for the first, whatever its name."""
     if self.stretches is not None:
       return tuple(stretch.band for stretch in self._replayed(name))
     if self.bands is None:
-      return raster.bands[:1]
-    return tuple(band.strip() for band in self.bands.split(","))
+      return ()
+    bands = tuple(band.strip() for band in self.bands.split(","))
+    return (*bands, "/".join(bands)) if len(bands) == 2 else bands
 
   def check_quantity(self, name: str, raster: Raster) -> None:
     """Raises ValueError if what is replayed was fitted to another quantity."""
@@ -118,14 +132,15 @@ class Scene:
 
   Attributes:
     name: unique; prefix of ids and folder names.
-    path: the file.
-    sha256: of its bytes.
+    path: the file or product.
+    sha256: of its bytes, or of its address.
     height, width: pixels.
     place: its georeference, or None.
     metadata: what is known of it.
     bands: that are shown.
     scale: its pixels per pixel of a tile, (rows, columns).
     year: of its anchors; None: unknown.
+    position_error: bound in metres; None without a georeference.
     record: what was found and decided, for dataset.json.
   """
 
@@ -139,6 +154,7 @@ class Scene:
   bands: tuple[str, ...]
   scale: tuple[float, float]
   year: int | None
+  position_error: float | None
   record: Mapping[str, Any]
 
   def tiles(self, look: Look) -> list[Tile]:
@@ -146,6 +162,16 @@ class Scene:
     return plan_tiles(
       self.height, self.width, look.size, look.overlap, self.scale
     )
+
+  def is_placed(self, most: float | None) -> bool:
+    """Whether its positions are known well enough for anchors.
+
+    Args:
+      most: limit of their error, metres; None: any error.
+    """
+    if self.place is None or self.position_error is None:
+      return False
+    return most is None or self.position_error <= most
 
   def shared_by_two(self, look: Look) -> float:
     """Returns the share of their pixels that the only two tiles share.
@@ -163,16 +189,13 @@ class Scene:
         shares.append(1 - (starts[1] - starts[0]) / side)
     return round(max(shares), 3)
 
-  def share_of(self, tile: Tile) -> float:
-    """Returns the part of a tile that is within the scene."""
-    rows = min(tile.row + tile.height, self.height) - tile.row
-    cols = min(tile.col + tile.width, self.width) - tile.col
-    return rows * cols / (tile.height * tile.width)
-
-  def place_of(self, tile: Tile, size: int) -> Georeference | None:
+  def place_of(self, tile: Tile) -> Georeference | None:
     """Returns the georeference of a tile's image."""
     return self.place and self.place.tile(
-      tile.row, tile.col, tile.height / size, tile.width / size
+      tile.row,
+      tile.col,
+      tile.height / tile.shape[0],
+      tile.width / tile.shape[1],
     )
 
 
@@ -182,17 +205,14 @@ def open_scenes(
   """Returns (scenes, one message per raster that cannot be used).
 
   Args:
-    paths: rasters.
+    paths: rasters and products, as `open_raster` takes them.
     look: how they are cut.
     year: of the anchors; None: that of the scene's date.
 
   Raises:
     FileNotFoundError, ValueError: a path that is no file, or one named twice.
   """
-  paths = [Path(path) for path in paths]
-  for path in paths:
-    if not path.is_file():
-      raise FileNotFoundError(f"SAR raster not found: {path}")
+  paths = scene_paths(paths)
   scenes, problems = [], []
   for path, name in zip(paths, names_of(paths)):
     try:
@@ -201,33 +221,6 @@ def open_scenes(
       text = str(error)
       problems.append(text if str(path) in text else f"{path}: {text}")
   return scenes, problems
-
-
-def names_of(paths: Sequence[Path]) -> list[str]:
-  """Returns unique names that are valid folder names.
-
-  Equal file names, common in products, are prefixed with their parent folders.
-
-  Raises:
-    ValueError: a file is named twice.
-
-  Example:
-    >>> names_of([Path("a/vv.tif"), Path("b/vv.tif"), Path("b/vh 1.tif")])
-    ['a-vv', 'b-vv', 'b-vh_1']
-  """
-  whole = [path.resolve() for path in paths]
-  twice = [str(p) for p, n in collections.Counter(whole).items() if n > 1]
-  if twice:
-    raise ValueError(f"scenes named twice: {', '.join(twice)}.")
-  deepest = max((len(path.parts) for path in whole), default=0)
-  for depth in range(1, deepest + 1):
-    names = [_fit([*p.parts[:-1], p.stem][-depth:]) for p in whole]
-    if len({name.lower() for name in names}) == len(names):
-      return names
-  raise ValueError(
-    "scenes whose paths cannot be distinguished:"
-    f" {', '.join(map(str, whole))}; rename them."
-  )
 
 
 def read_stretches(
@@ -307,12 +300,12 @@ def bounds_of(
 
 
 def _scene(path, name, look, year) -> Scene:
-  with look.open(path) as raster:
+  with look.open(path, name) as raster:
     bands = look.bands_of(name, raster)
     if len(bands) not in (1, 3):
       raise ValueError(
-        f"expected one band or three, got {', '.join(bands)}; a composite of"
-        " two is, for instance, VV,VH,VV/VH."
+        f"expected one band, two or three, got {', '.join(bands)}; a composite"
+        " of two is, for instance, VV,VH,VV/VH."
       )
     # Band names are validated by the raster.
     raster.read((0, 0, 1, 1), bands)
@@ -323,10 +316,18 @@ def _scene(path, name, look, year) -> Scene:
       scale = scale_to(raster, look.ground_sampling_distance)
     plan_tiles(raster.height, raster.width, look.size, look.overlap, scale)
     date = raster.metadata.date
+    record = raster.to_json()
+    error = raster.position_error()
+    if error is not None:
+      record["position_error"] = error.to_json()
+      if error.metres >= WORTH_A_NOTE:
+        record["notes"].append(
+          f"positions may be off by {error.metres:.0f} m ({error.reason})"
+        )
     return Scene(
       name=name,
       path=path,
-      sha256=image_files.digests([path])[path],
+      sha256=_digest(raster),
       height=raster.height,
       width=raster.width,
       place=raster.georeference,
@@ -334,14 +335,18 @@ def _scene(path, name, look, year) -> Scene:
       bands=bands,
       scale=scale,
       year=year if year is not None else date and int(date[:4]),
-      record=raster.to_json(),
+      position_error=error and error.metres,
+      record=record,
     )
 
 
-def _fit(parts) -> str:
-  """Returns a name of letters, digits, "-", "_" and "." only."""
-  name = re.sub(r"[^\w.-]+", "_", "-".join(parts)).strip("._-") or "scene"
-  return name.encode()[-_NAME_BYTES:].decode(errors="ignore")
+def _digest(raster: Raster) -> str:
+  """The hash of a file, or of the hashes of several; of a URL, of its text."""
+  found = list(image_files.digests(raster.parts).values())
+  found += [hashlib.sha256(a.encode()).hexdigest() for a in raster.addresses]
+  if len(found) == 1:
+    return found[0]
+  return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def _listed(years) -> str:

@@ -95,6 +95,13 @@ def _warnings(card):
         " pixels, since the scene is little larger than one; another --size"
         " avoids such near copies."
       )
+    limit = card["settings"]["max_anchor_error"]
+    bound = (scene.get("position_error") or {"metres": 0})["metres"]
+    if limit is not None and (bound is None or bound > limit):
+      yield (
+        f"{scene['name']}: no anchors, since its positions may be off by more"
+        f" than {limit:g} m."
+      )
     if thin := scene["anchors"]["thin_tiles"]:
       yield (
         f"{scene['name']}: {thin} tiles have AlphaEarth below less than"

@@ -80,11 +80,13 @@ def test_a_command_writes_a_data_set_once(name, options, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_licence_is_asked_for(name, options, tmp_path, capsys):
+def test_an_unknown_licence_is_null_and_a_blank_one_an_error(
+  name, options, tmp_path, capsys
+):
   main = importlib.import_module(f"fusar_jax.datasets.importers.{name}").main
-  with pytest.raises(SystemExit):
-    main(options(name)[:-2])
-  assert "--license" in capsys.readouterr().err
   assert main([*options(name)[:-1], " "]) == 1
-  assert "license of the data must be given" in capsys.readouterr().err
+  assert "license of the data is blank" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()
+  assert main(options(name)[:-2]) == 0
+  card = json.loads((tmp_path / "out" / "dataset.json").read_text())
+  assert (card["source"], card["license"]) == ("made for this test", None)

@@ -65,8 +65,8 @@ def test_an_error_leaves_nothing_behind(tmp_path, save, origin):
   assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
 
 
-def test_an_origin_must_be_given():
-  with pytest.raises(ValueError, match="license of the data must be given"):
+def test_a_blank_origin_is_rejected():
+  with pytest.raises(ValueError, match="license of the data is blank"):
     Origin("somewhere", "  ")
 
 

@@ -206,7 +206,7 @@ def grounds(world, *files):
   found = Captions(
     open_land_cover([world]), read_map_features(list(map(str, files)), [_Scene])
   )
-  return found.ground(_Scene.place, 140)
+  return found.ground(_Scene.place, (140, 140))
 
 
 def test_features_lie_on_their_pixels(world, osm):

@@ -1,14 +1,19 @@
 """Tiles of scenes: pixels, anchors, metadata, and what is skipped."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.control import GroundControlPoint
+from rich.console import Console
 
 from fusar_jax.data.triplets import read_manifest
-from fusar_jax.datasets.prepare.sources import Look, names_of, read_stretches
+from fusar_jax.datasets.prepare.scene_names import names_of
+from fusar_jax.datasets.prepare.sources import Look, read_stretches
+from fusar_jax.datasets.prepare.summary import print_summary
 from fusar_jax.geo.anchors import read_anchors
 from fusar_jax.geo.georeference import Georeference, reproject
 
@@ -102,16 +107,27 @@ def test_nothing_left_is_an_error_that_can_be_mended(
   assert card["scenes"][0]["shared_by_two"] == pytest.approx(52 / 56, abs=1e-3)
 
 
-def test_a_scene_smaller_than_a_tile(tmp_path, prepare, write_scene, usual):
-  """The tile is beyond its edge, not invalid; a lower min_valid keeps it."""
+def test_a_scene_smaller_than_a_tile(
+  tmp_path, archive, prepare, write_scene, labelled, write_csv, turned
+):
+  """It is one tile of its own size, with boxes and anchors of that size."""
   path = write_scene(tmp_path / "a.tif", np.ones((30, 40), "u2"))
-  with pytest.raises(ValueError, match="1 mostly beyond the scene's edge"):
-    prepare(path, tmp_path / "out", dataclasses.replace(usual, min_valid=0.4))
-  reported = prepare(path, tmp_path / "out")["scenes"][0]
+  labels = labelled(write_csv(tmp_path / "l.csv", [("ship", 4, 5, 9, 8)], "a"))
+  reported = prepare(
+    path, tmp_path / "out", read_labels=labels, archive=archive
+  )["scenes"][0]
   assert (reported["kept"], reported["skipped"]) == (1, {})
   pixels = np.asarray(Image.open(next((tmp_path / "out").rglob("*.png"))))
-  assert (pixels[:30, :40] == 128).all()  # Constant: in the middle.
-  assert pixels.sum() == 30 * 40 * 128
+  assert pixels.shape == (30, 40)
+  assert (pixels == 128).all()  # Constant: in the middle.
+  row = read_manifest(tmp_path / "out" / "manifest.jsonl")[0]
+  assert row.coordinate_size == (30, 40)
+  np.testing.assert_allclose(row.extra["boxes"], [[4, 5, 9, 8]])
+  # 150 x 200 m: a grid of about 15 x 20 points.
+  assert 250 < len(read_anchors(row.anchors[0])) < 350
+  ring = np.array(row.extra["metadata"]["footprint"])
+  x, y = reproject("EPSG:4326", UTM, *ring.T)
+  np.testing.assert_allclose([x[2], y[2]], turned * (40, 30), atol=0.02)
 
 
 def test_without_georeference_there_are_no_anchors(
@@ -205,8 +221,27 @@ def test_composites(tmp_path, prepare, turned, usual):
   assert not np.array_equal(pixels[..., 0], pixels[..., 1])
   with pytest.raises(ValueError, match=r"two\.tif: no band 'HH'"):
     prepare(path, tmp_path / "hh", _look(usual, bands="HH"))
-  with pytest.raises(ValueError, match="one band or three"):
-    prepare(path, tmp_path / "hh", _look(usual, bands="VV,VH"))
+  with pytest.raises(ValueError, match="one band, two or three"):
+    prepare(path, tmp_path / "hh", _look(usual, bands="VV,VH,VV,VH"))
+
+
+def test_two_bands_of_two_files(tmp_path, prepare, write_scene, usual):
+  """VV,VH shows VV, VH and their ratio, of the file given and its sibling."""
+  vv, vh = (write_scene(tmp_path / f"a_{name}.tif") for name in ("VV", "VH"))
+  card = prepare(vv, tmp_path / "out", _look(usual, bands="VV,VH"))
+  (scene,) = card["scenes"]
+  assert scene["bands_shown"] == ["VV", "VH", "VV/VH"]
+  alone = prepare(vv, tmp_path / "alone")["scenes"][0]
+  assert scene["sha256"] != alone["sha256"]
+  # The replayed stretch names the bands, so the sibling is opened for it too.
+  stretches = read_stretches(tmp_path / "out" / "dataset.json")
+  again = prepare(vh, tmp_path / "again", _look(usual, stretches=stretches))
+  assert again["scenes"][0]["bands_shown"] == ["VV", "VH", "VV/VH"]
+  pixels = [
+    next((tmp_path / out / "images").rglob("*.png")).read_bytes()
+    for out in ("out", "again")
+  ]
+  assert pixels[0] == pixels[1]
 
 
 def test_corrupt_rasters(tmp_path, scene, prepare, write_scene):
@@ -246,3 +281,33 @@ def test_names_tell_scenes_apart(
   path = write_csv(tmp_path / "labels.csv", name="vv")
   with pytest.raises(ValueError, match="'vv' may be a_b-vv or c-vv"):
     prepare([one, two], tmp_path / "out", read_labels=labelled(path))
+
+
+def test_anchors_need_known_positions(
+  tmp_path, prepare, archive, write_scene, usual
+):
+  """One control point is 100 m off: anchors only if that may be."""
+  points = [
+    GroundControlPoint(
+      row, col, x=500_300 + 5 * col + 100 * (row == col == 60),
+      y=8_000_900 - 5 * row,
+    )
+    for row in range(0, 121, 30)
+    for col in range(0, 121, 30)
+  ]  # fmt: skip
+  scene = write_scene(tmp_path / "a.tif", transform=None, gcps=points)
+  card = prepare(scene, tmp_path / "any", archive=archive)
+  (known,) = card["scenes"]
+  bound = known["position_error"]["metres"]
+  assert 60 < bound < 140
+  assert f"positions may be off by {bound:.0f} m" in known["notes"][-1]
+  assert known["anchors"]["tiles"] == 6
+  for limit, tiles in ((50, 0), (500, 6)):
+    plan = dataclasses.replace(usual, max_anchor_error=limit)
+    card = prepare(scene, tmp_path / str(limit), plan, archive=archive)
+    assert card["scenes"][0]["anchors"]["tiles"] == tiles
+    assert card["settings"]["max_anchor_error"] == limit
+    console = Console(file=io.StringIO(), width=200)
+    print_summary(card, tmp_path, console)
+    warned = "no anchors, since its positions may be off by more than 50 m"
+    assert (warned in console.file.getvalue()) == (limit == 50)
