@@ -27,6 +27,7 @@ from fusar_jax.geo.alphaearth_index import TileTable, find_tiles
 from fusar_jax.geo.alphaearth_tiles import BANDS, TileReader
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.gdal_files import without_secrets
+from fusar_jax.geo.gdal_options import gdal_options
 from fusar_jax.io.user_cache import user_cache
 
 CACHE_BYTES = 4 << 30
@@ -35,13 +36,6 @@ _CHUNK = 1 << 20
 # Vectors de-quantised together, for the same reason.
 _GATHER = 1 << 16
 _OPEN_TILES = 8
-# Published tiles have no sidecar files, and listing a folder is slow.
-_ENV = {
-  "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-  "GDAL_HTTP_MAX_RETRY": "4",
-  "GDAL_HTTP_RETRY_DELAY": "0.5",
-  "GDAL_CACHEMAX": 128,  # MB
-}
 # Smaller shifts between index and file, in pixels, count as rounding.
 _PLACE_TOLERANCE = 1.0
 
@@ -68,7 +62,7 @@ def open_archive(
   if cache is None:
     cache = user_cache("alphaearth")
   kept = BlockCache(cache, cache_bytes)
-  with rasterio.Env(**_ENV):
+  with rasterio.Env(**gdal_options()):
     return Archive(find_tiles(source, year, kept), kept)
 
 
@@ -150,7 +144,7 @@ class Archive:
     rows, places = self._tiles_of(year)
     out = np.zeros((len(lons), BANDS), np.float32)
     found = np.zeros(len(lons), bool)
-    with rasterio.Env(**_ENV):
+    with rasterio.Env(**gdal_options()):
       for start in range(0, len(lons), _CHUNK):
         part = slice(start, start + _CHUNK)
         self._sample_chunk(

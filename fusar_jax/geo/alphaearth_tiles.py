@@ -32,6 +32,8 @@ _DTYPES = ("int8", "float32", "float64")
 _NAMES = [f"A{band:02d}" for band in range(BANDS)]
 _REMOTE = re.compile(r"^(/vsi(curl|gs|s3|az|adls|oss|swift|webhdfs)|\w+://)")
 _BUCKETS = {"gs://": "/vsigs/", "s3://": "/vsis3/"}
+# Of the mirror: it turns the rows of the tile beside it.
+_MIRROR_VRT = re.compile(r"(/x[0-9a-z]{16}-\d{10}-\d{10})\.vrt$")
 # Upper limit of a window of all bands, independent of the file's blocks.
 _WINDOW_BYTES = 1 << 26
 _MIN_CELL = 256
@@ -60,7 +62,12 @@ _TABLE = _table()
 
 
 def gdal_path(path: str) -> str:
-  """Returns the GDAL form of a path: URLs become /vsicurl/, /vsigs/, ..."""
+  """Returns the GDAL form of a path: URLs become /vsicurl/, /vsigs/, ...
+
+  The `.vrt` of a published tile becomes the tile, whose rows are turned here:
+  a VRT may name any file.
+  """
+  path = _MIRROR_VRT.sub(r"\1.tiff", path)
   if path.startswith(("http://", "https://")):
     return f"/vsicurl/{path}"
   for scheme, prefix in _BUCKETS.items():
