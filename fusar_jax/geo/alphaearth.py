@@ -24,6 +24,7 @@ from rasterio.transform import Affine
 
 from fusar_jax.geo import georeference
 from fusar_jax.geo.alphaearth_index import TileTable, find_tiles
+from fusar_jax.geo.alphaearth_index_files import Bounds, Progress
 from fusar_jax.geo.alphaearth_tiles import BANDS, TileReader
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.gdal_files import without_secrets
@@ -46,6 +47,8 @@ def open_archive(
   year: int | None = None,
   cache: str | os.PathLike | None = None,
   cache_bytes: int = CACHE_BYTES,
+  within: Sequence[Bounds] | None = None,
+  progress: Progress | None = None,
 ) -> "Archive":
   """Opens the archive of a folder, an index, a raster, or a list of those.
 
@@ -55,15 +58,20 @@ def open_archive(
     cache: folder that caches network reads; default
       $XDG_CACHE_HOME/fusar_jax/alphaearth.
     cache_bytes: size limit of that folder; 0 disables the cache.
+    within: places of an index that matter, as in `find_tiles`: a published
+      index is then read in part.
+    progress: of reading an index, as in `find_tiles`.
 
   Raises:
-    FileNotFoundError, ImportError, ValueError: as `find_tiles`.
+    FileNotFoundError, ImportError, PermissionError, ConnectionError,
+    ValueError: as `find_tiles`.
   """
   if cache is None:
     cache = user_cache("alphaearth")
   kept = BlockCache(cache, cache_bytes)
   with rasterio.Env(**gdal_options()):
-    return Archive(find_tiles(source, year, kept), kept)
+    table = find_tiles(source, year, kept, within=within, progress=progress)
+    return Archive(table, kept)
 
 
 class Archive:
@@ -95,13 +103,27 @@ class Archive:
       bounds: west, south, east, north, degrees; east may exceed 180.
       year: one of `years`.
     """
-    rows, places = self._tiles_of(year)
-    west, south, east, north = bounds
-    meet = (places[:, 1] <= north) & (places[:, 3] >= south)
-    ahead = (places[:, 0] - west) % 360 <= east - west
-    behind = (west - places[:, 0]) % 360 <= places[:, 2] - places[:, 0]
-    found = rows[meet & (ahead | behind)]
-    return [without_secrets(self.table.paths[int(row)]) for row in found]
+    paths = [self.table.paths[row] for row in self._rows_in(bounds, year)]
+    files = (file for p in paths for file in (p, *self.table.others.get(p, ())))
+    return [without_secrets(file) for file in files]
+
+  def resampled_in(
+    self, bounds: tuple[float, float, float, float], year: int
+  ) -> list[str]:
+    """Returns those of `tiles_in` whose pixels are not the published ones.
+
+    Their vectors are of neighbouring pixels, or means of several: exports from
+    Earth Engine in degrees, for instance. Reads the headers of the tiles.
+
+    Raises:
+      ValueError, OSError: a tile that cannot be read.
+    """
+    with rasterio.Env(**gdal_options()):
+      return [
+        without_secrets(self.table.paths[row])
+        for row in self._rows_in(bounds, year)
+        if self._reader(row).header.resampled
+      ]
 
   def sample(
     self,
@@ -168,6 +190,14 @@ class Archive:
     empty = collections.OrderedDict()
     return {**self.__dict__, "_readers": empty, "_places": {}}
 
+  def _rows_in(self, bounds, year):
+    rows, places = self._tiles_of(year)
+    west, south, east, north = bounds
+    meet = (places[:, 1] <= north) & (places[:, 3] >= south)
+    ahead = (places[:, 0] - west) % 360 <= east - west
+    behind = (west - places[:, 0]) % 360 <= places[:, 2] - places[:, 0]
+    return [int(row) for row in rows[meet & (ahead | behind)]]
+
   def _tiles_of(self, year):
     if year not in self._places:
       rows = self.table.of_year(year)
@@ -200,7 +230,8 @@ class Archive:
     if row in self._readers:
       self._readers.move_to_end(row)
       return self._readers[row]
-    reader = TileReader(self.table.paths[row], self._cache)
+    path = self.table.paths[row]
+    reader = TileReader(path, self._cache, self.table.others.get(path, ()))
     try:
       self._check(reader.header, row)
     except ValueError:

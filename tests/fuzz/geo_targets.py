@@ -100,7 +100,7 @@ def _write_tile(path: Path) -> Path:
     path, "w", driver="GTiff", height=16, width=16, count=64, dtype="int8",
     crs="EPSG:32616", transform=_AFFINE, nodata=-128,
   ) as file:  # fmt: skip
-    file.write(_RNG.integers(-127, 127, (64, 16, 16)).astype(np.int8))
+    file.write(_RNG.integers(-67, 68, (64, 16, 16)).astype(np.int8))
     file.descriptions = [f"A{band:02d}" for band in range(64)]
   return path
 
@@ -148,7 +148,7 @@ def _header(folder: Path) -> bytes:
 
 
 def _block(folder: Path) -> bytes:
-  content = array_bytes(_RNG.integers(-99, 99, (64, 16, 16)).astype(np.int8))
+  content = array_bytes(_RNG.integers(-67, 68, (64, 16, 16)).astype(np.int8))
   return content + hashlib.sha256(content).digest()
 
 

@@ -12,11 +12,16 @@ blocks of 16 x 16 pixels, 8 x 8 of them: sides are 1/64 of the real ones.
 
 import csv
 import dataclasses
+import datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyogrio
 import rasterio
 import rasterio.warp
+import shapely
+from pyarrow import parquet
 from rasterio.transform import Affine
 
 SIZE, BLOCK, PIXEL = 128, 16, 10.0
@@ -112,10 +117,50 @@ def write_archive(folder: Path, tiles: list[Tile]) -> None:
   """Writes the tiles and the CSV indexes below folder, in both layouts."""
   for root, scheme in ((GOOGLE, "gs"), (MIRROR, "s3")):
     for tile in tiles:
-      path = tile.write(folder / root / tile.below)
-      if scheme == "s3":
+      path = folder / root / tile.below
+      if scheme == "gs":
+        tile.write(path)
+      else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(folder / GOOGLE / tile.below)
         path.with_suffix(".vrt").write_text(
           '<VRTDataset rasterXSize="4" rasterYSize="4"/>'
         )
     rows = [tile.row_of(f"{scheme}://{root}") for tile in tiles]
     write_csv(folder / root / "aef_index.csv", rows)
+    parquet.write_table(
+      pa.Table.from_pylist(rows), folder / root / "aef_index.parquet",
+      row_group_size=2,
+    )  # fmt: skip
+  write_package(folder / GOOGLE / "aef_index.gpkg", rows)
+
+
+def write_package(path: Path, rows: list[dict]) -> None:
+  """Writes rows as a layer with the geometries of WKT and a spatial index."""
+  shapes = shapely.to_wkb([shapely.from_wkt(row["WKT"]) for row in rows])
+  columns = {k: pa.array([row[k] for row in rows]) for k in COLUMNS[1:]}
+  table = pa.table({**columns, "geometry": pa.array(shapes, pa.binary())})
+  pyogrio.write_arrow(
+    table, path, driver="GPKG", geometry_name="geometry",
+    geometry_type="Polygon", crs="EPSG:4326",
+  )  # fmt: skip
+
+
+def stac_rows(tiles: list[Tile], root: str, code: str) -> pa.Table:
+  """The mirror's STAC table; code: "proj:epsg" or "proj:code"."""
+  rows = []
+  for tile in tiles:
+    known = tile.row_of(root)
+    box = [
+      known[f"wgs84_{edge}"] for edge in ("west", "south", "east", "north")
+    ]
+    rows.append(
+      {
+        "id": tile.name,
+        "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
+        "datetime": datetime.datetime(tile.year, 1, 1, tzinfo=datetime.UTC),
+        "assets": {"data": {"href": known["path"]}},
+        code: 32610 if code == "proj:epsg" else CRS,
+      }
+    )
+  return pa.Table.from_pylist(rows)

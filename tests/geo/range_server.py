@@ -13,6 +13,7 @@ class RangeServer(http.server.ThreadingHTTPServer):
   """Serves a folder as object stores do.
 
   Attributes:
+    folder: the folder served.
     ranges: the Range header of each GET, None for a whole file.
     sent: bytes of all answers.
     headers: of each request, names in lower case.
@@ -25,6 +26,7 @@ class RangeServer(http.server.ThreadingHTTPServer):
   def __init__(self, folder: Path):
     handler = functools.partial(_Handler, directory=str(folder))
     super().__init__(("127.0.0.1", 0), handler)
+    self.folder = folder
     self.ranges: list[str | None] = []
     self.sent = 0
     self.headers: list[dict[str, str]] = []

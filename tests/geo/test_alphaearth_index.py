@@ -286,5 +286,3 @@ def test_sources_that_are_not_there(tmp_path):
       open_archive(tmp_path / name)
   with pytest.raises(ValueError, match=r"no AlphaEarth tile; expected a fold"):
     open_archive(tmp_path)
-  with pytest.raises(ValueError, match="must be a local file"):
-    open_archive("https://127.0.0.1/index.csv")
