@@ -18,7 +18,7 @@ import numpy as np
 from fusar_jax.geo import alphaearth_index_files as index_files
 from fusar_jax.geo import alphaearth_index_rows as index_rows
 from fusar_jax.geo import alphaearth_tiles as tiles
-from fusar_jax.geo import band_files, gdal_files, georeference
+from fusar_jax.geo import band_files, gdal_files, georeference, zarr_mosaic
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.gdal_files import without_secrets
 from fusar_jax.io.list_files import files_below
@@ -101,7 +101,7 @@ def find_tiles(
 
   Args:
     source: a folder of GeoTIFFs (searched recursively; the bands of a tile may
-      be in several, see `band_files`), an index (file or
+      be in several, see `band_files`), a Zarr group, an index (file or
       URL, see `alphaearth_index_files`), a raster (file, URL, /vsi... path), or
       a list of those.
     year: year of rasters whose path contains none. A year is four separate
@@ -126,6 +126,8 @@ def find_tiles(
   for one in sources:
     if index_files.is_index(one):
       found += _index_rows(one, problems, within, progress)
+    elif zarr_mosaic.is_mosaic(one):
+      found += _mosaic_rows(one, cache)
     else:
       found += _raster_rows(one, year, cache, problems, parts)
   shown = [without_secrets(one) for one in sources[:3]]
@@ -166,6 +168,16 @@ def find_tiles(
     degrees=np.array(degrees),
     others=others,
   )
+
+
+def _mosaic_rows(source, cache):
+  """Returns a row for each year of a mosaic."""
+  root = tiles.gdal_path(source.rstrip("/"))
+  paths = [(f"{root}#{year}", year) for year in zarr_mosaic.years_of(root)]
+  reader = tiles.TileReader(paths[0][0], cache)
+  crs, bounds = reader.header.crs, reader.header.bounds
+  degrees = georeference.parse_crs(crs).is_geographic
+  return [(path, year, crs, bounds, degrees) for path, year in paths]
 
 
 def _raster_rows(source, year, cache, problems, parts):

@@ -1,4 +1,4 @@
-"""Indexes of AlphaEarth tiles as files: CSV, Parquet, GeoPackage; also at URLs.
+"""Indexes of AlphaEarth tiles as files: CSV and Parquet, also at URLs; GeoPackage.
 
 The published index is 798 MB as CSV, which is streamed; 70 MB as Parquet, of
 which the columns of paths and bounds are read, and only row groups that reach
@@ -18,8 +18,6 @@ from typing import Any
 from fusar_jax.geo import alphaearth_index_rows as index_rows
 from fusar_jax.geo import alphaearth_tiles as tiles
 from fusar_jax.geo.gdal_files import without_secrets
-from fusar_jax.geo.gdal_options import gdal_options
-from fusar_jax.geo.remote_errors import explain
 from fusar_jax.geo.remote_file import open_remote
 
 # West, south, east, north in degrees; east may exceed 180.
@@ -217,26 +215,24 @@ def _in_range(one, west, south, east, north):
 def _package_rows(source, within, progress):
   """Yields rows with their number among those found, from 1."""
   shown = without_secrets(source)
+  if tiles.is_remote(source):
+    raise ValueError(
+      f"{shown}: a GeoPackage must be a local file; name the .parquet or .csv"
+      " beside it, or download it once."
+    )
   try:
     import pyogrio
     from pyarrow import ArrowException
   except ImportError:
     raise ImportError(_no_extra(shown)) from None
-  path = source
-  if tiles.is_remote(source):
-    path = tiles.gdal_path(source)
-    options = gdal_options()
-    # A package has one file, and ends in .gpkg.
-    options.pop("CPL_VSIL_CURL_ALLOWED_EXTENSIONS", None)
-    pyogrio.set_gdal_config_options(options)
   try:
-    info = pyogrio.read_info(path)
+    info = pyogrio.read_info(source)
     names = list(info["fields"])
     _need_columns(shown, names)
     columns = [name for name in names if name in index_rows.COLUMNS]
     box = _enclosing(within) if info["geometry_type"] else None
     with pyogrio.open_arrow(
-      path,
+      source,
       columns=columns,
       read_geometry=False,
       bbox=box,
@@ -248,8 +244,7 @@ def _package_rows(source, within, progress):
   except (UnicodeDecodeError, ArithmeticError) as error:
     raise ValueError(f"{shown}: a value cannot be read: {error}") from None
   except (ArrowException, OSError, RuntimeError) as error:
-    known = explain(path, str(error)) if path != source else None
-    raise known or ValueError(f"{shown}: cannot be read: {error}") from None
+    raise ValueError(f"{shown}: cannot be read: {error}") from None
 
 
 def _enclosing(within):

@@ -26,7 +26,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from fusar_jax.field_types import build
-from fusar_jax.geo import gdal_files, georeference
+from fusar_jax.geo import gdal_files, georeference, zarr_mosaic
 from fusar_jax.geo.band_files import BandStack, band_number
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.vector_lengths import check_lengths
@@ -173,7 +173,8 @@ class TileHeader:
 
 
 def read_header(
-  dataset: rasterio.DatasetReader | BandStack, path: str
+  dataset: rasterio.DatasetReader | BandStack | zarr_mosaic.MosaicYear,
+  path: str,
 ) -> TileHeader:
   """Checks that the dataset is an AlphaEarth tile.
 
@@ -372,7 +373,9 @@ class TileReader:
 
   def _opened(self):
     if self._dataset is None:
-      if len(self._paths) > 1:
+      if zarr_mosaic.is_mosaic(self._path):
+        self._dataset = zarr_mosaic.MosaicYear(self._path)
+      elif len(self._paths) > 1:
         self._dataset = BandStack(self._paths)
       else:
         self._dataset = gdal_files.open_dataset(self._path)
