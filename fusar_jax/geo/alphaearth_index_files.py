@@ -1,4 +1,4 @@
-"""Indexes of AlphaEarth tiles as files: CSV and Parquet, also at URLs; GeoPackage.
+"""Indexes of AlphaEarth tiles: CSV and Parquet, also at URLs, and GeoPackage.
 
 The published index is 798 MB as CSV, which is streamed; 70 MB as Parquet, of
 which the columns of paths and bounds are read, and only row groups that reach
@@ -86,8 +86,9 @@ def _touches(box, one):
 @contextlib.contextmanager
 def _opened(source):
   if tiles.is_remote(source):
-    with open_remote(source).buffered() as file:
-      yield file, file.raw.size
+    remote = open_remote(source)
+    with remote.buffered() as file:
+      yield file, remote.size
   else:
     with open(source, "rb") as file:
       yield file, os.path.getsize(source)

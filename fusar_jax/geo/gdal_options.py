@@ -20,7 +20,6 @@ _SETTINGS: dict[str, str | int] = {
   "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
   "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif,.tiff,.vrt",
   "GDAL_INGESTED_BYTES_AT_OPEN": 65536,
-  "CPL_VSIL_CURL_CHUNK_SIZE": 262144,
   "CPL_VSIL_CURL_CACHE_SIZE": 268435456,
   "VSI_CACHE": "YES",
   "GDAL_HTTP_VERSION": "2TLS",
@@ -64,10 +63,6 @@ def gdal_options() -> dict[str, str | int]:
   without an account unless one is configured: in the environment, in
   ~/.aws/credentials or in ~/.boto. GS_NO_SIGN_REQUEST=NO makes a machine of
   Google Cloud use its own account.
-
-  Example:
-    >>> gdal_options()["GS_NO_SIGN_REQUEST"]
-    'YES'
   """
   found = dict(_SETTINGS)
   found |= {

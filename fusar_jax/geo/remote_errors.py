@@ -11,7 +11,8 @@ from fusar_jax.geo.gdal_options import is_signed
 _DENIED = re.compile(
   r"\b40[13]\b|AccessDenied|Access ?Denied|Forbidden|UserProjectMissing"
   r"|requester pays|Anonymous caller|InvalidAccessKeyId|InvalidCredentials"
-  r"|SignatureDoesNotMatch|No valid (AWS|GCP) credentials|ExpiredToken",
+  r"|SignatureDoesNotMatch|PERMISSION_DENIED|No valid (AWS|GCP) credentials"
+  r"|ExpiredToken",
   re.I,
 )
 _UNREACHABLE = re.compile(

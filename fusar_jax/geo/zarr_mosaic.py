@@ -111,7 +111,7 @@ def _open(root, name) -> Any:
 
   url = https_url(root)
   if "://" in url:
-    store = {"driver": "http", "base_url": url, "path": f"/{name}"}
+    store = {"driver": "http", "base_url": url, "path": name}
   else:
     store = {"driver": "file", "path": str(Path(url).absolute() / name)}
   spec = {"driver": "zarr3", "kvstore": store, "context": _CACHE}

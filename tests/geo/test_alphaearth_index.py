@@ -255,7 +255,7 @@ def test_other_rasters_are_rejected_together(tmp_path, write_tile):
     in (text)
   )
   assert "(missing ['A63'])" in text
-  assert "bytes.tif: no AlphaEarth tile: int8 (as published) or float" in text
+  assert "bytes.tif: no AlphaEarth tile: int8 (as published), float" in text
   assert "names.tif: no AlphaEarth tile: bands named A00..A63" in text
   assert "nowhere.tif: no AlphaEarth tile: no coordinate reference" in text
   assert "text.tif: not a raster that GDAL" in text
