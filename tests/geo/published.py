@@ -132,7 +132,8 @@ def write_archive(folder: Path, tiles: list[Tile]) -> None:
       pa.Table.from_pylist(rows), folder / root / "aef_index.parquet",
       row_group_size=2,
     )  # fmt: skip
-  write_package(folder / GOOGLE / "aef_index.gpkg", rows)
+    if scheme == "gs":
+      write_package(folder / root / "aef_index.gpkg", rows)
 
 
 def write_package(path: Path, rows: list[dict]) -> None:

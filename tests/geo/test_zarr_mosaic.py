@@ -92,7 +92,7 @@ def test_a_pixel_of_a_url_costs_a_chunk(mosaic, tmp_path, monkeypatch):
     archive.sample(*_points(np.array([20]), np.array([20])), 2017)
     server.reset()
     archive.sample(*_points(np.array([20]), np.array([20])), 2024)
-    assert 0 < server.sent < size / 3
+    assert 0 < server.sent < size / 2
     server.denied = True
     with pytest.raises(PermissionError, match="access denied"):
       archive.sample(*_points(np.array([30]), np.array([40])), 2024)

@@ -3,7 +3,7 @@
     python tests/scale/alphaearth_tile.py
 
 Writes four of the 64 blocks of an 8192 x 8192 tile (64 int8 bands, blocks of
-1024 x 1024, 130 MB) to a temporary folder, serves it on the loopback and samples
+1024 x 1024, 130 MB) to a temporary folder, serves it on the loopback, samples
 a scene of 10 x 10 km, whose quarters lie in one block each.
 """
 
