@@ -9,6 +9,7 @@ Zarr only in later versions than rasterio's.
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,14 +161,18 @@ def _attributes(root, below) -> dict[str, Any]:
 def _place(shown, attributes) -> tuple[CRS, Affine]:
   code, six = attributes.get("proj:code"), attributes.get("spatial:transform")
   numbers = isinstance(six, list) and all(
-    isinstance(v, int | float) and math.isfinite(v) for v in six
+    isinstance(v, int | float) and abs(v) < 1e9 for v in six
   )
-  if not isinstance(code, str) or not numbers or len(six or ()) != 6:
+  known = isinstance(code, str) and re.fullmatch(r"EPSG:\d{4,6}", code)
+  if not known or not numbers or len(six or ()) != 6:
     raise ValueError(
-      f"{shown}: expected attributes proj:code and spatial:transform (six"
-      f" numbers), found {code!r:.80} and {six!r:.200}."
+      f"{shown}: expected attributes proj:code (EPSG:...) and"
+      f" spatial:transform (six numbers), found {code!r:.80} and {six!r:.200}."
     )
-  return georeference.parse_crs(code), Affine(*six)
+  try:
+    return georeference.parse_crs(code), Affine(*six)
+  except ValueError as error:
+    raise ValueError(f"{shown}: {error}") from None
 
 
 def _check(shown, array) -> None:
