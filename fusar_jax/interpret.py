@@ -108,7 +108,8 @@ def parser() -> command_line.Parser:
     "--aef",
     nargs="+",
     metavar="SOURCE",
-    help="folders of GeoTIFFs, indexes (.csv, .parquet, .gpkg), rasters, URLs",
+    help="folders of GeoTIFFs, indexes (.csv, .parquet, .gpkg), rasters; also"
+    " at https://, gs:// and s3://",
   )
   g.add_argument(
     "--year", type=int, help="year of the embeddings (default: the scene's)"

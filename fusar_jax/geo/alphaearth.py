@@ -24,9 +24,11 @@ from rasterio.transform import Affine
 
 from fusar_jax.geo import georeference
 from fusar_jax.geo.alphaearth_index import TileTable, find_tiles
+from fusar_jax.geo.alphaearth_index_files import Bounds, Progress
 from fusar_jax.geo.alphaearth_tiles import BANDS, TileReader
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.gdal_files import without_secrets
+from fusar_jax.geo.gdal_options import gdal_options
 from fusar_jax.io.user_cache import user_cache
 
 CACHE_BYTES = 4 << 30
@@ -35,13 +37,6 @@ _CHUNK = 1 << 20
 # Vectors de-quantised together, for the same reason.
 _GATHER = 1 << 16
 _OPEN_TILES = 8
-# Published tiles have no sidecar files, and listing a folder is slow.
-_ENV = {
-  "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-  "GDAL_HTTP_MAX_RETRY": "4",
-  "GDAL_HTTP_RETRY_DELAY": "0.5",
-  "GDAL_CACHEMAX": 128,  # MB
-}
 # Smaller shifts between index and file, in pixels, count as rounding.
 _PLACE_TOLERANCE = 1.0
 
@@ -52,6 +47,8 @@ def open_archive(
   year: int | None = None,
   cache: str | os.PathLike | None = None,
   cache_bytes: int = CACHE_BYTES,
+  within: Sequence[Bounds] | None = None,
+  progress: Progress | None = None,
 ) -> "Archive":
   """Opens the archive of a folder, an index, a raster, or a list of those.
 
@@ -61,15 +58,20 @@ def open_archive(
     cache: folder that caches network reads; default
       $XDG_CACHE_HOME/fusar_jax/alphaearth.
     cache_bytes: size limit of that folder; 0 disables the cache.
+    within: places of an index that matter, as in `find_tiles`: a published
+      index is then read in part.
+    progress: of reading an index, as in `find_tiles`.
 
   Raises:
-    FileNotFoundError, ImportError, ValueError: as `find_tiles`.
+    FileNotFoundError, ImportError, PermissionError, ConnectionError,
+    ValueError: as `find_tiles`.
   """
   if cache is None:
     cache = user_cache("alphaearth")
   kept = BlockCache(cache, cache_bytes)
-  with rasterio.Env(**_ENV):
-    return Archive(find_tiles(source, year, kept), kept)
+  with rasterio.Env(**gdal_options()):
+    table = find_tiles(source, year, kept, within=within, progress=progress)
+    return Archive(table, kept)
 
 
 class Archive:
@@ -101,13 +103,27 @@ class Archive:
       bounds: west, south, east, north, degrees; east may exceed 180.
       year: one of `years`.
     """
-    rows, places = self._tiles_of(year)
-    west, south, east, north = bounds
-    meet = (places[:, 1] <= north) & (places[:, 3] >= south)
-    ahead = (places[:, 0] - west) % 360 <= east - west
-    behind = (west - places[:, 0]) % 360 <= places[:, 2] - places[:, 0]
-    found = rows[meet & (ahead | behind)]
-    return [without_secrets(self.table.paths[int(row)]) for row in found]
+    paths = [self.table.paths[row] for row in self._rows_in(bounds, year)]
+    files = (file for p in paths for file in (p, *self.table.others.get(p, ())))
+    return [without_secrets(file) for file in files]
+
+  def resampled_in(
+    self, bounds: tuple[float, float, float, float], year: int
+  ) -> list[str]:
+    """Returns those of `tiles_in` whose pixels are not the published ones.
+
+    Their vectors are of neighbouring pixels, or means of several: exports from
+    Earth Engine in degrees, for instance. Reads the headers of the tiles.
+
+    Raises:
+      ValueError, OSError: a tile that cannot be read.
+    """
+    with rasterio.Env(**gdal_options()):
+      return [
+        without_secrets(self.table.paths[row])
+        for row in self._rows_in(bounds, year)
+        if self._reader(row).header.resampled
+      ]
 
   def sample(
     self,
@@ -150,7 +166,7 @@ class Archive:
     rows, places = self._tiles_of(year)
     out = np.zeros((len(lons), BANDS), np.float32)
     found = np.zeros(len(lons), bool)
-    with rasterio.Env(**_ENV):
+    with rasterio.Env(**gdal_options()):
       for start in range(0, len(lons), _CHUNK):
         part = slice(start, start + _CHUNK)
         self._sample_chunk(
@@ -173,6 +189,14 @@ class Archive:
     # Open file handles are not picklable.
     empty = collections.OrderedDict()
     return {**self.__dict__, "_readers": empty, "_places": {}}
+
+  def _rows_in(self, bounds, year):
+    rows, places = self._tiles_of(year)
+    west, south, east, north = bounds
+    meet = (places[:, 1] <= north) & (places[:, 3] >= south)
+    ahead = (places[:, 0] - west) % 360 <= east - west
+    behind = (west - places[:, 0]) % 360 <= places[:, 2] - places[:, 0]
+    return [int(row) for row in rows[meet & (ahead | behind)]]
 
   def _tiles_of(self, year):
     if year not in self._places:
@@ -206,7 +230,8 @@ class Archive:
     if row in self._readers:
       self._readers.move_to_end(row)
       return self._readers[row]
-    reader = TileReader(self.table.paths[row], self._cache)
+    path = self.table.paths[row]
+    reader = TileReader(path, self._cache, self.table.others.get(path, ()))
     try:
       self._check(reader.header, row)
     except ValueError:

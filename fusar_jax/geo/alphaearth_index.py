@@ -1,43 +1,36 @@
 """Discovery of AlphaEarth tiles in a folder, an index, or single files.
 
-An index is a table (CSV, Parquet or GeoPackage) with one row per tile: `path`,
-`year`, `crs` and its bounds, either in one column `bounds` (west, south, east,
-north in the tile's CRS) or in four, utm_west .. utm_north (in the tile's CRS)
-or wgs84_west .. wgs84_north (degrees), as in the published index. Paths may be
-files (relative to the index), URLs, or GDAL's /vsigs/, /vsicurl/ and the like.
-
 The published index has 300,000 rows: they are stored as columns, and bounds in
-longitude and latitude are computed only for the requested years.
+longitude and latitude are computed only for the requested years. Given the
+bounds of the scenes, only rows of tiles there are kept.
 """
 
-import csv
+import collections
 import dataclasses
 import functools
-import itertools
-import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fusar_jax.geo import alphaearth_index_files as index_files
+from fusar_jax.geo import alphaearth_index_rows as index_rows
 from fusar_jax.geo import alphaearth_tiles as tiles
-from fusar_jax.geo import georeference
+from fusar_jax.geo import band_files, gdal_files, georeference, zarr_mosaic
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.gdal_files import without_secrets
 from fusar_jax.io.list_files import files_below
 
-INDEXES = (".csv", ".parquet", ".pq", ".gpkg")
 _RASTERS = (".tif", ".tiff")
-_PREFIXES = ("utm_", "wgs84_", "")
-_EDGES = ("west", "south", "east", "north")
 # Four digits as a separate word: real file names are hashes with digits.
 _YEAR = re.compile(r"(?<![0-9A-Za-z])(20\d\d)(?![0-9A-Za-z])")
 _MAX_LISTED = 20
-_BATCH = 10_000  # Rows of an index that are Python objects at a time.
 _RING = 8  # Steps on each edge: edges of UTM are curved in degrees.
+
+
+Bounds = index_files.Bounds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +45,7 @@ class TileTable:
     bounds: float64[n, 4], west, south, east, north; in the tile's CRS, or in
       degrees where `degrees`.
     degrees: bool[n].
+    others: further files of tiles whose bands are in several, by path.
   """
 
   origin: str
@@ -60,6 +54,7 @@ class TileTable:
   crs: Sequence[str]
   bounds: np.ndarray
   degrees: np.ndarray
+  others: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
   @functools.cached_property
   def all_years(self) -> tuple[int, ...]:
@@ -98,38 +93,46 @@ def find_tiles(
   source: str | os.PathLike | Sequence[str | os.PathLike],
   year: int | None = None,
   cache: BlockCache | None = None,
+  *,
+  within: Sequence[Bounds] | None = None,
+  progress: index_files.Progress | None = None,
 ) -> TileTable:
   """Returns the tiles of one source or of several.
 
   Args:
-    source: a folder of GeoTIFFs (searched recursively), an index, a raster
-      (file, URL, /vsi... path), or a list of those.
+    source: a folder of GeoTIFFs (searched recursively; the bands of a tile may
+      be in several, see `band_files`), a Zarr group, an index (file or
+      URL, see `alphaearth_index_files`), a raster (file, URL, /vsi... path), or
+      a list of those.
     year: year of rasters whose path contains none. A year is four separate
       digits in the file name (aef_2024_32N.tif), else in the innermost folder
       that has them (annual/2024/32N/x.tif).
     cache: caches the headers of remote rasters.
+    within: bounds, degrees; rows of an index whose tiles touch none of them are
+      left out, as far as their bounds are stated in degrees. None: all rows.
+    progress: called while an index is read, with (name, bytes read, size).
 
   Raises:
     FileNotFoundError: no such file or folder.
     ImportError: a Parquet or GeoPackage index without the extra `geo`.
+    PermissionError, ConnectionError: a URL that is denied or does not answer.
     ValueError: no tiles; a tile without a year, or with two; files that are not
       AlphaEarth tiles; unreadable rows. One message lists all problems.
   """
   given = [source] if isinstance(source, str | os.PathLike) else source
   sources = [os.fspath(one) for one in given]
   found, problems = [], []
+  parts = collections.defaultdict(list)
   for one in sources:
-    suffix = Path(one).suffix.lower()
-    if suffix in INDEXES:
-      if tiles.is_remote(one):
-        raise ValueError(
-          f"{one}: an index must be a local file; fetch it once."
-        )
-      found += _index_rows(Path(one), problems)
+    if index_files.is_index(one):
+      found += _index_rows(one, problems, within, progress)
+    elif zarr_mosaic.is_mosaic(one):
+      found += _mosaic_rows(one, cache)
     else:
-      found += _raster_rows(one, year, cache, problems)
+      found += _raster_rows(one, year, cache, problems, parts)
   shown = [without_secrets(one) for one in sources[:3]]
   origin = ", ".join(shown) + ", ..." * (len(sources) > 3)
+  others = _join_parts(parts, found, problems)
   problems += _twice(found)
   if problems:
     listed = problems[:_MAX_LISTED]
@@ -139,6 +142,15 @@ def find_tiles(
     raise ValueError(
       f"{origin}: problems with AlphaEarth tiles ({len(problems)}):\n  "
       + "\n  ".join(listed)
+    )
+  if not found and within and any(map(index_files.is_index, sources)):
+    listed = "; ".join(
+      f"longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}"
+      for west, south, east, north in within[:3]
+    )
+    raise ValueError(
+      f"{origin}: no AlphaEarth tile at the scenes ({listed}): tiles of other"
+      " places only."
     )
   if not found:
     raise ValueError(
@@ -154,10 +166,22 @@ def find_tiles(
     crs=crs,
     bounds=np.array(bounds, np.float64),
     degrees=np.array(degrees),
+    others=others,
   )
 
 
-def _raster_rows(source, year, cache, problems):
+def _mosaic_rows(source, cache):
+  """Returns a row for each year of a mosaic."""
+  root = tiles.gdal_path(source.rstrip("/"))
+  paths = [(f"{root}#{year}", year) for year in zarr_mosaic.years_of(root)]
+  reader = tiles.TileReader(paths[0][0], cache)
+  crs, bounds = reader.header.crs, reader.header.bounds
+  degrees = georeference.parse_crs(crs).is_geographic
+  return [(path, year, crs, bounds, degrees) for path, year in paths]
+
+
+def _raster_rows(source, year, cache, problems, parts):
+  """Returns rows of rasters; those of some bands are added to `parts`."""
   remote = tiles.is_remote(source)
   if not remote and not Path(source).exists():
     raise FileNotFoundError(f"AlphaEarth source not found: {source}")
@@ -176,6 +200,10 @@ def _raster_rows(source, year, cache, problems):
   for path, name in zip(paths, named, strict=True):
     try:
       found = _year_of(name, year)
+      # The bands of published tiles are all in one file.
+      if not remote and (part := _part_of(str(path), found)):
+        parts[part[0]].append(part[1])
+        continue
       reader = tiles.TileReader(str(path), cache)
       header = reader.header
       reader.close()
@@ -186,6 +214,36 @@ def _raster_rows(source, year, cache, problems):
     opened = tiles.gdal_path(str(path))
     rows.append((opened, found, header.crs, header.bounds, False))
   return rows
+
+
+def _part_of(path, year):
+  """Returns what the files of one tile have in common; None: all bands."""
+  opened = tiles.gdal_path(path)
+  with gdal_files.open_dataset(opened) as dataset:
+    bands = band_files.bands_of(dataset, path)
+    if bands is None:
+      return None
+    place = str(dataset.crs), tuple(dataset.transform), dataset.shape
+    return (os.path.dirname(path), year, *place), (opened, bands)
+
+
+def _join_parts(parts, found, problems):
+  """Adds a row for each tile in several files; returns its other files."""
+  others = {}
+  for (_, year, *_), files in parts.items():
+    files = sorted(files, key=lambda file: file[1])
+    first, *rest = (path for path, _ in files)
+    try:
+      reader = tiles.TileReader(first, others=rest)
+      header = reader.header
+      reader.close()
+    except ValueError as error:
+      text, shown = str(error), without_secrets(first)
+      problems.append(text if shown in text else f"{shown}: {text}")
+      continue
+    found.append((first, year, header.crs, header.bounds, False))
+    others[first] = tuple(rest)
+  return others
 
 
 def _year_of(path, given):
@@ -214,136 +272,16 @@ def _year_of(path, given):
   return years.pop()
 
 
-def _index_rows(path, problems):
-  if not path.is_file():
-    raise FileNotFoundError(f"AlphaEarth index not found: {path}")
+def _index_rows(source, problems, within, progress):
+  """Returns the rows of an index, of the tiles within bounds only."""
   rows = []
-  read = _csv_rows if path.suffix.lower() == ".csv" else _arrow_rows
-  for number, row in read(path):
+  for number, row in index_files.read_index(source, within, progress):
     try:
-      rows.append(_index_row(row, path.parent))
+      rows.append(index_rows.parse_row(row, source))
     except ValueError as error:
-      problems.append(f"{path} row {number}: {error}")
+      shown = without_secrets(source)
+      problems.append(f"{shown} row {number}: {error}")
   return rows
-
-
-def _index_row(row: Mapping[str, Any], folder):
-  missing = [name for name in ("path", "year", "crs") if not row.get(name)]
-  if missing:
-    raise ValueError(f"no {', '.join(missing)}")
-  path = str(row["path"]).strip()
-  if not tiles.is_remote(path) and not path.startswith("/vsi"):
-    path = str(folder / path)
-  try:
-    year = int(row["year"])
-  except ValueError:
-    raise ValueError(f"year {row['year']!r} is not a number") from None
-  if not 2000 <= year <= 2200:
-    raise ValueError(f"year {year} is not a year of AlphaEarth (from 2017)")
-  crs = _crs_text(str(row["crs"]).strip())
-  bounds, degrees = _bounds(row)
-  west, south, east, north = bounds
-  if not all(map(math.isfinite, bounds)) or south >= north or west == east:
-    raise ValueError(f"bounds {bounds} are not west, south, east, north")
-  if west > east and not degrees:
-    raise ValueError(f"bounds {bounds}: west is larger than east")
-  if degrees and (max(map(abs, bounds[1::2])) > 90 or abs(west) > 360):
-    raise ValueError(f"bounds {bounds} are not degrees")
-  if not degrees and max(map(abs, bounds)) <= 360 and _is_projected(crs):
-    raise ValueError(
-      f"bounds {bounds} look like degrees, but {crs} is in metres; name the"
-      " columns wgs84_west, wgs84_south, wgs84_east, wgs84_north"
-    )
-  return tiles.gdal_path(path), year, crs, bounds, degrees
-
-
-def _bounds(row):
-  """Returns ((west, south, east, north), bool: degrees) of a row."""
-  if row.get("bounds") not in (None, ""):
-    value = row["bounds"]
-    if isinstance(value, str):
-      value = re.split(r"[\s,;]+", value.strip(" ()[]\t"))
-    values = list(value.values()) if isinstance(value, dict) else list(value)
-    names, degrees = ["bounds"] * len(values), False
-  else:
-    for prefix in _PREFIXES:
-      names = [prefix + edge for edge in _EDGES]
-      values = [row.get(name) for name in names]
-      degrees = prefix == "wgs84_"
-      if not any(value in (None, "") for value in values):
-        break
-    else:
-      raise ValueError(
-        "no bounds (a column bounds, or utm_west, utm_south, utm_east,"
-        " utm_north, or wgs84_west, ...)"
-      )
-  if len(values) != 4:
-    raise ValueError(f"bounds {row['bounds']!r} are not four numbers")
-  out = []
-  for name, value in zip(names, values, strict=True):
-    try:
-      out.append(float(value))
-    except (TypeError, ValueError):
-      raise ValueError(f"{name} {value!r} is not a number") from None
-  return tuple(out), degrees
-
-
-def _csv_rows(path) -> Iterator[tuple[int, dict[str, str]]]:
-  """Yields rows with their number in the file; the header is row 1."""
-  with path.open(newline="", encoding="utf-8-sig") as file:
-    try:
-      yield from enumerate(_checked(path, csv.DictReader(file)), start=2)
-    except (UnicodeDecodeError, csv.Error) as error:
-      raise ValueError(f"{path}: not a CSV table: {error}") from None
-
-
-def _checked(path, reader):
-  _need_columns(path, reader.fieldnames or ())
-  yield from reader
-
-
-def _arrow_rows(path):
-  """Yields rows of Parquet or GeoPackage with their number, from 1."""
-  try:
-    import pyogrio
-    from pyarrow import ArrowException, parquet
-  except ImportError:
-    raise ImportError(
-      f"{path}: needs pyarrow and pyogrio (pip install 'fusar-jax[geo]'); or"
-      " save the index as CSV."
-    ) from None
-  edges = map("".join, itertools.product(_PREFIXES, _EDGES))
-  wanted = {"path", "year", "crs", "bounds", *edges}
-  try:
-    if path.suffix.lower() == ".gpkg":
-      names = list(pyogrio.read_info(path)["fields"])
-      columns = _known_columns(path, names, wanted)
-      _, table = pyogrio.read_arrow(path, columns=columns, read_geometry=False)
-    else:
-      with parquet.ParquetFile(path) as file:
-        columns = _known_columns(path, file.schema_arrow.names, wanted)
-        table = file.read(columns)
-    batches = (batch.to_pylist() for batch in table.to_batches(_BATCH))
-    yield from enumerate(itertools.chain.from_iterable(batches), start=1)
-  # Text that is not UTF-8, and times that Python cannot express.
-  except (UnicodeDecodeError, ArithmeticError) as error:
-    raise ValueError(f"{path}: a value cannot be read: {error}") from None
-  except (ArrowException, OSError, RuntimeError) as error:
-    raise ValueError(f"{path}: cannot be read: {error}") from None
-
-
-def _known_columns(path, names, wanted) -> list[str]:
-  _need_columns(path, names)
-  return [name for name in names if name in wanted]
-
-
-def _need_columns(path, names: Iterable[str]):
-  missing = sorted({"path", "year", "crs"} - set(names))
-  if missing:
-    raise ValueError(
-      f"{path}: columns path, year, crs and bounds expected; missing"
-      f" {', '.join(missing)}, found {list(names)[:12]}."
-    )
 
 
 def _twice(rows):
@@ -354,16 +292,6 @@ def _twice(rows):
       shown = without_secrets(path)
       problems.append(f"{shown}: mixed years: {years[path]} and {year}")
   return problems
-
-
-@functools.lru_cache(maxsize=512)
-def _crs_text(text):
-  return georeference.crs_text(georeference.parse_crs(text))
-
-
-@functools.lru_cache(maxsize=512)
-def _is_projected(crs):
-  return georeference.parse_crs(crs).is_projected
 
 
 def _degrees(crs, bounds):

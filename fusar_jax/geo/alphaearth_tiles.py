@@ -1,9 +1,11 @@
 """AlphaEarth tile files: validation, de-quantisation, reading and caching.
 
 A tile is a raster of 64 bands A00..A63 in one coordinate reference system:
-int8 as published (nodata -128), or float. One public mirror stores rows from
-the bottom up (the y resolution is positive). This module presents every tile
-from the top down, so both orders give the same vector at the same point.
+int8 as published (nodata -128), float as exported from Earth Engine, perhaps in
+several files (`band_files`), or uint16 as rslearn stores it. Published tiles
+store rows from the bottom up (the y resolution is positive). This module
+presents every tile from the top down, so both orders give the same vector at
+the same point.
 
 `block_cache.BlockCache` caches windows of remote tiles on disk.
 
@@ -14,6 +16,7 @@ import contextlib
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,15 +26,21 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from fusar_jax.field_types import build
-from fusar_jax.geo import gdal_files, georeference
+from fusar_jax.geo import gdal_files, georeference, zarr_mosaic
+from fusar_jax.geo.band_files import BandStack, band_number
 from fusar_jax.geo.block_cache import BlockCache
+from fusar_jax.geo.vector_lengths import check_lengths
 
 BANDS = 64
 NODATA = -128
-_DTYPES = ("int8", "float32", "float64")
+_DTYPES = ("int8", "uint16", "float32", "float64")
+# rslearn stores v as uint16, v * 8192 + 8192.
+_HALF = 8192
 _NAMES = [f"A{band:02d}" for band in range(BANDS)]
 _REMOTE = re.compile(r"^(/vsi(curl|gs|s3|az|adls|oss|swift|webhdfs)|\w+://)")
 _BUCKETS = {"gs://": "/vsigs/", "s3://": "/vsis3/"}
+# Of the mirror: it turns the rows of the tile beside it.
+_MIRROR_VRT = re.compile(r"(/x[0-9a-z]{16}-\d{10}-\d{10})\.vrt$")
 # Upper limit of a window of all bands, independent of the file's blocks.
 _WINDOW_BYTES = 1 << 26
 _MIN_CELL = 256
@@ -60,7 +69,12 @@ _TABLE = _table()
 
 
 def gdal_path(path: str) -> str:
-  """Returns the GDAL form of a path: URLs become /vsicurl/, /vsigs/, ..."""
+  """Returns the GDAL form of a path: URLs become /vsicurl/, /vsigs/, ...
+
+  The `.vrt` of a published tile becomes the tile, whose rows are turned here:
+  a VRT may name any file.
+  """
+  path = _MIRROR_VRT.sub(r"\1.tiff", path)
   if path.startswith(("http://", "https://")):
     return f"/vsicurl/{path}"
   for scheme, prefix in _BUCKETS.items():
@@ -86,7 +100,7 @@ class TileHeader:
     bottom_up: the file's rows run from south to north.
     height: rows.
     width: columns.
-    dtype: "int8", "float32" or "float64".
+    dtype: "int8", "uint16", "float32" or "float64".
     nodata: as declared, or None.
     bands: the file's band numbers (from 1) of A00..A63.
     block: (rows, columns) of one block of the file.
@@ -139,6 +153,13 @@ class TileHeader:
     return min(x), min(y), max(x), max(y)
 
   @property
+  def resampled(self) -> bool:
+    """Whether pixels are not those of the published grid: UTM, 10 m."""
+    a, b, _, d, e, _ = self.transform
+    utm = re.fullmatch(r"EPSG:32[67]\d\d", self.crs)
+    return not utm or (a, b, d, e) != (10, 0, 0, -10)
+
+  @property
   def cell(self) -> tuple[int, int]:
     """(rows, columns) read at once: whole blocks, within 64 MiB."""
     rows, cols = (
@@ -151,7 +172,10 @@ class TileHeader:
     return rows, cols
 
 
-def read_header(dataset: rasterio.DatasetReader, path: str) -> TileHeader:
+def read_header(
+  dataset: rasterio.DatasetReader | BandStack | zarr_mosaic.MosaicYear,
+  path: str,
+) -> TileHeader:
   """Checks that the dataset is an AlphaEarth tile.
 
   Raises:
@@ -163,6 +187,12 @@ def read_header(dataset: rasterio.DatasetReader, path: str) -> TileHeader:
     described = dataset.descriptions
   except UnicodeDecodeError as error:
     raise ValueError(f"{path}: names of bands are not UTF-8: {error}") from None
+  numbers = [band_number(name or "") for name in described]
+  # A0 is A00.
+  described = [
+    name if number is None else _NAMES[number]
+    for name, number in zip(described, numbers, strict=True)
+  ]
   named = [name for name in described if name]
   bands = tuple(range(1, BANDS + 1))
   if dataset.count != BANDS:
@@ -180,7 +210,8 @@ def read_header(dataset: rasterio.DatasetReader, path: str) -> TileHeader:
   dtypes = sorted(set(dataset.dtypes))
   if len(dtypes) != 1 or dtypes[0] not in _DTYPES:
     problems.append(
-      f"int8 (as published) or float expected, found {', '.join(dtypes)}"
+      "int8 (as published), float or uint16 (v * 8192 + 8192) expected, found"
+      f" {', '.join(dtypes)}"
     )
   if dataset.crs is None or dataset.transform == Affine.identity():
     problems.append("no coordinate reference system, or no geotransform")
@@ -213,12 +244,18 @@ class TileReader:
     header: the checked header.
   """
 
-  def __init__(self, path: str, cache: BlockCache | None = None):
+  def __init__(
+    self,
+    path: str,
+    cache: BlockCache | None = None,
+    others: Sequence[str] = (),
+  ):
     """Opens the tile; a remote one whose header is in the cache stays closed.
 
     Args:
       path: file, URL or /vsi... path.
       cache: where windows of remote tiles are kept; None keeps nothing.
+      others: further files, if the bands of the tile are in several.
 
     Raises:
       FileNotFoundError: no such local file.
@@ -226,8 +263,9 @@ class TileReader:
     """
     self._path = gdal_path(path)
     self._shown = gdal_files.without_secrets(self._path)
+    self._paths = [self._path, *map(gdal_path, others)]
     self._cache = cache if is_remote(self._path) else None
-    self._dataset = None
+    self._dataset: Any = None
     known = self._cache and self._cache.header(self._path)
     if known:
       # A damaged one counts as absent.
@@ -247,6 +285,7 @@ class TileReader:
     """Returns the stored values, [64, bottom - top, right - left].
 
     Raises:
+      PermissionError, ConnectionError: see `gdal_files.open_dataset`.
       ValueError: the file is damaged there; names file and window.
     """
     if self._cache is None:
@@ -277,13 +316,18 @@ class TileReader:
     """Returns (float32[64, n], bool[n] valid) of stored values [64, n].
 
     Raises:
-      ValueError: a float tile that holds values beyond 1; names the file.
+      ValueError: values that are not those of vectors of unit length, such as
+        int8 that were de-quantised otherwise; names the file and the cause.
     """
     valid = ~self._lost(values)
     if self.header.dtype == "int8":
-      return dequantise(values), valid
+      vectors = dequantise(values)
+      check_lengths(self._shown, vectors[:, valid], values[:, valid])
+      return vectors, valid
     # An all-zero vector has no direction.
     valid &= np.isfinite(values).all(axis=0) & values.any(axis=0)
+    if self.header.dtype == "uint16":
+      values = values.astype(np.float32) / _HALF - 1
     vectors = np.where(valid, values, 0).astype(np.float32)
     largest = np.abs(vectors).max(initial=0)
     if largest > _LARGEST:
@@ -292,6 +336,7 @@ class TileReader:
         f" of {largest:g} was found; int8 values must be stored as int8, and"
         " nodata declared."
       )
+    check_lengths(self._shown, vectors[:, valid], values[:, valid])
     return vectors, valid
 
   def _lost(self, values):
@@ -302,7 +347,8 @@ class TileReader:
     if nodata is None or (quantised and nodata == NODATA):
       return lost
     # A nodata that is also a legal value of one band must fill all of them.
-    legal = abs(nodata) <= (127 if quantised else 1)
+    largest = {"int8": 127, "uint16": 2 * _HALF}
+    legal = abs(nodata) <= largest.get(self.header.dtype, 1)
     equal = values == nodata
     return lost | (equal.all(axis=0) if legal else equal.any(axis=0))
 
@@ -314,18 +360,23 @@ class TileReader:
     try:
       values = self._opened().read(list(header.bands), window=window)
     except RasterioError as error:
+      if is_remote(self._path):
+        known = gdal_files.remote_error(self._path, error)
+        if known:
+          raise known from None
+      cause = error.__cause__ or error.__context__ or error
       raise ValueError(
         f"{self._shown}: rows {first} to {first + bottom - top}, columns {left}"
-        f" to {right} cannot be read; truncated or damaged? ({_cause(error)})"
+        f" to {right} cannot be read; truncated or damaged? ({cause})"
       ) from None
     return values[:, ::-1] if header.bottom_up else values
 
   def _opened(self):
     if self._dataset is None:
-      self._dataset = gdal_files.open_dataset(self._path)
+      if zarr_mosaic.is_mosaic(self._path):
+        self._dataset = zarr_mosaic.MosaicYear(self._path)
+      elif len(self._paths) > 1:
+        self._dataset = BandStack(self._paths)
+      else:
+        self._dataset = gdal_files.open_dataset(self._path)
     return self._dataset
-
-
-def _cause(error):
-  # rasterio's "Read failed. See previous exception" omits the cause.
-  return error.__cause__ or error.__context__ or error

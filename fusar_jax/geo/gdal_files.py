@@ -16,6 +16,8 @@ from pathlib import Path
 import rasterio
 from rasterio.errors import RasterioError
 
+from fusar_jax.geo.remote_errors import explain
+
 # JPEG and PNG: quicklooks. NITF: SICD. COSAR: TerraSAR-X.
 DRIVERS = ("GTiff", "ENVI", "NITF", "COSAR", "PNG", "JPEG")
 ALLOW_VRT = "FUSAR_ALLOW_VRT"
@@ -47,6 +49,8 @@ def open_dataset(path: str | os.PathLike) -> rasterio.DatasetReader:
     path: a local file, or a /vsi... path of GDAL.
 
   Raises:
+    PermissionError, ConnectionError: a remote file that is denied, or whose
+      server does not answer.
     ValueError: another kind of file, or one that refers to further files; the
       message names the file and the fix.
   """
@@ -66,6 +70,10 @@ def open_dataset(path: str | os.PathLike) -> rasterio.DatasetReader:
     except (RasterioError, ValueError) as error:
       errors.append(error)
   if dataset is None:
+    if str(path).startswith("/vsi") and (
+      known := remote_error(path, errors[0])
+    ):
+      raise known
     known = [e for e in errors if not isinstance(e, RasterioError)]
     raise ValueError(_reason(path, (known or errors)[0]))
   domain, key = _OVERVIEWS
@@ -76,6 +84,18 @@ def open_dataset(path: str | os.PathLike) -> rasterio.DatasetReader:
       " opened. Write the raster anew with gdal_translate."
     )
   return dataset
+
+
+def remote_error(path: str | os.PathLike, error: Exception) -> OSError | None:
+  """Returns what GDAL's error of a remote file means, see `remote_errors`."""
+  shown = without_secrets(str(path))
+  return explain(shown, _cause(path, error))
+
+
+def _cause(path, error) -> str:
+  # rasterio's "Read failed. See previous exception" omits the cause.
+  cause = error.__cause__ or error.__context__ or error
+  return str(cause).replace(str(path), without_secrets(str(path)))
 
 
 def _check_beside(path) -> None:
@@ -92,19 +112,18 @@ def _check_beside(path) -> None:
 
 
 def _reason(path, error) -> str:
-  cause = error.__cause__ or error.__context__ or error
   shown = without_secrets(str(path))
-  cause = str(cause).replace(str(path), shown)
   text = (
     f"{shown}: not a raster that GDAL {rasterio.__gdal_version__} reads"
-    f" ({cause}); expected the content of one of {', '.join(DRIVERS)}, or a"
-    " .npy array."
+    f" ({_cause(path, error)}); expected the content of one of"
+    f" {', '.join(DRIVERS)}, or a .npy array."
   )
   if Path(path).is_file():
     with open(path, "rb") as file:
       if b"<VRTDataset" in file.read(4096):
         text = (
           f"{path}: a VRT, which reads any file or URL that it names. If you"
-          f" made it, set {ALLOW_VRT}=1 in the environment."
+          f" made it, set {ALLOW_VRT}=1 in the environment. Of AlphaEarth's"
+          " mirror, name the .tiff."
         )
   return text

@@ -382,7 +382,8 @@ def parse_crs(crs: str) -> CRS:
   """
   try:
     return CRS.from_user_input(crs)
-  except CRSError as error:
+  # PROJJSON may be nested.
+  except (CRSError, RecursionError) as error:
     raise ValueError(
       f"georeference: unknown coordinate reference system {crs!r}: {error}"
     ) from None

@@ -20,6 +20,7 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
 from fusar_jax.geo import gdal_files, product_units
+from fusar_jax.geo.gdal_options import gdal_options
 
 MAX_BANDS = 4
 # A header of a few bytes can claim any size; the largest scenes of spaceborne
@@ -41,12 +42,6 @@ _NUMPY_DAMAGE = (
   SyntaxError,
   tokenize.TokenError,
 )
-# No listing of a server's folders; busy servers are asked again.
-_REMOTE = {
-  "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-  "GDAL_HTTP_MAX_RETRY": "4",
-  "GDAL_HTTP_RETRY_DELAY": "0.5",
-}
 # Maximum number of blocks whose offset in the file is checked.
 _CHECKED_BLOCKS = 20_000
 
@@ -83,7 +78,7 @@ class GdalFile:
     self.path = path
     self.parts = () if source else (path,)
     self.addresses = (gdal_files.without_secrets(source),) if source else ()
-    self._remote = _REMOTE if source else {}
+    self._remote = gdal_options() if source else {}
     with _quiet(), _environment(self._remote):
       self.dataset = gdal_files.open_dataset(source or path)
       try:
@@ -371,7 +366,7 @@ def _decoded(read):
 
 
 def _environment(options):
-  return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **options)
+  return rasterio.Env(**{**options, "GDAL_CACHEMAX": CACHE_BYTES})
 
 
 @contextlib.contextmanager

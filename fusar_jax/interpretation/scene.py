@@ -107,7 +107,7 @@ def interpret(
   options: PredictionOptions,
   *,
   assistant: Assistant | None = None,
-  archive: Archive | None = None,
+  archive: Archive | Callable[[Sequence[Scene]], Archive] | None = None,
   read_labels: Callable[[Sequence[Scene]], Labels] | None = None,
   on_tile: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SceneAnswers]:
@@ -119,7 +119,7 @@ def interpret(
     out: folder; an interrupted call continues.
     plan: how to cut, and what to ask (`asked`).
     origin: of the scenes.
-    archive: of the anchors, or None.
+    archive: of the anchors, as in `prepare_scenes`, or None.
     read_labels: returns the truth to score against, see `prepare.labels`.
     on_tile: called with (tiles done, total tiles).
 

@@ -100,7 +100,7 @@ def _write_tile(path: Path) -> Path:
     path, "w", driver="GTiff", height=16, width=16, count=64, dtype="int8",
     crs="EPSG:32616", transform=_AFFINE, nodata=-128,
   ) as file:  # fmt: skip
-    file.write(_RNG.integers(-127, 127, (64, 16, 16)).astype(np.int8))
+    file.write(_RNG.integers(-67, 68, (64, 16, 16)).astype(np.int8))
     file.descriptions = [f"A{band:02d}" for band in range(64)]
   return path
 
@@ -148,7 +148,7 @@ def _header(folder: Path) -> bytes:
 
 
 def _block(folder: Path) -> bytes:
-  content = array_bytes(_RNG.integers(-99, 99, (64, 16, 16)).astype(np.int8))
+  content = array_bytes(_RNG.integers(-67, 68, (64, 16, 16)).astype(np.int8))
   return content + hashlib.sha256(content).digest()
 
 
@@ -218,6 +218,95 @@ def _parquet_index(path: Path) -> Path:
   rows = [_ROW, {**_ROW, "year": 2023, "path": "b_2023.tif"}]
   parquet.write_table(pa.Table.from_pylist(rows), path)
   return path
+
+
+def _stac_index(path: Path) -> Path:
+  import datetime
+
+  import pyarrow as pa
+  from pyarrow import parquet
+
+  row = {
+    "id": "a",
+    "bbox": {"xmin": -87.0, "ymin": 36.1, "xmax": -86.9, "ymax": 36.2},
+    "datetime": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
+    "assets": {"data": {"href": "s3://a/b.tiff"}},
+    "proj:epsg": 32616,
+  }
+  parquet.write_table(pa.Table.from_pylist([row]), path)
+  return path
+
+
+def _put_mosaic(folder: Path) -> None:
+  """The arrays of a mosaic; its group is the input."""
+  import tensorstore
+
+  values = _RNG.integers(-67, 68, (1, 64, 4, 4)).astype(np.int8)
+  for name, array in (("embeddings", values), ("time", np.int32([2024]))):
+    tensorstore.open(
+      {"driver": "zarr3", "kvstore": f"file://{folder / name}/"},
+      create=True, dtype=array.dtype.name, shape=array.shape,
+    ).result().write(array).result()  # fmt: skip
+
+
+def _mosaic_group() -> dict[str, Any]:
+  six = [0.1, 0, 10.0, 0, -0.1, 50.0]
+  return {
+    "zarr_format": 3,
+    "node_type": "group",
+    "attributes": {"proj:code": "EPSG:4326", "spatial:transform": six},
+  }
+
+
+def _mosaic_metadata(name: str):
+  """Seeds: the metadata of one array."""
+
+  def seeds(folder: Path) -> list[bytes]:
+    _put_mosaic(folder)
+    return [(folder / name / "zarr.json").read_bytes()]
+
+  return seeds
+
+
+def _put_all_of_mosaic(folder: Path) -> None:
+  _put_mosaic(folder)
+  (folder / "zarr.json").write_text(json.dumps(_mosaic_group()))
+
+
+def _read_mosaic(path: Path) -> None:
+  from fusar_jax.geo.alphaearth import open_archive
+
+  below = path.parent.name in ("embeddings", "time")
+  archive = open_archive(path.parent.parent if below else path.parent)
+  for year in archive.years:
+    archive.sample([10.05, 10.25], [49.95, 49.75], year)
+
+
+def _put_bands(folder: Path) -> None:
+  """All files of a tile in files of 16 bands but the first, the input."""
+  for first in (16, 32, 48):
+    _write_bands(folder / _bands_name(first), first)
+
+
+def _bands_name(first: int) -> str:
+  names = "_".join(f"A{band:02d}" for band in range(first, first + 16))
+  return f"2024/{names}.tif"
+
+
+def _write_bands(path: Path, first: int) -> Path:
+  path.parent.mkdir(exist_ok=True)
+  with rasterio.open(
+    path, "w", driver="GTiff", height=16, width=16, count=16, dtype="float64",
+    crs="EPSG:4326", transform=rasterio.Affine(1e-4, 0, 10, 0, -1e-4, 50),
+  ) as file:  # fmt: skip
+    file.write(np.full((16, 16, 16), 0.125))
+  return path
+
+
+def _read_bands(path: Path) -> None:
+  from fusar_jax.geo.alphaearth import open_archive
+
+  open_archive(path.parent).sample([10.0005], [49.9995], 2024)
 
 
 def _package_index(path: Path) -> Path:
@@ -501,6 +590,17 @@ TARGETS = {
     lambda folder: write_raster(folder / f"{_ICEYE}.tif"),
     (f"{_ICEYE}.tif",),
   ),
+  "mosaic": Target(
+    _read_mosaic, as_json(_mosaic_group()), "zarr.json", _put_mosaic
+  ),
+  "mosaic array": Target(
+    _read_mosaic, _mosaic_metadata("embeddings"), "embeddings/zarr.json",
+    _put_all_of_mosaic,
+  ),
+  "mosaic years": Target(
+    _read_mosaic, _mosaic_metadata("time"), "time/zarr.json",
+    _put_all_of_mosaic,
+  ),
   "product names": Target(
     _read_names,
     lambda folder: [
@@ -550,6 +650,10 @@ TARGETS = {
     _read_tile, written(lambda folder: _write_tile(folder / "a_2024.tif")),
     ".tif",
   ),
+  "tile bands": Target(
+    _read_bands, written(lambda folder: _write_bands(
+      folder / _bands_name(0), 0)), _bands_name(0), _put_bands,
+  ),
   "tile block": Target(
     _read_cached, lambda folder: [_block(folder)], _names()[1], _put_header,
     ("127.0.0.1",),
@@ -561,4 +665,5 @@ TARGETS = {
   "tile index csv": _index(_csv_index, ".csv"),
   "tile index gpkg": _index(_package_index, ".gpkg"),
   "tile index parquet": _index(_parquet_index, ".parquet"),
+  "tile index stac": _index(_stac_index, ".parquet"),
 }  # fmt: skip

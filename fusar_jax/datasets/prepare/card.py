@@ -20,7 +20,11 @@ from fusar_jax.data.triplets import write_text
 from fusar_jax.datasets.importers import duplicates
 from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.prepare.labels import Labels
-from fusar_jax.datasets.prepare.sources import Scene, tiles_below
+from fusar_jax.datasets.prepare.sources import (
+  Scene,
+  resampled_below,
+  tiles_below,
+)
 from fusar_jax.geo import grid_points
 from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.anchors import ATTRIBUTION
@@ -241,6 +245,14 @@ def _attribution(results, archive) -> dict | None:
         os.path.basename(path)
         for scene in scenes
         for path in tiles_below(scene, archive)
+      }
+    ),
+    # Not of the published pixels, such as exports in degrees.
+    "resampled": sorted(
+      {
+        os.path.basename(path)
+        for scene in scenes
+        for path in resampled_below(scene, archive)
       }
     ),
   }

@@ -155,7 +155,7 @@ def prepare_scenes(
   plan: Plan,
   origin: Origin,
   *,
-  archive: Archive | None = None,
+  archive: Archive | Callable[[Sequence[Scene]], Archive] | None = None,
   read_labels: Callable[[Sequence[Scene]], Labels] | None = None,
   read_captions: Callable[[Sequence[Scene]], Captions] | None = None,
   drop_refused: bool = False,
@@ -169,7 +169,8 @@ def prepare_scenes(
       and options.
     plan: options.
     origin: of the scenes.
-    archive: `alphaearth.open_archive`; None: no anchors.
+    archive: `alphaearth.open_archive`, or what opens it for the scenes
+      (`options.open_aef`); None: no anchors.
     read_labels: returns the targets of the scenes, see `labels`; None:
       rows ask `plan.asked`, and have no answer.
     read_captions: returns what describes the scenes, for a caption row per
@@ -186,6 +187,8 @@ def prepare_scenes(
   scenes, refused = open_scenes(paths, plan.look, plan.year)
   if not drop_refused or not scenes:
     raise_together(refused, "SAR rasters that cannot be used")
+  if callable(archive):
+    archive = archive(scenes)
   if archive is not None:
     placed = [s for s in scenes if s.is_placed(plan.max_anchor_error)]
     raise_together(

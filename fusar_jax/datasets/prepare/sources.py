@@ -289,6 +289,18 @@ def tiles_below(scene: Scene, archive: Archive) -> list[str]:
   return archive.tiles_in(bounds, scene.year)
 
 
+def resampled_below(scene: Scene, archive: Archive) -> list[str]:
+  """Returns those of `tiles_below` that were resampled, by their first file.
+
+  Raises:
+    ValueError, OSError: a tile that cannot be read.
+  """
+  if scene.place is None or scene.year is None:
+    return []
+  bounds = bounds_of(scene.place, scene.height, scene.width)
+  return archive.resampled_in(bounds, scene.year)
+
+
 def bounds_of(
   place: Georeference, height: float, width: float
 ) -> tuple[float, float, float, float]:

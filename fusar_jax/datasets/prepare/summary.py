@@ -107,6 +107,11 @@ def _warnings(card):
         f"{scene['name']}: {thin} tiles have AlphaEarth below less than"
         f" {100 * grid_points.MIN_SHARE:.0f} % of their grid points."
       )
+  if resampled := (card["alphaearth"] or {}).get("resampled"):
+    yield (
+      f"AlphaEarth of {', '.join(resampled[:4])} was resampled: its pixels are"
+      " not the published ones of 10 m."
+    )
   if card["labels_elsewhere"]:
     yield f"{card['labels_elsewhere']} labels lie in none of the scenes."
   if not card["labelled"] and not card.get("captions"):

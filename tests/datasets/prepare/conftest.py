@@ -84,9 +84,10 @@ def archive(tmp_path_factory):
   """A tile whose first two bands say in which of its pixels one is."""
   folder = tmp_path_factory.mktemp("aef") / "2023"
   folder.mkdir()
-  stored = np.ones((64, 127, 127), np.int8)
-  stored[0] = np.arange(1, 128)[None]
-  stored[1] = np.arange(1, 128)[:, None]
+  # 62 equal bands give vectors of about unit length.
+  stored = np.full((64, 127, 127), 45, np.int8)
+  stored[0] = np.arange(-63, 64)[None]
+  stored[1] = np.arange(-63, 64)[:, None]
   with rasterio.open(
     folder / "tile.tif",
     "w",
