@@ -72,7 +72,7 @@ def parse_row(
   if missing:
     raise ValueError(f"no {', '.join(missing)}")
   try:
-    year = int(values["year"])
+    year = int(values["year"] or 0)
   except ValueError:
     raise ValueError(f"year {values['year']!r} is not a number") from None
   if not 2000 <= year <= 2200:
@@ -105,7 +105,7 @@ def stated_degrees(
   else:
     values = [row.get(f"wgs84_{edge}") for edge in _EDGES]
   try:
-    west, south, east, north = map(float, values)
+    west, south, east, north = (float(v) for v in values if v is not None)
   except (TypeError, ValueError):
     return None
   return west, south, east, north

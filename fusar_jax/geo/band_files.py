@@ -91,7 +91,7 @@ class BandStack:
     out = None
     for file, wanted in by_file.items():
       order, places = zip(*wanted, strict=True)
-      values = self._files[file].read(list(places), window=window)
+      values = self._files[int(file)].read(list(places), window=window)
       if out is None:
         out = np.empty((len(bands), *values.shape[1:]), values.dtype)
       out[list(order)] = values
@@ -145,6 +145,6 @@ class BandStack:
     row = self._files[0].height // 2
     window = Window.from_slices((row, row + 1), (0, self._files[0].width))
     values = [
-      self._files[i].read(band, window=window) for i, band in (one, other)
+      self._files[int(i)].read(band, window=window) for i, band in (one, other)
     ]
     return np.array_equal(*values, equal_nan=values[0].dtype.kind == "f")

@@ -13,9 +13,10 @@ takes precedence.
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 # Values in bytes and seconds, except GDAL_CACHEMAX in MB.
-_SETTINGS: dict[str, str | int] = {
+_SETTINGS: dict[str, Any] = {
   # Published tiles have no sidecar files, and listing a folder is slow.
   "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
   "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif,.tiff,.vrt",
@@ -56,7 +57,7 @@ _ACCOUNT_FILES = {"gs": ("~/.boto",), "s3": ("~/.aws/credentials",)}
 _YES = re.compile(r"yes|true|on|1", re.I)
 
 
-def gdal_options() -> dict[str, str | int]:
+def gdal_options() -> dict[str, Any]:
   """Returns the settings to give to `rasterio.Env`.
 
   Those in the environment are left out, so theirs apply. Buckets are read

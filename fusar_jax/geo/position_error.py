@@ -65,7 +65,8 @@ def position_error(
 def _of_points(place) -> PositionError:
   points = np.array(place.gcps)
   lons, lats = reproject(place.crs, LONLAT, points[:, 2], points[:, 3])
-  missed = _distances(*place.to_lonlat(points[:, 0], points[:, 1]), lons, lats)
+  fitted = place.to_lonlat(points[:, 0], points[:, 1])
+  missed = _distances(fitted[0], fitted[1], lons, lats)
   if missed.max() > 0.5:
     return PositionError(
       float(missed.max()), "farthest control point from the fit"

@@ -213,7 +213,8 @@ def read_target(note, names, size, angles: str | None = None) -> Target:
   if rotated is not None:
     cx, cy, w, h, angle = rotated.values()
     upright = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, angle)
-    box = tuple(map(float, rotated_boxes.envelope([upright])[0]))
+    x1, y1, x2, y2 = rotated_boxes.envelope([upright])[0].tolist()
+    box = (x1, y1, x2, y2)
   elif not numbers and polygon:
     box = enclosing(polygon)
   elif not isinstance(numbers, list) or len(numbers) != 4:

@@ -193,12 +193,7 @@ def _atrnet(root: ET.Element) -> tuple[tuple[int, int], list]:
   label = (root.findtext(".//type") or "").strip()
   if not label:
     raise ValueError("no <type>, which names the class")
-  box = tuple(
-    _number(root, f".//{side}") for side in ("xmin", "ymin", "xmax", "ymax")
-  )
-  if box[0] > box[2] or box[1] > box[3]:
-    raise ValueError(f"box {list(box)} is not [x1, y1, x2, y2]")
-  return (size[0], size[1]), [Target(label, box)]
+  return (size[0], size[1]), [Target(label, _box(root, ".//"))]
 
 
 def _box(node, prefix: str) -> tuple:

@@ -96,7 +96,7 @@ class MapFeatures:
     near &= (self.bounds[:, 0] <= east) & (self.bounds[:, 2] >= west)
     shapes = [
       map_raster.Shape(f.kind, f.area, _to_pixels(f.parts, place), f.value)
-      for f in (self.features[i] for i in np.flatnonzero(near))
+      for f in (self.features[i] for i in np.flatnonzero(near).tolist())
     ]
     return map_raster.draw(shapes, cover, gsd, self.groups)
 
@@ -275,7 +275,10 @@ class _Reader:
   def _parquet(self):
     shapely, _ = features_lib.geo_packages(self.path)
     try:
-      from pyarrow import lib, parquet
+      from pyarrow import (
+        lib,  # pyright: ignore[reportAttributeAccessIssue]
+        parquet,
+      )
     except ImportError:
       raise ImportError(
         f"{self.path}: needs pyarrow (pip install 'fusar-jax[geo]')."

@@ -137,11 +137,12 @@ def _fill(rings, size):
   if inside.size:
     for ring in rings:
       polygon = (ring - (x0, y0)).tolist()
-      inside ^= rasterio.features.rasterize(
+      drawn = rasterio.features.rasterize(
         [({"type": "Polygon", "coordinates": [polygon]}, 1)],
         out_shape=inside.shape,
         dtype="uint8",
-      ).astype(bool)
+      )
+      inside ^= np.asarray(drawn, bool)
   return where, inside
 
 
@@ -190,4 +191,5 @@ def _touch(shapes, size) -> bool:
 def _components(mask) -> int:
   from scipy import ndimage
 
-  return int(ndimage.label(mask, np.ones((3, 3)))[1])
+  _, count = ndimage.label(mask, np.ones((3, 3)))  # pyright: ignore
+  return int(count)

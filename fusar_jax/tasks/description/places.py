@@ -70,4 +70,6 @@ def _parts(mask) -> list[tuple[str, int]]:
     for x in ("left", "right")
   ]
   halves = [(f"in the {side} half", mask[at]) for side, at in spans.items()]
-  return [(name, np.count_nonzero(part)) for name, part in quarters + halves]
+  return [
+    (name, int(np.count_nonzero(part))) for name, part in quarters + halves
+  ]

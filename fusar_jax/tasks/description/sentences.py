@@ -202,7 +202,7 @@ def _patch_sizes(mask) -> np.ndarray:
   """int64[n], pixels of the connected patches, diagonal neighbours included."""
   from scipy import ndimage
 
-  numbered, _ = ndimage.label(mask, np.ones((3, 3)))
+  numbered, _ = ndimage.label(mask, np.ones((3, 3)))  # pyright: ignore
   return np.bincount(numbered.ravel())[1:]
 
 
