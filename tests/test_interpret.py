@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from rasterio.transform import Affine
 
 from fusar_jax import interpret, prepare, simulate
 from fusar_jax.io.strict_json import read_rows
+from fusar_jax.tasks.boxes import parse_boxes
 
 CRS, STEP = "EPSG:32632", 10
 # Two pictures a side, of 168 pixels.
@@ -125,6 +127,26 @@ def test_repeating_it_answers_nothing_again(detected, call, monkeypatch):
   other = call(interpret.main, *arguments, "--max-new-tokens", "8")
   assert other.code == 1
   assert "max_new_tokens" in other.err
+
+
+def test_boxes_are_read_by_the_rules_of_scores(detected, tmp_path, call):
+  """A cut answer keeps its complete boxes, as in `evaluate`."""
+  _, arguments = detected
+  out = tmp_path / "scene"
+  shutil.copytree(arguments[5], out)
+  arguments = [out if a == arguments[5] else a for a in arguments]
+  before = call(interpret.main, *arguments)
+  path = out / "predictions.jsonl"
+  rows = list(read_rows(path))
+  boxes = sum(len(parse_boxes(row["prediction_text"])) for row in rows)
+  assert f"{boxes} boxes" in before.out
+  cut = '[{"bbox_2d": [1, 2, 30, 40], "label": "ship"}, {"bbox_2d": [5, 6'
+  lost = len(parse_boxes(rows[0]["prediction_text"]))
+  rows[0]["prediction_text"] = cut
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  after = call(interpret.main, *arguments)
+  assert f"{boxes - lost + 1} boxes" in after.out
+  assert "cannot be read" not in after.out
 
 
 def test_counts_without_a_georeference(tmp_path, call):
