@@ -15,10 +15,10 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from xml.etree import ElementTree
 
 from fusar_jax.geo.quantities import AMPLITUDE, BACKSCATTER, DB, INTENSITY
 from fusar_jax.io.strict_json import parse
+from fusar_jax.io.untrusted_xml import parse_xml
 
 MAX_SIDECAR_BYTES = 1 << 23
 
@@ -173,8 +173,8 @@ def _gaofen(path, polarisation, number) -> Units | None:
   if len(beside) != 1:
     return None
   try:
-    root = ElementTree.fromstring(_text(beside[0]))
-  except (ElementTree.ParseError, ValueError, LookupError) as error:
+    root = parse_xml(_text(beside[0]))
+  except ValueError as error:
     problem = f"{beside[0]}: not Gaofen-3's metadata: {error}"
     return Units("Gaofen-3", problem=problem)
   qualify = _number(root, f".//QualifyValue/{polarisation}")

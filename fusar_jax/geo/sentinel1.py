@@ -23,6 +23,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from fusar_jax.io.untrusted_xml import parse_xml
+
 # Calibration files of a full swath have about 1 MB, annotations 2 MB.
 MAX_XML_BYTES = 1 << 25
 # A product has about 40 files.
@@ -260,8 +262,8 @@ class Product:
           text = file.read(MAX_XML_BYTES + 1)
       if len(text) > MAX_XML_BYTES:
         raise ValueError(f"more than {MAX_XML_BYTES:,} bytes")
-      return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, LookupError, *_DAMAGE) as error:
+      return parse_xml(text)
+    except (ValueError, *_DAMAGE) as error:
       raise ValueError(
         f"{where}: not a readable annotation: {error}."
       ) from None
