@@ -195,8 +195,8 @@ def parser() -> command_line.Parser:
     "--land-cover",
     nargs="+",
     metavar="RASTER",
-    help="rasters of a land-cover product, or folders of .tif files; writes a"
-    " caption of each tile",
+    help="rasters of a land-cover product, or folders of .tif and .tiff files;"
+    " writes a caption of each tile",
   )
   g.add_argument(
     "--land-cover-table",

@@ -34,6 +34,8 @@ _WINDOW_PIXELS = 1 << 21
 _GRID = 33
 # Points per side of an image pixel.
 _MAX_POINTS = 8
+# Of rasters in a folder.
+_SUFFIXES = (".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,20 +167,12 @@ class LandCover:
 
   def _covers(self, raster, codes):
     covers, listed = _lookup(self.table)
-    if raster.nodata is not None and 0 <= raster.nodata < len(covers):
-      covers, listed = covers.copy(), listed.copy()
-      covers[int(raster.nodata)], listed[int(raster.nodata)] = UNMAPPED, True
-    if codes.dtype.kind == "i":
-      # CORINE's nodata is -128 in some releases.
-      if raster.nodata is not None and raster.nodata < 0:
-        codes = np.where(codes == raster.nodata, 0, codes)
-        covers = covers.copy()
-        covers[0], listed = UNMAPPED, listed | (np.arange(len(listed)) == 0)
-      wrong = codes[codes < 0]
-    else:
-      wrong = codes[:0]
-    if not wrong.size:
-      wrong = codes[~listed[codes]]
+    # Values of nodata may be negative: CORINE's is -128 in some releases.
+    absent = np.zeros(codes.shape, bool)
+    if raster.nodata is not None:
+      absent = codes == raster.nodata
+    places = np.maximum(codes, 0)
+    wrong = codes[~absent & ((codes < 0) | ~listed[places])]
     if wrong.size:
       values, counts = np.unique(wrong, return_counts=True)
       shown = ", ".join(
@@ -189,7 +183,7 @@ class LandCover:
         f" {shown}. Name the product's own table, or give a CSV of its codes"
         " (--land-cover-table)."
       )
-    return covers[codes]
+    return np.where(absent, np.uint8(UNMAPPED), covers[places])
 
 
 def open_land_cover(
@@ -200,7 +194,7 @@ def open_land_cover(
   """Opens the rasters of one product.
 
   Args:
-    paths: rasters, or folders of .tif files.
+    paths: rasters, or folders of .tif and .tiff files.
     table: of `land_cover_tables.read_table`; None: by the files' names.
     year: of the product; None: as the files' names state.
 
@@ -236,9 +230,11 @@ def open_land_cover(
 
 def _files(path: Path) -> Iterable[Path]:
   if path.is_dir():
-    found = sorted(f for f in path.iterdir() if f.suffix.lower() == ".tif")
+    found = sorted(f for f in path.iterdir() if f.suffix.lower() in _SUFFIXES)
     if not found:
-      raise FileNotFoundError(f"{path}: a folder without land-cover .tif files")
+      raise FileNotFoundError(
+        f"{path}: a folder without land-cover {' or '.join(_SUFFIXES)} files"
+      )
     return found
   if not path.is_file():
     raise FileNotFoundError(f"land-cover raster not found: {path}")
@@ -254,7 +250,8 @@ def _header(path: Path) -> LandCoverRaster:
     if data.count != 1 or np.dtype(data.dtypes[0]).kind not in "iu":
       raise ValueError(
         f"{path}: {data.count} bands of {', '.join(set(data.dtypes))}; expected"
-        " one band of integer class codes."
+        " one band of integer class codes. Select the band of classes:"
+        " gdal_translate -b N -ot Byte."
       )
     if np.dtype(data.dtypes[0]).itemsize > 2:
       raise ValueError(
@@ -276,13 +273,14 @@ def _header(path: Path) -> LandCoverRaster:
         f"{path}: no geotransform with a coordinate reference system; expected"
         " a georeferenced land-cover raster."
       )
-    ring = place.footprint(height, width)
-    if not np.isfinite(ring).all():
-      # A projection of a hemisphere: any image may lie on it.
-      ring = np.array([[-180.0, -90.0], [180.0, 90.0]])
-    (west, south), (east, north) = ring.min(0), ring.max(0)
-    bounds = float(west), float(south), float(east), float(north)
-    return LandCoverRaster(path, place, height, width, data.nodata, bounds)
+    bounds = place.footprint(height, width)
+    (west, south), (east, north) = (
+      bounds.min(0).tolist(),
+      bounds.max(0).tolist(),
+    )
+    return LandCoverRaster(
+      path, place, height, width, data.nodata, (west, south, east, north)
+    )
 
 
 def _read(raster, data, window) -> np.ndarray:

@@ -9,7 +9,7 @@ Any other product needs a CSV with the columns code and cover, one line a class;
 "unmapped" marks codes without land cover, such as clouds.
 
 A class that mixes covers has the one that its definition names first, or is
-unmapped if there is none. CORINE also names the kind of water.
+unmapped if there is none.
 """
 
 import csv

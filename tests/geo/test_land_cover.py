@@ -159,6 +159,25 @@ def test_strips_change_nothing(worldcover, monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize(
+  ("dtype", "nodata"), [("int16", -1), ("int16", 255), ("uint8", 255)]
+)
+def test_nodata_is_unmapped_and_no_other_code(tmp_path, dtype, nodata):
+  """Dynamic World's code 0 is water, whatever the value of nodata is."""
+  codes = np.array([[nodata, 0], [1, 0]], dtype)
+  path = tmp_path / "dynamicworld_2024.tiff"
+  write(path, codes, Affine(*PLACE.transform), UTM, nodata=nodata)
+  found = open_land_cover([tmp_path]).sample(PLACE, 2, 2)
+  assert found.tolist() == [[UNMAPPED, ground.WATER], [ground.TREES, 0]]
+
+
+def test_negative_codes_are_not_listed(tmp_path):
+  codes = np.array([[-2, 10], [10, 10]], np.int16)
+  path = write(tmp_path / "a.tif", codes, Affine(*PLACE.transform), UTM)
+  with pytest.raises(ValueError, match=r"does not list: -2 \(1 pixels\)"):
+    open_land_cover([path], "worldcover").sample(PLACE, 2, 2)
+
+
 def test_codes_that_are_not_listed(worldcover, tmp_path):
   folder, *_ = worldcover
   with pytest.raises(
