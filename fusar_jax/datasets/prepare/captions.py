@@ -118,7 +118,7 @@ class Captions:
         "land_cover": self.land_cover.table.name,
         "year": self.land_cover.year,
         "mapped": round(1 - measures.unmapped_share(ground), 4),
-        "features": sorted(self.features.kinds) if self.features else None,
+        "features": sorted(self.features.groups) if self.features else None,
       },
     }
 

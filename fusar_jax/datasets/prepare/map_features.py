@@ -35,6 +35,8 @@ _COLUMNS = (
   *("landform", "height", "width", "other_tags", "fclass", "subtype"),
   *("class", *_OVERTURE_BUILDING),
 )
+# Columns that tell nothing of the kind by themselves.
+_FURTHER = {"height", "width", "class"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ class MapFeatures:
   Attributes:
     features: of all files.
     bounds: float64[n, 4], (west, south, east, north) of each, degrees.
-    groups: of `map_kinds.GROUPS` that the files can contain.
+    groups: of `map_kinds.GROUPS` that the files can contain; others are unknown.
     files: all of them, the parts of Shapefiles included.
     assigned: as the user gave them, without folders: "a.gpkg", "road=b.shp".
   """
@@ -73,11 +75,6 @@ class MapFeatures:
   groups: frozenset[str]
   files: Sequence[Path]
   assigned: Sequence[str]
-
-  @property
-  def kinds(self) -> set[str]:
-    """Groups that are known: what a caption may say of them is true."""
-    return set(self.groups)
 
   def ground(
     self, place: Georeference, cover: np.ndarray, gsd: float
@@ -248,6 +245,8 @@ class _Reader:
         crs = features_lib.crs_text_of(info["crs"])
         columns = [c for c in info["fields"] if c in _COLUMNS]
         self._see(info["fields"])
+        # A feature near several scenes is read once for each.
+        known = set()
         for bounds in self.near:
           meta, ids, shapes, values = pyogrio.raw.read(
             self.path,
@@ -260,6 +259,9 @@ class _Reader:
           )
           shapes = shapely.from_wkb(shapes, on_invalid="ignore")
           for number, shape, *row in zip(ids, shapes, *values, strict=True):
+            if number in known:
+              continue
+            known.add(number)
             geometry = shape and shapely.geometry.mapping(shape)
             yield (
               f"layer {layer} feature {number}",
@@ -315,7 +317,7 @@ class _Reader:
   @property
   def is_known(self) -> bool:
     """Whether some attribute can tell the kinds; after `features`."""
-    return bool(self.kind or self.columns & {*_COLUMNS})
+    return bool(self.kind or self.columns & ({*_COLUMNS} - _FURTHER))
 
   def _see(self, columns) -> None:
     self.columns |= set(map(str, columns))

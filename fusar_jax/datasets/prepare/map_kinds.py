@@ -134,7 +134,7 @@ def _of_class(name, tags) -> str | None:
     return "airport"
   if name == "marina":
     return "port"
-  return _water(name) or ("sea" if name in _SEAS else None)
+  return _water(name)
 
 
 def _water(name) -> str | None:
@@ -166,5 +166,5 @@ def number(text: str | None) -> float | None:
     >>> number("12.5 m"), number("40 ft"), number(None)
     (12.5, None, None)
   """
-  found = re.fullmatch(r"\s*(\d{1,5}(?:\.\d{1,6})?)\s*(?:m)?\s*", text or "")
+  found = re.fullmatch(r"\s*(\d{1,5}(?:\.\d{1,20})?)\s*(?:m)?\s*", text or "")
   return float(found[1]) if found else None

@@ -249,6 +249,9 @@ def test_files_of_gdal(tmp_path, world, osm, suffix):
   want = grounds(world, osm)
   np.testing.assert_array_equal(found.height != 0, want.height != 0)
   assert (found.surface == 1).sum() > 0
+  # Near two scenes: still one building.
+  twice = read_map_features([str(tmp_path / f"building{suffix}")], [_Scene] * 2)
+  assert len(twice.features) == 1
   named = read_map_features(
     [f"runway={tmp_path / f'residential{suffix}'}"], [_Scene]
   )
@@ -265,7 +268,12 @@ def test_overture(tmp_path, world, osm):
     for f in features
   ]
   tables = {
-    "building": {"geometry": shapes[:1], "height": [20.0], "num_floors": [6]},
+    # As floats of 32 bits become in 64.
+    "building": {
+      "geometry": shapes[:1],
+      "height": [20.100000381469727],
+      "num_floors": [6],
+    },
     "segment": {
       "geometry": shapes[1:3],
       "subtype": ["road", "road"],
@@ -277,7 +285,8 @@ def test_overture(tmp_path, world, osm):
     parquet.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
   found = grounds(world, *(tmp_path / f"{name}.parquet" for name in tables))
   want = grounds(world, osm)
-  np.testing.assert_array_equal(found.height, want.height)
+  np.testing.assert_array_equal(found.height != 0, want.height != 0)
+  assert np.unique(found.height).tolist() == [0, np.float32(20.1)]
   assert found.form == want.form == "lake shore"
   assert (found.surface == 1).sum() > 0
 
@@ -289,6 +298,11 @@ def test_overture(tmp_path, world, osm):
       {"color": "red"},
       [[15, -18]] * 4,
       r"has color\. Name the kind: KIND=a",
+    ),
+    (
+      {"class": "House", "height": 3},
+      [[15, -18]] * 4,
+      r"has class, height\. Name the kind",
     ),
     ({"building": "yes"}, [[15, "x"]] * 4, "feature 0: could not convert"),
     ({"building": "yes"}, [15, -18], r"a\.geojson feature 0"),
