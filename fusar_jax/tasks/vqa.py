@@ -43,11 +43,11 @@ _JOINT = re.compile(r"[_/]|-(?!\d)|(?<=\w)-")
 _PUNCTUATION = re.compile(r"[.,](?!\d)|[^\w\s.,%-]")
 # Texts that `counting` reads as numbers.
 _NO_NUMBERS = {"none", "no", "single"}
-# A letter at the start, as in "D", "(D)" and "D. golf course", or one that is
-# announced. "A golf course" begins with an article.
+# A letter at the start, as in "D", "(D)", "**D**" and "D. golf course", or one
+# that is announced. "A golf course" begins with an article.
 _LETTER = re.compile(
-  r"\s*(?:(?i:option)\s+)?\(?([A-Za-z])(?:[.):,]|\s*$)"
-  r"|.*?\b(?i:answer|option)(?:\s+is)?:?\s+\(?([A-Z])(?:[.):,\s]|$)",
+  r"[\s*]*(?:(?i:option)\s+)?\(?([A-Za-z])(?:[.):,*]|\s*?\n|\s*$)"
+  r"|.*?\b(?i:answer|option)(?:\s+is)?:?[\s*]+\(?([A-Z])(?:[.):,*\s]|$)",
   re.DOTALL,
 )
 

@@ -216,7 +216,7 @@ def _declared(record: Record, task: str | None) -> dict:
     "source_id": record.identity,
     "references": list(record.references),
   }
-  return {key: value for key, value in found.items() if value}
+  return {key: value for key, value in found.items() if value or value == 0}
 
 
 def _without_default_system(messages: Sequence[Said]) -> list[Said]:

@@ -69,7 +69,7 @@ class Rewriter:
     found = _BOX.sub(self._in_pixels, text)
     if left := _LEFT_OVER.search(found):
       raise ValueError(f"{left[0]!r:.60} is no box of a known notation")
-    return _GLUED.sub("], [", found) if found != text else text
+    return _GLUED.sub("], [", found) if has_boxes(text) else text
 
   def _in_pixels(self, match: re.Match) -> str:
     groups = match.groups()

@@ -89,7 +89,7 @@ def read_record(record: Any) -> Record:
 
   Raises:
     ValueError: an unknown layout, or what a row cannot express (preference
-      pairs, videos, sounds, tools, images in answers).
+      pairs and ratings, videos, sounds, tools, images in answers).
   """
   if not isinstance(record, Mapping):
     raise ValueError(f"expected an object, got {type(record).__name__}")
@@ -99,6 +99,11 @@ def read_record(record: Any) -> Record:
         f"{key!r}: preference pairs, media other than images, and tools are not"
         " supported"
       )
+  # Of ms-swift's rows for KTO: whether the answer is a good one.
+  if isinstance(record.get("label"), bool):
+    raise ValueError(
+      "'label' rates the answer as good or bad; ratings are not supported"
+    )
   images = list(_names(record))
   messages, references = _messages(record, images)
   if any(IMAGE in m.text for m in messages if m.role != "user"):

@@ -35,7 +35,7 @@ from fusar_jax.datasets.importers.dataset_folder import (
 from fusar_jax.io.atomic_write import check_new_folder, new_folder
 from fusar_jax.tasks import vqa
 
-_LETTERED = re.compile(r"^\s*\(?[A-Z][.):]\s+")
+_LETTERED = re.compile(r"^\s*\(?([A-Z])[.):]\s+")
 
 
 def import_options(
@@ -84,7 +84,7 @@ def import_options(
     except (ValueError, OSError) as error:
       refused.append(f"record {number}: {error}")
       continue
-    spelt += record.get("ground_truth") != listed[letter]
+    spelt += record.get("ground_truth", listed[letter]) != listed[letter]
     rows.setdefault(file, []).extend(
       {**row, "coordinate_size": list(size)} for row in found
     )
@@ -108,7 +108,8 @@ def options_of(record: Mapping) -> dict[str, str]:
   """Returns letter -> text of the options of a record.
 
   Raises:
-    ValueError: fewer than two options, or letters that do not run from A.
+    ValueError: fewer than two options or more than letters, or letters that do
+      not run from A.
 
   Example:
     >>> options_of({"options": "A. race track   B. golf course"})
@@ -119,14 +120,26 @@ def options_of(record: Mapping) -> dict[str, str]:
   if isinstance(given, str):
     listed = vqa.options(given)
   elif isinstance(given, list) and all(isinstance(o, str) for o in given):
-    texts = [_LETTERED.sub("", " ".join(o.split()), count=1) for o in given]
-    listed = dict(zip(vqa.LETTERS, texts)) if len(texts) > 1 else {}
+    listed = _lettered(given)
   if not listed or not all(map(vqa.normal, listed.values())):
     raise ValueError(
-      'expected options "A. ...   B. ..." or a list of at least two, got'
+      'expected options "A. ...   B. ..." or a list of at least two and at most'
+      f" {len(vqa.LETTERS)}, whose letters, if it has any, run from A; got"
       f" {given!r:.60}"
     )
   return listed
+
+
+def _lettered(given: Sequence[str]) -> dict[str, str]:
+  """Letter -> text; {} if number or letters are not those of options."""
+  texts = [" ".join(text.split()) for text in given]
+  marks = [_LETTERED.match(text) for text in texts]
+  letters = vqa.LETTERS[: len(texts)]
+  if all(marks) and [mark and mark[1] for mark in marks] == [*letters]:
+    texts = [text[mark.end() :] for text, mark in zip(texts, marks) if mark]
+  elif any(marks):
+    return {}
+  return dict(zip(letters, texts)) if 1 < len(texts) == len(letters) else {}
 
 
 def truth_of(record: Mapping, listed: Mapping[str, str]) -> str:

@@ -65,7 +65,8 @@ class MapFeatures:
   Attributes:
     features: of all files.
     bounds: float64[n, 4], (west, south, east, north) of each, degrees.
-    groups: of `map_kinds.GROUPS` that the files can contain; others are unknown.
+    groups: of `map_kinds.GROUPS` that the files can contain; others are
+      unknown.
     files: all of them, the parts of Shapefiles included.
     assigned: as the user gave them, without folders: "a.gpkg", "road=b.shp".
   """

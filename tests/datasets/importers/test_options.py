@@ -39,10 +39,11 @@ def read(tmp_path, save, origin):
 
 def test_a_published_record_gives_a_row_per_wording(read, shared):
   path = shared / "data" / "vl_records" / "omniearth_record.json"
-  rows, card = read(json.loads(path.read_text()))
+  record = json.loads(path.read_text())
+  rows, card = read(record)
   assert [row.answer for row in rows] == ["D"] * 5
   assert vqa.options(rows[0].question)["D"] == "golf course"
-  assert rows[0].question.startswith("What type of scene is depicted in this")
+  assert rows[0].question.startswith(record["prompts"][0])
   assert card["truths_spelt_otherwise"] == 1
 
 
@@ -64,10 +65,19 @@ def test_a_truth_without_its_letter(read):
   assert row.answer == "B"
 
 
+def test_a_letter_without_its_truth(read):
+  (row, _), card = read([{k: RECORD[k] for k in RECORD if k != "ground_truth"}])
+  assert row.answer == "B"
+  assert card["truths_spelt_otherwise"] == 0
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
     ({"options_list": ["ship"]}, "at least two"),
+    ({"options_list": ["B. car", "A. ship"]}, "letters, if .* run from A"),
+    ({"options_list": ["A. car", "ship"]}, "letters, if .* run from A"),
+    ({"options_list": [*map(str, range(27))]}, "at most 26"),
     ({"options_list": None}, "at least two"),
     ({"ground_truth_option": "C"}, "name none of the options A, B"),
     ({"ground_truth_option": "A"}, "'ship' is option B"),
