@@ -333,6 +333,10 @@ def _check_options(args: argparse.Namespace) -> None:
         f"{', '.join(idle)} without --{needed.replace('_', '-')} would do"
         " nothing."
       )
+  if args.caption_style == "short" and args.caption_seed:
+    raise command_line.UsageError(
+      "--caption-seed would do nothing: short captions have one wording."
+    )
   if args.stretch:
     idle = [
       f"--{name}"

@@ -146,6 +146,14 @@ def test_killed_and_run_again(tmp_path, scene, how):
   [
     (["--year", "2023"], 2, "--year without --aef would do nothing"),
     (["--skip-empty"], 2, "--skip-empty without --labels would do nothing"),
+    (
+      [
+        *("--land-cover", "x", "--caption-style", "short"),
+        *("--caption-seed", "1"),
+      ],
+      2,
+      "--caption-seed would do nothing",
+    ),
     (["--stretch", "x", "--bands", "VV"], 2, "--stretch sets --bands"),
     (["--aef", "nowhere"], 1, "nowhere"),
     (["--labels", "nowhere.csv"], 1, "nowhere.csv"),

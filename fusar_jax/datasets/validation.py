@@ -218,8 +218,9 @@ def _duplicates(split: Split) -> Iterable[Problem]:
       )
   asked = collections.defaultdict(list)
   for row in split.rows:
-    key = (tuple(i.sha256 for i in row.images), row.triplet.question)
-    asked[key].append(row.triplet)
+    triplet = row.triplet
+    key = tuple(i.sha256 for i in row.images), triplet.history, triplet.question
+    asked[key].append(triplet)
   for triplets in asked.values():
     if len(triplets) > 1:
       same = len({triplet.answer for triplet in triplets}) == 1

@@ -237,6 +237,17 @@ def test_duplicates(tmp_path, config):
   assert 'rows 3 ("c"), 4 ("d")' in texts[2]
 
 
+def test_the_same_question_after_other_turns(tmp_path, config):
+  picture(tmp_path / "0.png", 0)
+  first, second = (
+    row(name, question="Why?", answer=name, task="vqa", boxes=())
+    | {"history": [{"question": "Any ships?", "answer": name}]}
+    for name in ("yes", "no")
+  )
+  write(tmp_path, first, second)
+  only(inspect([tmp_path], config))
+
+
 def test_splits_must_not_share_images(tmp_path, config):
   """Bytes count, not names; the same ground under other images is a warning."""
   picture(tmp_path / "train/0.png", 0)

@@ -88,10 +88,10 @@ class MapFeatures:
       gsd: metres of its pixels.
     """
     h, w = cover.shape
-    ring = place.footprint(h, w)
-    (west, south), (east, north) = ring.min(0), ring.max(0)
-    near = (self.bounds[:, 1] <= north) & (self.bounds[:, 3] >= south)
-    near &= (self.bounds[:, 0] <= east) & (self.bounds[:, 2] >= west)
+    near = np.zeros(len(self.bounds), bool)
+    for west, south, east, north in _boxes(place, h, w):
+      low, high = self.bounds[:, :2], self.bounds[:, 2:]
+      near |= ((low <= (east, north)) & (high >= (west, south))).all(1)
     shapes = [
       map_raster.Shape(f.kind, f.area, _to_pixels(f.parts, place), f.value)
       for f in (self.features[i] for i in np.flatnonzero(near).tolist())
@@ -115,9 +115,10 @@ def read_map_features(
       known kind, or too many features.
   """
   near = [
-    bounds_of(scene.place, scene.height, scene.width)
+    box
     for scene in scenes
     if scene.place is not None
+    for box in _boxes(scene.place, scene.height, scene.width)
   ]
   features: list[MapFeature] = []
   groups, files, assigned = set(), [], []
@@ -382,6 +383,13 @@ def _is_near(bounds, near) -> bool:
   return any(
     west <= e and east >= w and south <= n and north >= s for w, s, e, n in near
   )
+
+
+def _boxes(place, height, width) -> list[tuple[float, float, float, float]]:
+  """Bounds of an image in degrees; two boxes for one across the date line."""
+  west, south, east, north = bounds_of(place, height, width)
+  turns = [0, *([360] if west < -180 else []), *([-360] if east > 180 else [])]
+  return [(west + turn, south, east + turn, north) for turn in turns]
 
 
 def _in_crs(bounds, crs) -> tuple[float, float, float, float]:

@@ -318,6 +318,41 @@ def test_bad_features(tmp_path, world, properties, points, message):
     grounds(world, path)
 
 
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg"])
+def test_features_on_both_sides_of_the_date_line(tmp_path, suffix):
+  x, y = reproject("EPSG:4326", "EPSG:32601", np.array([180.0]), np.zeros(1))
+  transform = (100.0, 0, float(x[0]) - 7_000, 0, -100.0, float(y[0]) + 7_000)
+  scene = _Scene()
+  scene.place = Georeference("affine", "EPSG:32601", transform)
+  rings = [
+    [(lon, 0), (lon + 0.01, 0), (lon + 0.01, 0.01), (lon, 0.01), (lon, 0)]
+    for lon in (179.98, -179.99)
+  ]
+  path = tmp_path / f"a{suffix}"
+  if suffix == ".gpkg":
+    pyogrio = pytest.importorskip("pyogrio")
+    shapely = pytest.importorskip("shapely")
+    shapes = [shapely.to_wkb(shapely.Polygon(ring)) for ring in rings]
+    pyogrio.raw.write(
+      path, np.array(shapes, object), [np.array(["yes"] * 2, object)],
+      ["building"], geometry_type="Polygon", crs="EPSG:4326", driver="GPKG",
+    )  # fmt: skip
+  else:
+    features = [
+      {
+        "type": "Feature",
+        "properties": {"building": "yes"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+      }
+      for ring in rings
+    ]
+    collection = {"type": "FeatureCollection", "features": features}
+    path.write_text(json.dumps(collection))
+  cover = np.zeros((140, 140), np.uint8)
+  found = read_map_features([str(path)], [scene])
+  assert found.ground(scene.place, cover, 100.0).buildings == 2
+
+
 def test_a_large_lake_and_a_long_road_are_drawn(tmp_path, world):
   """Features far larger than the image, which lies inside of them."""
   path = geojson(
