@@ -17,6 +17,7 @@ from typing import Any
 
 from fusar_jax.geo import alphaearth_index_rows as index_rows
 from fusar_jax.geo import alphaearth_tiles as tiles
+from fusar_jax.geo import vector_content
 from fusar_jax.geo.gdal_files import without_secrets
 from fusar_jax.geo.remote_file import open_remote
 
@@ -226,6 +227,7 @@ def _package_rows(source, within, progress):
     from pyarrow import ArrowException
   except ImportError:
     raise ImportError(_no_extra(shown)) from None
+  vector_content.check(Path(source))
   try:
     info = pyogrio.read_info(source)
     names = list(info["fields"])

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fusar_jax.geo import georeference
+from fusar_jax.geo import georeference, vector_content
 
 # Suffix of a file that GDAL reads -> its drivers. GML is not among them: GDAL
 # may download the schema that a file names.
@@ -153,6 +153,7 @@ def read_vector_file(
     return _read_parquet(path, crs, field)
   shapely, pyogrio = geo_packages(path)
   drivers = DRIVERS[path.suffix.lower()]
+  vector_content.check(path)
   try:
     layers = [name for name, kind in pyogrio.list_layers(path) if kind]
     if len(layers) != 1:
@@ -160,7 +161,6 @@ def read_vector_file(
         f"one layer with geometries expected, found {len(layers)}"
         f" ({', '.join(layers)}); save the labels as a file with one layer"
       )
-    # GDAL recognises files by content: a .gpkg may be a table of URLs.
     actual = pyogrio.read_info(path, layers[0])["driver"]
     if actual not in drivers:
       raise ValueError(f"{drivers[0]} expected, found {actual}")

@@ -19,7 +19,7 @@ from fusar_jax.datasets.importers.annotation_json import read_json
 from fusar_jax.datasets.prepare import features as features_lib
 from fusar_jax.datasets.prepare import map_kinds, map_raster
 from fusar_jax.datasets.prepare.sources import Scene, bounds_of
-from fusar_jax.geo import georeference
+from fusar_jax.geo import georeference, vector_content
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.tasks.description.ground import Ground
 
@@ -231,6 +231,7 @@ class _Reader:
   def _vector_file(self):
     shapely, pyogrio = features_lib.geo_packages(self.path)
     drivers = features_lib.DRIVERS[self.path.suffix.lower()]
+    vector_content.check(self.path)
     try:
       layers = [name for name, kind in pyogrio.list_layers(self.path) if kind]
       for layer in layers:

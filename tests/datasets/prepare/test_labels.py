@@ -335,7 +335,7 @@ def test_several_layers_and_other_formats(
   with pytest.raises(ValueError, match=r"one layer .* found 2 \(ships, tanks"):
     labelled(path)(found)
   path.write_bytes(geojson.read_bytes())
-  with pytest.raises(ValueError, match="GPKG expected, found GeoJSON"):
+  with pytest.raises(ValueError, match=r"not that of a \.gpkg file"):
     labelled(path)(found)
 
 
