@@ -114,7 +114,11 @@ def _warnings(card):
     )
   if card["labels_elsewhere"]:
     yield f"{card['labels_elsewhere']} labels lie in none of the scenes."
-  if not card["labelled"] and not card.get("captions"):
+  made = card.get("captions")
+  tiles = sum(scene["kept"] for scene in card["scenes"])
+  if made and (bare := tiles - made["number"]):
+    yield f"{bare} of {tiles} tiles are {SKIPPED['no_land_cover']}: no caption."
+  if not card["labelled"] and not made:
     yield (
       "No labels: the answers are empty. These rows are for predict, not for"
       " training."

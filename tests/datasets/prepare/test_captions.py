@@ -1,15 +1,18 @@
 """Captions of tiles: from maps to rows, resumed, and what stays unknown."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import Affine
+from rich.console import Console
 
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.datasets.prepare.captions import Captions
 from fusar_jax.datasets.prepare.map_features import read_map_features
+from fusar_jax.datasets.prepare.summary import print_summary
 from fusar_jax.geo.georeference import Georeference, reproject
 from fusar_jax.geo.land_cover import open_land_cover
 from fusar_jax.tasks import captioning
@@ -177,6 +180,26 @@ def test_unmapped_tiles_get_none(tmp_path, scene, write_map, prepare):
   for answer, source in made.values():
     assert 0.5 <= source["mapped"] <= 1
     assert ("not mapped" in answer) == (source["mapped"] < 1)
+
+
+def test_labelled_tiles_without_caption_are_counted(
+  tmp_path, scene, write_map, prepare, labelled, write_csv
+):
+  codes = np.zeros((140, 140))
+  codes[:, 80:] = 40
+  world = write_map(tmp_path / NAME, codes)
+  card = prepare(
+    scene,
+    tmp_path / "out",
+    read_labels=labelled(write_csv(tmp_path / "l.csv")),
+    read_captions=describing(world),
+  )
+  made = len(captions_of(tmp_path / "out"))
+  assert 0 < made < 6
+  console = Console(record=True, file=io.StringIO())
+  print_summary(card, tmp_path / "out", console)
+  text = f"{6 - made} of 6 tiles are mostly without land cover: no caption."
+  assert text in console.export_text()
 
 
 def test_maps_of_other_places(tmp_path, scene, write_map, prepare, write_scene):
