@@ -44,7 +44,7 @@ def fields_of(row: Row) -> dict[str, str]:
 
 
 def field_texts(rows: Sequence[Row]) -> list[FieldTexts]:
-  """Returns what the captions of rows say, field by field."""
+  """Returns statistics of the captions of rows, field by field."""
   texts = collections.defaultdict(list)
   for row in rows:
     for name, text in fields_of(row).items():

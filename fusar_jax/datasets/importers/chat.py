@@ -40,8 +40,8 @@ from fusar_jax.datasets.importers.annotation_json import read_records
 from fusar_jax.datasets.importers.chat_boxes import Objects, Rewriter
 from fusar_jax.datasets.importers.chat_layouts import (
   IMAGE,
+  Message,
   Record,
-  Said,
   read_record,
 )
 from fusar_jax.datasets.importers.dataset_folder import (
@@ -219,7 +219,7 @@ def _declared(record: Record, task: str | None) -> dict:
   return {key: value for key, value in found.items() if value or value == 0}
 
 
-def _without_default_system(messages: Sequence[Said]) -> list[Said]:
+def _without_default_system(messages: Sequence[Message]) -> list[Message]:
   system = [message for message in messages if message.role == "system"]
   if any(message.text.strip() != prompts.SYSTEM for message in system):
     raise ValueError(
@@ -230,7 +230,7 @@ def _without_default_system(messages: Sequence[Said]) -> list[Said]:
 
 
 def _row(
-  record: Record, messages: Sequence[Said], rewriters: Sequence[Rewriter]
+  record: Record, messages: Sequence[Message], rewriters: Sequence[Rewriter]
 ) -> dict:
   """Returns the fields of the texts."""
   _check_turns(messages)
@@ -260,7 +260,7 @@ def _row(
   return row
 
 
-def _check_turns(messages: Sequence[Said]) -> None:
+def _check_turns(messages: Sequence[Message]) -> None:
   roles = [message.role for message in messages]
   expected = ["user", "assistant"] * (len(roles) // 2 + 1)
   if not roles or roles != expected[: len(roles)]:

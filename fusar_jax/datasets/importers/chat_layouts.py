@@ -30,7 +30,7 @@ from fusar_jax.tasks import predictions
 IMAGE = "<image>"
 # Keys of a true answer, the most specific first.
 TRUTHS = ("groundtruth", "ground_truth", "gt_bbox", "annotation")
-_SPEAKERS = {
+_ROLES = {
   "human": "user",
   "user": "user",
   "gpt": "assistant",
@@ -54,7 +54,7 @@ _TYPES = ("question_type", "vqa_type", "type", "task_type", "category")
 
 
 @dataclasses.dataclass(frozen=True)
-class Said:
+class Message:
   """One message: who speaks, what, and whether it is marked for the loss."""
 
   role: str
@@ -76,7 +76,7 @@ class Record:
   """
 
   images: tuple[str, ...]
-  messages: tuple[Said, ...]
+  messages: tuple[Message, ...]
   objects: Mapping | None = None
   references: tuple[str, ...] = ()
   task: str | None = None
@@ -129,7 +129,7 @@ def read_record(record: Any) -> Record:
 
 def _messages(
   record: Mapping, images: list[str]
-) -> tuple[list[Said], tuple[str, ...]]:
+) -> tuple[list[Message], tuple[str, ...]]:
   """Returns (messages, references); adds images within messages."""
   turns = record.get("messages", record.get("conversations"))
   if isinstance(turns, str):
@@ -152,10 +152,10 @@ def _messages(
   )
 
 
-def _question(record, question) -> tuple[list[Said], tuple[str, ...]]:
+def _question(record, question) -> tuple[list[Message], tuple[str, ...]]:
   """EarthDial, GeoChat: a question with its truth."""
   # EarthDial writes some line feeds as two characters.
-  asked = Said("user", question.replace("\\n", "\n"))
+  asked = Message("user", question.replace("\\n", "\n"))
   truths = [record[key] for key in TRUTHS if record.get(key) not in (None, "")]
   numbered = sorted(filter(_CAPTION.fullmatch, record), key=_number)
   captions = [record[key] for key in numbered if record[key] not in (None, "")]
@@ -171,17 +171,17 @@ def _question(record, question) -> tuple[list[Said], tuple[str, ...]]:
   if len(texts) < len(said) or not texts[0]:
     raise ValueError(f"the true answer must be text, got {answers[0]!r:.60}")
   references = tuple(texts) if len(texts) > 1 else ()
-  return [asked, Said("assistant", texts[0])], references
+  return [asked, Message("assistant", texts[0])], references
 
 
 def _number(key: str) -> int:
   return int(key.removeprefix("caption"))
 
 
-def _query(record) -> Iterator[Said]:
+def _query(record) -> Iterator[Message]:
   """ms-swift's older layout, and that of instructions."""
   if isinstance(system := record.get("system"), str) and system:
-    yield Said("system", system)
+    yield Message("system", system)
   history = record.get("history") or []
   if not isinstance(history, list):
     raise ValueError(f"'history' must be a list, got {history!r:.60}")
@@ -190,30 +190,28 @@ def _query(record) -> Iterator[Said]:
       raise ValueError(
         f"'history' must hold [question, answer], got {pair!r:.60}"
       )
-    yield Said("user", _text(pair[0], "a question of 'history'"))
-    yield Said("assistant", _text(pair[1], "an answer of 'history'"))
+    yield Message("user", _text(pair[0], "a question of 'history'"))
+    yield Message("assistant", _text(pair[1], "an answer of 'history'"))
   if "query" in record:
     asked, answer = record["query"], record.get("response")
   else:
     asked, answer = record["instruction"], record.get("output")
     if more := record.get("input"):
       asked = f"{_text(asked, 'instruction')}\n{_text(more, 'input')}"
-  yield Said("user", _text(asked, "the question"))
+  yield Message("user", _text(asked, "the question"))
   if answer is not None:
-    yield Said("assistant", _text(answer, "the answer"))
+    yield Message("assistant", _text(answer, "the answer"))
 
 
-def _message(turn, images: list[str]) -> Said:
+def _message(turn, images: list[str]) -> Message:
   """Returns a message; appends the images of its content list."""
   if not isinstance(turn, Mapping):
     raise ValueError(f"a message is {type(turn).__name__}, expected an object")
   if any(turn.get(key) for key in _CALLS):
     raise ValueError("calls of tools are not supported")
-  speaker = turn.get("from", turn.get("role"))
-  if not isinstance(speaker, str) or speaker not in _SPEAKERS:
-    raise ValueError(
-      f"speaker {speaker!r:.40} is none of {', '.join(_SPEAKERS)}"
-    )
+  role = turn.get("from", turn.get("role"))
+  if not isinstance(role, str) or role not in _ROLES:
+    raise ValueError(f"role {role!r:.40} is none of {', '.join(_ROLES)}")
   loss = turn.get("loss")
   if loss is not None and not isinstance(loss, bool):
     raise ValueError(f'"loss" must be true or false, got {loss!r:.40}')
@@ -221,8 +219,8 @@ def _message(turn, images: list[str]) -> Said:
   if isinstance(content, list):
     content = "".join(_part(part, images) for part in content)
   if not isinstance(content, str) or not content.strip():
-    raise ValueError(f"message of {speaker} has no text: {content!r:.40}")
-  return Said(_SPEAKERS[speaker], content, loss)
+    raise ValueError(f"message of {role} has no text: {content!r:.40}")
+  return Message(_ROLES[role], content, loss)
 
 
 def _part(part, images: list[str]) -> str:

@@ -149,23 +149,23 @@ def truth_of(record: Mapping, listed: Mapping[str, str]) -> str:
     ValueError: neither a letter nor the text of an option, or two that differ.
   """
   truth, letter = record.get("ground_truth"), record.get("ground_truth_option")
-  told = vqa.parse(str(letter or ""), "option", listed)
+  named = vqa.parse(str(letter or ""), "option", listed)
   # A number is the text of an option, not its place.
-  said = vqa.normal(str(truth)) if isinstance(truth, (str, int)) else ""
-  same = [key for key, text in listed.items() if vqa.normal(text) == said]
-  if told.error is not None:
+  wanted = vqa.normal(str(truth)) if isinstance(truth, (str, int)) else ""
+  same = [key for key, text in listed.items() if vqa.normal(text) == wanted]
+  if named.error is not None:
     if letter is None and len(same) == 1:
       return same[0]
     raise ValueError(
       f"'ground_truth_option' {letter!r:.40} and 'ground_truth' {truth!r:.40}"
       f" name none of the options {', '.join(listed)}"
     )
-  if same and told.value not in same:
+  if same and named.value not in same:
     raise ValueError(
       f"'ground_truth' {truth!r:.40} is option {same[0]}, but"
       f" 'ground_truth_option' is {letter!r:.40}"
     )
-  return told.value
+  return named.value
 
 
 def _rows(identity, record, listed, letter) -> list[dict]:

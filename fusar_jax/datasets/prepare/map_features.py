@@ -35,7 +35,7 @@ _COLUMNS = (
   *("landform", "height", "width", "other_tags", "fclass", "subtype"),
   *("class", *_OVERTURE_BUILDING),
 )
-# Columns that tell nothing of the kind by themselves.
+# Columns that do not state the kind by themselves.
 _FURTHER = {"height", "width", "class"}
 
 
@@ -135,7 +135,7 @@ def read_map_features(
     groups |= found.groups
     if not found.is_known:
       raise ValueError(
-        f"{path}: no attribute tells what its features are; it has"
+        f"{path}: no attribute identifies the kind of its features; it has"
         f" {', '.join(sorted(found.columns)[:12]) or 'none'}. Name the kind:"
         f" KIND={path.name}, one of {', '.join(map_kinds.KINDS)}."
       )
@@ -319,7 +319,7 @@ class _Reader:
 
   @property
   def is_known(self) -> bool:
-    """Whether some attribute can tell the kinds; after `features`."""
+    """Whether some attribute can state the kinds; after `features`."""
     return bool(self.kind or self.columns & ({*_COLUMNS} - _FURTHER))
 
   def _see(self, columns) -> None:
