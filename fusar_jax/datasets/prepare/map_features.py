@@ -9,16 +9,15 @@ What no file can contain is unknown in the captions, not absent.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fusar_jax.datasets.importers.annotation_json import read_json
 from fusar_jax.datasets.prepare import features as features_lib
-from fusar_jax.datasets.prepare import map_kinds, map_raster
-from fusar_jax.datasets.prepare.sources import Scene, bounds_of
+from fusar_jax.datasets.prepare import map_geometry, map_kinds, map_raster
+from fusar_jax.datasets.prepare.sources import Scene
 from fusar_jax.geo import georeference, vector_content
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.tasks.description.ground import Ground
@@ -37,6 +36,8 @@ _COLUMNS = (
 )
 # Columns that do not state the kind by themselves.
 _FURTHER = {"height", "width", "class"}
+# Kinds that are never lines.
+_AREAS = ("building", "apron", "landform")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,11 +90,13 @@ class MapFeatures:
     """
     h, w = cover.shape
     near = np.zeros(len(self.bounds), bool)
-    for west, south, east, north in _boxes(place, h, w):
+    for west, south, east, north in map_geometry.boxes_of(place, h, w):
       low, high = self.bounds[:, :2], self.bounds[:, 2:]
       near |= ((low <= (east, north)) & (high >= (west, south))).all(1)
     shapes = [
-      map_raster.Shape(f.kind, f.area, _to_pixels(f.parts, place), f.value)
+      map_raster.Shape(
+        f.kind, f.area, map_geometry.to_pixels(f.parts, place), f.value
+      )
       for f in (self.features[i] for i in np.flatnonzero(near).tolist())
     ]
     return map_raster.draw(shapes, cover, gsd, self.groups)
@@ -118,7 +121,7 @@ def read_map_features(
     box
     for scene in scenes
     if scene.place is not None
-    for box in _boxes(scene.place, scene.height, scene.width)
+    for box in map_geometry.boxes_of(scene.place, scene.height, scene.width)
   ]
   features: list[MapFeature] = []
   groups, files, assigned = set(), [], []
@@ -141,7 +144,9 @@ def read_map_features(
       )
     files += features_lib.files_of(path)
     assigned.append(f"{kind}={path.name}" if kind else path.name)
-  bounds = np.array([_bounds(f.parts) for f in features]).reshape(-1, 4)
+  bounds = np.array([map_geometry.extent(f.parts) for f in features]).reshape(
+    -1, 4
+  )
   return MapFeatures(features, bounds, frozenset(groups), files, assigned)
 
 
@@ -194,11 +199,14 @@ class _Reader:
     if kind is None or geometry is None:
       return None
     self.groups |= {g for g, of in map_kinds.GROUPS.items() if kind in of}
-    area, parts = _parts(geometry)
+    area, parts = map_geometry.parts_of(geometry)
     if not parts:
       return None
-    parts = [_lonlat(part, crs) for part in parts]
-    if not _is_near(_bounds(parts), self.near):
+    # Some converters write the outlines of areas as closed lines.
+    if kind in _AREAS and not area:
+      area = all(len(p) >= 4 and (p[0] == p[-1]).all() for p in parts)
+    parts = [map_geometry.to_lonlat(part, crs) for part in parts]
+    if not map_geometry.is_near(map_geometry.extent(parts), self.near):
       return None
     value: float | str | None = map_kinds.number(
       tags.get("height" if kind == "building" else "width")
@@ -255,7 +263,7 @@ class _Reader:
             self.path,
             layer,
             columns=columns,
-            bbox=_in_crs(bounds, crs),
+            bbox=map_geometry.bounds_in_crs(bounds, crs),
             return_fids=True,
             force_2d=True,
             datetime_as_string=True,
@@ -326,92 +334,3 @@ class _Reader:
     self.columns |= set(map(str, columns))
     if not self.kind:
       self.groups |= map_kinds.groups_of(self.columns, self.path.name)
-
-
-def _parts(geometry: Mapping[str, Any]) -> tuple[bool, list[np.ndarray]]:
-  """Returns (area?, rings or lines) of a GeoJSON geometry.
-
-  Of a collection, the areas; without any, lines and points.
-  """
-  if not isinstance(geometry, Mapping):
-    raise ValueError("its geometry is none of GeoJSON")
-  kind, given = geometry.get("type"), geometry.get("coordinates", ())
-  if kind == "GeometryCollection":
-    # Collections in collections are not read.
-    members = [
-      _parts(g)
-      for g in geometry.get("geometries", ())
-      if g["type"] != "GeometryCollection"
-    ]
-    area = any(is_area for is_area, _ in members)
-    return area, [
-      p for is_area, parts in members if is_area == area for p in parts
-    ]
-  if kind == "Point":
-    return False, [_points([given])]
-  if kind in ("LineString", "MultiPoint"):
-    return False, [_points(given)]
-  if kind == "MultiLineString":
-    return False, [_points(line) for line in given]
-  if kind == "Polygon":
-    return True, [_points(ring) for ring in given]
-  if kind == "MultiPolygon":
-    return True, [_points(ring) for polygon in given for ring in polygon]
-  raise ValueError(f"its geometry is of an unknown type {kind!r:.40}")
-
-
-def _points(given) -> np.ndarray:
-  points = np.array([point[:2] for point in given], np.float64)
-  if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-    raise ValueError("its coordinates are not lists of finite points")
-  return points
-
-
-def _lonlat(points, crs):
-  if crs == georeference.LONLAT:
-    return points
-  lons, lats = georeference.reproject(crs, georeference.LONLAT, *points.T)
-  return np.stack([lons, lats], -1)
-
-
-def _bounds(parts) -> np.ndarray:
-  points = np.concatenate(parts)
-  return np.concatenate([points.min(0), points.max(0)])
-
-
-def _is_near(bounds, near) -> bool:
-  west, south, east, north = bounds
-  return any(
-    west <= e and east >= w and south <= n and north >= s for w, s, e, n in near
-  )
-
-
-def _boxes(place, height, width) -> list[tuple[float, float, float, float]]:
-  """Bounds of an image in degrees; two boxes for one across the date line."""
-  west, south, east, north = bounds_of(place, height, width)
-  turns = [0, *([360] if west < -180 else []), *([-360] if east > 180 else [])]
-  return [(west + turn, south, east + turn, north) for turn in turns]
-
-
-def _in_crs(bounds, crs) -> tuple[float, float, float, float]:
-  """Bounds of a box in degrees in another CRS, generously."""
-  west, south, east, north = bounds
-  lons, lats = np.meshgrid(
-    np.linspace(west, east, 9), np.linspace(south, north, 9)
-  )
-  x, y = georeference.reproject(georeference.LONLAT, crs, lons, lats)
-  margin = 0.02 * max(np.ptp(x), np.ptp(y))
-  return (
-    float(x.min() - margin),
-    float(y.min() - margin),
-    float(x.max() + margin),
-    float(y.max() + margin),
-  )
-
-
-def _to_pixels(parts, place: Georeference) -> list[np.ndarray]:
-  """float64[n, 2] each, (column, row) of the image."""
-  points = np.concatenate(parts)
-  rows, cols = place.to_pixel(points[:, 0], points[:, 1])
-  moved = np.stack([cols, rows], -1)
-  return np.split(moved, np.cumsum([len(part) for part in parts])[:-1])

@@ -1,7 +1,8 @@
 """Draws map features onto the pixels of one image.
 
 Areas cover the pixels whose centre they contain. Lines have the width that
-their tags state, else a usual one of their kind, and at least one pixel.
+their tags state, else a usual one of their kind, and at least one pixel. A
+building that is a point covers its pixel.
 """
 
 import dataclasses
@@ -70,10 +71,13 @@ def draw(
   facilities, buildings = set(), 0
   lines: dict[str, list] = {}
   for shape in shapes:
-    if not shape.area:
+    if shape.area:
+      where, inside = _fill(shape.parts, cover.shape)
+    elif shape.kind == "building":
+      where, inside = ..., _pixels(shape.parts, cover.shape)
+    else:
       lines.setdefault(shape.kind, []).append(shape)
       continue
-    where, inside = _fill(shape.parts, cover.shape)
     if not inside.any():
       continue
     if shape.kind == "building":
@@ -144,6 +148,15 @@ def _fill(rings, size):
       )
       inside ^= np.asarray(drawn, bool)
   return where, inside
+
+
+def _pixels(parts, size) -> np.ndarray:
+  """Mask of the pixels of points."""
+  points = np.concatenate(parts)[:, ::-1]
+  points = points[((points >= 0) & (points < size)).all(1)].astype(int)
+  mask = np.zeros(size, bool)
+  mask[tuple(points.T)] = True
+  return mask
 
 
 def _lines(shapes, size, gsd) -> np.ndarray:

@@ -246,6 +246,20 @@ def test_features_lie_on_their_pixels(world, osm):
   assert ground.mapped == {1}
 
 
+def test_buildings_that_are_points_or_closed_lines(tmp_path, world):
+  """They are buildings, too: "no buildings" would be untrue."""
+  path = geojson(
+    tmp_path / "a.geojson",
+    ({"building": "yes"}, "Point", [(500_505, 8_000_695)]),
+    ({"building": "yes"}, "Point", [(900_000, 8_000_695)]),
+    ({"building": "yes"}, "LineString", square(500_600, 8_000_700, 40)),
+  )
+  ground = grounds(world, path)
+  assert ground.buildings == 2
+  assert np.argwhere(ground.height != 0)[:2].tolist() == [[70, 50], [70, 60]]
+  assert np.count_nonzero(ground.height) == 1 + 4 * 4
+
+
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".fgb"])
 def test_files_of_gdal(tmp_path, world, osm, suffix):
   """Each kind in a file of its own, as Geofabrik has them."""
