@@ -108,6 +108,9 @@ def stated_degrees(
     west, south, east, north = (float(v) for v in values if v is not None)
   except (TypeError, ValueError):
     return None
+  # Others touch nothing: `parse_row` reports them.
+  if not all(map(math.isfinite, (west, south, east, north))):
+    return None
   return west, south, east, north
 
 

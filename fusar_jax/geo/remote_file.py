@@ -10,6 +10,7 @@ GDAL.
 import http.client
 import io
 import os
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -23,7 +24,11 @@ _RETRIES = 4
 _RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 _TIMEOUT = 60  # Seconds without a byte.
 # Content networks refuse the default name of urllib.
-_AGENT = "fusar-jax"
+AGENT = "fusar-jax"
+# Of errors whose own text repeats the address, secrets included.
+INVALID = (
+  "not a valid address; write spaces as %20, and give no user or password"
+)
 _BUFFER = 4 << 20
 _VSI = {"/vsicurl/": "", "/vsigs/": "gs://", "/vsis3/": "s3://"}
 
@@ -78,13 +83,7 @@ class RemoteFile(io.RawIOBase):
     self._url = https_url(url)
     self._at = 0
     with self._request(0, 1) as answer:
-      total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-      if answer.status != 206 or not total.isdigit():
-        raise ValueError(
-          f"{self._shown}: expected a server of byte ranges, got status"
-          f" {answer.status} without a size; download the file once."
-        )
-    self.size = int(total)
+      self.size = self._check_range(answer, 0)
 
   def readable(self) -> bool:
     return True
@@ -118,7 +117,9 @@ class RemoteFile(io.RawIOBase):
     data = b""
     for attempt in range(_RETRIES + 1):
       try:
-        with self._request(first + len(data), count - len(data)) as answer:
+        start = first + len(data)
+        with self._request(start, count - len(data)) as answer:
+          self._check_range(answer, start)
           data += answer.read(count - len(data))
       except http.client.IncompleteRead as error:
         data += error.partial
@@ -132,10 +133,22 @@ class RemoteFile(io.RawIOBase):
       _pause(attempt, self._shown, "the answer ended early")
     raise AssertionError("unreachable: _pause raises at the last attempt")
 
+  def _check_range(self, answer, first) -> int:
+    """Returns the file's size; raises ValueError for other bytes."""
+    sent = answer.headers.get("Content-Range", "")
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", sent)
+    if answer.status != 206 or not found or int(found[1]) != first:
+      raise ValueError(
+        f"{self._shown}: expected a server of byte ranges, got status"
+        f" {answer.status} and {sent or 'no'!r} range for bytes from {first};"
+        " download the file once."
+      )
+    return int(found[2])
+
   def _request(self, first, count):
     """Returns the open answer to a request for a range."""
     last = first + count - 1
-    headers = {"Range": f"bytes={first}-{last}", "User-Agent": _AGENT}
+    headers = {"Range": f"bytes={first}-{last}", "User-Agent": AGENT}
     request = urllib.request.Request(self._url, headers=headers)
     for attempt in range(_RETRIES + 1):
       try:
@@ -151,6 +164,8 @@ class RemoteFile(io.RawIOBase):
             f"{self._shown}: the server answers {error.code} {error.reason}."
           ) from None
         _pause(attempt, self._shown, f"status {error.code}")
+      except http.client.InvalidURL:
+        raise ValueError(f"{self._shown}: {INVALID}.") from None
       except (OSError, http.client.HTTPException) as error:
         _pause(attempt, self._shown, getattr(error, "reason", error))
     raise AssertionError("unreachable: _pause raises at the last attempt")

@@ -17,7 +17,8 @@ class RangeServer(http.server.ThreadingHTTPServer):
     ranges: the Range header of each GET, None for a whole file.
     sent: bytes of all answers.
     headers: of each request, names in lower case.
-    faults: statuses answered first, one a request; "cut" ends an answer early.
+    faults: statuses answered first, one a request; "cut" ends an answer early,
+      "whole" ignores the range.
     denied: answer 403 to all requests.
   """
 
@@ -79,7 +80,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     size = os.path.getsize(path)
     first, last, status = 0, size - 1, 200
     wanted = self.headers.get("Range")
-    if wanted:
+    if wanted and fault != "whole":
       low, high = wanted.removeprefix("bytes=").split("-")
       first, status = int(low) if low else size - int(high), 206
       last = min(int(high), size - 1) if low and high else size - 1

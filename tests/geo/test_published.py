@@ -12,6 +12,7 @@ from fusar_jax.geo import alphaearth_index_files as index_files
 from fusar_jax.geo import alphaearth_tiles, georeference
 from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.alphaearth_index import find_tiles
+from fusar_jax.geo.remote_file import open_remote
 from tests.geo import published
 from tests.geo.range_server import serve
 
@@ -224,6 +225,33 @@ def test_faults_of_a_server_of_indexes(server, tiles, monkeypatch):
   monkeypatch.setattr(index_files, "_REPORTED", 100)
   find_tiles(source, progress=lambda *step: steps.append(step))
   assert steps[-1][1] == steps[-1][2]
+
+
+def test_other_bytes_than_requested_are_an_error(server):
+  """As of a proxy that ignores ranges after the first answer."""
+  file = open_remote(f"{server.root}/{published.GOOGLE}/aef_index.csv")
+  server.faults = ["whole"]
+  file.seek(100)
+  with pytest.raises(ValueError, match="status 200 and 'no' range for bytes"):
+    file.read(50)
+
+
+@pytest.mark.parametrize(
+  "url", ["http://h/a b.csv?sig=SECRET", "http://me:SECRET@h/a.csv"]
+)
+def test_an_invalid_address_is_an_error_without_its_secrets(url):
+  with pytest.raises(ValueError, match="not a valid address") as caught:
+    open_remote(url)
+  assert "SECRET" not in str(caught.value)
+
+
+def test_bounds_that_are_no_numbers_are_reported(tmp_path, tiles):
+  """Not left out as if their tile were elsewhere."""
+  row = tiles[0].row_of(f"gs://{published.GOOGLE}") | {"wgs84_west": "nan"}
+  row = {k: v for k, v in row.items() if not k.startswith("utm_")}
+  published.write_csv(tmp_path / "a.csv", [row])
+  with pytest.raises(ValueError, match=r"row 2: bounds .*nan"):
+    find_tiles(tmp_path / "a.csv", within=_within(tiles[0]))
 
 
 def test_a_line_without_an_end_is_no_table(tmp_path, monkeypatch):
