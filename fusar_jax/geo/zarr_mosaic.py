@@ -3,8 +3,8 @@
 One int8 array `embeddings` (time, band, y, x) in degrees, in shards of chunks
 of all bands, so a pixel costs 1/16 of what it costs from the published tiles.
 Its pixels are resampled from those. `time` holds the years; bands are A00..A63
-in this order. Read with TensorStore, which Orbax installs: GDAL reads sharded
-Zarr only in later versions than rasterio's.
+in this order. Read with TensorStore, which Orbax installs: GDAL 3.10.3, as in
+rasterio 1.4, opens no shards ("Unsupported codec: sharding_indexed").
 """
 
 import json
@@ -35,7 +35,7 @@ _CACHE = {"cache_pool": {"total_bytes_limit": 1 << 27}}
 
 
 def is_mosaic(source: str) -> bool:
-  """Returns whether a folder or URL is a mosaic, or one year of it."""
+  """Returns whether a folder or URL is a mosaic, or GROUP#YEAR of one."""
   name = source.partition("#")[0].rstrip("/")
   if "://" in name or name.startswith("/vsi"):
     return name.endswith(_ENDINGS)
@@ -77,7 +77,12 @@ class MosaicYear:
 
   def __init__(self, path: str):
     self._root, _, year = path.rpartition("#")
-    self._time = years_of(self._root).index(int(year))
+    years = years_of(self._root)
+    if year not in map(str, years):
+      raise ValueError(
+        f"{_shown(self._root)}: no year {year!r}; it has {years}."
+      )
+    self._time = years.index(int(year))
     self._array = _open(self._root, _ARRAY)
     attributes = _attributes(self._root, "") | _attributes(
       self._root, f"{_ARRAY}/"

@@ -8,6 +8,7 @@ import tensorstore
 
 from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.alphaearth_tiles import dequantise
+from fusar_jax.geo.zarr_mosaic import MosaicYear
 from tests.geo.range_server import serve
 
 _STEP, _WEST, _NORTH = 8.983111749910169e-05, 10.0, 50.0
@@ -96,6 +97,12 @@ def test_a_pixel_of_a_url_costs_a_chunk(mosaic, tmp_path, monkeypatch):
     server.denied = True
     with pytest.raises(PermissionError, match="access denied"):
       archive.sample(*_points(np.array([30]), np.array([40])), 2024)
+
+
+@pytest.mark.parametrize("year", ["2030", "x"])
+def test_a_year_that_it_lacks(mosaic, year):
+  with pytest.raises(ValueError, match=r"aef-mosaic: no year .*2017, 2024"):
+    MosaicYear(f"{mosaic[0]}#{year}")
 
 
 def test_other_groups_are_rejected(mosaic, tmp_path):
