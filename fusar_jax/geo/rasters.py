@@ -282,7 +282,8 @@ class Raster:
   def position_error(self) -> position_error.PositionError | None:
     """Returns how far its positions may be off; None without a georeference.
 
-    Takes up to a second for control points on uneven ground.
+    Takes seconds for control points on uneven ground, such as the 210 of a
+    Sentinel-1 scene.
     """
     if self.georeference is None:
       return None

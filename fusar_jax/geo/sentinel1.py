@@ -27,6 +27,9 @@ from fusar_jax.io.untrusted_xml import parse_xml
 
 # Calibration files of a full swath have about 1 MB, annotations 2 MB.
 MAX_XML_BYTES = 1 << 25
+# Annotations have 210. A spline through 2000 took over 100 s, and memory grows
+# with the square of their number.
+MAX_POINTS = 2000
 # A product has about 40 files.
 MAX_FILES = 10_000
 # Kind of backscatter -> element of a calibration vector.
@@ -87,6 +90,11 @@ class Measurement:
     names = ("line", "pixel", "longitude", "latitude", "height")
     points = []
     for point in self.product.xml(name).iter("geolocationGridPoint"):
+      if len(points) == MAX_POINTS:
+        raise ValueError(
+          f"{self.product.path_of(name)}: more than {MAX_POINTS} points of the"
+          " geolocation grid; fetch the product again."
+        )
       points.append(tuple(self._number(name, point, each) for each in names))
     return tuple(points)
 

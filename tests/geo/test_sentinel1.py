@@ -257,3 +257,12 @@ def test_bad_tables_are_rejected(vectors, message):
   vectors = [(v[0], *map(np.array, v[1:])) for v in vectors]
   with pytest.raises(ValueError, match=message):
     sentinel1.LookUpTable.of(vectors)
+
+
+def test_the_geolocation_grid_has_a_limit(safe, monkeypatch):
+  """A spline through many points takes all time and memory."""
+  monkeypatch.setattr(sentinel1, "MAX_POINTS", 9)
+  open_raster(safe).close()
+  monkeypatch.setattr(sentinel1, "MAX_POINTS", 8)
+  with pytest.raises(ValueError, match=r"-002\.xml: more than 8 points"):
+    open_raster(safe)
