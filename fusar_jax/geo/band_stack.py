@@ -163,11 +163,17 @@ def find_sibling(path: Path, polarisation: str) -> Path:
 
   Example: S1A_..._VV.tif and "VH" give S1A_..._VH.tif beside it.
   """
+  query = ""
+  if stac.is_url(path):
+    text, mark, query = stac.restored(path).partition("?")
+    path, query = Path(text), mark + query
   last = list(_TOKEN.finditer(path.name))[-1]
   word = polarisation if last[0].isupper() else polarisation.lower()
   name = path.name[: last.start()] + word + path.name[last.end() :]
   exact = path.with_name(name)
-  if exact.is_file() or stac.is_url(path):
+  if stac.is_url(path):
+    return Path(f"{exact}{query}")
+  if exact.is_file():
     return exact
   # Sentinel-1 numbers the images of a product: ...-vv-...-001, ...-vh-...-002.
   pattern = re.escape(name)
@@ -245,8 +251,10 @@ def _stack(path, files, others, polarisations, measurements=()) -> BandStack:
   files = list(files)
   try:
     for other in others:
-      url = stac.is_url(other)
-      files.append(_open(other) if url else raster_files.GdalFile(other))
+      # Those of a product may be in a zip.
+      files.append(
+        raster_files.GdalFile(other) if measurements else _open(other)
+      )
     return BandStack(path, files, polarisations, measurements)
   except BaseException:
     for file in files:

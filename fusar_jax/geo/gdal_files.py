@@ -27,8 +27,9 @@ _BESIDE = (".ovr", ".OVR", ".msk", ".MSK")
 _OVERVIEWS = ("OVERVIEWS", "OVERVIEW_FILE")
 
 
-# https://user:password@host/tile.tif?signature=...
-_SECRETS = re.compile(r"(?<=://)[^/@\s]*@|\?\S*")
+# https://user:password@host/tile.tif?signature=... Path() merges its slashes.
+_SECRETS = re.compile(r"(\b\w+:/+)[^/@\s]*@|\?\S*")
+_ADDRESS = re.compile(r"\w:/|^/vsi")
 
 
 def without_secrets(path: str) -> str:
@@ -38,8 +39,7 @@ def without_secrets(path: str) -> str:
     >>> without_secrets("/vsicurl/https://me:key@host/a.tif?sig=1")
     '/vsicurl/https://host/a.tif'
   """
-  remote = "://" in path or path.startswith("/vsi")
-  return _SECRETS.sub("", path) if remote else path
+  return _SECRETS.sub(r"\1", path) if _ADDRESS.search(path) else path
 
 
 def open_dataset(path: str | os.PathLike) -> rasterio.DatasetReader:

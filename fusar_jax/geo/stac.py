@@ -10,9 +10,9 @@ local file.
 """
 
 import dataclasses
+import http.client
 import posixpath
 import re
-import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 from fusar_jax.geo.gdal_files import without_secrets
 from fusar_jax.geo.product_names import find_polarisations
+from fusar_jax.geo.remote_file import AGENT, INVALID
 from fusar_jax.io.strict_json import parse
 
 # A page of a search has up to 1000 items of some kB each.
@@ -56,6 +57,17 @@ def restored(path: Path) -> str:
     'https://host/a.tif'
   """
   return re.sub(rf"^({'|'.join(_SCHEMES)}):/+", r"\1://", path.as_posix())
+
+
+def shown(path: Path) -> str:
+  """Returns the text of a path or URL for messages: without secrets.
+
+  Example:
+    >>> shown(Path("https://me:key@host/items.json?sig=1#scene"))
+    'https://host/items.json#scene'
+  """
+  file, mark, item = restored(path).partition("#")
+  return without_secrets(file) + mark + item
 
 
 def is_url(path: Path) -> bool:
@@ -100,7 +112,7 @@ def read_item(path: Path) -> Item:
     chosen = [each for each in features if each["id"] == name]
     if len(chosen) != 1:
       raise ValueError(
-        f"{_shown(source)}: {len(chosen)} items named {name!r}; there are"
+        f"{shown(source)}: {len(chosen)} items named {name!r}; there are"
         f" {', '.join(str(each['id']) for each in features)}."
       )
     found = chosen[0]
@@ -115,7 +127,7 @@ def read_item(path: Path) -> Item:
 
 
 def _polarisations(item, source: Path) -> dict[str, str]:
-  where = f"{_shown(source)}: item {item['id']}"
+  where = f"{shown(source)}: item {item['id']}"
   found, tiffs = {}, []
   for key, asset in item["assets"].items():
     if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
@@ -150,14 +162,20 @@ def _polarisations(item, source: Path) -> dict[str, str]:
 
 
 def _absolute(href: str, source: Path) -> str:
-  if urllib.parse.urlsplit(href).scheme in _SCHEMES:
-    return href
-  if is_url(source):
+  try:
+    if urllib.parse.urlsplit(href).scheme in _SCHEMES:
+      return href
+    if not is_url(source):
+      return str(source.absolute().parent / href)
     joined = urllib.parse.urljoin(restored(source), href)
-    if urllib.parse.urlsplit(joined).scheme not in _SCHEMES:
-      raise ValueError(f"{_shown(source)}: href {href!r} is no web address.")
-    return joined
-  return str(source.absolute().parent / href)
+    known = urllib.parse.urlsplit(joined).scheme in _SCHEMES
+  except ValueError:  # As of brackets that hold no IPv6 address.
+    known = False
+  if not known:
+    raise ValueError(
+      f"{shown(source)}: href {without_secrets(href)!r} is no web address."
+    )
+  return joined
 
 
 def _features(source: Path) -> list[dict[str, Any]] | None:
@@ -168,24 +186,23 @@ def _features(source: Path) -> list[dict[str, Any]] | None:
   features = found.get("features")
   if not isinstance(features, list) or not 0 < len(features) <= MAX_ITEMS:
     raise ValueError(
-      f"{_shown(source)}: expected 1 to {MAX_ITEMS} items as features."
+      f"{shown(source)}: expected 1 to {MAX_ITEMS} items as features."
     )
   for number, each in enumerate(features, 1):
-    _check(each, f"{_shown(source)}: feature {number}")
+    _check(each, f"{shown(source)}: feature {number}")
   return features
 
 
 def _read(source: Path) -> dict[str, Any]:
-  shown = _shown(source)
   try:
     content = _fetch(source) if is_url(source) else _local(source)
     if len(content) > MAX_BYTES:
       raise ValueError(f"more than {MAX_BYTES:,} bytes")
     found = parse(content.decode("utf-8-sig"))
   except ValueError as error:
-    raise ValueError(f"{shown}: not a STAC item: {error}") from None
+    raise ValueError(f"{shown(source)}: not a STAC item: {error}") from None
   if not isinstance(found, dict) or found.get("type") != "FeatureCollection":
-    _check(found, shown)
+    _check(found, shown(source))
   return found
 
 
@@ -194,6 +211,7 @@ def _check(item, where) -> None:
     not isinstance(item, dict)
     or item.get("type") != "Feature"
     or not isinstance(item.get("id"), str)
+    or not item["id"].strip("./ ")
     or not isinstance(item.get("assets"), dict)
   ):
     raise ValueError(
@@ -213,15 +231,15 @@ def _fetch(source: Path) -> bytes:
   url = restored(source)
   if not url.startswith(("http://", "https://")):
     raise ValueError("items are read from files and from http(s) addresses")
+  request = urllib.request.Request(url, headers={"User-Agent": AGENT})
   try:
-    with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
+    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
       return answer.read(MAX_BYTES + 1)
-  except (urllib.error.URLError, OSError) as error:
+  except http.client.InvalidURL:
+    # Its text is that of the address, password and signature included.
+    raise ValueError(INVALID) from None
+  except (OSError, http.client.HTTPException) as error:
     raise ValueError(f"cannot be fetched: {error}") from None
-
-
-def _shown(source: Path) -> str:
-  return without_secrets(restored(source))
 
 
 def _without_query(text: str) -> str:

@@ -11,7 +11,9 @@ import pytest
 import rasterio
 
 from fusar_jax.datasets.prepare.scene_names import names_of, scene_paths
+from fusar_jax.datasets.prepare.sources import Look, open_scenes
 from fusar_jax.geo import stac
+from fusar_jax.geo.band_stack import find_sibling
 from fusar_jax.geo.rasters import open_raster
 
 GRID = {
@@ -119,6 +121,58 @@ def test_over_the_network(tmp_path, files, server):
     open_raster(f"{server}/none.json")
 
 
+def test_names_do_not_need_what_is_secret(tmp_path):
+  """Items of a signed collection are told apart by their ids."""
+  items = [Path(f"https://h/items.json?sig=SECRET#{name}") for name in "AB"]
+  assert names_of(items) == ["A", "B"]
+  with pytest.raises(ValueError, match=r"twice: .*items\.json#A") as caught:
+    names_of([items[0]] * 2)
+  assert "SECRET" not in str(caught.value)
+  same = [Path(f"https://h/vv.tif?id={i}") for i in "12"]
+  with pytest.raises(ValueError, match="cannot be distinguished"):
+    names_of(same)
+  # A local name may contain the mark of an item.
+  assert names_of([tmp_path / "a#1.tif", tmp_path / "b#1.tif"]) == [
+    "a_1", "b_1",
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  "url",
+  [
+    "http://127.0.0.1:1/a_VV.tif?sig=SECRET",
+    "http://127.0.0.1:1/a.json?sig=SECRET",
+    "http://127.0.0.1:1/a b.json?sig=SECRET",
+    "http://me:SECRET@127.0.0.1:1/a_VV.tif",
+    "http://me:SECRET@127.0.0.1:1/a.json#x",
+  ],
+)
+def test_messages_have_no_secrets(url, monkeypatch):
+  monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+  if url.endswith("json?sig=SECRET"):
+    with pytest.raises(ValueError, match=r"\.json: not a STAC item") as caught:
+      open_scenes([url], Look())
+    text = str(caught.value)
+  else:
+    _, (text,) = open_scenes([url], Look())
+  assert "127.0.0.1" in text
+  assert "SECRET" not in text
+
+
+def test_the_sibling_of_a_signed_url():
+  path = Path("https://h/a_VV.tif?sig=b/c_VV")
+  assert find_sibling(path, "VH") == Path("https://h/a_VH.tif?sig=b/c_VV")
+
+
+@pytest.mark.parametrize("href", ["Gamma0_VV.tif", "/vsicurl/http://h/VV.tif"])
+def test_a_file_that_an_item_lacks(tmp_path, href):
+  """Local items name local files and URLs, no other paths of GDAL."""
+  path = tmp_path / "item.json"
+  path.write_text(_changed(assets={"vv": {"href": href}}))
+  with pytest.raises(FileNotFoundError, match=r"VV\.tif"):
+    open_raster(path)
+
+
 def test_real_items(shared):
   """Those of a GRD and of Indigo's product: the polarisations, no schemas."""
   folder = shared / "data/s1_stac"
@@ -141,6 +195,11 @@ def _changed(**fields):
     ("{", "not a STAC item"),
     ("[]", "expected a STAC item"),
     (_changed(id=3), "expected a STAC item"),
+    (_changed(id=".."), "expected a STAC item"),
+    (
+      _changed(assets={"vv": {"href": "http://[b/VV.tif"}}),
+      "is no web address",
+    ),
     (_changed(assets={"vv": "a.tif"}), "asset 'vv' has no href"),
     (_changed(assets={"a": {"href": "a.xml"}}), "no TIFF of a polarisation"),
     (

@@ -148,14 +148,14 @@ def check_places(scenes: Sequence[Scene], captions: Captions) -> list[str]:
   for scene in scenes:
     if scene.place is None:
       problems.append(
-        f"{scene.path}: no georeference, so no land cover can be found below"
+        f"{scene.shown}: no georeference, so no land cover can be found below"
         " it; prepare it in another folder without land cover."
       )
     elif not captions.land_cover.below(scene.place, scene.height, scene.width):
       ring = scene.place.footprint(scene.height, scene.width)
       (west, south), (east, north) = ring.min(0), ring.max(0)
       problems.append(
-        f"{scene.path}: the land cover is of other places only; the scene"
+        f"{scene.shown}: the land cover is of other places only; the scene"
         f" spans longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to"
         f" {north:.4f}."
       )

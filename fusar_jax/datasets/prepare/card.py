@@ -73,7 +73,7 @@ class SceneResult:
   def damaged(self) -> list[str]:
     """One message per unreadable tile."""
     return [
-      f"{self.scene.path.name} {name}: {entry['why']}"
+      f"{self.scene.file_name} {name}: {entry['why']}"
       for name, entry in self.tiles.items()
       if entry["outcome"] == "damaged"
     ]
@@ -143,7 +143,7 @@ def nothing_left(results: Sequence[SceneResult]) -> str:
     scene = result.scene
     reasons = [f"{n} {SKIPPED[key]}" for key, n in result.skipped.items()]
     lines.append(
-      f"{scene.path.name} ({scene.height} x {scene.width} pixels): of"
+      f"{scene.file_name} ({scene.height} x {scene.width} pixels): of"
       f" {len(result.tiles)} tiles {', '.join(reasons)}"
     )
     nodata = scene.record["nodata"]

@@ -124,7 +124,7 @@ def read_labels(
         " converts other vector formats to .gpkg."
       )
   raise_together(found.problems, "bad labels")
-  unmentioned = [s.path.name for s in scenes if s.name not in found.targets]
+  unmentioned = [s.file_name for s in scenes if s.name not in found.targets]
   if unmentioned and not unmentioned_are_empty:
     raise ValueError(
       f"the labels do not mention {', '.join(unmentioned)}. If these scenes"
@@ -188,7 +188,7 @@ class _Found:
     self.problems = []
     names = collections.defaultdict(set)
     for i, scene in enumerate(scenes):
-      for name in (scene.name, scene.path.name, scene.path.stem):
+      for name in (scene.name, scene.file_name, Path(scene.file_name).stem):
         names[name].add(i)
     self._names = names
 
@@ -206,7 +206,7 @@ class _Found:
     """The scene of that name, or the one in a folder of that name."""
     inside = [s for s in self.scenes if s.path.absolute().parent.name == name]
     if len(inside) > 1:
-      files = ", ".join(s.path.name for s in inside)
+      files = ", ".join(s.file_name for s in inside)
       raise ValueError(
         f"{name!r} holds several scenes ({files}): give one raster of a scene"
       )
@@ -223,7 +223,7 @@ class _Found:
     distance = scene.metadata.ground_sampling_distance
     if not distance:
       raise ValueError(
-        f"the ground sampling distance of {scene.path.name} is unknown, so"
+        f"the ground sampling distance of {scene.file_name} is unknown, so"
         f" {self.point_size} m around a point cannot be drawn"
       )
     across, down = (self.point_size / 2 / distance[i] for i in (1, 0))
@@ -337,7 +337,7 @@ def _read_voc(path, found: _Found) -> None:
   if size != (scene.height, scene.width):
     raise ValueError(
       f"{path}: it is for {size[0]} x {size[1]} pixels (height x width), but"
-      f" {scene.path.name} has {scene.height} x {scene.width}."
+      f" {scene.file_name} has {scene.height} x {scene.width}."
     )
   found.mention(scene)
   for i, target in enumerate(targets):
@@ -363,7 +363,7 @@ def _read_coco(path, found: _Found) -> None:
       if stated != size:
         raise ValueError(
           f"{stated[0]} x {stated[1]} pixels (height x width), but"
-          f" {scene.path.name} has {size[0]} x {size[1]}"
+          f" {scene.file_name} has {size[0]} x {size[1]}"
         )
       found.mention(scene).extend(coco.read_target(n, names, size) for n in own)
     except ValueError as error:
@@ -392,7 +392,7 @@ def _locate(path, features: Features, found: _Found) -> None:
   for scene in found.scenes:
     if scene.place is None:
       raise ValueError(
-        f"{path}: labels are geographic, but {scene.path.name} has no"
+        f"{path}: labels are geographic, but {scene.file_name} has no"
         " georeference; give its labels in pixels."
       )
     system = scene.place.crs if crs == SCENE_CRS else crs

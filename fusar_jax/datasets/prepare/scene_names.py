@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fusar_jax.geo import stac
 from fusar_jax.geo.band_stack import check_exists
-from fusar_jax.geo.gdal_files import without_secrets
 
 # File names are limited to 255 bytes, and tiles add a suffix.
 _NAME_BYTES = 150
@@ -38,10 +37,17 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     >>> names_of([Path("a/vv.tif"), Path("b/vv.tif"), Path("b/vh 1.tif")])
     ['a-vv', 'b-vv', 'b-vh_1']
   """
-  whole = [_product_path(path).resolve() for path in paths]
-  twice = [str(p) for p, n in collections.Counter(whole).items() if n > 1]
+  # URLs may differ in their queries alone, items of two files in the files.
+  given = [
+    path if stac.is_url(path) or stac.is_item(path) else _product_path(path)
+    for path in paths
+  ]
+  given = [p if stac.is_url(p) else p.resolve() for p in given]
+  counts = collections.Counter(given)
+  twice = [stac.shown(path) for path, n in counts.items() if n > 1]
   if twice:
     raise ValueError(f"scenes named twice: {', '.join(twice)}.")
+  whole = [_product_path(path).resolve() for path in paths]
   deepest = max((len(path.parts) for path in whole), default=0)
   for depth in range(1, deepest + 1):
     names = [_fit([*p.parts[:-1], p.stem][-depth:]) for p in whole]
@@ -49,19 +55,18 @@ def names_of(paths: Sequence[Path]) -> list[str]:
       return names
   raise ValueError(
     "scenes whose paths cannot be distinguished:"
-    f" {', '.join(map(str, whole))}; rename them."
+    f" {', '.join(map(stac.shown, given))}; rename them, or download them."
   )
 
 
 def _product_path(path: Path) -> Path:
   """The path whose name is the scene's."""
-  text = without_secrets(stac.restored(path))
-  file, _, item = text.partition("#")
-  if item:
-    return Path(file).parent / item.replace("/", "_")
+  if stac.is_item(path):
+    file, _, item = stac.shown(path).partition("#")
+    return Path(file).parent / item.replace("/", "_") if item else Path(file)
   # All manifests of products have one name.
   manifest = path.name.lower() == "manifest.safe"
-  return path.parent if manifest else Path(text)
+  return path.parent if manifest else Path(stac.shown(path))
 
 
 def _fit(parts) -> str:

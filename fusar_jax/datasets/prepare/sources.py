@@ -15,6 +15,7 @@ from typing import Any
 from fusar_jax.datasets.importers import image_files
 from fusar_jax.datasets.importers.annotation_json import read_json
 from fusar_jax.datasets.prepare.scene_names import names_of, scene_paths
+from fusar_jax.geo import stac
 from fusar_jax.geo.alphaearth import Archive
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.options import PERCENTILES
@@ -157,6 +158,16 @@ class Scene:
   position_error: float | None
   record: Mapping[str, Any]
 
+  @property
+  def shown(self) -> str:
+    """Its path for messages, without the secrets of a URL."""
+    return stac.shown(self.path)
+
+  @property
+  def file_name(self) -> str:
+    """The last part of `shown`."""
+    return Path(self.shown).name
+
   def tiles(self, look: Look) -> list[Tile]:
     """Returns its tiles, row by row."""
     return plan_tiles(
@@ -219,7 +230,8 @@ def open_scenes(
       scenes.append(_scene(path, name, look, year))
     except (ValueError, OSError) as error:
       text = str(error)
-      problems.append(text if str(path) in text else f"{path}: {text}")
+      shown = stac.shown(path)
+      problems.append(text if shown in text else f"{shown}: {text}")
   return scenes, problems
 
 
@@ -258,12 +270,12 @@ def check_years(scenes: Sequence[Scene], archive: Archive) -> list[str]:
       continue
     if scene.year is None:
       problems.append(
-        f"{scene.path}: its date is not known; give the year of the AlphaEarth"
+        f"{scene.shown}: its date is not known; give the year of the AlphaEarth"
         f" vectors (there are {_listed(archive.years)})."
       )
     elif scene.year not in archive.years:
       problems.append(
-        f"{scene.path}: no AlphaEarth tiles of {scene.year}; years there are:"
+        f"{scene.shown}: no AlphaEarth tiles of {scene.year}; years there are:"
         f" {_listed(archive.years)}."
       )
     elif not tiles_below(scene, archive):
@@ -271,7 +283,7 @@ def check_years(scenes: Sequence[Scene], archive: Archive) -> list[str]:
         scene.place, scene.height, scene.width
       )
       problems.append(
-        f"{scene.path}: {archive.table.origin} holds AlphaEarth tiles of other"
+        f"{scene.shown}: {archive.table.origin} holds AlphaEarth tiles of other"
         f" places only; the scene spans longitude {west:.4f} to {east:.4f},"
         f" latitude {south:.4f} to {north:.4f}."
       )
