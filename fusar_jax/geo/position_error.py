@@ -1,4 +1,4 @@
-"""How far a raster's positions may be off, as far as its own metadata tells.
+"""How far a raster's positions may be off, by its own metadata.
 
 - Affine: taken as stated, 0.
 - Control points: what the fit misses them by. A spline passes through all of

@@ -324,6 +324,8 @@ def uncalibrated(
   path: Path, kind: str, units: product_units.Units | None = None
 ) -> str:
   """Returns the message for a file without a known calibration to `kind`."""
+  if units and units.backscatter == kind:
+    return f"{path}: its values are {kind} already; leave it uncalibrated."
   others = ", ".join(units.factors) if units else ""
   return (
     f"{path}: no calibration to {kind} is known for it"

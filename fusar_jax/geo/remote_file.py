@@ -23,7 +23,7 @@ from fusar_jax.geo.remote_errors import denied, unreachable
 _RETRIES = 4
 _RETRY_STATUS = (408, 429, 500, 502, 503, 504)
 _TIMEOUT = 60  # Seconds without a byte.
-# Content networks refuse the default name of urllib.
+# Content networks reject the default name of urllib.
 AGENT = "fusar-jax"
 # Of errors whose own text repeats the address, secrets included.
 INVALID = (

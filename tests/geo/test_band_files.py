@@ -8,6 +8,7 @@ from rasterio.windows import Window
 
 from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.alphaearth_tiles import dequantise
+from fusar_jax.geo.vector_lengths import check_lengths
 
 _TRIPLETS = [list(range(i, min(i + 3, 64))) for i in range(0, 64, 3)]
 _WEST, _NORTH, _DEGREE = -88.78, 44.29, 8.983111749910169e-06
@@ -160,3 +161,14 @@ def test_real_exports(shared, tmp_path):
   vectors, found = open_archive(tmp_path, year=2024).sample(lons, lats, 2024)
   assert found.all()
   np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-7)
+
+
+def test_a_few_resampled_vectors_may_be_short():
+  """A pixel on the edge of two land covers is the mean of their vectors."""
+  short = np.full((64, 15), 0.7 / 8, np.float32)
+  check_lengths("a.tif", short, short)
+  more = short[:, [0] * 16]
+  with pytest.raises(ValueError, match=r"a\.tif: .*length 1, these 0\.70"):
+    check_lengths("a.tif", more, more)
+  with pytest.raises(ValueError, match=r"these 2\.10 .median of 1"):
+    check_lengths("a.tif", 3 * short[:, :1], 3 * short[:, :1])

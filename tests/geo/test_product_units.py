@@ -43,6 +43,14 @@ def test_names_state_units(tmp_path, write_raster, name, quantity, backscatter):
     assert (raster.quantity, raster.backscatter) == ("db", None)
 
 
+def test_what_is_calibrated_already_is_reported(
+  tmp_path, write_raster, speckle
+):
+  path = write_raster(tmp_path / "Gamma0_VV.tif", speckle(1, 9, 9))
+  with pytest.raises(ValueError, match=r"VV\.tif: its values are gamma0 alre"):
+    open_raster(path, calibrate="gamma0")
+
+
 @pytest.mark.parametrize(
   "name",
   [
