@@ -75,12 +75,14 @@ class Traffic:
     collectives: one entry per instruction.
     hbm: bytes read and written.
     flops: of products outside of custom kernels.
+    network: bytes that a chip hands to the network between slices.
     unknown_loops: loops without a static trip count; counted once.
   """
 
   collectives: tuple[Collective, ...] = ()
   hbm: float = 0.0
   flops: float = 0.0
+  network: float = 0.0
   unknown_loops: tuple[str, ...] = ()
 
   def __add__(self, other: "Traffic") -> "Traffic":
@@ -88,6 +90,7 @@ class Traffic:
       self.collectives + other.collectives,
       self.hbm + other.hbm,
       self.flops + other.flops,
+      self.network + other.network,
       self.unknown_loops + other.unknown_loops,
     )
 
@@ -98,6 +101,7 @@ class Traffic:
       ),
       self.hbm * times,
       self.flops * times,
+      self.network * times,
       self.unknown_loops,
     )
 
@@ -181,7 +185,11 @@ class _Program:
       return max(branches, key=lambda t: (t.flops, t.hbm))
     if i.opcode == "call":
       return self.traffic(i.required("to_apply"))
-    total = Traffic(hbm=self._hbm(i, where), flops=self._flops(i, where))
+    total = Traffic(
+      hbm=self._hbm(i, where),
+      flops=self._flops(i, where),
+      network=self._network(i, where),
+    )
     called = i.attribute("calls")
     if called:
       # Inside a fusion only FLOPs and collectives count: no HBM traffic.
@@ -325,6 +333,12 @@ class _Program:
         i, *(self._arrays(where, name)[0].shape for name in i.operands)
       )
     return 0.0
+
+  def _network(self, i: Instruction, where: str) -> float:
+    # Between slices a collective is a transfer to the host and back.
+    if i.opcode != "send" or "xla_megascale_runtime" not in i.rest:
+      return 0.0
+    return float(sum(a.bytes for a in self._arrays(where, i.operands[0])))
 
   def _collective(self, i: Instruction, where: str) -> Collective | None:
     kind = i.opcode.removesuffix("-start")

@@ -1,11 +1,11 @@
 """Roofline bound on the speed of a program, from published rates.
 
 The roofline has three limits: matrix products at peak FLOP/s, HBM traffic at
-the memory bandwidth, and collectives at the rate of the links they use. The
-roofline step takes the maximum of the three times, which assumes complete
-overlap. The serial step overlaps no collective: max(compute, HBM) + links. Both
-are lower bounds on time, so both MFUs are upper bounds: no product runs at peak
-throughout.
+the memory bandwidth, and collectives at the rate of the links they use; between
+slices a fourth, the data-center network. The roofline step takes the maximum of
+the times, which assumes complete overlap. The serial step overlaps no
+collective: max(compute, HBM) + links + network. Both are lower bounds on time,
+so both MFUs are upper bounds: no product runs at peak throughout.
 
 Useful FLOPs over executed FLOPs is no bound. It is a constant of the remat
 policy and the model, and equals the MFU of a compute-bound step.
@@ -23,6 +23,7 @@ from fusar_jax.planning.flops import Work
 from fusar_jax.planning.hlo import Collective, Traffic
 
 COMPUTE, HBM, LINKS = "compute", "HBM", "interconnect"
+NETWORK = "network between slices"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Prediction:
     samples: processed by one run of the program on all chips.
     useful, executed: FLOPs of one device in one run.
     hbm: bytes of HBM that one device reads and writes.
-    collectives: collectives between the devices.
+    collectives: collectives between the devices of a slice.
+    network: bytes that one device hands to the network between slices in one
+      run. With more than two slices the network carries more.
   """
 
   where: Slice
@@ -62,16 +65,20 @@ class Prediction:
   executed: float
   hbm: float
   collectives: tuple[CollectiveCost, ...]
+  network: float = 0.0
 
   @property
   def seconds(self) -> dict[str, float]:
     """Seconds of one run under each roofline limit."""
     chip = self.where.chip
-    return {
+    seconds = {
       COMPUTE: self.executed / chip.peak,
       HBM: self.hbm / chip.bandwidth,
       LINKS: sum(e.seconds for e in self.collectives),
     }
+    if chip.network and self.where.count > 1:
+      seconds[NETWORK] = self.network * chip.devices / chip.network
+    return seconds
 
   @property
   def bound(self) -> str:
@@ -87,7 +94,8 @@ class Prediction:
   def serial_seconds(self) -> float:
     """Seconds of a step without overlap of collectives."""
     seconds = self.seconds
-    return max(seconds[COMPUTE], seconds[HBM]) + seconds[LINKS]
+    exchanged = seconds[LINKS] + seconds.get(NETWORK, 0.0)
+    return max(seconds[COMPUTE], seconds[HBM]) + exchanged
 
   @property
   def samples_per_second(self) -> float:
@@ -133,6 +141,7 @@ def predict(
     executed=share * sum(w.executed for w in work),
     hbm=traffic.hbm,
     collectives=_collective_costs(where, mesh, traffic.collectives),
+    network=traffic.network,
   )
 
 

@@ -12,7 +12,13 @@ from rich.table import Table
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.planning.compile_hlo import DoesNotFitError, Memory
 from fusar_jax.planning.flops import Work
-from fusar_jax.planning.prediction import COMPUTE, HBM, LINKS, Prediction
+from fusar_jax.planning.prediction import (
+  COMPUTE,
+  HBM,
+  LINKS,
+  NETWORK,
+  Prediction,
+)
 
 
 def memory_table(title: str, memory: Memory, where: Slice) -> Table:
@@ -58,6 +64,10 @@ def collective_table(prediction: Prediction) -> Table:
     table.add_row(e.kind, axes, str(e.times), *values)
   if not prediction.collectives:
     table.add_row("none", "-", "0", "0", "0")
+  if NETWORK in prediction.seconds:
+    milliseconds = f"{prediction.seconds[NETWORK] * 1e3:.1f}"
+    sent = f"{prediction.network / 1e9:.3f}"
+    table.add_row(NETWORK, "-", "-", sent, milliseconds)
   return table
 
 
@@ -81,6 +91,8 @@ def roofline_table(prediction: Prediction, unit: str = "samples") -> Table:
     if prediction.collectives:
       serial = f"{prediction.serial_mfu:.1%}"
       sum_of = f"max({COMPUTE}, {HBM}) + {LINKS}"
+      if NETWORK in prediction.seconds:
+        sum_of += f" + {NETWORK}"
       table.add_row("MFU, serial", serial, sum_of)
   return table
 
