@@ -119,6 +119,7 @@ run() {
     quoted python -u -m fusar_jax.train "$@" \
       --workdir="$WORKDIR" --preempted_exit="$PREEMPTED"
   )"
+  libtpu_options
   names="$(passed)"
   if [[ -n "$names" ]]; then
     # Names only: XPK reads the values, so no command line contains them.

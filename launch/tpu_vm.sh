@@ -16,7 +16,7 @@
 #   PROJECT, ZONE    of Google Cloud
 #   NAME             of the slice
 #   TYPE             accelerator type, e.g. v5litepod-16, v5p-32, v6e-16
-#                    (create, watch)
+#                    (create, watch; run, for the options of its compiler)
 #   WORKDIR          gs://BUCKET/PATH of the run (run, watch)
 # Optional:
 #   CAPACITY         spot (default), on-demand, reserved, or the name of a
@@ -189,6 +189,7 @@ run() {
 # contains a token.
 environment() {
   local name names
+  libtpu_options
   names="$(passed)"
   scratch || return
   if [[ -n "$DRY_RUN" ]]; then

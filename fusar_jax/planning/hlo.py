@@ -42,6 +42,8 @@ _FREE = {
   "replica-id",
   "iota",
 }
+# A SparseCore of the chip works beside the TensorCore: collectives and gathers.
+_SPARSE_CORE = 'async_execution_thread="sparsecore"'
 # Pass-through inside a fusion.
 _HANDED = {"parameter", *_COLLECTIVES}
 
@@ -55,12 +57,14 @@ class Collective:
     groups: replica groups of partition numbers; pairs for a permutation.
     times: number of executions.
     bytes: received by one chip per execution, if nothing is sent twice.
+    started: it is asynchronous, started before it is awaited.
   """
 
   kind: str
   groups: tuple[tuple[int, ...], ...]
   times: int
   bytes: float
+  started: bool = False
 
   @property
   def total(self) -> float:
@@ -93,6 +97,13 @@ class Traffic:
       self.network + other.network,
       self.unknown_loops + other.unknown_loops,
     )
+
+  def as_started(self) -> "Traffic":
+    """Returns the traffic with all collectives asynchronous."""
+    collectives = (
+      dataclasses.replace(c, started=True) for c in self.collectives
+    )
+    return dataclasses.replace(self, collectives=tuple(collectives))
 
   def repeated(self, times: int) -> "Traffic":
     return Traffic(
@@ -185,12 +196,15 @@ class _Program:
       return max(branches, key=lambda t: (t.flops, t.hbm))
     if i.opcode == "call":
       return self.traffic(i.required("to_apply"))
+    if i.opcode == "async-start" and _SPARSE_CORE in i.rest:
+      # Its operands may follow at an update; the callee has all.
+      return self.traffic(i.required("calls")).as_started()
     total = Traffic(
       hbm=self._hbm(i, where),
       flops=self._flops(i, where),
       network=self._network(i, where),
     )
-    called = i.attribute("calls")
+    called = i.attribute("calls") or i.called()
     if called:
       # Inside a fusion only FLOPs and collectives count: no HBM traffic.
       inner = self.traffic(called)
@@ -346,12 +360,13 @@ class _Program:
       return None
     if i.attribute("channel_id") in self._started and where not in self._starts:
       return None  # Counted at the start of the collective.
+    started = i.opcode.endswith("-start") or where in self._starts
     operands = [a for n in i.operands for a in self._arrays(where, n)]
     given = sum(a.bytes for a in operands)
     if kind == "collective-permute":
       listed = re.search(r"source_target_pairs=\{(.*?\})\}", i.rest)
       members = pairs(listed[1]) if listed else ()
-      return Collective(kind, members, 1, float(given))
+      return Collective(kind, members, 1, float(given), started)
     members = groups(i.rest, self._partitions)
     size = len(members[0])
     share = {
@@ -360,7 +375,7 @@ class _Program:
       "reduce-scatter": (size - 1) / size,
       "all-to-all": (size - 1) / size,
     }[kind]
-    return Collective(kind, members, 1, given * share)
+    return Collective(kind, members, 1, given * share, started)
 
 
 def _parameters(fused: dict[str, Instruction]) -> dict[int, str]:

@@ -36,6 +36,7 @@ class CollectiveCost:
     times: executions per step.
     bytes: received by one device per step.
     seconds: per step.
+    started: asynchronous, started before they are awaited.
   """
 
   kind: str
@@ -43,6 +44,7 @@ class CollectiveCost:
   times: int
   bytes: float
   seconds: float
+  started: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +154,9 @@ def _collective_costs(where, mesh, collectives) -> tuple[CollectiveCost, ...]:
     if not c.bytes:
       continue
     axes, links = route(where, coordinates, c)
-    times, received, seconds = sums.get((c.kind, axes), (0, 0.0, 0.0))
-    sums[c.kind, axes] = (
+    key = c.kind, axes, c.started
+    times, received, seconds = sums.get(key, (0, 0.0, 0.0))
+    sums[key] = (
       times + c.times,
       received + c.total,
       seconds
@@ -162,8 +165,10 @@ def _collective_costs(where, mesh, collectives) -> tuple[CollectiveCost, ...]:
       / (links * where.chip.link),
     )
   return tuple(
-    CollectiveCost(kind, axes, *row)
-    for (kind, axes), row in sorted(sums.items(), key=lambda i: -i[1][2])
+    CollectiveCost(kind, axes, *row, started)
+    for (kind, axes, started), row in sorted(
+      sums.items(), key=lambda i: -i[1][2]
+    )
   )
 
 

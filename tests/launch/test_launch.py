@@ -42,6 +42,7 @@ CASES = {
     ({"SLICES": "2"}, ["setup"]),
     ({"SLICES": "2"}, ["logs"]),
     (PASSED, ["run", *TRAIN]),
+    ({"TYPE": "v6e-16"}, ["run", *TRAIN]),
     ({}, ["watch", *TRAIN]),
     ({}, ["state"]),
     ({}, ["status"]),
