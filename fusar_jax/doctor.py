@@ -36,7 +36,7 @@ def parser() -> command_line.Parser:
   p.add_argument(
     "--model",
     default="qwen2_5_vl_7b",
-    help="run, Hugging Face folder, or preset"
+    help="run, Hugging Face folder, tiny-base, or preset"
     f" ({', '.join(sorted(PRESETS))}; default: %(default)s)",
   )
   p.add_argument(

@@ -101,6 +101,12 @@ def parser() -> command_line.Parser:
   )
   g.add_argument("--labels-crs", help="as prepare --labels-crs")
   g.add_argument("--label-field", help="as prepare --label-field")
+  g.add_argument(
+    "--point-size",
+    type=float,
+    metavar="METRES",
+    help="as prepare --point-size",
+  )
   add_options(p.add_argument_group("answers"))
   return p
 
@@ -170,7 +176,7 @@ def _check_options(args: argparse.Namespace) -> None:
     raise command_line.UsageError("--classes needs a task that asks for them.")
   if args.labels and args.task != "detection":
     raise command_line.UsageError("--labels scores --task detection only.")
-  for name in ("labels_crs", "label_field"):
+  for name in ("labels_crs", "label_field", "point_size"):
     if getattr(args, name) and not args.labels:
       flag = f"--{name.replace('_', '-')}"
       raise command_line.UsageError(f"{flag} without --labels does nothing.")
@@ -234,6 +240,7 @@ def _labels(args):
     scenes,
     crs=args.labels_crs,
     field=args.label_field,
+    point_size=args.point_size,
     unmentioned_are_empty=True,
   )
 

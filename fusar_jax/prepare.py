@@ -6,7 +6,8 @@ COMMAND:
       --source "Sentinel-1 GRD, Copernicus" --license "as stated by the source"
 then validate it: python -m fusar_jax.doctor data/scenes
 
-Running the command again resumes an interrupted run. Without --labels the rows
+Running the command again resumes an interrupted run. --land-cover writes a
+caption of each tile, as stage 1 needs. Without it and without --labels the rows
 ask for captions and have no answers: use them for `predict`, not for training.
 """
 
@@ -25,11 +26,19 @@ _NEEDS = {
   "labels": (
     "labels_crs",
     "label_field",
+    "point_size",
     "empty_scenes",
     "classes",
     "tasks",
     "min_inside",
     "skip_empty",
+  ),
+  "land_cover": (
+    "land_cover_table",
+    "land_cover_year",
+    "features",
+    "caption_style",
+    "caption_seed",
   ),
 }
 
@@ -142,14 +151,56 @@ def parser() -> command_line.Parser:
   g.add_argument(
     "--require-anchors", action="store_true", help="skip tiles without anchors"
   )
+  g = p.add_argument_group("captions")
+  g.add_argument(
+    "--land-cover",
+    nargs="+",
+    metavar="RASTER",
+    help="rasters of a land-cover product, or folders of .tif files; writes a"
+    " caption of each tile",
+  )
+  g.add_argument(
+    "--land-cover-table",
+    metavar="TABLE",
+    help="classes of the product: worldcover, dynamic-world, esri, corine, or a"
+    " CSV file with code,cover (default: by the rasters' names)",
+  )
+  g.add_argument(
+    "--land-cover-year",
+    type=int,
+    metavar="YEAR",
+    help="year of the product (default: by the rasters' names)",
+  )
+  g.add_argument(
+    "--features",
+    nargs="+",
+    metavar="[KIND=]FILE",
+    help="maps of buildings, roads, water, aeroways and harbours: GeoJSON,"
+    " GeoPackage, Shapefile, FlatGeobuf or Parquet with attributes of"
+    " OpenStreetMap, Geofabrik or Overture; or building=FILE, road=FILE, ...",
+  )
+  g.add_argument(
+    "--caption-style",
+    choices=("full", "short"),
+    default="full",
+    help="with shares and places, or as terse as simulated captions (default:"
+    " %(default)s)",
+  )
+  g.add_argument(
+    "--caption-seed",
+    type=int,
+    default=0,
+    help="selects the wording of each full caption (default: %(default)s)",
+  )
   g = p.add_argument_group("labels")
   g.add_argument(
     "--labels",
     nargs="+",
     metavar="FILE",
-    help="COCO or GeoJSON (.json, .geojson), VOC (.xml), GeoPackage, Shapefile"
-    " or FlatGeobuf (.gpkg, .shp, .fgb), or .csv with scene,x1,y1,x2,y2,label;"
-    " west,south,east,north,label; or wkt,label",
+    help="COCO or GeoJSON (.json, .geojson), VOC or OpenSARShip (.xml), vector"
+    " files (.gpkg, .shp, .fgb, .parquet, .kml, .tab, .mif, .geojsonl), or .csv"
+    " with scene,x1,y1,x2,y2,label; west,south,east,north,label; wkt,label; or"
+    " of xView3",
   )
   g.add_argument(
     "--labels-crs",
@@ -158,6 +209,13 @@ def parser() -> command_line.Parser:
   )
   g.add_argument(
     "--label-field", help="property that names the class of geographic labels"
+  )
+  g.add_argument(
+    "--point-size",
+    type=float,
+    metavar="METRES",
+    help="side of the box around a label that is a point (default: points are"
+    " an error)",
   )
   g.add_argument(
     "--empty-scenes",
@@ -214,6 +272,7 @@ def _prepare(args: argparse.Namespace) -> None:
       Origin(args.source, args.license),
       archive=_archive(args),
       read_labels=_labels(args),
+      read_captions=_captions(args),
       drop_refused=args.drop_refused,
       on_tile=lambda done, total: bar.update(task, completed=done, total=total),
     )
@@ -232,7 +291,8 @@ def _check_options(args: argparse.Namespace) -> None:
     ]
     if idle:
       raise command_line.UsageError(
-        f"{', '.join(idle)} without --{needed} would do nothing."
+        f"{', '.join(idle)} without --{needed.replace('_', '-')} would do"
+        " nothing."
       )
   if args.stretch:
     idle = [
@@ -294,7 +354,26 @@ def _labels(args):
     scenes,
     crs=args.labels_crs,
     field=args.label_field,
+    point_size=args.point_size,
     unmentioned_are_empty=args.empty_scenes,
+  )
+
+
+def _captions(args):
+  from fusar_jax.datasets.prepare.captions import Captions
+  from fusar_jax.datasets.prepare.map_features import read_map_features
+  from fusar_jax.geo.land_cover import open_land_cover
+
+  if not args.land_cover:
+    return None
+  land_cover = open_land_cover(
+    args.land_cover, args.land_cover_table, args.land_cover_year
+  )
+  return lambda scenes: Captions(
+    land_cover,
+    read_map_features(args.features, scenes) if args.features else None,
+    args.caption_style,
+    args.caption_seed,
   )
 
 

@@ -151,7 +151,6 @@ def small_base(tiny_model, make_hf_folder) -> pathlib.Path:
   from fusar_jax.data.prompts import SYSTEM
   from fusar_jax.simulation.questions import KINDS
   from fusar_jax.simulation.targets import CLASSES
-  from fusar_jax.simulation.words import vocabulary
   from fusar_jax.tasks import (
     captioning,
     classification,
@@ -159,6 +158,7 @@ def small_base(tiny_model, make_hf_folder) -> pathlib.Path:
     detection,
     grounding,
   )
+  from fusar_jax.tasks.description.short import vocabulary
 
   asked = (counting, grounding, detection)
   texts = [

@@ -23,7 +23,7 @@ from fusar_jax.inference.box_grammar import box_list
 from fusar_jax.inference.prediction import FINISHED, recorded_condition
 from fusar_jax.report.scoring import evaluate_predictions
 from fusar_jax.simulation.dataset import Plan, simulate
-from fusar_jax.tasks import classification
+from fusar_jax.tasks import classification, vqa
 
 OFFICIAL = (
   "id",
@@ -35,6 +35,7 @@ OFFICIAL = (
   "parse_error",
 )
 NAME = FINISHED
+LISTED = vqa.question("What?", options=["lake", "port", "ship"])
 CONSTRAINED = ("--constrain", "json", "--choices")
 
 
@@ -51,7 +52,16 @@ def write(path, rows):
 def manifest(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data") / "simulated"
   simulate(folder, Plan(3, seed=3, size=112))
-  return folder / "manifest.jsonl"
+  path = folder / "manifest.jsonl"
+  rows = read(path)
+  other = {"image": rows[0]["image"], "coordinate_size": 112, "task": "vqa"}
+  turn = {"question": "Any ship?", "answer": "yes", "loss": False}
+  rows += [
+    {**other, "id": "option", "question": LISTED, "answer": "B"},
+    {**other, "id": "again", "question": "Is it? Respond with yes or no only."}
+    | {"answer": "no", "history": [turn], "question_type": "presence"},
+  ]
+  return write(path, rows)
 
 
 @pytest.fixture(scope="module")
@@ -260,10 +270,18 @@ def test_answers_follow_the_grammar_or_the_choices(finished, constrained):
       assert "truncated" not in row
       assert row["prediction_text"] == max(names, key=row["scores"].get)
       assert all(value < 0 for value in row["scores"].values())
+    elif row["task"] == "vqa":
+      names = {"option": ["A", "B", "C"], "again": ["yes", "no"]}[row["id"]]
+      assert list(row["scores"]) == names
+      assert row["prediction_text"] == max(names, key=row["scores"].get)
+      assert row.get("question_type") == loose.get("question_type")
     else:
       assert row == loose
       assert "scores" not in row
-  assert {"detection", "classification", "counting"} <= seen
+  assert {"detection", "classification", "counting", "vqa"} <= seen
+  scores = evaluate_predictions(constrained / NAME)["vqa"]
+  assert scores["kinds"] == {"option": 1, "yes_no": 1}
+  assert scores["per_type"]["presence"]["n"] == 1
 
 
 def test_overlays_are_drawn_and_the_file_can_be_named(command, tmp_path):

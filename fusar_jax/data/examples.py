@@ -22,6 +22,7 @@ from PIL import Image
 from fusar_jax.data import anchor_weights, prompts, vision
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
 from fusar_jax.data.aux_targets import AuxTargets, make_aux_targets
+from fusar_jax.data.dialogue import Dialogue
 from fusar_jax.data.lengths import MAX_LENGTH
 from fusar_jax.data.positions import check_image_tokens, mrope_positions
 from fusar_jax.data.records import File, PackedFile
@@ -154,13 +155,13 @@ def build_example(
 
 
 def encode_texts(
-  question: str,
+  question: str | Dialogue,
   answer: str | None,
   sizes: Sequence[tuple[int, int]],
   tokenizer,
   config: FusarConfig,
 ) -> tuple[list[int], np.ndarray]:
-  """Returns (ids, bool[L]); the mask is True on the answer and its end token.
+  """Returns (ids, bool[L]); the mask is True on answers and their end tokens.
 
   Args:
     question, answer: texts in pixels of the model's image, see `texts`; without
@@ -170,6 +171,8 @@ def encode_texts(
     config: shapes of the model.
   """
   counts = [count_visual_tokens(size, config) for size in sizes]
+  if isinstance(question, Dialogue):
+    return question.encode(tokenizer, answer, counts)
   if answer is not None:
     return prompts.encode_example(tokenizer, question, answer, counts)
   ids = prompts.encode_prompt(tokenizer, question, counts)

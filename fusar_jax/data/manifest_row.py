@@ -4,17 +4,18 @@
 "image" and "question" are required. "id" defaults to the row number. A row
 without "answer" can be predicted but not trained on. "<image>", the image
 placeholder of other data sets, is removed from questions: images precede the
-text, as in the official code.
+text, as in the official code. "history" holds earlier turns (`data.dialogue`).
 """
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from fusar_jax.data import row_fields
+from fusar_jax.data.dialogue import Turn, parse_history
 from fusar_jax.data.records import File
 from fusar_jax.tasks.boxes import as_boxes
 
@@ -68,6 +69,11 @@ class Triplet:
     return tuple(self.extra.get("labels") or ())
 
   @property
+  def history(self) -> tuple[Turn, ...]:
+    """Earlier turns of a dialogue, from "history"."""
+    return parse_history(self.extra.get("history"))
+
+  @property
   def where(self) -> str:
     """File, row and id, for error messages."""
     return f'{self.source} row {self.row} (id "{self.id}")'
@@ -108,7 +114,7 @@ def parse_row(
   answer = row.get("answer")
   if answer is not None and not isinstance(answer, str):
     answer = json.dumps(answer, ensure_ascii=False)
-  _check_text(question, answer or "")
+  row_fields.check_text(question, answer or "")
   named = _located(row, "image", locate)
   images = tuple(file for file in named if file is not None)
   if not images or len(images) < len(named):
@@ -122,7 +128,8 @@ def parse_row(
   task = row.get("task")
   if task is not None and not isinstance(task, str):
     raise ValueError(f"'task' must be text, got {task!r:.60}")
-  _check_boxes(row)
+  row_fields.check_boxes(row)
+  parse_history(row.get("history"))
   known = {*Triplet.__dataclass_fields__, "image", "aef"} - {"extra"}
   return Triplet(
     id=str(identity),
@@ -130,7 +137,7 @@ def parse_row(
     anchors=anchors,
     question=question,
     answer=answer,
-    coordinate_size=_size(row.get("coordinate_size")),
+    coordinate_size=row_fields.as_size(row.get("coordinate_size")),
     task=task,
     source=source,
     row=number,
@@ -143,17 +150,6 @@ def parse_row(
   )
 
 
-def _check_text(question: str, answer: str) -> None:
-  for name, text in (("question", question), ("answer", answer)):
-    try:
-      text.encode()
-    except UnicodeEncodeError as error:
-      raise ValueError(
-        f"{name!r}: character {error.start} is half of a surrogate pair"
-        f" ({text[error.start]!r}); write it as valid UTF-8 text"
-      ) from None
-
-
 def _located(row, key, locate) -> tuple[File | None, ...]:
   value = row.get(key)
   if value is None:
@@ -163,43 +159,3 @@ def _located(row, key, locate) -> tuple[File | None, ...]:
     return tuple(None if name is None else locate(name) for name in names)
   except ValueError as error:
     raise ValueError(f"{key!r} {error}") from None
-
-
-def _size(value) -> tuple[int, int] | None:
-  if value is None:
-    return None
-  sides = value if isinstance(value, list) else [value, value]
-  if len(sides) != 2 or not all(
-    isinstance(s, (int, float))
-    and not isinstance(s, bool)
-    and math.isfinite(s)
-    and s == int(s)
-    and 0 < s < 1e9
-    for s in sides
-  ):
-    raise ValueError(
-      f"'coordinate_size' must be one side or [height, width] in pixels, got"
-      f" {value!r:.60}"
-    )
-  return int(sides[0]), int(sides[1])
-
-
-def _check_boxes(row) -> None:
-  boxes, labels = row.get("boxes"), row.get("labels")
-  if boxes is None:
-    return
-  numbers = isinstance(boxes, list) and all(
-    isinstance(box, list)
-    and len(box) == 4
-    and all(
-      isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e9
-      for v in box
-    )
-    for box in boxes
-  )
-  if not numbers:
-    raise ValueError("'boxes' must be a list of [x1, y1, x2, y2]")
-  if not isinstance(labels, list) or len(labels) != len(boxes):
-    raise ValueError("'labels' must be a list with one name per box")
-  if not all(isinstance(label, str) for label in labels):
-    raise ValueError("'labels' must be text")

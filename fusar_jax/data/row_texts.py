@@ -5,6 +5,9 @@ rounded once. Boxes that exist only inside a text, as in the official rows and
 in SARChat's dialogues, are rescaled in place.
 """
 
+import dataclasses
+
+from fusar_jax.data.dialogue import Dialogue
 from fusar_jax.data.manifest_row import Triplet
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import classification, detection
@@ -14,8 +17,10 @@ Size = tuple[int, int]
 
 def texts(
   triplet: Triplet, original: Size, seen: Size
-) -> tuple[str, str | None]:
+) -> tuple[str | Dialogue, str | None]:
   """Returns (question, answer), with all boxes in pixels of the model's image.
+
+  With earlier turns, the question is a dialogue.
 
   Args:
     triplet: a row.
@@ -23,7 +28,19 @@ def texts(
     seen: (height, width) of the first image as model input.
   """
   space = triplet.coordinate_size or original
-  return question_at(triplet, space, seen), answer_at(triplet, space, seen)
+  question = question_at(triplet, space, seen)
+  answer = answer_at(triplet, space, seen)
+  if not triplet.history:
+    return question, answer
+  turns = tuple(
+    dataclasses.replace(
+      turn,
+      question=boxes_lib.scale_text(turn.question, space, seen),
+      answer=boxes_lib.scale_text(turn.answer, space, seen),
+    )
+    for turn in triplet.history
+  )
+  return Dialogue(turns, question), answer
 
 
 def question_at(triplet: Triplet, space: Size, size: Size) -> str:

@@ -366,7 +366,9 @@ def _row(
   if tokenizer is not None:
     ids, mask = encode_texts(question, answer, seen, tokenizer, config)
     answer_length = 0 if answer is None else int(mask.sum())
-    length = len(ids) if with_answers else int((~mask).sum())
+    if not with_answers:
+      ids, _ = encode_texts(question, None, seen, tokenizer, config)
+    length = len(ids)
   return Row(
     triplet=triplet,
     task=triplet.task or guess_task(triplet.question) or _UNDECLARED,

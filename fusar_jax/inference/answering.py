@@ -1,8 +1,8 @@
 """Answers manifest rows: generated, constrained or scored.
 
 Two options replace free greedy decoding. `constrain` restricts box lists to
-their grammar. `choices` selects the class with the highest likelihood among the
-names that the question offers.
+their grammar. `choices` selects the answer with the highest likelihood among
+those that the question offers: class names, letters of options, yes and no.
 """
 
 import dataclasses
@@ -31,8 +31,13 @@ from fusar_jax.inference.options import PredictionOptions
 from fusar_jax.inference.token_table import TokenTable
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
-from fusar_jax.tasks import classification
+from fusar_jax.tasks import classification, vqa
 from fusar_jax.tasks.predictions import guess_task, prediction_row
+
+# Fields of a manifest row that its scores depend on: near duplicates are
+# resampled together, short answers are broken down by the type of the question,
+# captions are compared with all references.
+_SCORED_BY = ("split_group", "question_type", "references")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Answerer:
     assistant: the model.
     build: triplet -> example.
     triplets: rows of the manifest.
-    offered: row -> candidate names, for rows that are scored.
+    offered: row -> candidate answers, for rows that are scored.
     options: decoding options.
     table: box grammar, or None: answers are unconstrained.
     usage: cost of the generated answers so far.
@@ -162,13 +167,16 @@ def asks_boxes(triplet: Triplet) -> bool:
 
 
 def offered_names(triplets: Sequence[Triplet]) -> dict[int, tuple[str, ...]]:
-  """Returns row -> candidate names, spelled as in the question."""
+  """Returns row -> candidate answers, spelled as in the question."""
   offered = {}
   for row, triplet in enumerate(triplets):
     question = triplet.question
-    if (triplet.task or guess_task(question)) != "classification":
-      continue
-    if names := classification.choices(question):
+    task = triplet.task or guess_task(question)
+    if task == "vqa" and (answers := vqa.choices(question)):
+      offered[row] = answers
+    elif task == "classification" and (
+      names := classification.choices(question)
+    ):
       offered[row] = tuple(_as_spelled(name, question) for name in names)
   return offered
 
@@ -219,8 +227,7 @@ def _prediction(
     model_size=example.model_size,
     task=triplet.task,
     image=_image_name(triplet),
-    # Near duplicates, which scores resample together.
-    **{k: v for k, v in triplet.extra.items() if k == "split_group"},
+    **{k: v for k, v in triplet.extra.items() if k in _SCORED_BY},
     **extra,
   )
 

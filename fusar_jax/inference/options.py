@@ -38,9 +38,10 @@ class PredictionOptions:
     constrain: "json": an answer to a detection question is a well-formed list
       of boxes within the image, or "None", and ends within `max_new_tokens`.
       Answers of other tasks are unconstrained.
-    choices: answers a classification question with the likeliest of the names
-      that it offers; "scores" in the row lists all log-likelihoods. Answers to
-      other questions, and to those without names, are generated.
+    choices: answers a question with the likeliest of the answers that it
+      offers: the names of a classification question, the letters of options,
+      or yes and no; "scores" in the row lists all log-likelihoods. Answers to
+      other questions are generated.
 
   Raises:
     ValueError: a number below 1, an unknown constraint, or `legacy_sigma`
@@ -164,8 +165,9 @@ OPTIONS = {
   },
   "choices": {
     "action": "store_true",
-    "help": "answer classification questions with the likeliest of the names"
-    ' that they offer ("Choose from: ..."); log-likelihoods go to "scores"',
+    "help": "answer questions with the likeliest of the answers that they"
+    ' offer (classification: "Choose from: ..."; vqa: letters of options, yes'
+    ' or no); log-likelihoods go to "scores"',
   },
   "batch_size": {
     "type": int,

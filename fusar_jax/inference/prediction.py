@@ -176,7 +176,8 @@ def _check_questions(
   if options.choices and not offered_names(triplets):
     raise ValueError(
       f"{data}: no classification question offers names to choose from"
-      ' ("... Choose from: ship, plane."); drop choices.'
+      ' ("... Choose from: ship, plane."), and no vqa question lists options'
+      ' ("A. ...", "B. ...") or asks for yes or no; drop choices.'
     )
   if options.constrain and not any(map(asks_boxes, triplets)):
     raise ValueError(

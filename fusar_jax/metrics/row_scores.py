@@ -10,7 +10,7 @@ are the same for two models on the same rows.
 from collections.abc import Callable, Sequence
 
 from fusar_jax.metrics.detection_scores import THRESHOLDS
-from fusar_jax.tasks import captioning, class_names, sarchat
+from fusar_jax.tasks import captioning, class_names, sarchat, vqa
 from fusar_jax.tasks.predictions import cluster_key
 
 
@@ -54,6 +54,11 @@ def _f1(threshold: float) -> Callable:
   )
 
 
+def _of_kind(kind: str) -> Callable:
+  """Accuracy of the short answers of one kind."""
+  return lambda s: (float(s["correct"]), 1.0) if s["kind"] == kind else None
+
+
 def _acc(part: str) -> Callable:
   """SARChat's Acc of statements ("") or of boxes at a threshold."""
 
@@ -79,6 +84,16 @@ PARTS = {
     **{name: share_of_fields((name,)) for name in captioning.FIELDS},
   },
   "detection": {f"f1@{t}": _f1(t) for t in THRESHOLDS},
+  "free-captioning": {
+    name: _given(name)
+    for name in ("rouge_l", "cider", "raw_rouge_l", "raw_cider")
+  },
+  "vqa": {
+    "accuracy": _given("correct"),
+    "exact": _given("exact"),
+    "sarlang_substring": _given("sarlang_substring"),
+    **{kind: _of_kind(kind) for kind in vqa.KINDS},
+  },
   **{
     task: {
       "exact": _given("correct"),
@@ -95,5 +110,7 @@ RIGHT = {
   "classification": {"accuracy", "coarse_accuracy"},
   "captioning": set(captioning.FIELDS),
   "detection": set(),
+  "free-captioning": set(),
+  "vqa": {"accuracy", "exact", "sarlang_substring", *vqa.KINDS},
   **{task: {"exact"} for task in sarchat.TASKS},
 }

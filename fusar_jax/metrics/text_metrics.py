@@ -13,14 +13,14 @@
 Choices that the papers leave open are those of the COCO caption evaluation
 (beta; raw counts; lengths of CIDEr-D counted in bigrams), whose Python package
 needs Java for tokenisation. Here `words` tokenises: lower case, no
-punctuation.
+punctuation. `RAW` splits as these scorers do without that tokenisation.
 """
 
 import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,6 +41,24 @@ _WORD = re.compile(r"\w+(?:-\w+)*")
 def words(text: str) -> list[str]:
   """Returns the words, in lower case: "Built-up area." has two."""
   return _WORD.findall(text.lower())
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokeniser:
+  """How texts become words.
+
+  Attributes:
+    words: text -> words, for n-grams.
+    in_order: text -> words, for ROUGE-L.
+  """
+
+  words: Callable[[str], list[str]]
+  in_order: Callable[[str], list[str]]
+
+
+WORDS = Tokeniser(words, words)
+# COCO's ROUGE-L splits at every single space, so two give an empty word.
+RAW = Tokeniser(str.split, lambda text: text.split(" "))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,13 +84,16 @@ class TextScores:
 
 
 def compare(
-  texts: Sequence[str], references: Sequence[Sequence[str]]
+  texts: Sequence[str],
+  references: Sequence[Sequence[str]],
+  tokeniser: Tokeniser = WORDS,
 ) -> TextScores:
   """Compares each text with its references.
 
   Args:
     texts: n texts; one without words matches nothing.
     references: at least one text for each of them.
+    tokeniser: WORDS or RAW.
 
   Raises:
     ValueError: no texts, not one list of references per text, or an empty one.
@@ -94,17 +115,21 @@ def compare(
   vocabulary: dict[str, int] = collections.defaultdict()
   vocabulary.default_factory = vocabulary.__len__
 
-  def numbers(text):
-    return list(map(vocabulary.__getitem__, words(text)))
+  def numbers(split):
+    def of(text):
+      return list(map(vocabulary.__getitem__, split(text)))
 
-  given = [numbers(text) for text in texts]
-  true = [[numbers(text) for text in of] for of in references]
+    return list(map(of, texts)), [list(map(of, one)) for one in references]
+
+  given, true = numbers(tokeniser.words)
   matched, offered, cider = _ngrams(given, true, len(vocabulary))
   length = np.array([len(text) for text in given])
   closest = [
     min((abs(len(one) - len(text)), len(one)) for one in of)[1]
     for text, of in zip(given, true)
   ]
+  if tokeniser.in_order is not tokeniser.words:
+    given, true = numbers(tokeniser.in_order)
   rouge = np.array([_rouge_l(text, of) for text, of in zip(given, true)])
   return TextScores(matched, offered, length, np.array(closest), rouge, cider)
 

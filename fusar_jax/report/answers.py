@@ -233,6 +233,16 @@ def _boxes(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   return sum(sample["iou"]) / most if most else 1.0, names
 
 
+def _short(sample: Mapping) -> tuple[float, tuple[str, ...]]:
+  wrong = f"wrong {sample['kind'].replace('_', '/')}"
+  return (1.0, ()) if sample["correct"] else (0.0, (wrong,))
+
+
+def _words(sample: Mapping) -> tuple[float, tuple[str, ...]]:
+  same = sample["rouge_l"] == 1
+  return sample["rouge_l"], () if same else ("other words",)
+
+
 def _statements(sample: Mapping) -> tuple[float, tuple[str, ...]]:
   """Judges SARChat tasks, whose answers are sets of statements."""
   if sample["correct"]:
@@ -249,4 +259,6 @@ _JUDGES = {
   "classification": _name,
   "captioning": _caption,
   "detection": _boxes,
+  "vqa": _short,
+  "free-captioning": _words,
 }

@@ -15,6 +15,7 @@ from fusar_jax.data.triplets import write_text
 from fusar_jax.datasets.scan import Split
 from fusar_jax.datasets.validation import Inspection
 from fusar_jax.report import charts
+from fusar_jax.report.caption_fields import field_texts, fields_of
 from fusar_jax.report.charts import Chart
 from fusar_jax.report.render import render
 from fusar_jax.report.sample_card import Sample, colour_samples, facts, panels
@@ -73,11 +74,17 @@ def dataset_page(
       split.name: [*_histograms(split, inspection)]
       for split in inspection.splits
     },
+    captions={
+      split.name: found
+      for split in inspection.splits
+      if (found := field_texts(split.rows))
+    },
     samples=[
       (
         sample,
         facts(sample, split_of[id(sample.row)]),
         panels(sample, colour, f"s{k}"),
+        fields_of(sample.row),
       )
       for k, (sample, colour) in enumerate(zip(samples, colours))
     ],
@@ -142,6 +149,8 @@ def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
       problems("with two answers", "two answers to one question"),
     ],
   ]
+  if lines := _caption_texts(splits):
+    groups.append(lines)
   if inspection.shortcuts:
     groups.append(_shortcuts(inspection))
   if inspection.has_lengths:
@@ -170,6 +179,24 @@ def _near_duplicates(inspection: Inspection) -> list[tuple[str, list[str]]]:
       "with one in another split",
       list(map(str, across)) if len(across) > 1 else [_NONE],
     ),
+  ]
+
+
+def _caption_texts(splits: Sequence[Split]) -> list[tuple[str, list[str]]]:
+  """Returns how many different texts each caption field has."""
+  found = [{f.name: f for f in field_texts(split.rows)} for split in splits]
+  names = dict.fromkeys(name for fields in found for name in fields)
+  return [
+    (
+      f"{name}: different texts",
+      [
+        f"{fields[name].distinct} of {fields[name].captions}"
+        if name in fields
+        else _NONE
+        for fields in found
+      ],
+    )
+    for name in names
   ]
 
 

@@ -14,6 +14,7 @@ from fusar_jax.data.lengths import MAX_LENGTH, PROMPT_LENGTH
 from fusar_jax.data.tokenizer import Tokenizer, load_tokenizer
 from fusar_jax.datasets.scan import choose
 from fusar_jax.datasets.validation import Inspection, inspect
+from fusar_jax.hf import folders
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.report.dataset_page import summary, write_dataset_page
@@ -45,7 +46,7 @@ def examine(
   Args:
     datasets: manifests or folders with a manifest.jsonl; splits of one dataset.
     out: HTML file to write.
-    model: name of a preset, a run, or a Hugging Face folder.
+    model: name of a preset, a run, a Hugging Face folder, or "tiny-base".
     tokenizer: file or folder; default: that of the model's folder, if any.
     samples: rows on the page.
     seed: selects the sample rows.
@@ -88,8 +89,8 @@ def read_model(
   folder = None
   if model in config_lib.PRESETS:
     config = config_lib.preset(model)
-  elif Path(model).is_dir():
-    folder = Path(model)
+  elif Path(model).is_dir() or model == folders.TINY_BASE:
+    folder = folders.resolve(model)
     if provenance.is_run(folder):
       config = provenance.read_model_config(folder)
       folder = folder / TOKENIZER
@@ -97,7 +98,8 @@ def read_model(
       config = read_config(folder)
   else:
     raise ValueError(
-      f"unknown model {model!r}; give a run, a Hugging Face folder, or one of"
+      f"unknown model {model!r}; give a run, a Hugging Face folder,"
+      f" {folders.TINY_BASE}, or one of"
       f" {', '.join(sorted(config_lib.PRESETS))}."
     )
   if tokenizer is None and folder is not None:

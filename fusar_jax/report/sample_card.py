@@ -72,7 +72,7 @@ def read_sample(
     row=row,
     images=images,
     anchors=tuple(read_anchors(p) if p else None for p in triplet.anchors),
-    question=question,
+    question=str(question),
     answer=answer or "",
     pieces=pieces,
   )

@@ -5,13 +5,11 @@ import collections
 from rich.table import Table
 from rich.text import Text
 
-from fusar_jax.report.score_table import HEADLINE
+from fusar_jax.report.score_table import HEADLINE, MORE
 from fusar_jax.report.scoring import MISSING, SCORERS
 from fusar_jax.tasks import notations
 from fusar_jax.tasks.predictions import Prediction
 
-# Scores that the terminal table lists in addition to HEADLINE.
-_MORE = {"captioning": ("bleu_4", "rouge_l", "cider")}
 # Maximum number of rows listed per remark (missing, repaired or unparsed).
 _MAX_LISTED = 5
 # "None" has a parsing rule but is not a repair.
@@ -41,7 +39,8 @@ def table(metrics: dict, title: str) -> Table:
 def _headline_scores(
   task: str, scores: dict
 ) -> list[tuple[str, float, list[float]]]:
-  names = (*HEADLINE.get(task, scores["ci95"]), *_MORE.get(task, ()))
+  names = [*HEADLINE.get(task, scores["ci95"])]
+  names += [name for name in MORE.get(task, ()) if name in scores["ci95"]]
   found = [(name, scores[name], scores["ci95"][name]) for name in names]
   # COCO average precision requires a score for every box.
   coco = scores.get("coco", {"ci95": {}})

@@ -18,11 +18,18 @@ HEADLINE = {
   "classification": ("accuracy", "coarse_accuracy"),
   "captioning": ("accuracy", "word_f1"),
   "detection": ("f1@0.25", "precision@0.25", "recall@0.25", "f1@0.5"),
+  "vqa": ("accuracy", "exact", "sarlang_substring"),
+  "free-captioning": tuple(
+    f"{prefix}{name}"
+    for prefix in ("", "raw_")
+    for name in ("bleu_1", "bleu_4", "rouge_l", "cider")
+  ),
 }
 # Scores that are shown only if metrics.json has them.
-_MORE = {
+MORE = {
   "classification": ("invalid",),
   "captioning": ("bleu_4", "rouge_l", "cider"),
+  "vqa": ("option", "yes_no", "number", "text", "sarlang_undecided"),
 }
 # Percent: Qwen2.5-VL-7B fine-tuned, FUSAR-GPT.
 PUBLISHED = {
@@ -38,9 +45,8 @@ PUBLISHED = {
   ("detection", "f1@0.5"): ("27.7", "58.7"),
 }
 PUBLISHED_HEAD = "published, other data: Qwen2.5-VL-7B fine-tuned / FUSAR-GPT"
-# Scores that are not shares of 1.
 # Scores that are not shares; all others are shown in percent.
-PLAIN = ("mae", "cider")
+PLAIN = ("mae", "cider", "raw_cider")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +100,7 @@ def read_scores(metrics: Mapping) -> tuple[Score, ...]:
 def _headline(task: str, scores: Mapping) -> list[tuple[str, float, Sequence]]:
   intervals = scores["ci95"]
   names = [*HEADLINE.get(task, intervals)]
-  names += [name for name in _MORE.get(task, ()) if name in intervals]
+  names += [name for name in MORE.get(task, ()) if name in intervals]
   found = [(name, scores[name], intervals[name]) for name in names]
   # COCO's average precision, if every box has a confidence score.
   coco = scores.get("coco", {"ci95": {}})

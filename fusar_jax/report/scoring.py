@@ -24,14 +24,18 @@ from fusar_jax.metrics import (
   classification_scores,
   counting_scores,
   detection_scores,
+  free_captioning_scores,
   grounding_scores,
   sarchat_scores,
+  vqa_scores,
 )
 from fusar_jax.metrics.baselines.majority import blind_rows
 from fusar_jax.tasks import sarchat
 from fusar_jax.tasks.predictions import (
   Prediction,
   as_group,
+  as_question_type,
+  as_references,
   guess_task,
   raise_bad,
   read_predictions,
@@ -47,6 +51,8 @@ SCORERS = {
   "classification": classification_scores.score,
   "captioning": captioning_scores.score,
   "detection": detection_scores.score,
+  "vqa": vqa_scores.score,
+  "free-captioning": free_captioning_scores.score,
   **dict.fromkeys(sarchat.TASKS, sarchat_scores.score),
 }
 
@@ -156,6 +162,10 @@ def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
     truth = answer_at(triplet, size, given.size)
   if truth is None:
     raise ValueError(f"{triplet.where}: no 'answer' to score by.")
+  try:
+    references = as_references(triplet.extra.get("references"))
+  except ValueError as error:
+    raise ValueError(f"{triplet.where}: {error}") from None
   return Prediction(
     id=triplet.id,
     row=given.row if given else triplet.row,
@@ -169,6 +179,8 @@ def with_truth(triplet: Triplet, given: Prediction | None = None) -> Prediction:
     guessed=triplet.task is None,
     unread=given.unread if given else MISSING,
     truncated=given.truncated if given else None,
+    question_type=as_question_type(triplet.extra.get("question_type")),
+    references=references,
   )
 
 
@@ -263,6 +275,7 @@ def _sample(row: Prediction, scored: dict) -> dict:
     "image": row.image,
     "task": row.task,
     **({} if row.group is None else {"split_group": row.group}),
+    **({"question_type": row.question_type} if row.question_type else {}),
     **scored,
     **({"parse_error": row.unread} if row.unread else {}),
     **({} if row.truncated is None else {"truncated": row.truncated}),

@@ -1,8 +1,8 @@
 """Tables of a study: scores per variant, and differences from the standard.
 
-Caption fields form two groups (`simulation.words`): land-cover fields, which
-radar leaves ambiguous and anchors can resolve, and target fields, which anchors
-cannot inform.
+Caption fields form two groups (`tasks.description.short`): land-cover fields,
+which radar leaves ambiguous and anchors can resolve, and target fields, which
+anchors cannot inform.
 
 Only a headline table has tests: of PRIMARY scores, over seeds and images, with
 Holm's correction for all of them. Other tables list each seed's difference, and
@@ -21,7 +21,7 @@ from fusar_jax.metrics.pairing import (
   measure,
   pair,
 )
-from fusar_jax.simulation.words import LAND_COVER_FIELDS, TARGET_FIELDS
+from fusar_jax.tasks.description.short import LAND_COVER_FIELDS, TARGET_FIELDS
 
 _LAND, _TARGETS = "land-cover fields", "target fields"
 _FIELDS = {_LAND: LAND_COVER_FIELDS, _TARGETS: TARGET_FIELDS}

@@ -11,9 +11,27 @@ import numpy as np
 from PIL import Image
 
 from fusar_jax.simulation.covers import BUILT, WATER
+from fusar_jax.tasks.description.ground import (
+  APRON,
+  GROUND,
+  PIER,
+  ROAD,
+  RUNWAY,
+  SURFACES,
+)
 
-SURFACES = ("ground", "road", "runway", "apron", "pier")
-GROUND, ROAD, RUNWAY, APRON, PIER = range(len(SURFACES))
+__all__ = [
+  "APRON",
+  "GROUND",
+  "PIER",
+  "ROAD",
+  "RUNWAY",
+  "SURFACES",
+  "Axes",
+  "Canvas",
+  "smooth_noise",
+]
+
 _CLEAR_METRES = 12  # from a stand or berth to the edge of the scene
 
 

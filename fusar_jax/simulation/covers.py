@@ -15,18 +15,38 @@ from importlib import resources
 
 import numpy as np
 
-# Dynamic World classes in their original order, without snow.
-COVERS = (
-  "water",
-  "trees",
-  "grass",
-  "flooded vegetation",
-  "crops",
-  "shrub",
-  "built",
-  "bare",
+from fusar_jax.tasks.description import ground
+from fusar_jax.tasks.description.ground import (
+  BARE,
+  BUILT,
+  CROPS,
+  FLOODED,
+  GRASS,
+  SHRUB,
+  TREES,
+  WATER,
 )
-WATER, TREES, GRASS, FLOODED, CROPS, SHRUB, BUILT, BARE = range(len(COVERS))
+
+__all__ = [
+  "BARE",
+  "BUILT",
+  "COVERS",
+  "CROPS",
+  "FLOODED",
+  "GRASS",
+  "REGIONS",
+  "SHRUB",
+  "TABLE",
+  "TREES",
+  "WATER",
+  "GroundStatistics",
+  "ground_statistics",
+  "parse",
+  "shipped_table",
+]
+
+# Dynamic World classes in their original order, without snow.
+COVERS = ground.COVERS[:8]
 # Regions of the points; every scene is in one of them.
 REGIONS = ("amazon", "california", "iowa")
 TABLE = "ground_statistics.json"

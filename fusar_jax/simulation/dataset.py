@@ -10,7 +10,8 @@
   dataset.json          plan, sources and SHA-256 hashes
   rasters/              optional: inputs of `prepare`. With --stretch
                         dataset.json and the same --limit and size, `prepare`
-                        reproduces the same images, anchors and boxes
+                        reproduces the same images, anchors and boxes, and with
+                        land cover and map features the same captions
 
 The same seed gives the same bytes for any number of workers. The folder is
 renamed into place once it is complete.
@@ -36,6 +37,7 @@ from fusar_jax.simulation import options
 from fusar_jax.simulation import pretraining_tasks as tasks_lib
 from fusar_jax.simulation import scenes as scenes_lib
 from fusar_jax.simulation.covers import REGIONS, shipped_table
+from fusar_jax.simulation.ground_files import write_ground
 from fusar_jax.simulation.questions import scene_rows
 from fusar_jax.simulation.scene_files import write_pair, write_rasters
 from fusar_jax.tasks.predictions import TASKS
@@ -177,6 +179,7 @@ def _write_scene(job) -> _Written:
     files += [
       f"rasters/{f}" for f in write_rasters(scene, name, part / "rasters")
     ]
+    write_ground(scene, name, part / "rasters")
   digest = hashlib.sha256()
   for file in files:
     digest.update((part / file).read_bytes())

@@ -50,6 +50,16 @@ def alphaearth_geotiff(vectors: np.ndarray, place: Georeference) -> bytes:
   return _encode(np.moveaxis(vectors, -1, 0), _tile_of(place), _NAMES, NODATA)
 
 
+def cover_geotiff(cover: np.ndarray, place: Georeference) -> bytes:
+  """Returns a GeoTIFF with one band of codes, those of Dynamic World.
+
+  Args:
+    cover: uint8[h, w], index into `covers.COVERS`.
+    place: georeference of its pixels.
+  """
+  return _encode(cover[None], place, ("label",), None)
+
+
 @contextlib.contextmanager
 def open_in_memory(
   vectors: np.ndarray, place: Georeference, year: int

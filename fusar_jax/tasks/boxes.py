@@ -211,6 +211,27 @@ def scale_text(text: str, from_size, to_size) -> str:
   return _BRACKETED.sub(replace, text)
 
 
+def take_boxes(text: str, mark: str, found: list) -> str:
+  """Replaces each bracketed box `[x1, y1, x2, y2]` in a text.
+
+  Args:
+    text: the text.
+    mark: what stands in place of a box.
+    found: output; the four numbers of each box are appended.
+
+  Example:
+    >>> take_boxes("At [1, 2, 3, 4.5]?", "<bbox>", found := []), found
+    ('At <bbox>?', [[1, 2, 3, 4.5]])
+  """
+
+  def replace(match):
+    numbers = [float(number) for number in match.groups()]
+    found.append([int(v) if v == int(v) else v for v in numbers])
+    return mark
+
+  return _BRACKETED.sub(replace, text)
+
+
 def clip(boxes, size) -> np.ndarray:
   """Returns float32[n, 4], each corner clipped to the image of (h, w).
 

@@ -38,6 +38,11 @@ _GUESSES = (
   ("sarchat-grounding", r"^\s*\[grounding\]"),
   ("sarchat-identification", r"^\s*\[identify\]"),
   ("sarchat-referring", r"^\s*\[refer\]"),
+  (
+    "vqa",
+    r"\brespond with (?:the letter of the option|yes or no|a number|a word or"
+    r" short phrase) only\b|\busing a single word\b",
+  ),
   ("grounding", r"\b3 ?[x×] ?3\b|\bgrid\b"),
   ("detection", r"bbox_2d|\bdetect(?:ed)?\b|\[detection\]"),
   ("counting", r"\bcount\b|\bhow many\b|\bnumber of\b"),
@@ -61,7 +66,7 @@ class Prediction:
   Attributes:
     id: id of the triplet.
     row: line of the file, from 1.
-    task: one of TASKS, or of `sarchat.TASKS`.
+    task: one of `report.scoring.SCORERS`.
     question, gt, text: the question, the true answer, the model's answer.
     size: (h, w) of the image that boxes are pixels of, or None.
     image: name of the image; rows of one image are resampled together.
@@ -70,6 +75,9 @@ class Prediction:
     guessed: the task was inferred from the question.
     unread: why the answer is not parsed, or None; it scores as empty.
     truncated: the answer reached the limit of new tokens; None: unknown.
+    question_type: type of the question in its data set, or None; scores of
+      short answers are broken down by it.
+    references: all true captions of a row that has several, or ().
   """
 
   id: str
@@ -84,6 +92,8 @@ class Prediction:
   guessed: bool = False
   unread: str | None = None
   truncated: bool | None = None
+  question_type: str | None = None
+  references: tuple[str, ...] = ()
 
   @functools.cached_property
   def boxes(self) -> boxes_lib.Parsed:
@@ -324,6 +334,8 @@ def _read_row(
     guessed=not fields.get("task"),
     unread=unread,
     truncated=truncated,
+    question_type=as_question_type(fields.get("question_type")),
+    references=as_references(fields.get("references")),
   )
 
 
@@ -351,6 +363,25 @@ def _size(value) -> tuple[int, int]:
 def as_group(value) -> str | None:
   """Returns the "split_group" of a row as text; None: it has none."""
   return None if value is None else str(value)
+
+
+def as_question_type(value) -> str | None:
+  """Returns the "question_type" of a row; None: it has none, or no text."""
+  return value if isinstance(value, str) and value else None
+
+
+def as_references(value) -> tuple[str, ...]:
+  """Returns the "references" of a row, () for None.
+
+  Raises:
+    ValueError: not a list of texts.
+  """
+  texts = [] if value is None else value
+  if not isinstance(texts, list):
+    raise ValueError(f"references must be a list of texts, got {value!r:.60}")
+  for text in texts:
+    _check_text("a reference", text)
+  return tuple(texts)
 
 
 def as_text(gt) -> str:

@@ -156,6 +156,8 @@ def _texts(row: Triplet) -> tuple[str, ...]:
   """Returns the texts of a row, chat template included."""
   return (
     f"system\n{prompts.SYSTEM}",
+    *(f"user\n{turn.question}" for turn in row.history),
+    *(f"assistant\n{turn.answer}" for turn in row.history),
     f"user\n{row.question}",
     f"assistant\n{row.answer}",
   )

@@ -20,6 +20,10 @@ from target import (
   written,
 )
 
+_URI = (
+  "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4"
+  "nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 _ROWS = [
   {
     "id": "a",
@@ -32,7 +36,12 @@ _ROWS = [
     "boxes": [[1, 2, 30, 40]],
     "labels": ["ship"],
   },
-  {"image": ["a.png", "b.png"], "question": "?", "answer": {"count": 2}},
+  {
+    "image": ["a.png", "b.png"],
+    "question": "?",
+    "answer": {"count": 2},
+    "history": [{"question": "a", "answer": "b", "loss": False}],
+  },
 ]
 _XML = (
   b"<annotation><filename>a.jpg</filename><size><width>56</width>"
@@ -72,6 +81,40 @@ _SARCHAT = [
     ],
   },
 ]
+_CHATS = [
+  {"image": "a.png", "conversations": [
+    {"from": "human", "value": "<image>\nWhere? [[1, 2, 30, 40, 9]]"},
+    {"from": "gpt", "value": "{<1><2><30><40>|<9>}", "loss": True},
+    {"from": "human", "value": "And [1, 2, 30, 40]?"},
+    {"from": "gpt", "value": "<|box_start|>(1,2),(30,40)<|box_end|>"}]},
+  {"images": ["a.png", "b.png"], "objects": {"ref": ["ship"], "bbox": [
+    [0.1, 0.2, 0.3, 0.4]], "bbox_type": "norm1", "image_id": [0]}, "messages": [
+    {"role": "user", "content": "<image><image> Find the <ref-object>"},
+    {"role": "assistant", "content": "<bbox>", "loss": True}]},
+  {"messages": [{"role": "user", "content": [
+    {"type": "image_url", "image_url": {"url": _URI}},
+    {"type": "text", "text": "?"}]}, {"role": "assistant", "content": "!"}]},
+  {"query": "Why?", "response": "So.", "history": [["a", "b"]],
+   "image": "a.png"},
+  {"question": "a\\nb", "caption0": "c", "caption1": "", "caption2": "d",
+   "image": "a.png", "vqa_type": "e", "question_id": 4},
+]  # fmt: skip
+_OPTIONS = [
+  {"image_path": "a.png", "prompts": ["What?", "Which?"], "question_id": 1,
+   "options": "A. race track   B. golf course", "ground_truth": "golf_course",
+   "ground_truth_option": "B", "task": "scene"},
+  {"image_path": "a.png", "prompts": ["How many?"], "ground_truth": 3,
+   "options_list": ["1", "3"]},
+]  # fmt: skip
+_RSVQA = {
+  "images": {"images": [{"id": 0, "active": True, "questions_ids": [0, 1]}]},
+  "questions": {"questions": [
+    {"id": 0, "img_id": 0, "type": "presence", "question": "Is there a road?",
+     "answers_ids": [0, 1], "active": True}, {"id": 1, "active": False}]},
+  "answers": {"answers": [
+    {"id": 0, "answer": "no", "active": False},
+    {"id": 1, "answer": "yes", "active": True}]},
+}  # fmt: skip
 _SCORED = [
   {
     "image": "a.png",
@@ -164,6 +207,15 @@ def _build_examples(path: Path) -> None:
   config, words = _model()
   for row in read_manifest(path):
     build_example(row, words, config, aux_targets=True)
+
+
+def _export(path: Path, out: Path) -> None:
+  from fusar_jax.datasets.export_chat import export_chat
+
+  try:
+    export_chat(path, path.parent, out, "ms-swift")
+  finally:
+    out.unlink(missing_ok=True)
 
 
 def _inspect(path: Path) -> None:
@@ -285,6 +337,12 @@ def _images(*names: str):
   return write
 
 
+def _rsvqa(folder: Path) -> None:
+  write_picture(folder / "images" / "0.png")
+  for name in ("images", "answers"):
+    (folder / f"{name}.json").write_text(json.dumps(_RSVQA[name]))
+
+
 @functools.cache
 def _scenes(folder: Path) -> list:
   from fusar_jax.datasets.prepare.sources import Look, open_scenes
@@ -323,9 +381,31 @@ def _vector(path: Path) -> bytes:
     raw.write(
       path, np.array(shapely.to_wkb(shapes), object),
       [np.array(["ship"], object)], ["class"], crs="EPSG:32616",
-      driver=DRIVERS[path.suffix], geometry_type="Polygon",
+      driver=DRIVERS[path.suffix][0], geometry_type="Polygon",
     )  # fmt: skip
   return path.read_bytes()
+
+
+def _geoparquet(path: Path) -> bytes:
+  import pyarrow.parquet
+  import shapely
+
+  column = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+  geo = {"primary_column": "shape", "columns": {"shape": column}}
+  table = pyarrow.table(
+    {"shape": [shapely.to_wkb(shapely.box(8, 35, 9, 36))], "class": ["ship"]}
+  ).replace_schema_metadata({"geo": json.dumps(geo)})
+  pyarrow.parquet.write_table(table, path)
+  return path.read_bytes()
+
+
+_SHIPS = (
+  b"<ShipList><ship><SARShipInformation><Head_x>9</Head_x><Head_y>9</Head_y>"
+  b"<Tail_x>12</Tail_x><Tail_y>9</Tail_y><UpperLeft_x>2</UpperLeft_x>"
+  b"<UpperLeft_y>3</UpperLeft_y><LowerRight_x>20</LowerRight_x><LowerRight_y>"
+  b"30</LowerRight_y></SARShipInformation><AISShipInformation><Length>120"
+  b"</Length><Width>20</Width></AISShipInformation></ship></ShipList>"
+)
 
 
 def _shape_target(name: str) -> Target:
@@ -346,12 +426,19 @@ def _shape_target(name: str) -> Target:
 
 
 TARGETS = {
+  "chat": Target(
+    _importer("chat", lambda p: ((p, p.parent / "images"), {})),
+    as_json(_CHATS), ".json", _images("a.png", "b.png"),
+  ),
   "coco": Target(
     _importer("coco", lambda p: ((p.parent / "images", p), {})),
     as_json(_COCO), ".json", _images("a.png"),
   ),
   "doctor": Target(_inspect, _manifests, ".jsonl", _pictures_around),
   "examples": Target(_build_examples, _manifests, ".jsonl", _pictures_around),
+  "export": Target(
+    into("out.jsonl", _export), _manifests, ".jsonl", _pictures_around
+  ),
   "folders": Target(
     _importer("folders", lambda p: ((p.parents[1],), {})),
     _pictures, "ship/input_2024.png",
@@ -367,15 +454,31 @@ TARGETS = {
       b"scene,x1,y1,x2,y2,label\neast,1,2,30,20,ship\neast,,,,,\n",
       b"west,south,east,north,label\n8,35,8.1,35.1,ship\n",
       b'label,wkt\nship,"POLYGON ((8 35, 9 35, 9 36, 8 35))"\n',
+      b"scene_id,detect_scene_row,detect_scene_column,is_vessel,confidence,"
+      b"top,left,bottom,right\neast,9,9,True,HIGH,3,4,20,21\n",
     ],
   ),
   "labels fgb": _vector_target(".fgb"),
+  "labels parquet": _label_target(
+    ".parquet", lambda f: [_geoparquet(f / "a.parquet")]
+  ),
+  "labels xml": _label_target(".xml", lambda folder: [_SHIPS]),
   "labels gpkg": _vector_target(".gpkg"),
   "labels json": _label_target(".json", as_json(_GEOJSON, _SCENE_COCO)),
   "labels shp": _shape_target("a.shp"),
   "labels dbf": _shape_target("a.dbf"),
   "manifest": Target(_read_manifest, _manifests, ".jsonl", _pictures_around),
+  "options": Target(
+    _importer("options", lambda p: ((p, p.parent / "images"), {})),
+    as_json(_OPTIONS), ".json", _images("a.png"),
+  ),
   "picture": Target(_read_picture, _pictures, ".png"),
+  "rsvqa": Target(
+    _importer("rsvqa", lambda p: (([p.parent / "images.json", p,
+      p.parent / "answers.json"], p.parent / "images"), {"extension": ".png"})),
+    as_json(_RSVQA["questions"]), "questions.json", _rsvqa,
+    named=("images.json",),
+  ),
   "sarchat": Target(
     _importer("sarchat", lambda p: ((p, p.parent / "images"), {})),
     as_json(_SARCHAT), ".json", _images("a.png"),

@@ -241,6 +241,94 @@ def _read_names(text: str) -> None:
   product_names.find_metadata(path, tags, (text,))
 
 
+def _land_cover(folder: Path) -> list[bytes]:
+  path = folder / "a.tif"
+  with rasterio.open(
+    path, "w", driver="GTiff", height=32, width=40, count=1, dtype="uint8",
+    crs="EPSG:4326", transform=rasterio.Affine(1, 0, -180, 0, -1, 90),
+    nodata=0,
+  ) as file:  # fmt: skip
+    file.write(np.full((1, 32, 40), 10, np.uint8))
+  return [path.read_bytes()]
+
+
+def _read_land_cover(path: Path) -> None:
+  from fusar_jax.geo.georeference import Georeference
+  from fusar_jax.geo.land_cover import open_land_cover
+
+  image = Georeference("affine", "EPSG:32616", tuple(_AFFINE)[:6])
+  open_land_cover([path], "worldcover", 2021).sample(image, 16, 16)
+
+
+class _Scene:
+  """As much of a scene as the reader of map features uses."""
+
+  height, width = 32, 40
+
+  @property
+  def place(self):
+    from fusar_jax.geo.georeference import Georeference
+
+    return Georeference("affine", "EPSG:32616", tuple(_AFFINE)[:6])
+
+
+def _read_features(path: Path) -> None:
+  from fusar_jax.datasets.prepare.map_features import read_map_features
+
+  scene: Any = _Scene()
+  cover = np.zeros((32, 40), np.uint8)
+  read_map_features([str(path)], [scene]).ground(scene.place, cover, 10.0)
+
+
+def _feature_json(folder: Path) -> list[bytes]:
+  scene = _Scene()
+  ring = scene.place.footprint(20, 20).tolist()
+  geometries = [
+    {"type": "Polygon", "coordinates": [ring]},
+    {"type": "MultiPolygon", "coordinates": [[ring], [ring]]},
+    {"type": "LineString", "coordinates": ring},
+    {"type": "Point", "coordinates": ring[0]},
+  ]
+  tags = [
+    {"building": "yes", "height": "12 m"},
+    {"natural": "water", "other_tags": '"water"=>"lake"'},
+    {"highway": "primary", "width": 7},
+    {"harbour": "yes"},
+  ]
+  features = [
+    {"type": "Feature", "geometry": g, "properties": t}
+    for g, t in zip(geometries, tags)
+  ]
+  collection = {"type": "FeatureCollection", "features": features}
+  return [json.dumps(collection).encode()]
+
+
+def _feature_file(path: Path) -> Path:
+  import pyarrow as pa
+  import shapely
+  from pyarrow import parquet
+  from pyogrio import raw
+
+  shape = shapely.to_wkb(shapely.polygons(_Scene().place.footprint(20, 20)))
+  if path.suffix == ".parquet":
+    columns = {"geometry": [shape], "subtype": ["lake"], "class": ["lake"]}
+    parquet.write_table(pa.table(columns), path)
+  else:
+    raw.write(
+      path, np.array([shape], object), [np.array(["yes"], object)],
+      ["building"], crs="EPSG:4326", driver="GPKG", geometry_type="Polygon",
+    )  # fmt: skip
+  return path
+
+
+def _map_features(suffix: str) -> Target:
+  return Target(
+    _read_features,
+    written(lambda folder: _feature_file(folder / f"a{suffix}")),
+    suffix,
+  )
+
+
 def _index(write, suffix: str) -> Target:
   return Target(
     _read_index, written(lambda folder: write(folder / f"a{suffix}")), suffix
@@ -264,6 +352,15 @@ TARGETS = {
     "a.hdr",
     _envi,
   ),
+  "land cover": Target(_read_land_cover, _land_cover, ".tif"),
+  "land cover table": Target(
+    lambda path: lazy("geo.land_cover_tables", "read_table")(str(path)),
+    lambda folder: [b"code,cover\n10,trees\n20,unmapped\n"],
+    ".csv",
+  ),
+  "map features geojson": Target(_read_features, _feature_json, ".geojson"),
+  "map features gpkg": _map_features(".gpkg"),
+  "map features parquet": _map_features(".parquet"),
   "product names": Target(
     _read_names,
     lambda folder: [

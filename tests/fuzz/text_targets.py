@@ -15,6 +15,7 @@ TEXTS = (
   "The terrain is classified as coast. Road presence: some roads.",
   "What is in [1, 2, 3, 4]? Choose from: cargo ship, fishing ship.",
   "None",
+  "What is shown? A. a lake   B. a port\nC. -1,200.5 ships (yes or no)",
 )
 _ROW = {
   "id": "a",
@@ -33,6 +34,10 @@ _ROWS = (
           "question": TEXTS[6], "prediction_text": "fishing ship"},
   _ROW | {"id": "e", "task": "captioning", "gt": TEXTS[5],
           "prediction_text": TEXTS[5]},
+  _ROW | {"id": "f", "task": "vqa", "gt": "B", "question": TEXTS[8],
+          "prediction_text": "a port", "question_type": "scene"},
+  _ROW | {"id": "g", "task": "free-captioning", "gt": "A  sea .",
+          "references": ["A  sea .", "Sea."], "prediction_text": "The sea"},
 )  # fmt: skip
 
 
@@ -57,6 +62,7 @@ def _parse_all(text: str) -> None:
     official_answers,
     predictions,
     sarchat,
+    vqa,
   )
 
   counting.parse(text)
@@ -67,6 +73,10 @@ def _parse_all(text: str) -> None:
   classification.choices(text)
   official_answers.official_error(text)
   predictions.guess_task(text)
+  vqa.kind_of(text, text)
+  listed = vqa.options(text)
+  for kind in vqa.KINDS:
+    vqa.parse(text, kind, listed)
   for subtask in sarchat.SUBTASKS:
     sarchat.parse(text, subtask)
 
@@ -104,6 +114,12 @@ def _scores(path: Path) -> None:
   json.dumps(evaluate_predictions(path), allow_nan=False)
 
 
+def _read_predictions(path: Path) -> None:
+  from fusar_jax.report.scoring import read_rows
+
+  read_rows(path)
+
+
 def _predictions(folder: Path) -> None:
   rows = "".join(json.dumps(row) + "\n" for row in _ROWS)
   (folder / "predictions.jsonl").write_text(rows)
@@ -117,9 +133,7 @@ def _scores_by_manifest(path: Path) -> None:
 
 TARGETS = {
   "answers": Target(_parse_all, texts),
-  "predictions": Target(
-    lazy("tasks.predictions", "read_predictions"), as_lines(*_ROWS), ".jsonl"
-  ),
+  "predictions": Target(_read_predictions, as_lines(*_ROWS), ".jsonl"),
   "prompts": Target(_prompts, texts),
   "questions": Target(_questions, texts),
   "sarchat boxes": Target(

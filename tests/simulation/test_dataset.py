@@ -13,6 +13,7 @@ from fusar_jax.data.triplets import read_manifest
 from fusar_jax.geo.anchors import read_anchors
 from fusar_jax.simulation.covers import REGIONS
 from fusar_jax.simulation.dataset import Plan, simulate
+from fusar_jax.tasks import captioning
 from fusar_jax.tasks.predictions import TASKS
 
 PLAN = Plan(scenes=18, seed=3, size=96, rasters=True)
@@ -44,6 +45,9 @@ def prepared(folder, tmp_path_factory):
       *("--aef", str(rasters / "aef"), "--year", "2024", "--limit", "9"),
       *("--labels", *map(str, sorted((rasters / "labels").iterdir()))),
       *("--label-field", "label", "--empty-scenes"),
+      *("--land-cover", str(rasters / "land_cover")),
+      *("--features", *map(str, sorted((rasters / "features").iterdir()))),
+      *("--caption-style", "short"),
       *("--stretch", str(folder / "dataset.json"), "--size", str(PLAN.size)),
       *("--source", "simulated", "--license", "Apache-2.0", "--out", str(out)),
     ]
@@ -108,6 +112,30 @@ def test_prepare_gives_the_same_pictures_anchors_and_boxes(folder, prepared):
     assert footprint
     assert distance
   assert boxes >= 10
+
+
+def test_prepare_gives_the_same_captions(folder, prepared):
+  """The description of a scene survives its way through public formats.
+
+  Labels have whole pixels: a target on a line of the 3 x 3 grid may move into
+  the next cell.
+  """
+  ours, theirs = by_scene(folder), by_scene(prepared)
+  moved = 0
+  for name, rows in ours.items():
+    one, two = (
+      next(row for row in each if row.task == "captioning")
+      for each in (rows, theirs[name])
+    )
+    a, b = (captioning.parse(row.answer).fields for row in (one, two))
+    differ = {field for field in a if a[field] != b[field]}
+    assert differ <= {"Distribution"}, name
+    if differ:
+      x0, y0, x1, y1 = np.array(one.extra["boxes"]).T / 2
+      lines = np.abs(np.stack([x0 + x1, y0 + y1])[..., None] - [32, 64])
+      assert lines.min() <= 0.5, name
+      moved += 1
+  assert moved <= 1
 
 
 def test_the_card_records_how_it_was_made(folder):

@@ -18,6 +18,7 @@ from fusar_jax.simulation.covers import (
 from fusar_jax.simulation.targets import draw_targets
 from fusar_jax.simulation.terrain import PIER, ROAD, Terrain, draw_terrain
 from fusar_jax.tasks import captioning, grounding
+from fusar_jax.tasks.description import short
 
 SCENES = 120
 
@@ -83,7 +84,7 @@ def test_the_same_shapes_of_other_cover_differ(coast):
   wet = changed(coast, cover=(coast.cover == GRASS, FLOODED))
   one, two = words.describe(coast, ()), words.describe(wet, ())
   differ = {name for name in one if one[name] != two[name]}
-  assert differ == set(words.LAND_COVER_FIELDS)
+  assert differ == set(short.LAND_COVER_FIELDS)
   assert two["Water"] == "much water at the middle-left, wet ground"
 
 
@@ -94,7 +95,7 @@ def test_targets_change_the_fields_of_targets_only(coast):
   ]
   one, two = words.describe(coast, ()), words.describe(coast, ships)
   differ = {name for name in one if one[name] != two[name]}
-  assert differ == set(words.TARGET_FIELDS)
+  assert differ == set(short.TARGET_FIELDS)
   assert two["Distribution"] == "two ships, all at the top-left"
   assert two["Layout"] == "close together on water"
 
@@ -114,7 +115,7 @@ def test_a_ship_within_thirty_metres_is_at_the_pier(coast):
 
 
 def test_words_are_few_and_texts_short(scenes):
-  known = set(re.findall(r"[\w-]+", " ".join(words.vocabulary())))
+  known = set(re.findall(r"[\w-]+", " ".join(short.vocabulary())))
   assert len(known) <= 250
   for _, _, fields in scenes:
     assert tuple(fields) == tuple(captioning.FIELDS)
@@ -138,7 +139,7 @@ def test_distribution_counts_the_targets_and_finds_them(scenes):
       assert text == "no targets"
       continue
     number, kind = text.split(",")[0].split()
-    assert words.NUMBERS.index(number) == len(targets)
+    assert short.NUMBERS.index(number) == len(targets)
     assert {target.kind for target in targets} == {kind.rstrip("s")}
     h, w = ground.cover.shape
     cells = Counter(
@@ -151,4 +152,4 @@ def test_distribution_counts_the_targets_and_finds_them(scenes):
       assert text.endswith(f" at the {grounding.CELLS[cell]}")
       assert ("all" in text) == (most == len(targets) > 1)
     else:
-      assert text.endswith(f"in {words.NUMBERS[len(cells)]} parts")
+      assert text.endswith(f"in {short.NUMBERS[len(cells)]} parts")

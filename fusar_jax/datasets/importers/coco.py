@@ -5,14 +5,20 @@
         --source "HRSID, Wei et al. 2020" --license "as stated by the source"
 
 A "bbox" is [x, y, width, height] in pixels; an outline of one part is kept in
-the row ("polygons"). Masks and outlines of several parts are no polygon: they
-are left out of the row, and the card counts them ("outlines_left_out").
+the row ("polygons"), and is enclosed where there is no "bbox". Masks and
+outlines of several parts are no polygon: they are left out of the row, and the
+card counts them ("outlines_left_out").
+
+Dialects with rotated boxes write [cx, cy, width, height, angle] as "bbox" or
+"rbox"; some mean degrees, others radians, so `--angles` states it. The row
+keeps the rotated box, with the angle in degrees, and has its envelope as box.
 
 An image with a crowd region ("iscrowd") has no exact count and no box for each
 target, so it is rejected. `targets` documents the generated rows.
 """
 
 import collections
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -32,9 +38,13 @@ from fusar_jax.datasets.importers.targets import (
   Point,
   Target,
   check_overlap,
+  enclosing,
   pixels,
 )
 from fusar_jax.io.atomic_write import check_new_folder
+from fusar_jax.tasks import rotated_boxes
+
+ANGLES = ("degrees", "radians")
 
 
 def import_coco(
@@ -45,6 +55,7 @@ def import_coco(
   origin: Origin,
   classes: Sequence[str] = (),
   tasks: Sequence[str] = TASKS,
+  angles: str | None = None,
   copy: bool = False,
   drop_refused: bool = False,
 ) -> Path:
@@ -57,6 +68,7 @@ def import_coco(
     origin: recorded in dataset.json.
     classes: to ask for, in this order; default: all that occur, sorted.
     tasks: of `targets.EVERY_TASK`.
+    angles: unit of the angles of rotated boxes, of `ANGLES`; None: unknown.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
     drop_refused: skip bad images and list them in OUT/refused.txt.
 
@@ -72,7 +84,8 @@ def import_coco(
   targets, refused = [], []
   for record in records:
     try:
-      targets.append(_annotated(record, images, names, notes[record["id"]]))
+      own = notes[record["id"]]
+      targets.append(_annotated(record, images, names, own, angles))
     except (ValueError, OSError) as error:
       refused.append(f"image {record['id']} ({record['file_name']!r}): {error}")
   if not drop_refused:
@@ -157,7 +170,7 @@ def _images(images, problems) -> list[dict]:
   return good
 
 
-def _annotated(record, images, names, notes) -> Annotated:
+def _annotated(record, images, names, notes, angles) -> Annotated:
   file = image_files.named(images, record["file_name"])
   stated = [
     pixels(record.get(side), f'"{side}"') for side in ("height", "width")
@@ -166,7 +179,7 @@ def _annotated(record, images, names, notes) -> Annotated:
   targets = []
   for note in notes:
     try:
-      targets.append(read_target(note, names, size))
+      targets.append(read_target(note, names, size, angles))
     except ValueError as error:
       identity = str(note.get("id"))[:40]
       raise ValueError(f"annotation {identity}: {error}") from None
@@ -176,13 +189,14 @@ def _annotated(record, images, names, notes) -> Annotated:
   )
 
 
-def read_target(note, names, size) -> Target:
+def read_target(note, names, size, angles: str | None = None) -> Target:
   """Returns the target of one annotation.
 
   Args:
     note: of the list "annotations".
     names: category names by id.
     size: (height, width) of its image, pixels.
+    angles: unit of the angles of rotated boxes, of `ANGLES`; None: unknown.
 
   Raises:
     ValueError: what is wrong with it.
@@ -194,15 +208,41 @@ def read_target(note, names, size) -> Target:
     raise ValueError(
       f"category_id {category!r:.40} is none of {sorted(names)[:20]}"
     )
+  polygon, rotated = _polygon(note), _rotated(note, angles)
   numbers = note.get("bbox")
-  if not isinstance(numbers, list) or len(numbers) != 4:
+  if rotated is not None:
+    cx, cy, w, h, angle = rotated.values()
+    upright = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, angle)
+    box = tuple(map(float, rotated_boxes.envelope([upright])[0]))
+  elif not numbers and polygon:
+    box = enclosing(polygon)
+  elif not isinstance(numbers, list) or len(numbers) != 4:
     raise ValueError(
       f'"bbox" must be [x, y, width, height], got {numbers!s:.60}'
     )
-  x, y, w, h = (pixels(number, '"bbox"') for number in numbers)
-  box = (x, y, x + w, y + h)
+  else:
+    x, y, w, h = (pixels(number, '"bbox"') for number in numbers)
+    box = (x, y, x + w, y + h)
   check_overlap(box, size)
-  return Target(names[category], box, polygon=_polygon(note))
+  return Target(names[category], box, rotated, polygon)
+
+
+def _rotated(note, angles: str | None) -> dict[str, float] | None:
+  """Returns cx, cy, w, h in pixels and the angle in degrees, or None."""
+  numbers = note.get("rbox", note.get("bbox"))
+  if not isinstance(numbers, list) or len(numbers) != 5:
+    return None
+  if angles not in ANGLES:
+    raise ValueError(
+      f"a rotated box {numbers!s:.60}: the unit of its angle is not known;"
+      f" state it (importer coco, --angles {' or '.join(ANGLES)})"
+    )
+  cx, cy, w, h, angle = (pixels(n, "a rotated box") for n in numbers)
+  if w <= 0 or h <= 0:
+    raise ValueError(f"a rotated box {numbers!s:.60} without area")
+  if angles == "radians":
+    angle = math.degrees(angle)
+  return {"cx": cx, "cy": cy, "w": w, "h": h, "angle": angle}
 
 
 def _polygon(note) -> tuple[Point, ...] | None:
@@ -233,6 +273,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   parser.add_argument("--images", required=True, help="folder of images")
   parser.add_argument("--annotations", required=True, help="the JSON file")
+  parser.add_argument(
+    "--angles", choices=ANGLES, help="unit of the angles of rotated boxes"
+  )
   command_line.add_box_options(parser)
   return command_line.run(parser, import_coco, argv)
 

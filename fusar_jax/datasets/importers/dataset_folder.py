@@ -30,7 +30,8 @@ class Picture:
   Attributes:
     file: its path.
     name: its path below images/, if it is copied; "/" between folders.
-    rows: manifest rows without "image".
+    rows: manifest rows. "image" may list the files of several pictures;
+      without it, the row has this picture alone.
     encode: returns the bytes to write instead of those of `file`; the image is
       then always written.
   """
@@ -95,15 +96,21 @@ def write_dataset(
     raise ValueError("nothing to import: the source names no image.")
   _check_unique(pictures, copy)
   digests = digests or image_files.digests(picture.file for picture in pictures)
+  paths = {
+    picture.file: f"images/{picture.name}"
+    if copy or picture.encode
+    else _relative(picture.file, folder)
+    for picture in pictures
+  }
   rows, hashes = [], {}
   for picture in pictures:
-    own = copy or picture.encode
-    path = f"images/{picture.name}" if own else _relative(picture.file, folder)
+    path = paths[picture.file]
     hashes[path] = digests[picture.file]
-    rows += [
-      {"id": row["id"], "image": path, **row} for row in map(dict, picture.rows)
-    ]
-    if own:
+    for row in picture.rows:
+      files = [paths[file] for file in row.get("image", (picture.file,))]
+      files = files if len(files) > 1 else files[0]
+      rows.append({"id": row["id"], "image": files, **row} | {"image": files})
+    if copy or picture.encode:
       (folder / path).parent.mkdir(parents=True, exist_ok=True)
     if picture.encode:
       content = picture.encode()

@@ -1,4 +1,4 @@
-"""Pascal VOC and its dialects (SSDD, HRSC2016, DIOR-R) to triplets.
+"""Pascal VOC, SSDD, HRSC2016, DIOR-R and ATRNet-STAR to triplets.
 
     python -m fusar_jax.datasets.importers.voc --images JPEGImages \
         --annotations Annotations --split test.txt --out data/ssdd_test \
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from fusar_jax.data.triplets import raise_together
 from fusar_jax.datasets.importers import command_line, image_files
+from fusar_jax.datasets.importers.annotation_xml import read_xml
 from fusar_jax.datasets.importers.box_dataset import (
   Annotated,
   check_tasks,
@@ -47,17 +48,10 @@ def read_annotation(path: str | os.PathLike) -> tuple[tuple[int, int], list]:
     FileNotFoundError: no such file.
     ValueError: not XML, no size, or an object without name or a proper box.
   """
-  path = Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f"annotation not found: {path}")
+  root = read_xml(path)
   try:
-    text = path.read_bytes()
-    if b"\0" in text:  # UTF-16 would hide what is looked for below.
-      raise ValueError("expected XML in UTF-8")
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-      # Nested entities unpack to gigabytes; no annotation needs one.
-      raise ValueError("document types and entities are rejected")
-    root = ET.fromstring(text)
+    if _is_atrnet(root):
+      return _atrnet(root)
     if root.tag == "HRSC_Image":
       sides, tag, read = ("Img_SizeHeight", "Img_SizeWidth"), *_HRSC
     else:
@@ -69,7 +63,7 @@ def read_annotation(path: str | os.PathLike) -> tuple[tuple[int, int], list]:
         targets.append(read(node))
       except ValueError as error:
         raise ValueError(f"object {i}: {error}") from None
-  except (ET.ParseError, ValueError, LookupError) as error:
+  except ValueError as error:
     raise ValueError(f"{path}: {error}") from None
   return (int(size[0]), int(size[1])), targets
 
@@ -171,6 +165,40 @@ def _label(node, tag: str) -> str:
   if not label:
     raise ValueError(f"no <{tag}>")
   return label
+
+
+def _is_atrnet(root: ET.Element) -> bool:
+  """ATRNet-STAR: a chip of one vehicle, without the elements of VOC."""
+  return (
+    root.find("size") is None
+    and root.find(".//object/bndbox") is None
+    and root.find(".//xmin") is not None
+    and root.find(".//subclass") is not None
+  )
+
+
+def _atrnet(root: ET.Element) -> tuple[tuple[int, int], list]:
+  """Returns ((height, width), [target]) of an ATRNet-STAR chip.
+
+  The class is the folder's name, <type>. <height> and <width> occur twice: of
+  the image as plain numbers, of the vehicle with a unit, such as 1.88m.
+  """
+  size = []
+  for side in ("height", "width"):
+    texts = [(node.text or "").strip() for node in root.iter(side)]
+    plain = [text for text in texts if text.isdigit()]
+    if not plain:
+      raise ValueError(f"no <{side}> of the image, found {texts!s:.60}")
+    size.append(int(plain[0]))
+  label = (root.findtext(".//type") or "").strip()
+  if not label:
+    raise ValueError("no <type>, which names the class")
+  box = tuple(
+    _number(root, f".//{side}") for side in ("xmin", "ymin", "xmax", "ymax")
+  )
+  if box[0] > box[2] or box[1] > box[3]:
+    raise ValueError(f"box {list(box)} is not [x1, y1, x2, y2]")
+  return (size[0], size[1]), [Target(label, box)]
 
 
 def _box(node, prefix: str) -> tuple:

@@ -32,6 +32,7 @@ SKIPPED = {
   "nodata": "mostly nodata",
   "empty": "no target in it",
   "no_anchors": "no AlphaEarth below it",
+  "no_land_cover": "mostly without land cover",
 }
 
 
@@ -110,7 +111,8 @@ def write_card(
     "labelled": labels is not None,
     "labels_elsewhere": labels.elsewhere if labels else 0,
     "classes": settings["classes"],
-    "tasks": settings["tasks"] if labels else _asked(kept),
+    "tasks": _asked(kept, settings["tasks"] if labels else ()),
+    **_captions(kept, settings),
     "targets": sum(len(entry["targets"]) for entry in kept),
     "images": len(images),
     "rows": sum(len(entry["rows"]) for entry in kept),
@@ -188,10 +190,27 @@ def _record(result: SceneResult, labels) -> dict:
   }
 
 
-def _asked(kept) -> list[str]:
-  """Returns the tasks of unlabelled rows."""
+def _asked(kept, tasks) -> list[str]:
+  """Returns the tasks of labelled rows, then further ones that occur."""
   rows = (row for entry in kept for row in entry["rows"])
-  return sorted({row["task"] for row in rows if "task" in row})
+  found = {row["task"] for row in rows if "task" in row}
+  return [*tasks, *sorted(found - set(tasks))]
+
+
+def _captions(kept, settings) -> dict[str, Any]:
+  """Returns what captions were made from, and how many; {} without any."""
+  if "caption_table" not in settings:
+    return {}
+  rows = [row for entry in kept for row in entry["rows"]]
+  source = {
+    "number": sum("described_from" in row for row in rows),
+    "land_cover": settings["caption_table"],
+    **{
+      name: settings[f"caption_{name}"]
+      for name in ("year", "features", "style", "seed")
+    },
+  }
+  return {"captions": source}
 
 
 def _attribution(results, archive) -> dict | None:

@@ -1,15 +1,19 @@
 """Labels as geographic features: outlines, class names and their CRS.
 
-  GeoJSON     polygons; longitude and latitude unless "crs" names another CRS
-  GeoPackage, Shapefile, FlatGeobuf    polygons in the CRS that the file names
+  GeoJSON     longitude and latitude unless "crs" names another CRS
+  GeoPackage, Shapefile, FlatGeobuf, KML, MapInfo, GeoJSON lines    in the CRS
+              that the file names
+  GeoParquet  the same; longitude and latitude if its metadata name no CRS
   CSV         west,south,east,north,label or wkt,label; longitude and latitude
 
-GDAL reads the binary formats, through pyogrio (extra `geo`). GeoJSON and CSV
-are read without it: GDAL skips malformed features, whereas labels must be
-complete or an error. All features pass the same checks.
+Geometries are polygons of one part, or points. pyogrio (GDAL) and pyarrow read
+the binary formats (extra `geo`). GeoJSON and CSV are read without it: GDAL
+skips malformed features, whereas labels must be complete or an error. All
+features pass the same checks.
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +23,22 @@ import numpy as np
 
 from fusar_jax.geo import georeference
 
-# Suffix of a file that GDAL reads -> its driver.
-DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".fgb": "FlatGeobuf"}
+# Suffix of a file that GDAL reads -> its drivers. GML is not among them: GDAL
+# may download the schema that a file names.
+DRIVERS = {
+  ".gpkg": ("GPKG",),
+  ".shp": ("ESRI Shapefile",),
+  ".fgb": ("FlatGeobuf",),
+  ".kml": ("LIBKML", "KML"),
+  ".tab": ("MapInfo File",),
+  ".mif": ("MapInfo File",),
+  ".geojsonl": ("GeoJSONSeq",),
+  ".geojsons": ("GeoJSONSeq",),
+}
+PARQUET = (".parquet", ".geoparquet")
+SUFFIXES = (*DRIVERS, *PARQUET)
+# A label file has some hundred bytes a feature.
+_LARGEST_PARQUET = 2**30
 _SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _BOUNDS = ("west", "south", "east", "north")
 _WKT = "wkt"
@@ -32,7 +50,8 @@ class Features:
   """Features of one file.
 
   Attributes:
-    outlines: float64[n, 2] each, (x, y) without the repeated last point.
+    outlines: float64[n, 2] each, (x, y) without the repeated last point; a
+      point has n = 1.
     labels: class names.
     crs: "EPSG:..." or WKT of the outlines.
     problems: messages about bad features; if there are any, do not use the
@@ -75,7 +94,7 @@ def from_geojson(
   if not isinstance(features, list):
     raise ValueError(f'{path}: expected a list in "features".')
   numbered = ((f"feature {i}", f) for i, f in enumerate(features))
-  crs = crs or _named_crs(path, value) or georeference.LONLAT
+  crs = crs or named_crs(path, value) or georeference.LONLAT
   return _check(path, numbered, crs, field)
 
 
@@ -118,10 +137,10 @@ def from_csv(
 def read_vector_file(
   path: str | os.PathLike, crs: str | None, field: str | None
 ) -> Features:
-  """Returns the features of a GeoPackage, Shapefile or FlatGeobuf.
+  """Returns the features of a file that is neither GeoJSON nor CSV.
 
   Args:
-    path: file with one of the suffixes in `DRIVERS`.
+    path: file with one of the suffixes in `SUFFIXES`.
     crs: overrides the CRS that the file names.
     field: see `from_geojson`.
 
@@ -130,8 +149,10 @@ def read_vector_file(
     ValueError: not such a file, several layers, or no CRS.
   """
   path = Path(path)
-  shapely, pyogrio = _geo_packages(path)
-  driver = DRIVERS[path.suffix.lower()]
+  if path.suffix.lower() in PARQUET:
+    return _read_parquet(path, crs, field)
+  shapely, pyogrio = geo_packages(path)
+  drivers = DRIVERS[path.suffix.lower()]
   try:
     layers = [name for name, kind in pyogrio.list_layers(path) if kind]
     if len(layers) != 1:
@@ -140,8 +161,9 @@ def read_vector_file(
         f" ({', '.join(layers)}); save the labels as a file with one layer"
       )
     # GDAL recognises files by content: a .gpkg may be a table of URLs.
-    if (actual := pyogrio.read_info(path, layers[0])["driver"]) != driver:
-      raise ValueError(f"{driver} expected, found {actual}")
+    actual = pyogrio.read_info(path, layers[0])["driver"]
+    if actual not in drivers:
+      raise ValueError(f"{drivers[0]} expected, found {actual}")
     meta, ids, geometries, columns = pyogrio.raw.read(
       path,
       layers[0],
@@ -149,7 +171,7 @@ def read_vector_file(
       force_2d=True,
       datetime_as_string=True,
     )
-    crs = crs or (meta["crs"] and _crs_text(meta["crs"]))
+    crs = crs or (meta["crs"] and crs_text_of(meta["crs"]))
   except (RuntimeError, ValueError) as error:
     raise ValueError(f"{path}: cannot be read: {error}") from None
   if not crs:
@@ -157,38 +179,99 @@ def read_vector_file(
       f"{path}: no coordinate reference system (a Shapefile's is in its .prj);"
       " name it, for example EPSG:4326 for longitude and latitude."
     )
+  numbered = _features(shapely, ids, geometries, meta["fields"], columns)
+  return _check(path, numbered, crs, field)
+
+
+def _features(shapely, ids, geometries, names, columns):
+  """Yields (where, feature) of WKB geometries and columns of properties."""
   shapes = shapely.from_wkb(geometries, on_invalid="ignore")
-  names = meta["fields"]
-  numbered = (
-    (
-      f"feature {number}",
-      {
-        "geometry": shape and shapely.geometry.mapping(shape),
-        # A missing integer is NaN.
-        "properties": {
-          k: v for k, v in zip(names, row) if v is not None and v == v
-        },
-      },
+  for number, shape, *row in zip(ids, shapes, *columns, strict=True):
+    # A missing integer is NaN.
+    kept = {k: v for k, v in zip(names, row) if v is not None and v == v}
+    geometry = shape and shapely.geometry.mapping(shape)
+    yield f"feature {number}", {"geometry": geometry, "properties": kept}
+
+
+def _read_parquet(path: Path, crs: str | None, field: str | None) -> Features:
+  """Returns the features of a GeoParquet file (geoparquet.org, 1.0 and 1.1)."""
+  shapely, _ = geo_packages(path)
+  try:
+    import pyarrow
+    import pyarrow.parquet
+  except ImportError:
+    raise ImportError(
+      f"{path}: needs pyarrow (pip install 'fusar-jax[geo]')."
+    ) from None
+  if path.stat().st_size > _LARGEST_PARQUET:
+    raise ValueError(f"{path}: more than 1 GiB; keep the labels of the scenes.")
+  try:
+    file = pyarrow.parquet.ParquetFile(path)
+    column, named = geoparquet_column(file.schema_arrow.metadata)
+    properties = [
+      name
+      for name in ((field,) if field else _LABEL_FIELDS)
+      if name in file.schema_arrow.names
+    ]
+    table = file.read(columns=[column, *properties])
+    geometries = table.column(column).to_pylist()
+    columns = [table.column(name).to_pylist() for name in properties]
+    crs = crs or named
+  except (
+    *(pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError),
+  ) as error:
+    raise ValueError(f"{path}: cannot be read: {error!s:.300}") from None
+  if not crs:
+    raise ValueError(
+      f"{path}: its coordinate reference system is unknown; name it, for"
+      " example EPSG:4326 for longitude and latitude."
     )
-    for number, shape, *row in zip(ids, shapes, *columns, strict=True)
+  numbered = _features(
+    shapely, range(len(geometries)), geometries, properties, columns
   )
   return _check(path, numbered, crs, field)
 
 
-def _geo_packages(path):
+def geoparquet_column(
+  metadata: Mapping[bytes, bytes] | None,
+) -> tuple[str, str | None]:
+  """Returns (name of the geometries' column, their CRS or None: unknown).
+
+  Args:
+    metadata: of the file's schema.
+
+  Raises:
+    LookupError, TypeError, ValueError: not those of GeoParquet.
+  """
+  geo = json.loads((metadata or {}).get(b"geo", b"null"))
+  if not isinstance(geo, dict):
+    raise ValueError('no metadata "geo", so it is not GeoParquet')
+  column = geo["primary_column"]
+  about = geo["columns"][column]
+  if about["encoding"] != "WKB":
+    raise ValueError(f"geometries as WKB expected, found {about['encoding']}")
+  # A missing CRS is longitude and latitude, null is an unknown one.
+  named = about.get("crs", {})
+  if named == {}:
+    return column, georeference.LONLAT
+  return column, crs_text_of(json.dumps(named)) if named else None
+
+
+def geo_packages(path: Path):
+  """Returns shapely and pyogrio; raises ImportError that names the extra."""
   try:
     import pyogrio.raw
     import shapely.geometry
   except ImportError:
     raise ImportError(
       f"{path}: needs pyogrio and shapely (pip install 'fusar-jax[geo]'); or"
-      " save the labels as GeoJSON."
+      " save it as GeoJSON."
     ) from None
   return shapely, pyogrio
 
 
 def _wkt_reader(path):
-  shapely, _ = _geo_packages(path)
+  shapely, _ = geo_packages(path)
 
   def read(row):
     try:
@@ -226,26 +309,31 @@ def _check(path, numbered: Iterable[tuple[str, Any]], crs, field) -> Features:
 
 
 def _outline(feature) -> np.ndarray:
-  """float64[n, 2], the outer ring of a feature, without its last point."""
+  """float64[n, 2], the outer ring without its last point, or one point."""
   geometry = feature.get("geometry") if isinstance(feature, dict) else None
   if not isinstance(geometry, dict):
     raise ValueError("no geometry")
   kind, parts = geometry.get("type"), geometry.get("coordinates", ())
   if (
-    kind == "MultiPolygon"
+    kind in ("MultiPolygon", "MultiPoint")
     and isinstance(parts, list | tuple)
     and len(parts) == 1
   ):
-    kind, parts = "Polygon", parts[0]
-  if kind != "Polygon":
+    kind, parts = kind.removeprefix("Multi"), parts[0]
+  if kind not in ("Polygon", "Point"):
     raise ValueError(
-      f"expected a Polygon (of one part), got {kind!r:.40}; a point or a line"
+      f"expected a Polygon or a Point (of one part), got {kind!r:.40}; a line"
       " has no box, buffer it first"
     )
   try:
-    ring = np.array([point[:2] for point in parts[0]], np.float64)
+    points = [parts] if kind == "Point" else parts[0]
+    ring = np.array([point[:2] for point in points], np.float64)
   except (TypeError, ValueError, LookupError):
     raise ValueError("its coordinates are not lists of points") from None
+  if kind == "Point":
+    if ring.shape != (1, 2) or not np.isfinite(ring).all():
+      raise ValueError("its coordinates are not two finite numbers")
+    return ring
   if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 4:
     raise ValueError("a ring has four points or more, the first twice")
   if not np.isfinite(ring).all():
@@ -267,18 +355,19 @@ def _label(feature, field) -> str:
   return label
 
 
-def _named_crs(path, value) -> str | None:
+def named_crs(path: Path, value: Mapping) -> str | None:
   """The CRS in files from before RFC 7946, which allows WGS 84 only."""
   if "crs" not in value:
     return None
   try:
     name = str(value["crs"]["properties"]["name"])
-    return None if "CRS84" in name else _crs_text(name)
+    return None if "CRS84" in name else crs_text_of(name)
   except (TypeError, KeyError, ValueError) as error:
     raise ValueError(
       f'{path}: "crs" names no coordinate reference system ({error!r:.80}).'
     ) from None
 
 
-def _crs_text(name) -> str:
+def crs_text_of(name: str) -> str:
+  """Returns "EPSG:..." or WKT of any name of a reference system."""
   return georeference.crs_text(georeference.parse_crs(name))

@@ -7,9 +7,12 @@ its extension; names are compared, never opened:
         line with a scene alone: the scene contains no target.
   COCO  instances.
   VOC   one file per scene, of its name.
+  xView3       CSV; a scene's name is that of its folder (see `xview3`).
+  OpenSARShip  Ship.xml of one scene (see `opensarship`).
 
 Geographic features (see `features`) are reprojected to each scene and assigned
-to all scenes that they touch; the box encloses the outline in pixels.
+to all scenes that they touch; the box encloses the outline in pixels. A point
+has no box: its side is stated, in metres on the ground.
 
 A scene without labels is an error unless it is declared empty. Otherwise its
 tiles would be trained as images without targets.
@@ -28,6 +31,7 @@ import numpy as np
 from fusar_jax.data.triplets import raise_together
 from fusar_jax.datasets.importers import coco, image_files, voc
 from fusar_jax.datasets.importers.annotation_json import read_json
+from fusar_jax.datasets.importers.annotation_xml import read_xml
 from fusar_jax.datasets.importers.targets import (
   Target,
   check_overlap,
@@ -35,12 +39,17 @@ from fusar_jax.datasets.importers.targets import (
   pixels,
 )
 from fusar_jax.datasets.prepare import features as features_lib
+from fusar_jax.datasets.prepare import opensarship, xview3
 from fusar_jax.datasets.prepare.features import Features
 from fusar_jax.datasets.prepare.sources import Scene, bounds_of
 from fusar_jax.geo import georeference
 
 SCENE_CRS = "scene"
 _CSV = ("x1", "y1", "x2", "y2", "label")
+_NO_SIZE = (
+  "a point has no box; state the side of one around it, in metres"
+  " (--point-size)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +73,7 @@ def read_labels(
   *,
   crs: str | None = None,
   field: str | None = None,
+  point_size: float | None = None,
   unmentioned_are_empty: bool = False,
 ) -> Labels:
   """Returns the targets of scenes.
@@ -74,7 +84,9 @@ def read_labels(
     crs: of geographic features: "scene" (each scene's own), "EPSG:..." or WKT;
       None: the one that the file names, else longitude and latitude.
     field: property that names the class of a feature; None: the first of label,
-      class, name and category that it has.
+      class, name and category that it has. Of Ship.xml, a tag.
+    point_size: side of the box around a point, metres on the ground; None:
+      points are rejected.
     unmentioned_are_empty: scenes without labels contain no targets.
 
   Raises:
@@ -83,7 +95,7 @@ def read_labels(
     ValueError: an unsupported file, bad labels (all are listed), or a scene
       without labels.
   """
-  found = _Found(scenes)
+  found = _Found(scenes, point_size)
   for path in map(Path, paths):
     suffix = path.suffix.lower()
     if not path.is_file():
@@ -91,7 +103,11 @@ def read_labels(
     if suffix == ".csv":
       _read_csv(path, found, crs, field)
     elif suffix == ".xml":
-      _read_voc(path, found)
+      root = read_xml(path)
+      if root.tag == opensarship.ROOT:
+        _read_opensarship(path, root, found, field)
+      else:
+        _read_voc(path, found)
     elif suffix in (".json", ".geojson"):
       value = read_json(path)
       kind = value.get("type") if isinstance(value, dict) else None
@@ -99,12 +115,13 @@ def read_labels(
         _locate(path, features_lib.from_geojson(path, value, crs, field), found)
       else:
         _read_coco(path, found)
-    elif suffix in features_lib.DRIVERS:
+    elif suffix in features_lib.SUFFIXES:
       _locate(path, features_lib.read_vector_file(path, crs, field), found)
     else:
       raise ValueError(
         f"{path}: labels are .csv, .geojson, .json (COCO or GeoJSON), .xml"
-        f" (VOC), {', '.join(features_lib.DRIVERS)}."
+        f" (VOC, OpenSARShip), {', '.join(features_lib.SUFFIXES)}; ogr2ogr"
+        " converts other vector formats to .gpkg."
       )
   raise_together(found.problems, "bad labels")
   unmentioned = [s.path.name for s in scenes if s.name not in found.targets]
@@ -127,16 +144,45 @@ def read_labels(
       },
       "crs": crs,
       "field": field,
+      "point_size": point_size,
+      **({"low_confidence_left_out": found.low} if found.low else {}),
       "unmentioned_are_empty": unmentioned_are_empty,
     },
   )
 
 
+def classes_to_ask(
+  labels: Labels | None, chosen: Sequence[str], tasks: Sequence[str]
+) -> tuple[str, ...]:
+  """Returns the classes to ask for: the chosen or all; none without labels.
+
+  Raises:
+    ValueError: no target at all, chosen classes that do not occur, or a choice
+      between classes of which there is one.
+  """
+  if labels is None:
+    return ()
+  present = sorted({t.label for each in labels.targets.values() for t in each})
+  classes = tuple(chosen) or tuple(present)
+  if not classes:
+    raise ValueError("the labels hold no target; name the classes.")
+  if absent := sorted(set(classes) - set(present)):
+    raise ValueError(f"classes {absent} do not occur; found: {present}.")
+  if "classification" in tasks and len(classes) == 1:
+    raise ValueError(
+      f"classification chooses between classes, but there is {classes[0]!r}"
+      " alone; leave that task out."
+    )
+  return classes
+
+
 class _Found:
   """Collects targets and problems of labels."""
 
-  def __init__(self, scenes):
+  def __init__(self, scenes, point_size: float | None = None):
     self.scenes = scenes
+    self.point_size = point_size
+    self.low = 0  # Labels of low confidence, which are left out.
     self.targets = {}
     self.elsewhere = 0
     self.problems = []
@@ -156,6 +202,33 @@ class _Found:
       )
     return self.scenes[next(iter(found))] if found else None
 
+  def of_folder(self, name: str) -> Scene | None:
+    """The scene of that name, or the one in a folder of that name."""
+    inside = [s for s in self.scenes if s.path.absolute().parent.name == name]
+    if len(inside) > 1:
+      files = ", ".join(s.path.name for s in inside)
+      raise ValueError(
+        f"{name!r} holds several scenes ({files}): give one raster of a scene"
+      )
+    return inside[0] if inside else self.scene(name)
+
+  def around(self, scene: Scene, x: float, y: float) -> tuple:
+    """Returns the box around a point in pixels of a scene.
+
+    Raises:
+      ValueError: no size is stated, or the scene has no known pixel size.
+    """
+    if self.point_size is None:
+      raise ValueError(_NO_SIZE)
+    distance = scene.metadata.ground_sampling_distance
+    if not distance:
+      raise ValueError(
+        f"the ground sampling distance of {scene.path.name} is unknown, so"
+        f" {self.point_size} m around a point cannot be drawn"
+      )
+    across, down = (self.point_size / 2 / distance[i] for i in (1, 0))
+    return x - across, y - down, x + across, y + down
+
   def mention(self, scene: Scene) -> list:
     return self.targets.setdefault(scene.name, [])
 
@@ -165,6 +238,9 @@ def _read_csv(path, found: _Found, crs, field) -> None:
   places = features_lib.from_csv(path, columns, rows, crs, field)
   if places is not None:
     _locate(path, places, found)
+    return
+  if xview3.is_xview3(columns):
+    _read_xview3(path, rows, found)
     return
   needed = _CSV if len(found.scenes) == 1 else ("scene", *_CSV)
   if missing := [name for name in needed if name not in columns]:
@@ -212,6 +288,42 @@ def _csv_row(row, found: _Found) -> None:
   box = x0, y0, x1, y1
   check_overlap(box, (scene.height, scene.width))
   found.mention(scene).append(Target(label, box))
+
+
+def _read_xview3(path, rows, found: _Found) -> None:
+  for line, row in rows:
+    try:
+      detected = xview3.read_row(row)
+      scene = found.of_folder(detected.scene)
+      if scene is None:
+        found.elsewhere += 1
+        continue
+      targets = found.mention(scene)
+      if detected.confidence == "LOW":
+        found.low += 1
+        continue
+      box = detected.box or found.around(scene, *detected.point)
+      check_overlap(box, (scene.height, scene.width))
+      targets.append(Target(detected.label, box))
+    except ValueError as error:
+      found.problems.append(f"{path} line {line}: {error}")
+
+
+def _read_opensarship(path, root, found: _Found, field) -> None:
+  if len(found.scenes) != 1:
+    raise ValueError(
+      f"{path}: Ship.xml names no scene; prepare its product alone, got"
+      f" {len(found.scenes)} scenes."
+    )
+  (scene,) = found.scenes
+  targets, problems = opensarship.read_ships(root, field)
+  for i, target in enumerate(targets):
+    try:
+      check_overlap(target.box, (scene.height, scene.width))
+    except ValueError as error:
+      problems.append(f"{target.label} {i}: {error}")
+  found.problems += [f"{path} {problem}" for problem in problems]
+  found.mention(scene).extend(targets)
 
 
 def _read_voc(path, found: _Found) -> None:
@@ -264,6 +376,8 @@ def _locate(path, features: Features, found: _Found) -> None:
   if features.problems or not features.outlines:
     return
   outlines, labels, crs = features.outlines, features.labels, features.crs
+  if found.point_size is None and any(len(o) == 1 for o in outlines):
+    raise ValueError(f"{path}: {_NO_SIZE}.")
   # All points concatenated; those of a feature start at `starts`.
   starts = np.cumsum([0, *map(len, outlines)])[:-1]
   x, y = np.concatenate(outlines).T
@@ -289,7 +403,14 @@ def _locate(path, features: Features, found: _Found) -> None:
       if not np.isfinite(points[i]).all():
         continue
       outline = tuple(map(tuple, points[i].tolist()))
-      box = enclosing(outline)
+      if len(outline) == 1:
+        (x0, y0), outline = outline[0], None
+        try:
+          box = found.around(scene, x0, y0)
+        except ValueError as error:
+          raise ValueError(f"{path}: {error}") from None
+      else:
+        box = enclosing(outline)
       try:
         check_overlap(box, (scene.height, scene.width))
       except ValueError:

@@ -30,6 +30,7 @@ from fusar_jax.data.triplets import (
 from fusar_jax.datasets.importers.box_dataset import check_tasks
 from fusar_jax.datasets.importers.dataset_folder import Origin
 from fusar_jax.datasets.importers.targets import TASKS
+from fusar_jax.datasets.prepare.captions import Captions, check_places
 from fusar_jax.datasets.prepare.card import (
   KEPT,
   SceneResult,
@@ -42,7 +43,7 @@ from fusar_jax.datasets.prepare.journal import (
   differences,
   open_journal,
 )
-from fusar_jax.datasets.prepare.labels import Labels
+from fusar_jax.datasets.prepare.labels import Labels, classes_to_ask
 from fusar_jax.datasets.prepare.rows import (
   CAPTION,
   Question,
@@ -149,6 +150,7 @@ def prepare_scenes(
   *,
   archive: Archive | None = None,
   read_labels: Callable[[Sequence[Scene]], Labels] | None = None,
+  read_captions: Callable[[Sequence[Scene]], Captions] | None = None,
   drop_refused: bool = False,
   on_tile: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -163,6 +165,8 @@ def prepare_scenes(
     archive: `alphaearth.open_archive`; None: no anchors.
     read_labels: returns the targets of the scenes, see `labels`; None:
       rows ask `plan.asked`, and have no answer.
+    read_captions: returns what describes the scenes, for a caption row per
+      tile; without labels, these are the only rows.
     drop_refused: skip corrupt inputs and list them in refused.txt.
     on_tile: called with (tiles done, total tiles).
 
@@ -179,13 +183,20 @@ def prepare_scenes(
     raise_together(
       check_years(scenes, archive), "scenes without AlphaEarth vectors"
     )
+  captions = read_captions(scenes) if read_captions else None
+  if captions is not None:
+    raise_together(check_places(scenes, captions), "scenes without land cover")
   labels = read_labels(scenes) if read_labels else None
-  plan = _with_classes(plan, labels)
+  plan = dataclasses.replace(
+    plan, classes=classes_to_ask(labels, plan.classes, plan.tasks)
+  )
   settings = _settings(scenes, plan, origin, archive, labels, refused)
+  if captions is not None:
+    settings |= captions.to_json(scenes)
   if (card := _finished(out, settings)) is not None:
     return card
   with open_journal(out, settings) as journal:
-    work = _Work(plan, journal, archive, labels, drop_refused)
+    work = _Work(plan, journal, archive, labels, captions, drop_refused)
     total = sum(len(scene.tiles(plan.look)) for scene in scenes)
     done = 0
     results = []
@@ -212,11 +223,14 @@ def prepare_scenes(
 class _Work:
   """Cuts scenes into tiles and records each in the journal."""
 
-  def __init__(self, plan, journal: Journal, archive, labels, drop_refused):
+  def __init__(
+    self, plan, journal: Journal, archive, labels, captions, drop_refused
+  ):
     self.plan = plan
     self.journal = journal
     self.archive = archive
     self.labels = labels
+    self.captions = captions
     self._drop_refused = drop_refused
 
   def cut(self, scene: Scene) -> Iterator[None]:
@@ -279,6 +293,11 @@ class _Work:
     if plan.require_anchors and (nodes is None or nodes.anchors is None):
       return entry | {"outcome": "no_anchors"}
     stem = f"{scene.name}/{tile.name}"
+    caption = None
+    if self.captions is not None:
+      caption = self.captions.row(stem, size, place, targets)
+      if caption is None and targets is None:
+        return entry | {"outcome": "no_land_cover"}
     names = {"image": f"images/{stem}.png"}
     self.journal.write_bytes(
       names["image"], _png(picture, is_grey=len(stretches) == 1)
@@ -302,7 +321,8 @@ class _Work:
       plan.classes,
       plan.tasks,
       in_prompt=plan.metadata_in_prompt,
-      asked=plan.asked,
+      asked=plan.asked if caption is None else (),
+      further=[] if caption is None else [caption],
     )
     entry["files"] = self.journal.digests(files)
     entry["rows"] = [{"id": row["id"], **names, **row} for row in rows]
@@ -326,24 +346,6 @@ class _Work:
       # Told once for all tiles, at the end.
       min_share=0.0,
     )
-
-
-def _with_classes(plan: Plan, labels: Labels | None) -> Plan:
-  """The plan with the classes to ask for; none without labels."""
-  if labels is None:
-    return dataclasses.replace(plan, classes=())
-  present = sorted({t.label for each in labels.targets.values() for t in each})
-  classes = plan.classes or tuple(present)
-  if not classes:
-    raise ValueError("the labels hold no target; name the classes.")
-  if absent := sorted(set(classes) - set(present)):
-    raise ValueError(f"classes {absent} do not occur; found: {present}.")
-  if "classification" in plan.tasks and len(classes) == 1:
-    raise ValueError(
-      f"classification chooses between classes, but there is {classes[0]!r}"
-      " alone; leave that task out."
-    )
-  return dataclasses.replace(plan, classes=classes)
 
 
 def _settings(scenes, plan, origin, archive, labels, refused) -> dict:

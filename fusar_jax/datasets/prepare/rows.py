@@ -153,6 +153,7 @@ def tile_rows(
   *,
   in_prompt: bool = False,
   asked: Sequence[Question] = (CAPTION,),
+  further: Sequence[dict[str, Any]] = (),
 ) -> list[dict]:
   """Returns the manifest rows of one tile, all but "image" and "aef".
 
@@ -164,6 +165,7 @@ def tile_rows(
     classes, tasks: to ask for; see `targets.rows_of`.
     in_prompt: put `sentence` before each question.
     asked: the questions without labels.
+    further: rows that are complete but for the metadata; they come last.
   """
   if targets is None:
     rows = [
@@ -181,6 +183,7 @@ def tile_rows(
   else:
     targets = [dataclasses.replace(t, rotated=None) for t in targets]
     rows = rows_of(name, (size, size), targets, classes, tasks)
+  rows = [*rows, *further]
   words = sentence(known) if in_prompt else ""
   for row in rows:
     if words:

@@ -43,6 +43,16 @@ def print_summary(card: dict, out: Path, console: Console) -> None:
   console.print(table)
   for line in (line for scene in scenes for line in _notes(scene)):
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+  if made := card.get("captions"):
+    console.print(
+      f"{made['number']} captions from {made['land_cover']} of"
+      f" {made['year'] or 'an unknown year'}"
+      + (f" and {', '.join(made['features'])}" if made["features"] else "")
+      + f", style {made['style']}, seed {made['seed']}",
+      markup=False,
+      highlight=False,
+      soft_wrap=True,
+    )
   for line in _warnings(card):
     console.print(line, markup=False, style="yellow", soft_wrap=True)
   if card["alphaearth"]:
@@ -92,7 +102,7 @@ def _warnings(card):
       )
   if card["labels_elsewhere"]:
     yield f"{card['labels_elsewhere']} labels lie in none of the scenes."
-  if not card["labelled"]:
+  if not card["labelled"] and not card.get("captions"):
     yield (
       "No labels: the answers are empty. These rows are for predict, not for"
       " training."

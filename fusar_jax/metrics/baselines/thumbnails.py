@@ -12,7 +12,7 @@ from PIL import Image
 from fusar_jax.metrics.baselines import questions
 from fusar_jax.metrics.baselines.rows import Row
 
-TASKS = ("classification", "counting")
+TASKS = ("classification", "counting", "vqa")
 SIDE = 32
 _CHUNK = 500
 

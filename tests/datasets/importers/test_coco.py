@@ -188,3 +188,26 @@ def test_ssdd_in_coco_equals_voc(shared, tmp_path, origin):
     for a, b in pairs:
       assert (a.id, a.question) == (b.id, b.question)
       np.testing.assert_allclose(a.extra["boxes"], b.extra["boxes"], atol=1)
+
+
+@pytest.mark.parametrize("key", ["bbox", "rbox"])
+def test_rotated_boxes(folder, instances, origin, key):
+  """20 x 10 pixels about (40, 30), turned by a quarter: 10 x 20."""
+  note = instances["annotations"][0]
+  del note["segmentation"]
+  note |= {"bbox": [0, 0, 1, 1], key: [40, 30, 20, 10, np.pi / 2]}
+  with pytest.raises(ValueError, match=r"unit of its angle .*--angles"):
+    _import(folder, instances, origin)
+  rows = read_manifest(_import(folder, instances, origin, angles="radians"))
+  (ship,) = (row for row in rows if row.id == "a-ship-detection")
+  np.testing.assert_allclose(ship.extra["boxes"], [[35, 20, 45, 40]], atol=1e-5)
+  (rotated,) = ship.extra["rotated"]
+  expected = {"cx": 40, "cy": 30, "w": 20, "h": 10, "angle": 90}
+  assert rotated == pytest.approx(expected)
+
+
+def test_an_outline_without_a_box_is_enclosed(folder, instances, origin):
+  del instances["annotations"][0]["bbox"]
+  rows = read_manifest(_import(folder, instances, origin))
+  (ship,) = (row for row in rows if row.id == "a-ship-detection")
+  assert ship.extra["boxes"] == [[1, 2, 30, 40]]

@@ -270,3 +270,24 @@ def test_missing_tags_of_the_dialects_are_named(tmp_path):
   )
   with pytest.raises(ValueError, match=r"1\.xml: object 0: no <box_ymin>"):
     voc.read_annotation(path)
+
+
+_ATRNET = (
+  "<chip><filename>KU_HH_15_0_1.tif</filename><image><height>128</height>"
+  "<width>120</width></image><vehicle><class>Car</class><subclass>Sedan"
+  "</subclass><type>Buick_Excelle</type><length>4.8m</length>"
+  "<height>1.88m</height><width>1.7m</width></vehicle><box><xmin>25</xmin>"
+  "<xmax>65</xmax><ymin>26</ymin><ymax>69</ymax></box></chip>"
+)
+
+
+def test_atrnet(tmp_path):
+  """Edges in the order x, x, y, y; height and width of image and vehicle."""
+  path = tmp_path / "a.xml"
+  path.write_text(_ATRNET)
+  size, (target,) = voc.read_annotation(path)
+  assert size == (128, 120)
+  assert (target.label, target.box) == ("Buick_Excelle", (25, 26, 65, 69))
+  path.write_text(_ATRNET.replace("<width>120</width>", ""))
+  with pytest.raises(ValueError, match=r"no <width> of the image.*1\.7m"):
+    voc.read_annotation(path)

@@ -3,18 +3,31 @@
 import dataclasses
 import json
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import shapely
 from pyogrio import raw
+from rasterio.crs import CRS
 
 from fusar_jax.data.triplets import read_manifest
+from fusar_jax.datasets.importers.annotation_xml import read_xml
+from fusar_jax.datasets.prepare.opensarship import read_ships
 from fusar_jax.datasets.prepare.sources import Look, open_scenes
 
 UTM = "EPSG:32733"
 SIZE = 56
-SUFFIXES = {"gpkg": "GPKG", "shp": "ESRI Shapefile", "fgb": "FlatGeobuf"}
+SUFFIXES = {
+  "gpkg": "GPKG",
+  "shp": "ESRI Shapefile",
+  "fgb": "FlatGeobuf",
+  "tab": "MapInfo File",
+}
+# Longitude and latitude by definition.
+LONLAT_SUFFIXES = {"kml": "KML", "geojsonl": "GeoJSONSeq"}
 
 
 def _coco(path, boxes):
@@ -59,9 +72,27 @@ def _vector(path, shapes, crs, labels=("ship", "tank"), field="class", **more):
     [np.array(labels, object)],
     [field],
     crs=crs,
-    driver=SUFFIXES[path.suffix[1:]],
+    driver=(SUFFIXES | LONLAT_SUFFIXES)[path.suffix[1:]],
     **{"geometry_type": "Polygon", **more},
   )
+  return path
+
+
+def _parquet(path, shapes, crs, labels=("ship", "tank"), field="class"):
+  """Writes GeoParquet; `crs` as in its metadata, `...` for none."""
+  column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": crs}
+  if crs is ...:
+    del column["crs"]
+  geo = {
+    "version": "1.1.0",
+    "primary_column": "shape",
+    "columns": {"shape": column},
+  }
+  table = pyarrow.table(
+    {"shape": shapely.to_wkb(shapes).tolist(), field: list(labels)}
+  )
+  table = table.replace_schema_metadata({"geo": json.dumps(geo)})
+  pyarrow.parquet.write_table(table, path)
   return path
 
 
@@ -90,7 +121,16 @@ def write_labels(tmp_path, write_csv, write_geojson, boxes):
     if kind in SUFFIXES:
       shapes = _shapes(write_geojson(path, "EPSG:32632"))
       return _vector(tmp_path / f"east.{kind}", shapes, "EPSG:32632"), {}
+    if kind == "projected parquet":
+      shapes = _shapes(write_geojson(path, "EPSG:32632"))
+      crs = CRS.from_epsg(32632).to_dict(projjson=True)
+      return _parquet(tmp_path / "east.parquet", shapes, crs), {}
     write_geojson(path, "EPSG:4326")
+    if kind == "parquet":
+      return _parquet(tmp_path / "east.geoparquet", _shapes(path), ...), {}
+    if kind in LONLAT_SUFFIXES:
+      out = tmp_path / f"east.{kind}"
+      return _vector(out, _shapes(path), "EPSG:4326"), {}
     if kind == "wkt":
       return _wkt(tmp_path / "east.csv", _shapes(path)), {}
     assert kind == "lonlat"
@@ -99,7 +139,11 @@ def write_labels(tmp_path, write_csv, write_geojson, boxes):
   return write
 
 
-GEOGRAPHIC = ["lonlat", "utm", "scene", "named", "wkt", *SUFFIXES]
+GEOGRAPHIC = [
+  *("lonlat", "utm", "scene", "named", "wkt", "parquet", "projected parquet"),
+  *SUFFIXES,
+  *LONLAT_SUFFIXES,
+]
 
 
 @pytest.mark.parametrize("kind", ["csv", "coco", "voc", *GEOGRAPHIC])
@@ -175,7 +219,8 @@ def test_min_inside_and_skip_empty(
     ("west,south,east,north,label\n1,2,1,4,a\n", "line 2: .* is not west,"),
     ("wkt,label\nPOLYGON(,a\n", "line 2: bad WKT"),
     ("wkt,label\n,a\n", "line 2: no geometry"),
-    ("wkt,label\nPOINT(1 2),a\n", "line 2: .* got 'Point'"),
+    ("wkt,label\nPOINT(16 -18),a\n", "a point has no box; .*--point-size"),
+    ('wkt,label\n"LINESTRING(1 2,3 4)",a\n', "line 2: .* got 'LineString'"),
   ],
 )
 def test_bad_csv(tmp_path, scene, text, message, prepare, labelled):
@@ -210,8 +255,8 @@ def test_csv_of_bounds(tmp_path, scene, labelled, turned):
   [
     ({"geometry": None}, "feature 1: no geometry"),
     (
-      {"geometry": {"type": "Point", "coordinates": [1, 2]}},
-      "expected a Polygon .* got 'Point'",
+      {"geometry": {"type": "Point", "coordinates": [1]}},
+      "feature 1: its coordinates are not two",
     ),
     (
       {"geometry": {"type": "Polygon", "coordinates": [[[1, 2]]]}},
@@ -238,8 +283,10 @@ def test_bad_geojson(
 
 
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
-@pytest.mark.parametrize("suffix", list(SUFFIXES))
-def test_bad_vector_files(tmp_path, scene, labelled, write_geojson, suffix):
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "fgb"])
+def test_bad_vector_files(
+  tmp_path, scene, labelled, write_geojson, suffix, boxes
+):
   """Errors name the feature; a file without a CRS needs one."""
   found, _ = open_scenes([scene], Look())
   shapes = _shapes(write_geojson(tmp_path / "a.geojson", UTM))
@@ -256,8 +303,17 @@ def test_bad_vector_files(tmp_path, scene, labelled, write_geojson, suffix):
   assert len(labelled(path, field="colour")(found).targets["east"]) == 2
   points = [shape.centroid for shape in shapes]
   _vector(path, points, UTM, geometry_type="Point")
-  with pytest.raises(ValueError, match=r"feature \d: .* got 'Point'"):
+  with pytest.raises(ValueError, match="a point has no box"):
     labels(found)
+  sized = labelled(path, crs="scene", point_size=20)(found).targets["east"]
+  for target, (_, x1, y1, x2, y2) in zip(
+    sorted(sized, key=lambda t: t.box), boxes, strict=True
+  ):
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    # 20 m are four pixels of 5 m.
+    near = [x - 2, y - 2, x + 2, y + 2]
+    np.testing.assert_allclose(target.box, near, atol=0.02)
+    assert target.polygon is None
   if suffix != "gpkg":  # GDAL writes no GeoPackage without a CRS.
     path.with_suffix(".prj").unlink(missing_ok=True)
     _vector(path, shapes, None)
@@ -368,3 +424,94 @@ def _with_a_wrong_value(value, rng):
   wrong = (None, 0, -1, 1e300, "x", [], {}, [1], {"a": 1}, True, 10**30)
   node[key] = wrong[rng.integers(len(wrong))]
   return value
+
+
+def test_bad_geoparquet(tmp_path, scene, labelled, write_geojson):
+  found, _ = open_scenes([scene], Look())
+  shapes = _shapes(write_geojson(tmp_path / "a.geojson", "EPSG:4326"))
+  path = _parquet(tmp_path / "a.parquet", shapes, None)
+  with pytest.raises(ValueError, match="coordinate reference system is unkn"):
+    labelled(path)(found)
+  _parquet(path, shapes, ..., field="colour")
+  with pytest.raises(ValueError, match="feature 0: no class"):
+    labelled(path)(found)
+  assert len(labelled(path, field="colour")(found).targets["east"]) == 2
+  pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), path)
+  with pytest.raises(ValueError, match="not GeoParquet"):
+    labelled(path)(found)
+  path.write_bytes(b"PAR1" * 9)
+  with pytest.raises(ValueError, match=r"a\.parquet: cannot be read"):
+    labelled(path)(found)
+
+
+XVIEW3 = """scene_id,detect_id,detect_lat,detect_lon,detect_scene_row,\
+detect_scene_column,is_vessel,is_fishing,confidence,top,left,bottom,right
+05bc615a9b0e1159t,1,-18.1,15.1,20,30,True,True,HIGH,,,,
+05bc615a9b0e1159t,2,-18.1,15.1,40,50,False,,MEDIUM,38,47,44,53
+05bc615a9b0e1159t,3,-18.1,15.1,60,70,,,LOW,,,,
+72dba3e82f782f67t,4,1.0,2.0,10,10,True,False,HIGH,,,,
+"""
+
+
+def test_xview3(tmp_path, write_scene, labelled):
+  """The scene is that of the folder; LOW is left out and counted."""
+  scene = write_scene(tmp_path / "05bc615a9b0e1159t" / "VV_dB.tif")
+  path = tmp_path / "validation.csv"
+  path.write_text(XVIEW3)
+  found, _ = open_scenes([scene], Look())
+  labels = labelled(path, point_size=30)(found)
+  vessel, other = labels.targets[found[0].name]
+  # 30 m are six pixels of 5 m, around the middle of the pixel.
+  np.testing.assert_allclose(vessel.box, [27.5, 17.5, 33.5, 23.5], atol=0.01)
+  assert (vessel.label, other.label) == ("vessel", "non-vessel")
+  assert other.box == (47, 38, 53, 44)
+  assert labels.elsewhere == 1
+  assert labels.record["low_confidence_left_out"] == 1
+  with pytest.raises(ValueError, match=r"line 2: a point has no box"):
+    labelled(path)(found)
+  path.write_text(XVIEW3.replace("MEDIUM", "high"))
+  with pytest.raises(ValueError, match="line 3: confidence 'high': expected"):
+    labelled(path, point_size=30)(found)
+
+
+def test_opensarship(tmp_path, scene, labelled):
+  """The middle from head to tail, and AIS's width; else the chip's window."""
+  path = tmp_path / "Ship.xml"
+  window = (
+    "<UpperLeft_x>50</UpperLeft_x><UpperLeft_y>60</UpperLeft_y>"
+    "<LowerRight_x>20</LowerRight_x><LowerRight_y>30</LowerRight_y>"
+  )
+  where = (
+    "<SARShipInformation><Head_x>30</Head_x><Head_y>40</Head_y>"
+    f"<Tail_x>42</Tail_x><Tail_y>40</Tail_y>{window}</SARShipInformation>"
+  )
+  path.write_text(
+    f"<ShipList><ship>{where}<AISShipInformation><Length>120</Length>"
+    "<Width>20</Width></AISShipInformation><MarineTrafficInformation>"
+    "<Elaborated_type>Bulk Carrier</Elaborated_type>"
+    # As in published files.
+    rf"</MarineTrafficInformation></ship><ship>{where}</ship><\ShipList>"
+  )
+  found, _ = open_scenes([scene], Look())
+  first, second = labelled(path)(found).targets["east"]
+  assert first.label == second.label == "ship"
+  assert first.box == (30, 39, 42, 41)
+  assert second.box == (20, 30, 50, 60)
+  assert first.rotated is not None
+  assert {first.rotated[f"x{i}"] for i in range(1, 5)} == {30, 42}
+  with pytest.raises(ValueError, match="ship 1: no <Elaborated_type>"):
+    labelled(path, field="Elaborated_type")(found)
+
+
+def test_real_opensarship(shared, tmp_path):
+  (product,) = (shared / "data" / "opensarship_zips").rglob("*GRDH*.zip")
+  with zipfile.ZipFile(product) as file:
+    path = Path(file.extract("Ship.xml", tmp_path))
+  targets, problems = read_ships(read_xml(path), "Elaborated_type")
+  assert (len(targets), problems) == (25, [])
+  assert sum(t.label == "Vehicles Carrier" for t in targets) >= 1
+  for target in targets:
+    assert target.rotated is not None
+    width, height = (target.box[i + 2] - target.box[i] for i in (0, 1))
+    # Ships of 50 to 400 m, in pixels of 10 m.
+    assert 4 < max(width, height) < 45
