@@ -60,6 +60,13 @@ def parser() -> ConfigParser:
     help="anchors per image (default: %(default)s)",
   )
   p.add_argument(
+    "--slices",
+    type=int,
+    default=1,
+    help="slices of this topology, connected by the data-center network; each"
+    " holds a copy of the weights (default: %(default)s)",
+  )
+  p.add_argument(
     "--new-tokens",
     type=int,
     default=256,
@@ -104,7 +111,7 @@ def _plan(args: argparse.Namespace) -> int:
   from rich.console import Console
 
   from fusar_jax.planning import report
-  from fusar_jax.planning.chips import find_slice
+  from fusar_jax.planning.chips import find_slices
   from fusar_jax.planning.compile_hlo import DoesNotFitError
   from fusar_jax.planning.plan import Planner, Shape
   from fusar_jax.training.device_mesh import AUTO, read_mesh
@@ -112,7 +119,7 @@ def _plan(args: argparse.Namespace) -> int:
   from fusar_jax.training.shapes import with_shapes
 
   config = with_shapes(resolve(args.config))
-  where = find_slice(args.topology)
+  where = find_slices(args.topology, args.slices)
   shape = Shape(
     args.length or config.data.buckets[0],
     args.answers or config.data.answer_buckets[0],
@@ -121,8 +128,9 @@ def _plan(args: argparse.Namespace) -> int:
   mesh = read_mesh(config.mesh if args.mesh is None else args.mesh)
   console = Console()
   devices = f", {where.devices} devices" * (where.devices > where.chips)
+  slices = f"{where.count} slices of " * (where.count > 1)
   console.print(
-    f"{where.name}: {where.chips} chips {where.topology}{devices};"
+    f"{slices}{where.name}: {where.chips} chips {where.topology}{devices};"
     f" {shape.length} tokens a sample, {shape.answers} target positions",
     highlight=False,
   )

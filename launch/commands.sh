@@ -68,6 +68,19 @@ usage() {
   exit 2
 }
 
+# libtpu_options: exports LIBTPU_INIT_ARGS with the options of TYPE's chip, unless
+# it names them already.
+libtpu_options() {
+  local chip option file
+  file="$(dirname "${BASH_SOURCE[0]}")/../fusar_jax/planning/libtpu_options.txt"
+  while read -r chip option; do
+    [[ "${TYPE:-}" == "$chip"-* ]] || continue
+    [[ " ${LIBTPU_INIT_ARGS:-}" != *" ${option%%=*}="* ]] || continue
+    LIBTPU_INIT_ARGS="$option${LIBTPU_INIT_ARGS:+ $LIBTPU_INIT_ARGS}"
+    export LIBTPU_INIT_ARGS
+  done <"$file"
+}
+
 # passed: prints the names of local variables that are passed to the run: those
 # that match a pattern of PASS. JAX_PLATFORMS only if PASS names it, because it
 # describes this machine.

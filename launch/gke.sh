@@ -21,6 +21,8 @@
 #   NAME             of the run (run, status, stop, logs)
 #   WORKDIR          gs://BUCKET/PATH of the run (run)
 # Optional:
+#   SLICES           of TYPE, connected by the data-center network (default 1;
+#                    create, run)
 #   CAPACITY         spot (default), on-demand, or the name of a reservation
 #   SERVICE_ACCOUNT  of the nodes (default: that of Compute Engine)
 #   RESTARTS         of the JobSet, including preemptions (default 10)
@@ -41,13 +43,14 @@ shift
 : "${ZONE:?the zone, e.g. ZONE=us-west4-a}"
 : "${CLUSTER:?a name for the cluster, e.g. CLUSTER=fusar}"
 place=(--project="$PROJECT" --zone="$ZONE")
+numbers SLICES
 
 on_cluster() {
   execute xpk "$@" --cluster="$CLUSTER" "${place[@]}"
 }
 
 create() {
-  local capacity nodes=()
+  local capacity nodes=() slices=()
   : "${TYPE:?a TPU type, e.g. TYPE=v5litepod-16}"
   case "${CAPACITY:-spot}" in
     spot | on-demand) capacity="--${CAPACITY:-spot}" ;;
@@ -61,8 +64,9 @@ create() {
   fi
   # Without workload identity, containers have the account of their node, which
   # may write to the bucket.
+  [[ "${SLICES:-1}" == 1 ]] || slices=(--num-slices="$SLICES")
   on_cluster cluster create --tpu-type="$TYPE" "$capacity" \
-    ${nodes[@]+"${nodes[@]}"}
+    ${slices[@]+"${slices[@]}"} ${nodes[@]+"${nodes[@]}"}
 }
 
 # registry: HOST PROJECT REPOSITORY of IMAGE.
@@ -100,7 +104,7 @@ image() {
 }
 
 run() {
-  local command deadline names variables=()
+  local command deadline names variables=() slices=()
   (($# > 0)) || usage
   : "${NAME:?a name for the run, e.g. NAME=stage1}"
   : "${TYPE:?the TPU type of the cluster, e.g. TYPE=v5litepod-16}"
@@ -115,6 +119,7 @@ run() {
     quoted python -u -m fusar_jax.train "$@" \
       --workdir="$WORKDIR" --preempted_exit="$PREEMPTED"
   )"
+  libtpu_options
   names="$(passed)"
   if [[ -n "$names" ]]; then
     # Names only: XPK reads the values, so no command line contains them.
@@ -126,8 +131,10 @@ run() {
       echo "$names" >"$SCRATCH/environment"
     fi
   fi
+  [[ "${SLICES:-1}" == 1 ]] || slices=(--num-slices="$SLICES")
   # By default the JobSet restarts only on 42 and on 127 to 255.
   on_cluster workload create --workload="$NAME" --tpu-type="$TYPE" \
+    ${slices[@]+"${slices[@]}"} \
     --docker-image="$IMAGE" --command="$command" \
     --max-restarts="${RESTARTS:-10}" \
     --restart-on-exit-codes="$PREEMPTED,$PEER_LOST" \

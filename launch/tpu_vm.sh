@@ -16,11 +16,13 @@
 #   PROJECT, ZONE    of Google Cloud
 #   NAME             of the slice
 #   TYPE             accelerator type, e.g. v5litepod-16, v5p-32, v6e-16
-#                    (create, watch)
+#                    (create, watch; run, for the options of its compiler)
 #   WORKDIR          gs://BUCKET/PATH of the run (run, watch)
 # Optional:
 #   CAPACITY         spot (default), on-demand, reserved, or the name of a
 #                    reservation
+#   SLICES           of TYPE, connected by the data-center network (default 1);
+#                    set config.mesh so that data is a multiple, or "auto"
 #   RUNTIME          software version; default: the one for TYPE
 #   SERVICE_ACCOUNT  of the machines (default: that of Compute Engine)
 #   VALID_FOR        maximum time in the queue (default 24h)
@@ -49,6 +51,8 @@ shift
 : "${PROJECT:?the Google Cloud project, e.g. PROJECT=my-project}"
 : "${ZONE:?the zone, e.g. ZONE=us-west4-a}"
 place=(--project="$PROJECT" --zone="$ZONE")
+SLICES="${SLICES:-1}"
+numbers SLICES
 if [[ "$what" != list ]]; then
   : "${NAME:?a name for the slice, e.g. NAME=fusar-0}"
 fi
@@ -57,9 +61,39 @@ tpus() {
   execute gcloud compute tpus "$1" "$2" "${@:3}" "${place[@]}"
 }
 
-# on WORKERS COMMAND: runs it over ssh; dead connections end after five minutes.
+# slices: names of the slices, as the queued resource numbers them.
+slices() {
+  local number
+  if ((SLICES == 1)); then
+    echo "$NAME"
+    return
+  fi
+  for ((number = 0; number < SLICES; number++)); do
+    echo "$NAME-$number"
+  done
+}
+
+# on WORKERS COMMAND: runs it over ssh on all slices, at once; on one worker, on
+# that of the first slice. Dead connections end after five minutes.
 on() {
-  tpus tpu-vm ssh "$NAME" --worker="$1" --command="$2" \
+  local name job jobs=() code=0
+  for name in $(slices); do
+    if ((SLICES == 1)) || [[ -n "$DRY_RUN" || "$1" != all ]]; then
+      on_slice "$name" "$@" || code=$?
+    else
+      on_slice "$name" "$@" &
+      jobs+=("$!")
+    fi
+    [[ "$1" == all ]] || break
+  done
+  for job in ${jobs[@]+"${jobs[@]}"}; do
+    wait "$job" || code=$?
+  done
+  return "$code"
+}
+
+on_slice() {
+  tpus tpu-vm ssh "$1" --worker="$2" --command="$3" \
     --ssh-flag=-oServerAliveInterval=30 --ssh-flag=-oServerAliveCountMax=10
 }
 
@@ -71,9 +105,13 @@ agent_has_key() {
   ssh-add -l 2>/dev/null | grep -qF "$print" || execute ssh-add "$key"
 }
 
-# copy FILE DESTINATION: copies to all workers.
+# copy FILE DESTINATION: copies to all workers of all slices.
 copy() {
-  agent_has_key && tpus tpu-vm scp "$1" "$NAME:$2" --worker=all
+  local name
+  agent_has_key || return
+  for name in $(slices); do
+    tpus tpu-vm scp "$1" "$name:$2" --worker=all || return
+  done
 }
 
 # https://cloud.google.com/tpu/docs/runtimes
@@ -92,7 +130,7 @@ runtime() {
 
 create() {
   : "${TYPE:?an accelerator type, e.g. TYPE=v5litepod-16}"
-  local version track=() capacity=()
+  local version track=() capacity=() nodes=(--node-id="$NAME")
   version="${RUNTIME:-$(runtime)}" || return
   case "${CAPACITY:-spot}" in
     spot | reserved) capacity=(--"${CAPACITY:-spot}") ;;
@@ -105,8 +143,9 @@ create() {
   esac
   [[ -z "${SERVICE_ACCOUNT:-}" ]] ||
     capacity+=(--service-account="$SERVICE_ACCOUNT")
+  ((SLICES == 1)) || nodes=(--node-prefix="$NAME" --node-count="$SLICES")
   execute gcloud ${track[@]+"${track[@]}"} compute tpus queued-resources \
-    create "$NAME" --node-id="$NAME" \
+    create "$NAME" "${nodes[@]}" \
     --accelerator-type="$TYPE" --runtime-version="$version" \
     --scopes=https://www.googleapis.com/auth/cloud-platform \
     --valid-until-duration="${VALID_FOR:-24h}" \
@@ -150,6 +189,7 @@ run() {
 # contains a token.
 environment() {
   local name names
+  libtpu_options
   names="$(passed)"
   scratch || return
   if [[ -n "$DRY_RUN" ]]; then

@@ -97,16 +97,29 @@ def block_of(length: int) -> tuple[int, int]:
   return block, blocks * block
 
 
+def fused_backward(length: int) -> bool:
+  """Whether one kernel computes the gradients of queries, keys and values.
+
+  It computes the scores once; two kernels compute them twice. But it writes a
+  gradient of all queries for each block of keys, so only a single block has it.
+  """
+  block, padded = block_of(length)
+  return block == padded
+
+
 def _kernel(heads, length, block, causal) -> Callable:
   shape = (length, length)
   mask = kernels.CausalMask(shape) if causal else kernels.FullMask(shape)
+  fused = fused_backward(length)
+  of_queries = None if fused else block
   sizes = kernels.BlockSizes(
     block_q=block,
     block_kv=block,
     block_q_dkv=block,
     block_kv_dkv=block,
-    block_q_dq=block,
-    block_kv_dq=block,
+    block_q_dq=of_queries,
+    block_kv_dq=of_queries,
+    use_fused_bwd_kernel=fused,
   )
   return kernels.make_splash_mha_single_device(
     kernels.MultiHeadMask([mask] * heads),

@@ -8,6 +8,10 @@ the rounded sum of all links in both directions (v5e: 4 ports, 400 GB/s). For
 TPU7x only that sum was found, 1200 GB/s. It equals that of v5p, which also has
 6 ports: the rate of v5p's links is assumed.
 
+Data-center network between slices, per chip: v5p as documented (50 Gbps), v5e
+and v6e as the documented rate of a pod over its 256 chips (6.4 and 25.6 Tbps).
+The rates of v4 and TPU7x are not known here.
+
 A JAX device is a chip, but a chiplet of TPU7x: two a chip, each with half the
 compute, memory and bandwidth. Rates here are those of a device. Both devices of
 a chip share its links. The connection between them has no rate here, so that
@@ -45,6 +49,8 @@ class Chip:
     cores: TensorCores per chip; the names of three-dimensional slices count
       them.
     devices: JAX devices per chip.
+    network: bytes/s of the data-center network of a chip, one way; None if
+      unknown.
   """
 
   name: str
@@ -56,15 +62,46 @@ class Chip:
   ring: int
   cores: int
   devices: int = 1
+  network: float | None = None
 
 
 CHIPS = {
   chip.name: chip
   for chip in (
     Chip("v4", 275e12, 32 * GIB, 1228e9, 45e9, axes=3, ring=4, cores=2),
-    Chip("v5e", 197e12, 16 * GIB, 819e9, 45e9, axes=2, ring=16, cores=1),
-    Chip("v5p", 459e12, 95 * GIB, 2765e9, 90e9, axes=3, ring=4, cores=2),
-    Chip("v6e", 918e12, 32 * GIB, 1640e9, 90e9, axes=2, ring=16, cores=1),
+    Chip(
+      "v5e",
+      197e12,
+      16 * GIB,
+      819e9,
+      45e9,
+      axes=2,
+      ring=16,
+      cores=1,
+      network=6.4e12 / 8 / 256,
+    ),
+    Chip(
+      "v5p",
+      459e12,
+      95 * GIB,
+      2765e9,
+      90e9,
+      axes=3,
+      ring=4,
+      cores=2,
+      network=50e9 / 8,
+    ),
+    Chip(
+      "v6e",
+      918e12,
+      32 * GIB,
+      1640e9,
+      90e9,
+      axes=2,
+      ring=16,
+      cores=1,
+      network=25.6e12 / 8 / 256,
+    ),
     # Of a chip: 2307 TFLOP/s, 192 GiB, 7380 GB/s.
     Chip(
       "tpu7x",
@@ -106,21 +143,24 @@ _SHAPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-  """A TPU slice.
+  """A TPU slice, or several equal ones connected by the data-center network.
 
   Attributes:
     name: as requested, e.g. "v5e-16".
     chip: type of its chips.
-    shape: chips along each axis of the torus.
+    shape: chips along each axis of the torus of one slice.
+    count: slices.
   """
 
   name: str
   chip: Chip
   shape: tuple[int, ...]
+  count: int = 1
 
   @property
   def chips(self) -> int:
-    return math.prod(self.shape)
+    """Chips of all slices."""
+    return math.prod(self.shape) * self.count
 
   @property
   def devices(self) -> int:
@@ -145,6 +185,24 @@ class Slice:
 def slices(chip: Chip) -> list[str]:
   """Returns the names of all supported slices of a chip type."""
   return [f"{chip.name}-{n * chip.cores}" for n in _SHAPES[chip.axes]]
+
+
+def find_slices(name: str, count: int = 1) -> Slice:
+  """Returns `count` slices of a name; see `find_slice`.
+
+  Raises:
+    ValueError: also if slices of this chip cannot be planned together.
+  """
+  where = find_slice(name)
+  if count < 1:
+    raise ValueError(f"slices {count}: expected 1 or more.")
+  if count > 1 and where.chip.network is None:
+    known = ", ".join(c.name for c in CHIPS.values() if c.network)
+    raise ValueError(
+      f"slices {count}: the data-center network of {where.chip.name} has no"
+      f" known rate; plan one slice, or several of {known}."
+    )
+  return dataclasses.replace(where, count=count)
 
 
 def find_slice(name: str) -> Slice:

@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 
 from fusar_jax.io.child_process import end_with_parent, without_interrupts
+from fusar_jax.planning import libtpu
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.planning.topology import devices_of
 from fusar_jax.training import device_mesh
@@ -127,6 +128,7 @@ def _written(folder: Path) -> str | None:
 
 def _compile(pipe, folder, lower, where, sizes, args) -> None:
   end_with_parent()
+  libtpu.set_init_args(where.chip.name)
   mesh = device_mesh.make_mesh(*sizes, devices=devices_of(where))
   lowered = lower(mesh, *args)
   try:

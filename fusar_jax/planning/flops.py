@@ -21,11 +21,11 @@ from fusar_jax.data.vision import window_index
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.remat import saved_names
-from fusar_jax.model.splash import block_of
+from fusar_jax.model.splash import block_of, fused_backward
 
 # Products of softmax attention, L x S x H each per head: forward 2, backward 4.
-# Splash recomputes the scores in both of its backward kernels.
-_FORWARD, _BACKWARD, _SPLASH_BACKWARD = 2, 4, 7
+# Splash recomputes the scores, in two backward kernels twice.
+_FORWARD, _BACKWARD, _SPLASH_BACKWARD = 2, 4, {True: 5, False: 7}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +138,15 @@ class _Products:
         self.weight(rows, width, rank, learns, times)
         self.weight(rows, rank, features, learns, times, needed=needed)
 
-  def attention(self, useful, computed, heads, width, times, *, splash) -> None:
-    """Adds attention over `useful` and `computed` (query, key) pairs."""
+  def attention(
+    self, useful, computed, heads, width, times, *, backward=_BACKWARD
+  ) -> None:
+    """Adds attention over `useful` and `computed` (query, key) pairs.
+
+    Args:
+      backward: products of the backward pass.
+    """
     one = 2.0 * heads * width * times
-    backward = _SPLASH_BACKWARD if splash else _BACKWARD
     repeated = self.below and self.remat != "none"
     self.forward += _FORWARD * one * useful
     self.wasted += _FORWARD * one * (computed - useful)
@@ -176,14 +181,15 @@ def _tower(model, batch, paths, below, remat, impl) -> Work:
   full = len(v.full_attention)
   side = block_of(patches)[1] if impl == "splash" else patches
   args = (v.heads, v.head_dim)
-  p.attention(patches**2, side**2, *args, full, splash=impl == "splash")
+  p.attention(
+    patches**2, side**2, *args, full, backward=_products(impl, patches)
+  )
   inside = np.sum(window_index(_grid(model), v) < patches, axis=1)
   p.attention(
     float(np.sum(inside**2)),
     windows * slots**2,
     *args,
     v.depth - full,
-    splash=False,
   )
   p.remat = "none"  # The merger is outside the blocks.
   wide = v.hidden_size * v.merge**2
@@ -253,9 +259,16 @@ def _decoder(model, batch, paths, below, remat, impl) -> Work:
     d.heads,
     d.head_dim,
     d.layers,
-    splash=impl == "splash",
+    backward=_products(impl, length),
   )
   return p.work("decoder")
+
+
+def _products(impl: str, length: int) -> int:
+  """Returns the products of the backward pass of attention."""
+  return (
+    _SPLASH_BACKWARD[fused_backward(length)] if impl == "splash" else _BACKWARD
+  )
 
 
 def _head(model, batch, paths, below, remat, impl) -> Work:

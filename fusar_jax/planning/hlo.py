@@ -42,6 +42,8 @@ _FREE = {
   "replica-id",
   "iota",
 }
+# A SparseCore of the chip works beside the TensorCore: collectives and gathers.
+_SPARSE_CORE = 'async_execution_thread="sparsecore"'
 # Pass-through inside a fusion.
 _HANDED = {"parameter", *_COLLECTIVES}
 
@@ -55,12 +57,14 @@ class Collective:
     groups: replica groups of partition numbers; pairs for a permutation.
     times: number of executions.
     bytes: received by one chip per execution, if nothing is sent twice.
+    started: it is asynchronous, started before it is awaited.
   """
 
   kind: str
   groups: tuple[tuple[int, ...], ...]
   times: int
   bytes: float
+  started: bool = False
 
   @property
   def total(self) -> float:
@@ -75,12 +79,14 @@ class Traffic:
     collectives: one entry per instruction.
     hbm: bytes read and written.
     flops: of products outside of custom kernels.
+    network: bytes that a chip hands to the network between slices.
     unknown_loops: loops without a static trip count; counted once.
   """
 
   collectives: tuple[Collective, ...] = ()
   hbm: float = 0.0
   flops: float = 0.0
+  network: float = 0.0
   unknown_loops: tuple[str, ...] = ()
 
   def __add__(self, other: "Traffic") -> "Traffic":
@@ -88,8 +94,16 @@ class Traffic:
       self.collectives + other.collectives,
       self.hbm + other.hbm,
       self.flops + other.flops,
+      self.network + other.network,
       self.unknown_loops + other.unknown_loops,
     )
+
+  def as_started(self) -> "Traffic":
+    """Returns the traffic with all collectives asynchronous."""
+    collectives = (
+      dataclasses.replace(c, started=True) for c in self.collectives
+    )
+    return dataclasses.replace(self, collectives=tuple(collectives))
 
   def repeated(self, times: int) -> "Traffic":
     return Traffic(
@@ -98,6 +112,7 @@ class Traffic:
       ),
       self.hbm * times,
       self.flops * times,
+      self.network * times,
       self.unknown_loops,
     )
 
@@ -181,8 +196,15 @@ class _Program:
       return max(branches, key=lambda t: (t.flops, t.hbm))
     if i.opcode == "call":
       return self.traffic(i.required("to_apply"))
-    total = Traffic(hbm=self._hbm(i, where), flops=self._flops(i, where))
-    called = i.attribute("calls")
+    if i.opcode == "async-start" and _SPARSE_CORE in i.rest:
+      # Its operands may follow at an update; the callee has all.
+      return self.traffic(i.required("calls")).as_started()
+    total = Traffic(
+      hbm=self._hbm(i, where),
+      flops=self._flops(i, where),
+      network=self._network(i, where),
+    )
+    called = i.attribute("calls") or i.called()
     if called:
       # Inside a fusion only FLOPs and collectives count: no HBM traffic.
       inner = self.traffic(called)
@@ -326,18 +348,25 @@ class _Program:
       )
     return 0.0
 
+  def _network(self, i: Instruction, where: str) -> float:
+    # Between slices a collective is a transfer to the host and back.
+    if i.opcode != "send" or "xla_megascale_runtime" not in i.rest:
+      return 0.0
+    return float(sum(a.bytes for a in self._arrays(where, i.operands[0])))
+
   def _collective(self, i: Instruction, where: str) -> Collective | None:
     kind = i.opcode.removesuffix("-start")
     if kind not in _COLLECTIVES:
       return None
     if i.attribute("channel_id") in self._started and where not in self._starts:
       return None  # Counted at the start of the collective.
+    started = i.opcode.endswith("-start") or where in self._starts
     operands = [a for n in i.operands for a in self._arrays(where, n)]
     given = sum(a.bytes for a in operands)
     if kind == "collective-permute":
       listed = re.search(r"source_target_pairs=\{(.*?\})\}", i.rest)
       members = pairs(listed[1]) if listed else ()
-      return Collective(kind, members, 1, float(given))
+      return Collective(kind, members, 1, float(given), started)
     members = groups(i.rest, self._partitions)
     size = len(members[0])
     share = {
@@ -346,7 +375,7 @@ class _Program:
       "reduce-scatter": (size - 1) / size,
       "all-to-all": (size - 1) / size,
     }[kind]
-    return Collective(kind, members, 1, given * share)
+    return Collective(kind, members, 1, given * share, started)
 
 
 def _parameters(fused: dict[str, Instruction]) -> dict[int, str]:

@@ -49,6 +49,11 @@ class Instruction:
     found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
     return found[1] if found else None
 
+  def called(self) -> str | None:
+    """Returns the computation that a custom call stands for, or None."""
+    found = re.search(r"\bcalled_computations=\{%?([\w.\-]+)\}", self.rest)
+    return found[1] if found else None
+
   def required(self, name: str) -> str:
     """Returns the value of `name=%value`; raises ValueError without one."""
     return self.match(rf"\b{name}=%?([\w.\-]+)")[1]

@@ -132,7 +132,11 @@ class Planner:
       batch_size = samples * devices * config.accumulation
       config = dataclasses.replace(config, batch_size=batch_size)
     sizes, accumulation = device_mesh.layout(
-      config, self.model, devices, self._where.chip.memory
+      config,
+      self.model,
+      devices,
+      self._where.chip.memory,
+      slices=self._where.count,
     )
     share = Fraction(config.batch_size, accumulation * devices)
     if share.denominator == 1:
@@ -244,7 +248,8 @@ class Planner:
     weights = device_mesh.weight_bytes(self._config, self.model)
     work = {policy: self.work(policy) for policy in POLICIES}
     rates, found, plans = {}, [], {}
-    for choice in search.choices(self._where.devices, self.model):
+    where = self._where
+    for choice in search.choices(where.devices, self.model, slices=where.count):
       if choice.mesh not in rates:
         mesh = self._mesh(choice.mesh)
         rates[choice.mesh] = gathering_rate(self._where, mesh, FSDP)

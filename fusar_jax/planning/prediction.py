@@ -1,11 +1,11 @@
 """Roofline bound on the speed of a program, from published rates.
 
 The roofline has three limits: matrix products at peak FLOP/s, HBM traffic at
-the memory bandwidth, and collectives at the rate of the links they use. The
-roofline step takes the maximum of the three times, which assumes complete
-overlap. The serial step overlaps no collective: max(compute, HBM) + links. Both
-are lower bounds on time, so both MFUs are upper bounds: no product runs at peak
-throughout.
+the memory bandwidth, and collectives at the rate of the links they use; between
+slices a fourth, the data-center network. The roofline step takes the maximum of
+the times, which assumes complete overlap. The serial step overlaps no
+collective: max(compute, HBM) + links + network. Both are lower bounds on time,
+so both MFUs are upper bounds: no product runs at peak throughout.
 
 Useful FLOPs over executed FLOPs is no bound. It is a constant of the remat
 policy and the model, and equals the MFU of a compute-bound step.
@@ -23,6 +23,7 @@ from fusar_jax.planning.flops import Work
 from fusar_jax.planning.hlo import Collective, Traffic
 
 COMPUTE, HBM, LINKS = "compute", "HBM", "interconnect"
+NETWORK = "network between slices"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class CollectiveCost:
     times: executions per step.
     bytes: received by one device per step.
     seconds: per step.
+    started: asynchronous, started before they are awaited.
   """
 
   kind: str
@@ -42,6 +44,7 @@ class CollectiveCost:
   times: int
   bytes: float
   seconds: float
+  started: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Prediction:
     samples: processed by one run of the program on all chips.
     useful, executed: FLOPs of one device in one run.
     hbm: bytes of HBM that one device reads and writes.
-    collectives: collectives between the devices.
+    collectives: collectives between the devices of a slice.
+    network: bytes that one device hands to the network between slices in one
+      run. With more than two slices the network carries more.
   """
 
   where: Slice
@@ -62,16 +67,20 @@ class Prediction:
   executed: float
   hbm: float
   collectives: tuple[CollectiveCost, ...]
+  network: float = 0.0
 
   @property
   def seconds(self) -> dict[str, float]:
     """Seconds of one run under each roofline limit."""
     chip = self.where.chip
-    return {
+    seconds = {
       COMPUTE: self.executed / chip.peak,
       HBM: self.hbm / chip.bandwidth,
       LINKS: sum(e.seconds for e in self.collectives),
     }
+    if chip.network and self.where.count > 1:
+      seconds[NETWORK] = self.network * chip.devices / chip.network
+    return seconds
 
   @property
   def bound(self) -> str:
@@ -87,7 +96,8 @@ class Prediction:
   def serial_seconds(self) -> float:
     """Seconds of a step without overlap of collectives."""
     seconds = self.seconds
-    return max(seconds[COMPUTE], seconds[HBM]) + seconds[LINKS]
+    exchanged = seconds[LINKS] + seconds.get(NETWORK, 0.0)
+    return max(seconds[COMPUTE], seconds[HBM]) + exchanged
 
   @property
   def samples_per_second(self) -> float:
@@ -133,6 +143,7 @@ def predict(
     executed=share * sum(w.executed for w in work),
     hbm=traffic.hbm,
     collectives=_collective_costs(where, mesh, traffic.collectives),
+    network=traffic.network,
   )
 
 
@@ -143,8 +154,9 @@ def _collective_costs(where, mesh, collectives) -> tuple[CollectiveCost, ...]:
     if not c.bytes:
       continue
     axes, links = route(where, coordinates, c)
-    times, received, seconds = sums.get((c.kind, axes), (0, 0.0, 0.0))
-    sums[c.kind, axes] = (
+    key = c.kind, axes, c.started
+    times, received, seconds = sums.get(key, (0, 0.0, 0.0))
+    sums[key] = (
       times + c.times,
       received + c.total,
       seconds
@@ -153,8 +165,10 @@ def _collective_costs(where, mesh, collectives) -> tuple[CollectiveCost, ...]:
       / (links * where.chip.link),
     )
   return tuple(
-    CollectiveCost(kind, axes, *row)
-    for (kind, axes), row in sorted(sums.items(), key=lambda i: -i[1][2])
+    CollectiveCost(kind, axes, *row, started)
+    for (kind, axes, started), row in sorted(
+      sums.items(), key=lambda i: -i[1][2]
+    )
   )
 
 

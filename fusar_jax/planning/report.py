@@ -12,7 +12,13 @@ from rich.table import Table
 from fusar_jax.planning.chips import GIB, Slice
 from fusar_jax.planning.compile_hlo import DoesNotFitError, Memory
 from fusar_jax.planning.flops import Work
-from fusar_jax.planning.prediction import COMPUTE, HBM, LINKS, Prediction
+from fusar_jax.planning.prediction import (
+  COMPUTE,
+  HBM,
+  LINKS,
+  NETWORK,
+  Prediction,
+)
 
 
 def memory_table(title: str, memory: Memory, where: Slice) -> Table:
@@ -50,14 +56,24 @@ def work_table(work: Sequence[Work]) -> Table:
 
 
 def collective_table(prediction: Prediction) -> Table:
-  """Returns the collectives of one run: count, bytes received, time."""
-  table = _table("Collectives per step", "kind", "axes", "times", "GB", "ms")
+  """Returns the collectives of one run: count, bytes received, time.
+
+  Only asynchronous ones can overlap with other work.
+  """
+  table = _table(
+    "Collectives per step", "kind", "axes", "async", "times", "GB", "ms"
+  )
   for e in prediction.collectives:
     axes = "+".join("xyz"[axis] for axis in e.axes) or "-"
     values = f"{e.bytes / 1e9:.3f}", f"{e.seconds * 1e3:.1f}"
-    table.add_row(e.kind, axes, str(e.times), *values)
+    started = "yes" if e.started else "no"
+    table.add_row(e.kind, axes, started, str(e.times), *values)
   if not prediction.collectives:
-    table.add_row("none", "-", "0", "0", "0")
+    table.add_row("none", "-", "-", "0", "0", "0")
+  if NETWORK in prediction.seconds:
+    milliseconds = f"{prediction.seconds[NETWORK] * 1e3:.1f}"
+    sent = f"{prediction.network / 1e9:.3f}"
+    table.add_row(NETWORK, "-", "-", "-", sent, milliseconds)
   return table
 
 
@@ -81,6 +97,8 @@ def roofline_table(prediction: Prediction, unit: str = "samples") -> Table:
     if prediction.collectives:
       serial = f"{prediction.serial_mfu:.1%}"
       sum_of = f"max({COMPUTE}, {HBM}) + {LINKS}"
+      if NETWORK in prediction.seconds:
+        sum_of += f" + {NETWORK}"
       table.add_row("MFU, serial", serial, sum_of)
   return table
 

@@ -5,6 +5,11 @@ from the FLOPs, the gathered weights of the decoder and the minimum memory.
 Choices are compiled in the order of their bounds, until no bound exceeds the
 best measured speed by more than 1 %. The result is therefore the best of all
 choices, not only of the compiled ones.
+
+HBM traffic is no part of the bound, because it depends on what the compiler
+keeps in vector memory: fewer samples may be faster. A best choice that is below
+its bound, as where HBM limits it, is therefore followed by those that differ
+from it in one respect, its remat policy first.
 """
 
 import dataclasses
@@ -58,10 +63,12 @@ def choices(
   model: FusarConfig,
   samples: Sequence[int] = (1, 2, 4, 8, 16, 32),
   remat: Sequence[str] = tuple(POLICIES),
+  slices: int = 1,
 ) -> Iterator[Choice]:
   """Yields all choices whose sizes are divisible."""
   for count in samples:
-    for mesh in device_mesh.mesh_choices(devices, count * devices, model):
+    rows = count * devices
+    for mesh in device_mesh.mesh_choices(devices, rows, model, slices):
       for policy in remat:
         yield Choice(mesh, count, policy)
 
@@ -87,18 +94,30 @@ def optimistic(
     rate: bytes/s at which a chip gathers weights, `gathering_rate`.
   """
   _, fsdp, tensor = choice.mesh
-  d = model.decoder
-  # The input of every layer is stored for the backward pass, if there is one.
-  kept = choice.samples * tensor * length * d.hidden_size * d.layers * _BF16
+  kept = choice.samples * stored_bytes(choice, model, length)
   kept *= any(w.part == "decoder" and w.backward for w in work)
-  held = weights.all / (fsdp * tensor) + kept
-  if held > where.chip.memory:
+  if weights.all / (fsdp * tensor) + kept > where.chip.memory:
     return 0.0
   compute = choice.samples * sum(w.executed for w in work) / where.chip.peak
   # The decoder's layers are gathered for the forward pass, and again for the
   # backward pass if there is one.
   gathered = weights.layers / tensor * (1 - 1 / fsdp) * (1 + bool(kept))
   return choice.samples * where.devices / max(compute, gathered / rate)
+
+
+def stored_bytes(choice: Choice, model: FusarConfig, length: int) -> float:
+  """Returns the bytes that a sample stores at least for the backward pass.
+
+  The input of every decoder layer, which a tensor axis does not split; unless
+  the policy is "full", also the results of products whose gradient needs them:
+  queries, keys, values, output projection, gate and up projection.
+  """
+  d, tensor = model.decoder, choice.mesh[2]
+  stored = d.hidden_size * tensor
+  if choice.remat != "full":
+    stored += (d.heads + 2 * d.kv_heads) * d.head_dim
+    stored += d.hidden_size * tensor + 2 * d.intermediate_size
+  return float(_BF16 * length * d.layers * stored)
 
 
 def best(
@@ -114,23 +133,40 @@ def best(
       not fit.
     tries: maximum number of compilations.
   """
-  order = sorted(found, key=lambda item: _promise(*item))
+  left = dict(sorted(found, key=lambda item: _promise(*item)))
   winner, speed = None, 0.0
-  too_big: list[Choice] = []
-  for choice, bound in order:
-    if bound <= _WORTH * speed:
-      continue
-    if any(_harder(choice, other) for other in too_big):
-      continue
+  while True:
+    left = {c: bound for c, bound in left.items() if bound > _WORTH * speed}
+    if not left:
+      return winner, speed, True
     if not tries:
       return winner, speed, False
     tries -= 1
+    choice = min(left, key=lambda c: _apart(c, winner))
+    del left[choice]
     measured = measure(choice)
     if not measured:
-      too_big.append(choice)
+      left = {c: b for c, b in left.items() if not _harder(c, choice)}
     if measured > speed:
       winner, speed = choice, measured
-  return winner, speed, True
+
+
+def _apart(choice: Choice, winner: Choice | None) -> tuple[bool, int]:
+  """Returns the sort key by distance from the best choice, next to it first.
+
+  Next to it: one respect differs, remat policy, samples by a factor of two, or
+  mesh. All others are equal, and stay in order of their promise.
+  """
+  if winner is None:
+    return True, 0
+  differs = [
+    choice.remat != winner.remat,
+    choice.samples != winner.samples,
+    choice.mesh != winner.mesh,
+  ]
+  twice = choice.samples / winner.samples in (Fraction(1, 2), 1, 2)
+  beside = sum(differs) == 1 and twice
+  return not beside, differs.index(True) if beside else 0
 
 
 def _promise(choice: Choice, bound: float) -> tuple:

@@ -18,7 +18,7 @@ class MissingCompiler(RuntimeError):
 
 
 def devices_of(where: Slice) -> list:
-  """Returns compile-only devices of a slice.
+  """Returns compile-only devices, slice by slice.
 
   Raises:
     MissingCompiler: libtpu is missing; the message contains the install
@@ -44,6 +44,8 @@ def devices_of(where: Slice) -> list:
     options["chip_config_name"] = "megacore"  # One device per chip.
   if where.chips == 1:
     options["chips_per_host_bounds"] = (1, 1, 1)
+  if where.count > 1:
+    options["num_slices"] = where.count
   try:
     found = topologies.get_topology_desc(
       platform="tpu", topology_name=where.topology, **options

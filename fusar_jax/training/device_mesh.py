@@ -2,6 +2,9 @@
 
 "data" repeats the parameters and splits the batch; "fsdp" splits both; "tensor"
 splits the widths of a layer. `fusar_jax.training.sharding` puts arrays on it.
+
+TPU slices that are connected by the data-center network, much slower than the
+links within a slice, hold copies: "data" goes over slices first.
 """
 
 import dataclasses
@@ -58,16 +61,43 @@ def make_mesh(
   """Returns the mesh; one size may be -1 and takes what the others leave.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices.
+    ValueError: the sizes do not multiply to the number of devices, or "data"
+      does not divide over the slices.
   """
   devices = jax.devices() if devices is None else list(devices)
   filled = fill_sizes((data, fsdp, tensor), len(devices))
+  slices = num_slices(devices)
+  if filled[0] % slices:
+    raise ValueError(
+      f"mesh: data {filled[0]} must be a multiple of the {slices} slices,"
+      " because only gradients cross the network between them; change"
+      " config.mesh."
+    )
   # `jax.make_mesh` refuses sizes that cut through an axis of the chips' torus
   # (fsdp 8 on the 4 x 4 of v6e-16).
-  placed = mesh_utils.create_device_mesh(
-    filled, devices, allow_split_physical_axes=True
-  )
+  if slices == 1:
+    placed = mesh_utils.create_device_mesh(
+      filled, devices, allow_split_physical_axes=True
+    )
+  else:
+    placed = mesh_utils.create_hybrid_device_mesh(
+      (filled[0] // slices, *filled[1:]),
+      (slices, 1, 1),
+      devices,
+      allow_split_physical_axes=True,
+    )
   return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def num_slices(devices: Sequence) -> int:
+  """Returns the TPU slices that the devices belong to.
+
+  1 off TPUs: there JAX calls the machines of a cluster slices, whose network
+  carries "fsdp" too.
+  """
+  if devices[0].platform != "tpu":
+    return 1
+  return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def fill_sizes(
@@ -99,7 +129,7 @@ def tensor_sizes(devices: int, model: FusarConfig) -> list[int]:
 
 
 def mesh_choices(
-  devices: int, rows: int, model: FusarConfig
+  devices: int, rows: int, model: FusarConfig, slices: int = 1
 ) -> list[tuple[int, int, int]]:
   """Returns the meshes (data, fsdp, tensor) worth trying, cheapest first.
 
@@ -111,17 +141,24 @@ def mesh_choices(
     devices: their number.
     rows: of a micro-batch.
     model: shapes.
+    slices: TPU slices; "data" is a multiple.
   """
   return [
     (devices // (fsdp * tensor), fsdp, tensor)
     for tensor in tensor_sizes(devices, model)
     if rows % (devices // tensor) == 0
     for fsdp in _divisors(devices // tensor)
+    if devices // (fsdp * tensor) % slices == 0
   ]
 
 
 def choose_mesh(
-  devices: int, rows: int, model: FusarConfig, weights: int, memory: int | None
+  devices: int,
+  rows: int,
+  model: FusarConfig,
+  weights: int,
+  memory: int | None,
+  slices: int = 1,
 ) -> tuple[int, int, int]:
   """Returns the cheapest mesh on which the weights leave room for the rest.
 
@@ -132,14 +169,14 @@ def choose_mesh(
   step, and reports what really fits.
 
   Args:
-    devices, rows, model: see `mesh_choices`.
+    devices, rows, model, slices: see `mesh_choices`.
     weights: bytes of parameters and optimizer state, all together.
     memory: bytes of one device; None: enough.
 
   Raises:
     ValueError: no mesh splits these rows.
   """
-  choices = mesh_choices(devices, rows, model)
+  choices = mesh_choices(devices, rows, model, slices)
   if not choices:
     raise ValueError(
       f"mesh: no choice of sizes splits {rows} rows over {devices} devices;"
@@ -147,7 +184,7 @@ def choose_mesh(
     )
   limit = math.inf if memory is None else memory * _WEIGHTS_SHARE
   for data, fsdp, tensor in choices:
-    all_or_none = 1 in (data, fsdp)
+    all_or_none = data == slices or fsdp == 1
     if all_or_none and weights <= limit * fsdp * tensor:
       return data, fsdp, tensor
   return max(choices, key=lambda sizes: sizes[1] * sizes[2])
@@ -228,6 +265,7 @@ def layout(
   devices: int,
   memory: int | None,
   processes: int = 1,
+  slices: int = 1,
 ) -> tuple[tuple[int, int, int], int]:
   """Returns the mesh (data, fsdp, tensor) and the accumulation of a run.
 
@@ -240,6 +278,7 @@ def layout(
     devices: their number.
     memory: bytes of one device; None: enough.
     processes: that load rows.
+    slices: TPU slices.
 
   Raises:
     ValueError: sizes that do not fit the devices or the batch.
@@ -259,7 +298,7 @@ def layout(
     rows = config.batch_size // accumulation
   if isinstance(sizes, str):
     held = weight_bytes(config, model).all if memory else 0
-    sizes = choose_mesh(devices, rows, model, held, memory)
+    sizes = choose_mesh(devices, rows, model, held, memory, slices)
   return sizes, accumulation
 
 

@@ -133,6 +133,7 @@ def make_mesh(
     jax.device_count(),
     memory.get("bytes_limit"),
     jax.process_count(),
+    device_mesh.num_slices(jax.devices()),
   )
   first = jax.process_index() == 0
   if first and config.mesh == device_mesh.AUTO and jax.device_count() > 1:

@@ -175,3 +175,23 @@ def test_the_run_gets_variables_that_no_command_shows(cloud):
   text = cloud.sandbox.read("sent")
   assert "JAX_PLATFORMS" not in text
   assert "OTHER" not in text
+
+
+def test_two_slices_are_set_up_and_run_together(cloud):
+  out = cloud.watch(SLICES="2", ENDS="0 0")
+  assert out.returncode == 0, out.stderr
+  assert sorted(cloud.did("list", "code").split()) == sorted(
+    ("create " + "git " + (START.replace("git ", "") + " ") * 2).split()
+  )
+
+
+def test_one_of_two_slices_that_fails_fails_the_command(cloud):
+  """The second is not set up: the run is not started on the first either."""
+  cloud.sandbox.stand_in(
+    "gcloud",
+    '[[ "$*" != *stage1-1*"worker.sh setup"* ]] || exit 1\n' + GCLOUD,
+  )
+  out = cloud.watch(SLICES="2")
+  assert out.returncode == 1
+  assert "run" not in cloud.did().split()
+  assert "started 2 times" in out.stderr

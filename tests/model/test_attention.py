@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fusar_jax.model import splash
 from fusar_jax.model.attention import Segments, attend
 from fusar_jax.model.decoder import causal_mask
 
@@ -28,12 +29,17 @@ def _masks(ids, causal):
 
 
 @pytest.mark.parametrize(
-  ("heads", "kv_heads", "width", "causal"),
-  [(6, 2, 32, True), (2, 2, 80, False)],
+  ("heads", "kv_heads", "width", "causal", "block"),
+  # One block with one backward kernel, two blocks with two.
+  [(6, 2, 32, True, 256), (2, 2, 80, False, 256), (6, 2, 32, True, 128)],
 )
-def test_implementations_agree(heads, kv_heads, width, causal):
+def test_implementations_agree(
+  monkeypatch, heads, kv_heads, width, causal, block
+):
   """Values and gradients: grouped heads, packed samples, padding, and lengths
   and widths that are no multiples of 128."""
+  monkeypatch.setattr(splash, "_LARGEST_BLOCK", block)
+  assert splash.fused_backward(150) == (block == 256)
   ids = jnp.asarray(_SEGMENTS)
   real = (ids > 0)[..., None, None]
 

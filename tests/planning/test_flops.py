@@ -75,6 +75,12 @@ def test_splash_skips_what_lies_above_the_diagonal():
   assert splash.wasted == pytest.approx(pairs * (9 * 10 * block - 6 * visible))
 
 
+def test_splash_computes_the_scores_of_one_block_once_more_not_twice():
+  splash = _parts(_lora, impl="splash", length=512)["decoder"]
+  pairs, visible = 2 * 28 * 128 * 28, 512 * 513 / 2
+  assert splash.wasted == pytest.approx(pairs * (7 * 512**2 - 6 * visible))
+
+
 def test_dots_computes_attention_alone_again():
   dots = _parts(_lora, remat="dots")["decoder"]
   assert dots.recomputed == pytest.approx(4 * 600**2 * 28 * 128 * 28)

@@ -7,9 +7,10 @@ import pytest
 
 from fusar_jax import config as config_lib
 from fusar_jax.planning import hlo, lowering
-from fusar_jax.planning.chips import find_slice
+from fusar_jax.planning.chips import find_slice, find_slices
 from fusar_jax.planning.compile_hlo import DoesNotFitError, compile_to_hlo
 from fusar_jax.planning.plan import Planner, Shape
+from fusar_jax.planning.prediction import NETWORK
 from fusar_jax.planning.search import Choice
 from fusar_jax.training.recipes import get_config
 from fusar_jax.training.run_config import resolve
@@ -112,3 +113,19 @@ def test_samples_must_hold_their_image(config):
   model = config_lib.from_dict(config.model)
   with pytest.raises(ValueError, match="too few for the 36 visual tokens"):
     lowering.abstract_batch(model, 1, 40, 16, 9)
+
+
+def test_slices_exchange_gradients_alone(libtpu, config):
+  """Each chip hands on its quarter of the gradients."""
+  planner = Planner(config, find_slices("v5e-4", 2), TINY)
+  plan = planner.step(Choice((2, 4, 1), 2, "full"))
+  state, _, _ = lowering.train_arguments(
+    config, planner.model, planner._mesh((2, 4, 1))
+  )
+  gradients = sum(x.size * 4 for x in jax.tree.leaves(state.trainable))
+  # Those of products are bfloat16 until they are summed.
+  assert gradients / 8 <= plan.prediction.network <= gradients / 4
+  seconds = plan.prediction.seconds[NETWORK]
+  assert seconds == plan.prediction.network / (6.4e12 / 8 / 256)
+  with pytest.raises(ValueError, match="a multiple of the 2 slices"):
+    planner.step(Choice((1, 8, 1), 2, "full"))

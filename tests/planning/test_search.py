@@ -72,3 +72,34 @@ def test_optimistic_bounds():
   # One sample per chip: gathering 12.2 GB twice over two links takes longer.
   seconds = 2 * 13e9 * 15 / 16 / (2 * 45e9)
   assert round(bound((1, 16, 1), samples=1), 6) == round(16 / seconds, 6)
+
+
+def test_what_stores_less_follows_a_choice_below_its_bound():
+  """Bounds promise "dots", HBM makes "full" faster: it is the second tried."""
+  bounds = {"full": 700.0, "dots": 900.0}
+  found = [(c, bounds[c.remat]) for c in _all() if c.remat in bounds]
+  tried = []
+
+  def measure(choice):
+    tried.append(choice)
+    return 475.0 if choice.remat == "dots" else 581.0
+
+  winner, speed, proven = search.best(found, measure, tries=2)
+  assert [c.remat for c in tried] == ["dots", "full"]
+  assert tried[0].mesh == tried[1].mesh
+  assert tried[0].samples == tried[1].samples
+  assert (winner, speed, proven) == (tried[1], 581.0, False)
+
+
+def test_stored_bytes_by_hand():
+  """28 layers of 512 tokens, width 3584; key and value of 512; 18944 wide."""
+  rows = 2 * 28 * 512
+  products = 3584 + 2 * 512 + 3584 + 2 * 18944
+
+  def stored(remat, mesh=(1, 16, 1)):
+    return search.stored_bytes(search.Choice(mesh, 4, remat), MODEL, 512)
+
+  assert stored("full") == rows * 3584
+  assert stored("dots") == stored("none") == rows * (3584 + products)
+  # Two devices of "tensor" both hold the inputs of all layers.
+  assert stored("full", (1, 8, 2)) == rows * 3584 * 2

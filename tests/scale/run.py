@@ -8,7 +8,7 @@ are compared. Of each command: seconds, processor seconds, peak memory.
 
     python tests/scale/run.py --preset qwen2_5_vl_3b --out runs/scale_3b
     python tests/scale/run.py --preset qwen2_5_vl_7b --out runs/scale_7b \
-        --only load,export --dtype bfloat16
+        --only load,export --dtype bfloat16 --tokens 4
 
 Needs torch, transformers and peft for the comparison. The same command
 continues; what is finished is not repeated. Results: OUT/results.json.
@@ -58,7 +58,15 @@ def main() -> int:
     help="of the comparison; 7B in float32 takes 31 GB in transformers",
   )
   options.add_argument("--image-size", type=int, default=504)
+  options.add_argument(
+    "--tokens",
+    type=int,
+    default=17,
+    help="generated to measure decoding (default: %(default)s)",
+  )
   args = options.parse_args()
+  if args.tokens < 2:
+    options.error(f"--tokens {args.tokens}: expected at least 2")
   groups = args.only.split(",")
   if unknown := set(groups) - set(GROUPS):
     options.error(f"--only {sorted(unknown)}: expected {', '.join(GROUPS)}")
@@ -149,7 +157,10 @@ def _steps(args, trained: bool) -> list[Step]:
       Step(
         side,
         "load",
-        (STEPS, side, merged, args.dtype, size, out / f"{side}.npz"),
+        (
+          *(STEPS, side, merged, args.dtype, size, args.tokens),
+          out / f"{side}.npz",
+        ),
         out / f"{side}.npz",
       )
       for side in ("ours", "transformers")

@@ -1,7 +1,7 @@
 """What run.py measures and the commands do not have: see there.
 
-write PRESET FOLDER SIZE; ours and transformers FOLDER DTYPE SIZE FILE. The last
-line of the output is what was measured, as JSON.
+write PRESET FOLDER SIZE; ours and transformers FOLDER DTYPE SIZE TOKENS FILE.
+The last line of the output is what was measured, as JSON.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ import numpy as np
 _TEXT = 160
 # Tokens of the prompt for decoding, short since reading it is not measured.
 _SHORT = 16
-_NEW = 17
 
 
 def write(preset: str, folder: str, size: str) -> dict:
@@ -40,7 +39,7 @@ def write(preset: str, folder: str, size: str) -> dict:
   return {"checkpoint_gb": round(sum(f.stat().st_size for f in files) / 1e9, 2)}
 
 
-def ours(folder: str, dtype: str, size: str, file: str) -> dict:
+def ours(folder: str, dtype: str, size: str, tokens: str, file: str) -> dict:
   import jax
   import jax.numpy as jnp
 
@@ -62,12 +61,14 @@ def ours(folder: str, dtype: str, size: str, file: str) -> dict:
   def decode(count: int):
     return model.generate(ids[-_SHORT:], [], max_new_tokens=count)
 
-  logits, tokens = _measure(measured, forward, decode)
-  np.savez(file, logits=logits, tokens=tokens)
+  logits, answer = _measure(measured, forward, decode, int(tokens))
+  np.savez(file, logits=logits, tokens=answer)
   return measured
 
 
-def transformers(folder: str, dtype: str, size: str, file: str) -> dict:
+def transformers(
+  folder: str, dtype: str, size: str, tokens: str, file: str
+) -> dict:
   import torch
   from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
@@ -99,12 +100,12 @@ def transformers(folder: str, dtype: str, size: str, file: str) -> dict:
     )
     return made[0, _SHORT:].tolist()
 
-  logits, tokens = _measure(measured, forward, decode)
-  np.savez(file, logits=logits, tokens=tokens)
+  logits, answer = _measure(measured, forward, decode, int(tokens))
+  np.savez(file, logits=logits, tokens=answer)
   return measured
 
 
-def _measure(measured: dict, forward, decode):
+def _measure(measured: dict, forward, decode, new: int):
   """Adds first and second forward pass, and seconds a token, to `measured`."""
   began = time.monotonic()
   forward()
@@ -113,12 +114,12 @@ def _measure(measured: dict, forward, decode):
   logits = forward()
   measured["forward_seconds"] = time.monotonic() - began
   seconds = {}
-  for count in (1, _NEW):
+  for count in (1, new):
     decode(count)  # compiles
     began = time.monotonic()
     tokens = decode(count)
     seconds[count] = time.monotonic() - began
-  measured["seconds_per_token"] = (seconds[_NEW] - seconds[1]) / (_NEW - 1)
+  measured["seconds_per_token"] = (seconds[new] - seconds[1]) / (new - 1)
   measured["tokens"] = len(tokens)
   for name, value in measured.items():
     measured[name] = round(value, 3)
