@@ -6,15 +6,15 @@ names is not added, so the user's value counts.
 """
 
 import os
-from importlib import resources
+from pathlib import Path
 
 VARIABLE = "LIBTPU_INIT_ARGS"
 
 
 def options(chip: str) -> tuple[str, ...]:
   """Returns the options of a chip ("v6e"), such as "--xla_tpu_...=true"."""
-  file = resources.files(__package__) / "libtpu_options.txt"
-  rows = (line.split() for line in file.read_text().splitlines())
+  text = Path(__file__).with_name("libtpu_options.txt").read_text()
+  rows = (line.split() for line in text.splitlines())
   return tuple(row[1] for row in rows if row and row[0] == chip)
 
 
