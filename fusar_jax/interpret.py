@@ -148,7 +148,7 @@ def _interpret(args: argparse.Namespace) -> None:
   from rich.console import Console
 
   from fusar_jax.datasets.importers.dataset_folder import Origin
-  from fusar_jax.datasets.prepare.options import open_aef
+  from fusar_jax.datasets.prepare.options import label_reader, open_aef
   from fusar_jax.datasets.prepare.summary import progress_bar
   from fusar_jax.geo.band_stack import check_exists
   from fusar_jax.hf.folders import local_model
@@ -175,7 +175,7 @@ def _interpret(args: argparse.Namespace) -> None:
         options,
         assistant=assistant,
         archive=open_aef(args.aef, args.year) if args.aef else None,
-        read_labels=_labels(args),
+        read_labels=label_reader(args, unmentioned_are_empty=True),
         on_tile=lambda done, total: bar.update(
           task, completed=done, total=total
         ),
@@ -257,21 +257,6 @@ def _questions(args):
   return tuple(
     Question(f"{name}-{args.task}", ask(name), args.task, name)
     for name in args.classes
-  )
-
-
-def _labels(args):
-  from fusar_jax.datasets.prepare.labels import read_labels
-
-  if not args.labels:
-    return None
-  return lambda scenes: read_labels(
-    args.labels,
-    scenes,
-    crs=args.labels_crs,
-    field=args.label_field,
-    point_size=args.point_size,
-    unmentioned_are_empty=True,
   )
 
 

@@ -299,6 +299,7 @@ def _prepare(args: argparse.Namespace) -> None:
   from rich.console import Console
 
   from fusar_jax.datasets.importers.dataset_folder import Origin
+  from fusar_jax.datasets.prepare.options import label_reader
   from fusar_jax.datasets.prepare.preparation import prepare_scenes
   from fusar_jax.datasets.prepare.summary import print_summary, progress_bar
 
@@ -310,7 +311,7 @@ def _prepare(args: argparse.Namespace) -> None:
       _plan(args),
       Origin(args.source, args.license),
       archive=_archive(args),
-      read_labels=_labels(args),
+      read_labels=label_reader(args, unmentioned_are_empty=args.empty_scenes),
       read_captions=_captions(args),
       drop_refused=args.drop_refused,
       on_tile=lambda done, total: bar.update(task, completed=done, total=total),
@@ -388,21 +389,6 @@ def _archive(args):
   from fusar_jax.datasets.prepare.options import open_aef
 
   return open_aef(args.aef, args.year) if args.aef else None
-
-
-def _labels(args):
-  from fusar_jax.datasets.prepare.labels import read_labels
-
-  if not args.labels:
-    return None
-  return lambda scenes: read_labels(
-    args.labels,
-    scenes,
-    crs=args.labels_crs,
-    field=args.label_field,
-    point_size=args.point_size,
-    unmentioned_are_empty=args.empty_scenes,
-  )
 
 
 def _captions(args):

@@ -27,7 +27,7 @@ from rasterio.windows import Window
 
 from fusar_jax.field_types import build
 from fusar_jax.geo import gdal_files, georeference, zarr_mosaic
-from fusar_jax.geo.band_files import BandStack, band_number
+from fusar_jax.geo.band_files import SplitTile, band_number
 from fusar_jax.geo.block_cache import BlockCache
 from fusar_jax.geo.vector_lengths import check_lengths
 
@@ -173,7 +173,7 @@ class TileHeader:
 
 
 def read_header(
-  dataset: rasterio.DatasetReader | BandStack | zarr_mosaic.MosaicYear,
+  dataset: rasterio.DatasetReader | SplitTile | zarr_mosaic.MosaicYear,
   path: str,
 ) -> TileHeader:
   """Checks that the dataset is an AlphaEarth tile.
@@ -376,7 +376,7 @@ class TileReader:
       if zarr_mosaic.is_mosaic(self._path):
         self._dataset = zarr_mosaic.MosaicYear(self._path)
       elif len(self._paths) > 1:
-        self._dataset = BandStack(self._paths)
+        self._dataset = SplitTile(self._paths)
       else:
         self._dataset = gdal_files.open_dataset(self._path)
     return self._dataset

@@ -52,7 +52,7 @@ def bands_of(dataset: rasterio.DatasetReader, path: str) -> list[int] | None:
   )
 
 
-class BandStack:
+class SplitTile:
   """Several files on one grid, with the attributes of one rasterio dataset.
 
   Its bands are A00..A63. A band that is in several files, as in exports of

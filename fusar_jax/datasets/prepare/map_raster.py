@@ -12,6 +12,7 @@ import numpy as np
 import rasterio.features
 from PIL import Image, ImageDraw
 
+from fusar_jax.tasks.description import measures
 from fusar_jax.tasks.description.ground import (
   APRON,
   PIER,
@@ -106,8 +107,8 @@ def draw(
     height=height if "buildings" in groups else None,
     form=_form(landforms, masks, cover),
     mapped=frozenset().union(*(_GROUPS.get(g, ()) for g in groups)),
-    runways=_components(surface == RUNWAY),
-    piers=_components(surface == PIER),
+    runways=len(measures.patch_sizes(surface == RUNWAY)),
+    piers=len(measures.patch_sizes(surface == PIER)),
     buildings=buildings if "buildings" in groups else None,
     facilities=frozenset(facilities),
   )
@@ -199,10 +200,3 @@ def _touch(shapes, size) -> bool:
     for shape in shapes
     for p in shape.parts
   )
-
-
-def _components(mask) -> int:
-  from scipy import ndimage
-
-  _, count = ndimage.label(mask, np.ones((3, 3)))  # pyright: ignore
-  return int(count)

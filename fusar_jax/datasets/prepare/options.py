@@ -1,8 +1,10 @@
 """What the command lines of `prepare` and `interpret` have in common."""
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from fusar_jax.datasets.prepare.labels import Labels, read_labels
 from fusar_jax.datasets.prepare.sources import Scene, bounds_of
 from fusar_jax.geo.alphaearth import Archive, open_archive
 from fusar_jax.geo.alphaearth_index_files import is_index
@@ -46,3 +48,25 @@ def _print_progress(name: str, done: int, size: int) -> None:
   # Without a terminal, a line every 100 MB.
   if end == "\r" or done % (100 << 20) < 8 << 20:
     print(text, end=end, file=sys.stderr, flush=True)
+
+
+def label_reader(
+  args: argparse.Namespace, *, unmentioned_are_empty: bool
+) -> Callable[[Sequence[Scene]], Labels] | None:
+  """Returns what reads the files of `--labels` for scenes; None without any.
+
+  Args:
+    args: with the options `--labels`, `--labels-crs`, `--label-field` and
+      `--point-size`.
+    unmentioned_are_empty: see `read_labels`.
+  """
+  if not args.labels:
+    return None
+  return lambda scenes: read_labels(
+    args.labels,
+    scenes,
+    crs=args.labels_crs,
+    field=args.label_field,
+    point_size=args.point_size,
+    unmentioned_are_empty=unmentioned_are_empty,
+  )

@@ -91,6 +91,17 @@ def _borders(ground):
   return found[:-1, :-1]
 
 
+def patch_sizes(mask: np.ndarray) -> np.ndarray:
+  """Returns int64[n], pixels of the connected patches of a mask bool[h, w].
+
+  Diagonal neighbours are connected.
+  """
+  from scipy import ndimage
+
+  numbered, _ = ndimage.label(mask, np.ones((3, 3)))  # pyright: ignore
+  return np.bincount(numbered.ravel())[1:]
+
+
 def middle_cell(mask: np.ndarray) -> int:
   """Returns the cell of the 3 x 3 grid that holds the centroid of a mask."""
   y, x = np.nonzero(mask)

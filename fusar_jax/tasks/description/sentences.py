@@ -177,7 +177,7 @@ def _layout(ground, targets, say):
     name = _COVER[COVERS[cover]]
     if shares[cover] == 1:
       continue
-    sizes = _patch_sizes(ground.cover == cover)
+    sizes = measures.patch_sizes(ground.cover == cover)
     large = np.count_nonzero(sizes >= _PATCH * ground.cover.size)
     if sizes.max() >= _LARGE * sizes.sum():
       parts.append(say(f"{name} in one piece", f"one connected area of {name}"))
@@ -196,14 +196,6 @@ def _layout(ground, targets, say):
     text = short.layout(ground, targets)
     parts.append(text if len(targets) == 1 else f"targets {text}")
   return "; ".join(parts)
-
-
-def _patch_sizes(mask) -> np.ndarray:
-  """int64[n], pixels of the connected patches, diagonal neighbours included."""
-  from scipy import ndimage
-
-  numbered, _ = ndimage.label(mask, np.ones((3, 3)))  # pyright: ignore
-  return np.bincount(numbered.ravel())[1:]
 
 
 def _boundary(ground, say):
