@@ -70,6 +70,8 @@ test-newest: $(VENV)-newest/installed
 
 parity: $(VENV)/installed-parity
 	FUSAR_REQUIRE_PARITY=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 \
+	  XLA_FLAGS="--xla_force_host_platform_device_count=8 \
+	  --xla_cpu_collective_call_terminate_timeout_seconds=600" \
 	  $(BIN)/python $(PYTEST) tests/parity tests/reference
 
 beam: $(VENV)-beam/installed

@@ -4,6 +4,7 @@ runs of `train`.
 
 import contextlib
 import dataclasses
+import gc
 import importlib.util
 import json
 import logging
@@ -38,8 +39,13 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault(
   "XLA_FLAGS",
   "--xla_force_host_platform_device_count=8"
-  " --xla_cpu_collective_call_terminate_timeout_seconds=600",
+  " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+  # These emitters take a third of the time of compilation, and their kernels
+  # gain nothing on arrays of this size; `make parity` uses them.
+  " --xla_cpu_use_fusion_emitters=false",
 )
+# A tenth of the time of tests would go to searches of JAX's many live objects.
+gc.set_threshold(50_000, 20, 20)
 # XLA's thread count, by default the maximum of cores and devices. Each waiting
 # collective blocks a thread. If devices start independent collectives in
 # different orders (seen with jaxlib 0.10.2 and cached programs), eight threads
