@@ -121,6 +121,7 @@ def test_rows_are_official_and_in_the_order_of_the_file(finished, manifest):
   assert metrics["counting"]["n"] == asked.count("counting") > 0
 
 
+@pytest.mark.slow
 def test_mixed_answers_cost_little_more_than_their_tokens(call, tmp_path):
   """252 rows of five tasks in 16 slots: at most 1.2 positions for a token.
 

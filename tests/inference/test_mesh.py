@@ -15,7 +15,13 @@ from fusar_jax.data.workers import Recipe
 from fusar_jax.inference.mesh import choose_sizes, make_mesh, put_rows
 from fusar_jax.model.paths import flatten
 
-MESHES = ["8,1,1", "2,4,1", "2,1,4", "2,2,2"]
+MESHES = [
+  "2,2,2",
+  *(
+    pytest.param(mesh, marks=pytest.mark.slow)
+    for mesh in ("8,1,1", "2,4,1", "2,1,4")
+  ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,11 @@ from fusar_jax.training import device_mesh, partition, setup
 from fusar_jax.training.loop import train_and_evaluate
 from fusar_jax.training.run_config import resolve
 
+# Of nf4 more can go wrong; int8 takes as long.
+_INT8_IS_SLOW = pytest.mark.parametrize(
+  "name", ["nf4", pytest.param("int8", marks=pytest.mark.slow)]
+)
+
 
 @pytest.fixture(scope="module")
 def folder(tiny_model, make_hf_folder, manifest):
@@ -102,7 +107,7 @@ def test_formats_are_those_of_training():
   assert set(QUANTIZATIONS) == set(FORMATS)
 
 
-@pytest.mark.parametrize("name", QUANTIZATIONS)
+@_INT8_IS_SLOW
 def test_weights_and_logits_are_those_of_training(run, manifest, name):
   """To the bit; LoRA and TLM are as in checkpoint and base."""
   workdir, config = run
@@ -136,6 +141,7 @@ def _assert_equal(ours, theirs):
     np.testing.assert_array_equal(leaf, theirs[path], err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUANTIZATIONS)
 def test_logits_move_as_far_as_the_kernels_do(answered, name):
   """Rounding errors are independent, so their squares add up.
@@ -167,6 +173,7 @@ def _relative(values, expected):
   return float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
 
 
+@pytest.mark.slow
 def test_greedy_answers_of_trained_weights(answered):
   """int8 changes none of 12 answers, nf4 a third of them at most.
 
@@ -179,7 +186,7 @@ def test_greedy_answers_of_trained_weights(answered):
   assert same >= 8
 
 
-@pytest.mark.parametrize("name", QUANTIZATIONS)
+@_INT8_IS_SLOW
 def test_decoding_reads_the_same_weights_as_a_forward_pass(
   folder, manifest, name
 ):

@@ -27,7 +27,13 @@ def alone(model, params, batch):
 
 @pytest.mark.parametrize(
   ("shape", "accumulation"),
-  [((1, 1, 8), 1), ((2, 4, 1), 1), ((2, 1, 4), 1), ((2, 2, 2), 2)],
+  [
+    ((2, 2, 2), 2),
+    *(
+      pytest.param(shape, 1, marks=pytest.mark.slow)
+      for shape in ((1, 1, 8), (2, 4, 1), (2, 1, 4))
+    ),
+  ],
 )
 def test_eight_devices_equal_one(
   model, params, batch, alone, shape, accumulation
