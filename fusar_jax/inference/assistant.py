@@ -32,7 +32,12 @@ from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.hf.generation_config import GenerationDefaults
 from fusar_jax.hf.handoff import resize_images
 from fusar_jax.inference.automaton import Automaton
-from fusar_jax.inference.continuous import Group, Usage, generate_rows
+from fusar_jax.inference.continuous import (
+  ContinuousBatch,
+  Group,
+  Usage,
+  generate_rows,
+)
 from fusar_jax.inference.generation import Constraint, Decoding, generate
 from fusar_jax.inference.likelihood import log_likelihoods
 from fusar_jax.inference.mesh import compiled, put_rows
@@ -155,7 +160,7 @@ class Assistant(TaskQuestions):
       question = boxes_lib.scale_text(question, given, size)
       ids, _ = encode_texts(question, None, [size], tokenizer, self.config)
       resized = vision.resize(pixels, size)
-      examples.append(self._example(ids, [resized], [anchors]))
+      examples.append(self.example(ids, [resized], [anchors]))
       sizes.append((given, size))
     answers = self.generate_batch(
       self._batch(examples),
@@ -188,7 +193,7 @@ class Assistant(TaskQuestions):
         resized again.
       anchors: one entry per image, or None: no image has any.
     """
-    example = self._example(input_ids, images, anchors)
+    example = self.example(input_ids, images, anchors)
     logits = self._run(_logits, self._batch([example]))
     return np.asarray(logits[0, : len(example.input_ids)], np.float32)
 
@@ -222,7 +227,7 @@ class Assistant(TaskQuestions):
         tokens.vision_end,
       )
     ]
-    batch = self._batch([self._example(ids, seen, anchors)])
+    batch = self._batch([self.example(ids, seen, anchors)])
     # Copied because torch expects writable arrays.
     found = np.array(self._run(_visual_tokens, batch)[0], np.float32)
     return [rows[:count] for rows, count in zip(found, counts, strict=True)]
@@ -244,7 +249,7 @@ class Assistant(TaskQuestions):
       max_new_tokens: maximum number of new tokens.
       temperature, seed, repetition_penalty: as `ask`.
     """
-    example = self._example(input_ids, images, anchors)
+    example = self.example(input_ids, images, anchors)
     return self.generate_batch(
       self._batch([example]),
       max_new_tokens,
@@ -287,6 +292,26 @@ class Assistant(TaskQuestions):
     return generate_rows(
       self.model, self.params, groups, slots, decoding, self.mesh, usage
     )
+
+  def continuous_batch(
+    self, slots: int, max_new_tokens: int = MAX_NEW_TOKENS
+  ) -> ContinuousBatch:
+    """Returns slots that take prompts at any time, each with its own options.
+
+    Args:
+      slots: prompts that decode together.
+      max_new_tokens: of the longest answer.
+    """
+    # A temperature of 1 asks for the sampling options, not for sampling.
+    decoding = self._decoding(max_new_tokens, None, temperature=1.0)
+    decoding = dataclasses.replace(decoding, temperature=0.0)
+    return ContinuousBatch(
+      self.model, self.params, slots, decoding, self.mesh, samples=True
+    )
+
+  def encode_images(self, batch: Batch) -> jax.Array:
+    """Returns [B, I, M, C], visual tokens before the TLM: `Batch.visual`."""
+    return self._run(_encoded, batch)
 
   def _decoding(
     self,
@@ -358,7 +383,18 @@ class Assistant(TaskQuestions):
     program = compiled(function, self.mesh, static=1)
     return program(self.model, self.params, put_rows(batch, self.mesh))
 
-  def _example(self, input_ids, images, anchors) -> Example:
+  def example(
+    self,
+    input_ids: Sequence[int] | np.ndarray,
+    images: Sequence[ImageLike],
+    anchors: Sequence[AnchorsLike] | None = None,
+  ) -> Example:
+    """Returns one prompt, unpadded; arguments as `logits`.
+
+    Raises:
+      ValueError: anchors for a model without TLM, or ids that do not fit the
+        images.
+    """
     if self.config.tlm is None and any(a is not None for a in anchors or ()):
       raise ValueError(
         "anchors are given, but the model has no TLM to use them; leave them"
@@ -402,6 +438,12 @@ def _logits(model, params, batch):
 
 def _visual_tokens(model, params, batch):
   return model.apply({"params": params}, batch, method=FusarGPT.visual_tokens)
+
+
+def _encoded(model, params, batch):
+  return model.apply(
+    {"params": params}, batch, method=FusarGPT.visual_tokens, modulate=False
+  )
 
 
 def _fits(input_ids, images: list[np.ndarray], config: FusarConfig) -> bool:

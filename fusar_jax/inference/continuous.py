@@ -1,38 +1,34 @@
 """Continuous batching: a row that has ended gives its slot to the next prompt.
 
 A batch of fixed rows takes as long as its longest answer. Here S slots decode
-together, and when enough of them have ended, the next group of prompts takes
-their places. Each slot has cache columns of its own, the prompt first and then
-its tokens, so an answer depends neither on its neighbours nor on when it began.
+together (`inference.slots`), and when enough of them have ended, the next group
+of prompts takes their places.
 
-G prompts of a group, L length of padded prompts, S slots, T new tokens so far,
-V vocabulary.
+`ContinuousBatch` takes prompts at any time and can be stopped after any number
+of steps, as a server needs it; `generate_rows` answers a list of them.
+
+G prompts of a group, S slots.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import NamedTuple, cast
 
-import flax.struct
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from fusar_jax.inference import generation
+from fusar_jax.inference import slots as slots_lib
 from fusar_jax.inference.generation import (
-  Choice,
   Constraint,
   Decoding,
   DecodingInputs,
-  prompt_tokens,
 )
 from fusar_jax.inference.mesh import compiled, put_rows
-from fusar_jax.inference.prefix import Cache, Prefix, Prompts, advance, widen
 from fusar_jax.model.batch import Batch
-from fusar_jax.model.decoder import KVCache, unstack
 from fusar_jax.model.fusar_gpt import FusarGPT
+
+_FOREVER = 2**31 - 1
 
 
 class Group(NamedTuple):
@@ -65,27 +61,219 @@ class Usage:
   slot_steps: int = 0
 
 
-@flax.struct.dataclass
-class _Slots:
-  """State of all slots on the device.
+@dataclasses.dataclass(frozen=True)
+class RowOptions:
+  """Options of one answer among others.
 
   Attributes:
-    cache: keys and values of prompts and new tokens.
-    prompts: what the slots' prompts see and where their answers start.
-    tokens: int32[S, T].
-    step: int32[S], new tokens of each slot.
-    ended: bool[S]; an empty slot has ended.
-    place: int32[S], state of the constraint, or None.
-    occurred: bool[S, V], tokens of prompt and answer, or None without penalty.
+    max_new_tokens: None: that of the batch, which is also the maximum.
+    temperature: 0 is greedy; above 0 needs a batch that samples.
+    seed: sampling seed, uint32.
   """
 
-  cache: Cache
-  prompts: Prompts
-  tokens: jax.Array
-  step: jax.Array
-  ended: jax.Array
-  place: jax.Array | None
-  occurred: jax.Array | None
+  max_new_tokens: int | None = None
+  temperature: float = 0.0
+  seed: int = 0
+
+
+class ContinuousBatch:
+  """S slots that decode together; not safe for threads.
+
+  Attributes:
+    free: number of empty slots.
+    usage: cost of the answers that `run` has returned.
+  """
+
+  def __init__(
+    self,
+    model: FusarGPT,
+    params: dict,
+    slots: int,
+    decoding: Decoding,
+    mesh: Mesh | None = None,
+    usage: Usage | None = None,
+    *,
+    samples: bool = False,
+  ):
+    """See the attributes.
+
+    Args:
+      model, params, mesh: as `generation.generate`.
+      slots: S, rows that decode together.
+      decoding: options; `temperature` and `seed` are those of the rows.
+      usage: takes the costs; None: a new one.
+      samples: rows may have a temperature.
+
+    Raises:
+      ValueError: `decoding` has a temperature.
+    """
+    if decoding.temperature:
+      raise ValueError("continuous batches are greedy; set temperature 0.")
+    self.usage = usage or Usage()
+    self._model, self._params, self._mesh = model, params, mesh
+    self._weights = slots_lib.apart(model, params, mesh)
+    self._decoding, self._slots, self._samples = decoding, slots, samples
+    self._limits = np.full(slots, decoding.max_new_tokens, np.int32)
+    self._temperatures = np.zeros(slots, np.float32)
+    self._seeds = np.zeros(slots, np.uint32)
+    self._held: dict[int, Hashable] = {}  # slot -> row
+    self._table: Constraint | None = None
+    self._capacity = min(generation.FIRST, decoding.max_new_tokens)
+    self._state: slots_lib.Slots | None = None
+
+  @property
+  def free(self) -> int:
+    return self._slots - len(self._held)
+
+  def add(
+    self,
+    rows: Sequence[Hashable],
+    batch: Batch,
+    constraint: Constraint | None = None,
+    options: Sequence[RowOptions] | None = None,
+  ) -> None:
+    """Reads prompts into empty slots, and chooses their first tokens.
+
+    Args:
+      rows: names of the answers, at most G.
+      batch: G padded prompts; those beyond `rows` are ignored. Each of its
+        shapes is a program.
+      constraint: grammar of the G answers, with the same table for all rows
+        that decode together.
+      options: of each row; None: the defaults.
+
+    Raises:
+      ValueError: there are fewer empty slots than G.
+    """
+    size, length = batch.input_ids.shape
+    if size > self.free:
+      raise ValueError(
+        f"{self.free} slots cannot hold a group of {size} prompts."
+      )
+    slots = [slot for slot in range(self._slots) if slot not in self._held]
+    slots = slots[: len(rows)]
+    for slot, own in zip(slots, options or [RowOptions()] * len(rows)):
+      most = self._decoding.max_new_tokens
+      self._limits[slot] = min(own.max_new_tokens or most, most)
+      self._temperatures[slot], self._seeds[slot] = own.temperature, own.seed
+    if not self._held:
+      self._state = self._fitting(length)
+    width = length
+    if self._state is not None:
+      width = self._state.prompts.seen.shape[1]
+      if length > width:
+        self._state = compiled(slots_lib.lengthened, self._mesh, static=1)(
+          length - width, self._state
+        )
+        width = length
+    self._table = constraint
+    # Those beyond the rows have a slot that does not exist.
+    where = np.full(size, self._slots, np.int32)
+    where[: len(rows)] = slots
+    new = compiled(slots_lib.begin, self._mesh, static=3)(
+      self._model,
+      self._rules,
+      width - length,
+      self._params,
+      put_rows(batch, self._mesh),
+      self._inputs(constraint, np.minimum(where, self._slots - 1)),
+    )
+    if self._state is None:
+      self._state = slots_lib.empty(new, self._slots)
+    self._state = compiled(slots_lib.insert, self._mesh, donate=(0,))(
+      self._state, new, where
+    )
+    self.usage.slot_steps += size
+    self._held |= dict(zip(slots, rows))
+
+  def run(
+    self, enough: int = 1, turns: int = _FOREVER
+  ) -> dict[Hashable, list[int]]:
+    """Decodes until so many slots are empty or have ended.
+
+    Args:
+      enough: number of slots, empty ones included.
+      turns: maximum number of steps.
+
+    Returns:
+      Row -> new tokens, end token included, of the answers that have ended;
+      their slots are empty.
+    """
+    if self._state is None or not self._held:
+      return {}
+    state, taken = compiled(slots_lib.run, self._mesh, static=2, donate=(5,))(
+      self._model,
+      self._rules,
+      self._params,
+      self._weights,
+      self._inputs(self._table, slice(None)),
+      self._state,
+      np.int32(enough),
+      np.int32(turns),
+    )
+    self._state = state
+    self.usage.slot_steps += self._slots * int(taken)
+    ended, steps = np.asarray(state.ended), np.asarray(state.step)
+    done = [slot for slot in self._held if ended[slot]]
+    self.usage.tokens += sum(int(steps[slot]) for slot in done)
+    answers = self._read(done) if done else {}
+    for slot in done:
+      del self._held[slot]
+    if any(steps[slot] >= self._capacity for slot in self._held):
+      more = min(self._capacity, self._decoding.max_new_tokens - self._capacity)
+      self._state = compiled(slots_lib.widened, self._mesh, static=1)(
+        more, state
+      )
+      self._capacity += more
+    return answers
+
+  def so_far(self) -> dict[Hashable, list[int]]:
+    """Returns row -> new tokens, of the answers that have not ended."""
+    return self._read(list(self._held)) if self._held else {}
+
+  def cancel(self, row: Hashable) -> None:
+    """Empties the slot of a row; nothing happens if it has none."""
+    for slot, held in list(self._held.items()):
+      if held == row and self._state is not None:
+        del self._held[slot]
+        ended = compiled(slots_lib.end, self._mesh)(
+          self._state.ended, np.int32(slot)
+        )
+        self._state = dataclasses.replace(self._state, ended=ended)
+
+  @property
+  def _rules(self) -> Decoding:
+    return dataclasses.replace(
+      self._decoding, max_new_tokens=self._capacity, seed=0
+    )
+
+  def _inputs(self, constraint, slots) -> DecodingInputs:
+    sampling = self._temperatures[slots] if self._samples else None
+    return DecodingInputs(
+      constraint, self._limits[slots], self._seeds[slots], sampling
+    )
+
+  def _read(self, slots: Sequence[int]) -> dict[Hashable, list[int]]:
+    assert self._state is not None
+    tokens = np.asarray(self._state.tokens)
+    steps = np.asarray(self._state.step)
+    return {
+      self._held[slot]: tokens[slot, : steps[slot]].tolist() for slot in slots
+    }
+
+  def _fitting(self, length: int) -> slots_lib.Slots | None:
+    """Returns the state if it suits prompts of this length; all are empty.
+
+    Each step reads all columns: one long prompt or answer must not make those
+    after it slow.
+    """
+    first = min(generation.FIRST, self._decoding.max_new_tokens)
+    state = self._state
+    if state is not None and (
+      self._capacity > first or state.prompts.seen.shape[1] > 2 * length
+    ):
+      self._capacity, state = first, None
+    return state
 
 
 def generate_rows(
@@ -109,179 +297,17 @@ def generate_rows(
   Raises:
     ValueError: a temperature, or fewer slots than G.
   """
-  if decoding.temperature:
-    raise ValueError("continuous batches are greedy; set temperature 0.")
-  limit = decoding.max_new_tokens
-  capacity = min(generation.FIRST, limit)
-  usage = usage or Usage()
-  weights = _apart(model, params, mesh)
-  held: dict[int, int] = {}  # slot -> row
-  state, table = None, None
+  batch = ContinuousBatch(model, params, slots, decoding, mesh, usage)
   waiting = iter(groups)
   group = next(waiting, None)
-  while group is not None or held:
-    free = [slot for slot in range(slots) if slot not in held]
+  while group is not None or batch.free < slots:
     size = 0 if group is None else len(group.batch.input_ids)
-    if size > slots:
-      raise ValueError(f"{slots} slots cannot hold a group of {size} prompts.")
-    rules = dataclasses.replace(decoding, max_new_tokens=capacity)
-    if group is not None and len(free) >= size:
-      inputs = DecodingInputs(group.constraint, limit, np.uint32(0))
-      batch = put_rows(group.batch, mesh)
-      new = compiled(_begin, mesh, static=2)(
-        model, rules, params, batch, inputs
-      )
-      if state is None:
-        state = _empty(new, slots)
-      # Rows beyond the group's have a slot that does not exist.
-      where = np.full(size, slots, np.int32)
-      where[: len(group.rows)] = free[: len(group.rows)]
-      state = compiled(_insert, mesh, donate=(0,))(state, new, where)
-      usage.slot_steps += size
-      held |= dict(zip(free, group.rows, strict=False))
-      table, group = group.constraint, next(waiting, None)
+    if group is not None and (batch.free >= size or batch.free == slots):
+      batch.add(group.rows, group.batch, group.constraint)
+      group = next(waiting, None)
       continue
     # Answers are not held back, even if no prompt waits for their slots.
-    enough = size or min(slots, len(free) + max(slots // 4, 1))
-    inputs = DecodingInputs(table, limit, np.uint32(0))
-    state, turns = compiled(_run, mesh, static=2, donate=(5,))(
-      model, rules, params, weights, inputs, state, np.int32(enough)
-    )
-    usage.slot_steps += slots * int(turns)
-    ended, steps = np.asarray(state.ended), np.asarray(state.step)
-    done = {slot: row for slot, row in held.items() if ended[slot]}
-    usage.tokens += sum(int(steps[slot]) for slot in done)
+    few = min(slots, batch.free + max(slots // 4, 1))
+    done = batch.run(size or few)
     if done:
-      tokens = np.asarray(state.tokens)
-      yield {
-        row: tokens[slot, : steps[slot]].tolist() for slot, row in done.items()
-      }
-    held = {slot: row for slot, row in held.items() if slot not in done}
-    if capacity < limit and any(steps[slot] >= capacity for slot in held):
-      more = min(capacity, limit - capacity)
-      state = compiled(_widened, mesh, static=1)(more, state)
-      capacity += more
-
-
-def _apart(model: FusarGPT, params: dict, mesh: Mesh | None) -> dict:
-  """Returns the decoder's parameters as `advance` reads them fastest."""
-  if model.unroll == 1:
-    return params["model"]
-  stacked = params["model"]["layers"]
-  layers = compiled(_unstacked, mesh, static=1)(
-    model.config.decoder.layers, stacked
-  )
-  return params["model"] | {"layers": layers}
-
-
-def _unstacked(count: int, layers: dict) -> tuple:
-  return unstack(layers, count)
-
-
-def _begin(model, rules, params, batch, inputs) -> _Slots:
-  """Reads the prompts of a group, and chooses their first tokens."""
-  prefix = Prefix(model, params, batch, rules.max_new_tokens - 1)
-  logits, cache = prefix.read()
-  rows = len(batch.input_ids)
-  place = None
-  if inputs.constraint is not None:
-    place = jnp.asarray(inputs.constraint.start)
-  pad = model.config.tokens.pad
-  state = _Slots(
-    cache=cache,
-    prompts=prefix.prompts,
-    tokens=jnp.full((rows, rules.max_new_tokens), pad, jnp.int32),
-    step=jnp.zeros(rows, jnp.int32),
-    ended=jnp.zeros(rows, bool),
-    place=place,
-    occurred=prompt_tokens(rules, batch, logits),
-  )
-  return _append(Choice(rules, inputs), state, logits)
-
-
-def _insert(state: _Slots, new: _Slots, where: jax.Array) -> _Slots:
-  """Writes a group to its slots; slot number S is none."""
-
-  def write(axis, full, part):
-    index = (*[slice(None)] * axis, where)
-    return full.at[index].set(part, mode="drop")
-
-  return _map_slots(write, state, new)
-
-
-def _empty(new: _Slots, slots: int) -> _Slots:
-  """Returns S empty slots, of the shapes of a group's."""
-
-  def zeros(axis, leaf):
-    shape = (*leaf.shape[:axis], slots, *leaf.shape[axis + 1 :])
-    return jnp.zeros(shape, leaf.dtype)
-
-  empty = _map_slots(zeros, new)
-  return dataclasses.replace(empty, ended=jnp.ones(slots, bool))
-
-
-def _map_slots(function: Callable, *states: _Slots) -> _Slots:
-  """Maps function(axis of the slots, *leaves) over states of one structure."""
-  # A cache of stacked layers has them on the first axis.
-  axis = 1 if isinstance(states[0].cache, KVCache) else 0
-  rest = [dataclasses.replace(state, cache=None) for state in states]
-  return dataclasses.replace(
-    jax.tree.map(functools.partial(function, 0), *rest),
-    cache=jax.tree.map(
-      functools.partial(function, axis), *(state.cache for state in states)
-    ),
-  )
-
-
-def _run(
-  model, rules, params, weights, inputs, state, enough
-) -> tuple[_Slots, jax.Array]:
-  """Decodes until `enough` slots have ended, or one has no capacity.
-
-  Returns:
-    The state, and int32, the number of steps.
-  """
-  choice = Choice(rules, inputs)
-
-  def unfinished(carry):
-    state, _ = carry
-    full = jnp.any(~state.ended & (state.step >= rules.max_new_tokens))
-    return (jnp.sum(state.ended) < enough) & ~full
-
-  def one(carry):
-    state, turns = carry
-    # Of an empty slot: some token, which nothing reads.
-    place = jnp.maximum(state.step - 1, 0)
-    token = jnp.take_along_axis(state.tokens, place[:, None], axis=1)
-    logits, cache = advance(
-      model, params, weights, state.prompts, token, place, state.cache
-    )
-    state = dataclasses.replace(state, cache=cache)
-    return _append(choice, state, logits), turns + 1
-
-  return jax.lax.while_loop(unfinished, one, (state, jnp.int32(0)))
-
-
-def _append(choice: Choice, state: _Slots, logits: jax.Array) -> _Slots:
-  token, going = choice(state, logits), ~state.ended
-  slots, capacity = state.tokens.shape
-  column = jnp.where(going, state.step, capacity)  # Beyond all: dropped.
-  step = state.step + going
-  after = choice.after(state, token)
-  ended = after.pop("ended") | (step >= choice.inputs.limit)
-  return dataclasses.replace(
-    state,
-    tokens=state.tokens.at[jnp.arange(slots), column].set(token, mode="drop"),
-    step=step,
-    ended=ended,
-    **after,
-  )
-
-
-def _widened(more: int, state: _Slots) -> _Slots:
-  """Returns the state with capacity for so many tokens more."""
-  return dataclasses.replace(
-    state,
-    cache=widen(state.cache, more),
-    tokens=jnp.pad(state.tokens, ((0, 0), (0, more))),
-  )
+      yield cast(dict[int, list[int]], done)

@@ -108,13 +108,16 @@ class DecodingInputs:
 
   Attributes:
     constraint: grammar of the answers, or None.
-    limit: int32, maximum tokens of an answer.
-    seed: uint32, sampling seed.
+    limit: int32 or int32[B], maximum tokens of an answer.
+    seed: uint32 or uint32[B], sampling seed.
+    temperature: float32[B], of each row, with a seed of each; 0 is greedy.
+      None: all have that of `Decoding`.
   """
 
   constraint: Constraint | None
-  limit: jax.Array | int
-  seed: jax.Array | np.uint32 | int
+  limit: jax.Array | np.ndarray | int
+  seed: jax.Array | np.ndarray | np.uint32 | int
+  temperature: jax.Array | np.ndarray | None = None
 
 
 @flax.struct.dataclass
@@ -237,7 +240,8 @@ def _resume(model, rules, more, params, batch, inputs, state, cache):
 class Choice:
   """Selects the next token of each row inside a traced function.
 
-  `step` of the state is a number for all rows, or int32[B] without sampling.
+  `step` of the state is a number for all rows, or int32[B] where each row has
+  its own temperature or none has any.
   """
 
   rules: Decoding
@@ -253,6 +257,8 @@ class Choice:
       left = jnp.reshape(self.inputs.limit - 1 - state.step, (-1, 1))
       legal = constraint.legal(state.place, left)
       logits = jnp.where(legal, logits, -jnp.inf)
+    if self.inputs.temperature is not None:
+      return self._of_each(logits, state.step, self.inputs.temperature)
     if not rules.temperature:
       return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     logits = warped(
@@ -260,6 +266,23 @@ class Choice:
     )
     key = jax.random.fold_in(jax.random.key(self.inputs.seed), state.step)
     return jax.random.categorical(key, logits).astype(jnp.int32)
+
+  def _of_each(self, logits, step, temperature) -> jax.Array:
+    """int32[B]: the token that a batch of this row alone would get."""
+    rules = self.rules
+    greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    def sampled():
+      heat = jnp.where(temperature > 0, temperature, 1)[:, None]
+      warm = warped(logits, heat, rules.top_k, rules.top_p, rules.min_p)
+      keys = jax.vmap(lambda s, i: jax.random.fold_in(jax.random.key(s), i))(
+        self.inputs.seed, step
+      )
+      token = jax.vmap(jax.random.categorical)(keys, warm)
+      return jnp.where(temperature > 0, token.astype(jnp.int32), greedy)
+
+    # Sorting a vocabulary is slow; most answers are greedy.
+    return jax.lax.cond(jnp.any(temperature > 0), sampled, lambda: greedy)
 
   def after(self, state, token: jax.Array) -> dict[str, Any]:
     """Returns the fields of the state that follow from one more token."""

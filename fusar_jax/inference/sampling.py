@@ -31,7 +31,7 @@ def penalized(
 
 def warped(
   logits: jax.Array,
-  temperature: float,
+  temperature: float | jax.Array,
   top_k: int = 0,
   top_p: float = 1.0,
   min_p: float | None = None,
@@ -40,7 +40,7 @@ def warped(
 
   Args:
     logits: float32[B, V].
-    temperature: above 0; divides the logits.
+    temperature: above 0, float32[B, 1] or a number; divides the logits.
     top_k: keeps the k likeliest tokens, and ties with the k-th; 0: all.
     top_p: keeps the smallest set of likeliest tokens with this cumulative
       probability, at least one; 1: all.
