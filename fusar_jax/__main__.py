@@ -20,6 +20,7 @@ COMMANDS = (
   "train",
   "predict",
   "interpret",
+  "serve",
   "evaluate",
   "convert",
   "demo",

@@ -1,0 +1,397 @@
+"""The HTTP interface: OpenAI's chat completions, models, health and metrics.
+
+Reading a request (images, anchors, token ids) happens in a few threads, the
+answer comes from the engine's thread, and this one only passes text on. A
+client that goes away cancels its job.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.responses import Response
+
+from fusar_jax.serving.answer_text import AnswerText
+from fusar_jax.serving.chat_request import ChatRequest, read_request
+from fusar_jax.serving.engine import Engine, Event, Job
+from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.metrics import CONTENT_TYPE
+from fusar_jax.serving.questions import Question, Reader
+
+# Requests that are decoded at a time: each may hold an image of `pixels`.
+_READERS = 2
+_GONE = 499
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+  """What the endpoints need.
+
+  Attributes:
+    name: of the model, as clients see it.
+    engine: computes answers.
+    reader: reads requests.
+    limits: of the server.
+    token: clients must send it as a bearer; None: none.
+    hosts: names in the Host header; None: any. Where no token is required, a
+      web page could otherwise reach the server under a name of its own.
+  """
+
+  name: str
+  engine: Engine
+  reader: Reader
+  limits: Limits
+  token: str | None = None
+  hosts: tuple[str, ...] | None = None
+
+
+def make_app(service: Service) -> FastAPI:
+  """Returns the application."""
+
+  def check(http: Request) -> None:
+    _check_access(http, service)
+
+  app = FastAPI(
+    title="fusar_jax",
+    openapi_url=None,
+    dependencies=[Depends(check)],
+  )
+  readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
+  started = int(time.time())  # noqa: TID251  OpenAI's `created` is a date.
+
+  @app.exception_handler(RefusedError)
+  async def refuse(_: Request, error: RefusedError) -> JSONResponse:
+    return _refusal(error, service)
+
+  @app.get("/health")
+  async def health() -> JSONResponse:
+    waiting, running = service.engine.load
+    draining = service.engine.draining
+    return JSONResponse(
+      {
+        "status": "draining" if draining else "ok",
+        "waiting": waiting,
+        "running": running,
+      },
+      503 if draining else 200,
+    )
+
+  @app.get("/metrics")
+  async def metrics() -> PlainTextResponse:
+    engine = service.engine
+    text = engine.metrics.text(*engine.load, engine.slots)
+    return PlainTextResponse(text, media_type=CONTENT_TYPE)
+
+  @app.get("/v1/models")
+  async def models() -> dict:
+    model = {
+      "id": service.name,
+      "object": "model",
+      "created": started,
+      "owned_by": "fusar_jax",
+    }
+    return {"object": "list", "data": [model]}
+
+  @app.post("/v1/chat/completions")
+  async def chat(http: Request) -> Response:
+    arrived = time.monotonic()
+    metrics = service.engine.metrics
+    try:
+      async with asyncio.timeout_at(
+        asyncio.get_running_loop().time() + service.limits.seconds
+      ):
+        service.engine.check()
+        request = read_request(await _body(http, service.limits))
+        _check_model(request, service)
+        question = await asyncio.get_running_loop().run_in_executor(
+          readers, service.reader.read, request
+        )
+      answer = _Answer(service, request, question, arrived)
+      answer.submit()
+    except TimeoutError:
+      raise _late(service.limits) from None
+    except _GoneError:
+      metrics.count_request(_GONE)
+      return Response(status_code=_GONE)
+    if request.stream:
+      return _Stream(answer)
+    return await _whole(answer, http, service)
+
+  return app
+
+
+class _GoneError(Exception):
+  """The client has closed the connection."""
+
+
+class _Answer:
+  """One answer on its way from the engine to the client."""
+
+  def __init__(
+    self, service, request: ChatRequest, question: Question, arrived
+  ):
+    self._service, self._request = service, request
+    self._question = question
+    self._id = f"chatcmpl-{uuid.uuid4().hex}"
+    self._created = int(time.time())  # noqa: TID251  A date.
+    loop = asyncio.get_running_loop()
+    self._deadline = (
+      loop.time() + service.limits.seconds - (time.monotonic() - arrived)
+    )
+    self._events: asyncio.Queue[Event] = asyncio.Queue()
+    self._text = AnswerText(
+      service.reader.assistant.need_tokenizer(), question.sizes, request.stops
+    )
+    self.finish: str | None = None
+
+    def emit(event: Event) -> None:
+      with contextlib.suppress(RuntimeError):  # The loop has ended.
+        loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    self._job = Job(
+      question.example,
+      question.options,
+      emit,
+      question.image_key,
+      arrived,
+    )
+
+  def submit(self) -> None:
+    """Queues the job; raises RefusedError."""
+    self._service.engine.submit(self._job)
+
+  def cancel(self) -> None:
+    """Drops the job, if it has not ended."""
+    self._service.engine.cancel(self._job)
+
+  async def pieces(self) -> AsyncGenerator[str, None]:
+    """Yields the text in pieces; sets `finish`. Cancels the job on any exit.
+
+    Raises:
+      RefusedError: 503 or 504. Other errors of the engine as they are.
+    """
+    engine = self._service.engine
+    status = _GONE
+    try:
+      while self.finish is None:
+        try:
+          async with asyncio.timeout_at(self._deadline):
+            event = await self._events.get()
+        except TimeoutError:
+          raise _late(self._service.limits) from None
+        if event.error is not None:
+          raise event.error
+        piece = self._text.add(event.tokens, last=event.last)
+        if self._text.stopped:
+          self.finish = "stop"
+        elif event.last:
+          cut = self._service.reader.assistant.truncated(self._text.tokens)
+          self.finish = "length" if cut else "stop"
+        if piece:
+          yield piece
+      status = 200
+    except RefusedError as error:
+      status = error.status
+      raise
+    except Exception:
+      status = 500
+      raise
+    finally:
+      self.cancel()
+      engine.metrics.count_request(status)
+      engine.metrics.duration.observe(time.monotonic() - self._job.arrived)
+
+  def usage(self) -> dict:
+    """Returns the counts of tokens."""
+    prompt = len(self._question.example.input_ids)
+    new = len(self._text.tokens)
+    return {
+      "prompt_tokens": prompt,
+      "completion_tokens": new,
+      "total_tokens": prompt + new,
+    }
+
+  def as_json(self, kind: str, **fields: Any) -> dict:
+    """Returns an object of the answer."""
+    return {
+      "id": self._id,
+      "object": kind,
+      "created": self._created,
+      "model": self._service.name,
+      **fields,
+    }
+
+  def notes(self) -> dict:
+    """Returns our field of the answer: what became of image and anchors."""
+    question, notes = self._question, {}
+    if question.sizes is not None:
+      notes["image_size"], notes["model_size"] = question.sizes[::-1]
+    found = question.anchors
+    if found is not None and self._request.anchors is not None:
+      notes["anchors"] = {
+        "used": len(found.anchors) if found.anchors else 0,
+        "outside": found.outside,
+        "year": found.year,
+      }
+    return {"fusar": notes}
+
+  async def stream(self) -> AsyncGenerator[str, None]:
+    """Yields server-sent events."""
+    kind = "chat.completion.chunk"
+
+    def chunk(delta, finish=None, **fields):
+      choice = {"index": 0, "delta": delta, "finish_reason": finish}
+      return _event(self.as_json(kind, choices=[choice], **fields))
+
+    options = self._request.stream_options
+    try:
+      # Closed with this generator: the job ends when the client goes away.
+      async with contextlib.aclosing(self.pieces()) as pieces:
+        yield chunk({"role": "assistant", "content": ""}, **self.notes())
+        async for piece in pieces:
+          yield chunk({"content": piece})
+      yield chunk({}, self.finish)
+      if options is not None and options.include_usage:
+        yield _event(self.as_json(kind, choices=[], usage=self.usage()))
+    except RefusedError as error:
+      yield _event(error.as_json())
+    except Exception:
+      logging.getLogger(__name__).exception("an answer failed")
+      yield _event(_failure().as_json())
+    yield "data: [DONE]\n\n"
+
+  async def whole(self) -> dict:
+    """Returns the answer as one object."""
+    async with contextlib.aclosing(self.pieces()) as pieces:
+      text = "".join([piece async for piece in pieces])
+    choice = {
+      "index": 0,
+      "message": {"role": "assistant", "content": text},
+      "finish_reason": self.finish,
+    }
+    return self.as_json(
+      "chat.completion", choices=[choice], usage=self.usage(), **self.notes()
+    )
+
+
+class _Stream(StreamingResponse):
+  """The answer as server-sent events."""
+
+  def __init__(self, answer: _Answer):
+    self._answer, self._events = answer, answer.stream()
+    super().__init__(self._events, media_type="text/event-stream")
+
+  async def __call__(self, scope, receive, send) -> None:
+    try:
+      await super().__call__(scope, receive, send)
+    finally:
+      # The client may have left while nothing was asked of the generator.
+      await self._events.aclose()
+      self._answer.cancel()
+
+
+async def _whole(answer: _Answer, http: Request, service) -> Response:
+  """Returns the answer, unless the client goes away before."""
+  work = asyncio.ensure_future(answer.whole())
+  gone = asyncio.ensure_future(_disconnected(http))
+  try:
+    await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+      return Response(status_code=_GONE)
+    return JSONResponse(work.result())
+  except RefusedError as error:
+    return _refusal(error, service, counted=True)
+  except Exception:
+    logging.getLogger(__name__).exception("an answer failed")
+    return _refusal(_failure(), service, counted=True)
+  finally:
+    for task in (work, gone):
+      task.cancel()
+    await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _disconnected(http: Request) -> None:
+  while (await http.receive())["type"] != "http.disconnect":
+    pass
+
+
+async def _body(http: Request, limits: Limits) -> bytes:
+  """Returns the body.
+
+  Raises:
+    RefusedError: 413, more than the limit; 400, not application/json, which a
+      web page of another origin cannot send unasked.
+  """
+  kind = http.headers.get("content-type", "").partition(";")[0].strip()
+  if kind.lower() != "application/json":
+    raise RefusedError(400, "Content-Type: expected application/json.")
+  large = RefusedError(
+    413, f"the body is larger than {limits.body_bytes:,} bytes."
+  )
+  stated = http.headers.get("content-length", "0")
+  if stated.isdecimal() and int(stated[:20]) > limits.body_bytes:
+    raise large
+  body = bytearray()
+  while True:
+    message = await http.receive()
+    if message["type"] == "http.disconnect":
+      raise _GoneError
+    body += message.get("body", b"")
+    if len(body) > limits.body_bytes:
+      raise large
+    if not message.get("more_body", False):
+      return bytes(body)
+
+
+def _check_access(request: Request, service: Service) -> None:
+  """Raises RefusedError, 401 without the token, 403 under another name."""
+  if service.hosts is not None:
+    host = request.url.hostname
+    if host not in service.hosts:
+      raise RefusedError(403, f"this server is not {host}.")
+  if service.token is None or request.url.path == "/health":
+    return
+  scheme, _, given = request.headers.get("authorization", "").partition(" ")
+  right = hmac.compare_digest(given.encode(), service.token.encode())
+  if scheme.lower() != "bearer" or not right:
+    raise RefusedError(401, "Authorization: expected Bearer and the token.")
+
+
+def _check_model(request: ChatRequest, service: Service) -> None:
+  if request.model not in (None, service.name):
+    raise RefusedError(
+      404, f"model {request.model!r}: this one is {service.name!r}.", "model"
+    )
+
+
+def _late(limits: Limits) -> RefusedError:
+  return RefusedError(504, f"no answer within {limits.seconds:g} seconds.")
+
+
+def _failure() -> RefusedError:
+  return RefusedError(500, "the answer failed; the server's log says why.")
+
+
+def _refusal(
+  error: RefusedError, service: Service, *, counted: bool = False
+) -> JSONResponse:
+  if not counted:
+    service.engine.metrics.count_request(error.status)
+  headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
+  if error.status == 401:
+    headers["WWW-Authenticate"] = "Bearer"
+  return JSONResponse(error.as_json(), error.status, headers)
+
+
+def _event(value: dict) -> str:
+  return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

@@ -1,0 +1,274 @@
+"""The thread that computes answers: requests come and go between its steps.
+
+One thread owns the device. It moves waiting requests to empty slots of a
+`ContinuousBatch`, decodes a few steps, hands out the new tokens, and looks at
+the queue again. Visual tokens of recent images are kept, so a further question
+about an image does not run the vision tower.
+"""
+
+import collections
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fusar_jax.data.examples import Example
+from fusar_jax.data.padding import pad_batch
+from fusar_jax.data.sizes import Sizes, round_up
+from fusar_jax.inference.assistant import Assistant
+from fusar_jax.inference.continuous import RowOptions
+from fusar_jax.model.batch import Batch
+from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.metrics import Metrics
+
+# Decoding steps between two looks at the queue: tokens are sent so many at a
+# time, and a request waits at most so long for an empty slot.
+STEPS = 8
+# Images whose visual tokens are kept: 2 MB each at 7B and 504 x 504 pixels.
+_KEPT_IMAGES = 64
+_NO_TOWER_INPUTS = dict.fromkeys(
+  ("patches", "patch_positions", "patch_mask", "window_index")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+  """News of a job.
+
+  Attributes:
+    tokens: new ones.
+    last: the answer has ended.
+    error: what went wrong, or None; `last` is True then.
+  """
+
+  tokens: list[int] = dataclasses.field(default_factory=list)
+  last: bool = False
+  error: Exception | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+  """One answer to compute.
+
+  Attributes:
+    example: the prompt.
+    options: limit, temperature and seed.
+    emit: takes events, in the engine's thread; must not wait.
+    image_key: equal for equal images.
+    arrived: `time.monotonic()`.
+    sent: number of tokens that were emitted.
+  """
+
+  example: Example
+  options: RowOptions
+  emit: Callable[[Event], Any]
+  image_key: bytes = b""
+  arrived: float = dataclasses.field(default_factory=time.monotonic)
+  sent: int = 0
+
+
+class Engine:
+  """Computes answers in a thread of its own; a context manager.
+
+  Methods may be called from any thread.
+
+  Attributes:
+    slots: answers that decode together.
+    metrics: counters.
+  """
+
+  def __init__(
+    self,
+    assistant: Assistant,
+    slots: int,
+    queue: int,
+    new_tokens: int,
+    metrics: Metrics | None = None,
+  ):
+    """See the attributes.
+
+    Args:
+      assistant: the model.
+      queue: maximum number of jobs without a slot.
+      new_tokens: maximum tokens of an answer.
+    """
+    self.slots, self.metrics = slots, metrics or Metrics()
+    self._assistant, self._queue, self._limit = assistant, queue, new_tokens
+    self._batch = assistant.continuous_batch(slots, new_tokens)
+    self._counted = dataclasses.replace(self._batch.usage)
+    self._waiting: collections.deque[Job] = collections.deque()
+    self._running: set[Job] = set()
+    self._cancelled: set[Job] = set()
+    self._images: collections.OrderedDict[bytes, Any] = (
+      collections.OrderedDict()
+    )
+    self._changed = threading.Condition()
+    self._draining = self._closed = False
+    self._thread = threading.Thread(
+      target=self._work, name="engine", daemon=True
+    )
+
+  def __enter__(self) -> "Engine":
+    self._thread.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    with self._changed:
+      self._closed = True
+      self._changed.notify()
+    self._thread.join()
+
+  @property
+  def load(self) -> tuple[int, int]:
+    """(jobs without a slot, jobs with one)."""
+    with self._changed:
+      return len(self._waiting), len(self._running)
+
+  @property
+  def draining(self) -> bool:
+    """Whether new jobs are refused."""
+    return self._draining
+
+  def drain(self) -> None:
+    """Refuses new jobs; those that were accepted are finished."""
+    with self._changed:
+      self._draining = True
+
+  def submit(self, job: Job) -> None:
+    """Queues a job.
+
+    Raises:
+      RefusedError: 429, too many wait; 503, the engine drains.
+    """
+    with self._changed:
+      self.check()
+      self._waiting.append(job)
+      self._changed.notify()
+
+  def check(self) -> None:
+    """Raises RefusedError as `submit` would."""
+    with self._changed:
+      if self._draining or self._closed:
+        raise RefusedError(503, "the server is stopping; ask another one.")
+      if len(self._waiting) >= self._queue:
+        raise RefusedError(
+          429, f"{len(self._waiting)} requests wait already; try again later."
+        )
+
+  def cancel(self, job: Job) -> None:
+    """Drops a job that nobody waits for; its slot is free after this step."""
+    with self._changed:
+      if job in self._waiting:
+        self._waiting.remove(job)
+      elif job in self._running:
+        self._cancelled.add(job)
+        self._changed.notify()
+
+  def _work(self) -> None:
+    while True:
+      with self._changed:
+        while not (self._waiting or self._running or self._closed):
+          self._changed.wait()
+        if self._closed:
+          return self._fail_all(RefusedError(503, "the server has stopped."))
+        cancelled, self._cancelled = self._cancelled, set()
+        self._running -= cancelled
+      try:
+        for job in cancelled:
+          self._batch.cancel(job)
+        self._fill()
+        self._step()
+      except Exception as error:
+        logging.getLogger(__name__).exception("decoding failed")
+        with self._changed:
+          self._fail_all(error)
+        # Its arrays may be gone: a program takes their memory.
+        self._batch = self._assistant.continuous_batch(self.slots, self._limit)
+        self._counted = dataclasses.replace(self._batch.usage)
+
+  def _fail_all(self, error: Exception) -> None:
+    jobs = [*self._running]
+    self._running.clear()
+    self._cancelled.clear()
+    if self._closed:
+      jobs += self._waiting
+      self._waiting.clear()
+    for job in jobs:
+      job.emit(Event(last=True, error=error))
+
+  def _fill(self) -> None:
+    """Gives empty slots to waiting jobs, first come, first served."""
+    while self._batch.free:
+      with self._changed:
+        if not self._waiting:
+          return
+        job = self._waiting.popleft()
+        self._running.add(job)
+      batch = self._with_visual_tokens(self._padded(job.example), job.image_key)
+      self._batch.add([job], batch, options=[job.options])
+      self.metrics.add("prompt_tokens", len(job.example.input_ids))
+
+  def _step(self) -> None:
+    busy = self.slots - self._batch.free
+    if not busy:
+      return
+    self.metrics.batch.observe(busy)
+    ended = self._batch.run(self._batch.free + 1, STEPS)
+    going = self._batch.so_far()
+    usage = self._batch.usage
+    self.metrics.add("slot_steps", usage.slot_steps - self._counted.slot_steps)
+    self._counted = dataclasses.replace(usage)
+    with self._changed:
+      self._running -= ended.keys()
+      dropped = set(self._cancelled)
+    for answers, last in ((ended, True), (going, False)):
+      for job, tokens in answers.items():
+        assert isinstance(job, Job)
+        if job in dropped:
+          continue
+        if not job.sent:
+          self.metrics.first_token.observe(time.monotonic() - job.arrived)
+        self.metrics.add("new_tokens", len(tokens) - job.sent)
+        job.emit(Event(tokens[job.sent :], last))
+        job.sent = len(tokens)
+
+  def _padded(self, example: Example) -> Batch:
+    """Returns a batch of one row in one of a few shapes.
+
+    Each shape is compiled. Steps are an eighth to a quarter of the size.
+    """
+    sizes = Sizes.of(example, self._assistant.config.vision)
+    fixed = self._assistant.config.image_size is not None
+    return pad_batch(
+      [example],
+      config=self._assistant.config,
+      length=_coarse(sizes.length, 64),
+      anchors=_coarse(sizes.anchors, 8),
+      patches=None if fixed else _coarse(sizes.patches, 4),
+      windows=None if fixed else _coarse(sizes.windows, 1),
+    )
+
+  def _with_visual_tokens(self, batch: Batch, key: bytes) -> Batch:
+    visual = self._images.get(key)
+    if visual is None:
+      visual = self._assistant.encode_images(batch)
+      self._images[key] = visual
+      self.metrics.add("images_encoded", 1)
+    else:
+      self.metrics.add("images_reused", 1)
+    self._images.move_to_end(key)
+    while len(self._images) > _KEPT_IMAGES:
+      self._images.popitem(last=False)
+    return dataclasses.replace(batch, visual=visual, **_NO_TOWER_INPUTS)
+
+
+def _coarse(size: int, least: int) -> int:
+  """Returns a size of at least this one, of which there are few.
+
+  Example:
+    >>> [_coarse(n, 64) for n in (1, 65, 600, 1100)]
+    [64, 128, 640, 1280]
+  """
+  return round_up(size, max(least, 1 << max(size.bit_length() - 3, 0)))

@@ -1,0 +1,164 @@
+"""Starts the server, and stops it: running requests are finished first."""
+
+import base64
+import contextlib
+import io
+import logging
+import queue
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import uvicorn
+from PIL import Image
+
+from fusar_jax.inference.assistant import Assistant
+from fusar_jax.serving.anchors import AlphaEarth
+from fusar_jax.serving.app import Service, make_app
+from fusar_jax.serving.chat_request import ChatRequest
+from fusar_jax.serving.engine import STEPS, Engine, Event, Job
+from fusar_jax.serving.limits import Limits
+from fusar_jax.serving.questions import Reader
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Server(uvicorn.Server):
+  """Uvicorn that drains: SIGTERM refuses new requests, and ends when the
+  running ones have been answered. A second signal ends it at once.
+  """
+
+  def __init__(self, config: uvicorn.Config, engine: Engine, seconds: float):
+    """See the class.
+
+    Args:
+      seconds: limit of a request; the server waits no longer for one.
+    """
+    super().__init__(config)
+    self._engine, self._seconds = engine, seconds
+    self._end: float | None = None
+
+  def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    """Takes SIGTERM and SIGINT."""
+    if self._engine.draining:
+      self.should_exit = self.force_exit = True
+      return
+    waiting, running = self._engine.load
+    logging.getLogger(__name__).warning(
+      "%s: draining, %d requests left",
+      signal.Signals(sig).name,
+      waiting + running,
+    )
+    self._engine.drain()
+    self._end = time.monotonic() + self._seconds
+
+  async def on_tick(self, counter: int) -> bool:
+    """Runs ten times a second; returns whether to exit."""
+    done = await super().on_tick(counter)
+    if self._end is None:
+      return done
+    idle = not self.server_state.tasks and not any(self._engine.load)
+    return done or idle or time.monotonic() > self._end
+
+
+@contextlib.contextmanager
+def make_server(
+  assistant: Assistant,
+  name: str,
+  *,
+  host: str = "127.0.0.1",
+  port: int = 0,
+  slots: int = 16,
+  token: str | None = None,
+  limits: Limits | None = None,
+  alphaearth: AlphaEarth | None = None,
+) -> Iterator[tuple[Server, socket.socket]]:
+  """Yields a server whose model is ready, and its listening socket.
+
+  `server.run([socket])` serves until a signal.
+
+  Args:
+    assistant: the model, with a tokenizer.
+    name: of the model, for clients.
+    host, port: address; 0 is any free port.
+    slots: answers that decode together.
+    token: bearer that clients must send.
+    limits: None: the defaults.
+    alphaearth: archive for "anchors": "aef".
+
+  Raises:
+    ValueError: no token for an address that others reach, or no tokenizer.
+    OSError: the port is taken.
+  """
+  check_token(host, token)
+  limits = limits or Limits()
+  assistant.need_tokenizer()
+  engine = Engine(assistant, slots, limits.queue, limits.new_tokens)
+  reader = Reader(assistant, limits, alphaearth)
+  hosts = None if token else _LOOPBACK
+  service = Service(name, engine, reader, limits, token, hosts)
+  config = uvicorn.Config(
+    make_app(service),
+    host=host,
+    port=port,
+    log_level="warning",
+    # Nothing of a proxy's headers is needed.
+    proxy_headers=False,
+    server_header=False,
+    # Of connections whose client reads no more.
+    timeout_graceful_shutdown=5,
+    # Beyond all that can wait or run, and what is being read.
+    limit_concurrency=2 * (limits.queue + slots) + 64,
+  )
+  family = socket.AF_INET6 if ":" in host else socket.AF_INET
+  with socket.create_server((host, port), family=family) as listening, engine:
+    _warm(engine, reader)
+    yield Server(config, engine, limits.seconds), listening
+
+
+def check_token(host: str, token: str | None) -> None:
+  """Raises ValueError for an address that others reach, without a token."""
+  if token is None and host not in _LOOPBACK:
+    raise ValueError(
+      f"--host {host} is reached by others: set --token, or FUSAR_SERVE_TOKEN,"
+      " or bind to 127.0.0.1."
+    )
+  if token is not None and (not token.isascii() or len(token) < 8):
+    raise ValueError("the token: expected at least 8 ASCII characters.")
+
+
+def _warm(engine: Engine, reader: Reader) -> None:
+  """Answers a typical question, which compiles the programs."""
+  side = max(reader.assistant.config.image_size or (504,))
+  content = io.BytesIO()
+  Image.new("L", (side, side)).save(content, "png")
+  url = base64.b64encode(content.getvalue()).decode()
+  request = ChatRequest.model_validate(
+    {
+      "messages": [
+        {
+          "role": "user",
+          "content": [
+            {
+              "type": "image_url",
+              "image_url": {"url": f"data:image/png;base64,{url}"},
+            },
+            {"type": "text", "text": "How many ships are in the image?"},
+          ],
+        }
+      ],
+      "max_tokens": min(2 * STEPS, reader.limits.new_tokens),
+    }
+  )
+  question = reader.read(request)
+  events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+  engine.submit(
+    Job(question.example, question.options, events.put, question.image_key)
+  )
+  event = events.get()
+  while not event.last:
+    event = events.get()
+  if event.error is not None:
+    raise event.error
