@@ -115,7 +115,7 @@ def read_anchors(path: str | os.PathLike | AnchorsFile) -> Anchors:
         with data:
           features, positions = _from_npz(data)
     anchors = Anchors(features, positions)
-    _check_unit(anchors.features)
+    check_unit(anchors.features)
     return anchors
   except _DAMAGE as error:
     raise ValueError(f"{path}: {error}") from None
@@ -232,7 +232,8 @@ def _check_size(file: IO[bytes]) -> None:
     )
 
 
-def _check_unit(features: np.ndarray) -> None:
+def check_unit(features: np.ndarray) -> None:
+  """Raises ValueError for values beyond those of unit vectors."""
   largest = float(np.abs(features).max())
   if largest > _LARGEST:
     raise ValueError(

@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from fusar_jax.geo.alphaearth import Archive
-from fusar_jax.geo.anchors import BANDS, MAX_ANCHORS, Anchors, read_anchors
+from fusar_jax.geo.anchors import (
+  BANDS,
+  MAX_ANCHORS,
+  Anchors,
+  check_unit,
+  read_anchors,
+)
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.grid_points import make_anchors
 from fusar_jax.serving.limits import RefusedError
@@ -133,12 +139,12 @@ def _read_npz(text: str) -> Anchors:
 def _read_object(value: dict, image: Upload) -> Found:
   keys = set(value)
   if keys == {"features", "positions"}:
-    return Found(
-      Anchors(
-        _numbers(value["features"], "features", BANDS),
-        _numbers(value["positions"], "positions", 2),
-      )
+    anchors = Anchors(
+      _numbers(value["features"], "features", BANDS),
+      _numbers(value["positions"], "positions", 2),
     )
+    check_unit(anchors.features)
+    return Found(anchors)
   if keys != {"features", "lon", "lat"}:
     raise ValueError(
       "expected the keys features and positions, or features, lon and lat;"
@@ -151,10 +157,11 @@ def _read_object(value: dict, image: Upload) -> Found:
     )
   features = _numbers(value["features"], "features", BANDS)
   lon, lat = (_numbers(value[name], name, None) for name in ("lon", "lat"))
-  if not len(features) == len(lon) == len(lat):
+  if not len(features) == len(lon) == len(lat) > 0:
     raise ValueError(
       f"{len(features)} features, {len(lon)} lon and {len(lat)} lat; one each."
     )
+  check_unit(features)
   rows, cols = image.place.to_pixel(lon, lat)
   positions = np.stack([rows, cols], axis=-1) / image.size
   inside = ((positions >= 0) & (positions <= 1)).all(axis=1)

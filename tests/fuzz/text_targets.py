@@ -131,8 +131,72 @@ def _scores_by_manifest(path: Path) -> None:
   evaluate_predictions(path.with_name("predictions.jsonl"), path)
 
 
+def _chat_request(text: str) -> None:
+  """The body of a request, its images and its anchors."""
+  import numpy as np
+
+  from fusar_jax.geo.georeference import Georeference
+  from fusar_jax.serving.anchors import read_field
+  from fusar_jax.serving.chat_request import read_request
+  from fusar_jax.serving.conversation import check_turns
+  from fusar_jax.serving.limits import Limits, RefusedError
+  from fusar_jax.serving.uploads import Upload, read_upload
+
+  place = Georeference("affine", "EPSG:4326", (0.1, 0, 10, 0, -0.1, 50))
+  try:
+    request = read_request(text.encode("utf-8", "surrogatepass"))
+    check_turns(request.messages)
+    for url in request.messages[0].images:
+      read_upload(url, Limits())
+    image = Upload(np.zeros((28, 28, 3), np.uint8), place)
+    if request.bbox is not None:
+      image = image.crop(request.bbox)
+    read_field(request.anchors, image, None, request.year)
+  except RefusedError as error:
+    raise ValueError(str(error)) from None
+
+
+def _chat_bodies(folder: Path) -> list[bytes]:
+  import base64
+  import io
+
+  import numpy as np
+  from geo_targets import anchors, write_raster
+  from PIL import Image
+
+  picture = io.BytesIO()
+  Image.fromarray(np.zeros((9, 9), np.uint8)).save(picture, "png")
+  write_raster(folder / "a.tif")
+  contents = [
+    ("png", picture.getvalue()),
+    ("tiff", (folder / "a.tif").read_bytes()),
+  ]
+  vectors = base64.b64encode(anchors(folder)[0]).decode()
+  point = {"features": [[0.1] * 64], "positions": [[0.5, 0.5]]}
+  place = {"features": [[0.1] * 64], "lon": [10.5], "lat": [49.5]}
+  bodies = []
+  for (kind, content), given in zip(
+    contents * 2, (vectors, point, place, None)
+  ):
+    url = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    parts = [
+      {"type": "text", "text": "what?"},
+      {"type": "image_url", "image_url": {"url": url}},
+    ]
+    body = {
+      "messages": [{"role": "user", "content": parts}],
+      "max_tokens": 9,
+      "stop": ["a"],
+      "bbox": [0, 0, 8, 8],
+      "anchors": given,
+    }
+    bodies.append(json.dumps(body).encode())
+  return bodies
+
+
 TARGETS = {
   "answers": Target(_parse_all, texts),
+  "chat request": Target(_chat_request, _chat_bodies),
   "predictions": Target(_read_predictions, as_lines(*_ROWS), ".jsonl"),
   "prompts": Target(_prompts, texts),
   "questions": Target(_questions, texts),
