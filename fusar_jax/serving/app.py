@@ -58,7 +58,7 @@ class Service:
 def make_app(service: Service) -> FastAPI:
   """Returns the application."""
 
-  def check(http: Request) -> None:
+  async def check(http: Request) -> None:
     _check_access(http, service)
 
   app = FastAPI(

@@ -19,8 +19,9 @@ from fusar_jax.serving.anchors import AlphaEarth
 from fusar_jax.serving.app import Service, make_app
 from fusar_jax.serving.chat_request import ChatRequest
 from fusar_jax.serving.engine import STEPS, Engine, Event, Job
-from fusar_jax.serving.limits import Limits
-from fusar_jax.serving.questions import Reader
+from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.questions import Question, Reader
+from fusar_jax.tasks import counting, detection
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -130,29 +131,32 @@ def check_token(host: str, token: str | None) -> None:
 
 
 def _warm(engine: Engine, reader: Reader) -> None:
-  """Answers a typical question, which compiles the programs."""
+  """Answers typical questions, which compiles the programs."""
   side = max(reader.assistant.config.image_size or (504,))
   content = io.BytesIO()
   Image.new("L", (side, side)).save(content, "png")
-  url = base64.b64encode(content.getvalue()).decode()
-  request = ChatRequest.model_validate(
-    {
-      "messages": [
-        {
-          "role": "user",
-          "content": [
-            {
-              "type": "image_url",
-              "image_url": {"url": f"data:image/png;base64,{url}"},
-            },
-            {"type": "text", "text": "How many ships are in the image?"},
-          ],
-        }
-      ],
-      "max_tokens": min(2 * STEPS, reader.limits.new_tokens),
-    }
-  )
-  question = reader.read(request)
+  encoded = base64.b64encode(content.getvalue()).decode()
+  image = {"url": f"data:image/png;base64,{encoded}"}
+  for text in (counting.question("ship"), detection.question("ship")):
+    parts = [
+      {"type": "image_url", "image_url": image},
+      {"type": "text", "text": text},
+    ]
+    request = ChatRequest.model_validate(
+      {
+        "messages": [{"role": "user", "content": parts}],
+        "max_tokens": min(2 * STEPS, reader.limits.new_tokens),
+      }
+    )
+    try:
+      question = reader.read(request)
+    except RefusedError:
+      continue  # The limits are lower than this.
+    _wait(engine, question)
+
+
+def _wait(engine: Engine, question: Question) -> None:
+  """Answers one question; raises what goes wrong."""
   events: queue.SimpleQueue[Event] = queue.SimpleQueue()
   engine.submit(
     Job(question.example, question.options, events.put, question.image_key)

@@ -1,5 +1,7 @@
 """Answers of continuous batches are those of each prompt by itself."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,13 @@ import pytest
 from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
 from fusar_jax.inference import generation
-from fusar_jax.inference.continuous import Group, Usage, generate_rows
+from fusar_jax.inference.continuous import (
+  ContinuousBatch,
+  Group,
+  RowOptions,
+  Usage,
+  generate_rows,
+)
 from fusar_jax.inference.generation import Decoding, generate
 from fusar_jax.model.fusar_gpt import FusarGPT
 
@@ -110,3 +118,73 @@ def test_too_few_slots_are_refused(model, many, decoding):
   groups = _groups(many, config, 4)
   with pytest.raises(ValueError, match="3 slots cannot hold a group of 4"):
     list(generate_rows(FusarGPT(config), params, groups, 3, decoding))
+
+
+@pytest.fixture(scope="module")
+def wide(alone):
+  """The decoding of prompts that come and go, each with its own options."""
+  params, _ = alone
+  return params, Decoding(LIMIT, stop=(11, 19, 40), top_k=20, top_p=0.9)
+
+
+def _padded(prompt, config, length=24):
+  return pad_batch([prompt], config=config, length=length)
+
+
+def test_each_row_has_its_own_options(model, many, wide):
+  """Limits, temperatures and seeds are those of the row by itself, whichever
+  rows decode beside it, and however few steps are run at a time."""
+  config, _ = model
+  params, decoding = wide
+  network = FusarGPT(config)
+  options = [
+    RowOptions(8 + row, temperature=(0.0, 2.0, 1.3)[row % 3], seed=row % 2)
+    for row in range(9)
+  ]
+  batch = ContinuousBatch(network, params, 4, decoding, samples=True)
+  found, waiting = {}, list(range(9))
+  while waiting or batch.free < 4:
+    while waiting and batch.free:
+      row = waiting.pop()
+      batch.add([row], _padded(many[row], config), options=[options[row]])
+    before = batch.so_far()
+    ended = batch.run(batch.free + 1, turns=3)
+    for row, tokens in {**batch.so_far(), **ended}.items():
+      assert tokens[: len(before[row])] == before[row]
+      assert len(tokens) - len(before[row]) <= 3
+    found |= ended
+  for row, own in enumerate(options):
+    rules = dataclasses.replace(
+      decoding,
+      max_new_tokens=own.max_new_tokens,
+      temperature=own.temperature,
+      seed=own.seed,
+    )
+    [alone] = generate(network, params, _padded(many[row], config), rules)
+    assert found[row] == alone, row
+
+
+def test_a_long_prompt_joins_short_ones_and_a_cancelled_row_leaves(
+  model, many, wide
+):
+  config, _ = model
+  params, decoding = wide
+  decoding = dataclasses.replace(decoding, stop=())
+  network = FusarGPT(config, unroll=2)
+  batch = ContinuousBatch(network, params, 3, decoding)
+  for row, length in ((0, 16), (1, 32), (2, 16)):
+    batch.add([row], _padded(many[row], config, length))
+    batch.run(turns=1)
+  with pytest.raises(ValueError, match="0 slots cannot hold"):
+    batch.add([3], _padded(many[3], config))
+  batch.cancel(1)
+  batch.cancel("none")
+  assert batch.free == 1
+  batch.add([3], _padded(many[3], config))
+  found = {}
+  while batch.free < 3:
+    found |= batch.run(turns=5)
+  assert found.keys() == {0, 2, 3}
+  for row, tokens in found.items():
+    prompt = _padded(many[row], config)
+    assert [tokens] == generate(network, params, prompt, decoding)
