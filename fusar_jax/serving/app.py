@@ -388,6 +388,8 @@ def _refusal(
   if not counted:
     service.engine.metrics.count_request(error.status)
   headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
+  if error.status in (413, 504):
+    headers["Connection"] = "close"  # The rest of the body is not read.
   if error.status == 401:
     headers["WWW-Authenticate"] = "Bearer"
   return JSONResponse(error.as_json(), error.status, headers)

@@ -30,8 +30,10 @@ def _image(url):
 def _bomb(side: int) -> str:
   """A PNG that claims to be so large."""
   header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-  content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
-  content += struct.pack(">I", zlib.crc32(header))
+  content = b"\x89PNG\r\n\x1a\n"
+  for size, chunk in ((13, header), (0, b"IDAT"), (0, b"IEND")):
+    content += struct.pack(">I", size) + chunk
+    content += struct.pack(">I", zlib.crc32(chunk))
   return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
@@ -156,7 +158,7 @@ def gate(monkeypatch):
   gate.set()
 
 
-def _until(condition, seconds=30):
+def _until(condition, seconds=60):
   end = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < end
@@ -186,7 +188,9 @@ def test_a_full_queue_a_late_answer_and_a_drain(serving, gate, assistant):
   limits = Limits(queue=2, new_tokens=300, seconds=60)
   with serving(limits=limits) as running:
     gate.clear()
-    results, threads = _post_all(running, [body] * 6)
+    results, threads = _post_all(running, [body] * 4)
+    _until(lambda: running.engine.load == (0, 4))
+    more = _post_all(running, [body] * 2)
     _until(lambda: running.engine.load == (2, 4))
     refused = running.client.post("/v1/chat/completions", json=body)
     assert refused.status_code == 429
@@ -196,10 +200,10 @@ def test_a_full_queue_a_late_answer_and_a_drain(serving, gate, assistant):
     assert refused.status_code == 503
     assert running.client.get("/health").json()["status"] == "draining"
     gate.set()
-    for thread in threads:
+    for thread in [*threads, *more[1]]:
       thread.join()
     expected = assistant.ask(image, QUESTIONS[0], max_new_tokens=8)
-    for done in results:
+    for done in [*results, *more[0]]:
       assert done.json()["choices"][0]["message"]["content"] == expected
     _until(lambda: running.server.should_exit)
 
