@@ -233,9 +233,10 @@ class _Answer:
 
   def notes(self) -> dict:
     """Returns our field of the answer: what became of image and anchors."""
-    question, notes = self._question, {}
+    question = self._question
+    notes: dict[str, Any] = {}
     if question.sizes is not None:
-      notes["image_size"], notes["model_size"] = question.sizes[::-1]
+      notes["model_size"], notes["image_size"] = question.sizes
     found = question.anchors
     if found is not None and self._request.anchors is not None:
       notes["anchors"] = {

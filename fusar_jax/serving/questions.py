@@ -73,9 +73,8 @@ class Reader:
     # Before anything is resized or tokenised: a token has a character at least.
     self._check_length(sum(counts))
     sizes = (seen[0], uploads[0].size) if uploads else None
-    ids = conversation.encode(
-      request.messages, counts, tokenizer, sizes and sizes[::-1]
-    )
+    sent = (uploads[0].size, seen[0]) if uploads else None
+    ids = conversation.encode(request.messages, counts, tokenizer, sent)
     self._check_length(len(ids))
     images = [
       vision.resize(upload.pixels, size)
