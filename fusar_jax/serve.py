@@ -182,10 +182,17 @@ def _serve(args: argparse.Namespace) -> None:
 def _open_alphaearth(args: argparse.Namespace):
   if not args.aef:
     return None
-  from fusar_jax.datasets.prepare.options import open_aef
+  from fusar_jax.geo.alphaearth import open_archive
   from fusar_jax.serving.anchors import AlphaEarth
 
-  return AlphaEarth(open_aef(args.aef, args.year), args.year)
+  try:
+    archive = open_archive(args.aef)
+  except ValueError:
+    if args.year is None:
+      raise
+    # Of rasters whose names contain none.
+    archive = open_archive(args.aef, year=args.year)
+  return AlphaEarth(archive, args.year)
 
 
 if __name__ == "__main__":
