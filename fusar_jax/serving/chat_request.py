@@ -82,11 +82,11 @@ class Georeference(_Strict):
   """Where an image lies: see `geo.georeference.Georeference`.
 
   Attributes:
-    crs: "EPSG:32633", or WKT.
+    crs: "EPSG:32633"; WKT and PROJ strings can name files, which PROJ opens.
     transform: (a, b, c, d, e, f), x = a col + b row + c, y = d col + e row + f.
   """
 
-  crs: Annotated[str, Field(max_length=10_000)]
+  crs: Annotated[str, Field(pattern=r"^EPSG:\d{4,6}$")]
   transform: Annotated[list[float], Field(min_length=6, max_length=6)]
 
 

@@ -21,6 +21,8 @@ from fusar_jax.inference.pictures import read_picture
 from fusar_jax.serving.limits import Limits, RefusedError
 
 _DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.ASCII)
+# Of WKT and PROJ strings.
+_FILES_OF_CRS = re.compile(r"PARAMETERFILE|EXTENSION\[|grids=", re.IGNORECASE)
 # Beginnings of TIFF and BigTIFF, of both byte orders.
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -140,12 +142,25 @@ def _read_tiff(content: bytes, limits: Limits, field: str) -> Upload:
     try:
       with rasterio.open(path, driver="GTiff") as header:
         _check_pixels(header.height, header.width, limits, field)
+        _check_crs(header)
       picture = read_picture(path)
     except (ValueError, OSError) as error:
       # The client knows nothing of this folder, and need not.
       message = str(error).replace(str(path), "image")
       raise ValueError(message) from None
   return Upload(picture.pixels, picture.place)
+
+
+def _check_crs(header: rasterio.DatasetReader) -> None:
+  """Raises ValueError for a CRS that names files, which PROJ would open."""
+  for crs in (header.crs, header.gcps[1]):
+    if not crs or crs.to_epsg():
+      continue  # Of one with a code, the code alone is used.
+    if _FILES_OF_CRS.search(crs.to_wkt()):
+      raise ValueError(
+        "the coordinate reference system names grid files; write the image in"
+        " one with an EPSG code."
+      )
 
 
 def _check_pixels(height: int, width: int, limits: Limits, field: str) -> None:

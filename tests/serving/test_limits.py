@@ -79,6 +79,17 @@ REFUSED = [
   (400, "no AlphaEarth", {"messages": [user("a", SMALL)], "anchors": "aef"}),
   (400, "year", {"messages": [user("a", SMALL)], "year": 2024}),
   (
+    422,
+    "georeference.crs",
+    {
+      "messages": [user("a", SMALL)],
+      "georeference": {
+        "crs": "+proj=longlat +nadgrids=/etc/hostname",
+        "transform": [1, 0, 0, 0, -1, 0],
+      },
+    },
+  ),
+  (
     400,
     "features",
     {
