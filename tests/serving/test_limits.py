@@ -249,7 +249,7 @@ def test_a_client_that_goes_away_frees_its_slot(server, gate, stream):
   }
 
   async def leave():
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=None) as client:
       post = asyncio.ensure_future(
         client.post(f"{server.url}/v1/chat/completions", json=body)
       )
