@@ -21,6 +21,8 @@ from fusar_jax.serving.limits import Limits
 from fusar_jax.serving.server import make_server
 
 NAME = "tiny-base"
+# Seconds for which a test waits: longer than the busiest machine needs.
+MINUTES = 600.0
 QUESTIONS = ("How many ships are in the image?", "Describe the image.")
 
 
@@ -52,6 +54,7 @@ class Running:
   server: object
   engine: Engine
   client: httpx.Client
+  thread: threading.Thread
 
   def ask(self, *messages, **fields) -> httpx.Response:
     """Posts messages, or a body."""
@@ -72,9 +75,9 @@ def serving(assistant):
       url = f"http://127.0.0.1:{listening.getsockname()[1]}"
       try:
         with httpx.Client(
-          base_url=url, timeout=60, headers=headers, trust_env=False
+          base_url=url, timeout=MINUTES, headers=headers, trust_env=False
         ) as client:
-          yield Running(url, server, server._engine, client)
+          yield Running(url, server, server._engine, client, thread)
       finally:
         server.should_exit = True
         thread.join()
@@ -91,7 +94,7 @@ def server(serving):
     images=2,
     prompt_tokens=128,
     new_tokens=300,
-    seconds=60,
+    seconds=MINUTES,
   )
   with serving(limits=limits) as running:
     yield running

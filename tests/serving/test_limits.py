@@ -16,7 +16,7 @@ from fusar_jax.serving.engine import Engine
 from fusar_jax.serving.limits import Limits
 from fusar_jax.serving.server import make_server
 
-from .conftest import QUESTIONS, data_url, picture, user
+from .conftest import MINUTES, QUESTIONS, data_url, picture, user
 
 SMALL = picture(0, (28, 28))
 
@@ -169,7 +169,7 @@ def gate(monkeypatch):
   gate.set()
 
 
-def _until(condition, seconds=60):
+def _until(condition, seconds=MINUTES):
   end = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < end
@@ -196,7 +196,7 @@ def test_a_full_queue_a_late_answer_and_a_drain(serving, gate, assistant):
   that are accepted are answered, also while the server stops."""
   image = picture(0)
   body = {"messages": [user(QUESTIONS[0], image)], "max_tokens": 8}
-  limits = Limits(queue=2, new_tokens=300, seconds=60)
+  limits = Limits(queue=2, new_tokens=300, seconds=MINUTES)
   with serving(limits=limits) as running:
     gate.clear()
     results, threads = _post_all(running, [body] * 4)
@@ -216,13 +216,15 @@ def test_a_full_queue_a_late_answer_and_a_drain(serving, gate, assistant):
     expected = assistant.ask(image, QUESTIONS[0], max_new_tokens=8)
     for done in [*results, *more[0]]:
       assert done.json()["choices"][0]["message"]["content"] == expected
-    _until(lambda: running.server.should_exit)
+    running.thread.join(MINUTES)
+    assert not running.thread.is_alive()
 
 
 def test_time_is_up(serving, gate):
   """A request that takes too long gives its slot to the next."""
   body = {"messages": [user(QUESTIONS[0], picture(0))], "max_tokens": 8}
-  with serving(limits=Limits(new_tokens=300, seconds=1)) as running:
+  limits = Limits(new_tokens=300, seconds=1)
+  with serving(limits=limits) as running:
     gate.clear()
     done = running.client.post("/v1/chat/completions", json=body)
     assert done.status_code == 504
@@ -232,12 +234,10 @@ def test_time_is_up(serving, gate):
     assert '"code": 504' in stream.text
     _until(lambda: running.engine.load == (0, 0))
     gate.set()
-
-    def answered():
-      done = running.client.post("/v1/chat/completions", json=body)
-      return done.status_code == 200
-
-    _until(answered)
+    # A busy machine may take longer than a second for this one.
+    object.__setattr__(limits, "seconds", MINUTES)
+    done = running.client.post("/v1/chat/completions", json=body)
+    assert done.status_code == 200
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import NAME, picture, user
+from .conftest import MINUTES, NAME, picture, user
 
 ROOT = Path(__file__).parents[2]
 CLIENTS, EACH = 20, 5
@@ -32,7 +32,7 @@ def test_no_answer_is_lost_or_mixed_up(serving, assistant):
   found = {}
 
   def client(number, url):
-    with httpx.Client(base_url=url, timeout=300, trust_env=False) as http:
+    with httpx.Client(base_url=url, timeout=MINUTES, trust_env=False) as http:
       for i in range(number * EACH, (number + 1) * EACH):
         image, question, options = asked[i]
         body = {"messages": [user(question, image)], **options}
@@ -92,7 +92,7 @@ def test_the_command_serves_until_sigterm():
       url = process.stdout.readline().split()[-1]
       body = {"messages": [user("How many ships?", picture(0))]}
       done = httpx.post(
-        f"{url}/chat/completions", json=body, timeout=300, trust_env=False
+        f"{url}/chat/completions", json=body, timeout=MINUTES, trust_env=False
       )
       assert done.status_code == 200
       process.send_signal(signal.SIGTERM)
