@@ -97,7 +97,23 @@ def parser() -> command_line.Parser:
     default=16,
     help="answers that decode together (default: %(default)s)",
   )
-  g = p.add_argument_group("limits of a request")
+  g = p.add_argument_group("images by name")
+  g.add_argument(
+    "--allow-folder",
+    nargs="+",
+    default=[],
+    metavar="DIR",
+    help="folders in which clients may name images by path (default: none)",
+  )
+  g.add_argument(
+    "--allow-host",
+    nargs="+",
+    default=[],
+    metavar="HOST",
+    help="hosts, NAME or NAME:PORT, from which images are fetched by https"
+    " (default: none)",
+  )
+  g = p.add_argument_group("limits")
   for name, kind, default, about in (
     ("max-body-mib", float, 32, "body, MiB"),
     ("max-pixels", int, 2**24, "pixels of an image"),
@@ -105,6 +121,10 @@ def parser() -> command_line.Parser:
     ("max-new-tokens", int, MAX_NEW_TOKENS, "tokens of an answer"),
     ("max-queue", int, 128, "requests that wait for a slot"),
     ("timeout", float, 120, "seconds until the answer is complete"),
+    ("max-files", int, 64, "uploaded files at a time"),
+    ("max-file-mib", float, 256, "a file, uploaded or named, MiB"),
+    ("max-files-mib", float, 1024, "all uploaded files, MiB"),
+    ("file-idle", float, 3600, "seconds after which an unused file is deleted"),
   ):
     g.add_argument(
       f"--{name}",
@@ -130,13 +150,18 @@ def _serve(args: argparse.Namespace) -> None:
     # Slow: --help and usage errors need no JAX.
     from fusar_jax.serving.server import check_token, make_server
   except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("fastapi", "uvicorn"):
+    if (error.name or "").partition(".")[0] not in (
+      "fastapi",
+      "uvicorn",
+      "python_multipart",
+    ):
       raise
     raise ImportError(
       f"{error.name} is not installed: pip install 'fusar-jax[serve]'."
     ) from None
   from fusar_jax.hf.folders import local_model
   from fusar_jax.inference.load import load
+  from fusar_jax.serving.file_store import FileLimits
   from fusar_jax.serving.limits import Limits
   from fusar_jax.training.compile_cache import compile_cache
 
@@ -149,6 +174,12 @@ def _serve(args: argparse.Namespace) -> None:
     new_tokens=args.max_new_tokens,
     queue=args.max_queue,
     seconds=args.timeout,
+  )
+  file_limits = FileLimits(
+    files=args.max_files,
+    file_bytes=int(args.max_file_mib * 2**20),
+    total_bytes=int(args.max_files_mib * 2**20),
+    idle_seconds=args.file_idle,
   )
   alphaearth = _open_alphaearth(args)
   with compile_cache():
@@ -172,6 +203,9 @@ def _serve(args: argparse.Namespace) -> None:
       token=token,
       limits=limits,
       alphaearth=alphaearth,
+      file_limits=file_limits,
+      folders=args.allow_folder,
+      hosts=args.allow_host,
     ) as (server, listening):
       port = listening.getsockname()[1]
       print(f"{name} answers at http://{args.host}:{port}/v1", flush=True)

@@ -8,7 +8,6 @@ client that goes away cancels its job.
 import asyncio
 import contextlib
 import dataclasses
-import hmac
 import json
 import logging
 import time
@@ -21,9 +20,12 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.responses import Response
 
+from fusar_jax.serving.access import check_access
 from fusar_jax.serving.answer_text import AnswerText
 from fusar_jax.serving.chat_request import ChatRequest, read_request
 from fusar_jax.serving.engine import Engine, Event, Job
+from fusar_jax.serving.file_routes import add_file_routes
+from fusar_jax.serving.file_store import FileStore
 from fusar_jax.serving.limits import Limits, RefusedError
 from fusar_jax.serving.metrics import CONTENT_TYPE
 from fusar_jax.serving.questions import Question, Reader
@@ -42,6 +44,7 @@ class Service:
     engine: computes answers.
     reader: reads requests.
     limits: of the server.
+    files: that clients upload.
     token: clients must send it as a bearer; None: none.
     hosts: names in the Host header; None: any. Where no token is required, a
       web page could otherwise reach the server under a name of its own.
@@ -51,6 +54,7 @@ class Service:
   engine: Engine
   reader: Reader
   limits: Limits
+  files: FileStore
   token: str | None = None
   hosts: tuple[str, ...] | None = None
 
@@ -59,7 +63,7 @@ def make_app(service: Service) -> FastAPI:
   """Returns the application."""
 
   async def check(http: Request) -> None:
-    _check_access(http, service)
+    check_access(http, service.hosts, service.token)
 
   app = FastAPI(
     title="fusar_jax",
@@ -101,6 +105,8 @@ def make_app(service: Service) -> FastAPI:
       "owned_by": "fusar_jax",
     }
     return {"object": "list", "data": [model]}
+
+  add_file_routes(app, service.files, service.engine.check_draining)
 
   @app.post("/v1/chat/completions")
   async def chat(http: Request) -> Response:
@@ -352,20 +358,6 @@ async def _body(http: Request, limits: Limits) -> bytes:
       raise large
     if not message.get("more_body", False):
       return bytes(body)
-
-
-def _check_access(request: Request, service: Service) -> None:
-  """Raises RefusedError, 401 without the token, 403 under another name."""
-  if service.hosts is not None:
-    host = request.url.hostname
-    if host not in service.hosts:
-      raise RefusedError(403, f"this server is not {host}.")
-  if service.token is None or request.url.path == "/health":
-    return
-  scheme, _, given = request.headers.get("authorization", "").partition(" ")
-  right = hmac.compare_digest(given.encode(), service.token.encode())
-  if scheme.lower() != "bearer" or not right:
-    raise RefusedError(401, "Authorization: expected Bearer and the token.")
 
 
 def _check_model(request: ChatRequest, service: Service) -> None:

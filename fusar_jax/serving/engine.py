@@ -91,7 +91,8 @@ class Engine:
 
     Args:
       assistant: the model.
-      queue: maximum number of jobs without a slot.
+      queue: maximum number of jobs beyond those that have a slot, or will as
+        soon as the thread comes to them.
       new_tokens: maximum tokens of an answer.
     """
     self.slots, self.metrics = slots, metrics or Metrics()
@@ -147,12 +148,18 @@ class Engine:
       self._waiting.append(job)
       self._changed.notify()
 
+  def check_draining(self) -> None:
+    """Raises RefusedError, 503, if new jobs are refused."""
+    if self._draining or self._closed:
+      raise RefusedError(503, "the server is stopping; ask another one.")
+
   def check(self) -> None:
     """Raises RefusedError as `submit` would."""
     with self._changed:
-      if self._draining or self._closed:
-        raise RefusedError(503, "the server is stopping; ask another one.")
-      if len(self._waiting) >= self._queue:
+      self.check_draining()
+      # Of those that wait, some may have an empty slot ahead.
+      held = len(self._waiting) + len(self._running)
+      if held >= self._queue + self.slots:
         raise RefusedError(
           429, f"{len(self._waiting)} requests wait already; try again later."
         )

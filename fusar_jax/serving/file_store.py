@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from fusar_jax.serving.limits import RefusedError
 
-PREFIX = "file-"
+PREFIX = "file-"  # Of ids, before 32 hexadecimal digits.
 _CHUNK = 2**20
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}", re.ASCII)
 
@@ -107,30 +107,41 @@ class FileStore:
         is closed. Nothing is left of the file.
     """
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    incoming = self.begin(name)
+    try:
+      while chunk := stream.read(_CHUNK):
+        incoming.write(chunk)
+      return incoming.finish().id
+    except BaseException:
+      incoming.abort()
+      raise
+
+  def begin(self, name: str) -> "Incoming":
+    """Returns a file to write in parts; `finish` or `abort` it.
+
+    Raises:
+      RefusedError: 429, there are too many files; 503, the store is closed.
+    """
     base = re.split(r"[/\\]", name)[-1][-200:]
     suffix = Path(base).suffix.lower()
     id = PREFIX + secrets.token_hex(16)
     path = self._folder / (id + (suffix if _SUFFIX.fullmatch(suffix) else ""))
     file = StoredFile(id, base, path)
-    self._begin(file)
-    try:
-      with path.open("xb") as target:
-        while chunk := stream.read(_CHUNK):
-          self._grow(file, len(chunk))
-          target.write(chunk)
-    except BaseException:
-      with self._lock:
-        self._writing.discard(file)
-      path.unlink(missing_ok=True)
-      raise
+    self.delete_idle()
     with self._lock:
-      self._writing.discard(file)
-      file.used = time.monotonic()
-      if not self._closed:
-        self._files[id] = file
-        return id
-    path.unlink(missing_ok=True)
-    raise _closed()
+      if self._closed:
+        raise _closed()
+      held = len(self._files) + len(self._writing)
+      if held >= self.limits.files:
+        raise RefusedError(
+          429, f"{held} files are stored, which is the limit; delete some."
+        )
+      self._writing.add(file)
+    try:
+      return Incoming(self, file)
+    except BaseException:
+      self._forget(file)
+      raise
 
   def path(self, id: str) -> Path:
     """Returns where a file lies, and counts as a use of it.
@@ -229,18 +240,6 @@ class FileStore:
       )
     return file
 
-  def _begin(self, file: StoredFile) -> None:
-    self.delete_idle()
-    with self._lock:
-      if self._closed:
-        raise _closed()
-      held = len(self._files) + len(self._writing)
-      if held >= self.limits.files:
-        raise RefusedError(
-          429, f"{held} files are stored, which is the limit; delete some."
-        )
-      self._writing.add(file)
-
   def _grow(self, file: StoredFile, more: int) -> None:
     with self._lock:
       if self._closed:
@@ -257,6 +256,51 @@ class FileStore:
           " delete some.",
         )
       file.size += more
+
+  def _keep(self, file: StoredFile) -> None:
+    with self._lock:
+      self._writing.discard(file)
+      if self._closed:
+        raise _closed()
+      file.used = time.monotonic()
+      self._files[file.id] = file
+
+  def _forget(self, file: StoredFile) -> None:
+    with self._lock:
+      self._writing.discard(file)
+
+
+class Incoming:
+  """A file that is being written to a store; no one else sees it yet."""
+
+  def __init__(self, store: FileStore, file: StoredFile):
+    self._store, self._file = store, file
+    self._target = file.path.open("xb")
+
+  def write(self, chunk: bytes) -> None:
+    """Appends bytes.
+
+    Raises:
+      RefusedError: 413 or 429, too many, see `FileStore.add`; 503.
+    """
+    self._store._grow(self._file, len(chunk))
+    self._target.write(chunk)
+
+  def finish(self) -> StoredFile:
+    """Puts the file into the store.
+
+    Raises:
+      RefusedError: 503, the store is closed.
+    """
+    self._target.close()
+    self._store._keep(self._file)
+    return self._file
+
+  def abort(self) -> None:
+    """Deletes what was written."""
+    self._target.close()
+    self._store._forget(self._file)
+    self._file.path.unlink(missing_ok=True)
 
 
 def _closed() -> RefusedError:

@@ -12,6 +12,7 @@ from fusar_jax.serving import conversation
 from fusar_jax.serving.anchors import AlphaEarth, Found, read_field
 from fusar_jax.serving.chat_request import ChatRequest
 from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.sources import Sources
 from fusar_jax.serving.uploads import Upload, read_upload
 
 
@@ -43,11 +44,13 @@ class Reader:
     assistant: the model.
     limits: of the server.
     alphaearth: archive of the server, or None.
+    sources: of images.
   """
 
   assistant: Assistant
   limits: Limits
   alphaearth: AlphaEarth | None = None
+  sources: Sources = Sources()
 
   def read(self, request: ChatRequest) -> Question:
     """Returns the question.
@@ -112,10 +115,11 @@ class Reader:
     for name in ("anchors", "bbox", "georeference"):
       if not urls and getattr(request, name) is not None:
         raise RefusedError(400, f"{name}: there is no image.", name)
-    uploads = [
-      read_upload(url, self.limits, f"image_url {i}")
-      for i, url in enumerate(urls)
-    ]
+    uploads = []
+    for i, url in enumerate(urls):
+      field = f"image_url {i}"
+      content = self.sources.read(url, field)
+      uploads.append(read_upload(content, self.limits, field))
     if request.georeference is not None:
       place = _place(request)
       uploads[0] = dataclasses.replace(uploads[0], place=place)

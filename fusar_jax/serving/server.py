@@ -7,8 +7,10 @@ import logging
 import queue
 import signal
 import socket
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -19,10 +21,14 @@ from fusar_jax.serving.anchors import AlphaEarth
 from fusar_jax.serving.app import Service, make_app
 from fusar_jax.serving.chat_request import ChatRequest
 from fusar_jax.serving.engine import STEPS, Engine, Event, Job
+from fusar_jax.serving.file_store import FileLimits, FileStore
 from fusar_jax.serving.limits import Limits, RefusedError
 from fusar_jax.serving.questions import Question, Reader
+from fusar_jax.serving.sources import Sources
 from fusar_jax.tasks import counting, detection
 
+# Ticks between two looks at idle files.
+_SWEEP = 100
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -31,14 +37,21 @@ class Server(uvicorn.Server):
   running ones have been answered. A second signal ends it at once.
   """
 
-  def __init__(self, config: uvicorn.Config, engine: Engine, seconds: float):
+  def __init__(
+    self,
+    config: uvicorn.Config,
+    engine: Engine,
+    files: FileStore,
+    seconds: float,
+  ):
     """See the class.
 
     Args:
+      files: idle ones are deleted.
       seconds: limit of a request; the server waits no longer for one.
     """
     super().__init__(config)
-    self._engine, self._seconds = engine, seconds
+    self._engine, self._files, self._seconds = engine, files, seconds
     self._end: float | None = None
 
   def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -58,6 +71,8 @@ class Server(uvicorn.Server):
   async def on_tick(self, counter: int) -> bool:
     """Runs ten times a second; returns whether to exit."""
     done = await super().on_tick(counter)
+    if counter % _SWEEP == 0:
+      self._files.delete_idle()
     if self._end is None:
       return done
     idle = not self.server_state.tasks and not any(self._engine.load)
@@ -75,6 +90,9 @@ def make_server(
   token: str | None = None,
   limits: Limits | None = None,
   alphaearth: AlphaEarth | None = None,
+  file_limits: FileLimits | None = None,
+  folders: Sequence[str] = (),
+  hosts: Sequence[str] = (),
 ) -> Iterator[tuple[Server, socket.socket]]:
   """Yields a server whose model is ready, and its listening socket.
 
@@ -88,35 +106,60 @@ def make_server(
     token: bearer that clients must send.
     limits: None: the defaults.
     alphaearth: archive for "anchors": "aef".
+    file_limits: of uploaded files; None: the defaults.
+    folders: whose images clients may name by path.
+    hosts: whose images clients may name by https address, "NAME[:PORT]".
 
   Raises:
+    NotADirectoryError: of `folders`.
     ValueError: no token for an address that others reach, or no tokenizer.
     OSError: the port is taken.
   """
   check_token(host, token)
   limits = limits or Limits()
   assistant.need_tokenizer()
-  engine = Engine(assistant, slots, limits.queue, limits.new_tokens)
-  reader = Reader(assistant, limits, alphaearth)
-  hosts = None if token else _LOOPBACK
-  service = Service(name, engine, reader, limits, token, hosts)
-  config = uvicorn.Config(
-    make_app(service),
-    host=host,
-    port=port,
-    log_level="warning",
-    # Nothing of a proxy's headers is needed.
-    proxy_headers=False,
-    server_header=False,
-    # Of connections whose client reads no more.
-    timeout_graceful_shutdown=5,
-    # Beyond all that can wait or run, and what is being read.
-    limit_concurrency=2 * (limits.queue + slots) + 64,
-  )
-  family = socket.AF_INET6 if ":" in host else socket.AF_INET
-  with socket.create_server((host, port), family=family) as listening, engine:
+  resolved = [_folder(name) for name in folders]
+  with contextlib.ExitStack() as stack:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = stack.enter_context(
+      socket.create_server((host, port), family=family)
+    )
+    folder = stack.enter_context(
+      tempfile.TemporaryDirectory(prefix="fusar-serve-")
+    )
+    files = FileStore(Path(folder), file_limits)
+    stack.callback(files.close)
+    engine = stack.enter_context(
+      Engine(assistant, slots, limits.queue, limits.new_tokens)
+    )
+    sources = Sources(
+      files, resolved, hosts, files.limits.file_bytes, limits.seconds
+    )
+    reader = Reader(assistant, limits, alphaearth, sources)
+    names = None if token else _LOOPBACK
+    service = Service(name, engine, reader, limits, files, token, names)
+    config = uvicorn.Config(
+      make_app(service),
+      host=host,
+      port=port,
+      log_level="warning",
+      # Nothing of a proxy's headers is needed.
+      proxy_headers=False,
+      server_header=False,
+      # Of connections whose client reads no more.
+      timeout_graceful_shutdown=5,
+      # Beyond all that can wait or run, and what is being read.
+      limit_concurrency=2 * (limits.queue + slots) + 64,
+    )
     _warm(engine, reader)
-    yield Server(config, engine, limits.seconds), listening
+    yield Server(config, engine, files, limits.seconds), listening
+
+
+def _folder(name: str) -> Path:
+  folder = Path(name).resolve()
+  if not folder.is_dir():
+    raise NotADirectoryError(f"--allow-folder {name}: no such folder.")
+  return folder
 
 
 def check_token(host: str, token: str | None) -> None:

@@ -1,7 +1,6 @@
-"""Images and files that a client sends, as data URLs: nothing else is opened.
+"""Images and files that a client sends, from their bytes.
 
-An address of another kind, or a path, is refused: a server that fetches what a
-client names reads its own network and disk for them.
+Nothing here opens what a client names; see `serving.sources`.
 """
 
 import base64
@@ -96,8 +95,7 @@ def read_data_url(url: str, field: str) -> bytes:
     raise RefusedError(
       400,
       f"{field}: expected a data URL, data:image/png;base64,..., got"
-      f" {url[:40]!r}. This server opens no addresses and no files; send the"
-      " content.",
+      f" {url[:40]!r}.",
       field,
     )
   return decode_base64(url[found.end() :], field)
@@ -115,8 +113,10 @@ def decode_base64(text: str, field: str) -> bytes:
     raise RefusedError(400, f"{field}: not base64: {error}.", field) from None
 
 
-def read_upload(url: str, limits: Limits, field: str = "image_url") -> Upload:
-  """Returns the image of a data URL.
+def read_upload(
+  content: bytes, limits: Limits, field: str = "image_url"
+) -> Upload:
+  """Returns the image of a file's content.
 
   8-bit images are read as they are. TIFF may also have more bits or complex
   values, which are stretched as `prepare` does, and a georeference.
@@ -124,7 +124,6 @@ def read_upload(url: str, limits: Limits, field: str = "image_url") -> Upload:
   Raises:
     RefusedError: 400, not an image; 413, too many pixels.
   """
-  content = read_data_url(url, field)
   try:
     if content.startswith(_TIFF):
       return _read_tiff(content, limits, field)

@@ -140,6 +140,7 @@ def _chat_request(text: str) -> None:
   from fusar_jax.serving.chat_request import read_request
   from fusar_jax.serving.conversation import check_turns
   from fusar_jax.serving.limits import Limits, RefusedError
+  from fusar_jax.serving.sources import Sources
   from fusar_jax.serving.uploads import Upload, read_upload
 
   place = Georeference("affine", "EPSG:4326", (0.1, 0, 10, 0, -0.1, 50))
@@ -147,7 +148,7 @@ def _chat_request(text: str) -> None:
     request = read_request(text.encode("utf-8", "surrogatepass"))
     check_turns(request.messages)
     for url in request.messages[0].images:
-      read_upload(url, Limits())
+      read_upload(Sources().read(url, "image_url"), Limits())
     image = Upload(np.zeros((28, 28, 3), np.uint8), place)
     if request.bbox is not None:
       image = image.crop(request.bbox)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import io
 import threading
+from pathlib import Path
 
 import httpx
 import jax
@@ -55,6 +56,7 @@ class Running:
   engine: Engine
   client: httpx.Client
   thread: threading.Thread
+  files: Path
 
   def ask(self, *messages, **fields) -> httpx.Response:
     """Posts messages, or a body."""
@@ -77,7 +79,14 @@ def serving(assistant):
         with httpx.Client(
           base_url=url, timeout=MINUTES, headers=headers, trust_env=False
         ) as client:
-          yield Running(url, server, server._engine, client, thread)
+          yield Running(
+            url,
+            server,
+            server._engine,
+            client,
+            thread,
+            server._files._folder,
+          )
       finally:
         server.should_exit = True
         thread.join()

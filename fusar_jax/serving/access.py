@@ -1,0 +1,42 @@
+"""Who may use the server: a client of this machine, or one with the token.
+
+Where no token is required, a web page that is open on this machine could reach
+the server. It cannot name it as a client does, nor hide where it comes from.
+"""
+
+import hmac
+from collections.abc import Collection
+
+from fastapi import Request
+
+from fusar_jax.serving.limits import RefusedError
+
+
+def check_access(
+  request: Request, hosts: Collection[str] | None, token: str | None
+) -> None:
+  """Checks one request.
+
+  Args:
+    request: its headers are looked at.
+    hosts: names in the Host header; None: any, and a page of any origin.
+    token: the bearer; None: none.
+
+  Raises:
+    RefusedError: 401, without the token; 403, under another name, or from a web
+      page of another server.
+  """
+  if hosts is not None:
+    host = request.url.hostname
+    if host not in hosts:
+      raise RefusedError(403, f"this server is not {host}.")
+    origin = request.headers.get("origin")
+    own = f"{request.url.scheme}://{request.url.netloc}"
+    if origin is not None and origin != own:
+      raise RefusedError(403, "the page is of another server.")
+  if token is None or request.url.path == "/health":
+    return
+  scheme, _, given = request.headers.get("authorization", "").partition(" ")
+  right = hmac.compare_digest(given.encode(), token.encode())
+  if scheme.lower() != "bearer" or not right:
+    raise RefusedError(401, "Authorization: expected Bearer and the token.")
