@@ -4,6 +4,9 @@ import base64
 import contextlib
 import dataclasses
 import io
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -107,6 +110,31 @@ def server(serving):
   )
   with serving(limits=limits) as running:
     yield running
+
+
+@contextlib.contextmanager
+def serve_alone(*options: str):
+  """Yields (process, address) of the command."""
+  root = Path(__file__).parents[2]
+  command = [sys.executable, "-m", "fusar_jax.serve", "--model", NAME]
+  with subprocess.Popen(
+    [*command, "--port=0", *options],
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=root,
+    env=os.environ
+    | {
+      "PYTHONPATH": os.pathsep.join(
+        [str(root), os.environ.get("PYTHONPATH", "")]
+      )
+    },
+  ) as process:
+    try:
+      assert process.stdout is not None
+      address = process.stdout.readline().split()[-1]
+      yield process, address.removesuffix("/v1")
+    finally:
+      process.kill()
 
 
 def picture(seed: int, size=(90, 120)) -> np.ndarray:

@@ -1,19 +1,14 @@
 """Many clients at once, and a server as a process of its own."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import httpx
 import pytest
 
-from .conftest import MINUTES, NAME, picture, user
+from .conftest import MINUTES, NAME, picture, serve_alone, user
 
-ROOT = Path(__file__).parents[2]
 CLIENTS, EACH = 20, 5
 
 
@@ -80,26 +75,15 @@ def _streamed(http, body) -> str:
 
 @pytest.mark.slow
 def test_the_command_serves_until_sigterm():
-  command = [sys.executable, "-m", "fusar_jax.serve", "--model", NAME]
-  with subprocess.Popen(
-    [*command, "--port=0", "--slots=2", "--max-new-tokens=16"],
-    stdout=subprocess.PIPE,
-    text=True,
-    cwd=ROOT,
-    env=os.environ | {"PYTHONPATH": str(ROOT)},
-  ) as process:
-    try:
-      url = process.stdout.readline().split()[-1]
-      body = {"messages": [user("How many ships?", picture(0))]}
-      done = httpx.post(
-        f"{url}/chat/completions", json=body, timeout=MINUTES, trust_env=False
-      )
-      assert done.status_code == 200
-      process.send_signal(signal.SIGTERM)
-      assert process.stdout.read() == "all requests are answered\n"
-      assert process.wait() == 0
-    finally:
-      process.kill()
+  with serve_alone("--slots=2", "--max-new-tokens=16") as (process, url):
+    body = {"messages": [user("How many ships?", picture(0))]}
+    done = httpx.post(
+      f"{url}/v1/chat/completions", json=body, timeout=MINUTES, trust_env=False
+    )
+    assert done.status_code == 200
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.read() == "all requests are answered\n"
+    assert process.wait() == 0
 
 
 def test_an_open_address_needs_a_token(run_module):
