@@ -4,6 +4,8 @@ Its file goes to the store piece by piece, so that a body which is too large
 costs no more disk than the limit.
 """
 
+import logging
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -13,6 +15,8 @@ from fusar_jax.serving.limits import RefusedError
 # OpenAI's client sends the file and `purpose`.
 _FIELDS = 8
 _FIELD_BYTES = 1024
+# The client learns what is wrong; the log need not, as often as it is sent.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class UploadForm:

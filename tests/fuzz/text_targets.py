@@ -195,9 +195,40 @@ def _chat_bodies(folder: Path) -> list[bytes]:
   return bodies
 
 
+def _upload_form(text: str) -> None:
+  """The body of an upload; nothing is left of one that is refused."""
+  import tempfile
+
+  from fusar_jax.serving.file_store import FileStore
+  from fusar_jax.serving.limits import RefusedError
+  from fusar_jax.serving.upload_form import UploadForm
+
+  with tempfile.TemporaryDirectory() as folder:
+    form = UploadForm(_FORM, FileStore(Path(folder)))
+    body = text.encode("utf-8", "surrogatepass")
+    try:
+      for start in range(0, len(body), 50):
+        form.write(body[start : start + 50])
+      form.finish()
+    except RefusedError as error:
+      form.abort()
+      assert not list(Path(folder).iterdir())
+      raise ValueError(str(error)) from None
+    assert len(list(Path(folder).iterdir())) == 1
+
+
+_FORM = "multipart/form-data; boundary=xyz"
+_UPLOAD = (
+  '--xyz\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nvision\r\n'
+  '--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n'
+  "Content-Type: image/png\r\n\r\n" + "pixels\r\n" * 20 + "\r\n--xyz--\r\n"
+)
+
+
 TARGETS = {
   "answers": Target(_parse_all, texts),
   "chat request": Target(_chat_request, _chat_bodies),
+  "upload form": Target(_upload_form, lambda folder: [_UPLOAD.encode()]),
   "predictions": Target(_read_predictions, as_lines(*_ROWS), ".jsonl"),
   "prompts": Target(_prompts, texts),
   "questions": Target(_questions, texts),

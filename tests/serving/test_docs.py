@@ -13,9 +13,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 
 
 def test_the_curl_lines_work(server, assistant, tmp_path):
-  [script] = re.findall(
+  blocks = re.findall(
     r"^```sh\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S
   )
+  script = "".join(blocks)
   Image.fromarray(picture(1)).save(tmp_path / "ship.png")
   script = script.replace("http://127.0.0.1:8000", server.url)
   script = script.replace("curl ", "curl --silent --noproxy '*' -w '\\n' ")
@@ -26,9 +27,12 @@ def test_the_curl_lines_work(server, assistant, tmp_path):
     text=True,
   )
   assert done.returncode == 0, done.stderr
-  answer, models, health, metrics = done.stdout.split("\n", 3)
-  text = json.loads(answer)["choices"][0]["message"]["content"]
-  assert text == assistant.ask(picture(1), QUESTIONS[0], max_new_tokens=64)
+  answer, models, health, rest = done.stdout.split("\n", 3)
+  metrics, again, deleted = rest.rstrip("\n").rsplit("\n", 2)
+  expected = assistant.ask(picture(1), QUESTIONS[0], max_new_tokens=64)
+  for text in (answer, again):
+    assert json.loads(text)["choices"][0]["message"]["content"] == expected
+  assert json.loads(deleted)["deleted"]
   assert json.loads(models)["data"][0]["id"] == NAME
   assert json.loads(health)["status"] == "ok"
   assert metrics.startswith("# HELP fusar_requests_waiting")
