@@ -33,14 +33,14 @@ class Sources:
     store: uploaded files, or None.
     folders: whose files may be named, resolved.
     hosts: "NAME" or "NAME:PORT", whose https addresses are fetched.
-    bytes: of a file or an answer, at most.
+    max_bytes: of a file or an answer, at most.
     seconds: until an answer is complete, at most.
   """
 
   store: FileStore | None = None
   folders: Sequence[Path] = ()
   hosts: Sequence[str] = ()
-  bytes: int = 256 * 2**20
+  max_bytes: int = 256 * 2**20
   seconds: float = 120.0
 
   def read(self, url: str, field: str) -> bytes:
@@ -93,7 +93,7 @@ class Sources:
         with os.fdopen(os.open(file, flags), "rb") as opened:
           if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             continue
-          content = opened.read(self.bytes + 1)
+          content = opened.read(self.max_bytes + 1)
       except (OSError, RuntimeError, ValueError):
         continue
       self._check(len(content), field)
@@ -143,9 +143,9 @@ class Sources:
       )
 
   def _check(self, size: int, field: str) -> None:
-    if size > self.bytes:
+    if size > self.max_bytes:
       raise RefusedError(
-        413, f"{field}: larger than {self.bytes:,} bytes.", field
+        413, f"{field}: larger than {self.max_bytes:,} bytes.", field
       )
 
 

@@ -86,6 +86,7 @@ def test_the_command_serves_until_sigterm():
     )
     assert done.status_code == 200
     process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
     assert process.stdout.read() == "all requests are answered\n"
     assert process.wait() == 0
 

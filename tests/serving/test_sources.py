@@ -39,7 +39,7 @@ def folder(tmp_path):
            "more/../a b%20.png", "inside.png"]
 )  # fmt: skip
 def test_a_path_in_an_allowed_folder_is_read(folder, tmp_path, name):
-  sources = Sources(folders=[tmp_path / "none", folder], bytes=100)
+  sources = Sources(folders=[tmp_path / "none", folder], max_bytes=100)
   assert sources.read(name.format(folder), "image_url") == b"image"
 
 
@@ -56,7 +56,7 @@ def test_a_path_in_an_allowed_folder_is_read(folder, tmp_path, name):
 )
 def test_no_way_leads_out_of_the_folder(folder, name):
   """One message, whatever is there."""
-  sources = Sources(folders=[folder], bytes=100)
+  sources = Sources(folders=[folder], max_bytes=100)
   with pytest.raises(RefusedError, match="is no file in") as error:
     sources.read(name.format(folder), "image_url")
   assert error.value.status == 400
@@ -64,7 +64,7 @@ def test_no_way_leads_out_of_the_folder(folder, name):
 
 def test_a_file_that_is_too_large_is_not_read(folder):
   with pytest.raises(RefusedError, match="larger than 100") as error:
-    Sources(folders=[folder], bytes=100).read("more/big.png", "image_url")
+    Sources(folders=[folder], max_bytes=100).read("more/big.png", "image_url")
   assert error.value.status == 413
 
 
@@ -163,7 +163,7 @@ def _certificate(key_file, certificate_file):
 
 
 def test_an_image_of_an_allowed_host_is_fetched(port):
-  sources = Sources(hosts=[f"LocalHost:{port}"], bytes=100)
+  sources = Sources(hosts=[f"LocalHost:{port}"], max_bytes=100)
   for path in ("image", f"to?https://localhost:{port}/image", "to?/image"):
     content = sources.read(f"https://localhost:{port}/{path}", "image_url")
     assert content == b"x" * 100
@@ -184,7 +184,7 @@ def test_an_image_of_an_allowed_host_is_fetched(port):
 def test_what_an_allowed_host_does_not_get_us_to_do(
   port, path, status, message
 ):
-  sources = Sources(hosts=[f"localhost:{port}"], bytes=100)
+  sources = Sources(hosts=[f"localhost:{port}"], max_bytes=100)
   url = f"https://localhost:{port}/{path.format(port)}"
   with pytest.raises(RefusedError, match=message) as error:
     sources.read(url, "image_url")
