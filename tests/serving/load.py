@@ -5,7 +5,7 @@ COMMAND:
 
 Starts the server as a process of its own. Blocks of one client, which waits for
 each answer, lie between blocks of all clients: both see the same machine. Every
-answer is compared with that of `ask`. Prints the table of docs/serving.md.
+answer is compared with that of `ask`.
 """
 
 import argparse

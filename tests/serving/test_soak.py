@@ -1,7 +1,6 @@
 """A server that runs for long holds no more memory than at first.
 
-FUSAR_SOAK_MINUTES (1) is the time after the warm-up. The table of
-docs/serving.md is of
+FUSAR_SOAK_MINUTES (1) is the time after the warm-up:
 
   FUSAR_SOAK_MINUTES=20 python -m pytest -s -m slow tests/serving/test_soak.py
 """
@@ -21,7 +20,7 @@ CLIENTS = 4
 # Requests before memory counts: all images that are kept, and each program.
 WARM = 160
 # RSS of the last tenth of the time against the first. Freed memory goes back to
-# the allocator, not always to the system, which moved it by 0.2 %.
+# the allocator, not always to the system.
 GROWTH = 1.05
 
 
