@@ -1,8 +1,9 @@
 """Renders a page as one self-contained HTML file.
 
-Templates are in `templates/`; `report.css` and `report.js` are embedded. The
-content security policy blocks every external resource and every script except
-`report.js`, which it allows by its hash. Autoescape is on: values from data
+Templates are in `templates/`; `theme.css`, which the server's page shares,
+`report.css` and `report.js` are embedded. The content security policy blocks
+every external resource and every script except `report.js`, which it allows by
+its hash. Autoescape is on: values from data
 sets and models never reach the page as HTML.
 """
 
@@ -36,7 +37,7 @@ def render(template: str, *, script: bool = False, **values: Any) -> str:
     _environment()
     .get_template(template)
     .render(
-      css=Markup(_read("report.css")),
+      css=Markup(_read("theme.css") + "\n" + _read("report.css")),
       script=Markup(code),
       script_hash=digest,
       **values,
