@@ -36,7 +36,7 @@ def ratio_of_sums(sums) -> np.ndarray:
   return ratio(sums[..., 0], sums[..., 1])
 
 
-def wilson(k: int, n: int) -> list[float]:
+def wilson(k: float, n: int) -> list[float]:
   """Returns [low, high], Wilson's 95 % interval of k successes in n trials.
 
   Reference: E. B. Wilson, J. Amer. Statist. Assoc. 22 (1927), without

@@ -70,7 +70,9 @@ def paired_bootstrap(
 
   The 95 % interval is the percentile interval. p is twice the smaller of the
   shares of resamples with a difference <= 0 and >= 0. One resample is added to
-  each side, so p is never 0.
+  each side, so p is never 0. With n images it is at least 2 / 2^n, the smallest
+  p value of a test by the signs of n differences: no test can find more in few
+  images, but resamples of images that all agree would.
 
   Args:
     first, second: [images, 2], numerator and denominator of each image, for
@@ -98,5 +100,6 @@ def paired_bootstrap(
   )
   low, high = np.percentile(values, [2.5, 97.5])
   side = min((values <= 0).sum(), (values >= 0).sum())
-  p = min(1.0, float(2 * (side + 1) / (resamples + 1)))
+  p = float(2 * (side + 1) / (resamples + 1))
+  p = min(1.0, max(p, 2.0 ** (1 - len(first))))
   return float(difference(counts.sum(0))), (float(low), float(high)), p

@@ -1,15 +1,23 @@
-"""RGB colours of AlphaEarth anchors by principal component analysis.
+"""Colours of AlphaEarth anchors by principal component analysis.
 
-The first three principal components of the vectors become red, green and blue:
-similar ground gets a similar colour, and a boundary on the ground shows as an
-edge. Colours have no absolute meaning. They are comparable only among vectors
-that were passed to the same call.
+The first three principal components of the vectors become hue, lightness and
+saturation: similar ground gets a similar colour, and a boundary on the ground
+shows as an edge. Hues run from cyan over blue to pink, so a dot never has the
+green of true boxes or the orange of predicted ones (`box_colours`). Colours
+have no absolute meaning. They are comparable only among vectors that were
+passed to the same call.
 
 S anchors, E = 64 embedding bands.
 """
 
+import colorsys
+
 import numpy as np
 
+# (at the low end, at the high end) of each component; hues in degrees.
+_HUES = (190.0, 335.0)
+_LIGHTNESS = (0.38, 0.78)
+_SATURATION = (0.35, 1.0)
 # Clips outliers, which would otherwise make all other colours grey.
 _PERCENTILES = (2.0, 98.0)
 
@@ -18,15 +26,15 @@ def anchor_colours(features: np.ndarray) -> tuple[np.ndarray, float]:
   """Returns (uint8[S, 3] RGB, share of the variance that they explain).
 
   The result is deterministic: the sign of a component makes its largest loading
-  positive. Components without variance become middle grey (128).
+  positive. A component without variance is in the middle of its range.
 
   Args:
     features: float32[S, 64]; S may be 0.
 
-  Example: two kinds of ground differ in one component, red:
+  Example: two kinds of ground differ in one component, pink and cyan:
     >>> kinds = np.zeros((2, 64)); kinds[0, 7] = 1.0
     >>> anchor_colours(kinds)[0].tolist()
-    [[255, 128, 128], [0, 128, 128]]
+    XXX
   """
   features = np.asarray(features, np.float64)
   colours = np.full((len(features), 3), 0.5)
@@ -53,5 +61,9 @@ def hex_colour(rgb: np.ndarray) -> str:
   return f"#{rgb.tobytes().hex()}"
 
 
-def _as_bytes(colours: np.ndarray) -> np.ndarray:
-  return np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+def _as_bytes(parts: np.ndarray) -> np.ndarray:
+  """Returns the colours uint8[S, 3] of components in [0, 1], float64[S, 3]."""
+  low, high = np.transpose([_HUES, _LIGHTNESS, _SATURATION])
+  parts = low + (high - low) * np.clip(parts, 0, 1)
+  rgb = [colorsys.hls_to_rgb(h / 360, *rest) for h, *rest in parts.tolist()]
+  return np.rint(255 * np.reshape(rgb, (-1, 3))).astype(np.uint8)

@@ -1,19 +1,24 @@
 """Cards of answers: image with boxes, question, truth and prediction.
 
-True boxes are drawn as corners, predicted boxes as frames, and false positives
-as dashed frames. Shape and colour carry the same information. The macro `card`
-of `templates/gallery.html.j2` draws them.
+True boxes are drawn as corners, predicted boxes as frames, false positives as
+dashed frames, and boxes that a cut-off answer still contains but that are not
+scored as dotted frames. Cells of grounding are areas: true ones are tinted,
+predicted ones framed. Shape and colour carry the same information. The macro
+`card` of `templates/gallery.html.j2` draws them.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 
 from fusar_jax.report.answers import Answer
 from fusar_jax.report.choice import Chosen
+from fusar_jax.report.cut_off import unscored
 from fusar_jax.report.picture_store import Picture
-from fusar_jax.tasks import captioning
+from fusar_jax.tasks import captioning, grounding
+from fusar_jax.tasks.boxes import Parsed
 
-NO_TARGET, NOTHING = "no target", "nothing"
+NO_TARGET, NOTHING, CUT_OFF = "no target", "nothing", "cut off"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +69,20 @@ class Card:
   @property
   def errors(self) -> tuple[str, ...]:
     """The values of the error filter that match the card."""
-    return self.answer.errors or (NOTHING,)
+    return (self.answer.errors or (NOTHING,)) + (CUT_OFF,) * self.answer.cut_off
+
+  @property
+  def has_cells(self) -> bool:
+    """Whether the 3 x 3 grid is drawn."""
+    return self.answer.task == "grounding" and self.shape is not None
+
+  @functools.cached_property
+  def not_scored(self) -> Parsed:
+    """Boxes that can be read in a cut-off detection answer, but do not count."""
+    answer = self.answer
+    if answer.task != "detection" or not (answer.cut_off or answer.error):
+      return Parsed(answer.predicted.boxes[:0])
+    return unscored(answer.prediction, answer.size)
 
   @property
   def shape(self) -> tuple[int, int] | None:
@@ -72,7 +90,11 @@ class Card:
 
     Without a picture boxes are drawn on black, if their size is known.
     """
-    boxes = len(self.answer.true) or len(self.answer.predicted)
+    boxes = (
+      len(self.answer.true)
+      or len(self.answer.predicted)
+      or len(self.not_scored)
+    )
     if self.picture is None and not boxes:
       return None
     return self.answer.size or (self.picture and self.picture.shape)
@@ -84,6 +106,8 @@ class Card:
       return
     true, given = self.answer.true, self.answer.predicted
     unit = max(self.shape) / 336
+    if self.has_cells:
+      yield from _cells(self.shape, self.answer.sample, 6 * unit)
     for box, label in zip(true.boxes.tolist(), true.labels):
       yield Mark("true", f"true: {label}", _corners(box, 3 * unit))
     for box, label, hit in zip(
@@ -92,6 +116,9 @@ class Card:
       kind = "predicted" if hit else "predicted alarm"
       name = "predicted" if hit else "false positive"
       yield Mark(kind, f"{name}: {label}", _frame(box))
+    cut = self.not_scored
+    for box, label in zip(cut.boxes.tolist(), cut.labels):
+      yield Mark("predicted cut", f"cut off, not scored: {label}", _frame(box))
 
   @property
   def lines(self) -> list[Line]:
@@ -110,6 +137,33 @@ class Card:
       for name, truth in captioning.parse(answer.truth).fields.items()
       for text in [given.get(name, "–")]
     ]
+
+
+def _cells(
+  shape: tuple[int, int], sample: Mapping, inset: float
+) -> Iterator[Mark]:
+  """Yields the lines of the 3 x 3 grid, its true and its predicted cells."""
+  height, width = shape
+  lines = [
+    f"M{k * width / 3:.1f} 0V{height}M0 {k * height / 3:.1f}H{width}"
+    for k in (1, 2)
+  ]
+  yield Mark("grid", "3 x 3 grid", "".join(lines))
+  true = sample["true"]
+  for kind, name, cells, side in (
+    ("true cell", "true cell", true, 0.0),
+    ("predicted cell", "predicted cell", sample["predicted"], inset),
+  ):
+    for cell in cells:
+      row, column = divmod(grounding.CELLS.index(cell), 3)
+      x, y = column * width / 3, row * height / 3
+      box = (x + side, y + side, x + width / 3 - side, y + height / 3 - side)
+      wrong = kind == "predicted cell" and cell not in true
+      yield Mark(
+        kind + " alarm" * wrong,
+        f"{'wrong ' * wrong}{name}: {cell}",
+        _frame(box),
+      )
 
 
 def _frame(box: Sequence[float]) -> str:

@@ -17,6 +17,7 @@ from fusar_jax.data.triplets import File, Triplet, read_manifest
 from fusar_jax.metrics import row_scores
 from fusar_jax.metrics.box_matching import Matched, match
 from fusar_jax.metrics.detection_scores import THRESHOLDS
+from fusar_jax.report.asked import asked_for
 from fusar_jax.tasks import boxes as boxes_lib
 from fusar_jax.tasks import class_names, classification
 from fusar_jax.tasks.boxes import Parsed
@@ -50,6 +51,7 @@ class Answer:
     pairs: predicted and true boxes as matched by the scorer.
     sample: the row of samples.jsonl.
     earlier: (model, its answer) of models before this one, for comparison.
+    asked: what the question asks for, see `asked.asked_for`.
   """
 
   id: str
@@ -71,6 +73,13 @@ class Answer:
   pairs: Matched
   sample: Mapping
   earlier: tuple[tuple[str, str], ...] = ()
+  asked: tuple[str, str] = ("", "")
+
+  @property
+  def cut_off(self) -> bool:
+    """Whether the answer reached the limit of new tokens, or ends in a list."""
+    rules = self.sample.get("rule", "").split("+")
+    return bool(self.sample.get("truncated")) or "truncated" in rules
 
   @property
   def cluster(self) -> str:
@@ -166,6 +175,7 @@ def _answer(
     predicted=predicted,
     pairs=pairs,
     sample=sample,
+    asked=asked_for(row.task, row.question, triplet.extra if triplet else {}),
   )
 
 

@@ -24,6 +24,7 @@ from fusar_jax.metrics import (
   classification_scores,
   counting_scores,
   detection_scores,
+  few_images,
   free_captioning_scores,
   grounding_scores,
   sarchat_scores,
@@ -42,7 +43,7 @@ from fusar_jax.tasks.predictions import (
 )
 
 # Incremented whenever the same predictions give different scores.
-SCORER_VERSION = 3
+SCORER_VERSION = 4
 # `unread` reason of a manifest row without a prediction.
 MISSING = "no prediction"
 SCORERS = {
@@ -240,10 +241,12 @@ def score_rows(
     if not places:
       continue
     try:
-      metrics[task], scored = scorer([_as_read(rows[i]) for i in places])
+      found, scored = scorer([_as_read(rows[i]) for i in places])
     except ValueError as e:
       bad.append(f"{task}: {e}")
       continue
+    images = len({rows[i].cluster_key for i in places})
+    metrics[task] = few_images.widen(found, images)
     metrics[task] |= _truncated([rows[i] for i in places])
     for i, sample in zip(places, scored, strict=True):
       ordered[i] = _sample(rows[i], sample)
