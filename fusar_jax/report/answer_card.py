@@ -78,7 +78,7 @@ class Card:
 
   @functools.cached_property
   def not_scored(self) -> Parsed:
-    """Boxes that can be read in a cut-off detection answer, but do not count."""
+    """Boxes of a cut-off detection answer that can be read but do not count."""
     answer = self.answer
     if answer.task != "detection" or not (answer.cut_off or answer.error):
       return Parsed(answer.predicted.boxes[:0])
@@ -122,21 +122,21 @@ class Card:
 
   @property
   def lines(self) -> list[Line]:
-    """Truth, earlier answers, prediction; captions field by field."""
+    """Truth, prediction, earlier answers; captions field by field."""
     answer = self.answer
     earlier = [Line(name, text or "–") for name, text in answer.earlier]
     if answer.task != "captioning" or answer.error is not None:
       return [
         Line("true", answer.truth),
-        *earlier,
         Line("predicted", answer.prediction or "–"),
+        *earlier,
       ]
     given = captioning.parse(answer.prediction).fields
-    return earlier + [
+    return [
       Line(name, text, text.lower() == truth.lower(), truth)
       for name, truth in captioning.parse(answer.truth).fields.items()
       for text in [given.get(name, "–")]
-    ]
+    ] + earlier
 
 
 def _cells(

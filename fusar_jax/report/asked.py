@@ -34,6 +34,7 @@ def asked_for(
       return "asked for", given.strip()
     if found := _OBJECT.search(question):
       return "asked for", found[1].strip()
-  if len(question) <= _SHORT:
+  # Captions are asked for by the same question each time.
+  if task != "captioning" and len(question) <= _SHORT:
     return "question", question
   return "", ""

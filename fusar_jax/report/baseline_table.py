@@ -1,13 +1,15 @@
 """Terminal table of a model against the strongest baselines."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from fusar_jax.report.baselines import LEVEL, Tested
 from fusar_jax.report.comparisons import p_text
+from fusar_jax.report.metric_names import in_words
 from fusar_jax.report.score_table import PLAIN
 
 
@@ -22,6 +24,11 @@ class Line:
 
   blind: Tested
   image: Tested | None
+
+  @property
+  def name(self) -> str:
+    """Name of the score in words."""
+    return in_words(self.blind.task, self.blind.score)
 
   @property
   def model(self) -> str:
@@ -71,13 +78,23 @@ def lines(tested: Sequence[Tested]) -> list[Line]:
   ]
 
 
+def groups(tested: Sequence[Tested]) -> list[tuple[str, list[Line]]]:
+  """Returns (task, its lines), in order."""
+  tasks = itertools.groupby(lines(tested), lambda line: line.blind.task)
+  return [(task, list(found)) for task, found in tasks]
+
+
+def strongest(tested: Sequence[Tested]) -> Mapping[tuple[str, str], float]:
+  """Returns (task, score) -> that of the strongest blind baseline."""
+  return {(t.task, t.score): t.value for t in tested if not t.looks_at_image}
+
+
 def table(tested: Sequence[Tested], title: str) -> Table:
   """Returns the terminal table, one block per task."""
   shown = Table(
     title=Text(title, overflow="fold"),
-    caption="percent, except for "
-    f"{' and '.join(PLAIN)}; better: than the strongest blind baseline,"
-    f" paired p < {LEVEL}",
+    caption="percent, except for mean absolute errors and CIDEr-D; better:"
+    f" than the strongest blind baseline, paired p < {LEVEL}",
   )
   for name in (
     "score",
@@ -86,9 +103,13 @@ def table(tested: Sequence[Tested], title: str) -> Table:
     "difference (95 %)",
     "p",
     "better",
-    "looks at the image",
+    "baseline that sees the image",
   ):
-    left = name in ("score", "strongest blind baseline", "looks at the image")
+    left = name in (
+      "score",
+      "strongest blind baseline",
+      "baseline that sees the image",
+    )
     shown.add_column(
       name, justify="left" if left else "right", no_wrap=name == "score"
     )
@@ -101,7 +122,7 @@ def table(tested: Sequence[Tested], title: str) -> Table:
       task = one.task
       shown.add_row(f"[bold]{task}, n = {one.n}[/bold]")
     shown.add_row(
-      one.score,
+      line.name,
       line.model,
       line.baseline,
       line.difference,

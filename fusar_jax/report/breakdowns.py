@@ -12,6 +12,7 @@ from fusar_jax.metrics.detection_scores import THRESHOLDS
 from fusar_jax.report import charts as charts_lib
 from fusar_jax.report.answers import Answer
 from fusar_jax.report.charts import Chart
+from fusar_jax.report.metric_names import in_words
 from fusar_jax.report.shares import Share, share
 
 # Lower edges, in pixels of the row's coordinates: side = sqrt(w * h).
@@ -116,10 +117,10 @@ def _counting_by_number(answers: Sequence[Answer]) -> Chart | None:
 
   return _chart(
     "Counting accuracy by number of targets",
-    {"exact": counts(0), "within 1": counts(1)},
+    {"exact": counts(0), "within one": counts(1)},
     _NUMBERS,
     ("true count", "accuracy, %"),
-    "Share of counts that are exact, and within 1 of the truth.",
+    "Share of counts that are exact, and within one of the truth.",
   )
 
 
@@ -131,7 +132,10 @@ def _grounding_by_number(answers: Sequence[Answer]) -> Chart | None:
 
   return _chart(
     "Grounding accuracy by number of cells",
-    {name: counts(name) for name in ("acc@100", "acc@50")},
+    {
+      in_words("grounding", name): counts(name)
+      for name in ("acc@100", "acc@50")
+    },
     _NUMBERS,
     ("true cells", "accuracy, %"),
     "Grounding on the 3 x 3 grid.",
@@ -180,7 +184,7 @@ def _chart(
   if len(points) > 1:
     caption += " Filled: {}; rings: {}.".format(*points)
   ticks = {
-    f"{names[b]}\nn {size(part)}": position[b] for b, part in first.items()
+    f"{names[b]}\n{size(part)}": position[b] for b, part in first.items()
   }
   numbers = []
   with charts_lib.plot(*labels) as plot:

@@ -101,9 +101,20 @@ class Plot:
   def ticks(self, x: Mapping[str, float], y: Mapping[str, float]) -> None:
     """Sets label -> value of the ticks and draws a grid line per y tick.
 
-    The second line of an x label, such as the sample count, is optional.
+    The second line of an x label, the number of samples, is optional; an "n"
+    before the first one names it.
     """
     self.axes.set_xticks([*x.values()], [label.split("\n")[0] for label in x])
+    if any("\n" in label for label in x):
+      self.axes.annotate(
+        "n",
+        (0, 0),
+        xycoords="axes fraction",
+        xytext=(-6, -30),
+        textcoords="offset points",
+        ha="right",
+        color=QUIET,
+      )
     for label, value in x.items():
       # A separate text: matplotlib centres lines by the widths of its own font.
       self.axes.annotate(
@@ -154,6 +165,16 @@ class Plot:
       warnings.filterwarnings("ignore", message="Glyph .* missing")
       self.axes.figure.savefig(file, format="svg")
     return _inline(file.getvalue(), label, self._tooltips)
+
+
+def text_width(text: str) -> float:
+  """Returns the width of a label in SVG units, in the widest common fonts."""
+  return 7.4 * len(text) * _STYLE["font.size"] / 11
+
+
+def shortened(text: str, most: int = 18) -> str:
+  """Returns a label with its end cut off; the tables have the whole name."""
+  return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 @contextlib.contextmanager

@@ -70,6 +70,8 @@ def _draw(pairs: collections.Counter, label: str):
       xlim=(-0.6, top + 0.6), ylim=(-1.6 if unread else -0.6, top + 0.6)
     )
     plot.ticks(ticks, ticks | unread)
+    # Width of a square, which its number does not exceed.
+    room = _SIDE * plot.axes.bbox.width / (top + 1.2)
     for (true, y), n in sorted(squares.items()):
       # The square root keeps rare pairs visible next to a dominant one. The
       # range keeps the number legible and the square visible.
@@ -84,7 +86,12 @@ def _draw(pairs: collections.Counter, label: str):
       )
       plot.axes.add_patch(square)
       number = plot.axes.text(
-        true, y, str(n), ha="center", va="center_baseline", fontsize=10
+        true,
+        y,
+        str(n),
+        ha="center",
+        va="center_baseline",
+        fontsize=min(10.0, room / (0.7 * len(str(n)))),
       )
       predicted = "not read" if y == _UNREAD else f"predicted {y}"
       for artist in (square, number):

@@ -17,6 +17,11 @@ from fusar_jax.report.charts import Chart
 
 # Smallest span of the loss axis, in powers of ten.
 _LEAST = 0.7
+# Share of the span that is free above and below the curve.
+_MARGIN = 0.04
+# Smallest drawn loss: a loss of 0 has no logarithm.
+_SMALLEST = 1e-8
+_MOST_TICKS = 9
 METRICS = "metrics.jsonl"
 
 
@@ -73,12 +78,19 @@ def chart(curve: Curve) -> Chart | None:
   if curve.held_out:
     caption += f"; rings, held out: {_ends(curve.held_out)}"
   last = max(step for step, _ in points)
-  # Losses are clipped at 0.0001: a loss of 0 has no logarithm.
-  logs = np.log10([max(loss, 1e-4) for _, loss in points])
+  finite = [loss for _, loss in points if np.isfinite(loss)]
+  if not finite:
+    return None
+  if len(finite) < len(points):
+    caption += f"; {len(points) - len(finite)} losses are no numbers"
+  if min(finite) < _SMALLEST:
+    caption += f"; losses below {_SMALLEST:g} are drawn there"
+  logs = np.log10(np.maximum(finite, _SMALLEST))
   # A smallest span keeps the noise of a flat curve from filling the chart.
   spare = max(0.0, _LEAST - np.ptp(logs)) / 2
+  spare += _MARGIN * max(_LEAST, np.ptp(logs))
   low, high = logs.min() - spare, logs.max() + spare
-  with charts.plot(size=(320, 170), margins=(34, 4, 8, 20)) as plot:
+  with charts.plot(size=(320, 170), margins=(44, 8, 8, 20)) as plot:
     plot.axes.set(xlim=(0, last), yscale="log", ylim=(10**low, 10**high))
     plot.ticks({}, {f"{value:g}": value for value in _ticks(low, high)})
     plot.axes.minorticks_off()
@@ -94,12 +106,12 @@ def chart(curve: Curve) -> Chart | None:
       )
     if curve.train:
       steps, losses = zip(*curve.train)
-      plot.axes.plot(steps, np.maximum(losses, 1e-4), color=charts.ACCENT)
+      plot.axes.plot(steps, np.maximum(losses, _SMALLEST), color=charts.ACCENT)
     if curve.held_out:
       steps, losses = zip(*curve.held_out)
       plot.axes.plot(
         steps,
-        np.maximum(losses, 1e-4),
+        np.maximum(losses, _SMALLEST),
         "o",
         color=charts.WARNING,
         markerfacecolor="none",
@@ -119,10 +131,15 @@ def _ends(points: Sequence[tuple[int, float]]) -> str:
 def _ticks(low: float, high: float) -> list[float]:
   """Returns ticks at 1, 2 and 5 times powers of ten in a range of log10.
 
+  Over many powers, at some of them alone: at most nine labels fit.
+
   Example:
     >>> _ticks(-0.5, 1.0)
     [0.5, 1.0, 2.0, 5.0, 10.0]
   """
   powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-  values = [round(m * 10.0**p, 6) for p in powers for m in (1, 2, 5)]
-  return [v for v in values if low <= np.log10(v) <= high]
+  values = [float(f"{m}e{p}") for p in powers for m in (1, 2, 5)]
+  values = [v for v in values if low <= np.log10(v) <= high]
+  if len(values) > _MOST_TICKS:
+    values = [v for v in values if f"{v:e}".startswith("1.0")]
+  return values[:: -(-len(values) // _MOST_TICKS)] if values else []

@@ -1,6 +1,7 @@
 """HTML report of a data set: statistics, problems, distributions, samples.
 
-The page has no script. `summary` returns the same statistics for the terminal.
+Its script enlarges the images. `summary` returns the same statistics for the
+terminal.
 """
 
 import collections
@@ -63,6 +64,7 @@ def dataset_page(
     problems[problem.kind, problem.is_error].append(problem.text)
   return render(
     "dataset.html.j2",
+    scripts=("enlarge.js",) if samples else (),
     title=", ".join(split.name for split in inspection.splits),
     model=model,
     tokenizer=tokenizer,

@@ -1,8 +1,8 @@
 """HTML report of an evaluation: scores, figures, answers, provenance.
 
 The page supports phones, light and dark schemes, and keyboard navigation. Its
-only script filters the gallery and shows it in batches; without JavaScript
-every card is visible. CSS alone toggles boxes and anchors.
+script filters the gallery, shows it in batches and enlarges images; without
+JavaScript every card is visible. CSS alone toggles boxes and anchors.
 """
 
 import os
@@ -67,11 +67,13 @@ def write_report(
   cards = [Card.of(item, pictures.get(item.answer.image_name)) for item in kept]
   page = render(
     "evaluation.html.j2",
-    script=bool(samples),
+    scripts=("enlarge.js", "report.js") if samples else (),
     title=title,
-    score_groups=score_table.score_groups(scores, baselines),
+    score_groups=score_table.score_groups(
+      scores, baselines, baseline_table.strongest(tested)
+    ),
     baselines=list(baselines),
-    baseline_lines=baseline_table.lines(tested),
+    baseline_groups=baseline_table.groups(tested),
     interval_text=score_table.interval_text,
     published_head=score_table.PUBLISHED_HEAD,
     charts=figures(samples),

@@ -195,7 +195,7 @@ def _draw(
         xerr=recall and (recall.low, recall.high),
         yerr=precision and (precision.low, precision.high),
       )
-    _label(plot, [p for p in shown if p.threshold == THRESHOLDS[0]])
+    _label(plot, shown)
     return plot.svg(label)
 
 
@@ -207,19 +207,66 @@ def _position(point: Point) -> tuple[float, float]:
 
 
 def _label(plot: charts.Plot, shown: Sequence[Point]) -> None:
-  """Writes class names next to their points, stacked where they overlap."""
-  lowest = -_LINE / 2
-  height = plot.axes.bbox.height
-  for point in sorted(shown, key=lambda p: _position(p)[1]):
-    x, y = _position(point)
-    lowest = max(y * height + 7, lowest + _LINE)
-    left = x > 0.6
+  """Writes class names near their filled points, clear of dots and labels.
+
+  A label takes the first free place of widening rings around its point; a line
+  joins it to the point if it is not next to it.
+  """
+  width, height = plot.axes.bbox.width, plot.axes.bbox.height
+  at = {
+    (p.name, p.threshold): (x * width, y * height)
+    for p in shown
+    for x, y in [_position(p)]
+  }
+  taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in at.values()]
+  # The labels of the lines of equal F1.
+  taken += [
+    (width - 46, height * f1 / (2 - f1), width, height * f1 / (2 - f1) + 14)
+    for f1 in _EQUAL_F1
+  ]
+  for (label, threshold), (x, y) in at.items():
+    if threshold != THRESHOLDS[0]:
+      continue
+    name = charts.shortened(printable(label))
+    size = charts.text_width(name)
+    places = [
+      (x + side * far - size * (side < 0), y + up - 6)
+      for far in (8, 22, 40, 64)
+      for up in (0, far, -far, 2 * far, -2 * far)
+      for side in (1, -1)
+    ]
+    boxes = [(a, b, a + size, b + _LINE) for a, b in places]
+    inside = [
+      box
+      for box in boxes
+      if box[0] >= 0 and box[2] <= width and -2 <= box[1] <= height - 6
+    ]
+    free = [box for box in inside if not _meets(box, taken)]
+    box = (free or inside or boxes)[0]
+    taken.append(box)
+    left = box[2] <= x
     plot.axes.annotate(
-      printable(point.name),
-      (x, lowest / height),
-      xytext=(-7 if left else 7, 0),
-      textcoords="offset points",
+      name,
+      (x, y),
+      xycoords="axes points",
+      xytext=(box[2] if left else box[0], box[1] + 2),
+      textcoords="axes points",
       ha="right" if left else "left",
-      # A stack may grow beyond the axes.
+      va="bottom",
       annotation_clip=False,
+      arrowprops={
+        "arrowstyle": "-",
+        "color": charts.QUIET,
+        "linewidth": 0.6,
+        "shrinkB": 5,
+      }
+      if box != boxes[0] and box != boxes[1]
+      else None,
     )
+
+
+def _meets(box: Sequence[float], taken: Sequence[Sequence[float]]) -> bool:
+  return any(
+    box[0] < x2 and x1 < box[2] and box[1] < y2 and y1 < box[3]
+    for x1, y1, x2, y2 in taken
+  )

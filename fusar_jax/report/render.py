@@ -1,8 +1,8 @@
 """Renders a page as one self-contained HTML file.
 
 Templates are in `templates/`; `theme.css`, which the server's page shares,
-`report.css` and `report.js` are embedded. The content security policy blocks
-every external resource and every script except `report.js`, which it allows by
+`report.css` and scripts are embedded. The content security policy blocks every
+external resource and every script except the embedded one, which it allows by
 its hash. Autoescape is on: values from data
 sets and models never reach the page as HTML.
 """
@@ -11,6 +11,7 @@ import base64
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -21,18 +22,16 @@ from markupsafe import Markup
 _VISIBLE = {c: 0x2400 + c for c in range(32) if chr(c) not in "\n\t"}
 
 
-def render(template: str, *, script: bool = False, **values: Any) -> str:
+def render(template: str, *, scripts: Sequence[str] = (), **values: Any) -> str:
   """Returns the complete HTML of a page.
 
   Args:
     template: name of a file in `templates/`.
-    script: whether the page contains a gallery, which `report.js` filters.
+    scripts: names of the script files that the page needs, in order.
     **values: variables of the template; a missing one raises UndefinedError.
   """
-  code, digest = "", ""
-  if script:
-    code = _read("report.js")
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+  code = "".join(map(_read, scripts))
+  digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
   return (
     _environment()
     .get_template(template)

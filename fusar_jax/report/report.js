@@ -1,6 +1,6 @@
 // Filters the answer cards and shows them in batches, which keeps a page of a
-// thousand cards fast.
-const BATCH = 24;
+// thousand cards fast; smaller batches on a phone, where they are longer.
+const BATCH = matchMedia("(max-width: 40rem)").matches ? 12 : 24;
 const form = document.querySelector("form.filter");
 const cards = [...document.querySelectorAll(".answer")];
 const more = document.querySelector(".more");
@@ -19,6 +19,8 @@ function show() {
     ? `${Math.min(found, limit)} of ${found} shown`
     : "no matching cards";
   more.hidden = found <= limit;
+  more.textContent = `show ${Math.min(BATCH, found - limit)} more`;
+  makeButtons();
 }
 
 form.addEventListener("change", event => {
@@ -26,7 +28,13 @@ form.addEventListener("change", event => {
   show();
 });
 form.addEventListener("submit", event => event.preventDefault());
-more.addEventListener("click", () => { limit += BATCH; show(); });
-more.textContent = `${BATCH} more`;
+more.addEventListener("click", () => {
+  const first = cards.filter(card => !card.hidden).length;
+  limit += BATCH;
+  show();
+  // Keys continue at the first new card.
+  const shown = cards.filter(card => !card.hidden);
+  shown[first]?.querySelector(".open")?.focus();
+});
 form.hidden = false;
 show();

@@ -11,6 +11,8 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
+from fusar_jax.report.metric_names import in_words
+
 # The main scores of each task; metrics.json contains all.
 HEADLINE = {
   "counting": ("accuracy", "within_1", "mae"),
@@ -115,11 +117,18 @@ class Row:
     score: of the model.
     baselines: column name -> score, or None if it is missing.
     published: text of the last column, or "".
+    blind: score of the strongest blind baseline; None: not tested.
   """
 
   score: Score
   baselines: Mapping[str, Score | None]
   published: str
+  blind: float | None = None
+
+  @property
+  def name(self) -> str:
+    """Name of the score in words."""
+    return in_words(self.score.task, self.score.name)
 
   @property
   def shown(self) -> tuple[Score, ...]:
@@ -131,22 +140,26 @@ class Row:
     """Score at the right end of the strip."""
     if self.score.name not in PLAIN:
       return 1.0
-    return max(score.high for score in self.shown) or 1.0
+    highest = max(score.high for score in self.shown)
+    return max(highest, self.blind or 0.0) or 1.0
 
   @property
   def top_text(self) -> str:
     """The right end as text, e.g. "100" percent."""
-    return f"{self.top:.2f}" if self.score.name in PLAIN else "100"
+    return f"{self.top:.2g}" if self.score.name in PLAIN else "100"
 
 
 def score_groups(
-  scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]]
+  scores: Sequence[Score],
+  baselines: Mapping[str, Sequence[Score]],
+  blind: Mapping[tuple[str, str], float] | None = None,
 ) -> list[tuple[str, list[Row]]]:
   """Returns (task, its rows) of the table.
 
   Args:
     scores: of the model, in row order.
     baselines: column name -> scores, some of which may be missing.
+    blind: (task, score) -> that of the strongest blind baseline.
   """
   found = {
     column: {(s.task, s.name): s for s in given}
@@ -157,6 +170,7 @@ def score_groups(
       score,
       {column: given.get(key) for column, given in found.items()},
       " / ".join(PUBLISHED.get(key, ())),
+      (blind or {}).get(key),
     )
     for score in scores
     for key in [(score.task, score.name)]
