@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusar_jax.metrics import intervals
+from fusar_jax.metrics import few_images, intervals
 from fusar_jax.metrics.average_precision import average_precision
 from fusar_jax.metrics.box_matching import Matched, fill_labels, match
 from fusar_jax.metrics.iou import rotated_iou
@@ -31,6 +31,12 @@ _RATIOS = {
   "f1": lambda s: intervals.ratio(2 * s[..., 0], s[..., 1] + s[..., 2]),
   "precision": lambda s: intervals.ratio(s[..., 0], s[..., 1]),
   "recall": lambda s: intervals.ratio(s[..., 0], s[..., 2]),
+}
+# Number of images that take part in a ratio, of int[images, 4].
+_TRIALS = {
+  "f1": lambda counts: (counts[:, 2:] > 0).any(1).sum(),
+  "precision": lambda counts: (counts[:, 2] > 0).sum(),
+  "recall": lambda counts: (counts[:, 3] > 0).sum(),
 }
 
 
@@ -87,7 +93,8 @@ def score(rows: list[Prediction]) -> tuple[dict, list[dict]]:
     for answer in answers
   ]
   if metrics["predicted_boxes"] and all(a.scores is not None for a in sure):
-    metrics["coco"] = average_precision(sure, truths, images)
+    found = average_precision(sure, truths, images)
+    metrics["coco"] = few_images.widen(found, len(keys))
   return metrics, samples
 
 
@@ -152,7 +159,9 @@ def _summary(counts: np.ndarray) -> dict:
       key, chosen = f"{name}@{threshold}", [t, 2, 3]
       summary[key] = float(rule(total[chosen]))
       low, high = np.percentile(rule(drawn[:, chosen]), [2.5, 97.5])
-      ci95[key] = [float(low), float(high)]
+      ci95[key] = few_images.spanning(
+        key, summary[key], [float(low), float(high)], int(_TRIALS[name](counts))
+      )
   return {**summary, "ci95": ci95}
 
 

@@ -10,8 +10,6 @@ itself and all paired tests are unchanged.
 Garwood: Biometrika 28 (1936), the exact interval of a Poisson mean.
 """
 
-from typing import Any
-
 from fusar_jax.metrics import intervals
 
 FEW = 10
@@ -23,19 +21,22 @@ _ERRORS = ("mae",)
 def widen(metrics: dict, images: int) -> dict:
   """Returns the metrics of a task with widened "ci95", also in nested parts.
 
+  Wilson's intervals of the rows remain.
+
   Args:
     metrics: of one task, as in metrics.json.
     images: number of independent images. A part with a smaller "n", such as a
       class, has at most n.
 
-  Example: no box of 5 images is found.
-    >>> scores = {"f1@0.5": 0.0, "n": 5, "ci95": {"f1@0.5": [0.0, 0.0]}}
-    >>> low, high = widen(scores, 5)["ci95"]["f1@0.5"]
+  Example: a caption is wrong in all words of 5 images.
+    >>> scores = {"word_f1": 0.0, "n": 5, "ci95": {"word_f1": [0.0, 0.0]}}
+    >>> low, high = widen(scores, 5)["ci95"]["word_f1"]
     >>> low, round(high, 3)
     (0.0, 0.434)
   """
   n = metrics.get("n")
-  trials = min(images, n) if isinstance(n, int) else images
+  n = n if isinstance(n, int) else images
+  trials = min(images, n)
   found = {
     name: widen(part, trials) if isinstance(part, dict) else part
     for name, part in metrics.items()
@@ -46,10 +47,27 @@ def widen(metrics: dict, images: int) -> dict:
   spans = dict(metrics["ci95"])
   for name, span in spans.items():
     value = metrics.get(name)
-    if isinstance(value, float) and _is_narrow(span, trials):
-      low, high = exact(name, value, trials)
-      spans[name] = [min(span[0], low), max(span[1], high)]
+    # A class may have the name of a score.
+    if not isinstance(value, float) or not isinstance(span, list):
+      continue
+    if not (0 <= value <= 1 and span == intervals.wilson(round(value * n), n)):
+      spans[name] = spanning(name, value, span, trials)
   return found | {"ci95": spans}
+
+
+def spanning(
+  name: str, value: float, span: list[float], images: int
+) -> list[float]:
+  """Returns an interval [low, high], widened if it is of few images.
+
+  Args:
+    name, value, images: see `exact`.
+    span: [low, high] of a bootstrap over the images.
+  """
+  if not images or (images >= FEW and span[0] < span[1]):
+    return span
+  low, high = exact(name, value, images)
+  return [min(span[0], low), max(span[1], high)]
 
 
 def exact(name: str, value: float, images: int) -> list[float]:
@@ -74,10 +92,3 @@ def exact(name: str, value: float, images: int) -> list[float]:
   low = special.gammaincinv(total, 0.025) if total else 0.0
   high = special.gammaincinv(total + 1, 0.975)
   return [float(low / images), float(high / images)]
-
-
-def _is_narrow(span: Any, trials: int) -> bool:
-  # A class may have the name of a score.
-  if not isinstance(span, list) or not trials:
-    return False
-  return trials < FEW or span[0] == span[1]

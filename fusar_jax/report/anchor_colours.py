@@ -34,7 +34,7 @@ def anchor_colours(features: np.ndarray) -> tuple[np.ndarray, float]:
   Example: two kinds of ground differ in one component, pink and cyan:
     >>> kinds = np.zeros((2, 64)); kinds[0, 7] = 1.0
     >>> anchor_colours(kinds)[0].tolist()
-    XXX
+    [[220, 76, 136], [76, 196, 220]]
   """
   features = np.asarray(features, np.float64)
   colours = np.full((len(features), 3), 0.5)

@@ -245,8 +245,10 @@ def score_rows(
     except ValueError as e:
       bad.append(f"{task}: {e}")
       continue
-    images = len({rows[i].cluster_key for i in places})
-    metrics[task] = few_images.widen(found, images)
+    if task != "detection":  # Its images take part in some scores only.
+      images = len({rows[i].cluster_key for i in places})
+      found = few_images.widen(found, images)
+    metrics[task] = found
     metrics[task] |= _truncated([rows[i] for i in places])
     for i, sample in zip(places, scored, strict=True):
       ordered[i] = _sample(rows[i], sample)

@@ -2,8 +2,8 @@
 
 The intervals are those of the headline scores: Wilson's where each image is one
 trial, otherwise a bootstrap over images, since boxes of one image are not
-independent. If all images agree, a bootstrap interval has zero width; the
-Wilson interval with one trial per image replaces it.
+independent. Of few images, or if all agree, the interval contains Wilson's with
+one trial per image (`few_images`).
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fusar_jax.metrics import intervals
+from fusar_jax.metrics import few_images, intervals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +56,13 @@ def share(counts: Iterable[tuple[str, float, float]]) -> Share | None:
     return None
   part, total = sums.sum(0)
   taking_part = int((sums[:, 1] > 0).sum())
-  if part in (0, total):
-    low, high = intervals.wilson(taking_part * (part > 0), taking_part)
-  elif sums[:, 1].max() == 1:
+  if sums[:, 1].max() == 1:
     low, high = intervals.wilson(int(part), int(total))
   else:
-    low, high = intervals.bootstrap(sums, intervals.ratio_of_sums)
+    low, high = few_images.spanning(
+      "",
+      float(part / total),
+      intervals.bootstrap(sums, intervals.ratio_of_sums),
+      taking_part,
+    )
   return Share(float(part / total), low, high, int(total), taking_part)
