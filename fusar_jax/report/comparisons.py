@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fusar_jax.data.triplets import split_paths, write_text
 from fusar_jax.metrics.pairing import Comparison, compare, pair
+from fusar_jax.report.metric_names import in_words
 from fusar_jax.report.scoring import read_samples
 
 
@@ -53,7 +54,7 @@ def comparison_table(
     if one.task != task:
       task = one.task
       shown.add_row(f"[bold]{task}, n = {one.n}[/bold]")
-    shown.add_row(one.score, first, f"{one.first:.4f}")
+    shown.add_row(in_words(one.task, one.score), first, f"{one.first:.4f}")
     for name, one in found.items():
       low, high = one.ci95
       shown.add_row(

@@ -27,8 +27,16 @@ _DRAWN = 6
 _EQUAL_F1 = (0.2, 0.4, 0.6, 0.8)
 # Most vertices of a drawn curve.
 _CORNERS = 200
-# SVG units between two labels.
-_LINE = 12
+# Height of a label in SVG units.
+_LINE = 13
+# The line from a label to its point.
+_LEADER = {
+  "arrowstyle": "-",
+  "color": charts.QUIET,
+  "linewidth": 0.6,
+  "shrinkA": 0,
+  "shrinkB": 5,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +217,9 @@ def _position(point: Point) -> tuple[float, float]:
 def _label(plot: charts.Plot, shown: Sequence[Point]) -> None:
   """Writes class names near their filled points, clear of dots and labels.
 
-  A label takes the first free place of widening rings around its point; a line
-  joins it to the point if it is not next to it.
+  A label takes the free place that is nearest to its point; a line joins it to
+  the point if it is not next to it. Without a free place it is left out: the
+  tooltip of the point and the table have it.
   """
   width, height = plot.axes.bbox.width, plot.axes.bbox.height
   at = {
@@ -224,44 +233,40 @@ def _label(plot: charts.Plot, shown: Sequence[Point]) -> None:
     (width - 46, height * f1 / (2 - f1), width, height * f1 / (2 - f1) + 14)
     for f1 in _EQUAL_F1
   ]
+  rows = [k * _LINE / 2 for k in range(-30, 31)]
   for (label, threshold), (x, y) in at.items():
     if threshold != THRESHOLDS[0]:
       continue
     name = charts.shortened(printable(label))
     size = charts.text_width(name)
     places = [
-      (x + side * far - size * (side < 0), y + up - 6)
-      for far in (8, 22, 40, 64)
-      for up in (0, far, -far, 2 * far, -2 * far)
-      for side in (1, -1)
+      (abs(up) + far, left, y + up - _LINE / 2)
+      for up in rows
+      for far in (8, 24, 48)
+      for left in (x + far, x - far - size)
     ]
-    boxes = [(a, b, a + size, b + _LINE) for a, b in places]
-    inside = [
-      box
-      for box in boxes
-      if box[0] >= 0 and box[2] <= width and -2 <= box[1] <= height - 6
+    free = [
+      (cost, box)
+      for cost, left, bottom in sorted(places)
+      for box in [(left, bottom, left + size, bottom + _LINE)]
+      if left >= 0 and left + size <= width and 0 <= bottom <= height - 8
+      if not _meets(box, taken)
     ]
-    free = [box for box in inside if not _meets(box, taken)]
-    box = (free or inside or boxes)[0]
+    if not free:
+      continue
+    cost, box = free[0]
     taken.append(box)
-    left = box[2] <= x
+    before = box[2] <= x
     plot.axes.annotate(
       name,
       (x, y),
       xycoords="axes points",
-      xytext=(box[2] if left else box[0], box[1] + 2),
+      xytext=(box[2] if before else box[0], box[1] + 2),
       textcoords="axes points",
-      ha="right" if left else "left",
+      ha="right" if before else "left",
       va="bottom",
       annotation_clip=False,
-      arrowprops={
-        "arrowstyle": "-",
-        "color": charts.QUIET,
-        "linewidth": 0.6,
-        "shrinkB": 5,
-      }
-      if box != boxes[0] and box != boxes[1]
-      else None,
+      arrowprops=_LEADER if cost > _LINE else None,
     )
 
 

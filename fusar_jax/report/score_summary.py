@@ -5,6 +5,7 @@ import collections
 from rich.table import Table
 from rich.text import Text
 
+from fusar_jax.report.metric_names import in_words
 from fusar_jax.report.score_table import HEADLINE, MORE
 from fusar_jax.report.scoring import MISSING, SCORERS
 from fusar_jax.tasks import notations
@@ -29,7 +30,11 @@ def table(metrics: dict, title: str) -> Table:
     about = (str(metrics[task]["n"]), _percent(metrics[task]))
     for name, value, (low, high) in _headline_scores(task, metrics[task]):
       shown.add_row(
-        task, name, f"{value:.4f}", f"{low:.4f} - {high:.4f}", *about
+        task,
+        in_words(task, name),
+        f"{value:.4f}",
+        f"{low:.4f} - {high:.4f}",
+        *about,
       )
       task, about = "", ("", "")
     shown.add_section()

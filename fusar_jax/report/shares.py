@@ -44,8 +44,8 @@ def share(counts: Iterable[tuple[str, float, float]]) -> Share | None:
     counts: (image, numerator, denominator); counts of one image are summed.
 
   Example: 1 of 2 boxes in one image, 2 of 2 in another.
-    >>> share([("a", 1, 2), ("b", 2, 2)])
-    Share(value=0.75, low=0.5, high=1.0, n=4, images=2)
+    >>> share([("a", 1, 2), ("b", 2, 2)]).text()
+    '75.0 (19.8-100.0)'
   """
   images: dict[str, np.ndarray] = {}
   for image, part, total in counts:

@@ -206,7 +206,7 @@ def test_counts(scored):
   accuracy = rows(chart_named(answers, "Counting"))
   assert [row[:3] for row in accuracy if row[0] == "2"] == [
     ("2", "exact", "50.0"),
-    ("2", "within 1", "100.0"),
+    ("2", "within one", "100.0"),
   ]
 
 
@@ -214,10 +214,10 @@ def test_grounding_by_number_of_cells(scored):
   given = [("a", "top-left, center", "top-left"), ("b", "None", "None")]
   answers, _ = scored("grounding", given)
   assert [row[:3] for row in rows(chart_named(answers, "Grounding"))] == [
-    ("0", "acc@100", "100.0"),
-    ("0", "acc@50", "100.0"),
-    ("2", "acc@100", "0.0"),
-    ("2", "acc@50", "100.0"),
+    ("0", "all cells right", "100.0"),
+    ("0", "half of the cells found", "100.0"),
+    ("2", "all cells right", "0.0"),
+    ("2", "half of the cells found", "100.0"),
   ]
 
 
@@ -258,8 +258,9 @@ def test_training_curve(tmp_path):
   assert curve == Curve("stage1", ((10, 4.0), (20, 0.4)), ((20, 0.5),))
   chart = curves.chart(curve)
   assert chart.caption == "stage1: loss 4 to 0.4; rings, held out: 0.5 to 0.5"
-  # A factor of 10 spans the full height; half of the steps is the middle.
-  assert "M 175 8  L 316 150" in chart.svg
+  # A factor of 10 spans the height less its margins of 1 in 27; half of the
+  # steps is the middle of 44 to 312.
+  assert "M 178 13.259259  L 312 144.740741" in chart.svg
   with path.open("a") as file:
     file.write('{"step"')
   with pytest.raises(ValueError, match=r"metrics\.jsonl, line 4"):
@@ -273,8 +274,55 @@ def test_curves_of_noise_of_zero_and_of_nothing():
   heights = [float(y) for y in re.findall(r"[ML] \S+ (\S+)", d)]
   assert len(heights) == 3
   assert np.ptp(heights) < 142 / 4
-  assert "M 175 8" in curves.chart(Curve("x", ((1, 1.0), (2, 0.0)))).svg
+  nothing = curves.chart(Curve("x", ((1, 1.0), (2, 0.0))))
+  assert "M 178 13.259" in nothing.svg
+  assert "losses below 1e-08 are drawn there" in nothing.caption
   assert curves.chart(Curve("x", ())) is None
+
+
+@pytest.mark.parametrize("top", [0.3, 1.0, 50.0, 1e6])
+def test_no_loss_is_outside_of_the_axes(top):
+  """Also a first loss far above the others, and rings; not NaN."""
+  losses = [top, 0.3, 0.29, float("nan"), 0.28, 1e-5, float("inf")]
+  curve = Curve("x", tuple(enumerate(losses, 1)), ((3, 2 * top), (7, 5e-6)))
+  chart = curves.chart(curve)
+  assert "2 losses are no numbers" in chart.caption
+  (line,) = re.findall(
+    r'd="([^"]+)" style="fill: none; stroke: var\(--acc', chart.svg
+  )
+  rings = re.findall(r"translate\((\S+) (\S+)\)", chart.svg)
+  points = re.findall(r"[ML] (\S+) (\S+)", line) + rings
+  assert len(points) == 7
+  for x, y in points:
+    # The axes are 44 to 312 by 8 to 150; a ring is 7 wide.
+    assert 44 <= float(x) <= 312
+    assert 8 + 3.5 <= float(y) <= 150 - 3.5
+  labels = re.findall(r'translate\(\S+ (\S+?)\)"[^>]*>[\d.e+-]+<', chart.svg)
+  assert len(labels) <= 12
+
+
+@pytest.mark.parametrize("spread", [0, 3, 12, 40])
+def test_labels_of_points_do_not_collide(scored, spread):
+  """Seven classes at nearly the same place; widths as of wide fonts."""
+  names = [f"class number {k}" for k in range(7)]
+  given = []
+  for k, name in enumerate(names):
+    truth = boxes(*[(30 * i, 10, name) for i in range(10)])
+    found = boxes(*[(30 * i, 10, name) for i in range(8 - k * spread // 40)])
+    given.append((f"{k}", truth, found))
+  svg = precision_recall.chart(scored("detection", given)[0]).svg
+  labels = []
+  for style, x, y, text in re.findall(
+    r'<text style="([^"]*)" x="([\d.-]+)" y="([\d.-]+)"[^>]*>([^<]+)<', svg
+  ):
+    width = 6.5 * len(text)
+    left = float(x) - width * ("end" in style) - width / 2 * ("middle" in style)
+    labels.append((text, left, float(y) - 9, left + width, float(y) + 2))
+  assert len([label for label in labels if label[0].startswith("class")]) >= 5
+  for k, (text, *a) in enumerate(labels):
+    for other, *b in labels[:k]:
+      apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+      assert apart, (text, other)
 
 
 def test_histogram_counts_every_value():

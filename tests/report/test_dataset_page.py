@@ -1,9 +1,11 @@
 """The data set page: it shows exactly the model's inputs."""
 
 import base64
+import colorsys
 import dataclasses
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from fusar_jax.datasets.scan import choose
 from fusar_jax.datasets.validation import inspect
 from fusar_jax.geo.anchors import Anchors, write_anchors
 from fusar_jax.report.anchor_colours import anchor_colours
+from fusar_jax.report.box_colours import PREDICTED_COLOUR, TRUE_COLOUR
 from fusar_jax.report.data_uri import data_uri
 from fusar_jax.report.dataset_page import (
   dataset_page,
@@ -95,9 +98,14 @@ def page(inspection, samples):
   return dataset_page(inspection, samples, "<model>", "<words>")
 
 
-def test_the_page_has_no_script(page, read_page):
+def test_the_page_has_one_allowed_script(page, read_page):
+  """It enlarges images, whose names it takes from their titles."""
   reader = read_page(page)
-  assert not reader.named("script")
+  assert len(reader.named("script")) == 1
+  assert "script-src 'sha256-" in reader.named("meta")[1]["content"]
+  assert page.count('<svg class="drawing') == len(
+    re.findall(r"<title>\S.*: \d+ true boxes", page)
+  )
   assert len(reader.named("image")) == 3
 
 
@@ -191,8 +199,8 @@ def test_panels(samples):
 def test_panels_on_the_page(page):
   assert '<rect x="16.8" y="11.2" width="16.8" height="11.2"/>' in page
   # Two images with anchors (two panels each) and one without.
-  assert page.count('class="picture pair"') == 2
-  assert page.count('class="picture"') == 1
+  assert page.count('class="drawing picture pair"') == 2
+  assert page.count('class="drawing picture"') == 1
   assert page.count("<circle") == 2 * 4
 
 
@@ -214,20 +222,33 @@ def test_colours_show_kinds_of_ground():
 
 
 def test_signs_of_colours_are_fixed():
-  """Red increases along a line if its largest loading is positive."""
+  """Hue runs from cyan to pink if the largest loading is positive."""
   rng = np.random.default_rng(0)
   for _ in range(20):
     direction = rng.normal(size=64)
     line = np.outer([0, 1, 2], direction)
     rising = direction[np.abs(direction).argmax()] > 0
     red = anchor_colours(line)[0][:, 0].tolist()
-    assert red == ([0, 128, 255] if rising else [255, 128, 0])
+    assert red == ([76, 130, 220] if rising else [220, 130, 76])
 
 
-def test_colours_without_variance_are_grey():
+def test_colours_without_variance_are_in_the_middle():
   assert anchor_colours(np.zeros((0, 64)))[0].shape == (0, 3)
-  assert anchor_colours(np.ones((1, 64)))[0].tolist() == [[128] * 3]
-  assert (anchor_colours(np.ones((9, 64)))[0] == 128).all()
+  assert anchor_colours(np.ones((1, 64)))[0].tolist() == [[130, 76, 220]]
+  assert (anchor_colours(np.ones((9, 64)))[0] == [130, 76, 220]).all()
+
+
+def test_colours_of_anchors_have_other_hues_than_boxes():
+  """At least 40 degrees from the green and the orange of boxes."""
+  rng = np.random.default_rng(0)
+  colours, _ = anchor_colours(rng.normal(size=(500, 64)))
+  for box in (TRUE_COLOUR, PREDICTED_COLOUR):
+    (of_box, *_) = colorsys.rgb_to_hls(*np.divide(box, 255))
+    for colour in colours / 255:
+      (hue, _, saturation) = colorsys.rgb_to_hls(*colour)
+      away = abs((hue - of_box + 0.5) % 1 - 0.5)
+      assert away * 360 > 40
+      assert saturation > 0.3
 
 
 def test_grey_and_colour_survive_without_loss():

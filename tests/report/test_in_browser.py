@@ -1,11 +1,13 @@
-"""The report page in a real browser: desktop and phone, light and dark.
+"""The report and doctor pages in a real browser: desktop and phone, light and
+dark.
 
-The tests need Playwright and Chromium: `make browser` installs the former and
-finds the latter (FUSAR_BROWSER overrides the PATH). Without them the tests
+The tests need Playwright, axe and Chromium: `make browser` installs the former
+and finds the latter (FUSAR_BROWSER overrides the PATH). Without them the tests
 skip, or fail with FUSAR_REQUIRE_BROWSER=1. Screenshots go to FUSAR_SCREENSHOTS,
 by default to pytest's temporary folder.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import io
@@ -17,14 +19,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fusar_jax.data.triplets import write_manifest
 from fusar_jax.geo.anchors import Anchors, write_anchors
 from fusar_jax.report.curves import Curve
+from fusar_jax.report.doctor import examine
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import read_scores
+from fusar_jax.tasks import detection
 
 _REQUIRED = os.environ.get("FUSAR_REQUIRE_BROWSER") == "1"
 if _REQUIRED:
   importlib.import_module("playwright")
+  importlib.import_module("axe_playwright_python")
 sync_api = pytest.importorskip("playwright.sync_api")
 
 VIEWS = {
@@ -38,6 +44,21 @@ _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .filter(e => !e.closest(".scroll, pre, svg"))
   .map(e => e.outerHTML.slice(0, 80))"""
+# Lists pairs of labels of a chart whose boxes meet.
+_COLLISIONS = """() => [...document.querySelectorAll("figure svg")].flatMap(
+  svg => {
+    const boxes = [...svg.querySelectorAll("text")].map(
+      t => [t.textContent, t.getBoundingClientRect()]);
+    return boxes.flatMap(([a, p], k) => boxes.slice(0, k)
+      .filter(([b, q]) => p.left < q.right - 0.5 && q.left < p.right - 0.5
+        && p.top < q.bottom - 2.5 && q.top < p.bottom - 2.5)
+      .map(([b]) => [a, b]));
+  })"""
+# Lists the rules that a page breaks seriously, and where.
+_VIOLATIONS = """() => axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a",
+  "wcag21aa", "best-practice"]}).then(found => found.violations
+  .filter(v => ["serious", "critical"].includes(v.impact))
+  .map(v => [v.id, v.nodes[0].html.slice(0, 120), v.nodes.length]))"""
 _SAMPLES = 1200
 # Interactions do not depend on the scheme: two of the four views suffice.
 _both = pytest.mark.parametrize(
@@ -126,10 +147,38 @@ def page_path(scored, tmp_path_factory):
   return folder / "report.html"
 
 
+@pytest.fixture(scope="module")
+def doctor_path(page_path):
+  """The doctor's page of two rows."""
+  folder = page_path.parent
+  rows = [
+    {
+      "id": f"r{k}",
+      "image": f"{k}.png",
+      "aef": "a.npz",
+      "question": detection.question("ship"),
+      "answer": '[{"bbox_2d": [4, 4, 24, 24], "label": "ship"}]',
+      "coordinate_size": [64, 96],
+      "task": "detection",
+    }
+    for k in range(2)
+  ]
+  write_manifest(folder / "manifest.jsonl", rows)
+  examine([str(folder)], folder / "doctor.html", model="tiny-base")
+  return folder / "doctor.html"
+
+
 @pytest.fixture(scope="module", params=VIEWS)
 def view(request, browser, page_path):
-  """The opened page; fails on console messages, errors or other requests."""
-  (width, height), scheme = VIEWS[request.param]
+  """The opened report."""
+  with opened(browser, request.param, page_path) as page:
+    yield page
+
+
+@contextlib.contextmanager
+def opened(browser, name, path):
+  """Yields a page; fails on console messages, errors or other requests."""
+  (width, height), scheme = VIEWS[name]
   context = browser.new_context(
     viewport={"width": width, "height": height},
     color_scheme=scheme,
@@ -141,8 +190,8 @@ def view(request, browser, page_path):
   page.on("console", lambda message: messages.append(message.text))
   page.on("pageerror", lambda error: messages.append(str(error)))
   page.on("request", lambda request: messages.append(request.url[:80]))
-  page.goto(page_path.as_uri())
-  page.name = request.param
+  page.goto(path.as_uri())
+  page.name = name
   yield page
   # Only the page itself and its embedded images may be requested.
   others = [
@@ -185,18 +234,112 @@ def test_every_section_renders(view, screenshots):
     corner = shades[:40, :8].mean()
     assert (corner > 200) == view.name.endswith("light"), name
   assert view.evaluate(_TOO_WIDE) == []
+  width = view.evaluate("document.documentElement.scrollWidth")
+  assert width == view.viewport_size["width"]
+
+
+def test_labels_of_charts_do_not_collide(view):
+  assert view.locator("figure svg text").count() > 40
+  assert view.evaluate(_COLLISIONS) == []
+
+
+def test_nothing_serious_for_axe(view, browser, doctor_path):
+  """Of the rules of WCAG 2.1 A and AA and of good practice."""
+  axe = pytest.importorskip("axe_playwright_python")
+  script = pathlib.Path(axe.__file__).with_name("axe.min.js").read_text("utf-8")
+  with opened(browser, view.name, doctor_path) as page:
+    for one in (view, page):
+      one.evaluate(script)
+      assert one.evaluate(_VIOLATIONS) == []
+    assert page.evaluate(_TOO_WIDE) == []
+    page.locator(".open").first.press("Enter")
+    assert page.locator("dialog .drawing").is_visible()
+
+
+@pytest.mark.parametrize("view", ["phone-dark"], indirect=True)
+def test_a_phone_page_is_short(view):
+  """Once every shown card was drawn: cards are rows, figures are in a line."""
+  view.evaluate("""async () => {
+    for (let y = 0; y < document.body.scrollHeight; y += 400) {
+      scrollTo(0, y); await new Promise(requestAnimationFrame); } }""")
+  heights = view.evaluate("""() => ["body", "#figures", "#samples"].map(
+    s => document.querySelector(s).offsetHeight)""")
+  assert heights[0] < 22_000 / 3
+  assert heights[1] < 700
+  assert heights[2] < 2600
+
+
+@_both
+def test_images_enlarge(view):
+  """By keys: Enter opens, arrows step, Escape closes and returns the focus."""
+  dialog = view.locator("dialog")
+  assert not dialog.is_visible()
+  first = view.locator(".open:visible").first
+  name = first.get_attribute("aria-label")
+  before = first.bounding_box()["width"]
+  first.focus()
+  view.keyboard.press("Enter")
+  assert dialog.is_visible()
+  drawing = view.locator("dialog .drawing")
+  assert drawing.bounding_box()["width"] > 1.8 * before
+  title = dialog.locator("strong").inner_text()
+  assert name.startswith(f"enlarge {title}:")
+  assert view.locator("dialog .about").is_visible()
+  view.keyboard.press("ArrowRight")
+  assert dialog.locator("strong").inner_text() != title
+  view.keyboard.press("ArrowLeft")
+  view.keyboard.press("Escape")
+  assert not dialog.is_visible()
+  focused = "document.activeElement.getAttribute('aria-label')"
+  assert view.evaluate(focused) == name
+  assert drawing.count() == 1  # Ids of the page stay unique.
+  assert view.locator("dialog [id]").count() == 0
+
+
+@_both
+def test_the_filter_stays_in_its_section(view):
+  def position():
+    return view.evaluate("""() => {
+      const bar = document.querySelector(".filter").getBoundingClientRect();
+      const of = document.querySelector("#samples").getBoundingClientRect();
+      return [bar.top, bar.bottom, of.top, of.bottom]; }""")
+
+  for target in ("#samples", ".answer:nth-child(10)", "#training", "body"):
+    view.evaluate(f"document.querySelector('{target}').scrollIntoView()")
+    top, bottom, start, end = position()
+    assert start <= top
+    assert bottom <= end
+  view.evaluate(
+    "document.querySelector('.answer:nth-child(10)').scrollIntoView()"
+  )
+  desk = view.name.startswith("desk")
+  assert (0 <= position()[0] < 20) == desk
+
+
+@_both
+def test_the_first_key_skips_to_the_content(view):
+  view.evaluate("document.body.tabIndex = -1; document.body.focus()")
+  view.keyboard.press("Tab")
+  link = view.locator(".skip-link")
+  assert link.inner_text() == "Skip to content"
+  assert link.bounding_box()["width"] > 60
+  view.keyboard.press("Enter")
+  assert view.evaluate("document.activeElement.id") == "content"
 
 
 @_both
 def test_cards_are_filtered_and_shown_in_batches(view):
   output, more = view.locator("output"), view.locator(".more")
-  assert output.inner_text() == "24 of 1000 shown"
-  assert cards(view) == 24
+  batch = 24 if view.name.startswith("desk") else 12
+  assert output.inner_text() == f"{batch} of 1000 shown"
+  assert cards(view) == batch
   more.click()
-  assert cards(view) == 48
+  assert cards(view) == 2 * batch
   view.select_option("select[name=task]", "detection")
-  assert output.inner_text() == "24 of 60 shown"
+  assert output.inner_text() == f"{batch} of 60 shown"
   view.select_option("select[name=errors]", "nothing")
+  if more.is_visible():
+    more.click()
   right = cards(view)
   assert 0 < right < 24
   assert not more.is_visible()

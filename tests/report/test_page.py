@@ -13,6 +13,7 @@ from PIL import Image
 
 from fusar_jax import evaluate
 from fusar_jax.data.triplets import write_manifest
+from fusar_jax.report import baselines
 from fusar_jax.report.answers import read_answers
 from fusar_jax.report.evaluation import report_evaluation
 from fusar_jax.report.page import write_report
@@ -241,6 +242,7 @@ def test_scores_baselines_and_published_scores(page):
   """Counting: 1 of 4 right (one is missing); majority baseline "1": 4 of 4."""
   assert "<b>25.0 (4.6-69.9)</b>" in page
   assert "<span>100.0 (51.0-100.0)</span></td>" in page
+  assert "exact count: 25.0 (4.6-69.9) on 0 to 100" in page
   assert "<span>34.85 / 52.53</span></td>" in page
   assert "Published numbers come from other data" in page
 
@@ -272,13 +274,57 @@ def test_rows_of_the_score_table(tmp_path):
   ]
   page = written(tmp_path, scores=scores, baselines={"other": []})
   assert "published, other data" not in page
-  assert '<td data-column="other"></td>' in page
-  assert "12.5 % truncated" in page
+  assert "12.5 % cut off" in page
   # The strip maps 0 to 1 onto 5 to 145.
   assert "50.0 (25.0-75.0) on 0 to 100" in page
   assert 'd="M40.0 10H110.0"' in page
-  assert "4.00 (2.50-5.00) on 0 to 5.00" in page
+  assert "CIDEr-D, 0 to 10: 4.00 (2.50-5.00) on 0 to 5" in page
   assert 'd="M75.0 10H145.0"' in page
+
+
+def test_baselines_have_labelled_shapes(tmp_path, read_page):
+  """Ring, diamond and bar, in the heads, in the key and on the strip."""
+
+  def scores(value):
+    return [Score("counting", "accuracy", value, value - 0.1, value + 0.1, 12)]
+
+  test = baselines.Tested(
+    *("counting", "accuracy", "image-size", False, 0.5, 0.25, 0.25),
+    *((0.1, 0.4), 0.01, True, 12, 12),
+  )
+  page = written(
+    tmp_path,
+    scores=scores(0.5),
+    baselines={"first": scores(0.3), "second": scores(0.2)},
+    tested=[test],
+  )
+  (strip,) = re.findall(r'<svg class="strip".*?</svg>', page, re.DOTALL)
+  (key,) = re.findall(r'<p class="key quiet">.*?</p>', page, re.DOTALL)
+  for shape in ('class="value"', 'class="other"', "other second", "blind"):
+    assert shape in strip
+    assert shape in key
+  for name in ("this model", "first", "second", "strongest blind baseline"):
+    assert f"</svg> {name}</span>" in key
+  # The bar of 0.25 on an axis with labels at 5 and at 145.
+  assert '<path class="blind" d="M40.0 3v14"/>' in strip
+  assert ">0</text>" in strip
+  assert ">100</text>" in strip
+  assert "image-size 25.0" in page
+  read_page(page)
+
+
+def test_links_and_controls_have_distinct_names(page, reader):
+  """The first link skips to the content."""
+  links = re.findall(r"<a [^>]*>(.*?)</a>", page, re.DOTALL)
+  assert links[0] == "Skip to content"
+  assert len(links) == len({*links}) == 5
+  first = reader.named("a")[0]
+  assert first == {"class": "skip-link", "href": "#content"}
+  folded = re.findall(r"<summary>(.*?)</summary>", page, re.DOTALL)
+  assert len(folded) == len({*folded}) > 8
+  regions = [attrs.get("aria-label") for attrs in reader.named("div")]
+  regions = [name for name in regions if name]
+  assert len(regions) == len({*regions})
 
 
 def test_without_images_there_are_charts_and_texts(tmp_path, files):
