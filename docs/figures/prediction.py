@@ -5,7 +5,8 @@ COMMAND, after `python -m fusar_jax.demo --out runs/demo`:
 
 The first two unseen scenes that every task asks about, not chosen by score.
 Left: the image with the true boxes (dashed) and the answer's (solid). Middle:
-the anchors, coloured by the first three principal components of their vectors.
+the anchors, coloured by the first three principal components of their vectors,
+as in the report.
 Right: the answers, each with the true one if it differs.
 """
 

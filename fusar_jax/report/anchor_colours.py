@@ -10,8 +10,6 @@ passed to the same call.
 S anchors, E = 64 embedding bands.
 """
 
-import colorsys
-
 import numpy as np
 
 # (at the low end, at the high end) of each component; hues in degrees.
@@ -64,6 +62,9 @@ def hex_colour(rgb: np.ndarray) -> str:
 def _as_bytes(parts: np.ndarray) -> np.ndarray:
   """Returns the colours uint8[S, 3] of components in [0, 1], float64[S, 3]."""
   low, high = np.transpose([_HUES, _LIGHTNESS, _SATURATION])
-  parts = low + (high - low) * np.clip(parts, 0, 1)
-  rgb = [colorsys.hls_to_rgb(h / 360, *rest) for h, *rest in parts.tolist()]
-  return np.rint(255 * np.reshape(rgb, (-1, 3))).astype(np.uint8)
+  hue, light, saturation = (low + (high - low) * np.clip(parts, 0, 1)).T
+  # HSL to RGB, as in CSS Color 4: channel n is light between n and n + 6 of 12.
+  reach = saturation * np.minimum(light, 1 - light)
+  k = (np.array([[0], [8], [4]]) + hue / 30) % 12
+  rgb = light - reach * np.clip(np.minimum(k - 3, 9 - k), -1, 1)
+  return np.rint(255 * rgb.T).astype(np.uint8)

@@ -27,16 +27,16 @@ def table(metrics: dict, title: str) -> Table:
   for task in SCORERS:
     if task not in metrics:
       continue
-    about = (str(metrics[task]["n"]), _percent(metrics[task]))
+    shown_task, about = task, (str(metrics[task]["n"]), _percent(metrics[task]))
     for name, value, (low, high) in _headline_scores(task, metrics[task]):
       shown.add_row(
-        task,
+        shown_task,
         in_words(task, name),
         f"{value:.4f}",
         f"{low:.4f} - {high:.4f}",
         *about,
       )
-      task, about = "", ("", "")
+      shown_task, about = "", ("", "")
     shown.add_section()
   return shown
 
