@@ -63,8 +63,12 @@ def spanning(
   Args:
     name, value, images: see `exact`.
     span: [low, high] of a bootstrap over the images.
+
+  Example: the precision of an answer without boxes is unknown.
+    >>> spanning("precision@0.5", 0.0, [0.0, 0.0], 0)
+    [0.0, 1.0]
   """
-  if not images or (images >= FEW and span[0] < span[1]):
+  if images >= FEW and span[0] < span[1]:
     return span
   low, high = exact(name, value, images)
   return [min(span[0], low), max(span[1], high)]
