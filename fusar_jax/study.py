@@ -18,10 +18,10 @@ the same unseen scenes. Groups of variants:
   fusion    TLM, concatenation, sum
   stages    captions then tasks, or both in one stage
 
-Only `controls` is tested: land-cover fields, counting and detection F1@.25 of
-aligned anchors against each control, by a bootstrap over seeds and images with
-Holm's correction for all of these tests. Four seeds can reach p < 0.05 in a
-single test, five also in twelve. The other groups show differences next to the
+Only `controls` is tested: land-cover fields, counting and F1 of boxes at IoU
+0.25 of aligned anchors against each control, by a bootstrap over seeds and
+images with Holm's correction for all of these tests. Four seeds can reach p <
+0.05 in a single test, five also in twelve. The other groups show differences next to the
 spread of the standard over its seeds, and support no claim by themselves.
 
 study.md and study.json hold the tables. runs/VARIANT/seedK/ holds the runs

@@ -282,10 +282,9 @@ def _print_summary(out: Path, plan: Plan) -> None:
   console = Console()
   console.print(table)
   console.print(
-    "accuracy, of cells (acc@100) and of boxes (F1@.25) in grounding and"
-    " detection; gain: model - base, paired by row; better: than the strongest"
-    " baseline"
-    " that does not look at the image, by a paired test (p < 0.05)"
+    "accuracy; grounding: all cells right; detection: F1 at IoU 0.25; gain:"
+    " model - base, paired by row; better: than the strongest baseline that"
+    " does not look at the image, by a paired test (p < 0.05)"
   )
   for what, path in (
     ("adapter", out / "export" / "adapter"),

@@ -31,8 +31,8 @@ _COLUMNS = {
   ("captioning", _TARGETS): _TARGETS,
   ("captioning", "accuracy"): "all fields",
   ("counting", "accuracy"): "counting",
-  ("grounding", "acc@100"): "grounding acc@100",
-  ("detection", "f1@0.25"): "detection F1@.25",
+  ("grounding", "acc@100"): "grounding, all cells",
+  ("detection", "f1@0.25"): "detection, F1 at IoU 0.25",
   ("classification", "accuracy"): "classification",
 }
 # (task, score) of the tests of a headline table.
