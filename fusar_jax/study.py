@@ -21,8 +21,9 @@ the same unseen scenes. Groups of variants:
 Only `controls` is tested: land-cover fields, counting and F1 of boxes at IoU
 0.25 of aligned anchors against each control, by a bootstrap over seeds and
 images with Holm's correction for all of these tests. Four seeds can reach p <
-0.05 in a single test, five also in twelve. The other groups show differences next to the
-spread of the standard over its seeds, and support no claim by themselves.
+0.05 in a single test, five also in twelve. The other groups show differences
+next to the spread of the standard over its seeds, and support no claim by
+themselves.
 
 study.md and study.json hold the tables. runs/VARIANT/seedK/ holds the runs
 and, in answers/{captions,tasks}/CONDITION/, their predictions and scores.
