@@ -169,7 +169,7 @@ class Plot:
 
 def text_width(text: str) -> float:
   """Returns the width of a label in SVG units, in the widest common fonts."""
-  return 7.4 * len(text) * _STYLE["font.size"] / 11
+  return 7.4 * len(text)
 
 
 def shortened(text: str, most: int = 18) -> str:
