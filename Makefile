@@ -13,6 +13,7 @@
 #   make launch   parses the commands of launch/ with the parsers of their tools
 #                 and resolves each extra for Python 3.11 to 3.13
 #   make test-newest  core tests with Python 3.13 and the newest versions
+#   make notebooks  runs examples/ and compares with the stored outputs
 #   make lint     ruff and the minimum versions of the package
 #   make base     retrains the tiny base that is shipped with the package
 #   make types    pyright in basic mode
@@ -44,7 +45,7 @@ TORCH := torch==2.13.0
 BASEDPYRIGHT := basedpyright==1.40.2
 
 .PHONY: environments demo test test-slow test-newest parity beam browser plan \
-  plan-all launch lint types base docs reference mutants fuzz scale gpu
+  plan-all launch lint notebooks types base docs reference mutants fuzz scale gpu
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -73,6 +74,11 @@ parity: $(VENV)/installed-parity
 	  XLA_FLAGS="--xla_force_host_platform_device_count=8 \
 	  --xla_cpu_collective_call_terminate_timeout_seconds=600" \
 	  $(BIN)/python $(PYTEST) tests/parity tests/reference
+
+# On the CPU, as the stored outputs. What tpu.ipynb runs, `plan` and `launch` test.
+notebooks: $(VENV)/installed-notebooks
+	JAX_PLATFORMS=cpu $(BIN)/python examples/check.py examples/quickstart.ipynb \
+	  examples/your_scene.ipynb
 
 beam: $(VENV)-beam/installed
 	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py
@@ -152,6 +158,10 @@ $(VENV)/installed: $(VENV)/made pyproject.toml constraints.txt
 $(VENV)/installed-parity: $(VENV)/installed
 	$(PIP) $(TORCH)
 	$(PIP) -e '.[parity]'
+	@touch $@
+
+$(VENV)/installed-notebooks: $(VENV)/installed
+	$(PIP) -e '.[notebooks]'
 	@touch $@
 
 $(VENV)/installed-browser: $(VENV)/installed
