@@ -30,10 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Of numbers in cells tagged "close", most of which are percent.
 TOLERANCE = 15.0
 # Only a cell that hangs takes longer.
-SECONDS = 900
-# Parts of log lines that differ from run to run.
+SECONDS = 1800
+# What differs from run to run: the progress of `predict`, speeds of `train`.
 _PASSING = re.compile(
-  r" (?:samples/s|tokens/s|rows/s|eta) \S+(?: s\b)?|\x1b\[[\d;]*m"
+  r"^predict \d+/.*\n| (?:samples/s|tokens/s|eta) \S+|\x1b\[[\d;]*m", re.M
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]\d+)?")
 # A cell or an output, as in the file.

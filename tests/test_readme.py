@@ -1,7 +1,10 @@
-"""Commands, flags and files in README, docs/, launch/ and configs/ exist."""
+"""Commands, flags and files in README, docs/, examples/, launch/ and configs/
+exist.
+"""
 
 import ast
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,9 +14,30 @@ import pytest
 from fusar_jax import __main__ as fusar
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def notebook_page(path: Path) -> str:
+  """Returns a notebook as Markdown; cells of other magics are left out."""
+  parts = []
+  for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+      parts.append(source)
+    elif source.startswith("%%bash\n"):
+      parts.append(f"```bash\n{source.partition(chr(10))[2]}\n```")
+    elif not re.search(r"^\s*[%!]", source, re.M):
+      parts.append(f"```python\n{source}\n```")
+  return "\n".join(parts)
+
+
 PAGES = "\n".join(
-  path.read_text(encoding="utf-8")
-  for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+  [
+    *(
+      path.read_text(encoding="utf-8")
+      for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    ),
+    *map(notebook_page, sorted((ROOT / "examples").glob("*.ipynb"))),
+  ]
 )
 
 
