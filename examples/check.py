@@ -33,7 +33,7 @@ TOLERANCE = 15.0
 SECONDS = 1800
 # What differs from run to run: the progress of `predict`, speeds of `train`.
 _PASSING = re.compile(
-  r"^predict \d+/.*\n| (?:samples/s|tokens/s|eta) \S+|\x1b\[[\d;]*m", re.M
+  r"^(?:predict \d+/|goodput ).*\n| (?:samples/s|tokens/s|eta) \S+", re.M
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]\d+)?")
 # A cell or an output, as in the file.
@@ -95,7 +95,8 @@ def run(notebook):
 def stored_form(outputs: list[Node], folder: str) -> list[Node]:
   """Returns outputs without what differs from run to run.
 
-  The text of a stream is one output, where the stream began.
+  The text of a stream is one output, where the stream began. Empty lines around
+  it remain of moving bars and go.
 
   Args:
     outputs: of a cell; they are changed.
@@ -115,8 +116,8 @@ def stored_form(outputs: list[Node], folder: str) -> list[Node]:
       output["data"].pop("text/plain", None)  # "<Figure size ...>"
     kept.append(output)
   for output in streams.values():
-    output["text"] = _PASSING.sub("", output["text"])
-  return kept
+    output["text"] = _PASSING.sub("", output["text"]).strip("\n") + "\n"
+  return [output for output in kept if output.get("text") != "\n"]
 
 
 def differences(stored: Node, made: Node) -> list[str]:
