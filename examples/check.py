@@ -31,9 +31,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 15.0
 # Only a cell that hangs takes longer.
 SECONDS = 1800
-# What differs from run to run: the progress of `predict`, speeds of `train`.
+# What differs from run to run: progress and cost of answers, speeds of training.
 _PASSING = re.compile(
-  r"^(?:predict \d+/|goodput ).*\n| (?:samples/s|tokens/s|eta) \S+", re.M
+  r"^(?:predict \d+/|decoded |goodput ).*\n"
+  r"| (?:samples/s|tokens/s|eta) \S+",
+  re.MULTILINE,
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]\d+)?")
 # A cell or an output, as in the file.
