@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 15.0
 # Only a cell that hangs takes longer.
 SECONDS = 1800
-# What differs from run to run: progress and cost of answers, speeds of training.
+# What differs from run to run: progress and cost of answers, speed of training.
 _PASSING = re.compile(
   r"^(?:predict \d+/|decoded |goodput ).*\n"
   r"| (?:samples/s|tokens/s|eta) \S+",
