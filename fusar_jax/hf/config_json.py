@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fusar_jax.hf.remote_code import MODEL_MAP, PROCESSOR_MAP
 from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import (
   DecoderConfig,
@@ -217,6 +218,7 @@ def config_json(config: FusarConfig, dtype: str) -> dict:
   return {
     "architectures": ["Qwen2_5_VLForConditionalGeneration"],
     "model_type": MODEL_TYPE,
+    **({"auto_map": MODEL_MAP} if config.tlm else {}),
     "dtype": dtype,
     "image_token_id": t.image,
     # We have no videos. Where the vocabulary is not Qwen's own, the id lies
@@ -295,6 +297,7 @@ def preprocessor_json(config: FusarConfig) -> dict:
   return {
     "image_processor_type": "Qwen2VLImageProcessor",
     "processor_class": PROCESSOR,
+    **({"auto_map": PROCESSOR_MAP} if config.tlm else {}),
     "do_convert_rgb": True,
     "do_resize": True,
     "do_rescale": True,

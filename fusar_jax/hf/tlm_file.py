@@ -21,6 +21,7 @@ from fusar_jax.hf.mapping import (
   from_published,
   to_published,
 )
+from fusar_jax.hf.remote_code import write_remote_code
 from fusar_jax.hf.torch_file import read_torch, write_torch
 from fusar_jax.io.strict_json import read_object, reading
 from fusar_jax.model.config import FusarConfig, TLMConfig
@@ -188,7 +189,7 @@ def _legacy(arrays: dict, width: int, sigma: float) -> TLMConfig:
 def write_tlm(folder: Path, config: FusarConfig, tlm_params: dict) -> None:
   """Writes both files into a folder that exists, in the official format.
 
-  Weights are always written as float32, the dtype in which the official code
+  And the code with which transformers computes the TLM. Weights are always written as float32, the dtype in which the official code
   trains the projector.
   """
   tlm, size = config.tlm, config.image_size
@@ -214,3 +215,4 @@ def write_tlm(folder: Path, config: FusarConfig, tlm_params: dict) -> None:
       "vec_dim": tlm.bands,
     },
   )
+  write_remote_code(Path(folder))
