@@ -7,6 +7,11 @@ Adapter only, for peft and the official code:
 A legacy official adapter, which does not record its sigma:
   python -m fusar_jax.convert --from BASE --adapter FOLDER --legacy-sigma 2 \
       --to OUT
+Write a folder, check it, and upload it to the Hugging Face hub:
+  python -m fusar_jax.convert --from runs/stage2 --to OUT --scores SCORES \
+      --push-to-hub OWNER/NAME --private
+Upload a folder that was written before, or list what would be uploaded:
+  python -m fusar_jax.convert --to OUT --push-to-hub OWNER/NAME --dry-run
 Contents of a folder, without reading its weights:
   python -m fusar_jax.convert --inspect PATH
 """
@@ -21,7 +26,7 @@ from fusar_jax import command_line
 def parser() -> command_line.Parser:
   """Returns the command line."""
   p = command_line.Parser("convert", __doc__)
-  what = p.add_mutually_exclusive_group(required=True)
+  what = p.add_mutually_exclusive_group()
   what.add_argument(
     "--from",
     dest="source",
@@ -89,6 +94,31 @@ def parser() -> command_line.Parser:
   p.add_argument(
     "--overwrite", action="store_true", help="replace the contents of OUT"
   )
+  p.add_argument(
+    "--scores",
+    metavar="FOLDER",
+    help="folder of `evaluate --out`, whose scores the model card shows;"
+    " default: RUN/scores of a run that has it",
+  )
+  hub = p.add_argument_group("Hugging Face hub")
+  hub.add_argument(
+    "--push-to-hub",
+    metavar="OWNER/NAME",
+    help="upload OUT in one commit, after checking that it is complete, loads,"
+    " and names no path of this machine; the token is that of HF_TOKEN or"
+    " `hf auth login`",
+  )
+  hub.add_argument(
+    "--private", action="store_true", help="create the repository private"
+  )
+  hub.add_argument(
+    "--revision", metavar="BRANCH", help="branch to upload to; default: main"
+  )
+  hub.add_argument(
+    "--dry-run",
+    action="store_true",
+    help="check OUT and list the files and their sizes, without a network",
+  )
   return p
 
 
@@ -98,13 +128,62 @@ def _convert(args: argparse.Namespace) -> None:
 
     print(describe(args.inspect))
     return
+  _check(args)
+  if args.source is not None:
+    _write(args)
+  if args.push_to_hub is not None:
+    _push(args)
+
+
+def _check(args: argparse.Namespace) -> None:
+  if args.source is None and args.push_to_hub is None:
+    raise command_line.UsageError(
+      "give one of --from, --inspect, --push-to-hub"
+    )
+  if args.push_to_hub is None and (
+    args.private or args.revision or args.dry_run
+  ):
+    raise command_line.UsageError(
+      "--private, --revision and --dry-run belong to --push-to-hub"
+    )
   if args.to is None:
-    raise ValueError("--to is missing: the folder to create.")
+    raise ValueError("--to is missing: the folder to create, or to upload.")
   if not args.max_shard_gb > 0:
     raise ValueError(f"--max-shard-gb {args.max_shard_gb} must be positive.")
+  if args.push_to_hub is not None:
+    from fusar_jax.hf.hub_push import check_name
+
+    check_name(args.push_to_hub)  # Before hours of work.
+
+
+def _push(args: argparse.Namespace) -> None:
+  from fusar_jax.hf import hub_push
+
+  folder = Path(args.to)
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f"{folder} not found: expected a folder that --from has written."
+    )
+  hub_push.check_folder(folder)
+  files = hub_push.files_to_push(folder)
+  for name, size in files:
+    print(f"{size:>15,}  {name}")
+  total = sum(size for _, size in files)
+  print(f"{total:>15,}  bytes in {len(files)} files, complete and readable")
+  if args.dry_run:
+    print(f"nothing was uploaded to {args.push_to_hub} (--dry-run)")
+    return
+  to = hub_push.Repository(args.push_to_hub, args.private, args.revision)
+  print(f"uploaded: {hub_push.push(folder, to, 'Upload by fusar_jax')}")
+
+
+def _write(args: argparse.Namespace) -> None:
   # Slow: --help and usage errors need no JAX.
   from fusar_jax.hf import peft, tlm_file
+  from fusar_jax.hf.card_scores import METRICS, read_scores
   from fusar_jax.hf.export import export_merged
+  from fusar_jax.hf.licence_files import copy_terms, read_terms
+  from fusar_jax.hf.model_card import Publication, write_model_card
   from fusar_jax.platforms import check_platforms
   from fusar_jax.training.model_source import load_source
 
@@ -117,6 +196,20 @@ def _convert(args: argparse.Namespace) -> None:
     step=args.step,
   )
   tokenizer = Path(args.tokenizer) if args.tokenizer else source.tokenizer
+  scores = args.scores
+  if scores is None and (Path(args.source) / "scores" / METRICS).is_file():
+    scores = Path(args.source) / "scores"
+  about = Publication(
+    args.base_name or source.base,
+    read_terms(source.base_folder),
+    None if scores is None else read_scores(scores),
+    args.adapter_only,
+  )
+
+  def describe() -> None:
+    copy_terms(about.terms, Path(args.to))
+    write_model_card(Path(args.to), source.config, source.record, about)
+
   if args.adapter_only:
     peft.write_adapter(
       args.to,
@@ -127,6 +220,7 @@ def _convert(args: argparse.Namespace) -> None:
       overwrite=args.overwrite,
       record=source.record,
     )
+    describe()
     print(f"adapter of rank {source.config.lora.rank} in {args.to}")
     return
   done = export_merged(
@@ -140,6 +234,7 @@ def _convert(args: argparse.Namespace) -> None:
     overwrite=args.overwrite,
     record=source.record,
   )
+  describe()
   print(
     f"{done.parameters:,} parameters in {len(done.files)} file(s) in {args.to}"
   )
@@ -150,8 +245,8 @@ def _convert(args: argparse.Namespace) -> None:
     )
   if source.config.tlm is not None:
     print(
-      f"the TLM is in {tlm_file.WEIGHTS}: transformers alone gives the"
-      " unmodulated model"
+      f"the TLM is in {tlm_file.WEIGHTS}: transformers gives the unmodulated"
+      " model, with trust_remote_code=True the modulated one"
     )
 
 

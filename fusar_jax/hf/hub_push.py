@@ -93,8 +93,9 @@ def check_folder(folder: Path) -> None:
       " `python -m fusar_jax.convert --from MODEL --to OUT`; --tokenizer names"
       " the tokenizer of a model without one."
     )
-  leaks = [leak for name, _ in files_to_push(folder) for leak in
-           _leaks(folder / name)]
+  leaks = [
+    leak for name, _ in files_to_push(folder) for leak in _leaks(folder / name)
+  ]
   if leaks:
     raise ValueError(
       f"{folder}: {len(leaks)} value(s) that name this machine or hold a token"

@@ -1,36 +1,66 @@
 """README.md of an exported folder: what it is, what it comes from, how to load.
 
-The hub shows it as the model's page. Its Python block is run by a test.
+The hub shows it as the model's page. Its Python blocks are run by tests.
 """
 
-from collections.abc import Mapping
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fusar_jax.geo.anchors import ATTRIBUTION
 from fusar_jax.hf import tlm_file
+from fusar_jax.hf.card_scores import Scores
 from fusar_jax.hf.folders import RECORD
+from fusar_jax.hf.licence_files import Terms
 from fusar_jax.model.config import FusarConfig
 
 CARD = "README.md"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_TAGS = ("sar", "remote-sensing", "earth-observation", "fusar-gpt")
 
-_HEAD = """\
----
-library_name: transformers
-pipeline_tag: image-text-to-text
----
-# {title}
-
-Exported by fusar_jax. {about}
-
-{origin}## Loading
+_OURS = """\
+## Use
 
 With fusar_jax{with_tlm}:
 
 ```text
-model = fusar_jax.load("FOLDER")
+model = fusar_jax.load({folder})
 model.ask("scene.png", "How many ships are in the image?"{anchors})
 ```
+"""
 
+_ANCHORS = """
+With transformers 5.23 or newer and anchors: `images` and `anchors` are lists
+with one entry per image; an entry of `anchors` is an `.npz` with `features`
+[S, 64] (AlphaEarth vectors) and `positions` [S, 2] ((y, x) in [0, 1] of the
+image), a pair of such arrays, or None. `trust_remote_code` runs
+`modeling_fusar_gpt.py` and `processing_fusar_gpt.py` of this folder: read them
+first.
+
+```python
+# anchors
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForImageTextToText.from_pretrained(
+  folder, trust_remote_code=True
+)
+content = [{"type": "image"} for _ in images]
+content.append({"type": "text", "text": question})
+prompt = processor.apply_chat_template(
+  [{"role": "user", "content": content}], add_generation_prompt=True
+)
+inputs = processor(text=prompt, images=images, anchors=anchors)
+output = model.generate(**inputs, max_new_tokens=64)
+new = output[:, inputs["input_ids"].shape[1] :]
+answer = processor.batch_decode(new, skip_special_tokens=True)[0]
+```
+"""
+
+_PLAIN = """
 With transformers 5 (AutoProcessor needs torchvision){without_tlm}:
 
 ```python
@@ -67,9 +97,64 @@ _RESIZE = """\
 image = image.resize(({width}, {height}), Image.Resampling.BICUBIC)
 """
 
+_ADAPTER = """
+With peft: `base` is the base model above{tlm}.
+
+```python
+# adapter
+{body}```
+"""
+
+_ADAPTER_TLM = """\
+import peft
+from transformers import AutoProcessor
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+FusarGPT = get_class_from_dynamic_module(
+  "modeling_fusar_gpt.FusarGPTForConditionalGeneration", adapter
+)
+model = FusarGPT.from_pretrained(base, tlm=adapter)
+model = peft.PeftModel.from_pretrained(model, adapter)
+processor = AutoProcessor.from_pretrained(adapter, trust_remote_code=True)
+"""
+
+_ADAPTER_PLAIN = """\
+import peft
+import transformers
+
+model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(base)
+model = peft.PeftModel.from_pretrained(model, adapter)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Publication:
+  """What a card says beyond the model's config and its run's record.
+
+  Attributes:
+    base: name of the base model; one that is no hub id is not published.
+    terms: licence of the base.
+    scores: of an evaluation, or None.
+    adapter: the folder holds LoRA and TLM alone.
+  """
+
+  base: str = ""
+  terms: Terms = Terms()
+  scores: Scores | None = None
+  adapter: bool = False
+
+  @property
+  def base_id(self) -> str | None:
+    """The base's hub id, or None."""
+    known = _HUB_ID.fullmatch(self.base) and not Path(self.base).exists()
+    return self.base if known else None
+
 
 def write_model_card(
-  folder: Path, config: FusarConfig, record: Mapping[str, Any] | None
+  folder: Path,
+  config: FusarConfig,
+  record: Mapping[str, Any] | None,
+  about: Publication = Publication(),
 ) -> None:
   """Writes README.md into a folder that exists.
 
@@ -77,45 +162,191 @@ def write_model_card(
     folder: to write to.
     config: of the exported model.
     record: of the run that the weights come from, or None.
+    about: what else is known.
   """
-  size, tlm = config.image_size, config.tlm is not None
-  text = _HEAD.format(
-    title="FUSAR-GPT" if tlm else "Qwen2.5-VL for SAR images",
-    about=(
-      f"`{tlm_file.WEIGHTS}` and `{tlm_file.SETTINGS}` hold its Token-wise"
-      " Linear Modulation by AlphaEarth anchors (TLM), which transformers"
-      " does not know."
-      if tlm
-      else "It takes no AlphaEarth anchors."
-    ),
-    origin=_origin(record),
-    with_tlm=", TLM included" if tlm else "",
-    anchors=', anchors="scene.npz"' if tlm else "",
-    without_tlm=(
-      ", which gives the model without TLM unless it is handed modulated"
-      " tokens (docs/export.md of fusar_jax)"
-      if tlm
-      else ""
-    ),
-    resize=_RESIZE.format(height=size[0], width=size[1]) if size else "",
+  title = "FUSAR-GPT" if config.tlm else "Qwen2.5-VL for SAR images"
+  text = "\n".join(
+    part.rstrip("\n") + "\n"
+    for part in (
+      f"---\n{_front_matter(title, config, about)}---\n# {title}",
+      f"Exported by fusar_jax. {_kind(config, about)}",
+      "\n".join(_origin(record, about)),
+      *_scores(about.scores),
+      _use(config, about),
+      _changes(config, about),
+      _limits(config),
+      "\n".join(_licences(config, record, about)),
+    )
+    if part
   )
   (Path(folder) / CARD).write_text(text, encoding="utf-8")
 
 
-def _origin(record: Mapping[str, Any] | None) -> str:
-  """Base, data and licences, as the run's record has them."""
-  if record is None:
-    return ""
-  base = record["base"]
-  lines = [
-    f"- base: {base['path'] or 'random weights'}"
-    + (f" (sha256 {base['sha256']})" if base["sha256"] else ""),
-    f"- step: {record['step']}",
+def _front_matter(title: str, config: FusarConfig, about: Publication) -> str:
+  fields: dict[str, Any] = {
+    "library_name": "peft" if about.adapter else "transformers",
+    "pipeline_tag": "image-text-to-text",
+    "language": "en",
+    "tags": list(_TAGS[: None if config.tlm else -1]),
+  }
+  if about.terms.identifier:
+    fields["license"] = about.terms.identifier
+  if about.base_id:
+    fields["base_model"] = about.base_id
+    fields["base_model_relation"] = "adapter" if about.adapter else "finetune"
+  if about.scores:
+    fields["model-index"] = [{"name": title, "results": _results(about.scores)}]
+  # A JSON value is one of YAML.
+  return "".join(
+    f"{name}: {value if isinstance(value, str) else json.dumps(value)}\n"
+    for name, value in fields.items()
+  )
+
+
+def _results(scores: Scores) -> list[dict]:
+  data = {"name": scores.split, "type": "fusar_jax"}
+  return [
+    {
+      "task": {"type": "image-text-to-text", "name": row.task},
+      "dataset": data,
+      "metrics": [
+        {"type": row.name, "name": row.name, "value": round(row.value, 4)}
+      ],
+    }
+    for row in scores.rows
   ]
+
+
+def _kind(config: FusarConfig, about: Publication) -> str:
+  if config.tlm is None:
+    return "It takes no AlphaEarth anchors."
+  return (
+    "A vision-language model for Synthetic Aperture Radar (SAR) images whose"
+    " visual tokens AlphaEarth anchors modulate (Token-wise Linear Modulation,"
+    f" TLM): `{tlm_file.WEIGHTS}` and `{tlm_file.SETTINGS}`."
+  )
+
+
+def _origin(
+  record: Mapping[str, Any] | None, about: Publication
+) -> Iterator[str]:
+  """Base, step and data, as the run's record has them."""
+  if record is None:
+    if about.base_id:
+      yield f"- base: {about.base_id}"
+    return
+  base = record["base"]
+  yield f"- base: {about.base_id or base['path'] or 'random weights'}" + (
+    f" (sha256 {base['sha256']})" if base["sha256"] else ""
+  )
+  yield f"- step: {record['step']}"
+  for source, terms in _data(record):
+    yield f"- training data: {source} ({terms})"
+  yield f"- everything else: `{RECORD}`"
+
+
+def _data(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+  """Yields (source, licence) of the training manifests."""
   for manifest in record["data"].get("train", []):
-    about = manifest["dataset"] or {}
-    source = about.get("source") or manifest["path"]
-    terms = about.get("license") or "terms not recorded"
-    lines.append(f"- training data: {source} ({terms})")
-  lines.append(f"- everything else: `{RECORD}`")
-  return "\n".join(lines) + "\n\n"
+    described = manifest["dataset"] or {}
+    source = described.get("source") or manifest["path"]
+    yield source, described.get("license") or "terms not recorded"
+
+
+def _scores(scores: Scores | None) -> Iterator[str]:
+  if scores is None:
+    return
+  lines = [
+    "## Scores",
+    "",
+    f"On `{scores.split}`, scorer {scores.version}; 95 % intervals. Baseline:"
+    " the strongest one, with the p value of the paired test; blank: not tested.",
+    "",
+    "| task | score | value | 95 % interval | n | baseline |",
+    "| --- | --- | --: | --: | --: | --- |",
+  ]
+  lines += [
+    f"| {row.task} | {row.name} | {row.value:.3f} |"
+    f" {row.low:.3f} - {row.high:.3f} | {row.n} | {row.baseline} |"
+    for row in scores.rows
+  ]
+  yield "\n".join(lines)
+
+
+def _use(config: FusarConfig, about: Publication) -> str:
+  tlm, size = config.tlm is not None, config.image_size
+  text = _OURS.format(
+    with_tlm=", TLM included" if tlm else "",
+    folder='"BASE", adapter="FOLDER"' if about.adapter else '"FOLDER"',
+    anchors=', anchors="scene.npz"' if tlm else "",
+  )
+  if about.adapter:
+    note = (
+      "; `trust_remote_code` runs this folder's two .py files" if tlm else ""
+    )
+    body = _ADAPTER_TLM if tlm else _ADAPTER_PLAIN
+    return text + _ADAPTER.format(tlm=note, body=body)
+  if tlm:
+    text += _ANCHORS
+  return text + _PLAIN.format(
+    without_tlm=", which gives the model without TLM" if tlm else "",
+    resize=_RESIZE.format(height=size[0], width=size[1]) if size else "",
+  )
+
+
+def _changes(config: FusarConfig, about: Publication) -> str:
+  lora, lines = config.lora, ["## What was changed", ""]
+  if lora.rank:
+    where = ", ".join([*lora.language, *(f"vision {n}" for n in lora.vision)])
+    lines.append(
+      f"- LoRA of rank {lora.rank}, alpha {lora.alpha:g}, on {where}"
+      + ("" if about.adapter else "; merged into the weights in float32")
+    )
+  if config.tlm:
+    lines.append(
+      f"- a TLM after the patch merger: sigma {config.tlm.sigma:g} patches,"
+      f" {config.tlm.bands} bands"
+    )
+  lines.append("- the chat template is that of training")
+  return "\n".join(lines)
+
+
+def _limits(config: FusarConfig) -> str:
+  lines = ["## Limits", ""]
+  if config.image_size:
+    height, width = config.image_size
+    lines.append(
+      f"- images are resized to {height} x {width} pixels, the aspect is not"
+      " kept; boxes are pixels of the resized image"
+    )
+  lines += [
+    "- 8-bit images, stretched as the training images were; no videos",
+    "- answers can be wrong: look at the scores, and at their intervals, before"
+    " relying on them",
+  ]
+  if config.tlm:
+    lines.append("- without anchors an image is not modulated")
+  return "\n".join(lines)
+
+
+def _licences(
+  config: FusarConfig,
+  record: Mapping[str, Any] | None,
+  about: Publication,
+) -> Iterator[str]:
+  yield "## Licences"
+  yield ""
+  terms = about.terms
+  files = ", ".join(f"`{path.name}`" for path in terms.files)
+  if terms.identifier or files:
+    yield f"- base model: {terms.identifier or 'see'} {files}".rstrip()
+  else:
+    yield (
+      "- base model: its licence is not known here, because its folder states"
+      " none; look it up before you use or publish this model"
+    )
+  for source, licence in _data(record) if record else ():
+    yield f"- training data {source}: {licence}"
+  if config.tlm:
+    yield f"- anchors: CC-BY 4.0. {ATTRIBUTION}"
+    yield "- `modeling_fusar_gpt.py`, `processing_fusar_gpt.py`: Apache-2.0"

@@ -189,8 +189,8 @@ def _legacy(arrays: dict, width: int, sigma: float) -> TLMConfig:
 def write_tlm(folder: Path, config: FusarConfig, tlm_params: dict) -> None:
   """Writes both files into a folder that exists, in the official format.
 
-  And the code with which transformers computes the TLM. Weights are always written as float32, the dtype in which the official code
-  trains the projector.
+  And the code with which transformers computes the TLM. Weights are always
+  written as float32, the dtype in which the official code trains the projector.
   """
   tlm, size = config.tlm, config.image_size
   if tlm is None:

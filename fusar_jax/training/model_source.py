@@ -23,6 +23,7 @@ class Source:
     base: name of the base model.
     record: provenance of the source run, see `provenance.portable`, or None.
     generation: content of the base's generation_config.json, or None.
+    base_folder: folder of the base, or None: random weights, or it is gone.
   """
 
   config: FusarConfig
@@ -31,6 +32,7 @@ class Source:
   base: str
   record: dict | None = None
   generation: dict | None = None
+  base_folder: Path | None = None
 
 
 def load_source(
@@ -70,6 +72,7 @@ def load_source(
       base,
       record,
       start and _generation(start),
+      start,
     )
   if step is not None:
     raise ValueError(f"--step is given, but {folder} is not a run.")
@@ -82,6 +85,7 @@ def load_source(
     _with_tokenizer(folder),
     str(source),
     generation=_generation(folder),
+    base_folder=folder,
   )
 
 

@@ -12,12 +12,20 @@ import jax
 import numpy as np
 import pytest
 
+from fusar_jax import simulate
 from fusar_jax.data.examples import example_from_ids
 from fusar_jax.data.padding import pad_batch
+from fusar_jax.data.tokenizer import load_tokenizer
+from fusar_jax.data.triplets import read_manifest
 from fusar_jax.geo.anchors import Anchors
+from fusar_jax.hf.export import export_merged
+from fusar_jax.hf.folders import TINY_BASE, resolve
+from fusar_jax.hf.load import load_base
+from fusar_jax.inference.assistant import Assistant
 from fusar_jax.model.config import (
   DecoderConfig,
   FusarConfig,
+  LoRAConfig,
   SpecialTokens,
   TLMConfig,
   VisionConfig,
@@ -274,3 +282,51 @@ def agree():
     assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
 
   return check
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+  """Simulated scenes of 168 x 168 pixels, with anchors and questions."""
+  folder = tmp_path_factory.mktemp("scenes") / "data"
+  code = simulate.main(
+    ["--out", str(folder), "--scenes", "3", "--seed", "5", "--workers", "1"]
+  )
+  assert not code
+  return [
+    row
+    for row in read_manifest(folder / "tasks.jsonl")
+    if row.task == "counting"
+  ]
+
+
+@pytest.fixture(scope="module")
+def model():
+  """tiny-base with a LoRA and a TLM that are no no-ops: (config, params)."""
+  config, params = load_base(resolve(TINY_BASE), dtype=np.float32)
+  config = dataclasses.replace(
+    config, lora=LoRAConfig(rank=4, alpha=8.0), tlm=TLMConfig(hidden_mult=1)
+  )
+  fresh = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
+  rng = np.random.default_rng(1)
+  flat = flatten(fresh) | flatten(params)
+  for path, leaf in flat.items():
+    if path.endswith("lora_b") or path.startswith("tlm/"):
+      noise = rng.standard_normal(leaf.shape).astype(np.float32)
+      flat[path] = np.asarray(leaf) + 0.02 * noise
+  return config, unflatten(flat)
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+  """Its export, from the base's SentencePiece model."""
+  config, params = model
+  out = tmp_path_factory.mktemp("export") / "merged"
+  export_merged(out, config, params, tokenizer=resolve(TINY_BASE))
+  return out
+
+
+@pytest.fixture(scope="module")
+def unmerged(model):
+  """Ours, as it was before the export, with the original tokenizer."""
+  config, params = model
+  return Assistant(config, params, load_tokenizer(resolve(TINY_BASE)))

@@ -3,9 +3,9 @@
   AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
 
 The Token-wise Linear Modulation (TLM) stays in the official code's files,
-`vec64_film.pt` and `tlm_config.json`, next to the weights of a plain Qwen2.5-VL:
-without `trust_remote_code` the same folder loads as that. Needs torch and
-transformers, nothing else.
+`vec64_film.pt` and `tlm_config.json`, next to the weights of a plain
+Qwen2.5-VL: without `trust_remote_code` the same folder loads as that. Needs
+torch and transformers, nothing else.
 
 For each anchor s with AlphaEarth vector v_s an MLP gives a gain and a shift per
 channel, which spatial weights spread over the M visual tokens of its image:
@@ -43,7 +43,9 @@ _EPSILON = 1e-6
 
 if (
   "mm_encoder_outputs"
-  not in inspect.signature(Qwen2_5_VLForConditionalGeneration.forward).parameters
+  not in inspect.signature(
+    Qwen2_5_VLForConditionalGeneration.forward
+  ).parameters
 ):
   raise ImportError(
     "FUSAR-GPT hands modulated tokens to the decoder by `mm_encoder_outputs`,"
@@ -156,7 +158,10 @@ class FusarGPTModel(Qwen2_5_VLModel):
       )
     images, most = len(grids), features.shape[1]
     wanted = {
-      "anchor_features": (features, (images, most, self.film_mlp[0].in_features)),
+      "anchor_features": (
+        features,
+        (images, most, self.film_mlp[0].in_features),
+      ),
       "anchor_positions": (positions, (images, most, 2)),
       "anchor_mask": (mask, (images, most)),
     }
@@ -275,9 +280,7 @@ class FusarGPTForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
       return
     state = self.model.film_mlp.state_dict()
     state = {name: value.float().cpu() for name, value in state.items()}
-    torch.save(
-      {"film_mlp": state}, os.path.join(save_directory, TLM_WEIGHTS)
-    )
+    torch.save({"film_mlp": state}, os.path.join(save_directory, TLM_WEIGHTS))
     with open(
       os.path.join(save_directory, TLM_SETTINGS), "w", encoding="utf-8"
     ) as file:

@@ -3,12 +3,13 @@
   processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
   inputs = processor(text=prompts, images=images, anchors=anchors)
 
-Differs from Qwen2.5-VL's processor in three points: it takes anchors, it resizes
-images to the model's fixed size as the model was trained (bicubic, aspect not
-kept; boxes are pixels of the resized image), and it needs no torchvision, since
-it takes no videos.
+Differs from Qwen2.5-VL's processor in three points: it takes anchors, it
+resizes images to the model's fixed size as the model was trained (bicubic,
+aspect not kept; boxes are pixels of the resized image), and it needs no
+torchvision, since it takes no videos.
 
-E = 64 embedding bands, I images of a batch, L text length, S anchors of an image.
+E = 64 embedding bands, I images of a batch, L text length, S anchors of an
+image.
 """
 
 import os
@@ -128,9 +129,11 @@ class FusarGPTProcessor(ProcessorMixin):
         )
       image = Image.fromarray(image)
     elif not isinstance(image, Image.Image):
-      with Image.open(image) if os.path.isfile(image) else load_image(
-        image
-      ) as opened:
+      with (
+        Image.open(image)
+        if os.path.isfile(image)
+        else load_image(image) as opened
+      ):
         return self.resize(opened.copy())
     if image.mode not in _EIGHT_BITS:
       raise ValueError(
