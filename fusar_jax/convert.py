@@ -84,7 +84,8 @@ def parser() -> command_line.Parser:
     "--base-name",
     metavar="NAME",
     help="base model name in adapter_config.json: a folder or hub id that peft"
-    " can load; default: BASE, or the base of the run",
+    " can load; default: BASE, or the base of the run; of a folder that came"
+    " from the hub, its id",
   )
   p.add_argument(
     "--tokenizer",
@@ -182,6 +183,7 @@ def _write(args: argparse.Namespace) -> None:
   from fusar_jax.hf import peft, tlm_file
   from fusar_jax.hf.card_scores import METRICS, read_scores
   from fusar_jax.hf.export import export_merged
+  from fusar_jax.hf.folders import hub_id
   from fusar_jax.hf.licence_files import copy_terms, read_terms
   from fusar_jax.hf.model_card import Publication, write_model_card
   from fusar_jax.platforms import check_platforms
@@ -199,8 +201,9 @@ def _write(args: argparse.Namespace) -> None:
   scores = args.scores
   if scores is None and (Path(args.source) / "scores" / METRICS).is_file():
     scores = Path(args.source) / "scores"
+  base = args.base_name or hub_id(source.base_folder)
   about = Publication(
-    args.base_name or source.base,
+    base,
     read_terms(source.base_folder),
     None if scores is None else read_scores(scores),
     args.adapter_only,
@@ -215,7 +218,7 @@ def _write(args: argparse.Namespace) -> None:
       args.to,
       source.config,
       source.params,
-      args.base_name or source.base,
+      base or source.base,
       tokenizer=tokenizer,
       overwrite=args.overwrite,
       record=source.record,

@@ -11,6 +11,8 @@ from fusar_jax.io.object_store import is_url
 from fusar_jax.io.remote_folder import fetch_model
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
+# Where huggingface_hub keeps what it downloads.
+_SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 
 # Provenance of an exported folder: its source run.
 RECORD = "fusar_provenance.json"
@@ -71,6 +73,14 @@ def resolve(path: str | os.PathLike) -> Path:
   if not folder.is_dir():
     raise FileNotFoundError(f"{owner}/{name} has no folder {'/'.join(below)}.")
   return folder
+
+
+def hub_id(folder: Path | None) -> str | None:
+  """Returns owner/name of a folder in the hub's cache; None: it is none."""
+  for part in Path(folder).parts if folder else ():
+    if found := _SNAPSHOT.fullmatch(part):
+      return f"{found[1]}/{found[2]}"
+  return None
 
 
 def local_model(path: str | os.PathLike) -> str | os.PathLike:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fusar_jax.data.tokenizer import load_tokenizer
 from fusar_jax.hf import mapping, tlm_file
 from fusar_jax.hf.config_json import read_config
 from fusar_jax.hf.coverage import match
@@ -121,6 +122,7 @@ def check_folder(folder: Path) -> None:
   if tlm_file.has_tlm(folder):
     tlm_file.tlm_image_size(folder)
     read_torch(folder / tlm_file.WEIGHTS)
+  load_tokenizer(folder)
 
 
 def push(folder: Path, to: Repository, message: str) -> str:

@@ -132,13 +132,13 @@ class Publication:
   """What a card says beyond the model's config and its run's record.
 
   Attributes:
-    base: name of the base model; one that is no hub id is not published.
+    base: hub id of the base model, or None; a path is not published.
     terms: licence of the base.
     scores: of an evaluation, or None.
     adapter: the folder holds LoRA and TLM alone.
   """
 
-  base: str = ""
+  base: str | None = None
   terms: Terms = Terms()
   scores: Scores | None = None
   adapter: bool = False
@@ -146,8 +146,8 @@ class Publication:
   @property
   def base_id(self) -> str | None:
     """The base's hub id, or None."""
-    known = _HUB_ID.fullmatch(self.base) and not Path(self.base).exists()
-    return self.base if known else None
+    known = self.base and _HUB_ID.fullmatch(self.base)
+    return self.base if known and not Path(known[0]).exists() else None
 
 
 def write_model_card(
@@ -260,7 +260,7 @@ def _scores(scores: Scores | None) -> Iterator[str]:
     "## Scores",
     "",
     f"On `{scores.split}`, scorer {scores.version}; 95 % intervals. Baseline:"
-    " the strongest one, with the p value of the paired test; blank: not tested.",
+    " the strongest one, with the p value of the paired test; empty: no test.",
     "",
     "| task | score | value | 95 % interval | n | baseline |",
     "| --- | --- | --: | --: | --: | --- |",

@@ -36,9 +36,9 @@ def test_merge(folders, config, plain, same, capsys):
   same(got, want)
   assert got_config.tlm == config.tlm
   assert got_config.lora == LoRAConfig()
-  assert "transformers alone gives the unmodulated model" in (
-    capsys.readouterr().out
-  )
+  assert "trust_remote_code=True the modulated one" in capsys.readouterr().out
+  for name in ("modeling_fusar_gpt.py", "processing_fusar_gpt.py"):
+    assert (out / name).is_file()
 
 
 def test_adapter_only(folders, plain, same):
