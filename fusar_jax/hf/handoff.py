@@ -15,6 +15,8 @@ C visual token width, I images, L text length, M merged visual tokens of an
 image, P patches.
 """
 
+import base64
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,6 +31,7 @@ from fusar_jax.data.examples import (
 )
 from fusar_jax.data.positions import check_image_tokens
 from fusar_jax.data.tokenizer import Tokenizer
+from fusar_jax.hf.torch_file import torch_bytes
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.tasks import boxes
 
@@ -153,16 +156,62 @@ def vllm_inputs(
       itself may crash on that.
   """
   text, seen = _rescaled(question, images, config)
+  _check_counts(seen, visual_tokens, config)
+  return prompts.chat(text, [1] * len(seen)), {
+    "image_embeds": np.concatenate(visual_tokens),
+    "image_grid_thw": _grids(seen, config.vision.patch),
+  }
+
+
+def openai_content(
+  question: str,
+  images: Sequence[ImageLike],
+  visual_tokens: Sequence[np.ndarray],
+  config: FusarConfig,
+) -> list[dict]:
+  """Returns the "content" of a user message to vLLM's OpenAI server.
+
+  One part per image, then the question. The server must run with
+  `--enable-mm-embeds`; it loads the tensors with `torch.load`.
+
+  Args:
+    question, images, visual_tokens, config: as `vllm_inputs`.
+
+  Raises:
+    ValueError: as `vllm_inputs`.
+  """
+  text, seen = _rescaled(question, images, config)
+  _check_counts(seen, visual_tokens, config)
+  parts: list[dict] = []
+  for tokens, grid in zip(
+    visual_tokens, _grids(seen, config.vision.patch), strict=True
+  ):
+    data = torch_bytes(np.asarray(tokens, np.float32))
+    tensors = {"image_embeds": data, "image_grid_thw": torch_bytes(grid)}
+    parts.append(
+      {
+        "type": "image_embeds",
+        "image_embeds": {
+          name: base64.b64encode(raw).decode() for name, raw in tensors.items()
+        },
+        # The server's cache tells images apart by it.
+        "uuid": hashlib.sha256(data).hexdigest(),
+      }
+    )
+  return [*parts, {"type": "text", "text": text}]
+
+
+def _check_counts(
+  seen: Sequence[np.ndarray],
+  visual_tokens: Sequence[np.ndarray],
+  config: FusarConfig,
+) -> None:
   wanted = [count_visual_tokens(image.shape[:2], config) for image in seen]
   given = [len(tokens) for tokens in visual_tokens]
   if given != wanted:
     raise ValueError(
       f"visual tokens per image {given}, but the images have {wanted} cells."
     )
-  return prompts.chat(text, [1] * len(seen)), {
-    "image_embeds": np.concatenate(visual_tokens),
-    "image_grid_thw": _grids(seen, config.vision.patch),
-  }
 
 
 def _grids(images: Sequence[np.ndarray], patch: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import pickletools
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -189,10 +189,24 @@ def write_torch(path: str | Path, tree: dict) -> None:
     ValueError: a key that is not text, or a dtype that torch does not store.
   """
   path = Path(path)
+  _write(path, path.stem, tree)
+
+
+def torch_bytes(array: np.ndarray) -> bytes:
+  """Returns what `torch.save` writes of one tensor.
+
+  Raises:
+    ValueError: a dtype that torch does not store.
+  """
+  file = io.BytesIO()
+  _write(file, "archive", array)
+  return file.getvalue()
+
+
+def _write(file: Path | BinaryIO, root: str, tree: Any) -> None:
   arrays: list[np.ndarray] = []
   body = b"\x80\x02" + _pickled(tree, arrays) + b"."
-  root = path.stem
-  with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+  with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
 
     def add(name: str, data: bytes) -> None:
       # ZipInfo's fixed date: the same weights give the same bytes and hash.

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: makes repositories, takes LFS files, commits."""
+"""A Hugging Face hub on loopback: repositories, LFS files and commits."""
 
 import base64
 import hashlib

@@ -1,5 +1,6 @@
 """Inputs for other decoders; transformers itself is asked in tests/parity."""
 
+import base64
 import dataclasses
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from fusar_jax.data import prompts, vision
 from fusar_jax.data.tokenizer import train_sentencepiece
 from fusar_jax.hf import handoff
+from fusar_jax.hf.torch_file import read_torch
 from fusar_jax.model.config import SpecialTokens
 
 QUESTION = "Is [10, 20, 30, 40] a ship?"
@@ -78,3 +80,21 @@ def test_vllm_repeats_the_mark_itself(wide, images):
   assert given["image_grid_thw"].tolist() == [[1, 4, 6], [1, 4, 6]]
   with pytest.raises(ValueError, match=r"\[6, 5\], but the images have"):
     handoff.vllm_inputs(QUESTION, images, [tokens[0], tokens[1][:5]], wide)
+
+
+def test_the_server_gets_one_part_per_image(wide, images, tmp_path):
+  tokens = [np.full((6, 32), i, np.float32) for i in range(2)]
+  *parts, text = handoff.openai_content(QUESTION, images, tokens, wide)
+  assert text == {"type": "text", "text": "Is [5, 10, 15, 20] a ship?"}
+  assert len({part["uuid"] for part in parts}) == len(images)
+  for part, rows in zip(parts, tokens, strict=True):
+    assert part["type"] == "image_embeds"
+    got = {}
+    for name, data in part["image_embeds"].items():
+      (tmp_path / name).write_bytes(base64.b64decode(data))
+      got[name] = read_torch(tmp_path / name)
+    np.testing.assert_array_equal(got["image_embeds"], rows)
+    assert got["image_grid_thw"].dtype == np.int64
+    assert got["image_grid_thw"].tolist() == [1, 4, 6]
+  with pytest.raises(ValueError, match=r"\[6, 5\], but the images have"):
+    handoff.openai_content(QUESTION, images, [tokens[0], tokens[1][:5]], wide)

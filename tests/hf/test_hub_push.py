@@ -1,17 +1,19 @@
 """`convert --push-to-hub`, against a hub on loopback."""
 
+import dataclasses
 import json
 import shutil
 import socket
 
-import huggingface_hub
 import pytest
 import yaml
+from huggingface_hub import constants
 
 from fusar_jax import convert
 from fusar_jax.hf import peft
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.folders import TINY_BASE, resolve
+from fusar_jax.model.config import LoRAConfig
 from tests.hf.conftest import SMALL, random_params
 from tests.hf.fake_hub import FakeHub
 
@@ -21,10 +23,6 @@ NAME = "lab/fusar-small"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
   """A base with terms and an adapter of it, and both exported by `convert`."""
-  import dataclasses
-
-  from fusar_jax.model.config import LoRAConfig
-
   place = tmp_path_factory.mktemp("made")
   plain = dataclasses.replace(SMALL, tlm=None, lora=LoRAConfig())
   export_merged(
@@ -71,7 +69,6 @@ def made(tmp_path_factory):
 @pytest.fixture
 def hub(monkeypatch):
   server = FakeHub()
-  constants = huggingface_hub.constants
   monkeypatch.setattr(constants, "ENDPOINT", server.url)
   monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
   monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -188,7 +185,7 @@ def test_no_connection(made, hub, monkeypatch, capsys):
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
   address = f"http://127.0.0.1:{port}"
-  monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+  monkeypatch.setattr(constants, "ENDPOINT", address)
   assert _push(made / "merged") == 1
   assert "broke off" in capsys.readouterr().err
 
@@ -196,7 +193,7 @@ def test_no_connection(made, hub, monkeypatch, capsys):
 def test_no_token(made, hub, monkeypatch, tmp_path, capsys):
   monkeypatch.delenv("HF_TOKEN")
   missing = str(tmp_path / "token")
-  monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", missing)
+  monkeypatch.setattr(constants, "HF_TOKEN_PATH", missing)
   assert _push(made / "merged") == 1
   assert "no access token" in capsys.readouterr().err
   assert not hub.calls
