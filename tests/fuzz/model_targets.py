@@ -290,12 +290,41 @@ def _points(folder: Path) -> list[bytes]:
   return [f"region,dw_label,S1_VV,{bands}\n{row}\n{row}\n".encode()]
 
 
+def _read_scores(path: Path) -> None:
+  lazy("hf.card_scores", "read_scores")(path.parent)
+
+
+_METRICS = {
+  "version": "0.1.0/3",
+  "n": 40,
+  "counting": {"accuracy": 0.5, "n": 40, "ci95": {"accuracy": [0.4, 0.6]}},
+}
+_BASELINES = {
+  "manifest": "data/test.jsonl",
+  "comparisons": [
+    {"task": "counting", "score": "accuracy", "baseline": "majority",
+     "value": 0.4, "p": 0.01},
+  ],
+}  # fmt: skip
+
 TARGETS = {
   "adapter config": _in_folder(
     _read_adapter, "adapter", "adapter_config.json"
   ),
   "adapter weights": _in_folder(
     _read_adapter, "adapter", "adapter_model.safetensors"
+  ),
+  "base terms": Target(
+    lambda path: lazy("hf.licence_files", "read_terms")(path.parent),
+    lambda folder: [b"---\nlicense: apache-2.0\ntags: [a]\n---\n# Base\n"],
+    "README.md",
+  ),
+  "card baselines": Target(
+    _read_scores, as_json(_BASELINES), "baselines.json",
+    lambda folder: (folder / "metrics.json").write_text(json.dumps(_METRICS)),
+  ),
+  "card scores": Target(
+    _read_scores, as_json(_METRICS), "metrics.json"
   ),
   "checksums": Target(_check_sums, _sums, "step/checksums.json", _checkpoint),
   "config": _in_folder(_load, "model", "config.json"),

@@ -18,6 +18,7 @@ visual tokens of an image, S anchors of an image, padded.
 import inspect
 import json
 import os
+from typing import Any
 
 import torch
 import transformers
@@ -89,8 +90,8 @@ class FusarGPTModel(Qwen2_5_VLModel):
 
   def __init__(self, config):
     super().__init__(config)
-    self.film_mlp = None
-    self.tlm_settings = None
+    self.film_mlp: Any = None  # nn.Sequential
+    self.tlm_settings: Any = None  # content of `tlm_config.json`
 
   def get_image_features(
     self,
