@@ -24,7 +24,9 @@ class FakeHub(http.server.ThreadingHTTPServer):
     super().__init__(("127.0.0.1", 0), _Handler)
     self.repos, self.objects = {}, {}
     self.sent, self.calls, self.refuse = [], [], {}
-    threading.Thread(target=self.serve_forever, daemon=True).start()
+    threading.Thread(
+      target=self.serve_forever, args=(0.01,), daemon=True
+    ).start()
 
   @property
   def url(self) -> str:

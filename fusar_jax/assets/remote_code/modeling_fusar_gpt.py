@@ -24,6 +24,10 @@ import torch
 import transformers
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
+from transformers.conversion_mapping import (
+  get_checkpoint_conversion_mapping,
+  register_checkpoint_conversion_mapping,
+)
 from transformers.utils import cached_file
 
 TLM_WEIGHTS = "vec64_film.pt"
@@ -204,18 +208,28 @@ class FusarGPTForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     Args:
       tlm: folder or hub id of the TLM's files, for a base without them: that
         of an adapter, which peft loads afterwards.
+
+    Raises:
+      ValueError: weights are missing, which transformers would draw at random.
     """
-    made = super().from_pretrained(
-      pretrained_model_name_or_path, *args, **kwargs
+    with_info = kwargs.pop("output_loading_info", False)
+    model, info = super().from_pretrained(
+      pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
     )
-    model = made[0] if isinstance(made, tuple) else made
+    missing = sorted(info["missing_keys"])
+    if missing:
+      raise ValueError(
+        f"{pretrained_model_name_or_path}: {len(missing)} weights are missing,"
+        f" among them {', '.join(missing[:3])}: the files are incomplete, or"
+        " of another model."
+      )
     if tlm is not None:
       model.load_tlm(tlm)
     elif pretrained_model_name_or_path is not None:
       options = {k: kwargs[k] for k in _HUB_OPTIONS if k in kwargs}
       if _file(pretrained_model_name_or_path, TLM_WEIGHTS, options):
         model.load_tlm(pretrained_model_name_or_path, **options)
-    return made
+    return (model, info) if with_info else model
 
   def load_tlm(self, source, *, legacy_sigma: float | None = None, **options):
     """Loads the TLM from its official files, in place of any before.
@@ -384,3 +398,13 @@ def _settings(source, options, legacy_sigma, bands, hidden, width) -> dict:
       f" vectors of {bands}."
     )
   return settings
+
+
+# transformers renames the tensors of older files for its own classes only.
+register_checkpoint_conversion_mapping(
+  FusarGPTForConditionalGeneration.__name__,
+  get_checkpoint_conversion_mapping(
+    Qwen2_5_VLForConditionalGeneration.__name__
+  ),
+  overwrite=True,
+)
