@@ -28,7 +28,7 @@ from transformers.conversion_mapping import (
   get_checkpoint_conversion_mapping,
   register_checkpoint_conversion_mapping,
 )
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 TLM_WEIGHTS = "vec64_film.pt"
 TLM_SETTINGS = "tlm_config.json"
@@ -99,13 +99,13 @@ class FusarGPTModel(Qwen2_5_VLModel):
 
   def get_image_features(
     self,
-    pixel_values: torch.Tensor,
-    image_grid_thw: torch.Tensor | None = None,
-    anchor_features: torch.Tensor | None = None,
-    anchor_positions: torch.Tensor | None = None,
-    anchor_mask: torch.Tensor | None = None,
+    pixel_values: Any,
+    image_grid_thw: Any = None,
+    anchor_features: Any = None,
+    anchor_positions: Any = None,
+    anchor_mask: Any = None,
     **kwargs,
-  ):
+  ) -> Any:
     """As Qwen2.5-VL's; its `pooler_output` is modulated.
 
     Args:
@@ -119,7 +119,9 @@ class FusarGPTModel(Qwen2_5_VLModel):
       ValueError: anchors of another shape or number of images, or a model
         without TLM.
     """
-    found = super().get_image_features(pixel_values, image_grid_thw, **kwargs)
+    found: Any = super().get_image_features(
+      pixel_values, image_grid_thw, **kwargs
+    )
     if anchor_features is None:
       return found
     self._check(image_grid_thw, anchor_features, anchor_positions, anchor_mask)
@@ -194,7 +196,7 @@ class FusarGPTForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
   def __init__(self, config):
     # Not that of Qwen2_5_VLForConditionalGeneration, which makes its own model.
     super(Qwen2_5_VLForConditionalGeneration, self).__init__(config)
-    text = config.text_config
+    text: Any = config.text_config
     self.model = FusarGPTModel(config)
     self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
     self.post_init()
@@ -213,9 +215,10 @@ class FusarGPTForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
       ValueError: weights are missing, which transformers would draw at random.
     """
     with_info = kwargs.pop("output_loading_info", False)
-    model, info = super().from_pretrained(
+    made: Any = super().from_pretrained(
       pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
     )
+    model, info = made
     missing = sorted(info["missing_keys"])
     if missing:
       raise ValueError(
@@ -254,7 +257,8 @@ class FusarGPTForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         f"{path}: expected a dict with 'film_mlp' and in it {sorted(names)}."
       )
     hidden, bands = state["0.weight"].shape
-    width = self.config.vision_config.out_hidden_size
+    vision: Any = self.config.vision_config
+    width = vision.out_hidden_size
     if tuple(state["2.weight"].shape) != (2 * width, hidden):
       raise ValueError(
         f"{path}: 2.weight has shape {list(state['2.weight'].shape)}, expected"
@@ -302,9 +306,6 @@ class FusarGPTForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
       json.dump(self.model.tlm_settings, file, indent=2)
       file.write("\n")
 
-  def get_image_features(self, pixel_values, image_grid_thw=None, **kwargs):
-    return self.model.get_image_features(pixel_values, image_grid_thw, **kwargs)
-
   def forward(
     self,
     input_ids=None,
@@ -330,7 +331,8 @@ class FusarGPTForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     `generate` encodes both once.
     """
     if pixel_values is not None and anchor_features is not None:
-      image = self.get_image_features(
+      model: Any = self.model
+      image = model.get_image_features(
         pixel_values,
         image_grid_thw,
         anchor_features=anchor_features,
@@ -401,10 +403,9 @@ def _settings(source, options, legacy_sigma, bands, hidden, width) -> dict:
 
 
 # transformers renames the tensors of older files for its own classes only.
+_RENAMED: Any = get_checkpoint_conversion_mapping(
+  Qwen2_5_VLForConditionalGeneration.__name__
+)
 register_checkpoint_conversion_mapping(
-  FusarGPTForConditionalGeneration.__name__,
-  get_checkpoint_conversion_mapping(
-    Qwen2_5_VLForConditionalGeneration.__name__
-  ),
-  overwrite=True,
+  FusarGPTForConditionalGeneration.__name__, _RENAMED, overwrite=True
 )

@@ -14,6 +14,7 @@ image.
 
 import os
 import zipfile
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,9 @@ class FusarGPTProcessor(ProcessorMixin):
 
   _auto_class = "AutoProcessor"
 
-  def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
+  def __init__(
+    self, image_processor: Any = None, tokenizer: Any = None, chat_template=None
+  ):
     super().__init__(image_processor, tokenizer, chat_template=chat_template)
     self.image_token = _IMAGE_TOKEN
     self.image_token_id = tokenizer.convert_tokens_to_ids(_IMAGE_TOKEN)
