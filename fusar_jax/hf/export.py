@@ -1,9 +1,8 @@
 """Exports a model with merged LoRA to a Hugging Face folder.
 
-transformers loads the folder as a plain Qwen2.5-VL. The TLM has separate files
-next to the weights, which `load_base` reads, and so does the code that
-transformers runs with `trust_remote_code`. A model without TLM has
-`image_text_config.json` instead.
+transformers loads the folder as a plain Qwen2.5-VL, or with `trust_remote_code`
+as the model with TLM, which has separate files; `load_base` reads both. A
+model without TLM has `image_text_config.json` instead.
 """
 
 import dataclasses
