@@ -128,5 +128,5 @@ def test_the_card_names_base_data_and_terms(tmp_path, config, plain):
     assert part in card, card
   write_model_card(tmp_path, dataclasses.replace(plain, image_size=None), None)
   card = (tmp_path / CARD).read_text()
-  assert not any(p in card for p in ("image.resize", "- base", "scene.npz"))
+  assert not any(p in card for p in ("image.resize", "- base:", "scene.npz"))
   compile(card.split("```python\n")[1].split("```")[0], CARD, "exec")
