@@ -90,6 +90,7 @@ def _rows(metrics: dict, baselines: dict) -> Iterator[Score]:
   if len(tasks) > _MAX_TASKS:
     raise ValueError(f"{len(tasks)} tasks; at most {_MAX_TASKS} are read.")
   for task, part in tasks.items():
+    kinds = part.get("kinds", {})  # rows of scores of a part of them
     for name, (low, high) in part["ci95"].items():
       value = part[name]
       if isinstance(value, int | float):
@@ -99,7 +100,7 @@ def _rows(metrics: dict, baselines: dict) -> Iterator[Score]:
           float(value),
           float(low),
           float(high),
-          int(part["n"]),
+          int(kinds.get(name, part["n"])),
           baselines.get((task, name), ""),
         )
 

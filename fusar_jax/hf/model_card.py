@@ -204,16 +204,17 @@ def _front_matter(title: str, config: FusarConfig, about: Publication) -> str:
 
 
 def _results(scores: Scores) -> list[dict]:
-  data = {"name": scores.split, "type": "fusar_jax"}
+  by_task: dict[str, list[dict]] = {}
+  for row in scores.rows:
+    metric = {"type": row.name, "name": row.name, "value": round(row.value, 4)}
+    by_task.setdefault(row.task, []).append(metric)
   return [
     {
-      "task": {"type": "image-text-to-text", "name": row.task},
-      "dataset": data,
-      "metrics": [
-        {"type": row.name, "name": row.name, "value": round(row.value, 4)}
-      ],
+      "task": {"type": "image-text-to-text", "name": task},
+      "dataset": {"name": scores.split, "type": "fusar_jax"},
+      "metrics": metrics,
     }
-    for row in scores.rows
+    for task, metrics in by_task.items()
   ]
 
 

@@ -43,6 +43,13 @@ def made(tmp_path_factory):
           "n": 40,
           "ci95": {"accuracy": [0.375, 0.67]},
         },
+        "vqa": {
+          "accuracy": 0.5,
+          "number": 0.25,
+          "n": 20,
+          "kinds": {"number": 8},
+          "ci95": {"accuracy": [0.3, 0.7], "number": [0.05, 0.6]},
+        },
       }
     )
   )
@@ -115,7 +122,9 @@ def test_the_card_is_valid_and_complete(made):
       "earth-observation",
       "fusar-gpt",
     ]
-    [result] = front["model-index"][0]["results"]
+    result, vqa = front["model-index"][0]["results"]
+    assert [one["name"] for one in vqa["metrics"]] == ["accuracy", "number"]
+    assert "| vqa | number | 0.250 | 0.050 - 0.600 | 8 |  |" in body
     assert result["metrics"][0]["value"] == 0.525
     assert result["dataset"]["name"] == "ships/test.jsonl"
     assert "| 0.525 | 0.375 - 0.670 | 40 | thumbnail 0.400 (p 0.040) |" in body
