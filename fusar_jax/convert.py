@@ -22,6 +22,22 @@ from pathlib import Path
 
 from fusar_jax import command_line
 
+# Options of what --from writes.
+_OF_FROM = (
+  "adapter",
+  "adapter_only",
+  "base_name",
+  "dtype",
+  "legacy_sigma",
+  "max_shard_gb",
+  "merge",
+  "overwrite",
+  "scores",
+  "step",
+  "tokenizer",
+  "use_tlm",
+)
+
 
 def parser() -> command_line.Parser:
   """Returns the command line."""
@@ -141,6 +157,11 @@ def _check(args: argparse.Namespace) -> None:
     raise command_line.UsageError(
       "give one of --from, --inspect, --push-to-hub"
     )
+  if args.source is None and (ignored := _given(args, _OF_FROM)):
+    raise command_line.UsageError(
+      f"{', '.join(ignored)}: without --from nothing is written, the model card"
+      " included"
+    )
   if args.push_to_hub is None and (
     args.private or args.revision or args.dry_run
   ):
@@ -155,6 +176,15 @@ def _check(args: argparse.Namespace) -> None:
     from fusar_jax.hf.hub_push import check_name
 
     check_name(args.push_to_hub)  # Before hours of work.
+
+
+def _given(args: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
+  defaults = parser()
+  return [
+    f"--{name.replace('_', '-').replace('use-tlm', 'no-tlm')}"
+    for name in names
+    if getattr(args, name) != defaults.get_default(name)
+  ]
 
 
 def _push(args: argparse.Namespace) -> None:
@@ -184,8 +214,8 @@ def _write(args: argparse.Namespace) -> None:
   from fusar_jax.hf.card_scores import METRICS, read_scores
   from fusar_jax.hf.export import export_merged
   from fusar_jax.hf.folders import hub_id
-  from fusar_jax.hf.licence_files import copy_terms, read_terms
-  from fusar_jax.hf.model_card import Publication, write_model_card
+  from fusar_jax.hf.licence_files import read_terms
+  from fusar_jax.hf.model_card import Publication
   from fusar_jax.platforms import check_platforms
   from fusar_jax.training.model_source import load_source
 
@@ -206,13 +236,10 @@ def _write(args: argparse.Namespace) -> None:
     base,
     read_terms(source.base_folder),
     None if scores is None else read_scores(scores),
-    args.adapter_only,
+    record=source.record,
   )
-
-  def describe() -> None:
-    copy_terms(about.terms, Path(args.to))
-    write_model_card(Path(args.to), source.config, source.record, about)
-
+  if scores is not None:
+    print(f"scores of the model card: {scores}")
   if args.adapter_only:
     peft.write_adapter(
       args.to,
@@ -221,9 +248,8 @@ def _write(args: argparse.Namespace) -> None:
       base or source.base,
       tokenizer=tokenizer,
       overwrite=args.overwrite,
-      record=source.record,
+      about=about,
     )
-    describe()
     print(f"adapter of rank {source.config.lora.rank} in {args.to}")
     return
   done = export_merged(
@@ -235,9 +261,8 @@ def _write(args: argparse.Namespace) -> None:
     tokenizer=tokenizer,
     generation=source.generation,
     overwrite=args.overwrite,
-    record=source.record,
+    about=about,
   )
-  describe()
   print(
     f"{done.parameters:,} parameters in {len(done.files)} file(s) in {args.to}"
   )

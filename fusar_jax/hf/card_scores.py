@@ -114,6 +114,10 @@ def _strongest(comparisons: list[dict[str, Any]]) -> dict:
     if key not in found or sign * one["value"] > sign * found[key]["value"]:
       found[key] = one
   return {
-    key: f"{one['baseline']} {one['value']:.3f} (p {one['p']:.3f})"
+    key: f"{one['baseline']} {one['value']:.3f} ({_p(one['p'])})"
     for key, one in found.items()
   }
+
+
+def _p(value: float) -> str:
+  return f"p {value:.3f}" if value >= 0.0005 else "p < 0.001"

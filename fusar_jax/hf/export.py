@@ -17,7 +17,7 @@ from fusar_jax.hf import image_text_file, mapping, tlm_file
 from fusar_jax.hf.config_json import write_config
 from fusar_jax.hf.coverage import Differences, shapes
 from fusar_jax.hf.folders import write_record
-from fusar_jax.hf.model_card import write_model_card
+from fusar_jax.hf.model_card import UNKNOWN, Publication, write_model_card
 from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import Lazy, plan_shards, save_shards
 from fusar_jax.io.atomic_write import new_folder
@@ -55,7 +55,7 @@ def export_merged(
   tokenizer: str | Path | None = None,
   generation: Mapping[str, Any] | None = None,
   overwrite: bool = False,
-  record: Mapping[str, Any] | None = None,
+  about: Publication = UNKNOWN,
 ) -> Export:
   """Writes the model with merged LoRA in the layout of the hub's files.
 
@@ -71,7 +71,7 @@ def export_merged(
     tokenizer: folder of the tokenizer to export, as `tokenizer.json`.
     generation: content of the base's generation_config.json, or None.
     overwrite: replaces the contents of the folder.
-    record: provenance of the source run, see `folders.RECORD`.
+    about: what the model card says of the model's origin.
 
   Raises:
     ValueError: parameters that do not match the config (listed), or a config
@@ -93,8 +93,8 @@ def export_merged(
     else:
       image_text_file.write_image_text(made, config)
     write_tokenizer(made, tokenizer)
-    write_model_card(made, config, record)
-    write_record(made, record)
+    write_model_card(made, config, about)
+    write_record(made, about.record)
   count = sum(int(np.prod(t.shape)) for t in mapping.tensors(config))
   return Export(Path(folder), tuple(shards), count, writer.rounding)
 

@@ -3,7 +3,7 @@
 The folder must be complete, must load, and must not name this machine: it is
 public, or may become so. All files enter in one commit; files that the hub has
 already are not sent again, so an upload that broke off is repeated by the same
-command.
+command. Nothing on the hub is deleted.
 """
 
 import os
@@ -34,6 +34,8 @@ _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 # A path of a user in running text: /home/NAME, /Users/NAME, C:\Users\NAME.
 _HOME = re.compile(r"(?:/home/|/Users/|/root/|[A-Za-z]:\\Users\\)[\w.-]+")
 _TEXT = (".json", ".jinja", ".md", ".txt", ".py")
+# Loaders read files like these by their name, whoever put them there.
+_LOADED = (*_TEXT, ".bin", ".model", ".pt", ".safetensors")
 _SCANNED_BYTES = 4_000_000  # tokenizer.json of Qwen is larger: words, no paths
 
 
@@ -131,7 +133,8 @@ def push(folder: Path, to: Repository, message: str) -> str:
   Raises:
     ImportError: huggingface_hub is not installed.
     PermissionError: no token, or one without the right to write there.
-    ValueError: the repository is public, and `private` is asked for.
+    ValueError: the repository is public, and `private` is asked for, or it
+      holds files that would be loaded together with those of the folder.
     OSError: the hub rejects the upload or cannot be reached.
   """
   try:
@@ -155,25 +158,50 @@ def push(folder: Path, to: Repository, message: str) -> str:
       )
     if to.revision is not None:
       api.create_branch(to.name, branch=to.revision, exist_ok=True)
+    _check_others(
+      api.list_repo_files(to.name, revision=to.revision), to, folder
+    )
     done = api.upload_folder(
       repo_id=to.name,
       folder_path=folder,
       revision=to.revision,
       commit_message=message,
     )
-  except ValueError:
-    raise
   except Exception as error:  # its errors share no base class
+    if isinstance(error, ValueError) and not hasattr(error, "response"):
+      raise
     raise _explained(error, to, folder) from error
   return done.commit_url
+
+
+def _check_others(names: list[str], to: Repository, folder: Path) -> None:
+  """Raises ValueError for files of another model in the repository.
+
+  An adapter_config.json beside merged weights, for instance, is applied to them
+  by transformers; a TLM or shards of before are read too.
+  """
+  ours = {name for name, _ in files_to_push(folder)}
+  others = [
+    name
+    for name in names
+    if name not in ours and "/" not in name and name.endswith(_LOADED)
+  ]
+  if others:
+    raise ValueError(
+      f"{to.name} holds files that {folder} does not, and loaders would read"
+      f" both: {', '.join(sorted(others)[:20])}. Delete them on the hub, or"
+      " take another repository; nothing was uploaded."
+    )
 
 
 def _explained(error: Exception, to: Repository, folder: Path) -> OSError:
   """Returns an error that says what to do."""
   code = getattr(getattr(error, "response", None), "status_code", None)
+  options = " --private" if to.private else ""
+  options += f" --revision {to.revision}" if to.revision else ""
   again = (
     f" Nothing is lost: `python -m fusar_jax.convert --to {folder}"
-    f" --push-to-hub {to.name}` sends what is missing."
+    f" --push-to-hub {to.name}{options}` sends what is missing."
   )
   if code == 401:
     return PermissionError(
@@ -213,7 +241,8 @@ def _leaks(path: Path) -> Iterator[str]:
     yield f"{path.name}: an access token, hf_..."
   if path.suffix == ".json" and path.name != "tokenizer.json":
     for where, value in _strings(read_object(path)):
-      if os.path.isabs(value) or value.startswith("gs://"):
+      place = os.path.isabs(value) or value.startswith("gs://")
+      if place or _HOME.search(value):
         yield f"{path.name}: {where}: {value:.100}"
   elif path.name != "tokenizer.json":
     for found in sorted(set(_HOME.findall(text))):

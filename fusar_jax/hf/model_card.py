@@ -14,10 +14,13 @@ from fusar_jax.geo.anchors import ATTRIBUTION
 from fusar_jax.hf import tlm_file
 from fusar_jax.hf.card_scores import Scores
 from fusar_jax.hf.folders import RECORD
-from fusar_jax.hf.licence_files import Terms
+from fusar_jax.hf.licence_files import Terms, copy_terms
 from fusar_jax.model.config import FusarConfig
 
 CARD = "README.md"
+_MAX_LINE = 300
+# Of a bootstrap over fewer rows the interval is too narrow: of one, a point.
+_FEW = 30
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TAGS = ("sar", "remote-sensing", "earth-observation", "fusar-gpt")
 
@@ -33,12 +36,12 @@ model.ask("scene.png", "How many ships are in the image?"{anchors})
 """
 
 _ANCHORS = """
-With transformers 5.23 or newer and anchors: `images` and `anchors` are lists
-with one entry per image; an entry of `anchors` is an `.npz` with `features`
-[S, 64] (AlphaEarth vectors) and `positions` [S, 2] ((y, x) in [0, 1] of the
-image), a pair of such arrays, or None. `trust_remote_code` runs
-`modeling_fusar_gpt.py` and `processing_fusar_gpt.py` of this folder: read them
-first.
+With transformers 5 (tested with 5.23) and anchors: `images` and `anchors` are
+lists with one entry per image; an entry of `anchors` is an `.npz` with
+`features` [S, 64] (AlphaEarth vectors) and `positions` [S, 2] ((y, x) in [0, 1]
+of the image), a pair of such arrays, or None. `trust_remote_code` runs
+`modeling_fusar_gpt.py` and `processing_fusar_gpt.py` of this folder on your
+machine: read them first, and name a commit (`revision=`) of a repository.
 
 ```python
 # anchors
@@ -98,7 +101,8 @@ image = image.resize(({width}, {height}), Image.Resampling.BICUBIC)
 """
 
 _ADAPTER = """
-With peft: `base` is the base model above{tlm}.
+With peft: `base` is a folder or hub id of the base model, `adapter` one of this
+model.{tlm}
 
 ```python
 # adapter
@@ -129,19 +133,21 @@ model = peft.PeftModel.from_pretrained(model, adapter)
 
 @dataclasses.dataclass(frozen=True)
 class Publication:
-  """What a card says beyond the model's config and its run's record.
+  """What a card says beyond the model's config.
 
   Attributes:
     base: hub id of the base model, or None; a path is not published.
     terms: licence of the base.
     scores: of an evaluation, or None.
     adapter: the folder holds LoRA and TLM alone.
+    record: of the run that the weights come from, see `folders.RECORD`.
   """
 
   base: str | None = None
   terms: Terms = Terms()
   scores: Scores | None = None
   adapter: bool = False
+  record: Mapping[str, Any] | None = None
 
   @property
   def base_id(self) -> str | None:
@@ -150,32 +156,34 @@ class Publication:
     return self.base if known and not Path(known[0]).exists() else None
 
 
+UNKNOWN = Publication()
+
+
 def write_model_card(
   folder: Path,
   config: FusarConfig,
-  record: Mapping[str, Any] | None,
-  about: Publication = Publication(),
+  about: Publication = UNKNOWN,
 ) -> None:
-  """Writes README.md into a folder that exists.
+  """Writes README.md, and the base's licence files, into a folder.
 
   Args:
     folder: to write to.
     config: of the exported model.
-    record: of the run that the weights come from, or None.
     about: what else is known.
   """
+  copy_terms(about.terms, Path(folder))
   title = "FUSAR-GPT" if config.tlm else "Qwen2.5-VL for SAR images"
   text = "\n".join(
     part.rstrip("\n") + "\n"
     for part in (
       f"---\n{_front_matter(title, config, about)}---\n# {title}",
       f"Exported by fusar_jax. {_kind(config, about)}",
-      "\n".join(_origin(record, about)),
+      "\n".join(_origin(about)),
       *_scores(about.scores),
       _use(config, about),
       _changes(config, about),
-      _limits(config),
-      "\n".join(_licences(config, record, about)),
+      _limits(config, about),
+      "\n".join(_licences(config, about)),
     )
     if part
   )
@@ -186,32 +194,50 @@ def _front_matter(title: str, config: FusarConfig, about: Publication) -> str:
   fields: dict[str, Any] = {
     "library_name": "peft" if about.adapter else "transformers",
     "pipeline_tag": "image-text-to-text",
-    "language": "en",
     "tags": list(_TAGS[: None if config.tlm else -1]),
   }
-  if about.terms.identifier:
-    fields["license"] = about.terms.identifier
+  if licence := _licence(about):
+    fields["license"] = licence
   if about.base_id:
     fields["base_model"] = about.base_id
     fields["base_model_relation"] = "adapter" if about.adapter else "finetune"
-  if about.scores:
-    fields["model-index"] = [{"name": title, "results": _results(about.scores)}]
-  # A JSON value is one of YAML.
+  if about.scores and (results := _results(about.scores)):
+    fields["model-index"] = [{"name": title, "results": results}]
+  # A JSON value is one of YAML; unquoted, a text may be a number or a comment.
   return "".join(
-    f"{name}: {value if isinstance(value, str) else json.dumps(value)}\n"
-    for name, value in fields.items()
+    f"{name}: {json.dumps(value)}\n" for name, value in fields.items()
   )
+
+
+def _licence(about: Publication) -> str | None:
+  """Returns the base's licence, unless the training data have other terms.
+
+  The hub shows it as the licence of the weights, which those terms may limit.
+  """
+  base = about.terms.identifier
+  others = {terms.lower() for _, terms in _data(about.record)}
+  return base if base and others <= {base.lower()} else None
+
+
+def _line(value: Any) -> str:
+  """Returns text of others as one line without markup."""
+  text = " ".join(str(value).split())
+  text = text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE - 3]}..."
+  return re.sub(r"([\\`*\[\]<>|])", r"\\\1", text)
 
 
 def _results(scores: Scores) -> list[dict]:
   by_task: dict[str, list[dict]] = {}
   for row in scores.rows:
+    if row.n < _FEW:
+      continue
     metric = {"type": row.name, "name": row.name, "value": round(row.value, 4)}
     by_task.setdefault(row.task, []).append(metric)
   return [
     {
       "task": {"type": "image-text-to-text", "name": task},
-      "dataset": {"name": scores.split, "type": "fusar_jax"},
+      # "type" is the id of a data set on the hub, and must be there.
+      "dataset": {"name": scores.split, "type": "custom"},
       "metrics": metrics,
     }
     for task, metrics in by_task.items()
@@ -229,29 +255,32 @@ def _kind(config: FusarConfig, about: Publication) -> str:
 
 
 def _origin(
-  record: Mapping[str, Any] | None, about: Publication
+  about: Publication,
 ) -> Iterator[str]:
   """Base, step and data, as the run's record has them."""
+  record = about.record
   if record is None:
     if about.base_id:
       yield f"- base: {about.base_id}"
     return
   base = record["base"]
-  yield f"- base: {about.base_id or base['path'] or 'random weights'}" + (
-    f" (sha256 {base['sha256']})" if base["sha256"] else ""
-  )
+  name = about.base_id or _line(base["path"] or "random weights")
+  digest = f" (sha256 {_line(base['sha256'])})" if base["sha256"] else ""
+  yield f"- base: {name}{digest}"
   yield f"- step: {record['step']}"
   for source, terms in _data(record):
-    yield f"- training data: {source} ({terms})"
+    yield f"- training data: {_line(source)} ({_line(terms)})"
   yield f"- everything else: `{RECORD}`"
 
 
-def _data(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _data(record: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
   """Yields (source, licence) of the training manifests."""
+  if record is None:
+    return
   for manifest in record["data"].get("train", []):
     described = manifest["dataset"] or {}
     source = described.get("source") or manifest["path"]
-    yield source, described.get("license") or "terms not recorded"
+    yield str(source), str(described.get("license") or "terms not recorded")
 
 
 def _scores(scores: Scores | None) -> Iterator[str]:
@@ -260,18 +289,28 @@ def _scores(scores: Scores | None) -> Iterator[str]:
   lines = [
     "## Scores",
     "",
-    f"On `{scores.split}`, scorer {scores.version}; 95 % intervals. Baseline:"
-    " the strongest one, with the p value of the paired test; empty: no test.",
+    f"On {_line(scores.split)}, scorer {_line(scores.version)}; 95 % intervals."
+    " Baseline: the strongest one, with the p value of the paired test; empty:"
+    " no test.",
+    *_few(scores),
     "",
     "| task | score | value | 95 % interval | n | baseline |",
     "| --- | --- | --: | --: | --: | --- |",
   ]
   lines += [
-    f"| {row.task} | {row.name} | {row.value:.3f} |"
-    f" {row.low:.3f} - {row.high:.3f} | {row.n} | {row.baseline} |"
+    f"| {_line(row.task)} | {_line(row.name)} | {row.value:.3f} |"
+    f" {row.low:.3f} - {row.high:.3f} | {row.n} | {_line(row.baseline)} |"
     for row in scores.rows
   ]
   yield "\n".join(lines)
+
+
+def _few(scores: Scores) -> Iterator[str]:
+  if any(row.n < _FEW for row in scores.rows):
+    yield (
+      f"Intervals of fewer than {_FEW} rows are too narrow: these scores show"
+      " little, and are not in this page's metadata."
+    )
 
 
 def _use(config: FusarConfig, about: Publication) -> str:
@@ -283,7 +322,7 @@ def _use(config: FusarConfig, about: Publication) -> str:
   )
   if about.adapter:
     note = (
-      "; `trust_remote_code` runs this folder's two .py files" if tlm else ""
+      " This runs the adapter's two .py files: read them first." if tlm else ""
     )
     body = _ADAPTER_TLM if tlm else _ADAPTER_PLAIN
     return text + _ADAPTER.format(tlm=note, body=body)
@@ -308,11 +347,13 @@ def _changes(config: FusarConfig, about: Publication) -> str:
       f"- a TLM after the patch merger: sigma {config.tlm.sigma:g} patches,"
       f" {config.tlm.bands} bands"
     )
-  lines.append("- the chat template is that of training")
+  if about.record and not lora.rank:
+    lines.append(f"- weights, as the config in `{RECORD}` says")
+  lines.append("- the chat template: fusar_jax's prompt, as in its training")
   return "\n".join(lines)
 
 
-def _limits(config: FusarConfig) -> str:
+def _limits(config: FusarConfig, about: Publication) -> str:
   lines = ["## Limits", ""]
   if config.image_size:
     height, width = config.image_size
@@ -322,19 +363,19 @@ def _limits(config: FusarConfig) -> str:
     )
   lines += [
     "- 8-bit images, stretched as the training images were; no videos",
-    "- answers can be wrong: look at the scores, and at their intervals, before"
-    " relying on them",
+    "- answers can be wrong: "
+    + (
+      "look at the scores, and at their intervals, before relying on them"
+      if about.scores
+      else "no scores are recorded here; evaluate it on your own images"
+    ),
   ]
   if config.tlm:
     lines.append("- without anchors an image is not modulated")
   return "\n".join(lines)
 
 
-def _licences(
-  config: FusarConfig,
-  record: Mapping[str, Any] | None,
-  about: Publication,
-) -> Iterator[str]:
+def _licences(config: FusarConfig, about: Publication) -> Iterator[str]:
   yield "## Licences"
   yield ""
   terms = about.terms
@@ -346,8 +387,11 @@ def _licences(
       "- base model: its licence is not known here, because its folder states"
       " none; look it up before you use or publish this model"
     )
-  for source, licence in _data(record) if record else ():
-    yield f"- training data {source}: {licence}"
+  if terms.identifier and _licence(about) is None:
+    yield (
+      "- these weights: not stated, since the training data have other terms;"
+      " who publishes them decides, by `license:` on top of this file"
+    )
   if config.tlm:
     yield f"- anchors: CC-BY 4.0. {ATTRIBUTION}"
     yield "- `modeling_fusar_gpt.py`, `processing_fusar_gpt.py`: Apache-2.0"

@@ -14,19 +14,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fusar_jax.hf import image_text_file, mapping, tlm_file
-from fusar_jax.hf.config_json import (
-  preprocessor_json,
-  write_json,
-)
+from fusar_jax.hf.config_json import preprocessor_json, write_json
 from fusar_jax.hf.coverage import Differences, match
 from fusar_jax.hf.folders import resolve, write_record
+from fusar_jax.hf.model_card import UNKNOWN, Publication, write_model_card
 from fusar_jax.hf.tokenizer_files import write_tokenizer
 from fusar_jax.hf.weights import Weights, save
 from fusar_jax.io.atomic_write import new_folder
@@ -339,7 +335,7 @@ def write_adapter(
   *,
   tokenizer: str | Path | None = None,
   overwrite: bool = False,
-  record: Mapping[str, Any] | None = None,
+  about: Publication = UNKNOWN,
 ) -> Path:
   """Writes LoRA and TLM as a folder that peft and the official code load.
 
@@ -353,7 +349,7 @@ def write_adapter(
     tokenizer: folder of the tokenizer to export, as `tokenizer.json`, with the
       processor's other files.
     overwrite: replaces the contents of the folder.
-    record: provenance of the source run, see `folders.RECORD`.
+    about: what the model card says of the adapter's origin.
 
   Raises:
     ValueError: no LoRA, or missing leaves.
@@ -381,7 +377,8 @@ def write_adapter(
       # The official folders include the complete processor.
       write_json(made / "preprocessor_config.json", preprocessor_json(config))
     write_tokenizer(made, tokenizer)
-    write_record(made, record)
+    write_model_card(made, config, dataclasses.replace(about, adapter=True))
+    write_record(made, about.record)
   return Path(folder)
 
 

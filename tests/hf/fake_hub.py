@@ -84,7 +84,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         "objects": [self._lfs(o) for o in json.loads(body)["objects"]]
       }
     found = re.fullmatch(
-      r"/api/models/([^/]+/[^/]+)(?:/(\w+)/([^/?]+))?", self.path
+      r"/api/models/([^/]+/[^/]+)(?:/(\w+)/([^/?]+))?(?:\?.*)?", self.path
     )
     name, verb, branch = found.groups()
     repo = hub.repos[name]
@@ -94,6 +94,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if verb == "branch":
       repo.setdefault(branch, {})
       return 200, {}
+    if verb == "tree":
+      files = {".gitattributes": b""} | repo[branch]
+      return 200, [
+        {"type": "file", "path": path, "size": len(data), "oid": "0" * 40}
+        for path, data in files.items()
+      ]
     if verb == "preupload":
       files = [
         {

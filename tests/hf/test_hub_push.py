@@ -122,14 +122,14 @@ def test_the_card_is_valid_and_complete(made):
       "earth-observation",
       "fusar-gpt",
     ]
-    result, vqa = front["model-index"][0]["results"]
-    assert [one["name"] for one in vqa["metrics"]] == ["accuracy", "number"]
+    [result] = front["model-index"][0]["results"]  # of 30 rows or more
     assert "| vqa | number | 0.250 | 0.050 - 0.600 | 8 |  |" in body
     assert result["metrics"][0]["value"] == 0.525
     assert result["dataset"]["name"] == "ships/test.jsonl"
     assert "| 0.525 | 0.375 - 0.670 | 40 | thumbnail 0.400 (p 0.040) |" in body
     assert "produced by Google and Google DeepMind" in body
     assert "base model: mit `LICENSE`" in body
+    assert "Intervals of fewer than 30 rows" in body
     assert "somebody" not in text
     assert (made / kind / "LICENSE").read_text() == "Terms of the base.\n"
   assert front["library_name"] == "peft"
@@ -148,6 +148,7 @@ def test_a_card_invents_nothing(made, tmp_path):
   assert "fusar-gpt" not in front["tags"]
   assert "licence is not known here" in text
   assert "## Scores" not in text
+  assert "no scores are recorded here" in text
 
 
 def test_a_dry_run_asks_nobody(made, hub, monkeypatch, capsys):
@@ -162,14 +163,16 @@ def test_a_dry_run_asks_nobody(made, hub, monkeypatch, capsys):
 
 def test_what_broke_off_is_not_sent_again(made, hub, capsys):
   hub.refuse = {"/commit/": 403}
-  assert _push(made / "merged") == 1
+  assert _push(made / "merged", "--private") == 1
   message = capsys.readouterr().err
   assert "may not write to lab/fusar-small (403)" in message
-  assert f"--to {made / 'merged'} --push-to-hub {NAME}" in message
+  # Without --private the second command might create a public repository.
+  again = f"--to {made / 'merged'} --push-to-hub {NAME} --private`"
+  assert again in message
   sent = list(hub.sent)
   assert sent
   hub.refuse = {}
-  assert _push(made / "merged") == 0
+  assert _push(made / "merged", "--private") == 0
   assert hub.sent == sent
 
 
@@ -179,6 +182,7 @@ def test_what_broke_off_is_not_sent_again(made, hub, capsys):
     (401, "does not accept the access token (401)"),
     (403, "may not write"),
     (404, "no user or organisation lab"),
+    (400, "the hub answered 400"),
     (418, "the hub answered 418"),
   ],
 )
@@ -216,6 +220,20 @@ def test_a_public_repository_is_not_taken_for_private(made, hub, capsys):
   assert not hub.sent
 
 
+def test_files_of_another_model_are_not_mixed_with_ours(made, hub, capsys):
+  kept = {"assets.png": b"picture", "figures/data.json": b"{}"}
+  theirs = kept | {"adapter_config.json": b"{}", "pytorch_model.bin": b""}
+  hub.repos[NAME] = {"private": False, "main": dict(theirs)}
+  assert _push(made / "merged") == 1
+  message = capsys.readouterr().err
+  assert "adapter_config.json, pytorch_model.bin. Delete them" in message
+  assert not hub.sent
+  assert hub.repos[NAME]["main"] == theirs
+  hub.repos[NAME]["main"] = dict(kept)
+  assert _push(made / "merged") == 0
+  assert hub.repos[NAME]["main"].items() > kept.items()
+
+
 def _edit(name, change):
   def spoil(folder):
     path = folder / name
@@ -238,6 +256,11 @@ def _in_config(value):
       "adapter",
       _edit("adapter_config.json", _in_config("/data/models/qwen")),
       "adapter_config.json: base_model_name_or_path: /data/models/qwen",
+    ),
+    (
+      "adapter",
+      _edit("adapter_config.json", _in_config("file:///home/ann/qwen")),
+      "adapter_config.json: base_model_name_or_path: file:///home/ann/qwen",
     ),
     (
       "merged",
@@ -288,6 +311,11 @@ def test_bad_folders_stay_here(made, hub, tmp_path, capsys, kind, spoil, part):
     (["--push-to-hub", NAME, "--to", "x"], 1, "x not found"),
     (["--push-to-hub", NAME], 1, "--to is missing"),
     (["--to", "x", "--private"], 2, "give one of --from"),
+    (
+      ["--push-to-hub", NAME, "--to", "x", "--scores", "s", "--no-tlm"],
+      2,
+      "--scores, --no-tlm: without --from nothing is written",
+    ),
     (["--from", "x", "--to", "y", "--dry-run"], 2, "belong to --push-to-hub"),
   ],
 )

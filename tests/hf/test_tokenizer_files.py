@@ -12,7 +12,7 @@ from fusar_jax.data.tokenizer import (
 )
 from fusar_jax.hf.config_json import preprocessor_json, read_config
 from fusar_jax.hf.export import export_merged
-from fusar_jax.hf.model_card import CARD, write_model_card
+from fusar_jax.hf.model_card import CARD, Publication, write_model_card
 from fusar_jax.hf.tokenizer_files import CHAT_TEMPLATE, write_tokenizer
 from fusar_jax.io.strict_json import read_object
 
@@ -114,7 +114,7 @@ def test_a_base_s_generation_config_is_carried_through(tmp_path, plain, rand):
 
 
 def test_the_card_names_base_data_and_terms(tmp_path, config, plain):
-  write_model_card(tmp_path, config, RECORD)
+  write_model_card(tmp_path, config, Publication(record=RECORD))
   card = (tmp_path / CARD).read_text()
   for part in (
     f"models/base (sha256 {'ab' * 32})",
@@ -126,7 +126,7 @@ def test_the_card_names_base_data_and_terms(tmp_path, config, plain):
     'anchors="scene.npz"',
   ):
     assert part in card, card
-  write_model_card(tmp_path, dataclasses.replace(plain, image_size=None), None)
+  write_model_card(tmp_path, dataclasses.replace(plain, image_size=None))
   card = (tmp_path / CARD).read_text()
   assert not any(p in card for p in ("image.resize", "- base:", "scene.npz"))
   compile(card.split("```python\n")[1].split("```")[0], CARD, "exec")
