@@ -3,7 +3,9 @@
 Each runs in a separate process without network access, as a user would run it.
 """
 
+import base64
 import dataclasses
+import io
 import os
 
 import numpy as np
@@ -113,6 +115,21 @@ with torch.no_grad():
   logits = model(**inputs, mm_encoder_outputs=modulated).logits[0]
 np.savez(out, logits=logits.numpy())
 """
+
+
+def test_torch_loads_what_goes_to_vllm_s_server(unmerged, rows):
+  import torch
+
+  image = handoff.resize_images([rows[0].images[0]], unmerged.config)
+  tokens = [np.arange(36 * 4, dtype=np.float32).reshape(36, 4)]
+  part, _ = handoff.openai_content("A?", image, tokens, unmerged.config)
+  for name, want in (
+    ("image_embeds", tokens[0]),
+    ("image_grid_thw", [1, 12, 12]),
+  ):
+    data = io.BytesIO(base64.b64decode(part["image_embeds"][name]))
+    got = torch.load(data, weights_only=True)
+    assert got.numpy().tolist() == np.asarray(want).tolist()
 
 
 def test_the_docs_load_the_adapter_in_peft(

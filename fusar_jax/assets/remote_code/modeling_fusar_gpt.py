@@ -24,10 +24,6 @@ import torch
 import transformers
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
-from transformers.conversion_mapping import (
-  get_checkpoint_conversion_mapping,
-  register_checkpoint_conversion_mapping,
-)
 from transformers.utils.hub import cached_file
 
 TLM_WEIGHTS = "vec64_film.pt"
@@ -35,28 +31,25 @@ TLM_SETTINGS = "tlm_config.json"
 TLM_FORMAT = "tlm_original_train_patch_resize_v1"
 # Of a repository's files, as `from_pretrained` takes them.
 _HUB_OPTIONS = (
-  "cache_dir",
-  "force_download",
-  "local_files_only",
-  "proxies",
-  "revision",
-  "subfolder",
-  "token",
-)
+  "cache_dir", "force_download", "local_files_only", "proxies", "revision",
+  "subfolder", "token",
+)  # fmt: skip
 # The reference's constant: weights far from every anchor approach zero.
 _EPSILON = 1e-6
 
-if (
-  "mm_encoder_outputs"
-  not in inspect.signature(
-    Qwen2_5_VLForConditionalGeneration.forward
-  ).parameters
-):
-  raise ImportError(
-    "FUSAR-GPT hands modulated tokens to the decoder by `mm_encoder_outputs`,"
-    f" which transformers {transformers.__version__} does not have: install"
-    " transformers 5.23 or newer."
+try:
+  from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
   )
+
+  _FORWARD = inspect.signature(Qwen2_5_VLForConditionalGeneration.forward)
+  _TAKES_TOKENS = _FORWARD.parameters["mm_encoder_outputs"]
+except (ImportError, KeyError) as error:
+  raise ImportError(
+    f"this code does not fit transformers {transformers.__version__} ({error});"
+    " it was tested with 5.23: pip install 'transformers>=5.23,<6'"
+  ) from None
 
 
 def spatial_weights(
@@ -164,11 +157,9 @@ class FusarGPTModel(Qwen2_5_VLModel):
         " take all of them from the processor."
       )
     images, most = len(grids), features.shape[1]
+    bands = self.film_mlp[0].in_features
     wanted = {
-      "anchor_features": (
-        features,
-        (images, most, self.film_mlp[0].in_features),
-      ),
+      "anchor_features": (features, (images, most, bands)),
       "anchor_positions": (positions, (images, most, 2)),
       "anchor_mask": (mask, (images, most)),
     }
@@ -300,11 +291,9 @@ class FusarGPTForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     state = self.model.film_mlp.state_dict()
     state = {name: value.float().cpu() for name, value in state.items()}
     torch.save({"film_mlp": state}, os.path.join(save_directory, TLM_WEIGHTS))
-    with open(
-      os.path.join(save_directory, TLM_SETTINGS), "w", encoding="utf-8"
-    ) as file:
-      json.dump(self.model.tlm_settings, file, indent=2)
-      file.write("\n")
+    path = os.path.join(save_directory, TLM_SETTINGS)
+    with open(path, "w", encoding="utf-8") as file:
+      file.write(json.dumps(self.model.tlm_settings, indent=2) + "\n")
 
   def forward(
     self,
