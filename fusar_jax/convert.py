@@ -213,7 +213,7 @@ def _write(args: argparse.Namespace) -> None:
   from fusar_jax.hf import peft, tlm_file
   from fusar_jax.hf.card_scores import METRICS, read_scores
   from fusar_jax.hf.export import export_merged
-  from fusar_jax.hf.folders import hub_id
+  from fusar_jax.hf.folders import hub_id, resolve
   from fusar_jax.hf.licence_files import read_terms
   from fusar_jax.hf.model_card import Publication
   from fusar_jax.platforms import check_platforms
@@ -237,6 +237,7 @@ def _write(args: argparse.Namespace) -> None:
     read_terms(source.base_folder),
     None if scores is None else read_scores(scores),
     record=source.record,
+    applied=read_terms(resolve(args.adapter)) if args.adapter else None,
   )
   if scores is not None:
     print(f"scores of the model card: {scores}")

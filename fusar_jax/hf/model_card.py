@@ -141,6 +141,7 @@ class Publication:
     scores: of an evaluation, or None.
     adapter: the folder holds LoRA and TLM alone.
     record: of the run that the weights come from, see `folders.RECORD`.
+    applied: licence of the adapter that was put on the base; None: none was.
   """
 
   base: str | None = None
@@ -148,6 +149,7 @@ class Publication:
   scores: Scores | None = None
   adapter: bool = False
   record: Mapping[str, Any] | None = None
+  applied: Terms | None = None
 
   @property
   def base_id(self) -> str | None:
@@ -210,12 +212,14 @@ def _front_matter(title: str, config: FusarConfig, about: Publication) -> str:
 
 
 def _licence(about: Publication) -> str | None:
-  """Returns the base's licence, unless the training data have other terms.
+  """Returns the base's licence, unless data or adapter have other terms.
 
   The hub shows it as the licence of the weights, which those terms may limit.
   """
   base = about.terms.identifier
   others = {terms.lower() for _, terms in _data(about.record)}
+  if about.applied:
+    others.add(str(about.applied.identifier).lower())
   return base if base and others <= {base.lower()} else None
 
 
@@ -275,9 +279,7 @@ def _origin(
 
 def _data(record: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
   """Yields (source, licence) of the training manifests."""
-  if record is None:
-    return
-  for manifest in record["data"].get("train", []):
+  for manifest in record["data"].get("train", []) if record else ():
     described = manifest["dataset"] or {}
     source = described.get("source") or manifest["path"]
     yield str(source), str(described.get("license") or "terms not recorded")
@@ -389,8 +391,9 @@ def _licences(config: FusarConfig, about: Publication) -> Iterator[str]:
     )
   if terms.identifier and _licence(about) is None:
     yield (
-      "- these weights: not stated, since the training data have other terms;"
-      " who publishes them decides, by `license:` on top of this file"
+      "- these weights: not stated, since the training data or the adapter have"
+      " other terms, or none on record; who publishes them decides, by"
+      " `license:` on top of this file"
     )
   if config.tlm:
     yield f"- anchors: CC-BY 4.0. {ATTRIBUTION}"

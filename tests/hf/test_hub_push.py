@@ -13,6 +13,8 @@ from fusar_jax import convert
 from fusar_jax.hf import peft
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.folders import TINY_BASE, resolve
+from fusar_jax.hf.licence_files import Terms
+from fusar_jax.hf.model_card import Publication
 from fusar_jax.model.config import LoRAConfig
 from tests.hf.conftest import SMALL, random_params
 from tests.hf.fake_hub import FakeHub
@@ -30,7 +32,12 @@ def made(tmp_path_factory):
   )
   (place / "base" / "LICENSE").write_text("Terms of the base.\n")
   (place / "base" / "README.md").write_text("---\nlicense: mit\n---\n# Base\n")
-  peft.write_adapter(place / "lora", SMALL, random_params(SMALL, seed=1))
+  peft.write_adapter(
+    place / "lora",
+    SMALL,
+    random_params(SMALL, seed=1),
+    about=Publication(terms=Terms("mit")),
+  )
   scores = place / "scores"
   scores.mkdir()
   (scores / "metrics.json").write_text(

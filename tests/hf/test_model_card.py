@@ -66,6 +66,16 @@ def test_terms_of_the_data_are_not_hidden_by_the_base_s(
   assert ("these weights: not stated" in body) == (stated is None)
 
 
+@pytest.mark.parametrize("licence", ["cc-by-nc-4.0", None])
+def test_an_adapter_s_terms_are_not_hidden_by_the_base_s(tmp_path, licence):
+  about = {"terms": Terms("mit"), "applied": Terms(licence)}
+  front, body = _card(tmp_path, **about)
+  assert "license" not in front
+  assert "these weights: not stated" in body
+  front, _ = _card(tmp_path, terms=Terms("mit"), applied=Terms("MIT"))
+  assert front["license"] == "mit"
+
+
 def test_few_rows_are_no_result(tmp_path):
   one = Score("counting", "accuracy", 1.0, 1.0, 1.0, 1)
   front, body = _card(tmp_path, scores=Scores("a", "1/1", (one,)))
