@@ -57,7 +57,7 @@ prompt = processor.apply_chat_template(
   [{"role": "user", "content": content}], add_generation_prompt=True
 )
 inputs = processor(text=prompt, images=images, anchors=anchors)
-output = model.generate(**inputs, max_new_tokens=64)
+output = model.generate(**inputs, max_new_tokens=2048)
 new = output[:, inputs["input_ids"].shape[1] :]
 answer = processor.batch_decode(new, skip_special_tokens=True)[0]
 ```
