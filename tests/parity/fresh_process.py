@@ -60,7 +60,13 @@ def run(code: str, out: Path, **names) -> dict:
     capture_output=True,
     text=True,
     env=os.environ
-    | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(out.parent / "modules")},
+    | {
+      "HF_HUB_OFFLINE": "1",
+      "HF_MODULES_CACHE": str(out.parent / "modules"),
+      # More threads do not speed up models this small; on a busy machine they
+      # spin while they wait for each other.
+      "OMP_NUM_THREADS": "1",
+    },
     cwd=DOCS.parent.parent,
   )
   assert done.returncode == 0, done.stderr[-3000:]
