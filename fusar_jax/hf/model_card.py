@@ -19,7 +19,7 @@ from fusar_jax.model.config import FusarConfig
 
 CARD = "README.md"
 _MAX_LINE = 300
-# Of a bootstrap over fewer rows the interval is too narrow: of one, a point.
+# The hub compares scores of metadata, which have no n and no interval.
 _FEW = 30
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TAGS = ("sar", "remote-sensing", "earth-observation", "fusar-gpt")
@@ -310,8 +310,8 @@ def _scores(scores: Scores | None) -> Iterator[str]:
 def _few(scores: Scores) -> Iterator[str]:
   if any(row.n < _FEW for row in scores.rows):
     yield (
-      f"Intervals of fewer than {_FEW} rows are too narrow: these scores show"
-      " little, and are not in this page's metadata."
+      f"Scores of fewer than {_FEW} rows show little, and are not in this"
+      " page's metadata."
     )
 
 

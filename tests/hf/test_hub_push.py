@@ -136,7 +136,7 @@ def test_the_card_is_valid_and_complete(made):
     assert "| 0.525 | 0.375 - 0.670 | 40 | thumbnail 0.400 (p 0.040) |" in body
     assert "produced by Google and Google DeepMind" in body
     assert "base model: mit `LICENSE`" in body
-    assert "Intervals of fewer than 30 rows" in body
+    assert "Scores of fewer than 30 rows show little" in body
     assert "somebody" not in text
     assert (made / kind / "LICENSE").read_text() == "Terms of the base.\n"
   assert front["library_name"] == "peft"

@@ -81,7 +81,7 @@ def test_few_rows_are_no_result(tmp_path):
   front, body = _card(tmp_path, scores=Scores("a", "1/1", (one,)))
   assert "model-index" not in front
   assert "| counting | accuracy | 1.000 |" in body
-  assert "fewer than 30 rows are too narrow" in body
+  assert "Scores of fewer than 30 rows show little" in body
 
 
 def test_an_interrupted_export_leaves_no_folder_without_its_card(
