@@ -143,6 +143,8 @@ def get_config(arg) -> ConfigDict:
 
   # Steps between lines of the log and of metrics.jsonl.
   config.log_every_steps = 10
+  # Where they are shown besides, separated by commas: tensorboard, wandb, mlflow.
+  config.metric_writers = "tensorboard"
   # Steps between evaluations. 0: at the end only.
   config.eval_every_steps = 0
   # Steps between checkpoints.
