@@ -11,16 +11,18 @@ run continues it. Steps that a resumed run repeats are sent once.
 import logging
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fusar_jax.io.strict_json import read_object, reading
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.training import provenance
 
 SERVICES_FILE = "metric_services.json"
 # How long the end of a run waits for lines that are not sent yet.
 _CLOSE_SECONDS = 60.0
+# Several services share the file.
+_FILE_LOCK = threading.Lock()
 
 
 class Service(Protocol):
@@ -120,18 +122,22 @@ class BackgroundWriter:
       self._unsent.pop(0)
 
   def _open(self) -> None:
-    known = read_object(self._file) if self._file.is_file() else {}
-    with reading(self._file):
-      identity = known.get(self._service.name)
+    with _FILE_LOCK:
+      identity = self._identities().get(self._service.name)
     new, sent = self._service.open(identity, parameters(self._workdir))
     if new != identity:
-      provenance.write_json(self._file, known | {self._service.name: new})
+      with _FILE_LOCK:
+        ids = self._identities() | {self._service.name: new}
+        provenance.write_json(self._file, ids)
     elif sent is None:
       # All that earlier processes have written.
       sent = self._recorded
     self._sent, self._opened = sent or {}, True
 
-  def _try(self, action) -> None:
+  def _identities(self) -> dict[str, Any]:
+    return read_object(self._file) if self._file.is_file() else {}
+
+  def _try(self, action: Callable[[], None]) -> None:
     try:
       action()
     except Exception as error:  # Whatever a client raises, the run continues.
