@@ -4,8 +4,8 @@ A service may be slow, or down for hours. Lines wait in memory meanwhile and are
 sent with the next one; if the run ends before, the next resume sends them from
 metrics.jsonl. The first failure is logged, the others are not.
 
-The service's id of the run is kept in WORKDIR/metric_services.json, so a resumed
-run continues it. Steps that a resumed run repeats are sent once.
+The service's id of the run is kept in WORKDIR/metric_services.json, so a
+resumed run continues it. Steps that a resumed run repeats are sent once.
 """
 
 import logging

@@ -58,9 +58,7 @@ class MetricsFile:
     lines = re.findall(r"[^\n]*\n", written)
     self.found = [json.loads(line) for line in lines]
     kept = "".join(
-      line
-      for line, row in zip(lines, self.found)
-      if row["step"] <= after_step
+      line for line, row in zip(lines, self.found) if row["step"] <= after_step
     )
     if kept != written:
       write_text(self._path, kept)

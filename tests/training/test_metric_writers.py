@@ -110,8 +110,9 @@ def test_a_service_that_is_down_for_a_while_loses_nothing(workdir, caplog):
     _written(store, workdir, (1, 2, 3))
   assert [step for step, _ in store.lines] == [1, 2, 3]
   (record,) = caplog.records
-  assert "store: ConnectionError: no route. Training continues" in record.msg % (
-    record.args
+  assert (
+    "store: ConnectionError: no route. Training continues"
+    in record.msg % (record.args)
   )
 
 

@@ -44,27 +44,39 @@ def _in_mlflow(workdir, name):
 
 def _in_wandb(workdir):
   """Steps and values of all offline folders, in the order of time."""
-  from wandb.proto.wandb_internal_pb2 import Record
-  from wandb.sdk.internal.datastore import DataStore
-
   rows, ids, settings = [], set(), {}
   for file in sorted(workdir.glob("wandb/offline-run-*/*.wandb")):
-    store = DataStore()
-    store.open_for_scan(str(file))
-    while data := store.scan_data():
-      record = Record()
-      record.ParseFromString(data)
-      if record.WhichOneof("record_type") == "run":
+    for record in _records(file.read_bytes()):
+      kind = record.WhichOneof("record_type")
+      if kind == "run":
         ids.add(record.run.run_id)
         for item in record.run.config.update:
           settings[item.key] = json.loads(item.value_json)
-      if record.WhichOneof("record_type") == "history":
+      elif kind == "history":
         items = record.history.item
         values = {
           i.key or i.nested_key[0]: json.loads(i.value_json) for i in items
         }
         rows.append((record.history.step.num, values))
   return rows, ids, settings
+
+
+def _records(data, block=32768):
+  """Records of a .wandb file: LevelDB's log format after 7 bytes."""
+  from wandb.proto.wandb_internal_pb2 import Record
+
+  at, part = 7, b""
+  while at + 7 <= len(data):
+    left = block - at % block
+    if left < 7:
+      at += left
+      continue
+    size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+    part += data[at + 7 : at + 7 + size]
+    at += 7 + size
+    if kind in (1, 4):  # A whole record, or the last part of one.
+      yield Record.FromString(part)
+      part = b""
 
 
 def test_both_hold_what_metrics_jsonl_holds(config, tmp_path):
