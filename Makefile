@@ -44,8 +44,9 @@ PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
 TORCH := torch==2.13.0
 BASEDPYRIGHT := basedpyright==1.40.2
 
-.PHONY: environments demo test test-slow test-newest parity beam browser plan \
-  plan-all launch lint notebooks types base docs reference mutants fuzz scale gpu
+.PHONY: environments demo test test-slow test-newest parity beam browser \
+  trackers plan plan-all launch lint notebooks types base docs reference \
+  mutants fuzz scale gpu
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -85,6 +86,9 @@ beam: $(VENV)-beam/installed
 
 browser: $(VENV)/installed-browser
 	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/report/test_in_browser.py
+
+trackers: $(VENV)/installed-trackers
+	FUSAR_REQUIRE_TRACKERS=1 $(BIN)/python -m pytest tests/training/test_services.py
 
 plan: $(VENV)-plan/installed
 	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \
@@ -166,6 +170,10 @@ $(VENV)/installed-notebooks: $(VENV)/installed
 
 $(VENV)/installed-browser: $(VENV)/installed
 	$(PIP) -e '.[browser]'
+	@touch $@
+
+$(VENV)/installed-trackers: $(VENV)/installed
+	$(PIP) -e '.[wandb,mlflow]'
 	@touch $@
 
 # Separate environment: with libtpu installed JAX looks for a TPU in all tests.
