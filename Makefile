@@ -45,8 +45,8 @@ TORCH := torch==2.13.0
 BASEDPYRIGHT := basedpyright==1.40.2
 
 .PHONY: environments demo test test-slow test-newest parity beam browser \
-  trackers plan plan-all launch lint notebooks types base docs reference \
-  mutants fuzz scale gpu
+  trackers harness plan plan-all launch lint notebooks types base docs \
+  reference mutants fuzz scale gpu
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -89,6 +89,9 @@ browser: $(VENV)/installed-browser
 
 trackers: $(VENV)/installed-trackers
 	FUSAR_REQUIRE_TRACKERS=1 $(BIN)/python -m pytest tests/training/test_services.py
+
+harness: $(VENV)/installed-harness
+	FUSAR_REQUIRE_HARNESS=1 $(BIN)/python -m pytest tests/harness
 
 plan: $(VENV)-plan/installed
 	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \
@@ -174,6 +177,13 @@ $(VENV)/installed-browser: $(VENV)/installed
 
 $(VENV)/installed-trackers: $(VENV)/installed
 	$(PIP) -e '.[wandb,mlflow]'
+	@touch $@
+
+# What lmms-eval imports for a task; its own pins are those of 100 models.
+LMMS_EVAL := lmms-eval==0.7.3
+$(VENV)/installed-harness: $(VENV)/installed-parity
+	$(PIP) datasets evaluate loguru portalocker pytz sacrebleu tenacity
+	$(PIP) --no-deps $(LMMS_EVAL)
 	@touch $@
 
 # Separate environment: with libtpu installed JAX looks for a TPU in all tests.

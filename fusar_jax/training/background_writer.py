@@ -43,6 +43,7 @@ class Service(Protocol):
       The id, and the last step that the service has of each metric; None: it
       cannot be asked.
     """
+    ...
 
   def send(self, step: int, values: Mapping[str, float]) -> None:
     """Stores the metrics of a step."""
@@ -78,7 +79,8 @@ class BackgroundWriter:
     """See `MetricWriter`; rows up to `step` that the service lacks are sent."""
     for row in rows:
       values = {name: row[name] for name in row if name != "step"}
-      self._recorded |= dict.fromkeys(values, row["step"])
+      for name in values:
+        self._recorded[name] = row["step"]
       if row["step"] <= step:
         self._unsent.append((row["step"], values))
 
