@@ -90,8 +90,8 @@ browser: $(VENV)/installed-browser
 trackers: $(VENV)/installed-trackers
 	FUSAR_REQUIRE_TRACKERS=1 $(BIN)/python -m pytest tests/training/test_services.py
 
-harness: $(VENV)/installed-harness
-	FUSAR_REQUIRE_HARNESS=1 $(BIN)/python -m pytest tests/harness
+harness: $(VENV)-harness/installed
+	FUSAR_REQUIRE_HARNESS=1 $(VENV)-harness/bin/python -m pytest tests/harness
 
 plan: $(VENV)-plan/installed
 	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \
@@ -179,13 +179,6 @@ $(VENV)/installed-trackers: $(VENV)/installed
 	$(PIP) -e '.[wandb,mlflow]'
 	@touch $@
 
-# What lmms-eval imports for a task; its own pins are those of 100 models.
-LMMS_EVAL := lmms-eval==0.7.3
-$(VENV)/installed-harness: $(VENV)/installed-parity
-	$(PIP) datasets evaluate loguru portalocker pytz sacrebleu tenacity
-	$(PIP) --no-deps $(LMMS_EVAL)
-	@touch $@
-
 # Separate environment: with libtpu installed JAX looks for a TPU in all tests.
 $(VENV)-plan/installed: $(VENV)/made pyproject.toml constraints.txt \
     constraints-plan.txt
@@ -197,6 +190,16 @@ $(VENV)-plan/installed: $(VENV)/made pyproject.toml constraints.txt \
 $(VENV)-beam/installed: $(VENV)/made pyproject.toml
 	$(VENV)/bin/python -m venv $(VENV)-beam
 	$(VENV)-beam/bin/python $(INSTALL) -e '.[test,tfds-build]'
+	@touch $@
+
+# Separate environment without constraints.txt: lmms-eval needs an older filelock.
+# What it imports for a task; its own pins are those of 100 models.
+$(VENV)-harness/installed: $(VENV)/made pyproject.toml
+	$(VENV)/bin/python -m venv $(VENV)-harness
+	$(VENV)-harness/bin/python $(INSTALL) $(TORCH) -e '.[test]' 'filelock<4' \
+	  accelerate aiohttp datasets evaluate loguru openai portalocker pytz \
+	  sacrebleu tenacity transformers
+	$(VENV)-harness/bin/python $(INSTALL) --no-deps lmms-eval==0.7.3
 	@touch $@
 
 $(VENV)-newest/installed: pyproject.toml constraints-3.13.txt
