@@ -24,6 +24,18 @@ from fusar_jax.harness.requests import (
 )
 from fusar_jax.inference.options import PredictionOptions
 
+# Generation settings that a task may hold.
+_READ = {
+  "do_sample",
+  "max_new_tokens",
+  "num_beams",
+  "repetition_penalty",
+  "temperature",
+  "until",
+}
+# They shape samples, or inputs of other models.
+_WITHOUT_EFFECT = {"image_aspect_ratio", "seed", "top_k", "top_p", "visual_cot"}
+
 
 class FusarChat(lmms):
   """Chat interface.
@@ -115,6 +127,8 @@ class FusarSimple(FusarChat):
     The choices of a document are read after one prefill. White space around a
     continuation is dropped: an answer begins on a line of its own.
     """
+    if not requests:
+      return []
     rows: dict[tuple, list[int]] = {}
     for place, request in enumerate(requests):
       context, _, _, number, task, split = request.args
@@ -125,7 +139,9 @@ class FusarSimple(FusarChat):
       for places in rows.values()
     ]
     found = self._responder.log_likelihoods(asked, texts)
-    greedy = self._responder.generate(asked)
+    # A longer answer equals no continuation: a token has a byte at least.
+    longest = max(len(word.encode()) for words in texts for word in words)
+    greedy = self._responder.complete(asked, longest + 2)
     results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
     for places, words, values, answer in zip(
       rows.values(), texts, found, greedy, strict=True
@@ -154,19 +170,33 @@ class FusarSimple(FusarChat):
 def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the arguments of `Responder.generate`.
 
+  Example, what most tasks of lmms-eval hold:
+    >>> _settings({"max_new_tokens": 16, "temperature": 0, "top_p": 1.0,
+    ...            "num_beams": 1, "do_sample": False, "until": ["\\n\\n"]})
+    {'max_new_tokens': 16, 'until': ['\\n\\n'], 'repetition_penalty': None}
+
   Raises:
-    ValueError: sampling or beams.
+    ValueError: sampling, beams, or a setting that is not known.
   """
-  sampled = kwargs.get("temperature") and kwargs.get("do_sample", True)
-  if sampled or (kwargs.get("num_beams") or 1) > 1:
+  temperature, samples = kwargs.get("temperature"), kwargs.get("do_sample")
+  # transformers samples by do_sample, lmms-eval's own models by temperature.
+  sampled = samples is not False and bool(temperature)
+  if sampled or (samples and temperature is None):
+    wrong = ["temperature", "do_sample"]
+  else:
+    wrong = [] if (kwargs.get("num_beams") or 1) == 1 else ["num_beams"]
+  wrong += sorted(kwargs.keys() - _READ - _WITHOUT_EFFECT)
+  if wrong:
     raise ValueError(
-      f"generation_kwargs {dict(kwargs)}: answers are greedy, as predict's; set"
-      " temperature and do_sample to 0 and num_beams to 1 (--gen_kwargs)."
+      f"generation_kwargs {dict(kwargs)}: {', '.join(wrong)} not supported."
+      " Answers are greedy, as predict's: set temperature=0, do_sample=False"
+      f" and num_beams=1 (--gen_kwargs); known: {', '.join(sorted(_READ))}."
     )
   until = kwargs.get("until") or []
   return {
-    "max_new_tokens": int(kwargs.get("max_new_tokens", MAX_NEW_TOKENS)),
+    "max_new_tokens": int(kwargs.get("max_new_tokens") or MAX_NEW_TOKENS),
     "until": [until] if isinstance(until, str) else list(until),
+    "repetition_penalty": kwargs.get("repetition_penalty"),
   }
 
 

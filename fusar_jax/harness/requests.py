@@ -91,6 +91,7 @@ class Responder:
     requests: Sequence[Request],
     max_new_tokens: int = MAX_NEW_TOKENS,
     until: Sequence[str] = (),
+    repetition_penalty: float | None = None,
   ) -> list[str]:
     """Returns the greedy answers; boxes are in pixels of the first image.
 
@@ -98,15 +99,26 @@ class Responder:
       requests: answered in continuous batches of `options.batch_size`.
       max_new_tokens: most tokens of an answer.
       until: texts that end an answer; they are not part of it.
+      repetition_penalty: None: that of the options.
 
     Raises:
       ValueError, FileNotFoundError: a request cannot be answered; lists all.
     """
-    rows = self._answer(requests, {}, max_new_tokens)
+    changes: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+    if repetition_penalty is not None:
+      changes["repetition_penalty"] = repetition_penalty
+    rows = self._answer(requests, {}, **changes)
     answers = [row["prediction_text"] for row in rows]
-    for stop in until:
+    for stop in filter(None, until):
       answers = [text.partition(stop)[0] for text in answers]
     return answers
+
+  def complete(
+    self, requests: Sequence[Request], max_new_tokens: int
+  ) -> list[str | None]:
+    """Returns the greedy answers that end within the limit, None for others."""
+    rows = self._answer(requests, {}, max_new_tokens=max_new_tokens)
+    return [None if r["truncated"] else r["prediction_text"] for r in rows]
 
   def log_likelihoods(
     self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]
@@ -116,7 +128,7 @@ class Responder:
     They include the end token: how likely the answer is just this.
     """
     offered = {row: tuple(texts) for row, texts in enumerate(candidates)}
-    rows = self._answer(requests, offered, MAX_NEW_TOKENS)
+    rows = self._answer(requests, offered)
     return [
       [row["scores"][text] for text in texts]
       for row, texts in zip(rows, candidates, strict=True)
@@ -126,13 +138,11 @@ class Responder:
     self,
     requests: Sequence[Request],
     offered: Mapping[int, tuple[str, ...]],
-    max_new_tokens: int,
+    **changes: Any,
   ) -> list[dict]:
     if not requests:
       return []
-    options = dataclasses.replace(
-      self._options, max_new_tokens=max_new_tokens, choices=False
-    )
+    options = dataclasses.replace(self._options, choices=False, **changes)
     with tempfile.TemporaryDirectory(prefix="fusar_jax_harness_") as folder:
       triplets = [
         self._triplet(request, number, Path(folder))

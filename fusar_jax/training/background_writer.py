@@ -10,6 +10,7 @@ resumed run continues it. Steps that a resumed run repeats are sent once.
 
 import logging
 import queue
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from fusar_jax.training import provenance
 SERVICES_FILE = "metric_services.json"
 # How long the end of a run waits for lines that are not sent yet.
 _CLOSE_SECONDS = 60.0
+# https://user:password@host/a.jsonl?signature=..., also several with commas.
+_SECRETS = re.compile(r"(\b\w+://)[^/@\s]*@|\?[^\s,]*")
 # Several services share the file.
 _FILE_LOCK = threading.Lock()
 
@@ -50,6 +53,9 @@ class Service(Protocol):
 
   def close(self, failed: bool) -> None:
     """Marks the run as finished or failed."""
+
+  def record(self, identity: str, scores: Mapping[str, float]) -> None:
+    """Adds scores to a run that has ended; nothing else is called."""
 
 
 class BackgroundWriter:
@@ -169,8 +175,5 @@ def _public(value: Any) -> Any:
   if isinstance(value, (list, tuple)):
     return [_public(item) for item in value]
   if isinstance(value, str) and "://" in value:
-    scheme, _, rest = value.partition("://")
-    host, slash, path = rest.partition("/")
-    host = host.rpartition("@")[2]
-    return f"{scheme}://{host}{slash}{path}".partition("?")[0]
+    return _SECRETS.sub(r"\1", value)
   return value

@@ -13,6 +13,12 @@ from typing import Any, Protocol
 import jax
 
 from fusar_jax.data.triplets import split_paths
+from fusar_jax.io.strict_json import read_object
+from fusar_jax.training.background_writer import (
+  SERVICES_FILE,
+  BackgroundWriter,
+  Service,
+)
 from fusar_jax.training.run_config import RunConfig
 
 WRITERS = ("tensorboard", "wandb", "mlflow")
@@ -51,6 +57,34 @@ def make_writers(config: RunConfig, workdir: Path) -> list[MetricWriter] | None:
     )
   if jax.process_index() != 0:
     return None
+  _check_installed(names)
+  return [_make(name, workdir) for name in names]
+
+
+def find_runs(workdir: Path) -> dict[str, str]:
+  """Returns service -> id of the run that it has of a run folder.
+
+  Raises:
+    ValueError: there is none, or a package is not installed.
+  """
+  file = workdir / SERVICES_FILE
+  runs = read_object(file) if file.is_file() else {}
+  if not runs:
+    raise ValueError(
+      f"{file} not found: expected a run folder that was trained with wandb or"
+      " mlflow in config.metric_writers."
+    )
+  _check_installed([*runs])
+  return runs
+
+
+def send_scores(workdir: Path, scores: Mapping[str, float]) -> None:
+  """Adds scores of an evaluation to the runs of `find_runs`."""
+  for name, identity in find_runs(workdir).items():
+    _service(name, workdir).record(identity, scores)
+
+
+def _check_installed(names: Sequence[str]) -> None:
   absent = [
     name
     for name in names
@@ -59,24 +93,25 @@ def make_writers(config: RunConfig, workdir: Path) -> list[MetricWriter] | None:
   ]
   if absent:
     raise ValueError(
-      f"config.metric_writers names {', '.join(absent)}, which is not"
-      f" installed: pip install 'fusar-jax[{','.join(absent)}]'."
+      f"metric writers: {', '.join(absent)} not installed: pip install"
+      f" 'fusar-jax[{','.join(absent)}]'."
     )
-  return [_make(name, workdir) for name in names]
 
 
 def _make(name: str, workdir: Path) -> MetricWriter:
-  # Imported where they are needed: wandb takes a second, mlflow two.
   if name == "tensorboard":
     from fusar_jax.training.tensorboard import TensorBoard
 
     return TensorBoard(workdir)
-  from fusar_jax.training.background_writer import BackgroundWriter
+  return BackgroundWriter(_service(name, workdir), workdir)
 
+
+def _service(name: str, workdir: Path) -> Service:
+  # Imported where they are needed: wandb takes a second, mlflow two.
   if name == "wandb":
     from fusar_jax.training.wandb_service import WandbService
 
-    return BackgroundWriter(WandbService(workdir), workdir)
+    return WandbService(workdir)
   from fusar_jax.training.mlflow_service import MLflowService
 
-  return BackgroundWriter(MLflowService(workdir), workdir)
+  return MLflowService(workdir)

@@ -6,6 +6,7 @@ Its own variables configure it: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ class MLflowService:
     """See `Service`."""
     status = "FAILED" if failed else "FINISHED"
     self._client.set_terminated(self._id, status)
+
+  def record(self, identity: str, scores: Mapping[str, float]) -> None:
+    """See `Service`: MLflow allows no "@" in names."""
+    named = {re.sub(r"[^\w./: -]", "_", name): scores[name] for name in scores}
+    mlflow.log_metrics(named, run_id=identity)
 
   def _last_step(self, name: str) -> int:
     history = self._client.get_metric_history(self._id, name)

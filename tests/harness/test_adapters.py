@@ -1,6 +1,7 @@
 """Harnesses get the answers of predict; what they cannot get is an error."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import sys
@@ -11,59 +12,65 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusar_jax import predict
 from fusar_jax.data.prompts import SYSTEM
 from fusar_jax.data.triplets import read_manifest
+from fusar_jax.harness import requests
 from fusar_jax.harness.requests import Request, Responder, of_messages
-from fusar_jax.inference.prediction import FINISHED
-from fusar_jax.simulation.dataset import Plan, simulate
+from fusar_jax.inference.options import PredictionOptions
+from fusar_jax.inference.prediction import predict
 
-TOKENS = 12
-KWARGS = {"max_new_tokens": TOKENS, "temperature": 0, "until": ["\n\n"]}
+TOKENS = 8
+KWARGS = {
+  "max_new_tokens": TOKENS,
+  "until": ["\n\n"],
+  "temperature": 0,
+  "do_sample": False,
+  "top_p": 1.0,
+  "num_beams": 1,
+}
 
 
 @pytest.fixture(scope="session")
-def triplets(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("harness") / "simulated"
-  simulate(folder, Plan(2, seed=3, size=112))
-  return read_manifest(folder / "manifest.jsonl")[:6]
+def docs(manifest):
+  """Documents of a harness; also manifest rows."""
+  return [
+    {
+      "image": str(triplet.images[0]),
+      "aef": str(triplet.anchors[0]),
+      "question": triplet.question,
+      "answer": triplet.answer,
+    }
+    for triplet in read_manifest(manifest)[:3]
+  ]
 
 
 @pytest.fixture(scope="session")
-def model(tiny_model, make_hf_folder, triplets):
-  texts = [SYSTEM, *(t.question for t in triplets)]
-  texts += [t.answer for t in triplets]
+def model(tiny_model, make_hf_folder, docs):
   decoder = dataclasses.replace(tiny_model.decoder, tie_word_embeddings=False)
   config = dataclasses.replace(tiny_model, decoder=decoder)
+  texts = [f"system\n{SYSTEM}"]
+  texts += [doc[name] for doc in docs for name in ("question", "answer")]
   return make_hf_folder(config, texts * 9, scale=4, tlm_scale=8)
 
 
 @pytest.fixture(scope="session")
-def rows(model, triplets, tmp_path_factory):
-  """Rows of predictions.jsonl."""
-  folder = tmp_path_factory.mktemp("predicted")
-  manifest = folder / "manifest.jsonl"
-  manifest.write_text("".join(json.dumps(as_doc(t)) + "\n" for t in triplets))
-  flags = ("--batch-size", "4", "--max-new-tokens", str(TOKENS))
-  arguments = ("--model", model, "--data", manifest, "--out", folder, *flags)
-  assert predict.main(list(map(str, arguments))) == 0
-  lines = (folder / FINISHED).read_text().splitlines()
-  return [json.loads(line) for line in lines]
-
-
-def as_doc(triplet):
-  """A document of a harness; also a manifest row."""
-  return {
-    "image": str(triplet.images[0]),
-    "aef": None if triplet.anchors[0] is None else str(triplet.anchors[0]),
-    "question": triplet.question,
-    "answer": triplet.answer,
-  }
+def responder(model):
+  """Its model is compiled once for all."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(requests, "load", functools.cache(requests.load))
+    yield Responder(str(model), options=PredictionOptions(batch_size=4))
 
 
 @pytest.fixture(scope="session")
-def docs(triplets):
-  return [as_doc(triplet) for triplet in triplets]
+def rows(model, responder, docs, tmp_path_factory):
+  """Rows of predictions.jsonl."""
+  folder = tmp_path_factory.mktemp("predicted")
+  manifest = folder / "manifest.jsonl"
+  manifest.write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+  options = PredictionOptions(batch_size=4, max_new_tokens=TOKENS)
+  assistant = responder.assistant
+  file = predict(model, manifest, folder, options, assistant=assistant)
+  return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @pytest.fixture(scope="session")
@@ -113,12 +120,7 @@ def _asked(*args):
 
 
 @pytest.fixture(scope="session")
-def responder(model):
-  return Responder(model)
-
-
-@pytest.fixture(scope="session")
-def chat(model, lmms_eval, docs):
+def chat(model, responder, lmms_eval, docs):
   from fusar_jax.harness.lmms_eval_model import FusarChat
 
   chat = FusarChat(str(model), batch_size=4)
@@ -127,21 +129,25 @@ def chat(model, lmms_eval, docs):
 
 
 def test_chat_answers_are_those_of_predict(chat, docs, rows):
-  """PIL images, in one call; the limit of one request differs."""
-  requests = [
+  """PIL images, in one call; the end of one request differs."""
+  asked = [
     _asked("", _messages, KWARGS, number, "task", "test")
     for number in range(len(docs))
   ]
-  short = {**KWARGS, "max_new_tokens": 2}
-  requests.append(_asked("", _messages, short, 0, "task", "test"))
-  *answers, cut = chat.generate_until(requests)
+  stop = rows[0]["prediction_text"][2:4]
+  asked.append(
+    _asked("", _messages, {**KWARGS, "until": stop}, 0, "task", "test")
+  )
+  *answers, cut = chat.generate_until(asked)
   expected = [row["prediction_text"].partition("\n\n")[0] for row in rows]
   assert answers == expected
   assert len(set(answers)) > 1
-  assert len(cut) < len(answers[0])
+  assert cut == answers[0].partition(stop)[0] != answers[0]
 
 
-def test_simple_answers_and_log_likelihoods(model, lmms_eval, docs, rows):
+def test_simple_answers_and_log_likelihoods(
+  model, responder, lmms_eval, docs, rows, monkeypatch
+):
   from fusar_jax.harness.lmms_eval_model import FusarSimple
 
   simple = FusarSimple(str(model), batch_size=4)
@@ -154,14 +160,15 @@ def test_simple_answers_and_log_likelihoods(model, lmms_eval, docs, rows):
   at = (visuals, 0, "task", "test")
   (answer,) = simple.generate_until([_asked(context, KWARGS, *at)])
   assert answer == rows[0]["prediction_text"].partition("\n\n")[0]
-  words = (" ship", " plane")
-  ship, plane, again = simple.loglikelihood(
+  words = (" 1", " 2")
+  monkeypatch.setattr(Responder, "complete", lambda *_: ["1"])
+  one, two, again = simple.loglikelihood(
     [_asked(context, word, *at) for word in (*words, words[0])]
   )
-  assert ship == again
-  assert ship[0] != plane[0]
-  assert max(ship[0], plane[0]) < 0
-  assert not ship[1]
+  assert one == again
+  assert one[0] != two[0]
+  assert max(one[0], two[0]) < 0
+  assert (one[1], two[1]) == (True, False)
 
 
 def test_until_cuts_and_anchors_change_answers(responder, docs, rows):
@@ -170,6 +177,8 @@ def test_until_cuts_and_anchors_change_answers(responder, docs, rows):
   stop = text[len(text) // 2 :][:2]
   (cut,) = responder.generate([request], TOKENS, [stop])
   assert cut == text.partition(stop)[0] != text
+  assert rows[0]["truncated"]
+  assert responder.complete([request], TOKENS) == [None]
   without = Request([doc["image"]], doc["question"])
   assert responder.generate([without], TOKENS) != [text]
   with np.load(doc["aef"]) as file:
@@ -178,7 +187,9 @@ def test_until_cuts_and_anchors_change_answers(responder, docs, rows):
   assert responder.generate([again], TOKENS) == [text]
 
 
-def test_vlmevalkit_answers_are_those_of_predict(model, vlmeval, docs, rows):
+def test_vlmevalkit_answers_are_those_of_predict(
+  model, responder, vlmeval, docs, rows
+):
   from fusar_jax.harness.vlmevalkit_model import FusarGPT
 
   folder = Path(docs[0]["aef"]).parent
@@ -232,11 +243,52 @@ def test_requests_that_cannot_be_answered(responder, request_, error):
     responder.generate([request_])
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"num_beams": 3}])
-def test_sampling_and_beams_are_errors(chat, settings):
+@pytest.mark.parametrize(
+  ("settings", "named"),
+  [
+    ({"temperature": 0.7}, "temperature, do_sample"),
+    ({"temperature": 1.0, "do_sample": True}, "temperature, do_sample"),
+    ({"do_sample": True}, "temperature, do_sample"),
+    ({"num_beams": 3}, "num_beams"),
+    ({"stop_sequences": ["x"]}, "stop_sequences"),
+  ],
+)
+def test_sampling_beams_and_unknown_settings_are_errors(chat, settings, named):
   request = _asked("", _messages, settings, 0, "task", "test")
-  with pytest.raises(ValueError, match="answers are greedy"):
+  with pytest.raises(ValueError, match=f": {named} not supported.*greedy"):
     chat.generate_until([request])
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {},
+    {"temperature": None, "top_p": None, "num_beams": None, "until": None},
+    {"temperature": 0.0, "do_sample": False, "top_p": 1.0, "num_beams": 1},
+    {"temperature": 0, "do_sample": True, "top_k": 1, "seed": 0},
+    {"temperature": 0.2, "do_sample": False, "image_aspect_ratio": "original"},
+  ],
+)
+def test_settings_of_greedy_answers(lmms_eval, settings):
+  from fusar_jax.harness.lmms_eval_model import _settings
+
+  found = _settings({**settings, "max_new_tokens": 16})
+  assert found == {
+    "max_new_tokens": 16,
+    "until": [],
+    "repetition_penalty": None,
+  }
+  found = _settings({**settings, "until": "Q:", "repetition_penalty": 1.2})
+  assert (found["until"], found["repetition_penalty"]) == (["Q:"], 1.2)
+
+
+def test_a_penalty_of_repetitions_reaches_the_options(chat, monkeypatch):
+  given = []
+  monkeypatch.setattr(
+    Responder, "_answer", lambda *_, **changes: given.append(changes) or []
+  )
+  chat._responder.generate([], TOKENS, repetition_penalty=1.2)
+  assert given == [{"max_new_tokens": TOKENS, "repetition_penalty": 1.2}]
 
 
 def test_chat_models_have_no_log_likelihoods(chat):

@@ -133,19 +133,22 @@ def test_a_service_that_hangs_is_left(workdir, caplog):
 def test_parameters_hold_no_secrets(workdir):
   config = {
     "init": "https://user:pass@host/model?X-Signature=abc",
-    "data": {"train": ["gs://bucket/a.jsonl"]},
+    "data": {"train": "gs://bucket/a.jsonl,https://u:p@host/b.jsonl?X=a"},
   }
   (workdir / CONFIG_FILE).write_text(json.dumps({"config": config}))
   assert parameters(workdir)["config"] == {
     "init": "https://host/model",
-    "data": {"train": ["gs://bucket/a.jsonl"]},
+    "data": {"train": "gs://bucket/a.jsonl,https://host/b.jsonl"},
   }
 
 
 @pytest.mark.parametrize(
   ("names", "message"),
   [
-    ("tensorboard,wandb,mlflow", r"wandb, mlflow, .* 'fusar-jax\[wandb,mlflow"),
+    (
+      "tensorboard,wandb,mlflow",
+      r"wandb, mlflow not .*'fusar-jax\[wandb,mlflow\]",
+    ),
     ("tensorbord", "names tensorbord; known.*: tensorboard, wandb, mlflow"),
   ],
 )

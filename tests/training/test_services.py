@@ -61,6 +61,16 @@ def _in_wandb(workdir):
   return rows, ids, settings
 
 
+def _summary(workdir):
+  """Summary of the latest offline folder."""
+  found = {}
+  (*_, file) = sorted(workdir.glob("wandb/offline-run-*/*.wandb"))
+  for record in _records(file.read_bytes()):
+    for item in record.summary.update:
+      found["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+  return found
+
+
 def _records(data, block=32768):
   """Records of a .wandb file: LevelDB's log format after 7 bytes."""
   from wandb.proto.wandb_internal_pb2 import Record
@@ -108,6 +118,12 @@ def test_both_hold_what_metrics_jsonl_holds(config, tmp_path):
   steps, again, _ = _in_wandb(workdir)
   assert [n for n, row in steps if "loss" in row] == [2, 4, 6, 8, 10, 12]
   assert again == ids
+
+  metric_writers.send_scores(workdir, {"test/detection/f1@0.5": 0.5})
+  run, _ = _in_mlflow(workdir, "loss")
+  assert run.data.metrics["test/detection/f1_0.5"] == 0.5
+  assert run.info.status == "FAILED"  # Of the training, as before.
+  assert _summary(workdir)["test/detection/f1@0.5"] == 0.5
 
 
 def _write(config, workdir, start, rows, steps):
