@@ -8,6 +8,8 @@
 #                 libraries of the metrics (installs torch)
 #   make beam     builds a TFDS dataset with Apache Beam
 #   make browser  tests the report in Chromium (must be installed)
+#   make trackers sends metrics to W&B, offline, and to MLflow's local store
+#   make harness  runs a task of lmms-eval from its YAML to its score
 #   make plan     compiles train steps for TPUs without TPU hardware
 #   make plan-all also those of 7B and 72B, which take minutes
 #   make launch   parses the commands of launch/ with the parsers of their tools
@@ -61,7 +63,7 @@ test-slow: $(VENV)/installed
 
 # All environments but .venv, for CI.
 environments: $(addprefix $(VENV)-,$(addsuffix /installed,docs types plan launch beam \
-  $(if $(PYTHON_NEWEST),newest)))
+  harness $(if $(PYTHON_NEWEST),newest)))
 
 # Tests that depend most on JAX and Flax versions.
 test-newest: $(VENV)-newest/installed

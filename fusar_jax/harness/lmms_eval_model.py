@@ -171,9 +171,8 @@ def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the arguments of `Responder.generate`.
 
   Example, what most tasks of lmms-eval hold:
-    >>> _settings({"max_new_tokens": 16, "temperature": 0, "top_p": 1.0,
-    ...            "num_beams": 1, "do_sample": False, "until": ["\\n\\n"]})
-    {'max_new_tokens': 16, 'until': ['\\n\\n'], 'repetition_penalty': None}
+    max_new_tokens 16, temperature 0, do_sample False, top_p 1.0, num_beams 1
+    -> max_new_tokens 16, until []
 
   Raises:
     ValueError: sampling, beams, or a setting that is not known.

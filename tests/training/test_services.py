@@ -89,6 +89,7 @@ def _records(data, block=32768):
       part = b""
 
 
+@pytest.mark.slow
 def test_both_hold_what_metrics_jsonl_holds(config, tmp_path):
   workdir = tmp_path / "run"
   train_and_evaluate(config, workdir)
