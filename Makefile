@@ -8,6 +8,8 @@
 #                 libraries of the metrics (installs torch)
 #   make beam     builds a TFDS dataset with Apache Beam
 #   make browser  tests the report in Chromium (must be installed)
+#   make trackers sends metrics to W&B, offline, and to MLflow's local store
+#   make harness  runs a task of lmms-eval from its YAML to its score
 #   make plan     compiles train steps for TPUs without TPU hardware
 #   make plan-all also those of 7B and 72B, which take minutes
 #   make launch   parses the commands of launch/ with the parsers of their tools
@@ -44,8 +46,9 @@ PYTHON_NEWEST ?= $(firstword $(foreach p,python3.13 \
 TORCH := torch==2.13.0
 BASEDPYRIGHT := basedpyright==1.40.2
 
-.PHONY: environments demo test test-slow test-newest parity beam browser plan \
-  plan-all launch lint notebooks types base docs reference mutants fuzz scale gpu
+.PHONY: environments demo test test-slow test-newest parity beam browser \
+  trackers harness plan plan-all launch lint notebooks types base docs \
+  reference mutants fuzz scale gpu
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -60,7 +63,7 @@ test-slow: $(VENV)/installed
 
 # All environments but .venv, for CI.
 environments: $(addprefix $(VENV)-,$(addsuffix /installed,docs types plan launch beam \
-  $(if $(PYTHON_NEWEST),newest)))
+  harness $(if $(PYTHON_NEWEST),newest)))
 
 # Tests that depend most on JAX and Flax versions.
 test-newest: $(VENV)-newest/installed
@@ -85,6 +88,12 @@ beam: $(VENV)-beam/installed
 
 browser: $(VENV)/installed-browser
 	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/report/test_in_browser.py
+
+trackers: $(VENV)/installed-trackers
+	FUSAR_REQUIRE_TRACKERS=1 $(BIN)/python -m pytest tests/training/test_services.py
+
+harness: $(VENV)-harness/installed
+	FUSAR_REQUIRE_HARNESS=1 $(VENV)-harness/bin/python -m pytest tests/harness
 
 plan: $(VENV)-plan/installed
 	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \
@@ -168,6 +177,10 @@ $(VENV)/installed-browser: $(VENV)/installed
 	$(PIP) -e '.[browser]'
 	@touch $@
 
+$(VENV)/installed-trackers: $(VENV)/installed
+	$(PIP) -e '.[wandb,mlflow]'
+	@touch $@
+
 # Separate environment: with libtpu installed JAX looks for a TPU in all tests.
 $(VENV)-plan/installed: $(VENV)/made pyproject.toml constraints.txt \
     constraints-plan.txt
@@ -179,6 +192,16 @@ $(VENV)-plan/installed: $(VENV)/made pyproject.toml constraints.txt \
 $(VENV)-beam/installed: $(VENV)/made pyproject.toml
 	$(VENV)/bin/python -m venv $(VENV)-beam
 	$(VENV)-beam/bin/python $(INSTALL) -e '.[test,tfds-build]'
+	@touch $@
+
+# Separate environment without constraints.txt: lmms-eval needs an older filelock.
+# What it imports for a task; its own pins are those of 100 models.
+$(VENV)-harness/installed: $(VENV)/made pyproject.toml
+	$(VENV)/bin/python -m venv $(VENV)-harness
+	$(VENV)-harness/bin/python $(INSTALL) $(TORCH) -e '.[test]' 'filelock<4' \
+	  accelerate aiohttp datasets evaluate loguru openai portalocker pytz \
+	  sacrebleu tenacity transformers
+	$(VENV)-harness/bin/python $(INSTALL) --no-deps lmms-eval==0.7.3
 	@touch $@
 
 $(VENV)-newest/installed: pyproject.toml constraints-3.13.txt

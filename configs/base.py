@@ -143,6 +143,9 @@ def get_config(arg) -> ConfigDict:
 
   # Steps between lines of the log and of metrics.jsonl.
   config.log_every_steps = 10
+  # What else shows them: "tensorboard", "wandb", "mlflow", or several of these,
+  # separated by commas. Empty: metrics.jsonl alone.
+  config.metric_writers = "tensorboard"
   # Steps between evaluations. 0: at the end only.
   config.eval_every_steps = 0
   # Steps between checkpoints.

@@ -101,6 +101,11 @@ def parser() -> command_line.Parser:
     "--model",
     help="run folder, Hugging Face folder or hub id that predicts --manifest",
   )
+  p.add_argument(
+    "--send-scores",
+    action="store_true",
+    help="also add the main scores to the W&B and MLflow runs of --model",
+  )
   add_options(p.add_argument_group("with --model", "as of predict"))
   return p
 
@@ -152,6 +157,10 @@ def _check(args: argparse.Namespace) -> None:
       "--no-report requires --predictions or --model, without --against",
     ),
     (
+      args.send_scores and (compares or not args.model),
+      "--send-scores requires --model, without --against and --controls",
+    ),
+    (
       args.controls and args.anchors,
       "--controls predicts under every condition: drop --anchors",
     ),
@@ -188,6 +197,18 @@ def _answer(args: argparse.Namespace) -> str:
     return str(predict(args.model, args.manifest, file, options))
 
 
+def _send(args: argparse.Namespace) -> None:
+  """Adds the main scores to the runs of services, by the manifest's name."""
+  from fusar_jax.io.strict_json import read_object
+  from fusar_jax.report.score_summary import main_scores
+  from fusar_jax.training.metric_writers import send_scores
+
+  found = main_scores(read_object(pathlib.Path(args.out, "metrics.json")))
+  name = pathlib.Path(args.manifest).stem
+  scores = {f"{name}/{score}": value for score, value in found.items()}
+  send_scores(pathlib.Path(args.model), scores)
+
+
 def _width() -> int | None:
   return None if sys.stdout.isatty() else _FILE_WIDTH
 
@@ -201,6 +222,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     options = PredictionOptions.of_arguments(args)
     wide.print(evaluate_controls(args.model, args.manifest, args.out, options))
     return
+  if args.send_scores:
+    from fusar_jax.training.metric_writers import find_runs
+
+    find_runs(pathlib.Path(args.model))  # An error before hours of prediction.
   if args.model:
     args.predictions = _answer(args)
   if args.against:
@@ -213,6 +238,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     from fusar_jax.report.scored_answers import score
 
     score(args, Console(), wide)
+  if args.send_scores:
+    _send(args)
 
 
 def main(argv: list[str] | None = None) -> int:

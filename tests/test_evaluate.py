@@ -7,6 +7,7 @@ import pytest
 from fusar_jax import evaluate
 from fusar_jax.data.triplets import write_manifest
 from fusar_jax.metrics.intervals import wilson
+from fusar_jax.report import scored_answers
 from fusar_jax.report.baselines import baseline_rows
 from fusar_jax.report.scoring import (
   check_truths,
@@ -24,6 +25,7 @@ from fusar_jax.tasks import (
   grounding,
 )
 from fusar_jax.tasks.predictions import prediction_row
+from fusar_jax.training import metric_writers
 
 COUNT, DETECT = counting.question("ship"), detection.question("ship")
 BOX = '[{"bbox_2d": [10, 10, 30, 30], "label": "ship"}]'
@@ -393,6 +395,7 @@ def test_dialogues_are_scored_by_sub_task(write, score, call):
     (["--predictions", "p", "--baselines"], "needs --manifest and --train"),
     (["--baseline", "--data", "d", "--baselines"], "drop --against"),
     (["--predictions", "p", "--limit", "3"], "--limit requires --model"),
+    (["--predictions", "p", "--send-scores"], "requires --model"),
     (
       ["--controls", "--model", "m", "--data", "d", "--no-tlm"],
       "which need the TLM",
@@ -403,6 +406,34 @@ def test_incompatible_options(call, tmp_path, arguments, message):
   done = call(evaluate.main, *arguments, "--out", tmp_path)
   assert done.code == 2
   assert message in done.err
+
+
+def test_scores_are_sent_by_manifest_and_task(
+  write, call, tmp_path, monkeypatch
+):
+  """And a folder without runs is an error before any prediction."""
+  answers = write([counted(0, "1", "1"), counted(1, "2", "3")])
+  sent = []
+  monkeypatch.setattr(evaluate, "_answer", lambda args: str(answers))
+  monkeypatch.setattr(
+    metric_writers, "send_scores", lambda *given: sent.append(given)
+  )
+  given = ("--model", tmp_path, "--data", "test.jsonl", "--send-scores")
+  done = call(evaluate.main, *given, "--out", tmp_path)
+  assert done.code == 1
+  assert "metric_services.json not found" in done.text
+  monkeypatch.setattr(metric_writers, "find_runs", lambda folder: {})
+  monkeypatch.setattr(
+    scored_answers,
+    "score",
+    lambda args, *_: write_scores(
+      args.out, *score_rows(read_rows(args.predictions)[0])
+    ),
+  )
+  assert call(evaluate.main, *given, "--out", tmp_path).code == 0
+  ((folder, scores),) = sent
+  assert folder == tmp_path
+  assert scores["test/counting/accuracy"] == 0.5
 
 
 @pytest.fixture

@@ -110,8 +110,8 @@ def predict(
       " found; copy the model's tokenizer into this folder."
     )
   if assistant.config.tlm is None:
-    triplets = _without_anchors(triplets, options.anchors)
-  answerer, work = _prepare(assistant, triplets, data, condition, options)
+    triplets = without_anchors(triplets, options.anchors)
+  answerer, work = prepare_rows(assistant, triplets, data, condition, options)
   predictions = _answer_rows(answerer, _share(work, hosts), progress)
   hosts.wait("rows answered")
   if hosts.index == 0:
@@ -186,14 +186,23 @@ def _check_questions(
     )
 
 
-def _prepare(
+def prepare_rows(
   assistant: Assistant,
   triplets: Sequence[Triplet],
   data,
   condition: AnchorCondition,
   options: PredictionOptions,
+  offered: Mapping[int, tuple[str, ...]] | None = None,
 ) -> tuple[Answerer, list[Work]]:
   """Returns what answers rows, and all rows in groups.
+
+  Args:
+    assistant: the model.
+    triplets: rows, arranged under `condition`.
+    data: where they come from, for messages.
+    condition: of the anchors.
+    options: of decoding.
+    offered: row -> answers to score; None: those of `options.choices`.
 
   Raises:
     ValueError: bad rows, listed; or `max_new_tokens` is too low for boxes.
@@ -208,9 +217,10 @@ def _prepare(
   sizes, problems = measure_examples(triplets, recipe)
   raise_together(problems, f"{data}: bad rows")
   table = None
-  if options.constrain:
+  if options.constrain and any(map(asks_boxes, triplets)):
     table = box_table(assistant, triplets, options.max_new_tokens)
-  offered = offered_names(triplets) if options.choices else {}
+  if offered is None:
+    offered = offered_names(triplets) if options.choices else {}
   answerer = Answerer(
     assistant, recipe.builder(), triplets, offered, options, table
   )
@@ -252,7 +262,7 @@ def _count_truncated(rows: Mapping[int, dict]) -> int:
   return sum(row.get("truncated", False) for row in rows.values())
 
 
-def _without_anchors(
+def without_anchors(
   triplets: Sequence[Triplet], anchors: str | None
 ) -> list[Triplet]:
   """Returns the rows without anchors, for a model without TLM.

@@ -12,7 +12,7 @@ COMMITTED = "commit_success.txt"
 _RUN = "provenance.json"
 _CHECKPOINT = re.compile(r"checkpoints/(\d+)/")
 # Of a run, what only a reader of its folder wants.
-_UNUSED = ("tensorboard/", "profile/", "predictions/")
+_UNUSED = ("tensorboard/", "wandb/", "profile/", "predictions/")
 
 
 def fetch_model(url: str, step: int | None = None) -> Path:

@@ -41,6 +41,16 @@ def table(metrics: dict, title: str) -> Table:
   return shown
 
 
+def main_scores(metrics: dict) -> dict[str, float]:
+  """Returns "task/score" -> value of the scores in `table`."""
+  return {
+    f"{task}/{name}": value
+    for task in SCORERS
+    if task in metrics
+    for name, value, _ in _headline_scores(task, metrics[task])
+  }
+
+
 def _headline_scores(
   task: str, scores: dict
 ) -> list[tuple[str, float, list[float]]]:

@@ -38,6 +38,7 @@ _PULLED = (
   provenance.CONFIG_FILE,
   provenance.PROVENANCE_FILE,
   "metrics.jsonl",
+  "metric_services.json",
   "tokenizer/",
 )
 # Of this process, by their local folder.

@@ -1,4 +1,4 @@
-"""Training metrics: log lines, metrics.jsonl and TensorBoard.
+"""Training metrics: log lines, metrics.jsonl and its views.
 
 Metrics stay on the device until later steps are dispatched, so reading them
 never stalls the device. They are accumulated as sums and counts until a line is
@@ -28,8 +28,8 @@ from rich.progress import (
 
 from fusar_jax.data.triplets import write_text
 from fusar_jax.model.batch import Batch
+from fusar_jax.training.metric_writers import MetricWriter
 from fusar_jax.training.stopwatch import Stopwatch
-from fusar_jax.training.tensorboard import SummaryWriter
 
 # Steps that may run ahead of their metrics. It also bounds the batches that
 # wait in the queue of the device.
@@ -43,18 +43,22 @@ class MetricsFile:
     path: the file.
     after_step: lines beyond it belong to steps that a resumed run repeats;
       they are dropped.
+
+  Attributes:
+    found: all complete lines that were there, also the dropped ones.
   """
 
   def __init__(self, path: Path, after_step: int):
     self._path = Path(path)
+    self.found: list[dict[str, Any]] = []
     if not self._path.is_file():
       return
     written = self._path.read_text("utf-8")
+    # A kill may have cut the last line, which has no line feed then.
+    lines = re.findall(r"[^\n]*\n", written)
+    self.found = [json.loads(line) for line in lines]
     kept = "".join(
-      line
-      # A kill may have cut the last line, which has no line feed then.
-      for line in re.findall(r"[^\n]*\n", written)
-      if json.loads(line)["step"] <= after_step
+      line for line, row in zip(lines, self.found) if row["step"] <= after_step
     )
     if kept != written:
       write_text(self._path, kept)
@@ -93,7 +97,8 @@ class MetricsLogger:
     stopwatch: of the run; its values are in every line.
     may_skip: batches whose loss or gradient is not finite that the run may have
       skipped; the step must be made so. 0: the first one is an error.
-    writes: False on all processes but the first: they check, and stay silent.
+    writers: views of metrics.jsonl. None on all processes but the first: they
+      check, and stay silent.
     saved: `state()` from the checkpoint that the run resumes from.
   """
 
@@ -109,7 +114,7 @@ class MetricsLogger:
     compiles: Callable[[], int],
     stopwatch: Stopwatch,
     may_skip: int = 0,
-    writes: bool = True,
+    writers: Sequence[MetricWriter] | None = (),
     saved: dict[str, Any] | None = None,
   ):
     self._total = total_steps
@@ -126,12 +131,12 @@ class MetricsLogger:
     self._sums = collections.Counter(saved.get("sums", {}))
     self._start_step = self._written = start_step
     self._mark = self._training_time()
-    self._writes = writes
-    if writes:
+    self._writes = writers is not None
+    self._writers = writers or ()
+    if self._writes:
       self._file = MetricsFile(workdir / "metrics.jsonl", start_step)
-      self._board = SummaryWriter(
-        str(workdir / "tensorboard"), purge_step=start_step + 1
-      )
+      for writer in self._writers:
+        writer.start(start_step, self._file.found)
       self._display = _Display(total_steps, start_step)
 
   def starts(self, batch: Batch) -> None:
@@ -176,15 +181,23 @@ class MetricsLogger:
     """Writes the metrics of an evaluation."""
     if self._writes:
       self._file.append({"step": step, **values})
-      for name, value in values.items():
-        self._board.add_scalar(name, value, step)
+      for writer in self._writers:
+        writer.write(step, values)
       text = " ".join(f"{k} {v:.5g}" for k, v in values.items())
       self._display.line(step, f"step {step}/{self._total} {text}")
 
-  def close(self) -> None:
+  def close(self, failed: bool = False) -> None:
+    """Ends the display and the views; `failed`: by an error."""
     if self._writes:
       self._display.close()
-      self._board.close()
+    for writer in self._writers:
+      writer.close(failed)
+
+  def __enter__(self) -> "MetricsLogger":
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    self.close(failed=kind is not None)
 
   def _read(self) -> None:
     step, metrics, ids = self._pending.popleft()
@@ -268,9 +281,8 @@ class MetricsLogger:
     if self._may_skip:
       values["skipped"] = self._skipped
     self._file.append(values)
-    for name, value in values.items():
-      if name != "step":
-        self._board.add_scalar(name, value, step)
+    for writer in self._writers:
+      writer.write(step, values)
     self._display.line(
       step,
       f"step {step}/{self._total}"

@@ -20,6 +20,7 @@ from fusar_jax.training.distributed import preemption
 from fusar_jax.training.evaluation import make_evaluation
 from fusar_jax.training.gradient_check import GradientCheck
 from fusar_jax.training.logging import MetricsLogger
+from fusar_jax.training.metric_writers import make_writers
 from fusar_jax.training.optimizer import linear_schedule
 from fusar_jax.training.parameter_table import print_parameter_table
 from fusar_jax.training.profiler import ProfilerWindow
@@ -72,6 +73,7 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
   window = ProfilerWindow(
     workdir / "profile", config.profile_at_step, config.profile_steps
   )
+  writers = make_writers(config, workdir)
   run = setup.setup_run(config, workdir)
   try:
     mesh, config = setup.make_mesh(config, run.model)
@@ -115,7 +117,7 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
     compiles=programs,
     stopwatch=stopwatch,
     may_skip=config.skip_nonfinite,
-    writes=first,
+    writers=writers,
     saved=host.get("meters"),
   )
   check = (
@@ -138,7 +140,7 @@ def _train(config: RunConfig, workdir: Path, stopwatch: Stopwatch) -> Result:
 
   with contextlib.ExitStack() as stack:
     stack.callback(checkpoints.close)
-    stack.callback(logger.close)
+    stack.enter_context(logger)
     stack.callback(window.close)
     stopped = stack.enter_context(preemption())
     stopwatch.started()

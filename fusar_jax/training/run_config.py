@@ -88,6 +88,7 @@ class RunConfig:
   log_every_steps: int
   eval_every_steps: int
   save_every_steps: int
+  metric_writers: str
   keep: int
   keep_best_by: str
   patience: int

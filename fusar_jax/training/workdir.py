@@ -32,6 +32,7 @@ _FREE = (
   "head_chunk",
   "offload_optimizer",
   "log_every_steps",
+  "metric_writers",
   "eval_every_steps",
   "save_every_steps",
   "keep",

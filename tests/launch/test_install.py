@@ -17,7 +17,7 @@ PINNED = "constraints.txt"
 CASES = [
   *(
     (extra, python, PINNED)
-    for extra in ("", "tpu,gcs", "gpu")
+    for extra in ("", "tpu,gcs", "gpu", "wandb,mlflow")
     for python in ("3.11", "3.12", "3.13")
   ),
   ("plan", "3.11", "constraints-plan.txt"),

@@ -145,7 +145,7 @@ def test_torch_is_not_imported_where_it_is_installed(tmp_path):
   """A module that ends the process stands in its place."""
   (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
   code = (
-    "import sys, fusar_jax.training.logging as m\n"
+    "import sys, fusar_jax.training.tensorboard as m\n"
     "assert m.SummaryWriter.add_scalar\n"
     "assert 'torch' not in sys.modules"
   )
