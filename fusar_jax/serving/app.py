@@ -8,7 +8,6 @@ client that goes away cancels its job.
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import time
 import uuid
@@ -17,17 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
 from fusar_jax.serving.access import check_access
 from fusar_jax.serving.answers import GONE, Answer, failure, late
 from fusar_jax.serving.chat_request import ChatRequest, read_request
 from fusar_jax.serving.engine import Engine
+from fusar_jax.serving.event_stream import EventStream, event
 from fusar_jax.serving.file_routes import add_file_routes
 from fusar_jax.serving.file_store import FileStore
 from fusar_jax.serving.limits import Limits, RefusedError
 from fusar_jax.serving.metrics import CONTENT_TYPE
+from fusar_jax.serving.page import Page
 from fusar_jax.serving.questions import Question, Reader
 
 # Requests that are decoded at a time: each may hold an image of `pixels`.
@@ -47,6 +48,7 @@ class Service:
     token: clients must send it as a bearer; None: none.
     hosts: names in the Host header; None: any. Where no token is required, a
       web page could otherwise reach the server under a name of its own.
+    page: for people, at `/`; None: only the interface for programs.
   """
 
   name: str
@@ -56,6 +58,7 @@ class Service:
   files: FileStore
   token: str | None = None
   hosts: tuple[str, ...] | None = None
+  page: Page | None = None
 
 
 def make_app(service: Service) -> FastAPI:
@@ -129,9 +132,11 @@ def make_app(service: Service) -> FastAPI:
       metrics.count_request(GONE)
       return Response(status_code=GONE)
     if request.stream:
-      return _Stream(answer)
+      return EventStream(answer.stream(), answer.cancel)
     return await _whole(answer, http, service)
 
+  if service.page is not None:
+    service.page.add_routes(app)
   return app
 
 
@@ -183,7 +188,7 @@ class _ChatAnswer(Answer):
 
     def chunk(delta, finish=None, **fields):
       choice = {"index": 0, "delta": delta, "finish_reason": finish}
-      return _event(self.as_json(kind, choices=[choice], **fields))
+      return event(self.as_json(kind, choices=[choice], **fields))
 
     options = self._request.stream_options
     try:
@@ -194,12 +199,12 @@ class _ChatAnswer(Answer):
           yield chunk({"content": piece})
       yield chunk({}, self.finish)
       if options is not None and options.include_usage:
-        yield _event(self.as_json(kind, choices=[], usage=self.usage()))
+        yield event(self.as_json(kind, choices=[], usage=self.usage()))
     except RefusedError as error:
-      yield _event(error.as_json())
+      yield event(error.as_json())
     except Exception:
       logging.getLogger(__name__).exception("an answer failed")
-      yield _event(failure().as_json())
+      yield event(failure().as_json())
     yield "data: [DONE]\n\n"
 
   async def whole(self) -> dict:
@@ -214,22 +219,6 @@ class _ChatAnswer(Answer):
     return self.as_json(
       "chat.completion", choices=[choice], usage=self.usage(), **self.notes()
     )
-
-
-class _Stream(StreamingResponse):
-  """The answer as server-sent events."""
-
-  def __init__(self, answer: _ChatAnswer):
-    self._answer, self._events = answer, answer.stream()
-    super().__init__(self._events, media_type="text/event-stream")
-
-  async def __call__(self, scope, receive, send) -> None:
-    try:
-      await super().__call__(scope, receive, send)
-    finally:
-      # The client may have left while nothing was asked of the generator.
-      await self._events.aclose()
-      self._answer.cancel()
 
 
 async def _whole(answer: _ChatAnswer, http: Request, service) -> Response:
@@ -303,7 +292,3 @@ def _refusal(
   if error.status == 401:
     headers["WWW-Authenticate"] = "Bearer"
   return JSONResponse(error.as_json(), error.status, headers)
-
-
-def _event(value: dict) -> str:
-  return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

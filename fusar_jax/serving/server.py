@@ -9,9 +9,11 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from PIL import Image
@@ -23,12 +25,17 @@ from fusar_jax.serving.chat_request import ChatRequest
 from fusar_jax.serving.engine import STEPS, Engine, Event, Job
 from fusar_jax.serving.file_store import FileLimits, FileStore
 from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.page import Page
 from fusar_jax.serving.questions import Question, Reader
+from fusar_jax.serving.scene_answers import SceneAsker
+from fusar_jax.serving.scenes import SceneLimits
 from fusar_jax.serving.sources import Sources
 from fusar_jax.tasks import counting, detection
 
 # Ticks between two looks at idle files.
 _SWEEP = 100
+# Threads that read pixels for the page.
+_THREADS = 2
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -41,17 +48,17 @@ class Server(uvicorn.Server):
     self,
     config: uvicorn.Config,
     engine: Engine,
-    files: FileStore,
+    sweep: Callable[[], Any],
     seconds: float,
   ):
     """See the class.
 
     Args:
-      files: idle ones are deleted.
+      sweep: deletes what nobody uses any more.
       seconds: limit of a request; the server waits no longer for one.
     """
     super().__init__(config)
-    self._engine, self._files, self._seconds = engine, files, seconds
+    self._engine, self._sweep, self._seconds = engine, sweep, seconds
     self._end: float | None = None
 
   def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -72,7 +79,7 @@ class Server(uvicorn.Server):
     """Runs ten times a second; returns whether to exit."""
     done = await super().on_tick(counter)
     if counter % _SWEEP == 0:
-      self._files.delete_idle()
+      self._sweep()
     if self._end is None:
       return done
     idle = not self.server_state.tasks and not any(self._engine.load)
@@ -93,6 +100,8 @@ def make_server(
   file_limits: FileLimits | None = None,
   folders: Sequence[str] = (),
   hosts: Sequence[str] = (),
+  scene_bytes: int = 2**31,
+  scene_limits: SceneLimits | None = None,
 ) -> Iterator[tuple[Server, socket.socket]]:
   """Yields a server whose model is ready, and its listening socket.
 
@@ -109,6 +118,8 @@ def make_server(
     file_limits: of uploaded files; None: the defaults.
     folders: whose images clients may name by path.
     hosts: whose images clients may name by https address, "NAME[:PORT]".
+    scene_bytes: of an image that is opened on the page.
+    scene_limits: of the page; None: the defaults.
 
   Raises:
     NotADirectoryError: of `folders`.
@@ -127,7 +138,9 @@ def make_server(
     folder = stack.enter_context(
       tempfile.TemporaryDirectory(prefix="fusar-serve-")
     )
-    files = FileStore(Path(folder), file_limits)
+    for part in ("files", "page"):
+      Path(folder, part).mkdir()
+    files = FileStore(Path(folder, "files"), file_limits)
     stack.callback(files.close)
     engine = stack.enter_context(
       Engine(assistant, slots, limits.queue, limits.new_tokens)
@@ -137,7 +150,13 @@ def make_server(
     )
     reader = Reader(assistant, limits, alphaearth, sources)
     names = None if token else _LOOPBACK
-    service = Service(name, engine, reader, limits, files, token, names)
+    threads = stack.enter_context(
+      ThreadPoolExecutor(_THREADS, thread_name_prefix="scene")
+    )
+    asker = SceneAsker(engine, reader, threads, scene_limits or SceneLimits())
+    page = Page(Path(folder, "page"), name, asker, scene_bytes)
+    stack.callback(page.close)
+    service = Service(name, engine, reader, limits, files, token, names, page)
     config = uvicorn.Config(
       make_app(service),
       host=host,
@@ -152,7 +171,12 @@ def make_server(
       limit_concurrency=2 * (limits.queue + slots) + 64,
     )
     _warm(engine, reader)
-    yield Server(config, engine, files, limits.seconds), listening
+
+    def sweep() -> None:
+      files.delete_idle()
+      page.scenes.drop_idle()
+
+    yield Server(config, engine, sweep, limits.seconds), listening
 
 
 def _folder(name: str) -> Path:
