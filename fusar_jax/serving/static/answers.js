@@ -1,0 +1,423 @@
+/* Asks, streams answers, lists findings, compares anchors, keeps history. */
+
+import * as api from "/static/api.js";
+import { clearProblem, report } from "/static/page.js";
+
+const $ = (id) => document.getElementById(id);
+const CONDITIONS = [
+  ["aligned", "with anchors", "as found for this window"],
+  ["none", "without", "the image alone"],
+  ["shuffled", "shuffled", "anchors of another place"],
+  ["wrong_place", "half a window off", "these anchors at wrong positions"],
+];
+const TASKS = { detection: "Find", counting: "Count", grounding: "Cells",
+  classification: "Classify", captioning: "Describe" };
+
+export class Answers {
+  constructor(info, map, question) {
+    this.info = info;
+    this.map = map;
+    this.question = question;
+    this.answer = null;
+    this.findings = [];
+    this.selected = null;
+    question.onChange = () => this.draw();
+    map.onSelect = (i) => this.select(i, true);
+    map.onHover = (i) => this.hover(i);
+    $("ask").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.ask();
+    });
+    $("compare").addEventListener("click", () => this.compare());
+    $("stop").addEventListener("click", () => this.stopped?.abort());
+    $("list").addEventListener("keydown", (event) => this.key(event));
+    for (const id of ["show-findings", "show-truth"]) {
+      $(id).addEventListener("change", () => this.draw());
+    }
+    for (const kind of ["geojson", "csv"]) {
+      $(kind).addEventListener("click", () => this.download(kind));
+    }
+  }
+
+  open(scene) {
+    this.stopped?.abort();
+    this.scene = scene;
+    this.answer = null;
+    $("answer").hidden = true;
+    $("for-truth").hidden = !scene.truth.length;
+    $("show-truth").checked = false;
+    this.setFindings([]);
+    this.listPast();
+  }
+
+  /* Runs one question; `on` is given its events. Returns the answer. */
+  async run(body, on) {
+    const path = `/scenes/${this.scene.id}/ask`;
+    for await (const event of api.events(path, body, this.stopped.signal)) {
+      if (event.type === "error") {
+        throw new api.Problem(event.message, event.status);
+      }
+      on(event);
+      if (event.type === "end") {
+        this.scene.answers.push(event.answer);
+        this.listPast();
+        return event.answer;
+      }
+    }
+    throw new api.Problem("The answer was broken off: the server has stopped.");
+  }
+
+  begin() {
+    clearProblem();
+    this.stopped?.abort();
+    this.stopped = new AbortController();
+    this.setFindings([]);
+    $("answer").hidden = false;
+    $("comparison").hidden = true;
+    $("raw").hidden = false;
+    $("asked").textContent = $("summary").textContent = "";
+    $("text").textContent = "";
+    $("stop").hidden = false;
+    $("go").disabled = $("compare").disabled = true;
+  }
+
+  end(stopped) {
+    if (stopped !== this.stopped) return;
+    $("stop").hidden = true;
+    $("go").disabled = $("compare").disabled = false;
+    $("tiles-done").hidden = true;
+  }
+
+  async ask() {
+    let body;
+    try {
+      body = this.question.body();
+    } catch (error) {
+      return report(error);
+    }
+    this.begin();
+    const { stopped } = this;
+    const texts = [];
+    let done = 0;
+    $("summary").textContent = "The model is answering …";
+    try {
+      const answer = await this.run(body, (event) => {
+        if (event.type === "start") {
+          $("asked").textContent = describe({ ...body,
+            label: body.classes.join(", "), tiles: event.windows.length,
+            question: event.question });
+          $("tiles-done").hidden = event.windows.length < 2;
+          $("tiles-done").max = event.windows.length;
+          this.windows = event.windows;
+        } else if (event.type === "text") {
+          texts[event.tile] = (texts[event.tile] ?? "") + event.text;
+          $("text").textContent = texts.filter(Boolean).join("\n");
+          if (!body.task || body.task === "captioning") {
+            $("summary").textContent = $("text").textContent;
+          }
+        } else if (event.type === "tile") {
+          $("tiles-done").value = ++done;
+          this.setFindings([...this.findings, ...event.findings]);
+        }
+      });
+      this.show(answer);
+    } catch (error) {
+      if (stopped === this.stopped) {
+        $("summary").textContent = error.name === "AbortError" ? "Stopped." : "";
+      }
+      report(error);
+    } finally {
+      this.end(stopped);
+    }
+  }
+
+  show(answer) {
+    this.answer = answer;
+    $("answer").hidden = false;
+    $("comparison").hidden = true;
+    $("raw").hidden = false;
+    $("asked").textContent = describe(answer);
+    $("summary").textContent = summary(answer);
+    $("text").textContent = answer.text;
+    this.setFindings(answer.findings);
+    this.listPast();
+  }
+
+  async compare() {
+    let bodies;
+    try {
+      bodies = CONDITIONS.map(([name]) => this.question.body(name));
+    } catch (error) {
+      return report(error);
+    }
+    this.begin();
+    const { stopped } = this;
+    $("raw").hidden = true;
+    $("comparison").hidden = false;
+    const rows = CONDITIONS.map(([, title, meaning]) => {
+      const row = document.createElement("tr");
+      row.append(cell("th", title, meaning), cell("td", "…"), cell("td", ""));
+      row.firstChild.scope = "row";
+      return row;
+    });
+    const table = document.createElement("table");
+    const head = table.createTHead().insertRow();
+    for (const name of ["Anchors", "Answer", "Difference"]) {
+      head.append(cell("th", name));
+    }
+    table.createTBody().append(...rows);
+    const note = document.createElement("p");
+    note.className = "quiet";
+    note.textContent = "If the anchors’ content matters, the first answer"
+      + " differs from the others; if only their presence does, the last two"
+      + " equal it.";
+    $("comparison").replaceChildren(table, note);
+    $("asked").textContent = describe({ ...bodies[0], anchors: null,
+      label: bodies[0].classes.join(", "), tiles: 1 });
+    $("summary").textContent = "The model is answering …";
+    let first = null;
+    const all = bodies.map(async (body, i) => {
+      const [, show, difference] = rows[i].cells;
+      try {
+        const answer = await this.run(body, () => {});
+        show.textContent = summary(answer);
+        if (answer.findings.length) {
+          const button = document.createElement("button");
+          button.textContent = "Show";
+          button.className = "small";
+          button.setAttribute("aria-label", `Show findings ${CONDITIONS[i][1]}`);
+          button.addEventListener("click", () => {
+            this.answer = answer;
+            this.setFindings(answer.findings);
+          });
+          show.append(" ", button);
+        }
+        if (i === 0) first = answer;
+        return answer;
+      } catch (error) {
+        if (error.name === "AbortError") throw error;
+        show.textContent = error.message;
+        show.className = "error";
+        difference.textContent = "";
+        return null;
+      }
+    });
+    try {
+      const found = await Promise.all(all);
+      found.forEach((answer, i) => {
+        const text = i === 0 || !answer || !first ? ""
+          : differs(first, answer);
+        rows[i].cells[2].textContent = text;
+      });
+      $("summary").textContent = "Compared under four conditions.";
+      if (first) {
+        this.answer = first;
+        this.setFindings(first.findings);
+      }
+    } catch (error) {
+      $("summary").textContent = "Stopped.";
+      report(error);
+    } finally {
+      this.end(stopped);
+    }
+  }
+
+  setFindings(findings) {
+    this.findings = findings;
+    this.selected = null;
+    $("findings").hidden = !findings.length && !this.answer;
+    $("list").hidden = !findings.length;
+    $("findings-title").textContent = findings.length
+      ? `Findings (${findings.length})` : "Findings";
+    $("list").replaceChildren(...findings.map((finding, i) => {
+      const item = document.createElement("li");
+      item.role = "option";
+      item.id = `finding-${i}`;
+      item.ariaSelected = "false";
+      const label = document.createElement("span");
+      label.textContent = finding.label;
+      const where = document.createElement("span");
+      where.className = "quiet";
+      const [x1, y1, x2, y2] = finding.box.map(Math.round);
+      where.textContent = `${x1}, ${y1} · ${x2 - x1} × ${y2 - y1}`;
+      item.append(label, where);
+      item.addEventListener("click", () => this.select(i));
+      item.addEventListener("pointerenter", () => this.hover(i));
+      item.addEventListener("pointerleave", () => this.hover(null));
+      return item;
+    }));
+    this.draw();
+  }
+
+  draw() {
+    if (!this.scene) return;
+    const boxes = [];
+    const window = this.question.window;
+    if (window.every(Number.isFinite)) {
+      boxes.push({ box: window, kind: "window", label: "window" });
+    }
+    if ($("show-truth").checked) {
+      for (const { box, label } of this.scene.truth) {
+        boxes.push({ box, kind: "true", label: `true: ${label}` });
+      }
+    }
+    if ($("show-findings").checked) {
+      const kind = this.answer?.task === "grounding" ? "cell" : "predicted";
+      this.findings.forEach(({ box, label }, id) => {
+        boxes.push({ box, kind, label, id });
+      });
+    }
+    this.map.setBoxes(boxes.filter(({ box: [x1, y1, x2, y2] }) => x2 > x1
+      && y2 > y1));
+    this.map.mark("selected", this.selected);
+    this.map.draw();
+  }
+
+  hover(i) {
+    this.map.mark("hover", i);
+    [...$("list").children].forEach((item, k) => {
+      item.classList.toggle("hover", k === i);
+    });
+  }
+
+  select(i, fromMap = false) {
+    this.selected = i;
+    this.map.mark("selected", i);
+    [...$("list").children].forEach((item, k) => {
+      item.ariaSelected = `${k === i}`;
+      if (k === i) item.scrollIntoView({ block: "nearest" });
+    });
+    if (i === null) {
+      $("list").removeAttribute("aria-activedescendant");
+      return;
+    }
+    $("list").setAttribute("aria-activedescendant", `finding-${i}`);
+    if (!fromMap) this.map.show(this.findings[i].box);
+  }
+
+  key(event) {
+    const last = this.findings.length - 1;
+    const now = this.selected;
+    const next = { ArrowDown: now === null ? 0 : Math.min(now + 1, last),
+      ArrowUp: now === null ? last : Math.max(now - 1, 0), Home: 0, End: last,
+    }[event.key];
+    if (next === undefined || last < 0) return;
+    event.preventDefault();
+    this.select(next);
+  }
+
+  async download(kind) {
+    try {
+      await api.save(`/scenes/${this.scene.id}/findings.${kind}`
+        + `?answers=${this.answer.id}`, `findings.${kind}`);
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  listPast() {
+    const { answers } = this.scene;
+    $("history").hidden = !answers.length;
+    $("past").replaceChildren(...[...answers].reverse().map((answer) => {
+      const item = document.createElement("li");
+      const button = document.createElement("button");
+      button.className = "past";
+      if (answer === this.answer) button.setAttribute("aria-current", "true");
+      const what = document.createElement("span");
+      what.textContent = describe(answer);
+      const found = document.createElement("span");
+      found.className = "quiet";
+      found.textContent = summary(answer).slice(0, 120);
+      button.append(what, found);
+      button.addEventListener("click", () => {
+        this.question.setWindow(answer.window);
+        this.show(answer);
+        this.map.show(answer.window);
+      });
+      item.append(button);
+      return item;
+    }));
+  }
+}
+
+function cell(name, text, note = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (note) {
+    const small = document.createElement("span");
+    small.className = "quiet";
+    small.textContent = note;
+    made.append(small);
+  }
+  return made;
+}
+
+/* What was asked, in a few words. */
+function describe({ task, label, question, window, anchors, tiles }) {
+  const what = task && TASKS[task]
+    ? [TASKS[task], label].filter(Boolean).join(" ") : question;
+  const [x1, y1, x2, y2] = window;
+  const parts = [what, `${x2 - x1} × ${y2 - y1} at (${x1}, ${y1})`];
+  if (tiles > 1) parts.push(`${tiles} tiles`);
+  const condition = CONDITIONS.find(([name]) => name === anchors);
+  if (condition && anchors !== "none") {
+    parts.push(anchors === "aligned" ? condition[1]
+      : `anchors ${condition[1]}`);
+  }
+  return parts.join(" · ");
+}
+
+/* The answer in a sentence. */
+function summary({ task, label, count, findings, errors, text }) {
+  let words;
+  if (task === "detection") {
+    const kinds = new Map();
+    for (const one of findings) {
+      kinds.set(one.label, (kinds.get(one.label) ?? 0) + 1);
+    }
+    words = findings.length
+      ? [...kinds].map(([name, n]) => plural(n, name)).join(", ")
+      : `no ${label || "target"} found`;
+  } else if (task === "counting") {
+    words = count === null ? "" : plural(count, label);
+  } else if (task === "grounding") {
+    words = findings.length
+      ? findings.map((one) => one.label.replace(`${label} `, "")).join(", ")
+      : errors.length ? "" : `no cell has a ${label}`;
+  } else if (task === "classification") {
+    words = findings[0]?.label ?? "";
+  } else words = text;
+  const bad = errors.length === 1 ? `The answer cannot be read: ${errors[0]}.`
+    : errors.length ? `${errors.length} answers cannot be read.` : "";
+  return [words, bad].filter(Boolean).join(" ");
+}
+
+function plural(n, name) {
+  return `${n} ${name}${n === 1 || name.endsWith("s") ? "" : "s"}`;
+}
+
+function differs(first, other) {
+  if (first.task === "counting" && first.count !== null
+      && other.count !== null) {
+    const more = other.count - first.count;
+    return more ? `${more > 0 ? "+" : "−"}${Math.abs(more)}` : "the same";
+  }
+  if (first.task === "detection" || first.task === "grounding") {
+    const same = other.findings.filter((a) => first.findings.some(
+      (b) => a.label === b.label && overlap(a.box, b.box) >= 0.5)).length;
+    const lost = first.findings.length - same;
+    const added = other.findings.length - same;
+    if (!lost && !added) return "the same";
+    return `${same} the same, ${lost} missing, ${added} new`;
+  }
+  return first.text === other.text ? "the same" : "another text";
+}
+
+/* Intersection over union. */
+function overlap(a, b) {
+  const w = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const h = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (w <= 0 || h <= 0) return 0;
+  const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
+  return w * h / (area(a) + area(b) - w * h);
+}
