@@ -58,19 +58,24 @@ class ExampleScenes:
       index: in EXAMPLES.
       scenes: opens it.
     """
-    example = EXAMPLES[index]
-    with self._lock:
-      if index not in self._drawn:
-        self._drawn[index] = self._draw(example)
-      drawn, path = self._drawn[index]
-    scene = scenes.open(path, f"{example.title} (simulated)", (drawn.stretch,))
+    drawn, path = self._get(index)
+    other, _ = self._get((index + 1) % len(EXAMPLES))
+    scene = scenes.open(
+      path, f"{EXAMPLES[index].title} (simulated)", (drawn.stretch,)
+    )
     scene.simulated = True
-    scene.anchors = drawn.anchors
+    scene.anchors, scene.shuffled = drawn.anchors, other.anchors
     scene.truth = tuple(
       Target(target.kind, tuple(map(float, box)))
       for target, box in zip(drawn.targets, drawn.boxes)
     )
     return scene
+
+  def _get(self, index: int) -> tuple[Drawn, Path]:
+    with self._lock:
+      if index not in self._drawn:
+        self._drawn[index] = self._draw(EXAMPLES[index])
+      return self._drawn[index]
 
   def _draw(self, example: Example) -> tuple[Drawn, Path]:
     drawn = draw_scene(_SEED, example.number)

@@ -116,6 +116,8 @@ def window_anchors(
     return found
   if condition == "wrong_place":
     return Found(half_off(found.anchors), found.outside, found.year)
+  if scene.shuffled is not None:
+    return Found(scene.shuffled)
   for other, there in _elsewhere(scene, window, others):
     try:
       given = _aligned(other, there, shape, alphaearth, year)

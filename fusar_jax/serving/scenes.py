@@ -117,6 +117,7 @@ class Scene:
     simulated: whether the package has drawn it.
     truth: targets of a simulated scene.
     anchors: positions in [0, 1] of the scene, of a file or the simulation.
+    shuffled: of another simulated scene, for the control of this name.
     year: of the scene's date, or None.
     answers: to questions, the oldest first.
     used: `time.monotonic()` of the last use.
@@ -149,6 +150,7 @@ class Scene:
     self.simulated = False
     self.truth: tuple[Target, ...] = ()
     self.anchors: Anchors | None = None
+    self.shuffled: Anchors | None = None
     self.answers: list[SceneAnswer] = []
     self.used = time.monotonic()
     self._lock = threading.Lock()

@@ -162,7 +162,9 @@ function facts(one) {
   if (one.distance) {
     parts.push(`${one.distance.map((d) => d.toPrecision(3)).join(" × ")} m`);
   }
-  parts.push(one.bands.join(", "), one.quantity);
+  parts.push(one.bands.length > 1 || !/^\d+$/.test(one.bands[0])
+    ? one.bands.join(", ") : "one band");
+  parts.push(one.quantity === "db" ? "dB" : one.quantity);
   if (one.centre) {
     const [lon, lat] = one.centre;
     parts.push(`${Math.abs(lat).toFixed(4)}° ${lat < 0 ? "S" : "N"},`

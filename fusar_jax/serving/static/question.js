@@ -116,7 +116,9 @@ export class Question {
     $("classes-note").textContent = task === "classification"
       ? "The classes to choose from, separated by commas."
       : ONE_CLASS.includes(task) ? "One class, in the singular." : "";
-    $("classes-note").hidden = !$("classes-note").textContent;
+    // Seen by all where it is not obvious.
+    $("classes-note").classList.toggle("visually-hidden",
+      task !== "classification");
     $("window-note").textContent = this.note(width, height, large, task);
     this.map.window = this.window;
     this.onChange?.();
