@@ -96,7 +96,7 @@ class Page:
       asker: asks the model.
       file_bytes: of an uploaded scene.
     """
-    self._name, self._asker = name, asker
+    self._folder, self._name, self._asker = folder, name, asker
     limits = asker.limits
     for part in ("files", "examples"):
       (folder / part).mkdir()
@@ -162,7 +162,7 @@ class Page:
     @app.get("/scenes/{id}/tiles/{level}/{x}/{y}.png")
     async def tile(id: str, level: int, x: int, y: int) -> Response:
       tiles = self._tiles[self.scenes.get(id).id]
-      complete = tiles.progress == 1
+      complete = tiles.is_complete(level)
       try:
         content = await self._run(tiles.tile, level, x, y)
       except ValueError as error:
@@ -286,7 +286,7 @@ class Page:
     except RefusedError:
       scene.close()
       raise
-    self._tiles[scene.id] = SceneTiles(scene)
+    self._tiles[scene.id] = SceneTiles(scene, self._folder)
     return self._describe(scene)
 
   def _dropped(self, scene: Scene) -> None:

@@ -159,7 +159,7 @@ class Scene:
 
   def pixels(
     self,
-    window: tuple[float, float, float, float],
+    window: Sequence[float],
     shape: tuple[int, int] | None = None,
   ) -> np.ndarray:
     """Returns uint8[h, w, 3]; invalid pixels are black.

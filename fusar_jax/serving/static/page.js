@@ -18,6 +18,9 @@ export function report(error) {
   if (!(error instanceof api.Problem)) console.error(error);
   $("problem").textContent = error.message;
   $("problem").hidden = false;
+  // Where the eyes are.
+  if ($("start").hidden) $("about").before($("problem"));
+  else $("choose").closest("p").after($("problem"));
   $("problem").scrollIntoView({ block: "nearest" });
 }
 
@@ -45,7 +48,7 @@ async function start() {
     const button = document.createElement("button");
     button.textContent = example.title;
     const note = document.createElement("span");
-    note.textContent = `simulated, ask for ${example.asks}s`;
+    note.textContent = `simulated · ${example.asks}s`;
     button.append(note);
     button.addEventListener("click", () => openExample(i));
     item.append(button);
@@ -186,7 +189,7 @@ async function watch(one) {
     }
     if (scene?.id !== one.id) return;
     if (state.problem) return report(new api.Problem(state.problem));
-    if (state.overview > seen) map.refresh(4);
+    if (state.overview > seen) map.refresh(2);
     seen = state.overview;
     $("place").dataset.overview
       = seen < 1 ? `overview ${Math.round(100 * seen)} %` : "";
