@@ -38,10 +38,11 @@ class Overview:
     self.failure: str | None = None
     self._scene, self._rows = scene, 0
     bands = len(scene.stretches)
-    file = tempfile.TemporaryFile(dir=folder)
     shape = (bands, *reduced(scene.size, BASE))
-    # Intensities; below 0 where there are none.
-    base = np.memmap(file, np.float32, "w+", shape=shape)
+    # Intensities; below 0 where there are none. The file has no name, and ends
+    # with the array.
+    with tempfile.TemporaryFile(dir=folder) as file:
+      base = np.memmap(file, np.float32, "w+", shape=shape)
     top = np.full((bands, *reduced(scene.size, TOP)), -1, np.float32)
     self._levels = {BASE: base, TOP: top}
     threading.Thread(target=self._work, name="overview", daemon=True).start()
@@ -65,11 +66,12 @@ class Overview:
     step = 1 << (level - start)
     rows = slice(top * step, (top + shape[0]) * step)
     cols = slice(left * step, (left + shape[1]) * step)
+    done = self._rows
     power = self._levels[start][:, rows, cols]
     if start == BASE:
       # Rows that are not read yet are 0 in the file.
       power = np.array(power)
-      power[:, max(0, self._rows - rows.start) :] = -1
+      power[:, max(0, done - rows.start) :] = -1
     means = _averaged(power, shape, step)
     planes = []
     for stretch, mean in zip(self._scene.stretches, means, strict=True):

@@ -60,7 +60,8 @@ def write_scene(path: Path) -> None:
   chunk = rng.rayleigh(120, (2048, 2048)).astype(np.uint16)
   with rasterio.open(
     path, "w", driver="GTiff", height=SIDE, width=SIDE, count=1, dtype="uint16",
-    tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1,
+    tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="deflate",
+    zlevel=1,
   ) as file:  # fmt: skip
     for row in range(0, SIDE, 2048):
       for col in range(0, SIDE, 2048):
