@@ -10,11 +10,8 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import queue
 import re
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,44 +31,14 @@ from fusar_jax.serving.scene_answers import SceneAsker
 from fusar_jax.serving.scene_questions import Ask
 from fusar_jax.serving.scene_tiles import SIDE, SceneTiles
 from fusar_jax.serving.scenes import Scene, Scenes, suffix_of
+from fusar_jax.serving.static_files import static_file
 from fusar_jax.simulation.questions import KINDS
 from fusar_jax.simulation.targets import CLASSES
 
-_POLICY = "; ".join(
-  (
-    "default-src 'none'",
-    "script-src 'self'",
-    "style-src 'self'",
-    "img-src 'self' blob: data:",
-    "connect-src 'self'",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-  )
-)
-_HEADERS = {
-  "Content-Security-Policy": _POLICY,
-  "X-Content-Type-Options": "nosniff",
-  "Referrer-Policy": "no-referrer",
-  "Cache-Control": "no-cache",
-}
-_TYPES = {
-  ".html": "text/html; charset=utf-8",
-  ".css": "text/css; charset=utf-8",
-  ".js": "text/javascript; charset=utf-8",
-  ".svg": "image/svg+xml",
-}
-_STATIC = re.compile(r"[a-z_]+\.(?:css|js|svg)", re.ASCII)
 # Seconds without a further byte of an upload.
 _STALL = 60.0
-_THREADS = 4
 _MAX_NPZ = 2**24
 _MAX_JSON = 2**16
-
-
-def is_public(path: str) -> bool:
-  """Whether a path needs no token: it holds nothing of any user."""
-  return path in ("/", "/health") or path.startswith("/static/")
 
 
 class Page:
@@ -110,26 +77,22 @@ class Page:
     self._tiles: dict[str, SceneTiles] = {}
     self._examples = ExampleScenes(folder / "examples")
     self.scenes = Scenes(limits, self._dropped)
-    self._uploads = ThreadPoolExecutor(_THREADS, thread_name_prefix="upload")
 
   def close(self) -> None:
     """Drops all scenes and deletes their files."""
     self.scenes.close()
     self._files.close()
-    self._uploads.shutdown(wait=False, cancel_futures=True)
 
   def add_routes(self, app: FastAPI) -> None:
     """Adds the routes."""
 
     @app.get("/")
     async def index() -> Response:
-      return _static("index.html")
+      return static_file("index.html")
 
     @app.get("/static/{name}")
     async def static(name: str) -> Response:
-      if not _STATIC.fullmatch(name):
-        raise RefusedError(404, "no such file.")
-      return _static(name)
+      return static_file(name)
 
     @app.get("/page")
     async def info() -> dict[str, Any]:
@@ -140,6 +103,16 @@ class Page:
       _expect(http, "application/octet-stream")
       self.scenes.check()
       return await self._upload(http, name[:200])
+
+    @app.post("/scenes/named")
+    async def named(http: Request) -> dict[str, Any]:
+      _expect(http, "application/json")
+      self.scenes.check()
+      body = _json(await _small(http, _MAX_JSON))
+      url = body.get("url") if isinstance(body, dict) else None
+      if not isinstance(url, str):
+        raise RefusedError(422, "url: expected a text.", "url")
+      return await self._run(self._fetch, url)
 
     @app.post("/examples/{index}")
     async def example(http: Request, index: int) -> dict[str, Any]:
@@ -246,6 +219,10 @@ class Page:
       "examples": [
         {"title": each.title, "asks": each.asks} for each in EXAMPLES
       ],
+      "named": {
+        "hosts": list(reader.sources.hosts),
+        "folders": len(reader.sources.folders) > 0,
+      },
       "limits": {
         "bytes": self._files.limits.file_bytes,
         "pixels": self.scenes.limits.pixels,
@@ -307,72 +284,44 @@ class Page:
   async def _upload(self, http: Request, name: str) -> dict[str, Any]:
     """Stores a body and opens it; nothing is left of one that is no scene."""
     chunks = http.stream().__aiter__()
-    pipe = _Pipe()
+    start = b""
     try:
-      start = b""
       while len(start) < 8 and (chunk := await _next(chunks)):
         start += chunk
-      # The suffix decides how a file is opened: it is that of the content.
-      name_there = f"scene{suffix_of(start)}"
-      stored = asyncio.get_running_loop().run_in_executor(
-        self._uploads, self._files.add, pipe, name_there
-      )
+      incoming = self._files.begin(f"scene{suffix_of(start)}")
       try:
         chunk = start
         while chunk:
-          await pipe.put(chunk, stored)
+          incoming.write(chunk)
           chunk = await _next(chunks)
-        await pipe.put(b"", stored)
-      except BaseException as error:
-        pipe.fail(error)
-        await asyncio.gather(stored, return_exceptions=True)
+        file = incoming.finish()
+      except BaseException:
+        incoming.abort()
         raise
-      file = await stored
     except ClientDisconnect:
       raise RefusedError(400, "the upload was broken off.", "scene") from None
+    return await self._run(self._open_file, file.id, name)
+
+  def _fetch(self, url: str) -> dict[str, Any]:
+    """Opens what the operator allows to be named: an address or a path."""
+    content = self._asker.reader.sources.read(url, "scene")
+    suffix = suffix_of(content[:8])
+    file = self._files.add(content, f"scene{suffix}")
+    return self._open_file(file, re.split(r"[/\\]", url)[-1][:200])
+
+  def _open_file(self, file: str, name: str) -> dict[str, Any]:
+    """Opens a stored file, which is deleted with its scene."""
     try:
-      scene = await self._run(self.scenes.open, self._files.path(file), name)
-      self._ids[scene.id] = file
+      scene = self.scenes.open(self._files.path(file), name)
     except BaseException:
       self._files.delete(file)
       raise
+    self._ids[scene.id] = file
     try:
       return self._list(scene)
     except BaseException:
       self._dropped(scene)
       raise
-
-
-class _Pipe:
-  """A file that one thread reads while the event loop writes it."""
-
-  def __init__(self):
-    self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(64)
-
-  def read(self, size: int = -1) -> bytes:
-    """Returns the next chunk, of any size; b"" at the end."""
-    chunk = self._chunks.get()
-    if isinstance(chunk, BaseException):
-      raise chunk
-    return chunk
-
-  async def put(self, chunk: bytes, reader: asyncio.Future) -> None:
-    """Writes a chunk when there is room, unless its reader has failed."""
-    while not reader.done():
-      try:
-        return self._chunks.put_nowait(chunk)
-      except queue.Full:
-        await asyncio.sleep(0.002)
-    await reader  # Raises.
-
-  def fail(self, error: BaseException) -> None:
-    """Makes the reader raise, however many chunks wait."""
-    while True:
-      try:
-        return self._chunks.put_nowait(error)
-      except queue.Full:
-        with contextlib.suppress(queue.Empty):
-          self._chunks.get_nowait()
 
 
 async def _next(chunks) -> bytes:
@@ -410,17 +359,6 @@ async def _stream(
       logging.getLogger(__name__).exception("an answer failed")
       error = failure()
       yield event({"type": "error", "message": str(error), "status": 500})
-
-
-def _static(name: str) -> Response:
-  file = resources.files("fusar_jax.serving").joinpath("static", name)
-  if name == "theme.css":
-    file = resources.files("fusar_jax.report").joinpath(name)
-  try:
-    content = file.read_bytes()
-  except FileNotFoundError:
-    raise RefusedError(404, "no such file.") from None
-  return Response(content, 200, _HEADERS, _TYPES[Path(name).suffix])
 
 
 def _expect(http: Request, kind: str) -> None:

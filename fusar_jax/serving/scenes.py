@@ -240,14 +240,18 @@ class Scenes:
     self._scenes: dict[str, Scene] = {}
     self._lock = threading.Lock()
 
-  def check(self) -> None:
-    """Drops idle scenes; raises RefusedError, 429, if no further one fits."""
+  def drop_idle(self) -> None:
+    """Drops the scenes that nobody has used for `idle_seconds`."""
     before = time.monotonic() - self.limits.idle_seconds
     with self._lock:
       idle = [s.id for s in self._scenes.values() if s.used < before]
     for id in idle:
       with contextlib.suppress(RefusedError):
         self.drop(id)
+
+  def check(self) -> None:
+    """Raises RefusedError, 429, if no further scene fits."""
+    self.drop_idle()
     with self._lock:
       if len(self._scenes) >= self.limits.scenes:
         raise RefusedError(

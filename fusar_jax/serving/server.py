@@ -9,11 +9,10 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from PIL import Image
@@ -28,7 +27,7 @@ from fusar_jax.serving.limits import Limits, RefusedError
 from fusar_jax.serving.page import Page
 from fusar_jax.serving.questions import Question, Reader
 from fusar_jax.serving.scene_answers import SceneAsker
-from fusar_jax.serving.scenes import SceneLimits
+from fusar_jax.serving.scenes import SceneLimits, Scenes
 from fusar_jax.serving.sources import Sources
 from fusar_jax.tasks import counting, detection
 
@@ -48,17 +47,19 @@ class Server(uvicorn.Server):
     self,
     config: uvicorn.Config,
     engine: Engine,
-    sweep: Callable[[], Any],
+    files: FileStore,
+    scenes: Scenes,
     seconds: float,
   ):
     """See the class.
 
     Args:
-      sweep: deletes what nobody uses any more.
+      files, scenes: idle ones are deleted.
       seconds: limit of a request; the server waits no longer for one.
     """
     super().__init__(config)
-    self._engine, self._sweep, self._seconds = engine, sweep, seconds
+    self._engine, self._seconds = engine, seconds
+    self._files, self._scenes = files, scenes
     self._end: float | None = None
 
   def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -79,7 +80,8 @@ class Server(uvicorn.Server):
     """Runs ten times a second; returns whether to exit."""
     done = await super().on_tick(counter)
     if counter % _SWEEP == 0:
-      self._sweep()
+      self._files.delete_idle()
+      self._scenes.drop_idle()
     if self._end is None:
       return done
     idle = not self.server_state.tasks and not any(self._engine.load)
@@ -171,12 +173,8 @@ def make_server(
       limit_concurrency=2 * (limits.queue + slots) + 64,
     )
     _warm(engine, reader)
-
-    def sweep() -> None:
-      files.delete_idle()
-      page.scenes.drop_idle()
-
-    yield Server(config, engine, sweep, limits.seconds), listening
+    server = Server(config, engine, files, page.scenes, limits.seconds)
+    yield server, listening
 
 
 def _folder(name: str) -> Path:

@@ -54,6 +54,11 @@ async function start() {
     item.append(button);
     return item;
   }));
+  $("address").hidden = !(info.named.hosts.length || info.named.folders);
+  $("hosts").textContent = [
+    info.named.hosts.length && `an address at ${info.named.hosts.join(", ")}`,
+    info.named.folders && "a path in the server’s folders",
+  ].filter(Boolean).join(" or ");
   if (!map) connect();
   const known = sessionStorage.getItem(KEY);
   if (known) {
@@ -216,6 +221,12 @@ $("stop-loading").addEventListener("click", () => {
   loading(null);
 });
 $("open").addEventListener("click", toStart);
+$("address").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const url = $("url").value.trim();
+  open(`Fetching ${url}`, async (signal) => (await api.post("/scenes/named",
+    { url }, { signal })).json());
+});
 $("token").addEventListener("submit", (event) => {
   event.preventDefault();
   api.setToken($("token-value").value);
