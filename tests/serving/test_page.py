@@ -227,6 +227,20 @@ def test_a_large_window_is_cut_into_tiles(page, opened, assistant):
   assert whole[0]["windows"] == [[0, 0, 300, 168]]
 
 
+def test_a_target_is_classified_in_its_surroundings(page, opened):
+  """The model sees a window of its own size, and the box in its pixels."""
+  scene = opened(png(picture(5, (400, 500))), "ship.png")
+  names = ["cargo ship", "fishing ship"]
+  box = [300, 10, 330, 40]
+  events = ask(page, scene, task="classification", classes=names, window=box)
+  # As near to the middle as the upper border lets it.
+  assert events[0]["windows"] == [[231, 0, 399, 168]]
+  assert "[69, 10, 99, 40]" in events[0]["question"]
+  answer = events[-1]["answer"]
+  if not answer["errors"]:
+    assert answer["findings"][0]["box"] == box
+
+
 def anchors_of(count: int, folder: Path) -> Anchors:
   rng = np.random.default_rng(count)
   features = rng.normal(size=(count, 64)).astype(np.float32)
@@ -365,6 +379,27 @@ def test_what_is_no_scene_is_refused_in_words(page, tmp_path):
   refused(answer, 400, "Content-Type")
   answer = page.post("/scenes/named", json={"url": "/etc/passwd"})
   refused(answer, 400, "opens no addresses and no files")
+
+
+def test_what_the_operator_allows_is_opened_by_name(serving, tmp_path):
+  folder = tmp_path / "scenes"
+  folder.mkdir()
+  (folder / "a.png").write_bytes(png(picture(1)))
+  (tmp_path / "b.png").write_bytes(png(picture(1)))
+  (folder / "c.txt").write_text("no image")
+  with serving(folders=[str(folder)]) as running:
+    page = running.client
+    assert page.get("/page").json()["named"] == {"hosts": [], "folders": True}
+    scene = page.post("/scenes/named", json={"url": "a.png"}).json()
+    assert (scene["name"], scene["width"]) == ("a.png", 120)
+    for url, words in (
+      ("../b.png", "no file in the server's folders"),
+      (str(tmp_path / "b.png"), "no file in the server's folders"),
+      ("c.txt", "expected a GeoTIFF"),
+    ):
+      answer = page.post("/scenes/named", json={"url": url})
+      refused(answer, 400, words)
+    assert page.post("/scenes/named", json=["a"]).status_code == 422
 
 
 def test_scenes_are_their_users_own(page, opened):

@@ -266,7 +266,7 @@ def test_errors_are_in_words_where_they_belong(visit, site):
   assert "no AlphaEarth archive" in page.inner_text("#anchor-note")
   page.fill("#classes", "")
   page.click("#go")
-  assert "Name one class" in problem.inner_text()
+  assert "Name a class" in problem.inner_text()
   page.fill("#classes", "ship")
   body = json.dumps({"error": {"message": "128 requests wait already."}})
   page.route("**/ask", lambda route: route.fulfill(status=429, body=body))
@@ -305,6 +305,12 @@ def test_two_users_at_once(visit, simulated):
   assert "ship" in two.inner_text("#summary")
   for page in (one, two):
     assert page.locator("#past li").count() == 1
+  # Several classes are several questions, shown together.
+  one.fill("#classes", "plane, ship")
+  one.click("#go")
+  one.wait_for_selector("#stop", state="hidden")
+  assert re.fullmatch(r"\d+ planes?, \d+ ships?", one.inner_text("#summary"))
+  assert one.locator('#past [aria-current="true"]').count() == 2
   # A reload keeps the scene and its history.
   one.reload()
   one.wait_for_selector("#past li")

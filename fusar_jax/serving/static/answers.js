@@ -10,7 +10,7 @@ export class Answers {
     this.info = info;
     this.map = map;
     this.question = question;
-    this.answer = null;
+    this.shown = [];
     this.findings = [];
     this.selected = null;
     question.onChange = () => this.draw();
@@ -34,7 +34,7 @@ export class Answers {
   open(scene) {
     this.stopped?.abort();
     this.scene = scene;
-    this.answer = null;
+    this.shown = [];
     $("answer").hidden = true;
     $("for-truth").hidden = !scene.truth.length;
     $("show-truth").checked = false;
@@ -65,6 +65,7 @@ export class Answers {
     clearProblem();
     this.stopped?.abort();
     this.stopped = new AbortController();
+    this.shown = [];
     this.setFindings([]);
     $("answer").hidden = false;
     $("comparison").hidden = true;
@@ -84,39 +85,43 @@ export class Answers {
   }
 
   async ask() {
-    let body;
+    let bodies;
     try {
-      body = this.question.body();
+      bodies = this.question.bodies();
     } catch (error) {
       return report(error);
     }
     this.begin();
     const { stopped } = this;
-    const texts = [];
+    const texts = [], total = bodies.map(() => 1);
     let done = 0;
     $("summary").textContent = "The model is answering …";
-    try {
-      const answer = await this.run(body, (event) => {
-        if (event.type === "start") {
-          $("asked").textContent = describe({ ...body,
-            label: body.classes.join(", "), tiles: event.windows.length,
-            question: event.question });
-          $("tiles-done").hidden = event.windows.length < 2;
-          $("tiles-done").max = event.windows.length;
-          this.windows = event.windows;
-        } else if (event.type === "text") {
-          texts[event.tile] = (texts[event.tile] ?? "") + event.text;
-          $("text").textContent = texts.filter(Boolean).join("\n");
-          if (!body.task || body.task === "captioning") {
-            $("summary").textContent = $("text").textContent;
-          }
-        } else if (event.type === "tile") {
-          $("tiles-done").value = ++done;
-          this.setFindings([...this.findings, ...event.findings]);
+    const one = (body, k) => this.run(body, (event) => {
+      const place = 1000 * k + (event.tile ?? 0);
+      if (event.type === "start") {
+        total[k] = event.windows.length;
+        const all = total.reduce((a, b) => a + b);
+        $("asked").textContent = describe({ ...body, tiles: all,
+          label: bodies.flatMap((each) => each.classes).join(", "),
+          question: event.question });
+        $("tiles-done").hidden = all < 2;
+        $("tiles-done").max = all;
+      } else if (event.type === "text") {
+        texts[place] = (texts[place] ?? "") + event.text;
+        $("text").textContent = texts.filter(Boolean).join("\n");
+        if (!body.task || body.task === "captioning") {
+          $("summary").textContent = $("text").textContent;
         }
-      });
-      this.show(answer);
+      } else if (event.type === "tile") {
+        $("tiles-done").value = ++done;
+        this.setFindings([...this.findings, ...event.findings]);
+      }
+    });
+    try {
+      this.show(await Promise.all(bodies.map(one)));
     } catch (error) {
+      // Of several, the others need not go on.
+      stopped.abort();
       if (stopped === this.stopped) {
         $("summary").textContent = error.name === "AbortError" ? "Stopped." : "";
       }
@@ -126,22 +131,30 @@ export class Answers {
     }
   }
 
-  show(answer) {
-    this.answer = answer;
+  /* Shows answers: one, or those of several classes. */
+  show(answers) {
+    this.shown = answers;
     $("answer").hidden = false;
     $("comparison").hidden = true;
     $("raw").hidden = false;
-    $("asked").textContent = describe(answer);
-    $("summary").textContent = summary(answer);
-    $("text").textContent = answer.text;
-    this.setFindings(answer.findings);
+    const labels = answers.map(({ label }) => label).join(", ");
+    $("asked").textContent = describe({ ...answers[0], label: labels });
+    $("summary").textContent = answers.map(summary).join(", ");
+    $("text").textContent = answers.map(({ text }) => text).join("\n");
+    this.setFindings(answers.flatMap(({ findings }) => findings));
     this.listPast();
   }
 
   async compare() {
     let bodies;
     try {
-      bodies = CONDITIONS.map(([name]) => this.question.body(name));
+      bodies = CONDITIONS.map(([name]) => {
+        const [body, more] = this.question.bodies(name);
+        if (more) {
+          throw new api.Problem("Name one class to compare the anchors by.");
+        }
+        return body;
+      });
     } catch (error) {
       return report(error);
     }
@@ -182,7 +195,7 @@ export class Answers {
           button.className = "small";
           button.setAttribute("aria-label", `Show findings ${CONDITIONS[i][1]}`);
           button.addEventListener("click", () => {
-            this.answer = answer;
+            this.shown = [answer];
             this.setFindings(answer.findings);
           });
           show.append(" ", button);
@@ -206,7 +219,7 @@ export class Answers {
       });
       $("summary").textContent = "Compared under four conditions.";
       if (first) {
-        this.answer = first;
+        this.shown = [first];
         this.setFindings(first.findings);
       }
     } catch (error) {
@@ -220,7 +233,7 @@ export class Answers {
   setFindings(findings) {
     this.findings = findings;
     this.selected = null;
-    $("findings").hidden = !findings.length && !this.answer;
+    $("findings").hidden = !this.shown.length && !findings.length;
     $("list").hidden = !findings.length;
     $("findings-title").textContent = findings.length
       ? `Findings (${findings.length})` : "Findings";
@@ -257,7 +270,7 @@ export class Answers {
       }
     }
     if ($("show-findings").checked) {
-      const kind = this.answer?.task === "grounding" ? "cell" : "predicted";
+      const kind = this.shown[0]?.task === "grounding" ? "cell" : "predicted";
       this.findings.forEach(({ box, label }, id) => {
         boxes.push({ box, kind, label, id });
       });
@@ -304,7 +317,7 @@ export class Answers {
   async download(kind) {
     try {
       await api.save(`/scenes/${this.scene.id}/findings.${kind}`
-        + `?answers=${this.answer.id}`, `findings.${kind}`);
+        + `?answers=${this.shown.map(({ id }) => id).join(",")}`, `findings.${kind}`);
     } catch (error) {
       report(error);
     }
@@ -317,7 +330,7 @@ export class Answers {
       const item = document.createElement("li");
       const button = document.createElement("button");
       button.className = "past";
-      if (answer === this.answer) button.setAttribute("aria-current", "true");
+      if (this.shown.includes(answer)) button.setAttribute("aria-current", "true");
       const what = document.createElement("span");
       what.textContent = describe(answer);
       const found = document.createElement("span");
@@ -326,7 +339,7 @@ export class Answers {
       button.append(what, found);
       button.addEventListener("click", () => {
         this.question.setWindow(answer.window);
-        this.show(answer);
+        this.show([answer]);
         this.map.show(answer.window);
       });
       item.append(button);

@@ -115,7 +115,7 @@ export class Question {
     $("for-tiles").hidden = !(TILED.includes(task) && large);
     $("classes-note").textContent = task === "classification"
       ? "The classes to choose from, separated by commas."
-      : ONE_CLASS.includes(task) ? "One class, in the singular." : "";
+      : ONE_CLASS.includes(task) ? "Classes in the singular, separated by commas." : "";
     // Seen by all where it is not obvious.
     $("classes-note").classList.toggle("visually-hidden",
       task !== "classification");
@@ -146,15 +146,15 @@ export class Question {
     return `${size}; the model sees ${side} × ${side}.`;
   }
 
-  /* The body of a request, or an error in words. */
-  body(condition = null) {
+  /* The bodies of requests, one for each class, or an error in words. */
+  bodies(condition = null) {
     const task = $("task").value || null;
     const names = $("classes").value.split(",").map((n) => n.trim())
       .filter(Boolean);
-    if (ONE_CLASS.includes(task) && names.length !== 1) {
+    if (ONE_CLASS.includes(task) && !names.length) {
       $("classes").focus();
       throw new api.Problem(
-        "Name one class, in the singular, for example ship.");
+        "Name a class in the singular, for example ship; several with commas.");
     }
     if (task === "classification" && names.length < 2) {
       $("classes").focus();
@@ -167,7 +167,7 @@ export class Question {
     }
     const anchors = condition
       ?? ($("with-anchors").checked ? "aligned" : "none");
-    return {
+    const body = {
       task,
       classes: task && task !== "captioning" ? names : [],
       question: task ? "" : $("words").value,
@@ -177,6 +177,8 @@ export class Question {
       year: $("year").value ? Number($("year").value) : null,
       others: anchors === "shuffled" ? this.lent : [],
     };
+    return ONE_CLASS.includes(task)
+      ? names.map((name) => ({ ...body, classes: [name] })) : [body];
   }
 
   /* Draws the anchors of the window. */
