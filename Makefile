@@ -7,7 +7,8 @@
 #   make parity   comparisons with transformers, peft and the
 #                 libraries of the metrics (installs torch)
 #   make beam     builds a TFDS dataset with Apache Beam
-#   make browser  tests the report in Chromium (must be installed)
+#   make browser  tests the report and the page of serve in Chromium (must be
+#                 installed)
 #   make plan     compiles train steps for TPUs without TPU hardware
 #   make plan-all also those of 7B and 72B, which take minutes
 #   make launch   parses the commands of launch/ with the parsers of their tools
@@ -84,7 +85,8 @@ beam: $(VENV)-beam/installed
 	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py
 
 browser: $(VENV)/installed-browser
-	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/report/test_in_browser.py
+	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest \
+	  tests/report/test_in_browser.py tests/serving/test_page_in_browser.py
 
 plan: $(VENV)-plan/installed
 	FUSAR_REQUIRE_LIBTPU=1 $(VENV)-plan/bin/python -m pytest -m "not slow" \

@@ -1,10 +1,11 @@
-"""Answers questions over HTTP, in the form of OpenAI's chat completions.
+"""Answers questions over HTTP: a page for people, OpenAI's API for programs.
 
 COMMAND:
   python -m fusar_jax.serve --model runs/stage2
   python -m fusar_jax.serve --model runs/stage2 --aef AEF/ --port 8000
 
-Needs the extra `serve`: pip install 'fusar-jax[serve]'. Clients send messages
+Needs the extra `serve`: pip install 'fusar-jax[serve]'. The page at
+http://127.0.0.1:8000/ opens scenes and asks about them. Clients send messages
 with images as data URLs to http://127.0.0.1:8000/v1/chat/completions; see
 docs/serving.md. Requests decode together, and answers are those of
 `fusar_jax.load(MODEL).ask`. /health, /metrics (Prometheus) and /v1/models say

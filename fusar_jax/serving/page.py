@@ -15,12 +15,10 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any
 
-import pydantic
 from fastapi import FastAPI, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from fusar_jax.io import strict_json
 from fusar_jax.serving import scene_anchors, scene_files
 from fusar_jax.serving.answers import failure
 from fusar_jax.serving.event_stream import EventStream, event
@@ -28,7 +26,7 @@ from fusar_jax.serving.examples import EXAMPLES, ExampleScenes
 from fusar_jax.serving.file_store import FileLimits, FileStore
 from fusar_jax.serving.limits import RefusedError
 from fusar_jax.serving.scene_answers import SceneAsker
-from fusar_jax.serving.scene_questions import Ask
+from fusar_jax.serving.scene_questions import check_ask, read_ask, read_json
 from fusar_jax.serving.scene_tiles import SIDE, SceneTiles
 from fusar_jax.serving.scenes import Scene, Scenes, suffix_of
 from fusar_jax.serving.static_files import static_file
@@ -108,7 +106,7 @@ class Page:
     async def named(http: Request) -> dict[str, Any]:
       _expect(http, "application/json")
       self.scenes.check()
-      body = _json(await _small(http, _MAX_JSON))
+      body = read_json(await _small(http, _MAX_JSON))
       url = body.get("url") if isinstance(body, dict) else None
       if not isinstance(url, str):
         raise RefusedError(422, "url: expected a text.", "url")
@@ -162,7 +160,7 @@ class Page:
       others: Annotated[list[str] | None, Query(max_length=16)] = None,
     ) -> dict[str, Any]:
       scene = self.scenes.get(id)
-      ask = _ask(
+      ask = check_ask(
         {"window": _numbers(window), "question": "?", "anchors": condition}
       )
       part = self._asker.plan(scene, ask).parts[0]
@@ -182,7 +180,7 @@ class Page:
     async def ask(http: Request, id: str) -> Response:
       _expect(http, "application/json")
       scene = self.scenes.get(id)
-      asked = _ask(_json(await _small(http, _MAX_JSON)))
+      asked = read_ask(await _small(http, _MAX_JSON))
       plan = self._asker.plan(scene, asked)
       events = self._asker.events(
         scene, asked, plan, self._others(asked.others)
@@ -366,22 +364,6 @@ def _expect(http: Request, kind: str) -> None:
   stated = http.headers.get("content-type", "").partition(";")[0].strip()
   if stated.lower() != kind:
     raise RefusedError(400, f"Content-Type: expected {kind}.")
-
-
-def _json(body: bytes) -> Any:
-  try:
-    return strict_json.parse(body.decode("utf-8"))
-  except ValueError as error:
-    raise RefusedError(400, f"the body is not JSON: {error}.") from None
-
-
-def _ask(value: Any) -> Ask:
-  try:
-    return Ask.model_validate(value)
-  except pydantic.ValidationError as error:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"])) or "body"
-    raise RefusedError(422, f"{place}: {first['msg']}.", place) from None
 
 
 def _numbers(text: str) -> list[int]:

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -23,6 +23,7 @@ from fusar_jax.interpretation.findings import (
   Window,
   merge,
 )
+from fusar_jax.io import strict_json
 from fusar_jax.serving.limits import RefusedError
 from fusar_jax.serving.scenes import SceneAnswer
 from fusar_jax.tasks import (
@@ -75,6 +76,29 @@ class Ask(pydantic.BaseModel):
   anchors: Literal["aligned", "none", "shuffled", "wrong_place"] = "none"
   year: int | None = None
   others: Annotated[list[str], Field(max_length=16)] = []
+
+
+def read_json(body: bytes) -> Any:
+  """Returns the value of a body; raises RefusedError, 400."""
+  try:
+    return strict_json.parse(body.decode("utf-8"))
+  except ValueError as error:
+    raise RefusedError(400, f"the body is not JSON: {error}.") from None
+
+
+def read_ask(body: bytes) -> Ask:
+  """Returns the question of a body; raises RefusedError, 400 or 422."""
+  return check_ask(read_json(body))
+
+
+def check_ask(value: Any) -> Ask:
+  """Returns the question of a value; raises RefusedError, 422."""
+  try:
+    return Ask.model_validate(value)
+  except pydantic.ValidationError as error:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or "body"
+    raise RefusedError(422, f"{place}: {first['msg']}.", place) from None
 
 
 @dataclasses.dataclass(frozen=True)

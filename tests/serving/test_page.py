@@ -24,7 +24,7 @@ from fusar_jax.geo.tiles import stretched
 from fusar_jax.serving.limits import Limits
 from fusar_jax.serving.scenes import SceneLimits
 from fusar_jax.tasks import counting, detection, grounding
-from tests.serving.conftest import picture
+from tests.serving.conftest import MINUTES, picture, user
 
 BYTES = {"Content-Type": "application/octet-stream"}
 SHARED = Path(os.environ.get("FUSAR_SHARED", "../shared")) / "data"
@@ -34,7 +34,7 @@ PLACE = Affine(10.0, 0, 500_000, 0, -10.0, 5_000_000)
 @pytest.fixture(scope="module")
 def page(serving):
   with serving(
-    limits=Limits(new_tokens=48),
+    limits=Limits(new_tokens=300, seconds=MINUTES),
     scene_bytes=2**24,
     scene_limits=SceneLimits(scenes=12, pixels=2**29, tiles=6, answers=4),
   ) as running:
@@ -103,6 +103,24 @@ def ask(page, scene, **fields) -> list[dict]:
     for line in answer.text.splitlines()
     if line
   ]
+
+
+def chat(page, text: str, pixels: np.ndarray, anchors=None) -> str:
+  """Returns the answer of the interface for programs.
+
+  Which is that of `ask`, see test_answers.py.
+  """
+  fields = {}
+  if anchors is not None:
+    fields["anchors"] = {
+      "features": anchors.features.tolist(),
+      "positions": anchors.positions.tolist(),
+    }
+  answer = page.post(
+    "/v1/chat/completions", json={"messages": [user(text, pixels)], **fields}
+  )
+  assert answer.status_code == 200, answer.text
+  return answer.json()["choices"][0]["message"]["content"]
 
 
 def refused(answer: httpx.Response, status: int, words: str) -> None:
@@ -181,14 +199,14 @@ def test_pictures_are_shown_as_they_are(page, opened):
   np.testing.assert_array_equal(tile(page, scene, 0, 1, 0), pixels[:, 256:300])
 
 
-def test_an_answer_is_that_of_ask(page, opened, assistant, tmp_path):
-  """Of a window of a scene, with boxes in pixels of the scene."""
+def test_an_answer_is_that_of_its_window(page, opened):
+  """As a picture of its own; boxes are in pixels of the scene."""
   pixels = picture(5, (300, 400))
   scene = opened(png(pixels), "ship.png")
   window = [120, 60, 260, 200]
   crop = pixels[60:200, 120:260]
   events = ask(page, scene, task="detection", classes=["ship"], window=window)
-  expected = assistant.ask(crop, detection.question("ship"), max_new_tokens=48)
+  expected = chat(page, detection.question("ship"), crop)
   texts = [event["text"] for event in events if event["type"] == "text"]
   answer = events[-1]["answer"]
   assert "".join(texts) == answer["text"] == expected
@@ -198,7 +216,7 @@ def test_an_answer_is_that_of_ask(page, opened, assistant, tmp_path):
     assert 120 <= x1 < x2 <= 260
     assert 60 <= y1 < y2 <= 200
   counted = ask(page, scene, task="counting", classes=["ship"], window=window)
-  expected = assistant.ask(crop, counting.question("ship"), max_new_tokens=48)
+  expected = chat(page, counting.question("ship"), crop)
   assert counted[-1]["answer"]["text"] == expected
   assert counted[-1]["answer"]["count"] == counting.parse(expected).value
   cells = ask(page, scene, task="grounding", classes=["ship"], window=window)
@@ -216,7 +234,7 @@ def test_an_answer_is_that_of_ask(page, opened, assistant, tmp_path):
   ]  # fmt: skip
 
 
-def test_a_large_window_is_cut_into_tiles(page, opened, assistant):
+def test_a_large_window_is_cut_into_tiles(page, opened):
   scene = opened(png(picture(5, (168, 300))), "ship.png")
   events = ask(page, scene, task="counting", classes=["ship"])
   assert events[0]["windows"] == [[0, 0, 150, 168], [150, 0, 300, 168]]
@@ -251,7 +269,7 @@ def anchors_of(count: int, folder: Path) -> Anchors:
   return anchors
 
 
-def test_anchors_of_a_window(page, opened, assistant, tmp_path):
+def test_anchors_of_a_window(page, opened, tmp_path):
   """A file's anchors are those of the scene; a window takes its own."""
   pixels = picture(7, (200, 200))
   scene = opened(png(pixels), "ship.png")
@@ -277,9 +295,7 @@ def test_anchors_of_a_window(page, opened, assistant, tmp_path):
   asked = {"task": "counting", "classes": ["ship"], "window": window}
   for condition, given in (("aligned", mine), ("wrong_place", half_off(mine))):
     events = ask(page, scene, anchors=condition, **asked)
-    expected = assistant.ask(
-      crop, counting.question("ship"), given, max_new_tokens=48
-    )
+    expected = chat(page, counting.question("ship"), crop, given)
     assert events[-1]["answer"]["text"] == expected
     used = next(e["anchors"] for e in events if e["type"] == "tile")
     assert used == len(given)
