@@ -66,8 +66,8 @@ class ExampleScenes:
     scene.simulated = True
     scene.anchors, scene.shuffled = drawn.anchors, other.anchors
     scene.truth = tuple(
-      Target(target.kind, tuple(map(float, box)))
-      for target, box in zip(drawn.targets, drawn.boxes)
+      Target(target.kind, (float(x1), float(y1), float(x2), float(y2)))
+      for target, (x1, y1, x2, y2) in zip(drawn.targets, drawn.boxes)
     )
     return scene
 

@@ -136,7 +136,7 @@ class Plan:
   task: str | None
   label: str
   parts: tuple[Part, ...]
-  box: tuple[float, ...] | None = None
+  box: tuple[float, float, float, float] | None = None
 
 
 def plan(ask: Ask, scene: tuple[int, int], side: int, most: int) -> Plan:
@@ -258,7 +258,7 @@ def conclude(
     task=plan.task,
     label=plan.label,
     question=plan.parts[0].question,
-    window=tuple(ask.window),
+    window=_window(ask.window, scene),
     anchors=ask.anchors,
     tiles=len(texts),
     text="\n".join(texts),

@@ -1,7 +1,7 @@
 /* Asks, streams answers, lists findings, compares anchors, keeps history. */
 
 import * as api from "/static/api.js";
-import { clearProblem, report } from "/static/page.js";
+import { clearProblem, report } from "/static/problem.js";
 import { CONDITIONS, describe, differs, summary } from "/static/words.js";
 
 const $ = (id) => document.getElementById(id);

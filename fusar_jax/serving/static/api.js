@@ -13,6 +13,10 @@ export function setToken(token) {
   sessionStorage.setItem(KEY, token);
 }
 
+export function hasToken() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
 function headers(more = {}) {
   const token = sessionStorage.getItem(KEY);
   return token ? { ...more, Authorization: `Bearer ${token}` } : more;

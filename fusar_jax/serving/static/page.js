@@ -3,6 +3,7 @@
 import { Answers } from "/static/answers.js";
 import * as api from "/static/api.js";
 import { SceneMap } from "/static/map.js";
+import { clearProblem, report } from "/static/problem.js";
 import { Question } from "/static/question.js";
 
 const KEY = "fusar-scene";
@@ -11,27 +12,6 @@ const KINDS = [[0x49, 0x49, 0x2a], [0x49, 0x49, 0x2b], [0x4d, 0x4d, 0],
 const $ = (id) => document.getElementById(id);
 
 let info, map, question, answers, scene = null, opening = null;
-
-export function report(error) {
-  if (error?.name === "AbortError") return;
-  if (error?.status === 401) return askToken();
-  if (!(error instanceof api.Problem)) console.error(error);
-  $("problem").textContent = error.message;
-  $("problem").hidden = false;
-  // Where the eyes are.
-  if ($("start").hidden) $("about").before($("problem"));
-  else $("choose").closest("p").after($("problem"));
-  $("problem").scrollIntoView({ block: "nearest" });
-}
-
-export function clearProblem() {
-  $("problem").hidden = true;
-}
-
-function askToken() {
-  $("token").hidden = false;
-  $("token-value").focus();
-}
 
 async function start() {
   try {

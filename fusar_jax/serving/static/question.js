@@ -1,7 +1,7 @@
 /* The form: which window, which task, which anchors. */
 
 import * as api from "/static/api.js";
-import { clearProblem, report } from "/static/page.js";
+import { clearProblem, report } from "/static/problem.js";
 
 const $ = (id) => document.getElementById(id);
 const SIDES = ["left", "top", "right", "bottom"];
