@@ -21,8 +21,13 @@ from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.rasters import open_raster
 from fusar_jax.geo.stretch import fit_stretches
 from fusar_jax.geo.tiles import stretched
+from fusar_jax.serving import scene_anchors
+from fusar_jax.serving.chat_request import ChatRequest
 from fusar_jax.serving.limits import Limits
-from fusar_jax.serving.scenes import SceneLimits
+from fusar_jax.serving.questions import Reader
+from fusar_jax.serving.scene_answers import SceneAsker
+from fusar_jax.serving.scene_questions import Ask, plan
+from fusar_jax.serving.scenes import Scene, SceneLimits
 from fusar_jax.tasks import counting, detection, grounding
 from tests.serving.conftest import MINUTES, picture, user
 
@@ -105,20 +110,20 @@ def ask(page, scene, **fields) -> list[dict]:
   ]
 
 
-def chat(page, text: str, pixels: np.ndarray, anchors=None) -> str:
+def as_field(anchors: Anchors) -> dict:
+  return {
+    "features": anchors.features.tolist(),
+    "positions": anchors.positions.tolist(),
+  }
+
+
+def chat(page, text: str, pixels: np.ndarray) -> str:
   """Returns the answer of the interface for programs.
 
   Which is that of `ask`, see test_answers.py.
   """
-  fields = {}
-  if anchors is not None:
-    fields["anchors"] = {
-      "features": anchors.features.tolist(),
-      "positions": anchors.positions.tolist(),
-    }
-  answer = page.post(
-    "/v1/chat/completions", json={"messages": [user(text, pixels)], **fields}
-  )
+  body = {"messages": [user(text, pixels)]}
+  answer = page.post("/v1/chat/completions", json=body)
   assert answer.status_code == 200, answer.text
   return answer.json()["choices"][0]["message"]["content"]
 
@@ -274,7 +279,6 @@ def test_anchors_of_a_window(page, opened, tmp_path):
   pixels = picture(7, (200, 200))
   scene = opened(png(pixels), "ship.png")
   path = f"/scenes/{scene['id']}/anchors"
-  window = [100, 0, 200, 100]
   query = {"window": "100,0,200,100"}
   assert scene["anchors"]["kind"] is None
   refused(page.get(path, params=query), 400, "no AlphaEarth archive")
@@ -287,24 +291,62 @@ def test_anchors_of_a_window(page, opened, tmp_path):
   layer = page.get(path, params=query).json()
   np.testing.assert_allclose(layer["points"], at[inside][:, ::-1], atol=0.01)
   assert len(set(layer["colours"])) > 10
+  refused(
+    page.put(path, content=b"no anchors", headers=BYTES), 400, "not an .npz"
+  )
+
+
+def test_a_window_is_asked_as_its_picture_would_be(assistant, tmp_path):
+  """Equal prompts, pixels and anchors, under each condition."""
+  pixels = picture(7, (200, 200))
+  (tmp_path / "a.png").write_bytes(png(pixels))
+  anchors = anchors_of(80, tmp_path)
+  scene = Scene(tmp_path / "a.png", "a.png")
+  scene_anchors.add_file(scene, (tmp_path / "a.npz").read_bytes())
+  at = anchors.positions * 200
+  inside = (at[:, 0] <= 100) & (at[:, 1] >= 100)
   mine = Anchors(
     anchors.features[inside],
     ((at[inside] - (0, 100)) / 100).astype(np.float32),
   )
-  crop = pixels[:100, 100:]
-  asked = {"task": "counting", "classes": ["ship"], "window": window}
-  for condition, given in (("aligned", mine), ("wrong_place", half_off(mine))):
-    events = ask(page, scene, anchors=condition, **asked)
-    expected = chat(page, counting.question("ship"), crop, given)
-    assert events[-1]["answer"]["text"] == expected
-    used = next(e["anchors"] for e in events if e["type"] == "tile")
-    assert used == len(given)
-  # The opposite corner lends its vectors.
-  events = ask(page, scene, anchors="shuffled", **asked)
-  assert events[-1]["answer"]["anchors"] == "shuffled"
-  refused(
-    page.put(path, content=b"no anchors", headers=BYTES), 400, "not an .npz"
+  far = (at[:, 0] >= 100) & (at[:, 1] <= 100)
+  lent = Anchors(
+    anchors.features[far], ((at[far] - (100, 0)) / 100).astype(np.float32)
   )
+  reader = Reader(assistant, Limits())
+  # Prompts need no engine.
+  asker = SceneAsker(None, reader, None, SceneLimits())
+  text = detection.question("ship")
+  for condition, given in (
+    ("none", None),
+    ("aligned", mine),
+    ("wrong_place", half_off(mine)),
+    # The opposite corner lends its vectors.
+    ("shuffled", lent),
+  ):
+    asked = Ask(
+      task="detection",
+      classes=["ship"],
+      window=[100, 0, 200, 100],
+      anchors=condition,
+    )
+    mine_asked = asker.read(scene, asked, plan(asked, (200, 200), 168, 9), 0)
+    fields = {} if given is None else {"anchors": as_field(given)}
+    body = {"messages": [user(text, pixels[:100, 100:])], **fields}
+    expected = reader.read(ChatRequest.model_validate(body))
+    np.testing.assert_array_equal(
+      mine_asked.example.input_ids, expected.example.input_ids
+    )
+    assert mine_asked.image_key == expected.image_key
+    assert mine_asked.sizes == expected.sizes
+    for one, other in zip(
+      mine_asked.example.anchors, expected.example.anchors, strict=True
+    ):
+      assert (one is None) == (given is None)
+      if one is not None:
+        np.testing.assert_allclose(one.features, other.features, atol=1e-6)
+        np.testing.assert_allclose(one.positions, other.positions, atol=1e-6)
+  scene.close()
 
 
 def test_examples_are_marked_and_have_truth(page):
