@@ -185,7 +185,7 @@ def test_limits_of_scenes_and_tiles(page, opened):
   answer = page.post("/scenes", content=png(picture(2)), headers=BYTES)
   refused(answer, 429, "12 scenes are open")
   for _ in range(6):
-    ask(page, scene, task="captioning", window=[0, 0, 32, 32])
+    ask(page, scene, task="counting", classes=["ship"], window=[0, 0, 32, 32])
   kept = page.get(f"/scenes/{scene['id']}").json()["answers"]
   assert [answer["id"] for answer in kept] == [3, 4, 5, 6]
 
