@@ -52,6 +52,7 @@ def main() -> None:
         measure(url[0], path, server.pid)
       finally:
         server.terminate()
+        server.communicate()
 
 
 def write_scene(path: Path) -> None:
