@@ -7,7 +7,8 @@
 #   make parity   comparisons with transformers, peft and the
 #                 libraries of the metrics (installs torch)
 #   make beam     builds a TFDS dataset with Apache Beam
-#   make browser  tests the report in Chromium (must be installed)
+#   make browser  tests the report and the page of serve in Chromium (must be
+#                 installed)
 #   make trackers sends metrics to W&B, offline, and to MLflow's local store
 #   make harness  runs a task of lmms-eval from its YAML to its score
 #   make plan     compiles train steps for TPUs without TPU hardware
@@ -87,7 +88,8 @@ beam: $(VENV)-beam/installed
 	FUSAR_REQUIRE_BEAM=1 $(VENV)-beam/bin/python -m pytest tests/data/test_tfds.py
 
 browser: $(VENV)/installed-browser
-	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/report/test_in_browser.py
+	FUSAR_REQUIRE_BROWSER=1 $(BIN)/python -m pytest \
+	  tests/report/test_in_browser.py tests/serving/test_page_in_browser.py
 
 trackers: $(VENV)/installed-trackers
 	FUSAR_REQUIRE_TRACKERS=1 $(BIN)/python -m pytest tests/training/test_services.py

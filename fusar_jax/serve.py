@@ -1,10 +1,11 @@
-"""Answers questions over HTTP, in the form of OpenAI's chat completions.
+"""Answers questions over HTTP: a page for people, OpenAI's API for programs.
 
 COMMAND:
   python -m fusar_jax.serve --model runs/stage2
   python -m fusar_jax.serve --model runs/stage2 --aef AEF/ --port 8000
 
-Needs the extra `serve`: pip install 'fusar-jax[serve]'. Clients send messages
+Needs the extra `serve`: pip install 'fusar-jax[serve]'. The page at
+http://127.0.0.1:8000/ opens scenes and asks about them. Clients send messages
 with images as data URLs to http://127.0.0.1:8000/v1/chat/completions; see
 docs/serving.md. Requests decode together, and answers are those of
 `fusar_jax.load(MODEL).ask`. /health, /metrics (Prometheus) and /v1/models say
@@ -124,7 +125,13 @@ def parser() -> command_line.Parser:
     ("max-files", int, 64, "uploaded files at a time"),
     ("max-file-mib", float, 256, "a file, uploaded or named, MiB"),
     ("max-files-mib", float, 1024, "all uploaded files, MiB"),
-    ("file-idle", float, 3600, "seconds after which an unused file is deleted"),
+    ("max-scene-mib", float, 2048, "an image that is opened on the page, MiB"),
+    (
+      "file-idle",
+      float,
+      3600,
+      "seconds after which an unused file or scene is deleted",
+    ),
   ):
     g.add_argument(
       f"--{name}",
@@ -163,6 +170,7 @@ def _serve(args: argparse.Namespace) -> None:
   from fusar_jax.inference.load import load
   from fusar_jax.serving.file_store import FileLimits
   from fusar_jax.serving.limits import Limits
+  from fusar_jax.serving.scenes import SceneLimits
   from fusar_jax.training.compile_cache import compile_cache
 
   token = args.token or os.environ.get(_TOKEN) or None
@@ -206,9 +214,12 @@ def _serve(args: argparse.Namespace) -> None:
       file_limits=file_limits,
       folders=args.allow_folder,
       hosts=args.allow_host,
+      scene_bytes=int(args.max_scene_mib * 2**20),
+      scene_limits=SceneLimits(idle_seconds=args.file_idle),
     ) as (server, listening):
       port = listening.getsockname()[1]
       print(f"{name} answers at http://{args.host}:{port}/v1", flush=True)
+      print(f"the page is http://{args.host}:{port}/", flush=True)
       server.run([listening])
   print("all requests are answered")
 

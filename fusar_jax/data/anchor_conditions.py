@@ -134,7 +134,7 @@ class AnchorCondition:
     if self.name == "zeros":
       return Anchors(np.zeros_like(anchors.features), anchors.positions)
     if self.name == "wrong_place":
-      return Anchors(anchors.features, (anchors.positions + 0.5) % 1)
+      return half_off(anchors)
     if self.name == "coordinates":
       # The footprint is of one image; for several it is ambiguous.
       alone = len(triplet.images) == 1
@@ -184,6 +184,14 @@ def thin(anchors: Anchors, grid: int) -> Anchors:
   nearest = np.square(off).sum(-1).round(_TIE_DIGITS).argmin(axis=1)
   kept = np.unique(nearest)
   return Anchors(anchors.features[kept], anchors.positions[kept])
+
+
+def half_off(anchors: Anchors) -> Anchors:
+  """Returns anchors shifted by half an image down and to the right, cyclically.
+
+  The vectors stay those of this image; only their positions are wrong.
+  """
+  return Anchors(anchors.features, (anchors.positions + 0.5) % 1)
 
 
 def encode_places(

@@ -45,16 +45,14 @@ def to_map(ring: np.ndarray, place: Georeference | None) -> np.ndarray:
   return np.stack([x, y], -1).round(_METRES)
 
 
-def write_geojson(
-  path: Path,
+def geojson(
   rings: Sequence[np.ndarray],
   properties: Sequence[Mapping[str, Any]],
   place: Georeference | None,
-) -> None:
-  """Writes polygons as a FeatureCollection.
+) -> str:
+  """Returns polygons as a FeatureCollection.
 
   Args:
-    path: of the file.
     rings: float64[n, 2] each, closed, (column, row) in pixels of the scene.
     properties: of each feature.
     place: of the scene, or None.
@@ -74,7 +72,17 @@ def write_geojson(
   if place is not None and place.crs != LONLAT:
     content["crs"] = {"type": "name", "properties": {"name": _urn(place.crs)}}
   content["features"] = features
-  text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+  return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def write_geojson(
+  path: Path,
+  rings: Sequence[np.ndarray],
+  properties: Sequence[Mapping[str, Any]],
+  place: Georeference | None,
+) -> None:
+  """Writes a file of `geojson`."""
+  text = geojson(rings, properties, place)
   write_atomically(path, lambda file: file.write(text.encode()))
 
 
@@ -84,7 +92,7 @@ def write_geopackage(
   properties: Sequence[Mapping[str, Any]],
   place: Georeference | None,
 ) -> None:
-  """Writes polygons as a layer "findings"; arguments as `write_geojson`.
+  """Writes polygons as a layer "findings"; arguments as `geojson`.
 
   Raises:
     ImportError: needs the extra `geo`.
@@ -117,13 +125,19 @@ def write_geopackage(
   draft.replace(path)
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping]):
-  """Writes a table with a line of names."""
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping]) -> str:
+  """Returns a table with a line of names."""
   text = io.StringIO()
   writer = csv.DictWriter(text, columns, lineterminator="\n")
   writer.writeheader()
   writer.writerows(rows)
-  write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+  return text.getvalue()
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping]):
+  """Writes a file of `csv_text`."""
+  text = csv_text(columns, rows)
+  write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _column(values: list) -> np.ndarray:

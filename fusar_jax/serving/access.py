@@ -12,6 +12,14 @@ from fastapi import Request
 from fusar_jax.serving.limits import RefusedError
 
 
+def is_public(path: str) -> bool:
+  """Whether a path needs no token: it holds nothing of any user.
+
+  The page is such: it asks for the token, and sends it.
+  """
+  return path in ("/", "/health") or path.startswith("/static/")
+
+
 def check_access(
   request: Request, hosts: Collection[str] | None, token: str | None
 ) -> None:
@@ -34,7 +42,7 @@ def check_access(
     own = f"{request.url.scheme}://{request.url.netloc}"
     if origin is not None and origin != own:
       raise RefusedError(403, "the page is of another server.")
-  if token is None or request.url.path == "/health":
+  if token is None or is_public(request.url.path):
     return
   scheme, _, given = request.headers.get("authorization", "").partition(" ")
   right = hmac.compare_digest(given.encode(), token.encode())

@@ -66,6 +66,11 @@ class AlphaEarth:
     self._archive, self._lock = archive, threading.Lock()
     self._year = archive.years[-1] if year is None else year
 
+  @property
+  def years(self) -> tuple[int, ...]:
+    """Years of the archive, in ascending order."""
+    return self._archive.years
+
   def look_up(
     self, place: Georeference, size: tuple[int, int], year: int | None
   ) -> Found:

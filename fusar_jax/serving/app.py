@@ -8,7 +8,6 @@ client that goes away cancels its job.
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import time
 import uuid
@@ -17,22 +16,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
 from fusar_jax.serving.access import check_access
-from fusar_jax.serving.answer_text import AnswerText
+from fusar_jax.serving.answers import GONE, Answer, failure, late
 from fusar_jax.serving.chat_request import ChatRequest, read_request
-from fusar_jax.serving.engine import Engine, Event, Job
+from fusar_jax.serving.engine import Engine
+from fusar_jax.serving.event_stream import EventStream, event
 from fusar_jax.serving.file_routes import add_file_routes
 from fusar_jax.serving.file_store import FileStore
 from fusar_jax.serving.limits import Limits, RefusedError
 from fusar_jax.serving.metrics import CONTENT_TYPE
+from fusar_jax.serving.page import Page
 from fusar_jax.serving.questions import Question, Reader
 
 # Requests that are decoded at a time: each may hold an image of `pixels`.
 _READERS = 2
-_GONE = 499
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Service:
     token: clients must send it as a bearer; None: none.
     hosts: names in the Host header; None: any. Where no token is required, a
       web page could otherwise reach the server under a name of its own.
+    page: for people, at `/`; None: only the interface for programs.
   """
 
   name: str
@@ -57,6 +58,7 @@ class Service:
   files: FileStore
   token: str | None = None
   hosts: tuple[str, ...] | None = None
+  page: Page | None = None
 
 
 def make_app(service: Service) -> FastAPI:
@@ -122,17 +124,19 @@ def make_app(service: Service) -> FastAPI:
         question = await asyncio.get_running_loop().run_in_executor(
           readers, service.reader.read, request
         )
-      answer = _Answer(service, request, question, arrived)
+      answer = _ChatAnswer(service, request, question, arrived)
       answer.submit()
     except TimeoutError:
-      raise _late(service.limits) from None
+      raise late(service.limits) from None
     except _GoneError:
-      metrics.count_request(_GONE)
-      return Response(status_code=_GONE)
+      metrics.count_request(GONE)
+      return Response(status_code=GONE)
     if request.stream:
-      return _Stream(answer)
+      return EventStream(answer.stream(), answer.cancel)
     return await _whole(answer, http, service)
 
+  if service.page is not None:
+    service.page.add_routes(app)
   return app
 
 
@@ -140,92 +144,18 @@ class _GoneError(Exception):
   """The client has closed the connection."""
 
 
-class _Answer:
-  """One answer on its way from the engine to the client."""
+class _ChatAnswer(Answer):
+  """An answer in the form of OpenAI's interface."""
 
   def __init__(
     self, service, request: ChatRequest, question: Question, arrived
   ):
+    super().__init__(
+      service.engine, service.reader, question, request.stops, arrived
+    )
     self._service, self._request = service, request
-    self._question = question
     self._id = f"chatcmpl-{uuid.uuid4().hex}"
     self._created = int(time.time())  # noqa: TID251  A date.
-    loop = asyncio.get_running_loop()
-    self._deadline = (
-      loop.time() + service.limits.seconds - (time.monotonic() - arrived)
-    )
-    self._events: asyncio.Queue[Event] = asyncio.Queue()
-    self._text = AnswerText(
-      service.reader.assistant.need_tokenizer(), question.sizes, request.stops
-    )
-    self.finish: str | None = None
-
-    def emit(event: Event) -> None:
-      with contextlib.suppress(RuntimeError):  # The loop has ended.
-        loop.call_soon_threadsafe(self._events.put_nowait, event)
-
-    self._job = Job(
-      question.example,
-      question.options,
-      emit,
-      question.image_key,
-      arrived,
-    )
-
-  def submit(self) -> None:
-    """Queues the job; raises RefusedError."""
-    self._service.engine.submit(self._job)
-
-  def cancel(self) -> None:
-    """Drops the job, if it has not ended."""
-    self._service.engine.cancel(self._job)
-
-  async def pieces(self) -> AsyncGenerator[str, None]:
-    """Yields the text in pieces; sets `finish`. Cancels the job on any exit.
-
-    Raises:
-      RefusedError: 503 or 504. Other errors of the engine as they are.
-    """
-    engine = self._service.engine
-    status = _GONE
-    try:
-      while self.finish is None:
-        try:
-          async with asyncio.timeout_at(self._deadline):
-            event = await self._events.get()
-        except TimeoutError:
-          raise _late(self._service.limits) from None
-        if event.error is not None:
-          raise event.error
-        piece = self._text.add(event.tokens, last=event.last)
-        if self._text.stopped:
-          self.finish = "stop"
-        elif event.last:
-          cut = self._service.reader.assistant.truncated(self._text.tokens)
-          self.finish = "length" if cut else "stop"
-        if piece:
-          yield piece
-      status = 200
-    except RefusedError as error:
-      status = error.status
-      raise
-    except Exception:
-      status = 500
-      raise
-    finally:
-      self.cancel()
-      engine.metrics.count_request(status)
-      engine.metrics.duration.observe(time.monotonic() - self._job.arrived)
-
-  def usage(self) -> dict:
-    """Returns the counts of tokens."""
-    prompt = len(self._question.example.input_ids)
-    new = len(self._text.tokens)
-    return {
-      "prompt_tokens": prompt,
-      "completion_tokens": new,
-      "total_tokens": prompt + new,
-    }
 
   def as_json(self, kind: str, **fields: Any) -> dict:
     """Returns an object of the answer."""
@@ -239,7 +169,7 @@ class _Answer:
 
   def notes(self) -> dict:
     """Returns our field of the answer: what became of image and anchors."""
-    question = self._question
+    question = self.question
     notes: dict[str, Any] = {}
     if question.sizes is not None:
       notes["model_size"], notes["image_size"] = question.sizes
@@ -258,7 +188,7 @@ class _Answer:
 
     def chunk(delta, finish=None, **fields):
       choice = {"index": 0, "delta": delta, "finish_reason": finish}
-      return _event(self.as_json(kind, choices=[choice], **fields))
+      return event(self.as_json(kind, choices=[choice], **fields))
 
     options = self._request.stream_options
     try:
@@ -269,12 +199,12 @@ class _Answer:
           yield chunk({"content": piece})
       yield chunk({}, self.finish)
       if options is not None and options.include_usage:
-        yield _event(self.as_json(kind, choices=[], usage=self.usage()))
+        yield event(self.as_json(kind, choices=[], usage=self.usage()))
     except RefusedError as error:
-      yield _event(error.as_json())
+      yield event(error.as_json())
     except Exception:
       logging.getLogger(__name__).exception("an answer failed")
-      yield _event(_failure().as_json())
+      yield event(failure().as_json())
     yield "data: [DONE]\n\n"
 
   async def whole(self) -> dict:
@@ -291,36 +221,20 @@ class _Answer:
     )
 
 
-class _Stream(StreamingResponse):
-  """The answer as server-sent events."""
-
-  def __init__(self, answer: _Answer):
-    self._answer, self._events = answer, answer.stream()
-    super().__init__(self._events, media_type="text/event-stream")
-
-  async def __call__(self, scope, receive, send) -> None:
-    try:
-      await super().__call__(scope, receive, send)
-    finally:
-      # The client may have left while nothing was asked of the generator.
-      await self._events.aclose()
-      self._answer.cancel()
-
-
-async def _whole(answer: _Answer, http: Request, service) -> Response:
+async def _whole(answer: _ChatAnswer, http: Request, service) -> Response:
   """Returns the answer, unless the client goes away before."""
   work = asyncio.ensure_future(answer.whole())
   gone = asyncio.ensure_future(_disconnected(http))
   try:
     await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
     if not work.done():
-      return Response(status_code=_GONE)
+      return Response(status_code=GONE)
     return JSONResponse(work.result())
   except RefusedError as error:
     return _refusal(error, service, counted=True)
   except Exception:
     logging.getLogger(__name__).exception("an answer failed")
-    return _refusal(_failure(), service, counted=True)
+    return _refusal(failure(), service, counted=True)
   finally:
     for task in (work, gone):
       task.cancel()
@@ -367,14 +281,6 @@ def _check_model(request: ChatRequest, service: Service) -> None:
     )
 
 
-def _late(limits: Limits) -> RefusedError:
-  return RefusedError(504, f"no answer within {limits.seconds:g} seconds.")
-
-
-def _failure() -> RefusedError:
-  return RefusedError(500, "the answer failed; the server's log says why.")
-
-
 def _refusal(
   error: RefusedError, service: Service, *, counted: bool = False
 ) -> JSONResponse:
@@ -386,7 +292,3 @@ def _refusal(
   if error.status == 401:
     headers["WWW-Authenticate"] = "Bearer"
   return JSONResponse(error.as_json(), error.status, headers)
-
-
-def _event(value: dict) -> str:
-  return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 from fusar_jax.data import vision
 from fusar_jax.data.examples import Example, count_visual_tokens, model_size
@@ -10,7 +11,7 @@ from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.continuous import RowOptions
 from fusar_jax.serving import conversation
 from fusar_jax.serving.anchors import AlphaEarth, Found, read_field
-from fusar_jax.serving.chat_request import ChatRequest
+from fusar_jax.serving.chat_request import ChatRequest, Message
 from fusar_jax.serving.limits import Limits, RefusedError
 from fusar_jax.serving.sources import Sources
 from fusar_jax.serving.uploads import Upload, read_upload
@@ -70,14 +71,39 @@ class Reader:
       found = read_field(
         request.anchors, uploads[0], self.alphaearth, request.year
       )
+    return self.prompt(request.messages, uploads, found, options)
+
+  def prompt(
+    self,
+    messages: Sequence[Message],
+    uploads: Sequence[Upload],
+    found: Found | None,
+    options: RowOptions,
+    shown: tuple[int, int] | None = None,
+  ) -> Question:
+    """Returns a question about images that have been read.
+
+    Args:
+      messages: that have passed `conversation.check_turns`, with a part for
+        each image.
+      uploads: the images.
+      found: anchors of the first image, or None.
+      options: of the answer.
+      shown: (height, width) that boxes in texts and answer refer to; None: the
+        first image's own.
+
+    Raises:
+      RefusedError: 400 or 413, as `read`.
+    """
     config, tokenizer = self.assistant.config, self.assistant.need_tokenizer()
     seen = [model_size(upload.size, config) for upload in uploads]
     counts = [count_visual_tokens(size, config) for size in seen]
     # Before anything is resized or tokenised: a token has a character at least.
     self._check_length(sum(counts))
-    sizes = (seen[0], uploads[0].size) if uploads else None
-    sent = (uploads[0].size, seen[0]) if uploads else None
-    ids = conversation.encode(request.messages, counts, tokenizer, sent)
+    sizes = (seen[0], shown or uploads[0].size) if uploads else None
+    ids = conversation.encode(
+      messages, counts, tokenizer, sizes and (sizes[1], sizes[0])
+    )
     self._check_length(len(ids))
     images = [
       vision.resize(upload.pixels, size)

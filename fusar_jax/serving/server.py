@@ -10,6 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -23,12 +24,17 @@ from fusar_jax.serving.chat_request import ChatRequest
 from fusar_jax.serving.engine import STEPS, Engine, Event, Job
 from fusar_jax.serving.file_store import FileLimits, FileStore
 from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.page import Page
 from fusar_jax.serving.questions import Question, Reader
+from fusar_jax.serving.scene_answers import SceneAsker
+from fusar_jax.serving.scenes import SceneLimits, Scenes
 from fusar_jax.serving.sources import Sources
 from fusar_jax.tasks import counting, detection
 
 # Ticks between two looks at idle files.
 _SWEEP = 100
+# Threads that read pixels for the page.
+_THREADS = 2
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -42,16 +48,18 @@ class Server(uvicorn.Server):
     config: uvicorn.Config,
     engine: Engine,
     files: FileStore,
+    scenes: Scenes,
     seconds: float,
   ):
     """See the class.
 
     Args:
-      files: idle ones are deleted.
+      files, scenes: idle ones are deleted.
       seconds: limit of a request; the server waits no longer for one.
     """
     super().__init__(config)
-    self._engine, self._files, self._seconds = engine, files, seconds
+    self._engine, self._seconds = engine, seconds
+    self._files, self._scenes = files, scenes
     self._end: float | None = None
 
   def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -73,6 +81,7 @@ class Server(uvicorn.Server):
     done = await super().on_tick(counter)
     if counter % _SWEEP == 0:
       self._files.delete_idle()
+      self._scenes.drop_idle()
     if self._end is None:
       return done
     idle = not self.server_state.tasks and not any(self._engine.load)
@@ -93,6 +102,8 @@ def make_server(
   file_limits: FileLimits | None = None,
   folders: Sequence[str] = (),
   hosts: Sequence[str] = (),
+  scene_bytes: int = 2**31,
+  scene_limits: SceneLimits | None = None,
 ) -> Iterator[tuple[Server, socket.socket]]:
   """Yields a server whose model is ready, and its listening socket.
 
@@ -109,6 +120,8 @@ def make_server(
     file_limits: of uploaded files; None: the defaults.
     folders: whose images clients may name by path.
     hosts: whose images clients may name by https address, "NAME[:PORT]".
+    scene_bytes: of an image that is opened on the page.
+    scene_limits: of the page; None: the defaults.
 
   Raises:
     NotADirectoryError: of `folders`.
@@ -127,7 +140,9 @@ def make_server(
     folder = stack.enter_context(
       tempfile.TemporaryDirectory(prefix="fusar-serve-")
     )
-    files = FileStore(Path(folder), file_limits)
+    for part in ("files", "page"):
+      Path(folder, part).mkdir()
+    files = FileStore(Path(folder, "files"), file_limits)
     stack.callback(files.close)
     engine = stack.enter_context(
       Engine(assistant, slots, limits.queue, limits.new_tokens)
@@ -137,7 +152,13 @@ def make_server(
     )
     reader = Reader(assistant, limits, alphaearth, sources)
     names = None if token else _LOOPBACK
-    service = Service(name, engine, reader, limits, files, token, names)
+    threads = stack.enter_context(
+      ThreadPoolExecutor(_THREADS, thread_name_prefix="scene")
+    )
+    asker = SceneAsker(engine, reader, threads, scene_limits or SceneLimits())
+    page = Page(Path(folder, "page"), name, asker, scene_bytes)
+    stack.callback(page.close)
+    service = Service(name, engine, reader, limits, files, token, names, page)
     config = uvicorn.Config(
       make_app(service),
       host=host,
@@ -152,7 +173,8 @@ def make_server(
       limit_concurrency=2 * (limits.queue + slots) + 64,
     )
     _warm(engine, reader)
-    yield Server(config, engine, files, limits.seconds), listening
+    server = Server(config, engine, files, page.scenes, limits.seconds)
+    yield server, listening
 
 
 def _folder(name: str) -> Path:

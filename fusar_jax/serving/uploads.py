@@ -141,7 +141,7 @@ def _read_tiff(content: bytes, limits: Limits, field: str) -> Upload:
     try:
       with rasterio.open(path, driver="GTiff") as header:
         _check_pixels(header.height, header.width, limits, field)
-        _check_crs(header)
+        check_crs(header)
       picture = read_picture(path)
     except (ValueError, OSError) as error:
       # The client knows nothing of this folder, and need not.
@@ -150,7 +150,7 @@ def _read_tiff(content: bytes, limits: Limits, field: str) -> Upload:
   return Upload(picture.pixels, picture.place)
 
 
-def _check_crs(header: rasterio.DatasetReader) -> None:
+def check_crs(header: rasterio.DatasetReader) -> None:
   """Raises ValueError for a CRS that names files, which PROJ would open."""
   for crs in (header.crs, header.gcps[1]):
     if not crs or crs.to_epsg():

@@ -76,6 +76,29 @@ def _read_raster(path: Path) -> None:
       raster.georeference.footprint(raster.height, raster.width)
 
 
+def _scenes(folder: Path) -> list[bytes]:
+  """Of the rasters, those that the page opens."""
+  kinds = (b"II", b"MM", b"\x89PNG", b"\xff\xd8")
+  return [content for content in _rasters(folder) if content.startswith(kinds)]
+
+
+def _scene(path: Path) -> None:
+  """A scene of the page: opened, shown, described."""
+  from fusar_jax.serving.limits import RefusedError
+  from fusar_jax.serving.scene_tiles import SceneTiles
+  from fusar_jax.serving.scenes import SceneLimits, Scenes
+
+  try:
+    scene = Scenes(SceneLimits(pixels=2**20)).open(path, path.name)
+  except RefusedError as error:
+    raise ValueError(str(error)) from None
+  try:
+    SceneTiles(scene, path.parent).tile(0, 0, 0)
+    json.dumps(scene.info, allow_nan=False)
+  finally:
+    scene.close()
+
+
 def _beside_raster(path: Path) -> None:
   """The input is next to a valid raster, which names no part of it."""
   _read_raster(path.with_name("a.img"))
@@ -609,6 +632,10 @@ TARGETS = {
     ],
   ),
   "raster": Target(_read_raster, _rasters, ".tif"),
+  "scene of the page": Target(
+    _scene, _scenes, ".tif",
+    named=("not an image that is opened here", "pixels, at most", "grid files"),
+  ),
   "raster statistics": Target(
     _beside_raster, _statistics, "a.img.aux.xml",
     lambda folder: write_raster(folder / "a.img"),

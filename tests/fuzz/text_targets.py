@@ -195,6 +195,34 @@ def _chat_bodies(folder: Path) -> list[bytes]:
   return bodies
 
 
+def _scene_question(text: str) -> None:
+  """The body of a question of the page, and its text as the model's answer."""
+  from fusar_jax.serving.limits import RefusedError
+  from fusar_jax.serving.scene_questions import conclude, plan, read_ask
+
+  try:
+    ask = read_ask(text.encode("utf-8", "surrogatepass"))
+    asked = plan(ask, (300, 400), 168, 9)
+  except RefusedError as error:
+    raise ValueError(str(error)) from None
+  answer = conclude(asked, ask, [text] * len(asked.parts), (300, 400))
+  json.dumps(answer.to_json(), allow_nan=False)
+
+
+def _scene_questions(folder: Path) -> list[bytes]:
+  window = {"window": [0, 0, 400, 300], "anchors": "aligned", "others": ["a"]}
+  return [
+    json.dumps(window | fields).encode()
+    for fields in (
+      {"task": "detection", "classes": ["ship"]},
+      {"task": "counting", "classes": ["plane"], "tiles": False},
+      {"task": "grounding", "classes": ["ship"], "window": [5, 6, 70, 80]},
+      {"task": "classification", "classes": ["a", "b"], "window": [1, 2, 9, 9]},
+      {"question": "Detect [1, 2, 30, 40].", "year": 2024},
+    )
+  ]
+
+
 def _upload_form(text: str) -> None:
   """The body of an upload; nothing is left of one that is refused."""
   import tempfile
@@ -228,6 +256,7 @@ _UPLOAD = (
 TARGETS = {
   "answers": Target(_parse_all, texts),
   "chat request": Target(_chat_request, _chat_bodies),
+  "scene question": Target(_scene_question, _scene_questions),
   "upload form": Target(_upload_form, lambda folder: [_UPLOAD.encode()]),
   "predictions": Target(_read_predictions, as_lines(*_ROWS), ".jsonl"),
   "prompts": Target(_prompts, texts),

@@ -22,6 +22,7 @@ from fusar_jax.inference.load import load
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.serving.engine import Engine
 from fusar_jax.serving.limits import Limits
+from fusar_jax.serving.scenes import SceneLimits
 from fusar_jax.serving.server import make_server
 
 NAME = "tiny-base"
@@ -160,3 +161,30 @@ def user(text: str, *pixels: np.ndarray) -> dict:
     for image in pixels
   ]
   return {"role": "user", "content": [{"type": "text", "text": text}, *images]}
+
+
+@pytest.fixture(scope="session")
+def page(serving):
+  with serving(
+    limits=Limits(new_tokens=300, seconds=MINUTES),
+    scene_bytes=2**24,
+    scene_limits=SceneLimits(scenes=12, pixels=2**29, tiles=6, answers=4),
+  ) as running:
+    yield running.client
+
+
+@pytest.fixture
+def opened(page):
+  """opened(content, name) -> scene, which is closed after the test."""
+  ids = []
+
+  def opened(content, name="a.tif"):
+    from tests.serving.scene_helpers import upload
+
+    scene = upload(page, content, name)
+    ids.append(scene["id"])
+    return scene
+
+  yield opened
+  for id in ids:
+    page.delete(f"/scenes/{id}")

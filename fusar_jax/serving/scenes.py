@@ -1,0 +1,375 @@
+"""Scenes that users of the page have opened: one raster each, and its answers.
+
+A scene is known by an id that nobody can guess, and is dropped when nobody has
+used it for some time. Its raster goes through the reader of `prepare` and
+`interpret`, and one stretch is fitted to all of it, so the page shows the
+pixels that the model sees.
+"""
+
+import contextlib
+import dataclasses
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusar_jax.geo.anchors import Anchors
+from fusar_jax.geo.band_stack import open_bands
+from fusar_jax.geo.georeference import Georeference
+from fusar_jax.geo.options import LINEAR
+from fusar_jax.geo.quantities import AMPLITUDE
+from fusar_jax.geo.rasters import Raster, open_raster
+from fusar_jax.geo.stretch import Stretch, fit_stretches
+from fusar_jax.geo.tiles import stretched
+from fusar_jax.interpretation.findings import Finding
+from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.uploads import check_crs
+
+# Beginnings of the files that are opened: TIFF, PNG, JPEG, zip.
+_KINDS = {
+  b"II*\0": ".tif",
+  b"MM\0*": ".tif",
+  b"II+\0": ".tif",
+  b"MM\0+": ".tif",
+  b"\x89PNG": ".png",
+  b"\xff\xd8\xff": ".jpg",
+  b"PK\x03\x04": ".zip",
+}
+_BYTE = "uint8"
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneLimits:
+  """Limits of the page's scenes.
+
+  Attributes:
+    scenes: open at a time; 429 beyond.
+    pixels: of one scene; 413 beyond.
+    tiles: that one question may be asked about; 400 beyond.
+    answers: that are kept of one scene; the oldest are dropped.
+    idle_seconds: a scene that is not used for so long is dropped.
+  """
+
+  scenes: int = 32
+  pixels: int = 2**30
+  tiles: int = 256
+  answers: int = 200
+  idle_seconds: float = 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """A known target of a simulated scene; xyxy, pixels of the scene."""
+
+  label: str
+  box: tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneAnswer:
+  """One question about a scene, and what was read from its answers.
+
+  Attributes:
+    id: number in the scene.
+    task: "detection", "counting", ..., or None: a question of no known form.
+    label: the class asked for, or "".
+    question: text, as the model received it for the first tile.
+    window: xyxy, pixels of the scene.
+    anchors: "aligned", or the control condition.
+    tiles: number of tiles that the window was cut into.
+    text: the answers, one a line if there are several tiles.
+    findings: boxes or cells, pixels of the scene.
+    count: of a counting question, summed over tiles, or None.
+    errors: answers that cannot be read, with reasons.
+  """
+
+  id: int
+  task: str | None
+  label: str
+  question: str
+  window: tuple[int, int, int, int]
+  anchors: str
+  tiles: int
+  text: str
+  findings: tuple[Finding, ...] = ()
+  count: int | None = None
+  errors: tuple[str, ...] = ()
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns JSON values."""
+    return dataclasses.asdict(self)
+
+
+class Scene:
+  """One open scene; its raster is read by one thread at a time.
+
+  Attributes:
+    id: as clients call it.
+    name: of the file, for display.
+    size: (height, width), pixels.
+    place: georeference, or None.
+    stretches: with which its pixels are shown.
+    info: what is known of the raster, JSON values.
+    simulated: whether the package has drawn it.
+    truth: targets of a simulated scene.
+    anchors: positions in [0, 1] of the scene, of a file or the simulation.
+    shuffled: of another simulated scene, for the control of this name.
+    year: of the scene's date, or None.
+    answers: to questions, the oldest first.
+    used: `time.monotonic()` of the last use.
+  """
+
+  def __init__(self, path: Path, name: str, stretches=None):
+    """Opens a raster.
+
+    Args:
+      path: of the file.
+      name: for display.
+      stretches: None: fitted to the raster.
+
+    Raises:
+      ValueError, OSError: it cannot be read.
+    """
+    self.id = f"scene-{secrets.token_urlsafe(16)}"
+    self.name, self.path = name, path
+    self._raster = _open(path)
+    try:
+      self.stretches = stretches or _stretches(self._raster)
+    except BaseException:
+      self._raster.close()
+      raise
+    self.size = self._raster.height, self._raster.width
+    self.place: Georeference | None = self._raster.georeference
+    self.info = self._raster.to_json()
+    date = self._raster.metadata.date
+    self.year = int(date[:4]) if date else None
+    self.simulated = False
+    self.truth: tuple[Target, ...] = ()
+    self.anchors: Anchors | None = None
+    self.shuffled: Anchors | None = None
+    self.answers: list[SceneAnswer] = []
+    self.used = time.monotonic()
+    self._lock = threading.Lock()
+    self._closed = False
+    self._next = 1
+
+  def pixels(
+    self,
+    window: Sequence[float],
+    shape: tuple[int, int] | None = None,
+  ) -> np.ndarray:
+    """Returns uint8[h, w, 3]; invalid pixels are black.
+
+    Args:
+      window: xyxy, pixels of the scene.
+      shape: to resample to; None: the window's own, of whole pixels.
+
+    Raises:
+      RefusedError: 404, the scene was dropped.
+      ValueError: damaged data.
+    """
+    x1, y1, x2, y2 = window
+    with self.raster() as raster:
+      return stretched(
+        raster, self.stretches, (y1, x1, y2 - y1, x2 - x1), shape
+      )[0]
+
+  @contextlib.contextmanager
+  def raster(self):
+    """Yields the raster, for this thread alone; raises as `pixels`."""
+    with self._lock:
+      if self._closed:
+        raise missing(self.id)
+      yield self._raster
+
+  def reopened(self) -> Raster:
+    """Opens the raster once more, for a thread of its own.
+
+    Raises:
+      ValueError, OSError: it cannot be read any more.
+    """
+    return _open(self.path)
+
+  def place_of(
+    self, window: Sequence[float], shape: tuple[int, int]
+  ) -> Georeference | None:
+    """Returns the georeference of a window's picture of (h, w) pixels."""
+    x1, y1, x2, y2 = window
+    return self.place and self.place.tile(
+      y1, x1, (y2 - y1) / shape[0], (x2 - x1) / shape[1]
+    )
+
+  def keep(self, answer: SceneAnswer, most: int) -> SceneAnswer:
+    """Appends an answer, and returns it with its id; drops the oldest."""
+    with self._lock:
+      answer = dataclasses.replace(answer, id=self._next)
+      self._next += 1
+      self.answers = [*self.answers, answer][-most:]
+    return answer
+
+  @property
+  def closed(self) -> bool:
+    """Whether it was dropped."""
+    return self._closed
+
+  def close(self) -> None:
+    """Closes the raster, after the thread that reads it."""
+    with self._lock:
+      if not self._closed:
+        self._closed = True
+        self._raster.close()
+
+
+class Scenes:
+  """All open scenes; safe for threads.
+
+  Args:
+    limits: see there.
+    on_drop: is given each scene that is dropped.
+  """
+
+  def __init__(
+    self, limits: SceneLimits, on_drop: Callable[[Scene], Any] = lambda s: None
+  ):
+    self.limits = limits
+    self._on_drop = on_drop
+    self._scenes: dict[str, Scene] = {}
+    self._lock = threading.Lock()
+
+  def drop_idle(self) -> None:
+    """Drops the scenes that nobody has used for `idle_seconds`."""
+    before = time.monotonic() - self.limits.idle_seconds
+    with self._lock:
+      idle = [s.id for s in self._scenes.values() if s.used < before]
+    for id in idle:
+      with contextlib.suppress(RefusedError):
+        self.drop(id)
+
+  def check(self) -> None:
+    """Raises RefusedError, 429, if no further scene fits."""
+    self.drop_idle()
+    with self._lock:
+      if len(self._scenes) >= self.limits.scenes:
+        raise RefusedError(
+          429,
+          f"{len(self._scenes)} scenes are open, which is the limit; close"
+          " one, or try again later.",
+        )
+
+  def open(self, path: Path, name: str, stretches=None) -> Scene:
+    """Opens a scene; it is listed only when `add` is called.
+
+    Raises:
+      RefusedError: 400, it cannot be read; 413, too many pixels. Messages do
+        not name the server's folders.
+    """
+    try:
+      _check(path, self.limits.pixels)
+      return Scene(path, name, stretches)
+    except (ValueError, OSError) as error:
+      message = str(error).replace(str(path), name)
+      raise RefusedError(
+        400, message.replace(f"{path.parent}/", ""), "scene"
+      ) from None
+
+  def add(self, scene: Scene) -> None:
+    """Lists a scene; raises RefusedError as `check`."""
+    self.check()
+    with self._lock:
+      self._scenes[scene.id] = scene
+
+  def get(self, id: str) -> Scene:
+    """Returns a scene, and counts as a use of it.
+
+    Raises:
+      RefusedError: 404, no such scene.
+    """
+    with self._lock:
+      scene = self._scenes.get(id)
+    if scene is None:
+      raise missing(id)
+    scene.used = time.monotonic()
+    return scene
+
+  def drop(self, id: str) -> None:
+    """Closes a scene; raises RefusedError, 404, if there is none."""
+    with self._lock:
+      scene = self._scenes.pop(id, None)
+    if scene is None:
+      raise missing(id)
+    scene.close()
+    self._on_drop(scene)
+
+  def close(self) -> None:
+    """Closes all scenes."""
+    with self._lock:
+      ids = list(self._scenes)
+    for id in ids:
+      with contextlib.suppress(RefusedError):
+        self.drop(id)
+
+
+def missing(id: str) -> RefusedError:
+  """Returns the error for a scene that is not open."""
+  return RefusedError(
+    404, f"no scene {id[:40]!r}: it was closed. Open the image again.", "scene"
+  )
+
+
+def suffix_of(start: bytes) -> str:
+  """Returns the suffix of a file's content.
+
+  Args:
+    start: the first 4 bytes or more.
+
+  Raises:
+    RefusedError: 400, none of the kinds that are opened.
+  """
+  for magic, suffix in _KINDS.items():
+    if start.startswith(magic):
+      return suffix
+  raise RefusedError(
+    400,
+    "not an image that is opened here: expected a GeoTIFF, PNG or JPEG, or the"
+    " zip of a Sentinel-1 .SAFE product.",
+    "scene",
+  )
+
+
+def _check(path: Path, pixels: int) -> None:
+  """Raises before anything is decoded, or looked up for a CRS."""
+  with path.open("rb") as file:
+    suffix_of(file.read(8))
+  with contextlib.closing(open_bands(path)) as file:
+    if file.height * file.width > pixels:
+      raise RefusedError(
+        413,
+        f"{file.width:,} x {file.height:,} pixels, at most {pixels:,} are"
+        " opened. Cut a part out of it: gdal_translate -srcwin.",
+        "scene",
+      )
+    if file.dataset is not None:
+      check_crs(file.dataset)
+
+
+def _open(path: Path) -> Raster:
+  raster = open_raster(path)
+  if raster.dtype != _BYTE:
+    return raster
+  # A picture, shown as it is: 0 and 255 are shades.
+  raster.close()
+  return open_raster(path, nodata="none", quantity=AMPLITUDE)
+
+
+def _stretches(raster: Raster) -> tuple[Stretch, ...]:
+  if raster.dtype != _BYTE:
+    return fit_stretches(raster)
+  bands = raster.bands[:3] if len(raster.bands) >= 3 else raster.bands[:1]
+  return tuple(
+    Stretch(band, AMPLITUDE, LINEAR, 0.0, 255.0, (0.0, 100.0), 0)
+    for band in bands
+  )
