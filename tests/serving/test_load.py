@@ -87,7 +87,9 @@ def test_the_command_serves_until_sigterm():
     assert done.status_code == 200
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
-    assert process.stdout.read() == "all requests are answered\n"
+    page, *rest = process.stdout.read().splitlines()
+    assert page == f"the page is {url}/"
+    assert rest == ["all requests are answered"]
     assert process.wait() == 0
 
 
