@@ -183,7 +183,7 @@ def test_a_long_prompt_joins_short_ones_and_a_cancelled_row_leaves(
   batch.add([3], _padded(many[3], config))
   found = {}
   while batch.free < 3:
-    found |= batch.run(turns=5)
+    found |= batch.run(batch.free + 1, turns=5)
   assert found.keys() == {0, 2, 3}
   for row, tokens in found.items():
     prompt = _padded(many[row], config)
