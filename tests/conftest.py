@@ -5,6 +5,7 @@ runs of `train`.
 import contextlib
 import dataclasses
 import gc
+import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -36,14 +37,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Eight simulated devices, to test sharding. On two shared cores one device may
 # join a collective late; XLA would end the process after 40 s, the default.
-os.environ.setdefault(
-  "XLA_FLAGS",
+_XLA_FLAGS = (
   "--xla_force_host_platform_device_count=8"
   " --xla_cpu_collective_call_terminate_timeout_seconds=600"
-  # These emitters take a third of the time of compilation, and their kernels
-  # gain nothing on arrays of this size; `make parity` uses them.
-  " --xla_cpu_use_fusion_emitters=false",
 )
+# These emitters take a third of the time of compilation, and their kernels gain
+# nothing on arrays of this size; `make parity` uses them. An unknown flag ends
+# the process: 0.12 does not have this one.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+  _XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)
 # A tenth of the time of tests would go to searches of JAX's many live objects.
 gc.set_threshold(50_000, 20, 20)
 # XLA's thread count, by default the maximum of cores and devices. Each waiting
