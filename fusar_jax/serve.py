@@ -227,16 +227,10 @@ def _serve(args: argparse.Namespace) -> None:
 def _open_alphaearth(args: argparse.Namespace):
   if not args.aef:
     return None
-  from fusar_jax.geo.alphaearth import open_archive
+  from fusar_jax.datasets.prepare.options import open_aef
   from fusar_jax.serving.anchors import AlphaEarth
 
-  try:
-    archive = open_archive(args.aef)
-  except ValueError:
-    if args.year is None:
-      raise
-    # Of rasters whose names contain none.
-    archive = open_archive(args.aef, year=args.year)
+  archive = open_aef(args.aef, args.year)(())  # For no scenes: all of it.
   return AlphaEarth(archive, args.year)
 
 

@@ -20,6 +20,16 @@ def is_public(path: str) -> bool:
   return path in ("/", "/health") or path.startswith("/static/")
 
 
+def expect_type(request: Request, kind: str) -> None:
+  """Raises RefusedError, 400, for a body of another type.
+
+  Web pages of other origins cannot send the types that are expected here.
+  """
+  stated = request.headers.get("content-type", "").partition(";")[0].strip()
+  if stated.lower() != kind:
+    raise RefusedError(400, f"Content-Type: expected {kind}.")
+
+
 def check_access(
   request: Request, hosts: Collection[str] | None, token: str | None
 ) -> None:

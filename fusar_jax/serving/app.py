@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
-from fusar_jax.serving.access import check_access
+from fusar_jax.serving.access import check_access, expect_type
 from fusar_jax.serving.answers import GONE, Answer, failure, late
 from fusar_jax.serving.chat_request import ChatRequest, read_request
 from fusar_jax.serving.engine import Engine
@@ -253,9 +253,7 @@ async def _body(http: Request, limits: Limits) -> bytes:
     RefusedError: 413, more than the limit; 400, not application/json, which a
       web page of another origin cannot send unasked.
   """
-  kind = http.headers.get("content-type", "").partition(";")[0].strip()
-  if kind.lower() != "application/json":
-    raise RefusedError(400, "Content-Type: expected application/json.")
+  expect_type(http, "application/json")
   large = RefusedError(
     413, f"the body is larger than {limits.body_bytes:,} bytes."
   )

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RefusedError, check_positive
 
 PREFIX = "file-"  # Of ids, before 32 hexadecimal digits.
 _CHUNK = 2**20
@@ -43,10 +43,7 @@ class FileLimits:
   idle_seconds: float = 3600.0
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if not value > 0:
-        raise ValueError(f"limit {field.name} {value}: expected above 0.")
+    check_positive(self)
 
 
 @dataclasses.dataclass(eq=False)

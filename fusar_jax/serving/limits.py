@@ -5,6 +5,7 @@ too large costs no more than its reading.
 """
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +34,15 @@ class Limits:
   seconds: float = 120.0
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if not value > 0:
-        raise ValueError(f"limit {field.name} {value}: expected above 0.")
+    check_positive(self)
+
+
+def check_positive(limits: Any) -> None:
+  """Raises ValueError if a field of a dataclass of limits is not above 0."""
+  for field in dataclasses.fields(limits):
+    value = getattr(limits, field.name)
+    if not value > 0:
+      raise ValueError(f"limit {field.name} {value}: expected above 0.")
 
 
 class RefusedError(Exception):

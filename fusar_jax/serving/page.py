@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from fusar_jax.serving import scene_anchors, scene_files
+from fusar_jax.serving.access import expect_type
 from fusar_jax.serving.answers import failure
 from fusar_jax.serving.event_stream import EventStream, event
 from fusar_jax.serving.examples import EXAMPLES, ExampleScenes
@@ -98,13 +99,13 @@ class Page:
 
     @app.post("/scenes")
     async def upload(http: Request, name: str = "image") -> dict[str, Any]:
-      _expect(http, "application/octet-stream")
+      expect_type(http, "application/octet-stream")
       self.scenes.check()
       return await self._upload(http, name[:200])
 
     @app.post("/scenes/named")
     async def named(http: Request) -> dict[str, Any]:
-      _expect(http, "application/json")
+      expect_type(http, "application/json")
       self.scenes.check()
       body = read_json(await _small(http, _MAX_JSON))
       url = body.get("url") if isinstance(body, dict) else None
@@ -114,7 +115,7 @@ class Page:
 
     @app.post("/examples/{index}")
     async def example(http: Request, index: int) -> dict[str, Any]:
-      _expect(http, "application/json")
+      expect_type(http, "application/json")
       if not 0 <= index < len(EXAMPLES):
         raise RefusedError(404, "no such example.")
       self.scenes.check()
@@ -145,7 +146,7 @@ class Page:
 
     @app.put("/scenes/{id}/anchors")
     async def add_anchors(http: Request, id: str) -> dict[str, Any]:
-      _expect(http, "application/octet-stream")
+      expect_type(http, "application/octet-stream")
       scene = self.scenes.get(id)
       content = await _small(http, _MAX_NPZ)
       await self._run(scene_anchors.add_file, scene, content)
@@ -178,7 +179,7 @@ class Page:
 
     @app.post("/scenes/{id}/ask")
     async def ask(http: Request, id: str) -> Response:
-      _expect(http, "application/json")
+      expect_type(http, "application/json")
       scene = self.scenes.get(id)
       asked = read_ask(await _small(http, _MAX_JSON))
       plan = self._asker.plan(scene, asked)
@@ -357,13 +358,6 @@ async def _stream(
       logging.getLogger(__name__).exception("an answer failed")
       error = failure()
       yield event({"type": "error", "message": str(error), "status": 500})
-
-
-def _expect(http: Request, kind: str) -> None:
-  """Raises for another type: web pages of other origins cannot send these."""
-  stated = http.headers.get("content-type", "").partition(";")[0].strip()
-  if stated.lower() != kind:
-    raise RefusedError(400, f"Content-Type: expected {kind}.")
 
 
 def _numbers(text: str) -> list[int]:
