@@ -1,18 +1,8 @@
-"""Report and doctor page in a browser: desktop and phone, light and dark.
-
-The tests need Playwright, axe and Chromium: `make browser` installs the former
-and finds the latter (FUSAR_BROWSER overrides the PATH). Without them the tests
-skip, or fail with FUSAR_REQUIRE_BROWSER=1. Screenshots go to FUSAR_SCREENSHOTS,
-by default to pytest's temporary folder.
-"""
+"""Report and doctor page in a browser: desktop and phone, light and dark."""
 
 import contextlib
 import dataclasses
-import importlib
-import io
-import os
 import pathlib
-import shutil
 
 import numpy as np
 import pytest
@@ -25,18 +15,13 @@ from fusar_jax.report.doctor import examine
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import read_scores
 from fusar_jax.tasks import detection
+from tests.browser import (  # noqa: F401  Fixtures.
+  VIEWS,
+  browser_fixture,
+  picture,
+  screenshots_fixture,
+)
 
-_REQUIRED = os.environ.get("FUSAR_REQUIRE_BROWSER") == "1"
-if _REQUIRED:
-  importlib.import_module("playwright")
-  importlib.import_module("axe_playwright_python")
-sync_api = pytest.importorskip("playwright.sync_api")
-
-VIEWS = {
-  f"{device}-{scheme}": (size, scheme)
-  for device, size in (("desk", (1280, 900)), ("phone", (390, 844)))
-  for scheme in ("light", "dark")
-}
 SECTIONS = ("scores", "figures", "samples", "training", "provenance")
 # Lists elements that overflow the viewport horizontally.
 _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
@@ -63,36 +48,6 @@ _SAMPLES = 1200
 _both = pytest.mark.parametrize(
   "view", ["desk-light", "phone-dark"], indirect=True
 )
-
-
-def _browser_path():
-  """Returns the browser to start; None: Playwright's own, if installed."""
-  names = (
-    "chromium",
-    "chromium-browser",
-    "chromium-headless-shell",
-    "google-chrome",
-  )
-  found = (shutil.which(name) for name in names)
-  return os.environ.get("FUSAR_BROWSER") or next(filter(None, found), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-  with sync_api.sync_playwright() as playwright:
-    try:
-      started = playwright.chromium.launch(
-        # Containers rarely allow the browser sandbox.
-        executable_path=_browser_path(),
-        args=["--no-sandbox"],
-        timeout=120_000,
-      )
-    except sync_api.Error as e:
-      if _REQUIRED:
-        raise
-      pytest.skip(f"no browser starts: {str(e).splitlines()[0]}")
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")
@@ -198,20 +153,6 @@ def opened(browser, name, path):
   ]
   context.close()
   assert others == []
-
-
-@pytest.fixture(scope="module")
-def screenshots(tmp_path_factory):
-  named = os.environ.get("FUSAR_SCREENSHOTS")
-  folder = pathlib.Path(named) if named else tmp_path_factory.mktemp("views")
-  folder.mkdir(parents=True, exist_ok=True)
-  return folder
-
-
-def picture(page, path=None):
-  """Returns a screenshot of the window, uint8[H, W, 3]."""
-  data = page.screenshot(path=path)
-  return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def cards(page):

@@ -1,4 +1,4 @@
-"""The server's page in a real browser; see tests/report/test_in_browser.py."""
+"""The server's page in a real browser."""
 
 import io
 import json
@@ -13,14 +13,13 @@ from fusar_jax.serving.examples import EXAMPLES
 from fusar_jax.serving.limits import Limits
 from fusar_jax.simulation.geotiff import sar_geotiff
 from fusar_jax.simulation.scenes import draw_scene
-from tests.report.test_in_browser import (  # noqa: F401  Fixtures.
+from tests.browser import (  # noqa: F401  Fixtures.
   VIEWS,
-  browser,
+  browser_fixture,
   picture,
-  screenshots,
+  screenshots_fixture,
 )
 
-pytest.importorskip("axe_playwright_python")
 _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .filter(e => e.checkVisibility())
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
@@ -44,7 +43,7 @@ def simulated():
 
 
 @pytest.fixture
-def visit(browser, site):  # noqa: F811
+def visit(browser, site):
   """visit(view) -> the page; fails on console messages and errors."""
   contexts, messages = [], []
 
@@ -121,7 +120,7 @@ def boxes_on_screen(page, kind: str) -> np.ndarray:
   return np.array(page.evaluate(_RECTS, kind), float).reshape(-1, 8)
 
 
-def test_boxes_lie_on_their_targets(visit, simulated, screenshots):  # noqa: F811
+def test_boxes_lie_on_their_targets(visit, simulated, screenshots):
   """Drawn boxes, the GeoJSON, the true boxes and bright pixels agree."""
   page = visit()
   give(page, sar_geotiff(simulated.db, simulated.place), "airport.tif")
@@ -318,7 +317,7 @@ def test_two_users_at_once(visit, simulated):
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_every_view(visit, screenshots, name):  # noqa: F811
+def test_every_view(visit, screenshots, name):
   """Nothing is cut off or serious to axe, before and after an answer."""
   page = visit(name)
   picture(page, screenshots / f"page-{name}-start.png")
