@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from jax.sharding import Mesh
 
-from fusar_jax.inference import generation
+from fusar_jax.inference import generation, prefix
 from fusar_jax.inference import slots as slots_lib
 from fusar_jax.inference.generation import (
   Constraint,
@@ -25,6 +25,7 @@ from fusar_jax.inference.generation import (
   DecodingInputs,
 )
 from fusar_jax.inference.mesh import compiled, put_rows
+from fusar_jax.inference.prefix import CachedPrefix
 from fusar_jax.model.batch import Batch
 from fusar_jax.model.fusar_gpt import FusarGPT
 
@@ -125,12 +126,22 @@ class ContinuousBatch:
   def free(self) -> int:
     return self._slots - len(self._held)
 
+  def read_prefix(self, batch: Batch) -> CachedPrefix:
+    """Reads the first tokens of G prompts, for any number of `add`.
+
+    Args:
+      batch: padded; ends after the last visual token or later.
+    """
+    program = compiled(prefix.read_prefix, self._mesh, static=1)
+    return program(self._model, self._params, put_rows(batch, self._mesh))
+
   def add(
     self,
     rows: Sequence[Hashable],
     batch: Batch,
     constraint: Constraint | None = None,
     options: Sequence[RowOptions] | None = None,
+    cached: CachedPrefix | None = None,
   ) -> None:
     """Reads prompts into empty slots, and chooses their first tokens.
 
@@ -141,11 +152,14 @@ class ContinuousBatch:
       constraint: grammar of the G answers, with the same table for all rows
         that decode together.
       options: of each row; None: the defaults.
+      cached: what precedes the G prompts, see `read_prefix`; None: nothing.
 
     Raises:
       ValueError: there are fewer empty slots than G.
     """
     size, length = batch.input_ids.shape
+    if cached is not None:
+      length += cached.input_ids.shape[1]
     if size > self.free:
       raise ValueError(
         f"{self.free} slots cannot hold a group of {size} prompts."
@@ -176,6 +190,7 @@ class ContinuousBatch:
       width - length,
       self._params,
       put_rows(batch, self._mesh),
+      cached,
       self._inputs(constraint, np.minimum(where, self._slots - 1)),
     )
     if self._state is None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from fusar_jax.inference.mesh import compiled, put_rows
 from fusar_jax.inference.options import MAX_NEW_TOKENS
-from fusar_jax.inference.prefix import Prefix, widen
+from fusar_jax.inference.prefix import CachedPrefix, Prefix, widen
 from fusar_jax.inference.sampling import penalized, warped
 from fusar_jax.inference.token_table import TokenTable
 from fusar_jax.model.batch import Batch
@@ -325,12 +325,19 @@ def _decode(model, choice, more, prefix, state, cache):
   return state, cache if more else None
 
 
-def prompt_tokens(rules: Decoding, batch: Batch, logits: jax.Array):
+def prompt_tokens(
+  rules: Decoding,
+  batch: Batch,
+  logits: jax.Array,
+  cached: CachedPrefix | None = None,
+):
   """bool[B, V], tokens of the prompts; None without a repetition penalty."""
   if rules.repetition_penalty == 1:
     return None
-  none = jnp.zeros(logits.shape, bool)
-  return mark(none, batch.input_ids, batch.segment_ids > 0)
+  occurred = jnp.zeros(logits.shape, bool)
+  if cached is not None:
+    occurred = mark(occurred, cached.input_ids, cached.seen)
+  return mark(occurred, batch.input_ids, batch.segment_ids > 0)
 
 
 def mark(occurred, tokens, seen):

@@ -61,13 +61,15 @@ def _unstacked(count: int, layers: dict) -> tuple:
   return unstack(layers, count)
 
 
-def begin(model, rules, shorter, params, batch, inputs) -> Slots:
+def begin(model, rules, shorter, params, batch, cached, inputs) -> Slots:
   """Reads the prompts of a group, and chooses their first tokens.
 
   Args:
     shorter: columns that the slots have for prompts, beyond those of the group.
+    cached: what precedes the batch, or None.
   """
-  prefix = Prefix(model, params, batch, rules.max_new_tokens - 1 + shorter)
+  room = rules.max_new_tokens - 1 + shorter
+  prefix = Prefix(model, params, batch, room, cached)
   logits, cache = prefix.read()
   rows = len(batch.input_ids)
   place = None
@@ -81,7 +83,7 @@ def begin(model, rules, shorter, params, batch, inputs) -> Slots:
     step=jnp.zeros(rows, jnp.int32),
     ended=jnp.zeros(rows, bool),
     place=place,
-    occurred=prompt_tokens(rules, batch, logits),
+    occurred=prompt_tokens(rules, batch, logits, cached),
   )
   return _append(Choice(rules, inputs), state, logits)
 

@@ -96,27 +96,30 @@ def attend(
 
 
 def attend_cached(
-  query: Float[Array, "B 1 N H"],
+  query: Float[Array, "B L N H"],
   key: Float[Array, "B K H S"],
   value: Float[Array, "B K S H"],
-  mask: Bool[Array, "B S"],
-) -> Float[Array, "B 1 N H"]:
-  """Attention of one new position to a KV cache, read in place.
+  mask: Bool[Array, "B L S"],
+) -> Float[Array, "B L N H"]:
+  """Attention of new positions to a KV cache, read in place.
 
   Args:
-    query: of the new position; the result has its dtype.
-    key, value: cached, including those of the new position.
+    query: of the new positions; the result has its dtype.
+    key, value: cached, including those of the new positions.
     mask: False: the key is masked.
   """
-  batch, _, heads, width = query.shape
-  grouped = query.reshape(batch, key.shape[1], -1, width) * width**-0.5
+  batch, length, heads, width = query.shape
+  kv_heads, groups = key.shape[1], heads // key.shape[1]
+  grouped = query.reshape(batch, length, kv_heads, groups, width) * width**-0.5
+  grouped = grouped.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, width)
   scores = jnp.einsum(
     "bkgh,bkhs->bkgs", grouped, key, preferred_element_type=jnp.float32
   )
-  scores = jnp.where(mask[:, None, None], scores, jnp.float32(MASKED))
+  mask = jnp.tile(mask, (1, groups, 1)) if length > 1 else mask
+  scores = jnp.where(mask[:, None], scores, jnp.float32(MASKED))
   probs = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   attn_out = jnp.einsum("bkgs,bksh->bkgh", probs, value)
-  return attn_out.reshape(batch, 1, heads, width).astype(query.dtype)
+  return ungroup(attn_out, length).astype(query.dtype)
 
 
 def _xla(query, key, value, mask):

@@ -97,8 +97,8 @@ class DecoderLayer(nn.Module):
   """One layer: attention and SwiGLU, each behind an RMSNorm.
 
   Returns x and `output`: "cache" is the layer's new keys and values, "states"
-  its result. Given a cache, x is one new position, which is written to its
-  `column` and attends to it.
+  its result. Given a cache, x are new positions, which are written from
+  `column` on and attend to it.
   """
 
   config: DecoderConfig
@@ -222,24 +222,24 @@ def unstack(params: Any, layers: int) -> tuple[Any, ...]:
 def step(
   decoder: Decoder,
   params: dict,
-  x: Float[Array, "B 1 D"],
-  positions: Int[Array, "B 3 1"],
-  mask: Bool[Array, "B S"],
+  x: Float[Array, "B L D"],
+  positions: Int[Array, "B 3 L"],
+  mask: Bool[Array, "B L S"],
   cache: KVCache | tuple[KVCache, ...],
   column: jax.Array,
 ) -> tuple[jax.Array, KVCache | tuple[KVCache, ...]]:
-  """One new position through all layers, with a cache that is written in place.
+  """New positions through all layers, with a cache that is written in place.
 
   Args:
     decoder: shapes and dtype.
     params: of the decoder; "layers" stacked, or a tuple (`unstack`).
-    x, positions: of the new token.
-    mask: the columns that x sees, its own included.
+    x, positions: of the new tokens.
+    mask: the columns that each of them sees, its own included.
     cache: stacked or a tuple, as the parameters are.
-    column: int32 or int32[B], where x stands in the cache.
+    column: int32 or int32[B], where x begins in the cache.
 
   Returns:
-    hidden state [B, 1, D], normalised, and the cache.
+    hidden states [B, L, D], normalised, and the cache.
   """
   c = decoder.config
   angles = rope.mrope_angles(

@@ -2,8 +2,7 @@
 
 One thread owns the device. It moves waiting requests to empty slots of a
 `ContinuousBatch`, decodes a few steps, hands out the new tokens, and looks at
-the queue again. Visual tokens of recent images are kept, so a further question
-about an image does not run the vision tower.
+the queue again.
 """
 
 import collections
@@ -15,22 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 from fusar_jax.data.examples import Example
-from fusar_jax.data.padding import pad_batch
-from fusar_jax.data.sizes import Sizes, round_up
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.continuous import RowOptions
-from fusar_jax.model.batch import Batch
 from fusar_jax.serving.limits import RefusedError
 from fusar_jax.serving.metrics import Metrics
+from fusar_jax.serving.prompt_cache import PromptCache
 
 # Decoding steps between two looks at the queue: tokens are sent so many at a
 # time, and a request waits at most so long for an empty slot.
 STEPS = 8
-# Images whose visual tokens are kept: 2 MB each at 7B and 504 x 504 pixels.
-_KEPT_IMAGES = 64
-_NO_TOWER_INPUTS = dict.fromkeys(
-  ("patches", "patch_positions", "patch_mask", "window_index")
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +94,7 @@ class Engine:
     self._waiting: collections.deque[Job] = collections.deque()
     self._running: set[Job] = set()
     self._cancelled: set[Job] = set()
-    self._images: collections.OrderedDict[bytes, Any] = (
-      collections.OrderedDict()
-    )
+    self._prompts = PromptCache(assistant, self.metrics)
     self._changed = threading.Condition()
     self._draining = self._closed = False
     self._thread = threading.Thread(
@@ -213,8 +203,10 @@ class Engine:
           return
         job = self._waiting.popleft()
         self._running.add(job)
-      batch = self._with_visual_tokens(self._padded(job.example), job.image_key)
-      self._batch.add([job], batch, options=[job.options])
+      batch, cached = self._prompts.prompt(
+        job.example, job.image_key, self._batch.read_prefix
+      )
+      self._batch.add([job], batch, None, [job.options], cached)
       self.metrics.add("prompt_tokens", len(job.example.input_ids))
 
   def _step(self) -> None:
@@ -240,42 +232,3 @@ class Engine:
         self.metrics.add("new_tokens", len(tokens) - job.sent)
         job.emit(Event(tokens[job.sent :], last))
         job.sent = len(tokens)
-
-  def _padded(self, example: Example) -> Batch:
-    """Returns a batch of one row in one of a few shapes.
-
-    Each shape is compiled. Steps are an eighth to a quarter of the size.
-    """
-    sizes = Sizes.of(example, self._assistant.config.vision)
-    fixed = self._assistant.config.image_size is not None
-    return pad_batch(
-      [example],
-      config=self._assistant.config,
-      length=_coarse(sizes.length, 64),
-      anchors=_coarse(sizes.anchors, 8),
-      patches=None if fixed else _coarse(sizes.patches, 4),
-      windows=None if fixed else _coarse(sizes.windows, 1),
-    )
-
-  def _with_visual_tokens(self, batch: Batch, key: bytes) -> Batch:
-    visual = self._images.get(key)
-    if visual is None:
-      visual = self._assistant.encode_images(batch)
-      self._images[key] = visual
-      self.metrics.add("images_encoded", 1)
-    else:
-      self.metrics.add("images_reused", 1)
-    self._images.move_to_end(key)
-    while len(self._images) > _KEPT_IMAGES:
-      self._images.popitem(last=False)
-    return dataclasses.replace(batch, visual=visual, **_NO_TOWER_INPUTS)
-
-
-def _coarse(size: int, least: int) -> int:
-  """Returns a size of at least this one, of which there are few.
-
-  Example:
-    >>> [_coarse(n, 64) for n in (1, 65, 600, 1100)]
-    [64, 128, 640, 1280]
-  """
-  return round_up(size, max(least, 1 << max(size.bit_length() - 3, 0)))

@@ -111,4 +111,6 @@ _COUNTERS = {
   "slot_steps": "Positions computed for them.",
   "images_encoded": "Prompts whose images went through the vision tower.",
   "images_reused": "Prompts whose images an earlier one had.",
+  "prefixes_read": "Prompts up to their last image, read by the decoder.",
+  "prefixes_reused": "Prompts that begin as an earlier one, image included.",
 }

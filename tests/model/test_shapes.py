@@ -28,7 +28,7 @@ CALLS = {
   ),
   "attend_cached": (
     attention.attend_cached,
-    (ones(2, 1, 4, 8), ones(2, 2, 8, 5), ones(2, 2, 5, 8), ones(2, 5) > 0),
+    (ones(2, 1, 4, 8), ones(2, 2, 8, 5), ones(2, 2, 5, 8), ones(2, 1, 5) > 0),
     {},
   ),
   "vision_angles": (

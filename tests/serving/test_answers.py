@@ -1,6 +1,7 @@
 """Answers over HTTP are those of `Assistant.ask`, whole and in pieces."""
 
 import base64
+import dataclasses
 import io
 
 import numpy as np
@@ -139,19 +140,38 @@ def test_anchors_by_longitude_and_latitude(server, assistant, anchors):
   )
 
 
-def test_a_second_question_does_not_encode_the_image_again(server, assistant):
+def test_what_a_first_question_computed_is_kept(server, assistant, anchors):
+  """Image and prefix; other anchors are another prefix of the same image."""
   image = picture(7)
+  names = ("images_encoded", "prefixes_read", "prefixes_reused")
 
-  def encoded():
+  def counts():
     text = server.client.get("/metrics").text
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines())
-    return int(lines["fusar_images_encoded_total"])
+    return np.array([int(lines[f"fusar_{name}_total"]) for name in names])
 
-  before = encoded()
-  for question in QUESTIONS:
-    done = server.ask(user(question, image), max_tokens=16)
-    assert _text(done) == assistant.ask(image, question, max_new_tokens=16)
-  assert encoded() == before + 1
+  other = dataclasses.replace(anchors, features=-anchors.features)
+  moved = dataclasses.replace(anchors, positions=1 - anchors.positions)
+  before, texts = counts(), set()
+  for given, added in (
+    (None, [1, 1, 1]),
+    (anchors, [0, 1, 1]),
+    (other, [0, 1, 1]),
+    (moved, [0, 1, 1]),
+    (anchors, [0, 0, 2]),
+  ):
+    for question in QUESTIONS:
+      sent = given and {
+        "features": given.features.tolist(),
+        "positions": given.positions.tolist(),
+      }
+      done = server.ask(user(question, image), max_tokens=16, anchors=sent)
+      answer = assistant.ask(image, question, given, max_new_tokens=16)
+      assert _text(done) == answer
+      texts.add(answer)
+    assert (counts() - before).tolist() == added
+    before = counts()
+  assert len(texts) > len(QUESTIONS)  # Anchors matter.
 
 
 def test_a_conversation_goes_on(server):

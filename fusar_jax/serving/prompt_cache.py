@@ -1,0 +1,191 @@
+"""Prefix cache: what earlier questions have computed of a prompt.
+
+Questions about one image begin alike: the system message, earlier turns, the
+image and its anchors. Keys and values of this prefix are kept, and a further
+question reads only its own words. Visual tokens are kept as they are before the
+TLM, so that other anchors of the same image need no vision tower either.
+"""
+
+import dataclasses
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import jax
+import numpy as np
+
+from fusar_jax.data.examples import Example
+from fusar_jax.data.padding import pad_batch
+from fusar_jax.data.sizes import Sizes, round_up
+from fusar_jax.inference.assistant import Assistant
+from fusar_jax.inference.prefix import CachedPrefix
+from fusar_jax.model.batch import Batch
+from fusar_jax.serving.metrics import Metrics
+
+# At 7B and 504 x 504 pixels an image has 2 MB, a prefix 22 MB.
+_IMAGES_BYTES = 2**27
+_PREFIXES_BYTES = 2**29
+_NO_TOWER_INPUTS = dict.fromkeys(
+  ("patches", "patch_positions", "patch_mask", "window_index")
+)
+
+Value = TypeVar("Value")
+
+
+class _Recent(Generic[Value]):
+  """The most recently used arrays, up to a number of bytes."""
+
+  def __init__(self, most: int):
+    self._most, self._bytes = most, 0
+    self._values: OrderedDict[bytes, tuple[Value, int]] = OrderedDict()
+
+  def get(self, key: bytes) -> Value | None:
+    if key not in self._values:
+      return None
+    self._values.move_to_end(key)
+    return self._values[key][0]
+
+  def put(self, key: bytes, value: Value) -> None:
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(value))
+    self._values[key] = value, size
+    self._bytes += size
+    while self._bytes > self._most:
+      _, (_, size) = self._values.popitem(last=False)
+      self._bytes -= size
+
+
+class PromptCache:
+  """Pads prompts, and computes of them what is not kept; not for threads."""
+
+  def __init__(
+    self,
+    assistant: Assistant,
+    metrics: Metrics,
+    *,
+    images_bytes: int = _IMAGES_BYTES,
+    prefixes_bytes: int = _PREFIXES_BYTES,
+  ):
+    """Keeps nothing yet.
+
+    Args:
+      assistant: the model.
+      metrics: counts what is computed and what was kept.
+      images_bytes: of visual tokens, at most.
+      prefixes_bytes: of keys and values, at most.
+    """
+    self._assistant, self._metrics = assistant, metrics
+    self._images: _Recent[jax.Array] = _Recent(images_bytes)
+    self._prefixes: _Recent[CachedPrefix] = _Recent(prefixes_bytes)
+
+  def prompt(
+    self,
+    example: Example,
+    image_key: bytes,
+    read: Callable[[Batch], CachedPrefix],
+  ) -> tuple[Batch, CachedPrefix | None]:
+    """Returns what `ContinuousBatch.add` takes: a batch of one row.
+
+    Shapes are a few, because each is compiled. Without an image, the prompt is
+    read as a whole.
+
+    Args:
+      example: the prompt.
+      image_key: equal for equal images.
+      read: `ContinuousBatch.read_prefix`.
+    """
+    seen = np.flatnonzero(example.visual_index >= 0)
+    if not seen.size:
+      batch = self._padded(example, _coarse(len(example.input_ids), 64))
+      return self._with_visual_tokens(batch, image_key), None
+    split = int(seen[-1]) + 1
+    key = _digest(example, split, image_key)
+    cached = self._prefixes.get(key)
+    if cached is None:
+      batch = self._padded(_first(example, split), _coarse(split, 16))
+      cached = read(self._with_visual_tokens(batch, image_key))
+      self._prefixes.put(key, cached)
+      self._metrics.add("prefixes_read", 1)
+    else:
+      self._metrics.add("prefixes_reused", 1)
+    return _rest(example, split), cached
+
+  def _padded(self, example: Example, length: int) -> Batch:
+    config = self._assistant.config
+    sizes = Sizes.of(example, config.vision)
+    fixed = config.image_size is not None
+    return pad_batch(
+      [example],
+      config=config,
+      length=length,
+      anchors=_coarse(sizes.anchors, 8),
+      patches=None if fixed else _coarse(sizes.patches, 4),
+      windows=None if fixed else _coarse(sizes.windows, 1),
+    )
+
+  def _with_visual_tokens(self, batch: Batch, key: bytes) -> Batch:
+    visual = self._images.get(key)
+    if visual is None:
+      visual = self._assistant.encode_images(batch)
+      self._images.put(key, visual)
+      self._metrics.add("images_encoded", 1)
+    else:
+      self._metrics.add("images_reused", 1)
+    return dataclasses.replace(batch, visual=visual, **_NO_TOWER_INPUTS)
+
+
+def _digest(example: Example, split: int, image_key: bytes) -> bytes:
+  digest = hashlib.sha256(image_key)
+  digest.update(example.input_ids[:split].tobytes())
+  for anchors, weights in zip(
+    example.anchors, example.anchor_weights, strict=True
+  ):
+    # Sizes first: else the values of two could be divided in another way.
+    for array in (anchors and anchors.features, weights):
+      shape = None if array is None else array.shape
+      digest.update(repr(shape).encode())
+      if array is not None:
+        digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.digest()
+
+
+def _first(example: Example, split: int) -> Example:
+  """Returns the first tokens of a prompt, with its images."""
+  return dataclasses.replace(
+    example,
+    input_ids=example.input_ids[:split],
+    positions=example.positions[:, :split],
+    answer_mask=example.answer_mask[:split],
+    visual_index=example.visual_index[:split],
+  )
+
+
+def _rest(example: Example, split: int) -> Batch:
+  """Returns the other tokens, which are text, to follow a `CachedPrefix`."""
+  length = len(example.input_ids) - split
+  more = _coarse(length, 16) - length
+
+  def padded(values: np.ndarray) -> np.ndarray:
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, more)])[None]
+
+  fields: dict[str, Any] = dict.fromkeys(
+    field.name for field in dataclasses.fields(Batch)
+  )
+  fields |= {
+    "input_ids": padded(example.input_ids[split:]),
+    "segment_ids": padded(np.ones(length, np.int32)),
+    "positions": padded(example.positions[:, split:]),
+  }
+  return Batch(**fields)
+
+
+def _coarse(size: int, least: int) -> int:
+  """Returns a size of at least this one, of which there are few.
+
+  Steps are an eighth to a quarter of the size.
+
+  Example:
+    >>> [_coarse(n, 64) for n in (1, 65, 600, 1100)]
+    [64, 128, 640, 1280]
+  """
+  return round_up(size, max(least, 1 << max(size.bit_length() - 3, 0)))
