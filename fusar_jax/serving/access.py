@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from fastapi import Request
 
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 
 
 def is_public(path: str) -> bool:
@@ -21,13 +21,13 @@ def is_public(path: str) -> bool:
 
 
 def expect_type(request: Request, kind: str) -> None:
-  """Raises RefusedError, 400, for a body of another type.
+  """Raises RequestError, 400, for a body of another type.
 
   Web pages of other origins cannot send the types that are expected here.
   """
   stated = request.headers.get("content-type", "").partition(";")[0].strip()
   if stated.lower() != kind:
-    raise RefusedError(400, f"Content-Type: expected {kind}.")
+    raise RequestError(400, f"Content-Type: expected {kind}.")
 
 
 def check_access(
@@ -41,20 +41,20 @@ def check_access(
     token: the bearer; None: none.
 
   Raises:
-    RefusedError: 401, without the token; 403, under another name, or from a web
+    RequestError: 401, without the token; 403, under another name, or from a web
       page of another server.
   """
   if hosts is not None:
     host = request.url.hostname
     if host not in hosts:
-      raise RefusedError(403, f"this server is not {host}.")
+      raise RequestError(403, f"this server is not {host}.")
     origin = request.headers.get("origin")
     own = f"{request.url.scheme}://{request.url.netloc}"
     if origin is not None and origin != own:
-      raise RefusedError(403, "the page is of another server.")
+      raise RequestError(403, "the page is of another server.")
   if token is None or is_public(request.url.path):
     return
   scheme, _, given = request.headers.get("authorization", "").partition(" ")
   right = hmac.compare_digest(given.encode(), token.encode())
   if scheme.lower() != "bearer" or not right:
-    raise RefusedError(401, "Authorization: expected Bearer and the token.")
+    raise RequestError(401, "Authorization: expected Bearer and the token.")

@@ -26,7 +26,7 @@ from fusar_jax.geo.anchors import (
 )
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.grid_points import make_anchors
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.uploads import (
   Upload,
   decode_base64,
@@ -98,10 +98,10 @@ def read_field(
     year: the field `year`.
 
   Raises:
-    RefusedError: 400, the message says what is wrong.
+    RequestError: 400, the message says what is wrong.
   """
   if year is not None and value != _LOOK_UP:
-    raise RefusedError(400, 'year: needs "anchors": "aef".', "year")
+    raise RequestError(400, 'year: needs "anchors": "aef".', "year")
   if value is None:
     return Found(None)
   try:
@@ -112,8 +112,8 @@ def read_field(
     if isinstance(value, dict):
       return _read_object(value, image)
   except ValueError as error:
-    raise RefusedError(400, f"anchors: {error}", _FIELD) from None
-  raise RefusedError(
+    raise RequestError(400, f"anchors: {error}", _FIELD) from None
+  raise RequestError(
     400,
     'anchors: expected a data URL of an .npz, "aef", or an object with'
     f" features and positions or lon and lat; got {type(value).__name__}.",

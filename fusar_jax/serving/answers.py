@@ -7,11 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 
 from fusar_jax.serving.answer_text import AnswerText
 from fusar_jax.serving.engine import Engine, Event, Job
-from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.limits import Limits, RequestError
 from fusar_jax.serving.questions import Question, Reader
-
-# Status, in the counters, of a client that closed its connection.
-GONE = 499
+from fusar_jax.serving.request_body import GONE
 
 
 class Answer:
@@ -72,7 +70,7 @@ class Answer:
     return self._text.text
 
   def submit(self) -> None:
-    """Queues the job; raises RefusedError."""
+    """Queues the job; raises RequestError."""
     self._engine.submit(self._job)
 
   def cancel(self) -> None:
@@ -83,7 +81,7 @@ class Answer:
     """Yields the text in pieces; sets `finish`. Cancels the job on any exit.
 
     Raises:
-      RefusedError: 503 or 504. Other errors of the engine as they are.
+      RequestError: 503 or 504. Other errors of the engine as they are.
     """
     metrics = self._engine.metrics
     status = GONE
@@ -105,7 +103,7 @@ class Answer:
         if piece:
           yield piece
       status = 200
-    except RefusedError as error:
+    except RequestError as error:
       status = error.status
       raise
     except Exception:
@@ -127,11 +125,11 @@ class Answer:
     }
 
 
-def late(limits: Limits) -> RefusedError:
+def late(limits: Limits) -> RequestError:
   """Returns the error of a request that takes too long."""
-  return RefusedError(504, f"no answer within {limits.seconds:g} seconds.")
+  return RequestError(504, f"no answer within {limits.seconds:g} seconds.")
 
 
-def failure() -> RefusedError:
+def failure() -> RequestError:
   """Returns the error of a request that the engine could not compute."""
-  return RefusedError(500, "the answer failed; the server's log says why.")
+  return RequestError(500, "the answer failed; the server's log says why.")

@@ -20,16 +20,17 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
 from fusar_jax.serving.access import check_access, expect_type
-from fusar_jax.serving.answers import GONE, Answer, failure, late
+from fusar_jax.serving.answers import Answer, failure, late
 from fusar_jax.serving.chat_request import ChatRequest, read_request
 from fusar_jax.serving.engine import Engine
 from fusar_jax.serving.event_stream import EventStream, event
 from fusar_jax.serving.file_routes import add_file_routes
 from fusar_jax.serving.file_store import FileStore
-from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.limits import Limits, RequestError
 from fusar_jax.serving.metrics import CONTENT_TYPE
 from fusar_jax.serving.page import Page
 from fusar_jax.serving.questions import Question, Reader
+from fusar_jax.serving.request_body import GONE, read_body
 
 # Requests that are decoded at a time: each may hold an image of `pixels`.
 _READERS = 2
@@ -75,9 +76,9 @@ def make_app(service: Service) -> FastAPI:
   readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
   started = int(time.time())  # noqa: TID251  OpenAI's `created` is a date.
 
-  @app.exception_handler(RefusedError)
-  async def refuse(_: Request, error: RefusedError) -> JSONResponse:
-    return _refusal(error, service)
+  @app.exception_handler(RequestError)
+  async def reject(_: Request, error: RequestError) -> JSONResponse:
+    return _error_answer(error, service)
 
   @app.get("/health")
   async def health() -> JSONResponse:
@@ -113,13 +114,14 @@ def make_app(service: Service) -> FastAPI:
   @app.post("/v1/chat/completions")
   async def chat(http: Request) -> Response:
     arrived = time.monotonic()
-    metrics = service.engine.metrics
     try:
       async with asyncio.timeout_at(
         asyncio.get_running_loop().time() + service.limits.seconds
       ):
         service.engine.check()
-        request = read_request(await _body(http, service.limits))
+        expect_type(http, "application/json")
+        body = await read_body(http, service.limits.body_bytes)
+        request = read_request(body)
         _check_model(request, service)
         question = await asyncio.get_running_loop().run_in_executor(
           readers, service.reader.read, request
@@ -128,9 +130,6 @@ def make_app(service: Service) -> FastAPI:
       answer.submit()
     except TimeoutError:
       raise late(service.limits) from None
-    except _GoneError:
-      metrics.count_request(GONE)
-      return Response(status_code=GONE)
     if request.stream:
       return EventStream(answer.stream(), answer.cancel)
     return await _whole(answer, http, service)
@@ -138,10 +137,6 @@ def make_app(service: Service) -> FastAPI:
   if service.page is not None:
     service.page.add_routes(app)
   return app
-
-
-class _GoneError(Exception):
-  """The client has closed the connection."""
 
 
 class _ChatAnswer(Answer):
@@ -200,7 +195,7 @@ class _ChatAnswer(Answer):
       yield chunk({}, self.finish)
       if options is not None and options.include_usage:
         yield event(self.as_json(kind, choices=[], usage=self.usage()))
-    except RefusedError as error:
+    except RequestError as error:
       yield event(error.as_json())
     except Exception:
       logging.getLogger(__name__).exception("an answer failed")
@@ -230,11 +225,11 @@ async def _whole(answer: _ChatAnswer, http: Request, service) -> Response:
     if not work.done():
       return Response(status_code=GONE)
     return JSONResponse(work.result())
-  except RefusedError as error:
-    return _refusal(error, service, counted=True)
+  except RequestError as error:
+    return _error_answer(error, service, counted=True)
   except Exception:
     logging.getLogger(__name__).exception("an answer failed")
-    return _refusal(failure(), service, counted=True)
+    return _error_answer(failure(), service, counted=True)
   finally:
     for task in (work, gone):
       task.cancel()
@@ -246,46 +241,20 @@ async def _disconnected(http: Request) -> None:
     pass
 
 
-async def _body(http: Request, limits: Limits) -> bytes:
-  """Returns the body.
-
-  Raises:
-    RefusedError: 413, more than the limit; 400, not application/json, which a
-      web page of another origin cannot send unasked.
-  """
-  expect_type(http, "application/json")
-  large = RefusedError(
-    413, f"the body is larger than {limits.body_bytes:,} bytes."
-  )
-  stated = http.headers.get("content-length", "0")
-  if stated.isdecimal() and int(stated[:20]) > limits.body_bytes:
-    raise large
-  body = bytearray()
-  while True:
-    message = await http.receive()
-    if message["type"] == "http.disconnect":
-      raise _GoneError
-    body += message.get("body", b"")
-    if len(body) > limits.body_bytes:
-      raise large
-    if not message.get("more_body", False):
-      return bytes(body)
-
-
 def _check_model(request: ChatRequest, service: Service) -> None:
   if request.model not in (None, service.name):
-    raise RefusedError(
+    raise RequestError(
       404, f"model {request.model!r}: this one is {service.name!r}.", "model"
     )
 
 
-def _refusal(
-  error: RefusedError, service: Service, *, counted: bool = False
+def _error_answer(
+  error: RequestError, service: Service, *, counted: bool = False
 ) -> JSONResponse:
   if not counted:
     service.engine.metrics.count_request(error.status)
   headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
-  if error.status in (413, 504):
+  if error.status in (408, 413, 504):
     headers["Connection"] = "close"  # The rest of the body is not read.
   if error.status == 401:
     headers["WWW-Authenticate"] = "Bearer"

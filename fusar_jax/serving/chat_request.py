@@ -10,7 +10,7 @@ import pydantic
 from pydantic import Field
 
 from fusar_jax.io import strict_json
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 
 
 class _Strict(pydantic.BaseModel):
@@ -135,7 +135,7 @@ def read_request(body: bytes) -> ChatRequest:
   """Returns the request of a body.
 
   Raises:
-    RefusedError: 400, not JSON; 422, a field is missing, unknown, of another
+    RequestError: 400, not JSON; 422, a field is missing, unknown, of another
       type or out of range.
   """
   try:
@@ -143,7 +143,7 @@ def read_request(body: bytes) -> ChatRequest:
     value = strict_json.parse(text)
     strict_json.check_text(text, value)
   except ValueError as error:
-    raise RefusedError(400, f"the body is not JSON: {error}.") from None
+    raise RequestError(400, f"the body is not JSON: {error}.") from None
   try:
     request = ChatRequest.model_validate(value)
   except pydantic.ValidationError as error:
@@ -153,11 +153,11 @@ def read_request(body: bytes) -> ChatRequest:
       f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['msg']}"
       for p in problems[:5]
     )
-    raise RefusedError(422, f"{listed}.", first) from None
+    raise RequestError(422, f"{listed}.", first) from None
   if "" in request.stops:
-    raise RefusedError(422, "stop: an empty text.", "stop")
+    raise RequestError(422, "stop: an empty text.", "stop")
   if request.stream_options is not None and not request.stream:
-    raise RefusedError(
+    raise RequestError(
       422, "stream_options needs stream: true.", "stream_options"
     )
   return request

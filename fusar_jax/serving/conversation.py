@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fusar_jax.data.prompts import SYSTEM, plain
 from fusar_jax.data.tokenizer import Tokenizer
 from fusar_jax.serving.chat_request import Message
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.tasks import boxes as boxes_lib
 
 
@@ -17,24 +17,24 @@ def check_turns(messages: Sequence[Message]) -> None:
   """Checks that turns alternate and end with the user's.
 
   Raises:
-    RefusedError: 400, another order, or an image that is not the user's.
+    RequestError: 400, another order, or an image that is not the user's.
   """
   turns = messages[1:] if messages[0].role == "system" else messages
   expected = ("user", "assistant")
   for i, turn in enumerate(turns):
     if turn.role != expected[i % 2]:
-      raise RefusedError(
+      raise RequestError(
         400,
         f"messages: turn {i} is of {turn.role}, expected {expected[i % 2]}:"
         " one system message or none, then user and assistant in turn.",
         "messages",
       )
   if not turns or turns[-1].role != "user":
-    raise RefusedError(400, "messages: the last is not the user's.", "messages")
+    raise RequestError(400, "messages: the last is not the user's.", "messages")
   if any(m.images for m in messages if m.role != "user"):
-    raise RefusedError(400, "messages: only a user sends images.", "messages")
+    raise RequestError(400, "messages: only a user sends images.", "messages")
   if not turns[-1].text.strip():
-    raise RefusedError(
+    raise RequestError(
       400, "messages: the last one has no text: what is asked?", "messages"
     )
 

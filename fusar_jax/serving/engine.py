@@ -16,7 +16,7 @@ from typing import Any
 from fusar_jax.data.examples import Example
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.continuous import RowOptions
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.metrics import Metrics
 from fusar_jax.serving.prompt_cache import PromptCache
 
@@ -119,11 +119,11 @@ class Engine:
 
   @property
   def draining(self) -> bool:
-    """Whether new jobs are refused."""
+    """Whether new jobs are rejected."""
     return self._draining
 
   def drain(self) -> None:
-    """Refuses new jobs; those that were accepted are finished."""
+    """Rejects new jobs; those that were accepted are finished."""
     with self._changed:
       self._draining = True
 
@@ -131,7 +131,7 @@ class Engine:
     """Queues a job.
 
     Raises:
-      RefusedError: 429, too many wait; 503, the engine drains.
+      RequestError: 429, too many wait; 503, the engine drains.
     """
     with self._changed:
       self.check()
@@ -139,18 +139,18 @@ class Engine:
       self._changed.notify()
 
   def check_draining(self) -> None:
-    """Raises RefusedError, 503, if new jobs are refused."""
+    """Raises RequestError, 503, if new jobs are rejected."""
     if self._draining or self._closed:
-      raise RefusedError(503, "the server is stopping; ask another one.")
+      raise RequestError(503, "the server is stopping; ask another one.")
 
   def check(self) -> None:
-    """Raises RefusedError as `submit` would."""
+    """Raises RequestError as `submit` would."""
     with self._changed:
       self.check_draining()
       # Of those that wait, some may have an empty slot ahead.
       held = len(self._waiting) + len(self._running)
       if held >= self._queue + self.slots:
-        raise RefusedError(
+        raise RequestError(
           429, f"{len(self._waiting)} requests wait already; try again later."
         )
 
@@ -169,7 +169,7 @@ class Engine:
         while not (self._waiting or self._running or self._closed):
           self._changed.wait()
         if self._closed:
-          return self._fail_all(RefusedError(503, "the server has stopped."))
+          return self._fail_all(RequestError(503, "the server has stopped."))
         cancelled, self._cancelled = self._cancelled, set()
         self._running -= cancelled
       try:

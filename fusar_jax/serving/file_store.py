@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fusar_jax.serving.limits import RefusedError, check_positive
+from fusar_jax.serving.limits import RequestError, check_positive
 
 PREFIX = "file-"  # Of ids, before 32 hexadecimal digits.
 _CHUNK = 2**20
@@ -100,7 +100,7 @@ class FileStore:
       The id.
 
     Raises:
-      RefusedError: 413, the file is too large; 429, the store is full; 503, it
+      RequestError: 413, the file is too large; 429, the store is full; 503, it
         is closed. Nothing is left of the file.
     """
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -117,7 +117,7 @@ class FileStore:
     """Returns a file to write in parts; `finish` or `abort` it.
 
     Raises:
-      RefusedError: 429, there are too many files; 503, the store is closed.
+      RequestError: 429, there are too many files; 503, the store is closed.
     """
     base = re.split(r"[/\\]", name)[-1][-200:]
     suffix = Path(base).suffix.lower()
@@ -130,7 +130,7 @@ class FileStore:
         raise _closed()
       held = len(self._files) + len(self._writing)
       if held >= self.limits.files:
-        raise RefusedError(
+        raise RequestError(
           429, f"{held} files are stored, which is the limit; delete some."
         )
       self._writing.add(file)
@@ -146,7 +146,7 @@ class FileStore:
     Another thread may delete it; `reading` prevents that.
 
     Raises:
-      RefusedError: 404, no such file.
+      RequestError: 404, no such file.
     """
     return self.info(id).path
 
@@ -155,7 +155,7 @@ class FileStore:
     """Yields where a file lies; it stays there for so long.
 
     Raises:
-      RefusedError: 404, no such file.
+      RequestError: 404, no such file.
     """
     with self._lock:
       file = self._find(id)
@@ -176,7 +176,7 @@ class FileStore:
     """Returns what is known of a file, and counts as a use of it.
 
     Raises:
-      RefusedError: 404, no such file.
+      RequestError: 404, no such file.
     """
     with self._lock:
       file = self._find(id)
@@ -192,7 +192,7 @@ class FileStore:
     """Deletes a file; after its last reader, if it has any.
 
     Raises:
-      RefusedError: 404, no such file.
+      RequestError: 404, no such file.
     """
     with self._lock:
       file = self._find(id)
@@ -229,7 +229,7 @@ class FileStore:
   def _find(self, id: str) -> StoredFile:
     file = self._files.get(id)
     if file is None:
-      raise RefusedError(
+      raise RequestError(
         404,
         f"no file {id[:40]!r}: it was deleted, or nobody used it for"
         f" {self.limits.idle_seconds:g} seconds. Upload it again.",
@@ -242,12 +242,12 @@ class FileStore:
       if self._closed:
         raise _closed()
       if file.size + more > self.limits.file_bytes:
-        raise RefusedError(
+        raise RequestError(
           413, f"the file is larger than {self.limits.file_bytes:,} bytes."
         )
       held = {*self._files.values(), *self._writing, *self._leaving}
       if sum(one.size for one in held) + more > self.limits.total_bytes:
-        raise RefusedError(
+        raise RequestError(
           429,
           f"all files together exceed {self.limits.total_bytes:,} bytes;"
           " delete some.",
@@ -278,7 +278,7 @@ class Incoming:
     """Appends bytes.
 
     Raises:
-      RefusedError: 413 or 429, too many, see `FileStore.add`; 503.
+      RequestError: 413 or 429, too many, see `FileStore.add`; 503.
     """
     self._store._grow(self._file, len(chunk))
     self._target.write(chunk)
@@ -287,7 +287,7 @@ class Incoming:
     """Puts the file into the store.
 
     Raises:
-      RefusedError: 503, the store is closed.
+      RequestError: 503, the store is closed.
     """
     self._target.close()
     self._store._keep(self._file)
@@ -300,5 +300,5 @@ class Incoming:
     self._file.path.unlink(missing_ok=True)
 
 
-def _closed() -> RefusedError:
-  return RefusedError(503, "the server is stopping; ask another one.")
+def _closed() -> RequestError:
+  return RequestError(503, "the server is stopping; ask another one.")

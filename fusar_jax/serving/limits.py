@@ -1,4 +1,4 @@
-"""What one request, and all of them together, may take; and how it is refused.
+"""What one request, and all of them together, may take; and how it is rejected.
 
 Everything is checked before it is decoded or queued, so that a request that is
 too large costs no more than its reading.
@@ -45,7 +45,7 @@ def check_positive(limits: Any) -> None:
       raise ValueError(f"limit {field.name} {value}: expected above 0.")
 
 
-class RefusedError(Exception):
+class RequestError(Exception):
   """A request that gets no answer.
 
   Attributes:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from fusar_jax.serving import scene_anchors, scene_files
@@ -25,7 +24,8 @@ from fusar_jax.serving.answers import failure
 from fusar_jax.serving.event_stream import EventStream, event
 from fusar_jax.serving.examples import EXAMPLES, ExampleScenes
 from fusar_jax.serving.file_store import FileLimits, FileStore
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
+from fusar_jax.serving.request_body import body_chunks, read_body
 from fusar_jax.serving.scene_answers import SceneAsker
 from fusar_jax.serving.scene_questions import check_ask, read_ask, read_json
 from fusar_jax.serving.scene_tiles import SIDE, SceneTiles
@@ -34,8 +34,6 @@ from fusar_jax.serving.static_files import static_file
 from fusar_jax.simulation.questions import KINDS
 from fusar_jax.simulation.targets import CLASSES
 
-# Seconds without a further byte of an upload.
-_STALL = 60.0
 _MAX_NPZ = 2**24
 _MAX_JSON = 2**16
 
@@ -107,17 +105,17 @@ class Page:
     async def named(http: Request) -> dict[str, Any]:
       expect_type(http, "application/json")
       self.scenes.check()
-      body = read_json(await _small(http, _MAX_JSON))
+      body = read_json(await read_body(http, _MAX_JSON))
       url = body.get("url") if isinstance(body, dict) else None
       if not isinstance(url, str):
-        raise RefusedError(422, "url: expected a text.", "url")
+        raise RequestError(422, "url: expected a text.", "url")
       return await self._run(self._fetch, url)
 
     @app.post("/examples/{index}")
     async def example(http: Request, index: int) -> dict[str, Any]:
       expect_type(http, "application/json")
       if not 0 <= index < len(EXAMPLES):
-        raise RefusedError(404, "no such example.")
+        raise RequestError(404, "no such example.")
       self.scenes.check()
       scene = await self._run(self._examples.open, index, self.scenes)
       return self._list(scene)
@@ -140,7 +138,7 @@ class Page:
       except ValueError as error:
         scene = self.scenes.get(id)
         message = str(error).replace(str(scene.path), scene.name)
-        raise RefusedError(400, message, "scene") from None
+        raise RequestError(400, message, "scene") from None
       age = "private, max-age=3600, immutable" if complete else "no-store"
       return Response(content, 200, {"Cache-Control": age}, "image/png")
 
@@ -148,7 +146,7 @@ class Page:
     async def add_anchors(http: Request, id: str) -> dict[str, Any]:
       expect_type(http, "application/octet-stream")
       scene = self.scenes.get(id)
-      content = await _small(http, _MAX_NPZ)
+      content = await read_body(http, _MAX_NPZ)
       await self._run(scene_anchors.add_file, scene, content)
       return self._describe(scene)
 
@@ -181,7 +179,7 @@ class Page:
     async def ask(http: Request, id: str) -> Response:
       expect_type(http, "application/json")
       scene = self.scenes.get(id)
-      asked = read_ask(await _small(http, _MAX_JSON))
+      asked = read_ask(await read_body(http, _MAX_JSON))
       plan = self._asker.plan(scene, asked)
       events = self._asker.events(
         scene, asked, plan, self._others(asked.others)
@@ -195,7 +193,7 @@ class Page:
       kept = [a for a in scene.answers if wanted is None or a.id in wanted]
       write = {"geojson": scene_files.geojson, "csv": scene_files.csv}.get(kind)
       if write is None:
-        raise RefusedError(404, "expected findings.geojson or findings.csv.")
+        raise RequestError(404, "expected findings.geojson or findings.csv.")
       kinds = {"geojson": "application/geo+json", "csv": "text/csv"}
       text = await self._run(write, scene, kept)
       return Response(
@@ -259,7 +257,7 @@ class Page:
     """Lists an open scene; its file and tiles live as long as it does."""
     try:
       self.scenes.add(scene)
-    except RefusedError:
+    except RequestError:
       scene.close()
       raise
     self._tiles[scene.id] = SceneTiles(scene, self._folder)
@@ -282,23 +280,18 @@ class Page:
 
   async def _upload(self, http: Request, name: str) -> dict[str, Any]:
     """Stores a body and opens it; nothing is left of one that is no scene."""
-    chunks = http.stream().__aiter__()
-    start = b""
+    start, chunks = b"", body_chunks(http)
+    while len(start) < 8 and (chunk := await anext(chunks, b"")):
+      start += chunk
+    incoming = self._files.begin(f"scene{suffix_of(start)}")
     try:
-      while len(start) < 8 and (chunk := await _next(chunks)):
-        start += chunk
-      incoming = self._files.begin(f"scene{suffix_of(start)}")
-      try:
-        chunk = start
-        while chunk:
-          incoming.write(chunk)
-          chunk = await _next(chunks)
-        file = incoming.finish()
-      except BaseException:
-        incoming.abort()
-        raise
-    except ClientDisconnect:
-      raise RefusedError(400, "the upload was broken off.", "scene") from None
+      incoming.write(start)
+      async for chunk in chunks:
+        incoming.write(chunk)
+      file = incoming.finish()
+    except BaseException:
+      incoming.abort()
+      raise
     return await self._run(self._open_file, file.id, name)
 
   def _fetch(self, url: str) -> dict[str, Any]:
@@ -323,30 +316,6 @@ class Page:
       raise
 
 
-async def _next(chunks) -> bytes:
-  """Returns the next chunk of a body; b"" at its end."""
-  try:
-    async with asyncio.timeout(_STALL):
-      # An empty chunk is not the end.
-      while not (chunk := await anext(chunks, None)):
-        if chunk is None:
-          return b""
-      return chunk
-  except TimeoutError:
-    raise RefusedError(
-      408, f"nothing was received for {_STALL:g} seconds.", "scene"
-    ) from None
-
-
-async def _small(http: Request, most: int) -> bytes:
-  chunks, body = http.stream().__aiter__(), b""
-  while chunk := await _next(chunks):
-    body += chunk
-    if len(body) > most:
-      raise RefusedError(413, f"the body is larger than {most:,} bytes.")
-  return body
-
-
 async def _stream(
   events: AsyncGenerator[dict[str, Any], None],
 ) -> AsyncGenerator[str, None]:
@@ -364,5 +333,5 @@ def _numbers(text: str) -> list[int]:
   """Reads "1,2,3"."""
   parts = text.split(",")
   if len(parts) > 1000 or not all(re.fullmatch(r"\d{1,9}", p) for p in parts):
-    raise RefusedError(422, f"expected whole numbers, got {text[:40]!r}.")
+    raise RequestError(422, f"expected whole numbers, got {text[:40]!r}.")
   return [int(part) for part in parts]

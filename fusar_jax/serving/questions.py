@@ -12,7 +12,7 @@ from fusar_jax.inference.continuous import RowOptions
 from fusar_jax.serving import conversation
 from fusar_jax.serving.anchors import AlphaEarth, Found, read_field
 from fusar_jax.serving.chat_request import ChatRequest, Message
-from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.limits import Limits, RequestError
 from fusar_jax.serving.sources import Sources
 from fusar_jax.serving.uploads import Upload, read_upload
 
@@ -57,13 +57,13 @@ class Reader:
     """Returns the question.
 
     Raises:
-      RefusedError: 400 or 413, the message says what is wrong.
+      RequestError: 400 or 413, the message says what is wrong.
     """
     options = self._options(request)
     conversation.check_turns(request.messages)
     uploads = self._uploads(request)
     if self.assistant.config.tlm is None and request.anchors is not None:
-      raise RefusedError(
+      raise RequestError(
         400, "anchors: the model has no TLM to use them.", "anchors"
       )
     found = None
@@ -93,7 +93,7 @@ class Reader:
         first image's own.
 
     Raises:
-      RefusedError: 400 or 413, as `read`.
+      RequestError: 400 or 413, as `read`.
     """
     config, tokenizer = self.assistant.config, self.assistant.need_tokenizer()
     seen = [model_size(upload.size, config) for upload in uploads]
@@ -113,7 +113,7 @@ class Reader:
     try:
       example = self.assistant.example(ids, images, anchors[: len(images)])
     except ValueError as error:
-      raise RefusedError(400, str(error)) from None
+      raise RequestError(400, str(error)) from None
     digest = hashlib.sha256(repr(example.grids).encode())
     for patches in example.patches:
       digest.update(patches.tobytes())
@@ -123,7 +123,7 @@ class Reader:
     asked = request.max_completion_tokens or request.max_tokens
     limit = self.limits.new_tokens
     if asked is not None and asked > limit:
-      raise RefusedError(
+      raise RequestError(
         400, f"max_tokens {asked}: at most {limit} here.", "max_tokens"
       )
     return RowOptions(
@@ -133,14 +133,14 @@ class Reader:
   def _uploads(self, request: ChatRequest) -> list[Upload]:
     urls = [url for message in request.messages for url in message.images]
     if len(urls) > self.limits.images:
-      raise RefusedError(
+      raise RequestError(
         400,
         f"{len(urls)} images, at most {self.limits.images} are read.",
         "messages",
       )
     for name in ("anchors", "bbox", "georeference"):
       if not urls and getattr(request, name) is not None:
-        raise RefusedError(400, f"{name}: there is no image.", name)
+        raise RequestError(400, f"{name}: there is no image.", name)
     uploads = []
     for i, url in enumerate(urls):
       field = f"image_url {i}"
@@ -155,7 +155,7 @@ class Reader:
 
   def _check_length(self, tokens: int) -> None:
     if tokens > self.limits.prompt_tokens:
-      raise RefusedError(
+      raise RequestError(
         413,
         f"the prompt has {tokens} tokens or more, at most"
         f" {self.limits.prompt_tokens} are read. Shorten it, or send a part of"
@@ -170,4 +170,4 @@ def _place(request: ChatRequest) -> Georeference:
   try:
     return Georeference("affine", given.crs, tuple(given.transform))
   except ValueError as error:
-    raise RefusedError(400, str(error), "georeference") from None
+    raise RequestError(400, str(error), "georeference") from None

@@ -22,7 +22,7 @@ from fusar_jax.data.anchor_conditions import half_off
 from fusar_jax.geo.anchors import Anchors, read_anchors
 from fusar_jax.report.anchor_colours import anchor_colours, hex_colour
 from fusar_jax.serving.anchors import AlphaEarth, Found
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.scenes import Scene
 from fusar_jax.serving.uploads import in_memory
 
@@ -31,7 +31,7 @@ _FIELD = "anchors"
 Box = Sequence[float]
 
 
-class NoAnchorsError(RefusedError):
+class NoAnchorsError(RequestError):
   """The window has none, though others of the scene may."""
 
   def __init__(self):
@@ -68,16 +68,16 @@ def add_file(scene: Scene, content: bytes) -> None:
     content: an .npz as `prepare` writes it.
 
   Raises:
-    RefusedError: 400, another file.
+    RequestError: 400, another file.
   """
   if not content.startswith(b"PK"):
-    raise RefusedError(
+    raise RequestError(
       400, "not an .npz with features [S, 64] and positions [S, 2].", _FIELD
     )
   try:
     scene.anchors = read_anchors(in_memory(content, "anchors.npz"))
   except ValueError as error:
-    raise RefusedError(400, f"anchors: {error}", _FIELD) from None
+    raise RequestError(400, f"anchors: {error}", _FIELD) from None
 
 
 def window_anchors(
@@ -101,10 +101,10 @@ def window_anchors(
     others: scenes that "shuffled" may take the vectors of.
 
   Raises:
-    RefusedError: 400, there are none, or no other place to take them from.
+    RequestError: 400, there are none, or no other place to take them from.
   """
   if condition not in CONDITIONS:
-    raise RefusedError(
+    raise RequestError(
       400, f"anchors: expected one of {', '.join(CONDITIONS)}.", _FIELD
     )
   if condition == "none":
@@ -121,11 +121,11 @@ def window_anchors(
   for other, there in _elsewhere(scene, window, others):
     try:
       given = _aligned(other, there, shape, alphaearth, year)
-    except RefusedError:
+    except RequestError:
       continue  # No tiles of that place.
     if given.anchors is not None:
       return given
-  raise RefusedError(
+  raise RequestError(
     400,
     "anchors: shuffled needs the vectors of another place, and none was found."
     " Choose a smaller window, or open a further scene.",
@@ -163,20 +163,20 @@ def _aligned(scene, window, shape, alphaearth, year) -> Found:
     return _inside(scene.anchors, window, scene.size)
   source = source_of(scene, alphaearth)
   if source["kind"] is None:
-    raise RefusedError(400, f"anchors: {source['reason']}", _FIELD)
+    raise RequestError(400, f"anchors: {source['reason']}", _FIELD)
   years = alphaearth.years
   if year is None and scene.year in years:
     year = scene.year
   if year is not None and year not in years:
     listed = ", ".join(map(str, years))
-    raise RefusedError(
+    raise RequestError(
       400, f"anchors: no AlphaEarth tiles of {year}, but of {listed}.", "year"
     )
   place = scene.place_of(window, shape)
   try:
     return alphaearth.look_up(place, shape, year)
   except ValueError as error:
-    raise RefusedError(400, f"anchors: {error}", _FIELD) from None
+    raise RequestError(400, f"anchors: {error}", _FIELD) from None
 
 
 def _inside(anchors: Anchors, window: Box, size: tuple[int, int]) -> Found:

@@ -22,7 +22,7 @@ from fusar_jax.serving.chat_request import (
   TextPart,
 )
 from fusar_jax.serving.engine import Engine
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.questions import Question, Reader
 from fusar_jax.serving.scene_anchors import NoAnchorsError, window_anchors
 from fusar_jax.serving.scene_questions import (
@@ -62,10 +62,10 @@ class SceneAsker:
     return max(self.reader.assistant.config.image_size or (_SIDE,))
 
   def plan(self, scene: Scene, ask: Ask) -> Plan:
-    """Returns the tiles of a question; raises RefusedError, 400, 429 or 503."""
+    """Returns the tiles of a question; raises RequestError, 400, 429 or 503."""
     self.engine.check()
     if self.reader.assistant.config.tlm is None and ask.anchors != "none":
-      raise RefusedError(
+      raise RequestError(
         400, "anchors: the model has no TLM to use them.", "anchors"
       )
     return plan(ask, scene.size, self.side, self.limits.tiles)
@@ -78,13 +78,13 @@ class SceneAsker:
     number: int,
     others: Sequence[Scene] = (),
   ) -> Question:
-    """Returns the prompt of a tile; raises RefusedError."""
+    """Returns the prompt of a tile; raises RequestError."""
     part = asked.parts[number]
     shape = part.shape
     try:
       pixels = scene.pixels(part.window, shape)
     except ValueError as error:
-      raise RefusedError(
+      raise RequestError(
         400, str(error).replace(str(scene.path), scene.name), "scene"
       ) from None
     upload = Upload(pixels, scene.place_of(part.window, shape))
@@ -157,7 +157,7 @@ class SceneAsker:
       answer = conclude(asked, ask, texts, scene.size)
       answer = scene.keep(answer, self.limits.answers)
       yield {"type": "end", "answer": answer.to_json()}
-    except RefusedError as error:
+    except RequestError as error:
       yield {"type": "error", "message": str(error), "status": error.status}
     finally:
       for task in tasks:

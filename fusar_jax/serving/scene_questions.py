@@ -24,7 +24,7 @@ from fusar_jax.interpretation.findings import (
   merge,
 )
 from fusar_jax.io import strict_json
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.scenes import SceneAnswer
 from fusar_jax.tasks import (
   captioning,
@@ -79,26 +79,26 @@ class Ask(pydantic.BaseModel):
 
 
 def read_json(body: bytes) -> Any:
-  """Returns the value of a body; raises RefusedError, 400."""
+  """Returns the value of a body; raises RequestError, 400."""
   try:
     return strict_json.parse(body.decode("utf-8"))
   except ValueError as error:
-    raise RefusedError(400, f"the body is not JSON: {error}.") from None
+    raise RequestError(400, f"the body is not JSON: {error}.") from None
 
 
 def read_ask(body: bytes) -> Ask:
-  """Returns the question of a body; raises RefusedError, 400 or 422."""
+  """Returns the question of a body; raises RequestError, 400 or 422."""
   return check_ask(read_json(body))
 
 
 def check_ask(value: Any) -> Ask:
-  """Returns the question of a value; raises RefusedError, 422."""
+  """Returns the question of a value; raises RequestError, 422."""
   try:
     return Ask.model_validate(value)
   except pydantic.ValidationError as error:
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"])) or "body"
-    raise RefusedError(422, f"{place}: {first['msg']}.", place) from None
+    raise RequestError(422, f"{place}: {first['msg']}.", place) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +149,12 @@ def plan(ask: Ask, scene: tuple[int, int], side: int, most: int) -> Plan:
     most: tiles.
 
   Raises:
-    RefusedError: 400, the message says what is wrong.
+    RequestError: 400, the message says what is wrong.
   """
   window = _window(ask.window, scene)
   names = [" ".join(name.split()) for name in ask.classes]
   if ask.task in _ONE_CLASS and len(names) != 1:
-    raise RefusedError(
+    raise RequestError(
       400, f"classes: {ask.task} asks for one class at a time.", "classes"
     )
   if ask.task == "classification":
@@ -165,7 +165,7 @@ def plan(ask: Ask, scene: tuple[int, int], side: int, most: int) -> Plan:
   if ask.tiles and ask.task in _TILED:
     windows = _tiles(window, side, ask.task == "detection")
   if len(windows) > most:
-    raise RefusedError(
+    raise RequestError(
       400,
       f"the window has {len(windows)} tiles of {side} x {side} pixels, at most"
       f" {most} are asked at a time. Choose a smaller one, or ask `fusar"
@@ -271,7 +271,7 @@ def conclude(
 def _text(ask: Ask, names: Sequence[str]) -> str:
   if ask.task is None:
     if not ask.question.strip():
-      raise RefusedError(400, "question: what is asked?", "question")
+      raise RequestError(400, "question: what is asked?", "question")
     return ask.question.strip()
   if ask.task == "captioning":
     return captioning.question()
@@ -286,7 +286,7 @@ def _text(ask: Ask, names: Sequence[str]) -> str:
 def _classification(window, names, scene, side) -> Plan:
   """Shows a box in an image of the model's size around it."""
   if len(set(map(class_names.normal, names))) < 2:
-    raise RefusedError(
+    raise RequestError(
       400, "classes: name at least two to choose from.", "classes"
     )
   sides = [
@@ -312,7 +312,7 @@ def _window(window, scene) -> tuple[int, int, int, int]:
   x1, y1, x2, y2 = window
   height, width = scene
   if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-    raise RefusedError(
+    raise RequestError(
       400,
       f"window {window}: expected [left, top, right, bottom] in the scene of"
       f" {width} x {height} pixels, with left < right and top < bottom.",

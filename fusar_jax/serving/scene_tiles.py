@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.scene_overview import BASE, Overview, reduced
 from fusar_jax.serving.scenes import Scene
 
@@ -65,7 +65,7 @@ class SceneTiles:
       x, y: column and row of the tile.
 
     Raises:
-      RefusedError: 404, there is no such tile, or the scene was dropped.
+      RequestError: 404, there is no such tile, or the scene was dropped.
       ValueError: damaged data.
     """
     shape = self._shape(level, x, y)
@@ -96,7 +96,7 @@ class SceneTiles:
       shape = min(SIDE, height - y * SIDE), min(SIDE, width - x * SIDE)
       if min(shape) > 0:
         return shape
-    raise RefusedError(404, f"no tile {level}/{x}/{y} of this scene.")
+    raise RequestError(404, f"no tile {level}/{x}/{y} of this scene.")
 
   def _pixels(self, level, x, y, shape) -> np.ndarray:
     top, left = y * SIDE, x * SIDE

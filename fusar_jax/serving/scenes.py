@@ -26,7 +26,7 @@ from fusar_jax.geo.rasters import Raster, open_raster
 from fusar_jax.geo.stretch import Stretch, fit_stretches
 from fusar_jax.geo.tiles import stretched
 from fusar_jax.interpretation.findings import Finding
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.uploads import check_crs
 
 # Beginnings of the files that are opened: TIFF, PNG, JPEG, zip.
@@ -169,7 +169,7 @@ class Scene:
       shape: to resample to; None: the window's own, of whole pixels.
 
     Raises:
-      RefusedError: 404, the scene was dropped.
+      RequestError: 404, the scene was dropped.
       ValueError: damaged data.
     """
     x1, y1, x2, y2 = window
@@ -246,15 +246,15 @@ class Scenes:
     with self._lock:
       idle = [s.id for s in self._scenes.values() if s.used < before]
     for id in idle:
-      with contextlib.suppress(RefusedError):
+      with contextlib.suppress(RequestError):
         self.drop(id)
 
   def check(self) -> None:
-    """Raises RefusedError, 429, if no further scene fits."""
+    """Raises RequestError, 429, if no further scene fits."""
     self.drop_idle()
     with self._lock:
       if len(self._scenes) >= self.limits.scenes:
-        raise RefusedError(
+        raise RequestError(
           429,
           f"{len(self._scenes)} scenes are open, which is the limit; close"
           " one, or try again later.",
@@ -264,7 +264,7 @@ class Scenes:
     """Opens a scene; it is listed only when `add` is called.
 
     Raises:
-      RefusedError: 400, it cannot be read; 413, too many pixels. Messages do
+      RequestError: 400, it cannot be read; 413, too many pixels. Messages do
         not name the server's folders.
     """
     try:
@@ -272,12 +272,12 @@ class Scenes:
       return Scene(path, name, stretches)
     except (ValueError, OSError) as error:
       message = str(error).replace(str(path), name)
-      raise RefusedError(
+      raise RequestError(
         400, message.replace(f"{path.parent}/", ""), "scene"
       ) from None
 
   def add(self, scene: Scene) -> None:
-    """Lists a scene; raises RefusedError as `check`."""
+    """Lists a scene; raises RequestError as `check`."""
     self.check()
     with self._lock:
       self._scenes[scene.id] = scene
@@ -286,7 +286,7 @@ class Scenes:
     """Returns a scene, and counts as a use of it.
 
     Raises:
-      RefusedError: 404, no such scene.
+      RequestError: 404, no such scene.
     """
     with self._lock:
       scene = self._scenes.get(id)
@@ -296,7 +296,7 @@ class Scenes:
     return scene
 
   def drop(self, id: str) -> None:
-    """Closes a scene; raises RefusedError, 404, if there is none."""
+    """Closes a scene; raises RequestError, 404, if there is none."""
     with self._lock:
       scene = self._scenes.pop(id, None)
     if scene is None:
@@ -309,13 +309,13 @@ class Scenes:
     with self._lock:
       ids = list(self._scenes)
     for id in ids:
-      with contextlib.suppress(RefusedError):
+      with contextlib.suppress(RequestError):
         self.drop(id)
 
 
-def missing(id: str) -> RefusedError:
+def missing(id: str) -> RequestError:
   """Returns the error for a scene that is not open."""
-  return RefusedError(
+  return RequestError(
     404, f"no scene {id[:40]!r}: it was closed. Open the image again.", "scene"
   )
 
@@ -327,12 +327,12 @@ def suffix_of(start: bytes) -> str:
     start: the first 4 bytes or more.
 
   Raises:
-    RefusedError: 400, none of the kinds that are opened.
+    RequestError: 400, none of the kinds that are opened.
   """
   for magic, suffix in _KINDS.items():
     if start.startswith(magic):
       return suffix
-  raise RefusedError(
+  raise RequestError(
     400,
     "not an image that is opened here: expected a GeoTIFF, PNG or JPEG, or the"
     " zip of a Sentinel-1 .SAFE product.",
@@ -346,7 +346,7 @@ def _check(path: Path, pixels: int) -> None:
     suffix_of(file.read(8))
   with contextlib.closing(open_bands(path)) as file:
     if file.height * file.width > pixels:
-      raise RefusedError(
+      raise RequestError(
         413,
         f"{file.width:,} x {file.height:,} pixels, at most {pixels:,} are"
         " opened. Cut a part out of it: gdal_translate -srcwin.",

@@ -23,7 +23,7 @@ from fusar_jax.serving.app import Service, make_app
 from fusar_jax.serving.chat_request import ChatRequest
 from fusar_jax.serving.engine import STEPS, Engine, Event, Job
 from fusar_jax.serving.file_store import FileLimits, FileStore
-from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.limits import Limits, RequestError
 from fusar_jax.serving.page import Page
 from fusar_jax.serving.questions import Question, Reader
 from fusar_jax.serving.scene_answers import SceneAsker
@@ -39,7 +39,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Server(uvicorn.Server):
-  """Uvicorn that drains: SIGTERM refuses new requests, and ends when the
+  """Uvicorn that drains: SIGTERM rejects new requests, and ends when the
   running ones have been answered. A second signal ends it at once.
   """
 
@@ -215,7 +215,7 @@ def _warm(engine: Engine, reader: Reader) -> None:
     )
     try:
       question = reader.read(request)
-    except RefusedError:
+    except RequestError:
       continue  # The limits are lower than this.
     _wait(engine, question)
 

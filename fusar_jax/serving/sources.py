@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fusar_jax.serving.file_store import PREFIX, FileStore
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.uploads import read_data_url
 
 _ID = re.compile(PREFIX + "[0-9a-f]{32}")
@@ -51,7 +51,7 @@ class Sources:
       field: of the request, for messages.
 
     Raises:
-      RefusedError: 400, nothing that may be read; 404, no such upload; 413, too
+      RequestError: 400, nothing that may be read; 404, no such upload; 413, too
         large.
     """
     if url.startswith("data:"):
@@ -70,7 +70,7 @@ class Sources:
       ways.append("a path in the server's folders")
     if self.hosts:
       ways.append(f"an https URL of {', '.join(self.hosts)}")
-    raise RefusedError(
+    raise RequestError(
       400,
       f"{field}: expected {', or '.join(ways)}; got {url[:40]!r}. This server"
       " opens no addresses and no files but these.",
@@ -79,7 +79,7 @@ class Sources:
 
   def _read_path(self, url: str, field: str) -> bytes:
     # One message for all: it says nothing of what else this machine has.
-    unknown = RefusedError(
+    unknown = RequestError(
       400, f"{field}: {url[:80]!r} is no file in the server's folders.", field
     )
     path = unquote(urlsplit(url).path) if url.startswith("file://") else url
@@ -119,23 +119,23 @@ class Sources:
       reason = str(error) or type(error).__name__
     else:
       return bytes(content)
-    raise RefusedError(
+    raise RequestError(
       400, f"{field}: {url[:80]!r} was not read: {reason}.", field
     )
 
   def check_host(self, url: str, field: str) -> None:
-    """Raises RefusedError, 400, if this address may not be fetched."""
+    """Raises RequestError, 400, if this address may not be fetched."""
     try:
       parts = urlsplit(url)
       port = parts.port or 443
     except ValueError as error:
-      raise RefusedError(400, f"{field}: {error}.", field) from None
+      raise RequestError(400, f"{field}: {error}.", field) from None
     host = (parts.hostname or "").lower()
     names = {f"{host}:{port}", *([host] if port == 443 else [])}
     allowed = {name.lower() for name in self.hosts}
     plain = parts.username is None and parts.password is None
     if parts.scheme != "https" or not plain or not names & allowed:
-      raise RefusedError(
+      raise RequestError(
         400,
         f"{field}: {url[:80]!r} is no https address of"
         f" {', '.join(self.hosts)}.",
@@ -144,7 +144,7 @@ class Sources:
 
   def _check(self, size: int, field: str) -> None:
     if size > self.max_bytes:
-      raise RefusedError(
+      raise RequestError(
         413, f"{field}: larger than {self.max_bytes:,} bytes.", field
       )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 
 _POLICY = "; ".join(
   (
@@ -42,15 +42,15 @@ def static_file(name: str) -> Response:
     name: in `static/`, or theme.css, which all pages of the package share.
 
   Raises:
-    RefusedError: 404, there is no such file.
+    RequestError: 404, there is no such file.
   """
   if not _STATIC.fullmatch(name):
-    raise RefusedError(404, "no such file.")
+    raise RequestError(404, "no such file.")
   file = resources.files("fusar_jax.serving").joinpath("static", name)
   if name == "theme.css":
     file = resources.files("fusar_jax.report").joinpath(name)
   try:
     content = file.read_bytes()
   except FileNotFoundError:
-    raise RefusedError(404, "no such file.") from None
+    raise RequestError(404, "no such file.") from None
   return Response(content, 200, _HEADERS, _TYPES[Path(name).suffix])

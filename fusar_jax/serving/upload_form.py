@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from fusar_jax.serving.file_store import FileStore, Incoming, StoredFile
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 
 # OpenAI's client sends the file and `purpose`.
 _FIELDS = 8
@@ -34,11 +34,11 @@ class UploadForm:
       store: takes the file.
 
     Raises:
-      RefusedError: 400, not multipart/form-data.
+      RequestError: 400, not multipart/form-data.
     """
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or b"boundary" not in options:
-      raise RefusedError(
+      raise RequestError(
         400, "Content-Type: expected multipart/form-data with a boundary."
       )
     self.fields: dict[str, str] = {}
@@ -69,7 +69,7 @@ class UploadForm:
     """Takes the next bytes of the body.
 
     Raises:
-      RefusedError: 400, not such a form; or see `FileStore.add`.
+      RequestError: 400, not such a form; or see `FileStore.add`.
     """
     try:
       self._parser.write(chunk)
@@ -80,16 +80,16 @@ class UploadForm:
     """Ends the body, and puts the file into the store.
 
     Raises:
-      RefusedError: 400, the body is cut, or has no file.
+      RequestError: 400, the body is cut, or has no file.
     """
     try:
       self._parser.finalize()
     except FormParserError as error:
       raise _broken(error) from None
     if not self._ended:
-      raise RefusedError(400, "the body is cut: its last boundary is missing.")
+      raise RequestError(400, "the body is cut: its last boundary is missing.")
     if self._incoming is None:
-      raise RefusedError(400, "the form has no file.", "file")
+      raise RequestError(400, "the form has no file.", "file")
     return self._incoming.finish()
 
   def abort(self) -> None:
@@ -102,7 +102,7 @@ class UploadForm:
     self._text = bytearray()
     self._parts += 1
     if self._parts > _FIELDS:
-      raise RefusedError(400, f"the form has more than {_FIELDS} fields.")
+      raise RequestError(400, f"the form has more than {_FIELDS} fields.")
 
   def _header_field(self, data: bytes, start: int, end: int) -> None:
     self._header += data[start:end]
@@ -122,7 +122,7 @@ class UploadForm:
     if not self._in_file:
       return
     if self._name != "file" or self._incoming is not None:
-      raise RefusedError(
+      raise RequestError(
         400, "expected one file, in the field named file.", "file"
       )
     name = options[b"filename"].decode("utf-8", "replace")
@@ -135,7 +135,7 @@ class UploadForm:
       return
     self._text += data[start:end]
     if len(self._text) > _FIELD_BYTES:
-      raise RefusedError(
+      raise RequestError(
         400,
         f"{self._name[:40]}: a text of more than {_FIELD_BYTES} bytes.",
         self._name[:40],
@@ -149,5 +149,5 @@ class UploadForm:
       self.fields[self._name] = self._text.decode("utf-8", "replace")
 
 
-def _broken(error: FormParserError) -> RefusedError:
-  return RefusedError(400, f"the body is not multipart/form-data: {error}.")
+def _broken(error: FormParserError) -> RequestError:
+  return RequestError(400, f"the body is not multipart/form-data: {error}.")

@@ -17,7 +17,7 @@ from fusar_jax.data import vision
 from fusar_jax.data.records import PackedFile
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.inference.pictures import read_picture
-from fusar_jax.serving.limits import Limits, RefusedError
+from fusar_jax.serving.limits import Limits, RequestError
 
 _DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.ASCII)
 # Of WKT and PROJ strings.
@@ -47,12 +47,12 @@ class Upload:
     """Returns the window (left, top, right, bottom) of the image.
 
     Raises:
-      RefusedError: 400, empty, or not in the image.
+      RequestError: 400, empty, or not in the image.
     """
     left, top, right, bottom = bbox
     height, width = self.size
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-      raise RefusedError(
+      raise RequestError(
         400,
         f"bbox {bbox}: expected [left, top, right, bottom] in the image of"
         f" {width} x {height} pixels, with left < right and top < bottom.",
@@ -88,11 +88,11 @@ def read_data_url(url: str, field: str) -> bytes:
     field: of the request, for the message.
 
   Raises:
-    RefusedError: 400, another kind of address, or not base64.
+    RequestError: 400, another kind of address, or not base64.
   """
   found = _DATA_URL.match(url)
   if found is None:
-    raise RefusedError(
+    raise RequestError(
       400,
       f"{field}: expected a data URL, data:image/png;base64,..., got"
       f" {url[:40]!r}.",
@@ -105,12 +105,12 @@ def decode_base64(text: str, field: str) -> bytes:
   """Returns the bytes of a base64 text.
 
   Raises:
-    RefusedError: 400, not base64.
+    RequestError: 400, not base64.
   """
   try:
     return base64.b64decode(text, validate=True)
   except (binascii.Error, ValueError) as error:
-    raise RefusedError(400, f"{field}: not base64: {error}.", field) from None
+    raise RequestError(400, f"{field}: not base64: {error}.", field) from None
 
 
 def read_upload(
@@ -122,7 +122,7 @@ def read_upload(
   values, which are stretched as `prepare` does, and a georeference.
 
   Raises:
-    RefusedError: 400, not an image; 413, too many pixels.
+    RequestError: 400, not an image; 413, too many pixels.
   """
   try:
     if content.startswith(_TIFF):
@@ -131,7 +131,7 @@ def read_upload(
     _check_pixels(*vision.image_size(file), limits, field)
     return Upload(vision.load_image(file), None)
   except (ValueError, OSError) as error:
-    raise RefusedError(400, f"{field}: {error}", field) from None
+    raise RequestError(400, f"{field}: {error}", field) from None
 
 
 def _read_tiff(content: bytes, limits: Limits, field: str) -> Upload:
@@ -164,7 +164,7 @@ def check_crs(header: rasterio.DatasetReader) -> None:
 
 def _check_pixels(height: int, width: int, limits: Limits, field: str) -> None:
   if height * width > limits.pixels:
-    raise RefusedError(
+    raise RequestError(
       413,
       f"{field}: {width} x {height} pixels, at most {limits.pixels:,} are"
       " read. Send a part of the image, or ask `fusar interpret`.",

@@ -66,6 +66,6 @@ def ask(page, scene, **fields) -> list[dict]:
   ]
 
 
-def refused(answer: httpx.Response, status: int, words: str) -> None:
+def rejected(answer: httpx.Response, status: int, words: str) -> None:
   assert answer.status_code == status, answer.text
   assert re.search(words, answer.json()["error"]["message"])

@@ -9,7 +9,7 @@ from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.geo.grid_points import make_anchors
 from fusar_jax.serving.anchors import AlphaEarth, read_field
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.uploads import Upload
 
 PLACE = Georeference("affine", "EPSG:32616", (10, 0, 500_000, 0, -10, 4.5e6))
@@ -49,12 +49,12 @@ def test_anchors_of_the_window_are_looked_up(archive):
   np.testing.assert_array_equal(found.anchors.positions, expected.positions)
 
 
-def test_a_place_or_year_without_vectors_is_refused(archive):
+def test_a_place_or_year_without_vectors_is_rejected(archive):
   alphaearth = AlphaEarth(archive, 2023)
   there = Upload(IMAGE.pixels, PLACE.tile(90_000, 0))
-  with pytest.raises(RefusedError, match="another place"):
+  with pytest.raises(RequestError, match="another place"):
     read_field("aef", there, alphaearth, None)
-  with pytest.raises(RefusedError, match="2019"):
+  with pytest.raises(RequestError, match="2019"):
     read_field("aef", IMAGE, alphaearth, 2019)
-  with pytest.raises(RefusedError, match="needs the place"):
+  with pytest.raises(RequestError, match="needs the place"):
     read_field("aef", Upload(IMAGE.pixels, None), alphaearth, None)

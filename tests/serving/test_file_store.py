@@ -1,11 +1,11 @@
-"""Uploaded files: what is kept, for how long, and what is refused."""
+"""Uploaded files: what is kept, for how long, and what is rejected."""
 
 import io
 
 import pytest
 
 from fusar_jax.serving.file_store import FileLimits, FileStore
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_file_comes_back_until_it_is_deleted(store, tmp_path):
   store.delete(first)
   assert _names(tmp_path) == [second]
   for gone in (first, "file-x", "../a"):
-    with pytest.raises(RefusedError, match="no file") as error:
+    with pytest.raises(RequestError, match="no file") as error:
       store.path(gone)
     assert error.value.status == 404
 
@@ -47,7 +47,7 @@ def test_a_file_comes_back_until_it_is_deleted(store, tmp_path):
 def test_limits_leave_nothing_behind(store, tmp_path, sizes, status, message):
   *fitting, last = sizes
   kept = sorted(store.add(b"x" * size, "a") for size in fitting)
-  with pytest.raises(RefusedError, match=message) as error:
+  with pytest.raises(RequestError, match=message) as error:
     store.add(b"x" * last, "a")
   assert error.value.status == status
   assert _names(tmp_path) == kept
@@ -97,7 +97,7 @@ def test_a_deleted_file_stays_for_its_readers(store, tmp_path):
   with store.reading(file) as path, store.reading(file):
     store.delete(file)
     assert path.read_bytes()
-    with pytest.raises(RefusedError, match="exceed"):
+    with pytest.raises(RequestError, match="exceed"):
       store.add(b"x" * 51, "a")
   assert not _names(tmp_path)
   store.add(b"x" * 51, "a")
@@ -107,5 +107,5 @@ def test_a_closed_store_is_empty(store, tmp_path):
   store.add(b"x", "a")
   store.close()
   assert not _names(tmp_path)
-  with pytest.raises(RefusedError, match="stopping"):
+  with pytest.raises(RequestError, match="stopping"):
     store.add(b"x", "a")

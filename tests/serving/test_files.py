@@ -65,7 +65,7 @@ def test_openais_client_uploads_an_image_and_asks(client, running, assistant):
 
 
 def test_uploads_are_bounded(client, running):
-  """In bytes, in number; nothing is left of what is refused."""
+  """In bytes, in number; nothing is left of what is rejected."""
   with pytest.raises(openai.APIStatusError, match="larger than") as error:
     client.files.create(file=b"x" * (2**20 + 1), purpose="vision")
   assert error.value.status_code == 413
@@ -128,7 +128,7 @@ def test_a_web_page_uploads_nothing(client, running):
     assert done.status_code == status
 
 
-def test_what_is_no_image_is_refused(client):
+def test_what_is_no_image_is_rejected(client):
   """A VRT, which GDAL would open, could name other files."""
   for content in (b"x", b"<VRTDataset rasterXSize='1' rasterYSize='1'/>"):
     file = client.files.create(file=("a.tif", content), purpose="vision")

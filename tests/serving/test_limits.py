@@ -1,4 +1,4 @@
-"""Requests that are refused, and what is left after them."""
+"""Requests that are rejected, and what is left after them."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ def _bomb(side: int) -> str:
   return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
-REFUSED = [
+REJECTED = [
   # status, what the message says, body
   (400, "not JSON", "{"),
   (400, "not JSON", '{"messages": [], "messages": []}'),
@@ -108,8 +108,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("status", "message", "body"), REFUSED)
-def test_what_is_refused_and_why(server, status, message, body):
+@pytest.mark.parametrize(("status", "message", "body"), REJECTED)
+def test_what_is_rejected_and_why(server, status, message, body):
   """In OpenAI's form, without a path of this machine."""
   if isinstance(body, str):
     headers = {"Content-Type": "application/json"}
@@ -203,12 +203,12 @@ def test_a_full_queue_a_late_answer_and_a_drain(serving, gate, assistant):
     _until(lambda: running.engine.load == (0, 4))
     more = _post_all(running, [body] * 2)
     _until(lambda: running.engine.load == (2, 4))
-    refused = running.client.post("/v1/chat/completions", json=body)
-    assert refused.status_code == 429
-    assert refused.headers["Retry-After"]
+    rejected = running.client.post("/v1/chat/completions", json=body)
+    assert rejected.status_code == 429
+    assert rejected.headers["Retry-After"]
     running.server.handle_exit(15, None)
-    refused = running.client.post("/v1/chat/completions", json=body)
-    assert refused.status_code == 503
+    rejected = running.client.post("/v1/chat/completions", json=body)
+    assert rejected.status_code == 503
     assert running.client.get("/health").json()["status"] == "draining"
     gate.set()
     for thread in [*threads, *more[1]]:

@@ -19,7 +19,7 @@ from tests.serving.scene_helpers import (
   ask,
   geotiff,
   png,
-  refused,
+  rejected,
   tile,
   upload,
 )
@@ -96,7 +96,7 @@ def test_pictures_are_shown_as_they_are(page, opened):
   np.testing.assert_array_equal(tile(page, scene, 0, 1, 0), pixels[:, 256:300])
 
 
-def test_what_is_no_scene_is_refused_in_words(page, tmp_path):
+def test_what_is_no_scene_is_rejected_in_words(page, tmp_path):
   # Its header states more pixels than it holds.
   path = tmp_path / "a.tif"
   with rasterio.open(
@@ -124,7 +124,7 @@ def test_what_is_no_scene_is_refused_in_words(page, tmp_path):
     answer = page.post(
       "/scenes", params={"name": "x.tif"}, content=content, headers=BYTES
     )
-    refused(answer, status, words)
+    rejected(answer, status, words)
     # Nothing of the server's folders.
     assert "/tmp" not in answer.text
     assert "fusar-serve" not in answer.text
@@ -133,9 +133,9 @@ def test_what_is_no_scene_is_refused_in_words(page, tmp_path):
   answer = page.post(
     "/scenes", content=large, headers={"Content-Type": "text/plain"}
   )
-  refused(answer, 400, "Content-Type")
+  rejected(answer, 400, "Content-Type")
   answer = page.post("/scenes/named", json={"url": "/etc/passwd"})
-  refused(answer, 400, "opens no addresses and no files")
+  rejected(answer, 400, "opens no addresses and no files")
 
 
 def test_what_the_operator_allows_is_opened_by_name(serving, tmp_path):
@@ -155,7 +155,7 @@ def test_what_the_operator_allows_is_opened_by_name(serving, tmp_path):
       ("c.txt", "expected a GeoTIFF"),
     ):
       answer = page.post("/scenes/named", json={"url": url})
-      refused(answer, 400, words)
+      rejected(answer, 400, words)
     assert page.post("/scenes/named", json=["a"]).status_code == 422
 
 
@@ -180,11 +180,11 @@ def test_scenes_are_their_users_own(page, opened):
 def test_limits_of_scenes_and_tiles(page, opened):
   scene = opened(png(picture(1, (600, 700))), "a.png")
   body = {"task": "detection", "classes": ["ship"], "window": [0, 0, 700, 600]}
-  refused(page.post(f"/scenes/{scene['id']}/ask", json=body), 400, "at most 6")
+  rejected(page.post(f"/scenes/{scene['id']}/ask", json=body), 400, "at most 6")
   for _ in range(11):
     opened(png(picture(2, (32, 32))))
   answer = page.post("/scenes", content=png(picture(2)), headers=BYTES)
-  refused(answer, 429, "12 scenes are open")
+  rejected(answer, 429, "12 scenes are open")
   for _ in range(6):
     ask(page, scene, task="counting", classes=["ship"], window=[0, 0, 32, 32])
   kept = page.get(f"/scenes/{scene['id']}").json()["answers"]

@@ -25,7 +25,7 @@ from tests.serving.scene_helpers import (
   ask,
   geotiff,
   png,
-  refused,
+  rejected,
 )
 
 
@@ -124,7 +124,7 @@ def test_anchors_of_a_window(page, opened, tmp_path):
   path = f"/scenes/{scene['id']}/anchors"
   query = {"window": "100,0,200,100"}
   assert scene["anchors"]["kind"] is None
-  refused(page.get(path, params=query), 400, "no AlphaEarth archive")
+  rejected(page.get(path, params=query), 400, "no AlphaEarth archive")
   anchors = anchors_of(80, tmp_path)
   content = (tmp_path / "a.npz").read_bytes()
   added = page.put(path, content=content, headers=BYTES)
@@ -134,7 +134,7 @@ def test_anchors_of_a_window(page, opened, tmp_path):
   layer = page.get(path, params=query).json()
   np.testing.assert_allclose(layer["points"], at[inside][:, ::-1], atol=0.01)
   assert len(set(layer["colours"])) > 10
-  refused(
+  rejected(
     page.put(path, content=b"no anchors", headers=BYTES), 400, "not an .npz"
   )
 
@@ -257,4 +257,4 @@ def test_downloads(page, opened, tmp_path):
 def test_questions_that_cannot_be_asked(page, opened, fields, status, words):
   scene = opened(png(picture(1)), "a.png")
   fields = {"window": [0, 0, 60, 60], **fields}
-  refused(page.post(f"/scenes/{scene['id']}/ask", json=fields), status, words)
+  rejected(page.post(f"/scenes/{scene['id']}/ask", json=fields), status, words)

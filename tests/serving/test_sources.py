@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from fusar_jax.serving.file_store import FileStore
-from fusar_jax.serving.limits import RefusedError
+from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.server import make_server
 from fusar_jax.serving.sources import Sources
 
@@ -57,13 +57,13 @@ def test_a_path_in_an_allowed_folder_is_read(folder, tmp_path, name):
 def test_no_way_leads_out_of_the_folder(folder, name):
   """One message, whatever is there."""
   sources = Sources(folders=[folder], max_bytes=100)
-  with pytest.raises(RefusedError, match="is no file in") as error:
+  with pytest.raises(RequestError, match="is no file in") as error:
     sources.read(name.format(folder), "image_url")
   assert error.value.status == 400
 
 
 def test_a_file_that_is_too_large_is_not_read(folder):
-  with pytest.raises(RefusedError, match="larger than 100") as error:
+  with pytest.raises(RequestError, match="larger than 100") as error:
     Sources(folders=[folder], max_bytes=100).read("more/big.png", "image_url")
   assert error.value.status == 413
 
@@ -76,7 +76,7 @@ def test_a_file_that_is_too_large_is_not_read(folder):
 def test_nothing_is_opened_without_leave(folder, tmp_path, url):
   store = FileStore(tmp_path / "store")
   for sources in (Sources(), Sources(store)):
-    with pytest.raises(RefusedError, match="opens no addresses") as error:
+    with pytest.raises(RequestError, match="opens no addresses") as error:
       sources.read(url, "image_url")
     assert error.value.status == 400
 
@@ -186,7 +186,7 @@ def test_what_an_allowed_host_does_not_get_us_to_do(
 ):
   sources = Sources(hosts=[f"localhost:{port}"], max_bytes=100)
   url = f"https://localhost:{port}/{path.format(port)}"
-  with pytest.raises(RefusedError, match=message) as error:
+  with pytest.raises(RequestError, match=message) as error:
     sources.read(url, "image_url")
   assert error.value.status == status
 
@@ -205,7 +205,7 @@ def test_what_an_allowed_host_does_not_get_us_to_do(
 )
 def test_another_host_or_port_is_not_asked(port, url):
   sources = Sources(hosts=[f"localhost:{port}"])
-  with pytest.raises(RefusedError, match="image_url") as error:
+  with pytest.raises(RequestError, match="image_url") as error:
     sources.read(url.format(port), "image_url")
   assert error.value.status == 400
   assert "was not read" not in str(error.value)
@@ -213,5 +213,5 @@ def test_another_host_or_port_is_not_asked(port, url):
 
 def test_a_host_that_takes_too_long_is_left(port):
   sources = Sources(hosts=[f"localhost:{port}"], seconds=-1)
-  with pytest.raises(RefusedError, match="too long"):
+  with pytest.raises(RequestError, match="too long"):
     sources.read(f"https://localhost:{port}/image", "image_url")
