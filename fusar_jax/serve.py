@@ -122,6 +122,7 @@ def parser() -> command_line.Parser:
     ("max-new-tokens", int, MAX_NEW_TOKENS, "tokens of an answer"),
     ("max-queue", int, 128, "requests that wait for a slot"),
     ("timeout", float, 120, "seconds until the answer is complete"),
+    ("max-cache-mib", float, 512, "kept for further questions, MiB"),
     ("max-files", int, 64, "uploaded files at a time"),
     ("max-file-mib", float, 256, "a file, uploaded or named, MiB"),
     ("max-files-mib", float, 1024, "all uploaded files, MiB"),
@@ -182,6 +183,7 @@ def _serve(args: argparse.Namespace) -> None:
     new_tokens=args.max_new_tokens,
     queue=args.max_queue,
     seconds=args.timeout,
+    cache_bytes=int(args.max_cache_mib * 2**20),
   )
   file_limits = FileLimits(
     files=args.max_files,

@@ -16,7 +16,7 @@ from typing import Any
 from fusar_jax.data.examples import Example
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.continuous import RowOptions
-from fusar_jax.serving.limits import RequestError
+from fusar_jax.serving.limits import Limits, RequestError
 from fusar_jax.serving.metrics import Metrics
 from fusar_jax.serving.prompt_cache import PromptCache
 
@@ -75,26 +75,24 @@ class Engine:
     self,
     assistant: Assistant,
     slots: int,
-    queue: int,
-    new_tokens: int,
+    limits: Limits,
     metrics: Metrics | None = None,
   ):
     """See the attributes.
 
     Args:
       assistant: the model.
-      queue: maximum number of jobs beyond those that have a slot, or will as
-        soon as the thread comes to them.
-      new_tokens: maximum tokens of an answer.
+      limits: `queue` jobs at most beyond those that have a slot, or will as
+        soon as the thread comes to them; `new_tokens` and `cache_bytes`.
     """
     self.slots, self.metrics = slots, metrics or Metrics()
-    self._assistant, self._queue, self._limit = assistant, queue, new_tokens
-    self._batch = assistant.continuous_batch(slots, new_tokens)
+    self._assistant, self._limits = assistant, limits
+    self._batch = assistant.continuous_batch(slots, limits.new_tokens)
     self._counted = dataclasses.replace(self._batch.usage)
     self._waiting: collections.deque[Job] = collections.deque()
     self._running: set[Job] = set()
     self._cancelled: set[Job] = set()
-    self._prompts = PromptCache(assistant, self.metrics)
+    self._prompts = PromptCache(assistant, self.metrics, limits.cache_bytes)
     self._changed = threading.Condition()
     self._draining = self._closed = False
     self._thread = threading.Thread(
@@ -149,7 +147,7 @@ class Engine:
       self.check_draining()
       # Of those that wait, some may have an empty slot ahead.
       held = len(self._waiting) + len(self._running)
-      if held >= self._queue + self.slots:
+      if held >= self._limits.queue + self.slots:
         raise RequestError(
           429, f"{len(self._waiting)} requests wait already; try again later."
         )
@@ -182,7 +180,9 @@ class Engine:
         with self._changed:
           self._fail_all(error)
         # Its arrays may be gone: a program takes their memory.
-        self._batch = self._assistant.continuous_batch(self.slots, self._limit)
+        self._batch = self._assistant.continuous_batch(
+          self.slots, self._limits.new_tokens
+        )
         self._counted = dataclasses.replace(self._batch.usage)
 
   def _fail_all(self, error: Exception) -> None:

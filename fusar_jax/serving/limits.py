@@ -20,6 +20,7 @@ class Limits:
     new_tokens: of an answer, and the default of `max_tokens`; 400 beyond.
     queue: requests that wait for a slot; 429 beyond.
     seconds: from the request's first byte to the answer's last; 504 beyond.
+    cache_bytes: of visual tokens and prefixes, kept for further questions.
 
   Raises:
     ValueError: a limit is not above 0.
@@ -32,6 +33,7 @@ class Limits:
   new_tokens: int = 2048
   queue: int = 128
   seconds: float = 120.0
+  cache_bytes: int = 2**29
 
   def __post_init__(self):
     check_positive(self)

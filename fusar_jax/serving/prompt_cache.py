@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,30 +23,25 @@ from fusar_jax.inference.prefix import CachedPrefix
 from fusar_jax.model.batch import Batch
 from fusar_jax.serving.metrics import Metrics
 
-# At 7B and 504 x 504 pixels an image has 2 MB, a prefix 22 MB.
-_IMAGES_BYTES = 2**27
-_PREFIXES_BYTES = 2**29
 _NO_TOWER_INPUTS = dict.fromkeys(
   ("patches", "patch_positions", "patch_mask", "window_index")
 )
 
-Value = TypeVar("Value")
 
-
-class _Recent(Generic[Value]):
+class _Recent:
   """The most recently used arrays, up to a number of bytes."""
 
   def __init__(self, most: int):
     self._most, self._bytes = most, 0
-    self._values: OrderedDict[bytes, tuple[Value, int]] = OrderedDict()
+    self._values: OrderedDict[bytes, tuple[Any, int]] = OrderedDict()
 
-  def get(self, key: bytes) -> Value | None:
+  def get(self, key: bytes) -> Any | None:
     if key not in self._values:
       return None
     self._values.move_to_end(key)
     return self._values[key][0]
 
-  def put(self, key: bytes, value: Value) -> None:
+  def put(self, key: bytes, value: Any) -> None:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(value))
     self._values[key] = value, size
     self._bytes += size
@@ -58,25 +53,17 @@ class _Recent(Generic[Value]):
 class PromptCache:
   """Pads prompts, and computes of them what is not kept; not for threads."""
 
-  def __init__(
-    self,
-    assistant: Assistant,
-    metrics: Metrics,
-    *,
-    images_bytes: int = _IMAGES_BYTES,
-    prefixes_bytes: int = _PREFIXES_BYTES,
-  ):
+  def __init__(self, assistant: Assistant, metrics: Metrics, most: int):
     """Keeps nothing yet.
 
     Args:
       assistant: the model.
       metrics: counts what is computed and what was kept.
-      images_bytes: of visual tokens, at most.
-      prefixes_bytes: of keys and values, at most.
+      most: bytes that are kept. At 7B and 504 x 504 pixels an image has 2 MB,
+        a prefix 22 MB.
     """
     self._assistant, self._metrics = assistant, metrics
-    self._images: _Recent[jax.Array] = _Recent(images_bytes)
-    self._prefixes: _Recent[CachedPrefix] = _Recent(prefixes_bytes)
+    self._kept = _Recent(most)
 
   def prompt(
     self,
@@ -91,7 +78,7 @@ class PromptCache:
 
     Args:
       example: the prompt.
-      image_key: equal for equal images.
+      image_key: equal for equal images, a digest.
       read: `ContinuousBatch.read_prefix`.
     """
     seen = np.flatnonzero(example.visual_index >= 0)
@@ -100,11 +87,11 @@ class PromptCache:
       return self._with_visual_tokens(batch, image_key), None
     split = int(seen[-1]) + 1
     key = _digest(example, split, image_key)
-    cached = self._prefixes.get(key)
+    cached = self._kept.get(key)
     if cached is None:
       batch = self._padded(_first(example, split), _coarse(split, 16))
       cached = read(self._with_visual_tokens(batch, image_key))
-      self._prefixes.put(key, cached)
+      self._kept.put(key, cached)
       self._metrics.add("prefixes_read", 1)
     else:
       self._metrics.add("prefixes_reused", 1)
@@ -124,10 +111,10 @@ class PromptCache:
     )
 
   def _with_visual_tokens(self, batch: Batch, key: bytes) -> Batch:
-    visual = self._images.get(key)
+    visual = self._kept.get(key)
     if visual is None:
       visual = self._assistant.encode_images(batch)
-      self._images.put(key, visual)
+      self._kept.put(key, visual)
       self._metrics.add("images_encoded", 1)
     else:
       self._metrics.add("images_reused", 1)

@@ -144,9 +144,7 @@ def make_server(
       Path(folder, part).mkdir()
     files = FileStore(Path(folder, "files"), file_limits)
     stack.callback(files.close)
-    engine = stack.enter_context(
-      Engine(assistant, slots, limits.queue, limits.new_tokens)
-    )
+    engine = stack.enter_context(Engine(assistant, slots, limits))
     sources = Sources(
       files, resolved, hosts, files.limits.file_bytes, limits.seconds
     )

@@ -54,7 +54,7 @@ def questions(model):
 def _parts(large, prompts, read, mesh=None):
   """Returns what `ContinuousBatch.add` takes of each prompt."""
   config, params = large
-  cache = PromptCache(Assistant(config, params, mesh=mesh), Metrics())
+  cache = PromptCache(Assistant(config, params, mesh=mesh), Metrics(), 2**20)
   return [
     cache.prompt(prompt, prompt.patches[0].tobytes(), read)
     for prompt in prompts
@@ -115,7 +115,7 @@ def test_the_least_recent_prefix_is_dropped(large, questions):
     reads.append(batch.input_ids.shape)
     return jnp.zeros(1000, jnp.float32)
 
-  cache = PromptCache(Assistant(*large), Metrics(), prefixes_bytes=9000)
+  cache = PromptCache(Assistant(*large), Metrics(), 9000)
   changed = [
     dataclasses.replace(questions[0], input_ids=questions[0].input_ids + k)
     for k in (0, 1, 0, 2, 0, 1, 0)

@@ -28,6 +28,7 @@ from fusar_jax.inference.assistant import Assistant
 from fusar_jax.inference.continuous import RowOptions
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.serving.engine import Engine, Job
+from fusar_jax.serving.limits import Limits
 
 CASES = ("first question", "other anchors", "further question")
 WORDS = 24
@@ -75,7 +76,7 @@ def main() -> int:
   params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
   rng = np.random.default_rng(0)
   assistant = Assistant(config, params)
-  with Engine(assistant, slots=4, queue=4, new_tokens=64) as engine:
+  with Engine(assistant, 4, Limits(new_tokens=64)) as engine:
     found = [
       [seconds(engine, prompt) for prompt in prompts(config, rng)]
       for _ in range(1 + args.rounds)
