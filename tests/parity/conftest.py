@@ -18,9 +18,11 @@ from fusar_jax.data.padding import pad_batch
 from fusar_jax.data.tokenizer import load_tokenizer
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.geo.anchors import Anchors
+from fusar_jax.hf import mapping
 from fusar_jax.hf.export import export_merged
 from fusar_jax.hf.folders import TINY_BASE, resolve
 from fusar_jax.hf.load import load_base
+from fusar_jax.hf.peft import write_adapter
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.model.config import (
   DecoderConfig,
@@ -323,6 +325,20 @@ def folder(model, tmp_path_factory):
   out = tmp_path_factory.mktemp("export") / "merged"
   export_merged(out, config, params, tokenizer=resolve(TINY_BASE))
   return out
+
+
+@pytest.fixture
+def base_and_adapter(model, tmp_path):
+  """Its base without TLM, and its LoRA and TLM as an adapter of it."""
+  config, params = model
+  plain = dataclasses.replace(config, tlm=None, lora=LoRAConfig())
+  base, adapter = tmp_path / "base", tmp_path / "adapter"
+  leaves = mapping.leaf_shapes(config)
+  flat = {p: leaf for p, leaf in flatten(params).items() if p in leaves}
+  words = resolve(TINY_BASE)
+  export_merged(base, plain, unflatten(flat), tokenizer=words)
+  write_adapter(adapter, config, params, str(base), tokenizer=words)
+  return base, adapter
 
 
 @pytest.fixture(scope="module")

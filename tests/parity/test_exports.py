@@ -4,7 +4,6 @@ Each runs in a separate process without network access, as a user would run it.
 """
 
 import base64
-import dataclasses
 import io
 import os
 
@@ -18,13 +17,8 @@ if os.environ.get("FUSAR_REQUIRE_PARITY") != "1":
 
 import fusar_jax
 from fusar_jax.data import prompts
-from fusar_jax.hf import handoff, mapping
-from fusar_jax.hf.export import export_merged
-from fusar_jax.hf.folders import TINY_BASE, resolve
+from fusar_jax.hf import handoff
 from fusar_jax.hf.model_card import CARD
-from fusar_jax.hf.peft import write_adapter
-from fusar_jax.model.config import LoRAConfig
-from fusar_jax.model.paths import flatten, unflatten
 from tests.parity.fresh_process import DOCS, NO_VIDEOS, block, run
 
 SAVE_PLAIN = """
@@ -133,17 +127,10 @@ def test_torch_loads_what_goes_to_vllm_s_server(unmerged, rows):
 
 
 def test_the_docs_load_the_adapter_in_peft(
-  tmp_path, model, rows, unmerged, agree
+  tmp_path, base_and_adapter, rows, unmerged, agree
 ):
   """On the exported base, with the TLM handed over; tokenizer in both."""
-  config, params = model
-  plain = dataclasses.replace(config, tlm=None, lora=LoRAConfig())
-  base, adapter = tmp_path / "base", tmp_path / "adapter"
-  leaves = mapping.leaf_shapes(config)
-  flat = {p: leaf for p, leaf in flatten(params).items() if p in leaves}
-  words = resolve(TINY_BASE)
-  export_merged(base, plain, unflatten(flat), tokenizer=words)
-  write_adapter(adapter, config, params, str(base), tokenizer=words)
+  base, adapter = base_and_adapter
   row = rows[0]
   image, anchors = row.images[0], row.anchors[0]
   both = fusar_jax.load(base, adapter=adapter)

@@ -18,11 +18,8 @@ if os.environ.get("FUSAR_REQUIRE_PARITY") != "1":
 import fusar_jax
 from fusar_jax.data import prompts
 from fusar_jax.data.padding import pad_batch
-from fusar_jax.hf import handoff, mapping
-from fusar_jax.hf.export import export_merged
-from fusar_jax.hf.folders import TINY_BASE, resolve
+from fusar_jax.hf import handoff
 from fusar_jax.hf.model_card import CARD
-from fusar_jax.hf.peft import write_adapter
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.paths import flatten, unflatten
@@ -240,18 +237,11 @@ np.savez(out, logits=logits, tlm_only=tlm_only, new=new)
 
 
 def test_the_docs_load_the_adapter_with_its_own_code(
-  tmp_path, model, rows, unmerged, agree
+  tmp_path, model, base_and_adapter, rows, unmerged, agree
 ):
   """On a base without TLM: LoRA and TLM together, and the TLM alone."""
-  config, params = model
-  plain = dataclasses.replace(config, tlm=None, lora=LoRAConfig())
-  base, adapter = tmp_path / "base", tmp_path / "adapter"
-  leaves = mapping.leaf_shapes(config)
-  flat = {p: leaf for p, leaf in flatten(params).items() if p in leaves}
-  words = resolve(TINY_BASE)
-  export_merged(base, plain, unflatten(flat), tokenizer=words)
+  base, adapter = base_and_adapter
   assert not list(base.glob("*.py"))
-  write_adapter(adapter, config, params, str(base), tokenizer=words)
   row, code = rows[0], block(DOCS, "adapter")
   assert block(adapter / CARD, "adapter") == code
   got = run(
@@ -268,6 +258,7 @@ def test_the_docs_load_the_adapter_with_its_own_code(
   agree(got["logits"], unmerged.logits(ids, images, anchors))
   new = unmerged.generate(ids, images, anchors, max_new_tokens=16)
   assert got["new"].tolist() == new
+  config, params = model
   no_lora = dataclasses.replace(config, lora=LoRAConfig())
   kept = {p: a for p, a in flatten(params).items() if "/lora_" not in p}
   alone = Assistant(no_lora, unflatten(kept))

@@ -16,6 +16,7 @@ import pytest
 
 from .conftest import MINUTES, picture, serve_alone, user
 
+SOAK = float(os.environ.get("FUSAR_SOAK_MINUTES", "1"))
 CLIENTS = 4
 # Requests before memory counts: until the cache is full and all is compiled.
 WARM = 160
@@ -60,10 +61,10 @@ def _resident(pid: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60 * SOAK + 1200)
 def test_memory_is_flat(monkeypatch):
   # One arena: with one a thread, RSS counts what they keep for later, too.
   monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
-  minutes = float(os.environ.get("FUSAR_SOAK_MINUTES", "1"))
   stop, failed = threading.Event(), []
   counts: list[int] = []  # Of requests, one number each.
 
@@ -94,7 +95,7 @@ def test_memory_is_flat(monkeypatch):
     try:
       while len(counts) < WARM and not failed:
         time.sleep(1)
-      curve = _watch(process.pid, minutes * 60, counts, failed)
+      curve = _watch(process.pid, SOAK * 60, counts, failed)
     finally:
       stop.set()
       for thread in threads:
