@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import Affine
 
 from fusar_jax.data.anchor_conditions import half_off
+from fusar_jax.geo.alphaearth import open_archive
 from fusar_jax.geo.anchors import Anchors, write_anchors
 from fusar_jax.geo.georeference import Georeference
 from fusar_jax.serving import scene_anchors
+from fusar_jax.serving.anchors import AlphaEarth
 from fusar_jax.serving.chat_request import ChatRequest
 from fusar_jax.serving.limits import Limits
 from fusar_jax.serving.questions import Reader
@@ -22,10 +26,12 @@ from tests.serving.conftest import picture, user
 from tests.serving.scene_helpers import (
   BYTES,
   PLACE,
+  SHARED,
   ask,
   geotiff,
   png,
   rejected,
+  upload,
 )
 
 
@@ -190,6 +196,49 @@ def test_a_window_is_asked_as_its_picture_would_be(assistant, tmp_path):
         np.testing.assert_allclose(one.features, other.features, atol=1e-6)
         np.testing.assert_allclose(one.positions, other.positions, atol=1e-6)
   scene.close()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs FUSAR_SHARED")
+def test_vectors_of_a_real_archive_lie_where_they_belong(serving, tmp_path):
+  """AlphaEarth of Wisconsin, 2024: each point's vector is that of its pixel."""
+  tile = SHARED / "aef_wisconsin_64band/derived/aef_wi_utm16n_int8_topdown.tif"
+  # 300 x 200 pixels of 2.5 m, in the tile's zone, off its grid.
+  affine = Affine(2.5, 0, 358_513, 0, -2.5, 4_906_407)
+  values = picture(3, (200, 300))[..., 0].astype(np.uint16)
+  path = geotiff(tmp_path / "a.tif", values, crs="EPSG:32616", transform=affine)
+  alphaearth = AlphaEarth(open_archive(tile, year=2024))
+  window, shape = [100, 20, 260, 180], (160, 160)
+  with serving(alphaearth=alphaearth) as running:
+    opened = upload(running.client, path.read_bytes(), "a.tif")
+    assert opened["anchors"] == {"kind": "aef", "reason": None}
+    layer = running.client.get(
+      f"/scenes/{opened['id']}/anchors",
+      params={"window": ",".join(map(str, window))},
+    ).json()
+    events = ask(
+      running.client,
+      opened,
+      task="counting",
+      classes=["ship"],
+      window=window,
+      anchors="aligned",
+    )
+  assert layer["year"] == 2024
+  points = np.array(layer["points"])
+  [tiled] = [event for event in events if event["type"] == "tile"]
+  assert tiled["anchors"] == len(points) > 900
+  scene = Scene(path, "a.tif")
+  found = scene_anchors.window_anchors(
+    scene, window, shape, "aligned", alphaearth
+  )
+  scene.close()
+  assert found.anchors is not None
+  exact = found.anchors.positions[:, ::-1].astype(float) * 160 + (100, 20)
+  np.testing.assert_allclose(points, exact, atol=0.01)
+  with rasterio.open(tile) as file:
+    raw = np.array(list(file.sample([affine @ tuple(p) for p in exact])))
+  wanted = np.sign(raw) * (np.abs(raw.astype(np.float32)) / 127.5) ** 2
+  np.testing.assert_allclose(found.anchors.features, wanted, atol=1e-6)
 
 
 def test_examples_are_marked_and_have_truth(page):
