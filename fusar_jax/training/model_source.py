@@ -4,10 +4,10 @@ import dataclasses
 import os
 from pathlib import Path
 
-from fusar_jax.hf.folders import resolve
+from fusar_jax.hf.folders import RECORD, resolve
 from fusar_jax.hf.load import load_adapted, restrict
 from fusar_jax.hf.tokenizer_files import has_tokenizer
-from fusar_jax.io.strict_json import read_object
+from fusar_jax.io.strict_json import read_object, reading
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.training import provenance
 from fusar_jax.training.parameters import load_run
@@ -21,7 +21,7 @@ class Source:
     config, params: config and parameters of the model.
     tokenizer: folder with the tokenizer files, or None.
     base: name of the base model.
-    record: provenance of the source run, see `provenance.portable`, or None.
+    record: provenance of the weights, see `provenance.portable`, or None.
     generation: content of the base's generation_config.json, or None.
     base_folder: folder of the base, or None: random weights, or it is gone.
   """
@@ -84,9 +84,20 @@ def load_source(
     params,
     _with_tokenizer(folder),
     str(source),
+    # What was trained last: an adapter's record has its base among "ancestors".
+    _record(resolve(adapter) if adapter else folder),
     generation=_generation(folder),
     base_folder=folder,
   )
+
+
+def _record(folder: Path) -> dict | None:
+  record = provenance.of_export(folder)
+  if record is not None:
+    with reading(folder / RECORD):  # What a model card quotes.
+      base, _, _ = record["base"], record["step"], dict(record["data"])
+      _ = base["path"], base["sha256"]
+  return record
 
 
 def _generation(folder: Path) -> dict | None:

@@ -406,14 +406,16 @@ def portable(workdir: Path, step: int | None) -> dict[str, Any]:
   for base, folder in _bases(Path(workdir)):
     if base.kind == "run":
       ancestors.append(_portable(folder, base.step))
-    elif (folder / RECORD).is_file():
-      with reading(folder / RECORD):
-        nearest = read_object(folder / RECORD)
-        # Made on another machine, perhaps by others.
-        ancestors += map(
-          _without_places, [nearest, *nearest.pop("ancestors", [])]
-        )
+    elif (nearest := of_export(folder)) is not None:
+      ancestors += [nearest, *nearest.pop("ancestors", [])]
   return _portable(Path(workdir), step) | {"ancestors": ancestors}
+
+
+def of_export(folder: Path) -> dict[str, Any] | None:
+  """Returns the record that came with weights, see `portable`, or None."""
+  path = folder / RECORD
+  # Made on another machine, perhaps by others.
+  return _without_places(read_object(path)) if path.is_file() else None
 
 
 def _portable(workdir: Path, step: int | None) -> dict[str, Any]:

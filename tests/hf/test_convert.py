@@ -5,7 +5,10 @@ import pytest
 from fusar_jax import convert
 from fusar_jax.hf import peft
 from fusar_jax.hf.export import export_merged
+from fusar_jax.hf.folders import RECORD, write_record
 from fusar_jax.hf.load import load_base
+from fusar_jax.hf.model_card import CARD
+from fusar_jax.io.strict_json import read_object
 from fusar_jax.model.config import LoRAConfig
 from fusar_jax.model.lora import merge_lora
 
@@ -50,6 +53,36 @@ def test_adapter_only(folders, plain, same):
   theirs, ours = (peft.read_adapter(f, plain) for f in (adapter, out))
   assert theirs[0] == ours[0]
   same(theirs[1], ours[1])
+
+
+def test_the_record_goes_with_the_weights(folders, capsys):
+  """Of what was trained last: the adapter, or else the base."""
+  base, adapter = folders / "base", folders / "adapter"
+  record = {
+    "step": 7,
+    "base": {"path": "runs/b", "sha256": "ab"},
+    "data": {"train": [{"path": "m.jsonl", "dataset": {"license": "CC0"}}]},
+    "ancestors": [],
+  }
+  write_record(base, record | {"step": 3})
+  write_record(adapter, record)
+  for name, words, step in (
+    ("merged", ("--adapter", adapter), 7),
+    ("adapter2", ("--adapter", adapter, "--adapter-only"), 7),
+    ("base2", (), 3),
+  ):
+    out = folders / name
+    assert _run("--from", base, *words, "--to", out) == 0
+    assert read_object(out / RECORD) == record | {"step": step}
+    card = (out / CARD).read_text()
+    assert f"- step: {step}" in card
+    assert "training data: m.jsonl (CC0)" in card
+  del record["base"]["sha256"]
+  write_record(adapter, record)
+  out = folders / "none"
+  assert _run("--from", base, "--adapter", adapter, "--to", out) == 1
+  assert f"{adapter / RECORD}: a field is missing" in capsys.readouterr().err
+  assert not out.exists()
 
 
 @pytest.mark.parametrize(
