@@ -28,8 +28,9 @@ from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.request_body import body_chunks, read_body
 from fusar_jax.serving.scene_answers import SceneAsker
 from fusar_jax.serving.scene_questions import check_ask, read_ask, read_json
+from fusar_jax.serving.scene_raster import suffix_of
 from fusar_jax.serving.scene_tiles import SIDE, SceneTiles
-from fusar_jax.serving.scenes import Scene, Scenes, suffix_of
+from fusar_jax.serving.scenes import Scene, Scenes
 from fusar_jax.serving.static_files import static_file
 from fusar_jax.simulation.questions import KINDS
 from fusar_jax.simulation.targets import CLASSES
@@ -128,6 +129,12 @@ class Page:
     async def drop(id: str) -> dict[str, Any]:
       await self._run(self.scenes.drop, id)
       return {"id": id, "deleted": True}
+
+    @app.post("/scenes/{id}/bands")
+    async def bands(http: Request, id: str) -> dict[str, Any]:
+      expect_type(http, "application/json")
+      body = read_json(await read_body(http, _MAX_JSON))
+      return await self._run(self._with_bands, id, body)
 
     @app.get("/scenes/{id}/tiles/{level}/{x}/{y}.png")
     async def tile(id: str, level: int, x: int, y: int) -> Response:
@@ -247,6 +254,7 @@ class Page:
       "anchors": scene_anchors.source_of(scene, self._asker.reader.alphaearth),
       "quantity": scene.info["quantity"],
       "bands": [stretch.band for stretch in scene.stretches],
+      "choices": scene.choices,
       "notes": scene.info["notes"],
       "distance": scene.info["metadata"].get("ground_sampling_distance"),
       "centre": centre,
@@ -260,6 +268,28 @@ class Page:
     except RequestError:
       scene.close()
       raise
+    self._tiles[scene.id] = SceneTiles(scene, self._folder)
+    return self._describe(scene)
+
+  def _with_bands(self, id: str, body: Any) -> dict[str, Any]:
+    """Shows other bands: a new scene takes the place of one, and its file."""
+    before = self.scenes.get(id)
+    bands = body.get("bands") if isinstance(body, dict) else None
+    if not isinstance(bands, list) or tuple(bands) not in before.choices:
+      known = " or ".join(",".join(choice) for choice in before.choices)
+      raise RequestError(400, f"bands: expected {known or 'none'}.", "bands")
+    scene = self.scenes.open(before.path, before.name, bands=bands)
+    scene.take_over(before)
+    file = self._ids.pop(id, None)
+    try:
+      self.scenes.replace(id, scene)
+    except RequestError:  # Dropped meanwhile.
+      scene.close()
+      if file is not None:
+        self._files.delete(file)
+      raise
+    if file is not None:
+      self._ids[scene.id] = file
     self._tiles[scene.id] = SceneTiles(scene, self._folder)
     return self._describe(scene)
 

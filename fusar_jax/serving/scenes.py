@@ -18,28 +18,17 @@ from typing import Any
 import numpy as np
 
 from fusar_jax.geo.anchors import Anchors
-from fusar_jax.geo.band_stack import open_bands
 from fusar_jax.geo.georeference import Georeference
-from fusar_jax.geo.options import LINEAR
-from fusar_jax.geo.quantities import AMPLITUDE
-from fusar_jax.geo.rasters import Raster, open_raster
-from fusar_jax.geo.stretch import Stretch, fit_stretches
+from fusar_jax.geo.rasters import Raster
 from fusar_jax.geo.tiles import stretched
 from fusar_jax.interpretation.findings import Finding
 from fusar_jax.serving.limits import RequestError
-from fusar_jax.serving.uploads import check_crs
-
-# Beginnings of the files that are opened: TIFF, PNG, JPEG, zip.
-_KINDS = {
-  b"II*\0": ".tif",
-  b"MM\0*": ".tif",
-  b"II+\0": ".tif",
-  b"MM\0+": ".tif",
-  b"\x89PNG": ".png",
-  b"\xff\xd8\xff": ".jpg",
-  b"PK\x03\x04": ".zip",
-}
-_BYTE = "uint8"
+from fusar_jax.serving.scene_raster import (
+  band_choices,
+  check_file,
+  fit_shown,
+  open_shown,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +103,7 @@ class Scene:
     place: georeference, or None.
     stretches: with which its pixels are shown.
     info: what is known of the raster, JSON values.
+    choices: bands that can be shown, one or three; () without a choice.
     simulated: whether the package has drawn it.
     truth: targets of a simulated scene.
     anchors: positions in [0, 1] of the scene, of a file or the simulation.
@@ -123,28 +113,30 @@ class Scene:
     used: `time.monotonic()` of the last use.
   """
 
-  def __init__(self, path: Path, name: str, stretches=None):
+  def __init__(self, path: Path, name: str, stretches=None, bands=None):
     """Opens a raster.
 
     Args:
       path: of the file.
       name: for display.
       stretches: None: fitted to the raster.
+      bands: one or three that are shown; None: the first.
 
     Raises:
       ValueError, OSError: it cannot be read.
     """
     self.id = f"scene-{secrets.token_urlsafe(16)}"
     self.name, self.path = name, path
-    self._raster = _open(path)
+    self._raster = open_shown(path)
     try:
-      self.stretches = stretches or _stretches(self._raster)
+      self.stretches = stretches or fit_shown(self._raster, bands)
     except BaseException:
       self._raster.close()
       raise
     self.size = self._raster.height, self._raster.width
     self.place: Georeference | None = self._raster.georeference
     self.info = self._raster.to_json()
+    self.choices = band_choices(self._raster)
     date = self._raster.metadata.date
     self.year = int(date[:4]) if date else None
     self.simulated = False
@@ -192,7 +184,7 @@ class Scene:
     Raises:
       ValueError, OSError: it cannot be read any more.
     """
-    return _open(self.path)
+    return open_shown(self.path)
 
   def place_of(
     self, window: Sequence[float], shape: tuple[int, int]
@@ -210,6 +202,13 @@ class Scene:
       self._next += 1
       self.answers = [*self.answers, answer][-most:]
     return answer
+
+  def take_over(self, other: "Scene") -> None:
+    """Takes answers and anchors of a scene of the same raster."""
+    with other._lock:
+      self.answers, self._next = other.answers, other._next
+      self.anchors, self.shuffled = other.anchors, other.shuffled
+    self.truth, self.simulated = other.truth, other.simulated
 
   @property
   def closed(self) -> bool:
@@ -260,16 +259,16 @@ class Scenes:
           " one, or try again later.",
         )
 
-  def open(self, path: Path, name: str, stretches=None) -> Scene:
-    """Opens a scene; it is listed only when `add` is called.
+  def open(self, path: Path, name: str, stretches=None, bands=None) -> Scene:
+    """Opens a scene, see there; it is listed only when `add` is called.
 
     Raises:
       RequestError: 400, it cannot be read; 413, too many pixels. Messages do
         not name the server's folders.
     """
     try:
-      _check(path, self.limits.pixels)
-      return Scene(path, name, stretches)
+      check_file(path, self.limits.pixels)
+      return Scene(path, name, stretches, bands)
     except (ValueError, OSError) as error:
       message = str(error).replace(str(path), name)
       raise RequestError(
@@ -281,6 +280,17 @@ class Scenes:
     self.check()
     with self._lock:
       self._scenes[scene.id] = scene
+
+  def replace(self, id: str, scene: Scene) -> None:
+    """Lists a scene in place of one, which is dropped; raises as `drop`."""
+    with self._lock:
+      before = self._scenes.pop(id, None)
+      if before is not None:
+        self._scenes[scene.id] = scene
+    if before is None:
+      raise missing(id)
+    before.close()
+    self._on_drop(before)
 
   def get(self, id: str) -> Scene:
     """Returns a scene, and counts as a use of it.
@@ -317,59 +327,4 @@ def missing(id: str) -> RequestError:
   """Returns the error for a scene that is not open."""
   return RequestError(
     404, f"no scene {id[:40]!r}: it was closed. Open the image again.", "scene"
-  )
-
-
-def suffix_of(start: bytes) -> str:
-  """Returns the suffix of a file's content.
-
-  Args:
-    start: the first 4 bytes or more.
-
-  Raises:
-    RequestError: 400, none of the kinds that are opened.
-  """
-  for magic, suffix in _KINDS.items():
-    if start.startswith(magic):
-      return suffix
-  raise RequestError(
-    400,
-    "not an image that is opened here: expected a GeoTIFF, PNG or JPEG, or the"
-    " zip of a Sentinel-1 .SAFE product.",
-    "scene",
-  )
-
-
-def _check(path: Path, pixels: int) -> None:
-  """Raises before anything is decoded, or looked up for a CRS."""
-  with path.open("rb") as file:
-    suffix_of(file.read(8))
-  with contextlib.closing(open_bands(path)) as file:
-    if file.height * file.width > pixels:
-      raise RequestError(
-        413,
-        f"{file.width:,} x {file.height:,} pixels, at most {pixels:,} are"
-        " opened. Cut a part out of it: gdal_translate -srcwin.",
-        "scene",
-      )
-    if file.dataset is not None:
-      check_crs(file.dataset)
-
-
-def _open(path: Path) -> Raster:
-  raster = open_raster(path)
-  if raster.dtype != _BYTE:
-    return raster
-  # A picture, shown as it is: 0 and 255 are shades.
-  raster.close()
-  return open_raster(path, nodata="none", quantity=AMPLITUDE)
-
-
-def _stretches(raster: Raster) -> tuple[Stretch, ...]:
-  if raster.dtype != _BYTE:
-    return fit_stretches(raster)
-  bands = raster.bands[:3] if len(raster.bands) >= 3 else raster.bands[:1]
-  return tuple(
-    Stretch(band, AMPLITUDE, LINEAR, 0.0, 255.0, (0.0, 100.0), 0)
-    for band in bands
   )

@@ -15,6 +15,7 @@ from fusar_jax.serving.scenes import SceneLimits
 from tests.serving.conftest import picture
 from tests.serving.scene_helpers import (
   BYTES,
+  PLACE,
   SHARED,
   ask,
   geotiff,
@@ -189,6 +190,43 @@ def test_limits_of_scenes_and_tiles(page, opened):
     ask(page, scene, task="counting", classes=["ship"], window=[0, 0, 32, 32])
   kept = page.get(f"/scenes/{scene['id']}").json()["answers"]
   assert [answer["id"] for answer in kept] == [3, 4, 5, 6]
+
+
+def test_bands_are_chosen(page, opened, tmp_path):
+  """Two polarisations, and their composite as `prepare` makes it; answers and
+  anchors stay with the scene."""
+  values = np.stack([picture(4, (90, 120))[..., k] for k in (0, 1)]) + 1.0
+  path = tmp_path / "a.tif"
+  with rasterio.open(
+    path, "w", "GTiff", 120, 90, 2, "EPSG:32633", PLACE, "float32"
+  ) as file:
+    file.write(values.astype(np.float32))
+    file.descriptions = ["VV", "VH"]
+    file.update_tags(QUANTITY="amplitude")
+  scene = opened(path.read_bytes(), "a.tif")
+  assert scene["bands"] == ["VV"]
+  assert scene["choices"] == [["VV"], ["VH"], ["VV", "VH", "VV/VH"]]
+  ask(page, scene, task="counting", classes=["ship"], window=[0, 0, 90, 90])
+  first = scene["id"]
+  for bands in (["VH"], ["VV", "VH", "VV/VH"]):
+    answer = page.post(f"/scenes/{scene['id']}/bands", json={"bands": bands})
+    assert answer.status_code == 200, answer.text
+    scene = answer.json()
+    assert scene["bands"] == bands
+    assert [one["id"] for one in scene["answers"]] == [1]
+    with open_raster(path) as raster:
+      stretches = fit_stretches(raster, bands)
+      shown = stretched(raster, stretches, (0, 0, 90, 120), None)[0]
+    seen = tile(page, scene, 0, 0, 0)
+    seen = np.dstack([seen] * 3) if seen.ndim == 2 else seen[..., :3]
+    np.testing.assert_array_equal(seen, shown)
+  assert page.get(f"/scenes/{first}").status_code == 404
+  for bands in (["HH"], "VV", [["VV"]], None):
+    path = f"/scenes/{scene['id']}/bands"
+    rejected(
+      page.post(path, json={"bands": bands}), 400, "VV or VH or VV,VH,VV"
+    )
+  page.delete(f"/scenes/{scene['id']}")
 
 
 def test_the_token_guards_all_but_the_page(serving):

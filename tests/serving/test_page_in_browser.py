@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from fusar_jax.metrics.box_matching import match
@@ -19,6 +20,7 @@ from tests.browser import (  # noqa: F401  Fixtures.
   picture,
   screenshots_fixture,
 )
+from tests.serving.scene_helpers import PLACE
 
 _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .filter(e => e.checkVisibility())
@@ -118,6 +120,42 @@ def serious(page) -> list[str]:
 def boxes_on_screen(page, kind: str) -> np.ndarray:
   """Returns float[n, 8]: (x, y, width, height) in the scene, then on screen."""
   return np.array(page.evaluate(_RECTS, kind), float).reshape(-1, 8)
+
+
+def test_other_bands_of_the_same_view(visit, tmp_path, screenshots):
+  """The picture changes; the view and the history do not."""
+  path = tmp_path / "a.tif"
+  rows, cols = np.indices((400, 400))
+  with rasterio.open(
+    path, "w", "GTiff", 400, 400, 2, "EPSG:32633", PLACE, "float32"
+  ) as file:
+    file.write(np.stack([rows, cols]).astype(np.float32) + 1)
+    file.descriptions = ["VV", "VH"]
+    file.update_tags(QUANTITY="amplitude")
+  page = visit()
+  give(page, path.read_bytes(), "two.tif")
+  ask(page, "counting", "ship")
+  page.click("#zoom-full")
+  view = page.inner_text("#place")
+  steps = {}
+  for name in ("VV", "VH", "VV, VH, VV/VH"):
+    page.select_option("#bands", label=name)
+    page.get_by_text(f"· {name} ·").wait_for()
+    page.wait_for_selector("#loading", state="hidden")
+    assert page.inner_text("#place") == view
+    assert page.locator("#past li").count() == 1
+    page.wait_for_timeout(700)
+    box = page.locator("#map").bounding_box()
+    shown = picture(page, screenshots / f"bands-{len(steps)}.png").astype(int)
+    y, x = (
+      int(box[k] + box[n] / 2) for k, n in (("y", "height"), ("x", "width"))
+    )
+    steps[name] = shown[y + 60, x] - shown[y - 60, x]
+    assert abs(shown[y, x - 60] - shown[y, x + 60]).max() > 5 or name == "VV"
+  # VV gets brighter to the bottom, VH does not.
+  assert steps["VV"].min() > 20
+  assert abs(steps["VH"]).max() < 8
+  assert np.ptp(steps["VV, VH, VV/VH"]) > 15
 
 
 def test_boxes_lie_on_their_targets(visit, simulated, screenshots):

@@ -95,7 +95,27 @@ function openExample(index) {
       { signal })).json());
 }
 
-async function open(text, fetchScene) {
+/* View, history and anchors stay: only the picture is another. */
+async function chooseBands() {
+  const { id } = scene, bands = scene.choices[$("bands").value];
+  const { x, y, scale } = map;
+  await open(`Reading ${bands.join(", ")}`, async (signal) => (
+    await api.post(`/scenes/${id}/bands`, { bands }, { signal })).json(), true);
+  if (scene.id === id) return showBands();
+  Object.assign(map, { x, y, scale });
+  map.move(0, 0);
+}
+
+function showBands() {
+  const shown = scene.bands.join(", ");
+  $("for-bands").hidden = !scene.choices.length;
+  $("bands").replaceChildren(...scene.choices.map((choice, i) => {
+    const name = choice.join(", ");
+    return new Option(name, i, false, name === shown);
+  }));
+}
+
+async function open(text, fetchScene, replaces = false) {
   clearProblem();
   opening?.abort();
   opening = new AbortController();
@@ -106,7 +126,7 @@ async function open(text, fetchScene) {
     const before = scene;
     show(opened);
     // Others of this page may still lend their anchors to a comparison.
-    if (before) question.lend(before.id);
+    if (before && !replaces) question.lend(before.id);
   } catch (error) {
     if (!signal.aborted) report(error);
   } finally {
@@ -133,6 +153,7 @@ function show(opened) {
   }
   $("about-title").textContent = scene.name;
   $("facts").textContent = facts(scene);
+  showBands();
   $("notes").replaceChildren(...scene.notes.map((note) => {
     const item = document.createElement("li");
     item.textContent = note;
@@ -201,6 +222,7 @@ $("stop-loading").addEventListener("click", () => {
   loading(null);
 });
 $("open").addEventListener("click", toStart);
+$("bands").addEventListener("change", chooseBands);
 $("address").addEventListener("submit", (event) => {
   event.preventDefault();
   const url = $("url").value.trim();
