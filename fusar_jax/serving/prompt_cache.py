@@ -73,19 +73,20 @@ class PromptCache:
   ) -> tuple[Batch, CachedPrefix | None]:
     """Returns what `ContinuousBatch.add` takes: a batch of one row.
 
-    Shapes are a few, because each is compiled. Without an image, the prompt is
-    read as a whole.
+    Shapes are a few, because each is compiled. Without an image, or without a
+    word after it, the prompt is read as a whole.
 
     Args:
       example: the prompt.
       image_key: equal for equal images, a digest.
       read: `ContinuousBatch.read_prefix`.
     """
-    seen = np.flatnonzero(example.visual_index >= 0)
-    if not seen.size:
-      batch = self._padded(example, _coarse(len(example.input_ids), 64))
+    visual = np.flatnonzero(example.visual_index >= 0)
+    split = int(visual[-1]) + 1 if visual.size else 0
+    length = len(example.input_ids)
+    if split in (0, length):
+      batch = self._padded(example, _coarse(length, 64))
       return self._with_visual_tokens(batch, image_key), None
-    split = int(seen[-1]) + 1
     key = _digest(example, split, image_key)
     cached = self._kept.get(key)
     if cached is None:

@@ -84,13 +84,13 @@ def _scenes(folder: Path) -> list[bytes]:
 
 def _scene(path: Path) -> None:
   """A scene of the page: opened, shown, described."""
-  from fusar_jax.serving.limits import RefusedError
+  from fusar_jax.serving.limits import RequestError
   from fusar_jax.serving.scene_tiles import SceneTiles
   from fusar_jax.serving.scenes import SceneLimits, Scenes
 
   try:
     scene = Scenes(SceneLimits(pixels=2**20)).open(path, path.name)
-  except RefusedError as error:
+  except RequestError as error:
     raise ValueError(str(error)) from None
   try:
     SceneTiles(scene, path.parent).tile(0, 0, 0)

@@ -139,7 +139,7 @@ def _chat_request(text: str) -> None:
   from fusar_jax.serving.anchors import read_field
   from fusar_jax.serving.chat_request import read_request
   from fusar_jax.serving.conversation import check_turns
-  from fusar_jax.serving.limits import Limits, RefusedError
+  from fusar_jax.serving.limits import Limits, RequestError
   from fusar_jax.serving.sources import Sources
   from fusar_jax.serving.uploads import Upload, read_upload
 
@@ -153,7 +153,7 @@ def _chat_request(text: str) -> None:
     if request.bbox is not None:
       image = image.crop(request.bbox)
     read_field(request.anchors, image, None, request.year)
-  except RefusedError as error:
+  except RequestError as error:
     raise ValueError(str(error)) from None
 
 
@@ -197,13 +197,13 @@ def _chat_bodies(folder: Path) -> list[bytes]:
 
 def _scene_question(text: str) -> None:
   """The body of a question of the page, and its text as the model's answer."""
-  from fusar_jax.serving.limits import RefusedError
+  from fusar_jax.serving.limits import RequestError
   from fusar_jax.serving.scene_questions import conclude, plan, read_ask
 
   try:
     ask = read_ask(text.encode("utf-8", "surrogatepass"))
     asked = plan(ask, (300, 400), 168, 9)
-  except RefusedError as error:
+  except RequestError as error:
     raise ValueError(str(error)) from None
   answer = conclude(asked, ask, [text] * len(asked.parts), (300, 400))
   json.dumps(answer.to_json(), allow_nan=False)
@@ -228,7 +228,7 @@ def _upload_form(text: str) -> None:
   import tempfile
 
   from fusar_jax.serving.file_store import FileStore
-  from fusar_jax.serving.limits import RefusedError
+  from fusar_jax.serving.limits import RequestError
   from fusar_jax.serving.upload_form import UploadForm
 
   with tempfile.TemporaryDirectory() as folder:
@@ -238,7 +238,7 @@ def _upload_form(text: str) -> None:
       for start in range(0, len(body), 50):
         form.write(body[start : start + 50])
       form.finish()
-    except RefusedError as error:
+    except RequestError as error:
       form.abort()
       assert not list(Path(folder).iterdir())
       raise ValueError(str(error)) from None
