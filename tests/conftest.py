@@ -43,8 +43,11 @@ _XLA_FLAGS = (
 )
 # These emitters take a third of the time of compilation, and their kernels gain
 # nothing on arrays of this size; `make parity` uses them. An unknown flag ends
-# the process: 0.12 does not have this one.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
+# the process: jaxlib 0.12 does not have this one, nor has libtpu (`make plan`).
+if (
+  importlib.metadata.version("jaxlib").startswith("0.10.")
+  and importlib.util.find_spec("libtpu") is None
+):
   _XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)
 # A tenth of the time of tests would go to searches of JAX's many live objects.
