@@ -2,7 +2,7 @@
 
 FUSAR_SOAK_MINUTES (1) is the time after the warm-up:
 
-  FUSAR_SOAK_MINUTES=20 python -m pytest -s -m slow tests/serving/test_soak.py
+  FUSAR_SOAK_MINUTES=60 python -m pytest -s -m slow tests/serving/test_soak.py
 """
 
 import itertools
