@@ -129,7 +129,7 @@ class Prefix:
     before = self.length - length
     past = jnp.arange(self.length) <= before + jnp.arange(length)[:, None]
     mask = self.prompts.seen[:, None] & past
-    hidden, cache = decoder_step(
+    hidden, written = decoder_step(
       _decoder(model),
       self._params["model"],
       _apply(model, self._params, batch.input_ids, method=model.embed_text),
@@ -138,8 +138,8 @@ class Prefix:
       cache.with_room(length + self._room),
       jnp.int32(before),
     )
-    assert isinstance(cache, KVCache)
-    return hidden, cache
+    assert isinstance(written, KVCache)
+    return hidden, written
 
   def step(
     self, token: jax.Array, place: jax.Array, cache: Cache

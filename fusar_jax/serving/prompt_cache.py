@@ -129,7 +129,8 @@ def _digest(example: Example, split: int, image_key: bytes) -> bytes:
     example.anchors, example.anchor_weights, strict=True
   ):
     # Sizes first: else the values of two could be divided in another way.
-    for array in (anchors and anchors.features, weights):
+    features = None if anchors is None else anchors.features
+    for array in (features, weights):
       shape = None if array is None else array.shape
       digest.update(repr(shape).encode())
       if array is not None:
