@@ -82,7 +82,9 @@ def test_logits_are_those_of_the_whole_prompt(large, questions, mesh, unroll):
   for prompt, (batch, cached) in zip(questions, parts, strict=True):
     assert cached is not None
     found = run(network, params, batch, cached)
-    whole = run(network, params, pad_batch([prompt], config=config), None)
+    whole = run(
+      network, params, pad_batch([prompt], config=config, length=32), None
+    )
     for ours, alone in zip(found, whole, strict=True):
       scale = np.abs(alone).max()
       np.testing.assert_allclose(ours / scale, alone / scale, atol=1e-5)
@@ -103,7 +105,7 @@ def test_answers_are_those_of_the_whole_prompt(large, questions):
       batch.add([row], rest, cached=cached)
     found |= batch.run(batch.free + 1)
   for row, prompt in enumerate(questions):
-    whole = pad_batch([prompt], config=config)
+    whole = pad_batch([prompt], config=config, length=32)
     assert found[row] == generate(network, params, whole, decoding)[0]
   assert len({tuple(answer) for answer in found.values()}) > 3
 
