@@ -152,7 +152,7 @@ def _first(example: Example, split: int) -> Example:
 def _rest(example: Example, split: int) -> Batch:
   """Returns the other tokens, which are text, to follow a `CachedPrefix`."""
   length = len(example.input_ids) - split
-  more = _coarse(length, 16) - length
+  more = _coarse(length, 32) - length
 
   def padded(values: np.ndarray) -> np.ndarray:
     return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, more)])[None]

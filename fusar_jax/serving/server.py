@@ -200,7 +200,11 @@ def _warm(engine: Engine, reader: Reader) -> None:
   Image.new("L", (side, side)).save(content, "png")
   encoded = base64.b64encode(content.getvalue()).decode()
   image = {"url": f"data:image/png;base64,{encoded}"}
-  for text in (counting.question("ship"), detection.question("ship")):
+  for text in (
+    counting.question("ship"),
+    detection.question("ship"),
+    "Describe the image.",
+  ):
     parts = [
       {"type": "image_url", "image_url": image},
       {"type": "text", "text": text},
