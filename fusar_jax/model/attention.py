@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fusar_jax.model.blocked_attention import (
-  MASKED,
   blocked_attention,
   group_by_key_head,
   masked_scores,
+  stack_queries,
   ungroup,
 )
 from fusar_jax.model.cudnn import cudnn
@@ -108,23 +108,18 @@ def attend_cached(
     key, value: cached, including those of the new positions.
     mask: False: the key is masked.
   """
-  batch, length, heads, width = query.shape
-  kv_heads, groups = key.shape[1], heads // key.shape[1]
-  grouped = query.reshape(batch, length, kv_heads, groups, width) * width**-0.5
-  grouped = grouped.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, width)
-  scores = jnp.einsum(
-    "bkgh,bkhs->bkgs", grouped, key, preferred_element_type=jnp.float32
-  )
-  mask = jnp.tile(mask, (1, groups, 1)) if length > 1 else mask
-  scores = jnp.where(mask[:, None], scores, jnp.float32(MASKED))
-  probs = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  attn_out = jnp.einsum("bkgs,bksh->bkgh", probs, value)
-  return ungroup(attn_out, length).astype(query.dtype)
+  scaled = stack_queries(query, key.shape[1]) * query.shape[-1] ** -0.5
+  return _stacked(scaled, key, value, mask, query.shape[1]).astype(query.dtype)
 
 
 def _xla(query, key, value, mask):
-  length, groups = query.shape[1], query.shape[2] // key.shape[2]
-  query, key, value = group_by_key_head(query, key, value)
+  length = query.shape[1]
+  return _stacked(*group_by_key_head(query, key, value), mask, length)
+
+
+def _stacked(query, key, value, mask, length):
+  """[B, L, N, H], of arrays as `group_by_key_head` returns them."""
+  groups = query.shape[2] // length
   mask = jnp.tile(mask, (1, groups, 1)) if mask.shape[1] > 1 else mask
   probs = jax.nn.softmax(masked_scores(query, key, mask[:, None]), axis=-1)
   return ungroup(probs.astype(value.dtype) @ value, length)

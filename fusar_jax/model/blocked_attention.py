@@ -36,20 +36,24 @@ def blocked_attention(query, key, value, mask):
 
 
 def group_by_key_head(query, key, value):
-  """[B, K, G * L, H], [B, K, H, S], [B, K, S, H].
+  """[B, K, G * L, H], [B, K, H, S], [B, K, S, H]."""
+  stacked = stack_queries(query, key.shape[2])
+  return stacked, key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+
+
+def stack_queries(query, kv_heads):
+  """[B, L, N, H] -> [B, K, G * L, H].
 
   Stacks the query heads of each key head along the rows: one matrix product
   per key head.
   """
   batch, length, heads, width = query.shape
-  kv_heads = key.shape[2]
   query = query.reshape(batch, length, kv_heads, heads // kv_heads, width)
-  query = query.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, width)
-  return query, key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+  return query.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, width)
 
 
 def ungroup(attn_out, length):
-  """[B, K, G * L, H] -> [B, L, N, H]; inverse of `group_by_key_head`."""
+  """[B, K, G * L, H] -> [B, L, N, H]; inverse of `stack_queries`."""
   batch, kv_heads, rows, width = attn_out.shape
   attn_out = attn_out.reshape(batch, kv_heads, rows // length, length, width)
   return attn_out.transpose(0, 3, 1, 2, 4).reshape(batch, length, -1, width)
