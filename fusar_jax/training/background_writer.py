@@ -96,7 +96,7 @@ class BackgroundWriter:
       name = f"metrics of {self._service.name}"
       self._thread = threading.Thread(target=self._run, name=name, daemon=True)
       self._thread.start()
-    self._lines.put((step, {k: v for k, v in values.items() if k != "step"}))
+    self._lines.put((step, dict(values)))
 
   def close(self, failed: bool = False) -> None:
     """Waits for a minute at most until all lines are sent."""

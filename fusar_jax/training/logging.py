@@ -13,7 +13,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,11 +180,14 @@ class MetricsLogger:
   def evaluated(self, step: int, values: dict[str, float]) -> None:
     """Writes the metrics of an evaluation."""
     if self._writes:
-      self._file.append({"step": step, **values})
-      for writer in self._writers:
-        writer.write(step, values)
+      self._record(step, values)
       text = " ".join(f"{k} {v:.5g}" for k, v in values.items())
       self._display.line(step, f"step {step}/{self._total} {text}")
+
+  def _record(self, step: int, values: Mapping[str, Any]) -> None:
+    self._file.append({"step": step, **values})
+    for writer in self._writers:
+      writer.write(step, values)
 
   def close(self, failed: bool = False) -> None:
     """Ends the display and the views; `failed`: by an error."""
@@ -268,7 +271,6 @@ class MetricsLogger:
       means["grad_norm"] = sums["grad_norm"] / updates
     eta = (self._total - step) * seconds / new_steps
     values = {
-      "step": step,
       **means,
       # A skipped batch does not move the schedule.
       "learning_rate": float(self._rate(max(step - 1 - self._skipped, 0))),
@@ -280,9 +282,7 @@ class MetricsLogger:
     }
     if self._may_skip:
       values["skipped"] = self._skipped
-    self._file.append(values)
-    for writer in self._writers:
-      writer.write(step, values)
+    self._record(step, values)
     self._display.line(
       step,
       f"step {step}/{self._total}"

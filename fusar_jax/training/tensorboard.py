@@ -35,8 +35,7 @@ class TensorBoard:
     """See `MetricWriter`."""
     assert self._board is not None
     for name, value in values.items():
-      if name != "step":
-        self._board.add_scalar(name, value, step)
+      self._board.add_scalar(name, value, step)
 
   def close(self, failed: bool = False) -> None:
     """See `MetricWriter`."""

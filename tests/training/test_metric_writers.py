@@ -62,7 +62,7 @@ def _written(store, workdir, steps, start=0, rows=(), failed=False):
   writer = BackgroundWriter(store, workdir)
   writer.start(start, rows)
   for step in steps:
-    writer.write(step, {"step": step, "loss": 1 / step})
+    writer.write(step, {"loss": 1 / step})
   writer.close(failed)
 
 

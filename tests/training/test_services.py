@@ -131,7 +131,7 @@ def _write(config, workdir, start, rows, steps):
   for writer in metric_writers.make_writers(resolve(config), workdir):
     writer.start(start, rows)
     for step in steps:
-      writer.write(step, {"step": step, "loss": 0.5})
+      writer.write(step, {"loss": 0.5})
     writer.close(failed=True)
 
 
