@@ -194,7 +194,7 @@ def openai_content(
         "image_embeds": {
           name: base64.b64encode(raw).decode() for name, raw in tensors.items()
         },
-        # The server's cache tells images apart by it.
+        # The key of the image in the server's cache.
         "uuid": hashlib.sha256(data).hexdigest(),
       }
     )

@@ -17,13 +17,13 @@ class FakeHub(http.server.ThreadingHTTPServer):
   objects: LFS files by sha256.
   sent: sha256 of the LFS files received, in order.
   calls: (method, path) of all requests.
-  refuse: pattern of paths -> status to answer with.
+  reject: pattern of paths -> status to answer with.
   """
 
   def __init__(self):
     super().__init__(("127.0.0.1", 0), _Handler)
     self.repos, self.objects = {}, {}
-    self.sent, self.calls, self.refuse = [], [], {}
+    self.sent, self.calls, self.reject = [], [], {}
     threading.Thread(
       target=self.serve_forever, args=(0.01,), daemon=True
     ).start()
@@ -52,9 +52,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     hub = self.server
     body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
     hub.calls.append((self.command, self.path))
-    for pattern, status in hub.refuse.items():
+    for pattern, status in hub.reject.items():
       if re.search(pattern, self.path):
-        return self._answer(status, {"error": f"refused with {status}"})
+        return self._answer(status, {"error": f"rejected with {status}"})
     if self.path.startswith("/lfs/"):
       digest = hashlib.sha256(body).hexdigest()
       assert self.path == f"/lfs/{digest}"

@@ -169,7 +169,7 @@ def test_a_dry_run_asks_nobody(made, hub, monkeypatch, capsys):
 
 
 def test_what_broke_off_is_not_sent_again(made, hub, capsys):
-  hub.refuse = {"/commit/": 403}
+  hub.reject = {"/commit/": 403}
   assert _push(made / "merged", "--private") == 1
   message = capsys.readouterr().err
   assert "may not write to lab/fusar-small (403)" in message
@@ -178,7 +178,7 @@ def test_what_broke_off_is_not_sent_again(made, hub, capsys):
   assert again in message
   sent = list(hub.sent)
   assert sent
-  hub.refuse = {}
+  hub.reject = {}
   assert _push(made / "merged", "--private") == 0
   assert hub.sent == sent
 
@@ -193,8 +193,8 @@ def test_what_broke_off_is_not_sent_again(made, hub, capsys):
     (418, "the hub answered 418"),
   ],
 )
-def test_refusals_say_what_to_do(made, hub, capsys, status, part):
-  hub.refuse = {"/api/": status}
+def test_rejections_say_what_to_do(made, hub, capsys, status, part):
+  hub.reject = {"/api/": status}
   assert _push(made / "merged") == 1
   assert part in capsys.readouterr().err
   assert not hub.sent

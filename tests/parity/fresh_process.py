@@ -16,10 +16,10 @@ import socket
 import sys
 import numpy as np
 
-def refuse(*args):
+def no_network(*args):
   raise OSError("an export must load without a network")
 
-socket.socket.connect = refuse
+socket.socket.connect = no_network
 """
 
 # Qwen2.5-VL's own processor asks for torchvision, because it loads a processor
