@@ -136,15 +136,17 @@ def test_other_bands_of_the_same_view(visit, tmp_path, screenshots):
   give(page, path.read_bytes(), "two.tif")
   ask(page, "counting", "ship")
   page.click("#zoom-full")
+  # The line follows the map, which is painted with the next frame.
+  page.get_by_text("pixels at (0, 0), 1.0 : 1").wait_for()
   view = page.inner_text("#place")
   steps = {}
   for name in ("VV", "VH", "VV, VH, VV/VH"):
     page.select_option("#bands", label=name)
     page.get_by_text(f"· {name} ·").wait_for()
     page.wait_for_selector("#loading", state="hidden")
+    page.wait_for_timeout(700)
     assert page.inner_text("#place") == view
     assert page.locator("#past li").count() == 1
-    page.wait_for_timeout(700)
     box = page.locator("#map").bounding_box()
     shown = picture(page, screenshots / f"bands-{len(steps)}.png").astype(int)
     y, x = (
