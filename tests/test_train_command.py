@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from fusar_jax.data.data_hashes import describe_data
 from fusar_jax.data.triplets import read_manifests
 from fusar_jax.model.fusar_gpt import init_params
 from fusar_jax.model.paths import flatten
@@ -206,9 +207,7 @@ def test_images_and_anchors_are_recorded(manifest, tmp_path):
   path = str(folder / "manifest.jsonl")
 
   def hashes():
-    (data,) = provenance.describe_data({"train": path}, read_manifests(path))[
-      "train"
-    ]
+    (data,) = describe_data({"train": path}, read_manifests(path))["train"]
     kinds = "sizes of images", "content of images", "content of anchors"
     return data["sha256"], *map(data.get, kinds)
 

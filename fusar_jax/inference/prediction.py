@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fusar_jax.data.anchor_conditions import ALIGNED, AnchorCondition
+from fusar_jax.data.data_hashes import hash_examples, hash_manifest
 from fusar_jax.data.example_sizes import measure_examples
 from fusar_jax.data.lengths import PROMPT_LENGTH
 from fusar_jax.data.triplets import (
@@ -308,5 +309,5 @@ def identity(model, data, triplets: Sequence[Triplet], adapter=None) -> dict:
     name: path and provenance.describe(str(path), Path()).sha256
     for name, path in (("model", model), ("adapter", adapter))
   }
-  hashes["data"] = provenance.hash_manifest(data)
-  return hashes | provenance.hash_examples(triplets)
+  hashes["data"] = hash_manifest(data)
+  return hashes | hash_examples(triplets)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fusar_jax.data.data_hashes import hash_manifest
 from fusar_jax.report import lineage
 from fusar_jax.report.answers import read_answers
 from fusar_jax.report.baselines import Tested
@@ -16,7 +17,6 @@ from fusar_jax.report.curves import read_curves
 from fusar_jax.report.page import write_report
 from fusar_jax.report.score_table import read_scores
 from fusar_jax.tasks.predictions import Prediction
-from fusar_jax.training.provenance import hash_manifest
 
 REPORT = "report.html"
 

@@ -17,6 +17,7 @@ from fusar_jax.io.strict_json import read_object, reading
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import abstract_params
 from fusar_jax.training import provenance
+from fusar_jax.training.export_record import export_record
 
 
 def describe(path: str | Path) -> str:
@@ -41,7 +42,7 @@ def describe_record(folder: Path) -> list[str]:
   """Returns provenance lines; empty for folders of other tools."""
   if provenance.is_run(folder):
     step = provenance.latest_step(folder)
-    record = provenance.portable(folder, step or 0)
+    record = export_record(folder, step or 0)
   elif (folder / RECORD).is_file():
     record = read_object(folder / RECORD)
   else:

@@ -10,6 +10,10 @@ from fusar_jax.hf.tokenizer_files import has_tokenizer
 from fusar_jax.io.strict_json import read_object, reading
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.training import provenance
+from fusar_jax.training.export_record import (
+  export_record,
+  read_export_record,
+)
 from fusar_jax.training.parameters import load_run
 
 
@@ -21,7 +25,7 @@ class Source:
     config, params: config and parameters of the model.
     tokenizer: folder with the tokenizer files, or None.
     base: name of the base model.
-    record: provenance of the weights, see `provenance.portable`, or None.
+    record: provenance of the weights, see `export_record`, or None.
     generation: content of the base's generation_config.json, or None.
     base_folder: folder of the base, or None: random weights, or it is gone.
   """
@@ -64,7 +68,7 @@ def load_source(
     config, params = restrict(config, params, use_tlm=use_tlm)
     base = getattr(info["base"], "path", None) or str(source)
     start = provenance.base_folder(folder)
-    record = provenance.portable(folder, info["step"])
+    record = export_record(folder, info["step"])
     return Source(
       config,
       params,
@@ -92,7 +96,7 @@ def load_source(
 
 
 def _record(folder: Path) -> dict | None:
-  record = provenance.of_export(folder)
+  record = read_export_record(folder)
   if record is not None:
     with reading(folder / RECORD):  # What a model card quotes.
       base, _, _ = record["base"], record["step"], dict(record["data"])

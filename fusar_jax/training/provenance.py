@@ -1,4 +1,4 @@
-"""Provenance of a run: config.json, provenance.json and content hashes.
+"""Provenance of a run: config.json, provenance.json and hashes of its weights.
 
 A run stores what it trained and refers to its base, a Hugging Face folder or
 another run, by path and sha256. A missing base is searched at its path relative
@@ -9,27 +9,19 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fusar_jax import config as config_lib
 from fusar_jax.data.triplets import (
-  Triplet,
-  is_readable,
-  local_manifest,
-  manifest_bytes,
-  manifest_files,
-  split_paths,
   write_text,
 )
 from fusar_jax.field_types import build
-from fusar_jax.hf.folders import RECORD, resolve
+from fusar_jax.hf.folders import resolve
 from fusar_jax.io.list_files import files_below
 from fusar_jax.io.object_store import is_url, listing, url_of
 from fusar_jax.io.remote_folder import committed_steps, fetch_model
@@ -157,7 +149,7 @@ def base_folder(workdir: Path) -> Path | None:
   Raises:
     ValueError: the bases form a cycle.
   """
-  for source, folder in _bases(workdir):
+  for source, folder in bases(workdir):
     if source.kind != "run":
       return folder
   return None
@@ -262,93 +254,6 @@ def hash_files(files: Iterable[Path], root: Path) -> str:
   return digest.hexdigest()
 
 
-def describe_data(
-  manifests: Mapping[str, str], triplets: Sequence[Triplet] = ()
-) -> dict[str, Any]:
-  """Hash of each manifest and the content of `dataset.json` next to it.
-
-  Args:
-    manifests: paths, separated by commas, by their use.
-    triplets: rows of them, to include their images and anchors.
-  """
-  return {
-    name: [
-      _manifest(path, triplets)
-      for path in split_paths(paths)
-      if all(is_readable(file) for file in manifest_files(path))
-    ]
-    for name, paths in manifests.items()
-    if paths
-  }
-
-
-def hash_manifest(path: str | os.PathLike) -> str:
-  """sha256 over the files that hold a manifest's rows.
-
-  Of shards it covers the images, too; see `manifest_bytes`.
-  """
-  digest = hashlib.sha256()
-  for file in manifest_files(path):
-    digest.update(f"{file.name}\0".encode())
-    digest.update(hashlib.sha256(manifest_bytes(file)).digest())
-  return digest.hexdigest()
-
-
-def _manifest(path: str, triplets: Sequence[Triplet]) -> dict[str, Any]:
-  source = local_manifest(path)
-  about = source.parent / "dataset.json"
-  return {
-    "path": url_of(source) or str(source.absolute()),
-    "sha256": hash_manifest(path),
-    **hash_examples([t for t in triplets if t.source == source]),
-    "dataset": read_object(about) if about.is_file() else None,
-  }
-
-
-def hash_examples(triplets: Sequence[Triplet]) -> dict[str, str]:
-  """Hashes of sizes and content of images and anchors, if all are readable.
-
-  A large data set takes too long to read at each start, so a long file is
-  represented by its first, middle and last 4 KiB. Compressed formats and
-  archives end with checksums. Times are not compared: copies change them.
-  """
-  hashes = {}
-  for kind in ("images", "anchors"):
-    files = dict.fromkeys(f for t in triplets for f in getattr(t, kind))
-    files = [f for f in files if isinstance(f, Path)]
-    chunks = [
-      files[start : start + _FILES_AT_ONCE]
-      for start in range(0, len(files), _FILES_AT_ONCE)
-    ]
-    try:
-      # Threads wait for storage in parallel.
-      with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(itertools.chain(*pool.map(_identify, chunks)))
-    except OSError:
-      continue  # The loader lists all files that are missing.
-    if found:
-      sizes = " ".join(str(size) for size, _ in found).encode()
-      content = b"".join(digest for _, digest in found)
-      hashes[f"sizes of {kind}"] = hashlib.sha256(sizes).hexdigest()
-      hashes[f"content of {kind}"] = hashlib.sha256(content).hexdigest()
-  return hashes
-
-
-def _identify(files: Sequence[Path]) -> list[tuple[int, bytes]]:
-  """Returns (size in bytes, digest of parts of the content) of each file."""
-  found = []
-  for path in files:
-    with path.open("rb", buffering=0) as file:
-      size = os.fstat(file.fileno()).st_size
-      digest = hashlib.sha256()
-      # Of a file of up to 12 KiB, these are all bytes.
-      for start in (0, (size - _PART) // 2, size - _PART):
-        file.seek(max(start, 0))
-        digest.update(file.read(_PART))
-    found.append((size, digest.digest()))
-  return found
-
-
 def provenance(
   base: Source, adapter: Source, data: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -395,47 +300,7 @@ def read(workdir: Path) -> dict[str, Any]:
   return record
 
 
-def portable(workdir: Path, step: int | None) -> dict[str, Any]:
-  """Returns what an export says of the run it comes from.
-
-  The run's config and provenance, and as "ancestors" the records of what its
-  base comes from, without paths of the machine that it ran on: of an absolute
-  path the last two parts remain; hashes identify the content.
-  """
-  ancestors: list[dict[str, Any]] = []
-  for base, folder in _bases(Path(workdir)):
-    if base.kind == "run":
-      ancestors.append(_portable(folder, base.step))
-    elif (nearest := of_export(folder)) is not None:
-      ancestors += [nearest, *nearest.pop("ancestors", [])]
-  return _portable(Path(workdir), step) | {"ancestors": ancestors}
-
-
-def of_export(folder: Path) -> dict[str, Any] | None:
-  """Returns the record that came with weights, see `portable`, or None."""
-  path = folder / RECORD
-  # Made on another machine, perhaps by others.
-  return _without_places(read_object(path)) if path.is_file() else None
-
-
-def _portable(workdir: Path, step: int | None) -> dict[str, Any]:
-  """Returns the record of one run, without those of its ancestors."""
-  path = workdir / PROVENANCE_FILE
-  record = read_object(path)
-  with reading(path):
-    record.pop("machine")
-    record.pop("files", None)
-    for source in (record["base"], record["adapter"]):
-      source.pop("relative", None)
-    for described in record["data"].values():
-      for manifest in described:
-        # One record per scene: the hash of the manifest stands for them.
-        (manifest["dataset"] or {}).pop("scenes", None)
-  config = read_settings(workdir)
-  return _without_places({"step": step, "config": config, **record})
-
-
-def _bases(workdir: Path) -> Iterator[tuple[Source, Path]]:
+def bases(workdir: Path) -> Iterator[tuple[Source, Path]]:
   """Yields what a run comes from, the nearest base first, with its folder.
 
   Ends at a folder of weights, at random weights, or where a base is gone.
@@ -459,16 +324,6 @@ def _bases(workdir: Path) -> Iterator[tuple[Source, Path]]:
       )
     seen.add(found.resolve())
     workdir = found
-
-
-def _without_places(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {name: _without_places(v) for name, v in value.items()}
-  if isinstance(value, list):
-    return [_without_places(v) for v in value]
-  if isinstance(value, str) and (os.path.isabs(value) or is_url(value)):
-    return ",".join("/".join(Path(p).parts[-2:]) for p in value.split(","))
-  return value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,6 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from fusar_jax.data import tokenizer as tokenizer_lib
+from fusar_jax.data.data_hashes import describe_data
 from fusar_jax.data.triplets import Triplet, read_manifests, require_answers
 from fusar_jax.model.config import FusarConfig
 from fusar_jax.model.fusar_gpt import abstract_params
@@ -63,7 +64,7 @@ def setup_run(config: RunConfig, workdir: Path) -> RunSetup:
   train = read_manifests(config.data.train)
   evaluation = read_manifests(config.data.eval) if config.data.eval else []
   require_answers([*train, *evaluation])
-  data = provenance.describe_data(
+  data = describe_data(
     {"train": config.data.train, "eval": config.data.eval},
     [*train, *evaluation],
   )

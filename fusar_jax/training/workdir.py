@@ -46,7 +46,7 @@ _FREE = (
 # What a run did that was begun before the field existed.
 _NEWER = {"data.chip_shift": 0.0}
 TOKENIZER = "tokenizer"
-# Hashes of `provenance.describe_data`.
+# Hashes of `data_hashes.describe_data`.
 _OF_DATA = (
   "sha256",
   *("sizes of images", "sizes of anchors"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from fusar_jax.data import vision
+from fusar_jax.data import data_hashes, vision
 from fusar_jax.data.examples import build_example
 from fusar_jax.data.triplets import (
   read_manifest,
@@ -21,7 +21,6 @@ from fusar_jax.data.triplets import (
 )
 from fusar_jax.data.workers import Recipe, Workers
 from fusar_jax.datasets.tfds_fusar.builder import build
-from fusar_jax.training import provenance
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +86,11 @@ def test_several_images_and_tables_of_anchors(
 def test_it_is_hashed_like_every_data_set(built, manifest, tmp_path):
   """The same content, the same hash, in another place and other shards."""
   again = build({"train": str(manifest)}, tmp_path / "again", shards=1)
-  (told,), (other,) = (
-    provenance.describe_data({"train": f"{folder}/train"})["train"]
+  (described,), (other,) = (
+    data_hashes.describe_data({"train": f"{folder}/train"})["train"]
     for folder in (built, again)
   )
-  assert told["sha256"] == other["sha256"]
+  assert described["sha256"] == other["sha256"]
   assert other["dataset"] == {"splits": {"train": {}}}
   rows = [json.loads(line) for line in manifest.read_text().splitlines()]
   for row in rows:
@@ -99,7 +98,7 @@ def test_it_is_hashed_like_every_data_set(built, manifest, tmp_path):
     row["aef"] = None
   write_manifest(tmp_path / "manifest.jsonl", rows)
   bare = build({"train": str(tmp_path / "manifest.jsonl")}, tmp_path / "bare")
-  assert provenance.hash_manifest(bare / "train") != told["sha256"]
+  assert data_hashes.hash_manifest(bare / "train") != described["sha256"]
 
 
 def test_what_is_refused(built, manifest, tmp_path, monkeypatch):
@@ -204,6 +203,6 @@ def test_beam(built, manifest, triplets, tmp_path, assert_same_rows):
   )
   for split in ("train", "test"):
     assert_same_rows(read_manifest(folder / split), triplets)
-    assert provenance.hash_manifest(folder / split) == provenance.hash_manifest(
-      built / split
-    )
+    assert data_hashes.hash_manifest(
+      folder / split
+    ) == data_hashes.hash_manifest(built / split)

@@ -207,11 +207,11 @@ def _run_files(folder: Path) -> None:
 
 
 def _record(folder: Path) -> list[bytes]:
-  from fusar_jax.training.provenance import portable
+  from fusar_jax.training.export_record import export_record
 
   _run_files(folder)
   data = [{"path": "a", "sha256": "b", "dataset": {"source": "c"}}]
-  record = portable(folder, 3) | {"data": {"train": data}}
+  record = export_record(folder, 3) | {"data": {"train": data}}
   return [json.dumps(record).encode()]
 
 

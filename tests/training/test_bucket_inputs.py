@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from fusar_jax.data.data_hashes import describe_data
 from fusar_jax.data.triplets import read_manifest
 from fusar_jax.io.object_store import upload
 from fusar_jax.training import provenance
@@ -18,7 +19,7 @@ def test_a_manifest_brings_its_files(bucket, manifest, upload_folder):
   for place in (path, str(manifest)):
     rows = read_manifest(place)
     assert len(rows) == 20
-    records += provenance.describe_data({"train": place}, rows)["train"]
+    records += describe_data({"train": place}, rows)["train"]
   assert "content of anchors" in records[0]
   assert records[0] == records[1] | {"path": path}
   with pytest.raises(FileNotFoundError, match=r"gs://bucket/sets/x\.jsonl"):

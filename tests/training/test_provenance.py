@@ -8,6 +8,7 @@ from fusar_jax.hf.folders import RECORD, write_record
 from fusar_jax.io.atomic_write import new_folder
 from fusar_jax.report import folder_summary
 from fusar_jax.training import provenance
+from fusar_jax.training.export_record import export_record
 
 RANDOM = {
   "kind": "random", "path": "", "sha256": "", "step": None, "relative": ""
@@ -41,7 +42,7 @@ def test_a_portable_record_names_no_place_of_the_machine(tmp_path):
     data={"train": f"{one['path']},{two['path']}"},
     dtype={"frozen": "float32"},
   )
-  record = provenance.portable(run, 7)
+  record = export_record(run, 7)
   assert str(tmp_path) not in json.dumps(record)
   assert (record["step"], record["base"]["path"]) == (7, "runs/b")
   assert record["config"]["data"]["train"] == "one/m.jsonl,two/m.jsonl"
@@ -67,7 +68,7 @@ def test_a_record_names_the_runs_that_a_base_comes_from(tmp_path):
   (export / RECORD).write_text(json.dumps({"step": 1, "ancestors": ancestors}))
   one = _write_run(tmp_path / "1", {"kind": "folder", "path": str(export)})
   two = _write_run(tmp_path / "2", {"kind": "run", "path": str(one), "step": 2})
-  record = provenance.portable(two, 3)
+  record = export_record(two, 3)
   assert [r["step"] for r in record["ancestors"]] == [2, 1, 0]
   assert not any("ancestors" in r for r in record["ancestors"])
 
@@ -77,7 +78,7 @@ def test_a_run_that_is_its_own_ancestor_is_an_error(tmp_path):
   for name, base in zip(names, reversed(names)):
     base = {"kind": "run", "path": str(tmp_path / base), "step": 1}
     _write_run(tmp_path / name, base)
-  for call in (provenance.base_folder, lambda run: provenance.portable(run, 1)):
+  for call in (provenance.base_folder, lambda run: export_record(run, 1)):
     with pytest.raises(
       ValueError, match=r"two/provenance.json: its base .*one"
     ):
