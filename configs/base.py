@@ -121,7 +121,7 @@ def get_config(arg) -> ConfigDict:
   # Largest global norm of the gradient.
   config.optimizer.clip_norm = 1.0
   # Rules (regex, factor on the learning rate) over trainable parameters.
-  config.optimizer.rates = [(r".*", 1.0)]
+  config.optimizer.rates = ((r".*", 1.0),)
   # Keep AdamW's moments in the host's memory.
   config.offload_optimizer = False
 

@@ -9,7 +9,7 @@ import pytest
 from fusar_jax import study as command
 from fusar_jax.experiments import study
 from fusar_jax.experiments.plan import Plan
-from fusar_jax.experiments.variants import CONDITIONS, GROUPS
+from fusar_jax.experiments.variants import CONDITIONS, GROUPS, STANDARD
 from fusar_jax.training.recipes import get_config
 
 SEEDS = {"stages": 1, "tested": 1}
@@ -120,6 +120,15 @@ def test_every_variant_differs_from_the_standard_in_one_field():
       assert one == (variant is not standard)
 
 
+def test_the_tlm_learns_at_its_rate_where_it_is_trained(tmp_path):
+  plan = dataclasses.replace(PLAN, tlm_rate=10.0)
+  for rate in (PLAN, plan):
+    recipes = study.Study(tmp_path, rate, "base")._recipes(STANDARD, 1)
+    rates = {name: r.config().optimizer.rates for name, r in recipes.items()}
+    assert rates["stage2"] == ((".*", 1.0),)
+    assert dict(rates["stage1"]).get("tlm/.*", 1.0) == rate.tlm_rate
+
+
 @pytest.mark.parametrize("name", ["stage1", "stage2"])
 def test_the_standard_is_that_of_the_configs(name):
   """Except for the grid, a subset of the simulated grid points."""
@@ -139,6 +148,7 @@ def test_the_standard_is_that_of_the_configs(name):
     (["--init", "/none"], 1, "/none"),
     (["--only", "sigmas"], 2, "expected some of controls"),
     (["--seeds", "0"], 2, "expected at least 1"),
+    (["--tlm-rate", "nan"], 2, "expected a factor above 0"),
   ],
 )
 def test_errors_come_before_the_first_job(

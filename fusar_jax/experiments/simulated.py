@@ -43,6 +43,10 @@ def make_recipe(
     buckets: padding buckets.
     values: further config fields.
   """
+  # Stage 2 trains no TLM, and a rule that matches nothing is an error.
+  rates = {}
+  if config == "stage1" and plan.tlm_rate != 1:
+    rates = {"optimizer.rates": (("tlm/.*", plan.tlm_rate), (".*", 1.0))}
   return Recipe(
     config,
     {
@@ -57,6 +61,7 @@ def make_recipe(
       "steps": steps,
       "optimizer.learning_rate": plan.learning_rate,
       "seed": plan.seed,
+      **rates,
       **(values or {}),
     },
     workdir,
@@ -77,8 +82,9 @@ def simulation_jobs(out: Path, plan: Plan, options: tuple = ()) -> list[Job]:
     options: further arguments of `simulate`.
   """
   jobs = []
-  for seed, (part, scenes) in enumerate(
-    (("train", plan.scenes), ("unseen", plan.unseen)), start=1
+  for part, scenes, seed in (
+    ("train", plan.scenes, 1),
+    ("unseen", plan.unseen, plan.unseen_seed),
   ):
     folder = out / "data" / part
     command = (

@@ -313,6 +313,7 @@ def _preface(study: Study) -> str:
     f"Every run: from {study.init}, {plan.scenes} simulated scenes of"
     f" {plan.side} x {plan.side} pixels, stage 1 of {plan.stage1_steps} and"
     f" stage 2 of {plan.stage2_steps} steps of {plan.batch_size} examples at a"
-    f" learning rate of {plan.learning_rate:g}; {plan.unseen} unseen scenes."
+    f" learning rate of {plan.learning_rate:g} (TLM: {plan.tlm_rate:g} times"
+    f" that); {plan.unseen} unseen scenes."
     " Captions are answered by stage 1, tasks by stage 2."
   )

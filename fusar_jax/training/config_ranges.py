@@ -69,11 +69,28 @@ def check_numbers(config: "RunConfig") -> None:
       wrong.append(f"  config.{name} is {value}; expected {text}")
   if not config.steps and not config.epochs:
     wrong.append("  config.steps and config.epochs are 0; set one of them")
+  rates = config.optimizer.rates
+  if not all(map(_is_rate, rates)):
+    wrong.append(
+      f"  config.optimizer.rates is {rates!r:.200}; expected pairs of a regex"
+      ' and a factor of at least 0: (("tlm/.*", 10.0), (".*", 1.0))'
+    )
   size = config.model["image_size"]
   if size is not None and not min(size) > 0:
     wrong.append(f"  config.model.image_size is {size}; expected pixels")
   if wrong:
     raise ValueError("numbers out of range:\n" + "\n".join(wrong))
+
+
+def _is_rate(rule: object) -> bool:
+  return (
+    isinstance(rule, (tuple, list))
+    and len(rule) == 2
+    and isinstance(rule[0], str)
+    and isinstance(rule[1], (int, float))
+    and not isinstance(rule[1], bool)
+    and 0 <= rule[1] < math.inf
+  )
 
 
 def _ranges() -> Iterator[tuple[str, int, bool, int | None]]:

@@ -54,6 +54,17 @@ def test_all_are_listed_and_steps_replace_epochs(make_config, manifest):
 
 
 @pytest.mark.parametrize(
+  "rates",
+  [("tlm/.*", 10.0), ((".*", -1.0),), (("tlm/.*", "10"), (".*", 1.0))],
+)
+def test_rates_are_pairs_of_a_regex_and_a_factor(rates, manifest, make_config):
+  values = {"optimizer.rates": rates}
+  config = make_config("stage1", manifest, "recipe=tiny", **values)
+  with pytest.raises(ValueError, match=r"optimizer\.rates is \(.*pairs of"):
+    resolve(config)
+
+
+@pytest.mark.parametrize(
   ("overrides", "message"),
   [
     ({"patience": 3}, "keep_best_by names no metric"),
