@@ -22,6 +22,7 @@ from fusar_jax.command_line import INTERRUPTED
 from fusar_jax.experiments.background import BackgroundCommand, main_of
 from fusar_jax.experiments.eta import EtaEstimator
 from fusar_jax.io import strict_json
+from fusar_jax.io.folder_lock import locked_folder
 from fusar_jax.training.compile_cache import compile_cache
 
 _RECORD = "jobs.jsonl"
@@ -95,14 +96,17 @@ def run_jobs(
     clock: returns seconds.
 
   Raises:
+    BlockingIOError: another process runs jobs in the folder.
     Exceptions of the jobs; background commands are then terminated.
   """
-  waiting = _unfinished(jobs)
   record = folder and folder / _RECORD
-  eta, began = _recorded_times(record), clock()
   background: dict[str, BackgroundCommand] = {}
-  cache = compile_cache() if folder else None
-  with cache or contextlib.nullcontext():
+  with contextlib.ExitStack() as stack:
+    if folder:
+      stack.enter_context(locked_folder(folder, "runs its jobs in"))
+      stack.enter_context(compile_cache())
+    waiting = _unfinished(jobs)
+    eta, began = _recorded_times(record), clock()
     try:
       for k, job in enumerate(waiting):
         for name in job.needs:

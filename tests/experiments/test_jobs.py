@@ -91,6 +91,15 @@ def test_a_failed_command_raises(monkeypatch, code, error):
     run_jobs([job])
 
 
+def test_one_process_at_a_time_runs_the_jobs_of_a_folder(make, tmp_path):
+  again = Job("again", run=lambda: run_jobs([make("a")], tmp_path))
+  with pytest.raises(BlockingIOError, match="another process runs its jobs"):
+    run_jobs([again], tmp_path)
+  assert make.ran == []
+  run_jobs([make("a")], tmp_path)
+  assert make.ran == ["a"]
+
+
 def test_a_background_command_runs_until_its_result_is_needed(
   make, tmp_path, capsys
 ):
