@@ -57,6 +57,7 @@ def parser() -> command_line.Parser:
     __doc__,
     usage="%(prog)s --sar SCENE [SCENE ...] --out DIR [--aef SOURCE ...]"
     " [--year Y] [--labels FILE ...] [options]",
+    renamed={"--drop-refused": "--drop-rejected"},
   )
   p.add_argument(
     "--sar",
@@ -73,9 +74,9 @@ def parser() -> command_line.Parser:
     help='licence of the scenes, or "none stated" (default: unknown)',
   )
   p.add_argument(
-    "--drop-refused",
+    "--drop-rejected",
     action="store_true",
-    help="skip corrupt inputs and list them in refused.txt; default: stop",
+    help="skip corrupt inputs and list them in rejected.txt; default: stop",
   )
   g = p.add_argument_group("tiles")
   g.add_argument(
@@ -313,7 +314,7 @@ def _prepare(args: argparse.Namespace) -> None:
       archive=_archive(args),
       read_labels=label_reader(args, unmentioned_are_empty=args.empty_scenes),
       read_captions=_captions(args),
-      drop_refused=args.drop_refused,
+      drop_rejected=args.drop_rejected,
       on_tile=lambda done, total: bar.update(task, completed=done, total=total),
     )
   print_summary(card, Path(args.out), Console())

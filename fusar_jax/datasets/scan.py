@@ -130,13 +130,13 @@ class Split:
     name: short and unique.
     path: the manifest.
     rows: readable rows.
-    refused: number of rejected rows.
+    rejected: number of rejected rows.
   """
 
   name: str
   path: Path
   rows: tuple[Row, ...]
-  refused: int
+  rejected: int
 
   @functools.cached_property
   def images(self) -> dict[Path, tuple[File, File | None, tuple[int, int]]]:
@@ -187,13 +187,13 @@ def read_splits(
 
   for name, path in zip(names, manifests):
     try:
-      triplets, refused = read_manifest_leniently(path)
+      triplets, rejected = read_manifest_leniently(path)
     except ValueError as error:
-      triplets, refused = [], []
+      triplets, rejected = [], []
       report("unreadable manifest", str(error), name)
-    for message in refused:
+    for message in rejected:
       report("bad row", f"{path} {message}", name)
-    read.append((triplets, len(refused)))
+    read.append((triplets, len(rejected)))
   owned = [
     (name, triplet)
     for name, (triplets, _) in zip(names, read)
@@ -202,7 +202,7 @@ def read_splits(
   images = _read_all(owned, "images", _image, report, track)
   anchors = _read_all(owned, "anchors", _anchors, report, track)
   splits = []
-  for name, path, (triplets, refused) in zip(names, manifests, read):
+  for name, path, (triplets, rejected) in zip(names, manifests, read):
     rows = []
     for triplet in track(triplets, f"rows of {name}"):
       try:
@@ -212,7 +212,7 @@ def read_splits(
         continue
       if row is not None:
         rows.append(row)
-    left = refused + len(triplets) - len(rows)
+    left = rejected + len(triplets) - len(rows)
     splits.append(Split(name, path, tuple(rows), left))
   return splits, problems
 

@@ -256,7 +256,13 @@ def _write(folder: Path, part: Part, about, digests) -> None:
     "sha256": {path(file): digests[file] for file in part.images},
   }
   # They describe the images of the source.
-  for key in ("identical_images", "copies_found", "refused", "targets"):
+  for key in (
+    "identical_images",
+    "copies_found",
+    "rejected",
+    "targets",
+    "refused",
+  ):
     card.pop(key, None)
   write_text(
     folder / "dataset.json",

@@ -111,8 +111,8 @@ def summary(inspection: Inspection) -> list[list[tuple[str, list[str]]]]:
   tasks = dict.fromkeys(row.task for split in splits for row in split.rows)
   groups = [
     [
-      line("rows", lambda s: str(len(s.rows) + s.refused)),
-      line("rejected", lambda s: str(s.refused)),
+      line("rows", lambda s: str(len(s.rows) + s.rejected)),
+      line("rejected", lambda s: str(s.rejected)),
       *(
         line(t, lambda s, t=t: str(sum(row.task == t for row in s.rows)))
         for t in tasks

@@ -73,7 +73,7 @@ def make_mesh(
       " because only gradients cross the network between them; change"
       " config.mesh."
     )
-  # `jax.make_mesh` refuses sizes that cut through an axis of the chips' torus
+  # `jax.make_mesh` rejects sizes that cut through an axis of the chips' torus
   # (fsdp 8 on the 4 x 4 of v6e-16).
   if slices == 1:
     placed = mesh_utils.create_device_mesh(

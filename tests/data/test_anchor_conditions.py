@@ -159,14 +159,14 @@ def test_thinning_keeps_the_nodes_in_the_middle_of_cells(anchored, grid, rows):
   np.testing.assert_array_equal(ours.positions, anchors.positions[kept])
 
 
-def test_a_grid_denser_than_the_data_is_refused(anchored, tokenizer, config):
+def test_a_grid_denser_than_the_data_is_rejected(anchored, tokenizer, config):
   """Raised by the scan of all rows before the first step, and on reading."""
   dense = AnchorCondition("aligned", 18)
-  _, refused = measure_examples(
+  _, rejected = measure_examples(
     anchored, Recipe(tokenizer, config, anchors=dense)
   )
-  assert len(refused) == 6
-  assert "18 x 18 = 324 nodes, but the anchors file holds 81" in refused[0]
+  assert len(rejected) == 6
+  assert "18 x 18 = 324 nodes, but the anchors file holds 81" in rejected[0]
   with pytest.raises(ValueError, match=r"row 1 .* holds 81"):
     build_example(anchored[0], tokenizer, config, anchors=dense)
 

@@ -44,6 +44,6 @@ def test_an_anchor_at_0_is_the_first_patch_and_at_1_the_last():
     ([[0.0, 1.0]], (4, 4), 0.0, "sigma"),
   ],
 )
-def test_bad_values_are_refused(positions, grid, sigma, told):
+def test_bad_values_are_rejected(positions, grid, sigma, told):
   with pytest.raises(ValueError, match=told):
     spatial_weights(np.array(positions), grid, sigma)

@@ -138,7 +138,7 @@ def test_a_row_without_them_is_not_asked(triplets, numbered, config, absent):
   np.testing.assert_allclose(batch.answer_weight.sum(), 1, rtol=1e-6)
 
 
-def test_a_vocabulary_that_cuts_numbers_is_refused(triplets, numbered, config):
+def test_a_vocabulary_that_cuts_numbers_is_rejected(triplets, numbered, config):
   with pytest.raises(ValueError, match=r"row 2.*cell_weight.*cuts \d+ into 2"):
     build_example(
       triplets[1],

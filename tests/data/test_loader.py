@@ -127,7 +127,7 @@ def test_a_state_resumes_with_the_same_bytes(make, assert_same_batches):
   assert_same_batches(_take(loader, 4), whole[3:])
 
 
-def test_a_state_of_other_data_is_refused(make):
+def test_a_state_of_other_data_is_rejected(make):
   state = make().get_state()
   with pytest.raises(ValueError, match="batch_size: 4 then, 2 now"):
     make(batch_size=2).set_state(state)

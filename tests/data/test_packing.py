@@ -120,7 +120,7 @@ def test_a_row_of_an_image_is_limited(make):
   assert max(b.input_ids.shape[1] for b, _ in loader) == longest
 
 
-def test_what_does_not_fit_a_row_is_refused(make):
+def test_what_does_not_fit_a_row_is_rejected(make):
   with pytest.raises(ValueError, match="max_length is 64"):
     make(pack_length=64)
   with pytest.raises(ValueError, match="pack_by_image, or one of"):

@@ -101,7 +101,7 @@ def test_it_is_hashed_like_every_data_set(built, manifest, tmp_path):
   assert data_hashes.hash_manifest(bare / "train") != described["sha256"]
 
 
-def test_what_is_refused(built, manifest, tmp_path, monkeypatch):
+def test_what_is_rejected(built, manifest, tmp_path, monkeypatch):
   with pytest.raises(FileExistsError, match="not empty"):
     build({"train": str(manifest)}, built.parents[1])
   monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)

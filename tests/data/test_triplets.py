@@ -138,9 +138,9 @@ def test_all_bad_rows_are_told_together(tmp_path):
   assert "row 8: 'image' names no file" in told
   assert "row 9: not JSON" in told
   assert "row 1:" not in told
-  good, refused = read_manifest_leniently(tmp_path / "m.jsonl")
+  good, rejected = read_manifest_leniently(tmp_path / "m.jsonl")
   assert [t.id for t in good] == ["a"]
-  assert len(refused) == 8
+  assert len(rejected) == 8
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "[]"])
@@ -198,7 +198,7 @@ def test_half_a_surrogate_pair_is_told_and_null_boxes_are_none(tmp_path):
   rows = [{**ROW, "id": "a", "answer": "\ud800"}, {**ROW, "boxes": None}]
   path = tmp_path / "m.jsonl"
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-  good, refused = read_manifest_leniently(path)
-  assert [text.partition(":")[0] for text in refused] == ["row 1"]
-  assert "surrogate" in refused[0]
+  good, rejected = read_manifest_leniently(path)
+  assert [text.partition(":")[0] for text in rejected] == ["row 1"]
+  assert "surrogate" in rejected[0]
   assert "boxes" not in good[0].extra

@@ -57,7 +57,7 @@ def test_smart_size(size, expected):
   assert 3136 <= found[0] * found[1] <= 1003520
 
 
-def test_an_extreme_aspect_is_refused():
+def test_an_extreme_aspect_is_rejected():
   with pytest.raises(ValueError, match="200 times"):
     vision.smart_size(1, 201, 3136, 1003520)
 
@@ -96,7 +96,7 @@ def test_one_channel_of_a_grey_picture_is_resampled_for_all(monkeypatch):
   assert modes == ["L", "L", "RGB"]
 
 
-def test_bad_pictures_are_refused_with_the_fix(tmp_path, monkeypatch):
+def test_bad_pictures_are_rejected_with_the_fix(tmp_path, monkeypatch):
   deep = np.arange(12, dtype=np.uint16).reshape(3, 4)
   Image.fromarray(deep).save(tmp_path / "deep.png")
   with pytest.raises(ValueError, match=r"deep\.png.*not 8 bits.*Stretch"):
@@ -174,7 +174,7 @@ def test_a_picture_that_viewers_turn_is_rejected(tmp_path, kind):
 @pytest.mark.parametrize(
   "image", [np.zeros((28, 30, 3), np.uint8), np.zeros((28, 28, 3))]
 )
-def test_to_patches_refuses_other_sizes_and_types(image):
+def test_to_patches_rejects_other_sizes_and_types(image):
   with pytest.raises(ValueError, match=r"multiple of 28|uint8"):
     vision.to_patches(image)
 

@@ -150,7 +150,7 @@ def test_official_rows_tell_their_boxes_in_the_answer(tmp_path, config):
   bad, _ = only(found, "bad row", "box over the edge")
   assert 'row 2 (id "b"): the answer holds no boxes' in bad
   assert found.splits[0].rows[0].task == "detection"
-  assert found.splits[0].refused == 1
+  assert found.splits[0].rejected == 1
 
 
 def test_files_are_listed_once_with_their_first_row(tmp_path, config):
@@ -173,7 +173,7 @@ def test_files_are_listed_once_with_their_first_row(tmp_path, config):
   assert '(id "a") and 1 more: image not found' in texts[0]
   assert "damaged image" in texts[1]
   assert "anchors file not found" in texts[4]
-  assert found.splits[0].refused == 6
+  assert found.splits[0].rejected == 6
   assert not found.splits[0].rows
 
 

@@ -224,7 +224,7 @@ def _scene_questions(folder: Path) -> list[bytes]:
 
 
 def _upload_form(text: str) -> None:
-  """The body of an upload; nothing is left of one that is refused."""
+  """The body of an upload; nothing is left of one that is rejected."""
   import tempfile
 
   from fusar_jax.serving.file_store import FileStore

@@ -92,7 +92,7 @@ def test_mutated_files_give_nothing_but_value_errors(
   )  # fmt: skip
   np.save(tmp_path / "a.npy", speckle(32, 40) * (1 + 1j))
   rng = np.random.default_rng(0)
-  refused = []
+  rejected = []
   for trial in range(100):
     suffix = (".tif", ".npy")[trial % 2]
     data = bytearray((tmp_path / f"a{suffix}").read_bytes())
@@ -107,6 +107,6 @@ def test_mutated_files_give_nothing_but_value_errors(
       with open_raster(path) as raster:
         raster.read((0, 0, 30, 30), shape=(7, 7))
     except ValueError as error:
-      refused.append(str(error))
-  assert all("b.tif" in message or "b.npy" in message for message in refused)
-  assert 20 < len(refused) < 90
+      rejected.append(str(error))
+  assert all("b.tif" in message or "b.npy" in message for message in rejected)
+  assert 20 < len(rejected) < 90

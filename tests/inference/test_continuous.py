@@ -113,7 +113,7 @@ def test_slot_steps_are_counted(model, many, decoding, alone, slots, size):
     assert usage.tokens <= usage.slot_steps < fixed
 
 
-def test_too_few_slots_are_refused(model, many, decoding):
+def test_too_few_slots_are_rejected(model, many, decoding):
   config, params = model
   groups = _groups(many, config, 4)
   with pytest.raises(ValueError, match="3 slots cannot hold a group of 4"):

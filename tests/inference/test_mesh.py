@@ -143,6 +143,6 @@ def test_auto_on_a_cpu_is_one_device():
     ({"dtype": "float16"}, "expected one of float32, bfloat16"),
   ],
 )
-def test_wrong_devices_and_dtypes_are_refused(folder, options, message):
+def test_wrong_devices_and_dtypes_are_rejected(folder, options, message):
   with pytest.raises(ValueError, match=message):
     fusar_jax.load(folder, **options)

@@ -254,7 +254,7 @@ def test_7b_by_hand():
     assert saved == pytest.approx(kernels * (16 - bits) / 8, rel=2e-3)
 
 
-def test_wrong_formats_are_refused(folder, call):
+def test_wrong_formats_are_rejected(folder, call):
   with pytest.raises(ValueError, match="'int4': expected one of int8, nf4"):
     fusar_jax.load(folder, quantize="int4")
   given = ("--model", folder, "--data", "x", "--out", "y")

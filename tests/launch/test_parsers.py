@@ -107,7 +107,7 @@ def test_the_tool_reads(name, tmp_path):
 
 
 @pytest.mark.parametrize("tool", READ)
-def test_the_tool_refuses_a_flag_that_it_does_not_know(tool, tmp_path):
+def test_the_tool_rejects_a_flag_that_it_does_not_know(tool, tmp_path):
   """Verifies that the checks above can fail."""
   words = next(
     words

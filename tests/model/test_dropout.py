@@ -63,7 +63,7 @@ def test_the_mask_is_the_same_on_any_mesh():
   np.testing.assert_array_equal(here, there)
 
 
-def test_more_values_than_counters_are_refused():
+def test_more_values_than_counters_are_rejected():
   with pytest.raises(ValueError, match="more than 2\\^34 values"):
     jax.eval_shape(
       lambda key: random_bits16(key, (2**20, 2**15)), jax.random.key(0)

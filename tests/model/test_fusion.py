@@ -82,7 +82,7 @@ def test_an_unknown_fusion_is_told():
 
 
 @pytest.mark.parametrize("name", FUSIONS[1:])
-def test_the_official_format_refuses_it(name, tmp_path):
+def test_the_official_format_rejects_it(name, tmp_path):
   """The whole model, its adapter and its list of parameters, before a file."""
   from fusar_jax.config import preset
 

@@ -51,7 +51,7 @@ def test_variables_tell_where_the_processes_are():
     (("h", "2", "0"), "FUSAR_COORDINATOR=h .*expected HOST:PORT"),
   ],
 )
-def test_variables_that_make_no_sense_are_refused(given, message):
+def test_variables_that_make_no_sense_are_rejected(given, message):
   names = ("FUSAR_COORDINATOR", "FUSAR_PROCESSES", "FUSAR_PROCESS")
   with pytest.raises(ValueError, match=message):
     find(dict(zip(names, given)))
@@ -101,7 +101,7 @@ def test_train_may_be_repeated_when_a_process_did_not_come(
   assert "process 1 of 2 did not connect" in out.stderr
 
 
-def test_two_processes_of_one_number_are_refused(port):
+def test_two_processes_of_one_number_are_rejected(port):
   calls = [_call(Cluster("127.0.0.1", port, 3, i), 20) for i in (0, 1, 1)]
   heard = [call() for call in calls]
   assert isinstance(heard[0], ValueError)

@@ -50,6 +50,6 @@ def test_nothing_trainable_is_an_error():
     partition.partition(PARAMS, [(".*", False)])
 
 
-def test_merge_refuses_a_parameter_on_both_sides():
+def test_merge_rejects_a_parameter_on_both_sides():
   with pytest.raises(ValueError, match="tlm/mlp_0/bias"):
     partition.merge(PARAMS, {"tlm": {"mlp_0": {"bias": 2}}})

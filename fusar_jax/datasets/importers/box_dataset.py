@@ -56,7 +56,7 @@ def write_boxes(
   classes: Sequence[str] = (),
   tasks: Sequence[str] = TASKS,
   copy: bool = False,
-  refused: Sequence[str] = (),
+  rejected: Sequence[str] = (),
 ) -> Path:
   """Writes the data set folder OUT; returns its manifest.
 
@@ -69,7 +69,7 @@ def write_boxes(
     classes: classes of the rows, in this order; default: all, sorted.
     tasks: of `EVERY_TASK`.
     copy: True also copies the images.
-    refused: rejected images, with reasons.
+    rejected: rejected images, with reasons.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -108,5 +108,5 @@ def write_boxes(
     "targets": sum(len(image.targets) for image in images),
   }
   with new_folder(out) as folder:
-    write_dataset(folder, pictures, origin, card, copy=copy, refused=refused)
+    write_dataset(folder, pictures, origin, card, copy=copy, rejected=rejected)
   return Path(out) / "manifest.jsonl"

@@ -68,7 +68,7 @@ def import_chat(
   box_range: str | None = None,
   drop_system: bool = False,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -83,7 +83,7 @@ def import_chat(
     drop_system: drop system messages; otherwise records with another one than
       the model's are rejected.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad records and list them in OUT/refused.txt.
+    drop_rejected: skip bad records and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -99,7 +99,7 @@ def import_chat(
     raise ValueError(f"box range must be of {ranges}, got {box_range!r}.")
   stem = Path(dialogues).stem
   sources = Sources(images)
-  rows, refused = collections.defaultdict(list), []
+  rows, rejected = collections.defaultdict(list), []
   systems = 0
   for number, value in read_records(dialogues):
     try:
@@ -117,13 +117,13 @@ def import_chat(
         "image": files,
       }
     except (ValueError, OSError) as error:
-      refused.append(f"row {number}: {error}")
+      rejected.append(f"row {number}: {error}")
       continue
     for file in files[1:]:
       rows.setdefault(file, [])
     rows[files[0]].append(row)
-  if not drop_refused:
-    raise_together(refused, f"{dialogues}: bad records")
+  if not drop_rejected:
+    raise_together(rejected, f"{dialogues}: bad records")
   card = {
     "importer": "chat",
     "dialogues": Path(dialogues).name,
@@ -138,7 +138,7 @@ def import_chat(
       origin,
       card,
       copy=copy,
-      refused=refused,
+      rejected=rejected,
       digests=sources.digests(rows),
     )
   return Path(out) / "manifest.jsonl"

@@ -57,7 +57,7 @@ def import_coco(
   tasks: Sequence[str] = TASKS,
   angles: str | None = None,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -70,7 +70,7 @@ def import_coco(
     tasks: of `targets.EVERY_TASK`.
     angles: unit of the angles of rotated boxes, of `ANGLES`; None: unknown.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad images and list them in OUT/refused.txt.
+    drop_rejected: skip bad images and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -81,15 +81,17 @@ def import_coco(
   check_tasks(tasks)
   records, names, notes, problems = read_annotations(annotations)
   raise_together(problems, f"{annotations}: not COCO instances")
-  targets, refused = [], []
+  targets, rejected = [], []
   for record in records:
     try:
       own = notes[record["id"]]
       targets.append(_annotated(record, images, names, own, angles))
     except (ValueError, OSError) as error:
-      refused.append(f"image {record['id']} ({record['file_name']!r}): {error}")
-  if not drop_refused:
-    raise_together(refused, f"{annotations}: bad images")
+      rejected.append(
+        f"image {record['id']} ({record['file_name']!r}): {error}"
+      )
+  if not drop_rejected:
+    raise_together(rejected, f"{annotations}: bad images")
   kept = {record.file for record in targets}
   left_out = sum(
     _is_no_polygon(note)
@@ -110,7 +112,7 @@ def import_coco(
     classes=classes,
     tasks=tasks,
     copy=copy,
-    refused=refused,
+    rejected=rejected,
   )
 
 

@@ -12,10 +12,12 @@ from fusar_jax.datasets.importers.targets import EVERY_TASK, TASKS
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
   """Returns a parser with the options of every importer."""
-  options = argparse.ArgumentParser(
-    prog=f"python -m fusar_jax.datasets.importers.{name}",
-    description=description,
+  options = command_line.Parser(
+    f"datasets.importers.{name}",
+    description,
+    renamed={"--drop-refused": "--drop-rejected"},
   )
+  options.prog = f"python -m fusar_jax.datasets.importers.{name}"
   options.add_argument("--out", required=True, help="folder to create")
   options.add_argument(
     "--source", help="source of the data, for citation (default: unknown)"
@@ -28,9 +30,9 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     "--copy", action="store_true", help="also copy the images"
   )
   options.add_argument(
-    "--drop-refused",
+    "--drop-rejected",
     action="store_true",
-    help="skip bad entries and list them in refused.txt (default: stop)",
+    help="skip bad entries and list them in rejected.txt (default: stop)",
   )
   return options
 
@@ -70,8 +72,8 @@ def _summary(manifest: Path) -> str:
   text = f"{manifest}: {card['rows']} rows of {card['images']} images"
   if "targets" in card:
     text += f", {card['targets']} targets of {', '.join(card['classes'])}"
-  if card["refused"]:
-    text += f"; {card['refused']} rejected, listed in refused.txt"
+  if card["rejected"]:
+    text += f"; {card['rejected']} rejected, listed in rejected.txt"
   if card.get("chip_size"):
     text += f"; chips cropped or padded to {card['chip_size']} pixels"
   if n := card.get("near_duplicates_across_splits"):

@@ -3,7 +3,7 @@
 The folder is written under a temporary name in the same parent folder and
 renamed when complete. dataset.json is the data set card: source, licence,
 import options, the hash of every image, byte-identical images, and the number
-of rejected entries. refused.txt lists the rejected entries.
+of rejected entries. rejected.txt lists the rejected entries.
 """
 
 import collections
@@ -74,7 +74,7 @@ def write_dataset(
   description: Mapping,
   *,
   copy: bool = False,
-  refused: Sequence[str] = (),
+  rejected: Sequence[str] = (),
   digests: Mapping[Path, str] | None = None,
 ) -> None:
   """Fills a new folder (see `io.atomic_write.new_folder`).
@@ -86,14 +86,14 @@ def write_dataset(
     description: additional fields of the card, "importer" first.
     copy: True copies the images to FOLDER/images; False refers to their
       original paths.
-    refused: entries of the source that are not in `pictures`, with reasons.
+    rejected: entries of the source that are not in `pictures`, with reasons.
     digests: hashes of the image files, if already known.
 
   Raises:
     ValueError: no image, or a duplicate id or name.
   """
   if not pictures:
-    raise_together(refused, "nothing is left to import")
+    raise_together(rejected, "nothing is left to import")
     raise ValueError("nothing to import: the source names no image.")
   _check_unique(pictures, copy)
   digests = digests or image_files.digests(picture.file for picture in pictures)
@@ -125,14 +125,14 @@ def write_dataset(
     **description,
     "images": len(pictures),
     "rows": len(rows),
-    "refused": len(refused),
+    "rejected": len(rejected),
     "identical_images": [
       list(copies.names) for copies in duplicates.find_copies(hashes)
     ],
     "sha256": hashes,
   }
-  if refused:
-    write_text(folder / "refused.txt", "".join(f"{r}\n" for r in refused))
+  if rejected:
+    write_text(folder / "rejected.txt", "".join(f"{r}\n" for r in rejected))
   write_text(
     folder / "dataset.json",
     json.dumps(card, indent=1, ensure_ascii=False) + "\n",

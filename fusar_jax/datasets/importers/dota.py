@@ -93,7 +93,7 @@ def import_dota(
   tasks: Sequence[str] = TASKS,
   max_difficulty: int = MAX_DIFFICULTY,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -107,7 +107,7 @@ def import_dota(
     tasks: of `targets.EVERY_TASK`.
     max_difficulty: of the targets that are kept.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad images and list them in OUT/refused.txt.
+    drop_rejected: skip bad images and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -119,7 +119,7 @@ def import_dota(
   labels = Path(labels)
   if not labels.is_dir():
     raise FileNotFoundError(f"folder of labels not found: {labels}")
-  records, refused, difficult = [], [], 0
+  records, rejected, difficult = [], [], 0
   for stem in read_split(split) if split else _stems(images, labels):
     path = labels / f"{stem}.txt"
     try:
@@ -132,12 +132,12 @@ def import_dota(
         )
       found, left_out = read_labels(path, size, max_difficulty)
     except (ValueError, OSError) as error:
-      refused.append(f"{stem}: {error}")
+      rejected.append(f"{stem}: {error}")
       continue
     difficult += left_out
     records.append(Annotated(stem, file, size, found))
-  if not drop_refused:
-    raise_together(refused, f"{split or images}: bad images")
+  if not drop_rejected:
+    raise_together(rejected, f"{split or images}: bad images")
   return write_boxes(
     out,
     records,
@@ -152,7 +152,7 @@ def import_dota(
     classes=classes,
     tasks=tasks,
     copy=copy,
-    refused=refused,
+    rejected=rejected,
   )
 
 

@@ -19,7 +19,7 @@ given ones, import first and then use `fusar_jax.datasets.split`.
 
 Byte-identical chips in several splits or with several labels are an error that
 lists all of them. "keep" imports them anyway. "drop" skips every copy, because
-the correct label is unknown, and lists it in refused.txt. The card lists all
+the correct label is unknown, and lists it in rejected.txt. The card lists all
 copies and the action taken.
 """
 
@@ -82,7 +82,7 @@ def import_folders(
   copies: str = "stop",
   chip_size: str | int = chips_lib.MEDIAN,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> list[Path]:
   """Writes OUT, or OUT/SPLIT for each split; returns the manifests.
 
@@ -98,7 +98,7 @@ def import_folders(
       conflicting labels: "stop", "keep" or "drop".
     chip_size: side of all chips, pixels; or see `chips.common_side`.
     copy: also copy the images; chips of a new size are always written.
-    drop_refused: skip bad images and list them in refused.txt.
+    drop_rejected: skip bad images and list them in rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -118,7 +118,7 @@ def import_folders(
       f" got splits {list(splits)}."
     )
   chips, spellings, bad = _read(Path(images), splits)
-  if not drop_refused:
+  if not drop_rejected:
     raise_together([*bad.values()], f"{images}: bad images")
   side = chips_lib.common_side([chip.size for chip in chips], chip_size)
   if side and side > chips_lib.LARGEST_SIDE:
@@ -194,7 +194,7 @@ def import_folders(
         origin,
         {**card, "split": split or None, "targets": len(kept)},
         copy=copy,
-        refused=[
+        rejected=[
           message for name, message in bad.items() if split_of(name) == split
         ],
         digests=digests,

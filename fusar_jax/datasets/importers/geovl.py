@@ -69,7 +69,7 @@ def import_geovl(
   field_dropout: float = 0.0,
   seed: int = SEED,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -80,7 +80,7 @@ def import_geovl(
     origin: recorded in dataset.json.
     field_dropout, seed: see `kept_fields`.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad records and list them in OUT/refused.txt.
+    drop_rejected: skip bad records and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -99,7 +99,7 @@ def import_geovl(
       " files are named by image_id."
     )
   files = _by_stem(image_files.listed(images))
-  pictures, refused, seen = [], [], {}
+  pictures, rejected, seen = [], [], {}
   for number, record in records:
     try:
       identity, texts = _record(record)
@@ -109,12 +109,12 @@ def import_geovl(
       file = _image(identity, files, images)
       row = _row(identity, texts, file, field_dropout, seed)
     except (ValueError, OSError) as error:
-      refused.append(f"row {number}: {error}")
+      rejected.append(f"row {number}: {error}")
       continue
     path = file.relative_to(images).as_posix()
     pictures.append(Picture(file, path, [row]))
-  if not drop_refused:
-    raise_together(refused, f"{captions}: bad records")
+  if not drop_rejected:
+    raise_together(rejected, f"{captions}: bad records")
   card = {
     "importer": "geovl",
     "captions": Path(captions).name,
@@ -122,7 +122,7 @@ def import_geovl(
     "seed": seed,
   }
   with new_folder(out) as folder:
-    write_dataset(folder, pictures, origin, card, copy=copy, refused=refused)
+    write_dataset(folder, pictures, origin, card, copy=copy, rejected=rejected)
   return Path(out) / "manifest.jsonl"
 
 

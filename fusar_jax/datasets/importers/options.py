@@ -45,7 +45,7 @@ def import_options(
   *,
   origin: Origin,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -55,7 +55,7 @@ def import_options(
     out: output folder; absent or empty.
     origin: recorded in dataset.json.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad records and list them in OUT/refused.txt.
+    drop_rejected: skip bad records and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -66,7 +66,7 @@ def import_options(
   value = read_json(records)
   if value == []:
     raise ValueError(f"{records}: no records; expected a list of them.")
-  known, rows, refused, spelt = {}, {}, [], 0
+  known, rows, rejected, spelt = {}, {}, [], 0
   for number, record in enumerate(
     value if isinstance(value, list) else [value], start=1
   ):
@@ -82,14 +82,14 @@ def import_options(
       file, size = known[name]
       found = _rows(f"{Path(records).stem}-{number}", record, listed, letter)
     except (ValueError, OSError) as error:
-      refused.append(f"record {number}: {error}")
+      rejected.append(f"record {number}: {error}")
       continue
     spelt += record.get("ground_truth", listed[letter]) != listed[letter]
     rows.setdefault(file, []).extend(
       {**row, "coordinate_size": list(size)} for row in found
     )
-  if not drop_refused:
-    raise_together(refused, f"{records}: bad records")
+  if not drop_rejected:
+    raise_together(rejected, f"{records}: bad records")
   pictures = [
     Picture(file, file.relative_to(images).as_posix(), of)
     for file, of in rows.items()
@@ -100,7 +100,7 @@ def import_options(
     "truths_spelt_otherwise": spelt,
   }
   with new_folder(out) as folder:
-    write_dataset(folder, pictures, origin, card, copy=copy, refused=refused)
+    write_dataset(folder, pictures, origin, card, copy=copy, rejected=rejected)
   return Path(out) / "manifest.jsonl"
 
 

@@ -44,7 +44,7 @@ def import_rsvqa(
   origin: Origin,
   extension: str = EXTENSION,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -55,7 +55,7 @@ def import_rsvqa(
     origin: recorded in dataset.json.
     extension: of the image files, ".tif".
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad questions and list them in OUT/refused.txt.
+    drop_rejected: skip bad questions and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -73,7 +73,7 @@ def import_rsvqa(
   if not any(map(_is_active, asked)):
     names = ", ".join(map(str, records))
     raise ValueError(f"{names}: none of {len(asked)} questions is active")
-  files, rows, refused = {}, {}, []
+  files, rows, rejected = {}, {}, []
   for number, entry in enumerate(asked, start=1):
     if not _is_active(entry):
       continue
@@ -86,11 +86,11 @@ def import_rsvqa(
         files[name] = file, vision.image_size(file)
       row = _row(entry, said, files[name][1])
     except (ValueError, OSError) as error:
-      refused.append(f"question {number}: {error}")
+      rejected.append(f"question {number}: {error}")
       continue
     rows.setdefault(files[name][0], []).append(row)
-  if not drop_refused:
-    raise_together(refused, f"{records[0]} and its siblings: bad questions")
+  if not drop_rejected:
+    raise_together(rejected, f"{records[0]} and its siblings: bad questions")
   pictures = [
     Picture(file, file.relative_to(images).as_posix(), of)
     for file, of in rows.items()
@@ -101,7 +101,7 @@ def import_rsvqa(
     "inactive": skipped,
   }
   with new_folder(out) as folder:
-    write_dataset(folder, pictures, origin, card, copy=copy, refused=refused)
+    write_dataset(folder, pictures, origin, card, copy=copy, rejected=rejected)
   return Path(out) / "manifest.jsonl"
 
 

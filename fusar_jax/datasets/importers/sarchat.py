@@ -108,7 +108,7 @@ def import_sarchat(
   untagged: str | None = None,
   scored: bool = False,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -121,7 +121,7 @@ def import_sarchat(
     untagged: the task of a question without a tag, of `UNTAGGED`.
     scored: ask counting and identification in this project's words.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad records and list them in OUT/refused.txt.
+    drop_rejected: skip bad records and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -135,7 +135,7 @@ def import_sarchat(
     raise ValueError(f"untagged must be of {UNTAGGED}, got {untagged!r}.")
   stem = Path(dialogues).stem
   # Most images are asked about many times.
-  rows, known, refused, others = {}, {}, [], 0
+  rows, known, rejected, others = {}, {}, [], 0
   for number, record in read_records(dialogues):
     try:
       name, question, answer = _dialogue(record)
@@ -149,13 +149,13 @@ def import_sarchat(
       file, size = known[name]
       row = _row(f"{stem}-{number}", task, question, answer, size, scored)
     except (ValueError, OSError) as error:
-      refused.append(f"row {number}: {error}")
+      rejected.append(f"row {number}: {error}")
       continue
     if "id" in record:
       row["source_id"] = record["id"]
     rows.setdefault(file, []).append(row)
-  if not drop_refused:
-    raise_together(refused, f"{dialogues}: bad records")
+  if not drop_rejected:
+    raise_together(rejected, f"{dialogues}: bad records")
   pictures = [
     Picture(file, file.relative_to(images).as_posix(), asked)
     for file, asked in rows.items()
@@ -169,7 +169,7 @@ def import_sarchat(
     "records_of_other_tasks": others,
   }
   with new_folder(out) as folder:
-    write_dataset(folder, pictures, origin, card, copy=copy, refused=refused)
+    write_dataset(folder, pictures, origin, card, copy=copy, rejected=rejected)
   return Path(out) / "manifest.jsonl"
 
 

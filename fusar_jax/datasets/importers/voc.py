@@ -78,7 +78,7 @@ def import_voc(
   classes: Sequence[str] = (),
   tasks: Sequence[str] = TASKS,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -91,7 +91,7 @@ def import_voc(
     classes: to ask for, in this order; default: all that occur, sorted.
     tasks: of `targets.EVERY_TASK`.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad images and list them in OUT/refused.txt.
+    drop_rejected: skip bad images and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -102,14 +102,14 @@ def import_voc(
   check_tasks(tasks)
   annotations = Path(annotations)
   names = read_split(split) if split else _names(annotations)
-  records, refused = [], []
+  records, rejected = [], []
   for name in names:
     try:
       records.append(_record(name, images, annotations))
     except (ValueError, OSError) as error:
-      refused.append(f"{name}: {error}")
-  if not drop_refused:
-    raise_together(refused, f"{split or annotations}: bad images")
+      rejected.append(f"{name}: {error}")
+  if not drop_rejected:
+    raise_together(rejected, f"{split or annotations}: bad images")
   return write_boxes(
     out,
     records,
@@ -119,7 +119,7 @@ def import_voc(
     classes=classes,
     tasks=tasks,
     copy=copy,
-    refused=refused,
+    rejected=rejected,
   )
 
 

@@ -86,7 +86,7 @@ def import_yolo(
   classes: Sequence[str] = (),
   tasks: Sequence[str] = TASKS,
   copy: bool = False,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
 ) -> Path:
   """Writes OUT/manifest.jsonl and OUT/dataset.json; returns the manifest.
 
@@ -100,7 +100,7 @@ def import_yolo(
     classes: to ask for, in this order; default: all that occur, sorted.
     tasks: of `targets.EVERY_TASK`.
     copy: copy the images to OUT/images; otherwise rows refer to their paths.
-    drop_refused: skip bad images and list them in OUT/refused.txt.
+    drop_rejected: skip bad images and list them in OUT/rejected.txt.
 
   Raises:
     FileExistsError: `out` is not empty.
@@ -115,7 +115,7 @@ def import_yolo(
   if not labels.is_dir():
     raise FileNotFoundError(f"folder of labels not found: {labels}")
   stems = read_split(split) if split else _stems(images, labels)
-  records, refused, without = [], [], 0
+  records, rejected, without = [], [], 0
   for stem in stems:
     path = labels / f"{stem}.txt"
     try:
@@ -123,12 +123,12 @@ def import_yolo(
       size = vision.image_size(file)
       found = read_labels(path, size, names) if path.is_file() else []
     except (ValueError, OSError) as error:
-      refused.append(f"{stem}: {error}")
+      rejected.append(f"{stem}: {error}")
       continue
     without += not path.is_file()
     records.append(Annotated(stem, file, size, found))
-  if not drop_refused:
-    raise_together(refused, f"{split or images}: bad images")
+  if not drop_rejected:
+    raise_together(rejected, f"{split or images}: bad images")
   return write_boxes(
     out,
     records,
@@ -143,7 +143,7 @@ def import_yolo(
     classes=classes,
     tasks=tasks,
     copy=copy,
-    refused=refused,
+    rejected=rejected,
   )
 
 

@@ -91,9 +91,9 @@ def write_card(
   archive: Archive | None,
   origin: Origin,
   settings: Mapping[str, Any],
-  refused: Sequence[str],
+  rejected: Sequence[str],
 ) -> dict[str, Any]:
-  """Writes dataset.json, and refused.txt if needed; returns the card.
+  """Writes dataset.json, and rejected.txt if needed; returns the card.
 
   Args:
     path: of dataset.json.
@@ -102,9 +102,9 @@ def write_card(
     archive: of the anchors.
     origin: of the scenes.
     settings: everything on which the data depends.
-    refused: rejected rasters, with reasons.
+    rejected: rejected rasters, with reasons.
   """
-  refused = [*refused, *(message for r in results for message in r.damaged)]
+  rejected = [*rejected, *(message for r in results for message in r.damaged)]
   kept = [entry for result in results for entry in result.kept]
   hashes = {k: v for entry in kept for k, v in entry["files"].items()}
   images = {k: v for k, v in hashes.items() if k.startswith("images/")}
@@ -120,7 +120,7 @@ def write_card(
     "targets": sum(len(entry["targets"]) for entry in kept),
     "images": len(images),
     "rows": sum(len(entry["rows"]) for entry in kept),
-    "refused": len(refused),
+    "rejected": len(rejected),
     "scenes": [_record(result, labels) for result in results],
     "settings": settings,
     "identical_images": [
@@ -129,8 +129,10 @@ def write_card(
     "sha256": images,
     "anchors_sha256": {k: v for k, v in hashes.items() if k not in images},
   }
-  if refused:
-    write_text(path.parent / "refused.txt", "".join(f"{r}\n" for r in refused))
+  if rejected:
+    write_text(
+      path.parent / "rejected.txt", "".join(f"{r}\n" for r in rejected)
+    )
   text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
   write_text(path, text)
   return json.loads(text)

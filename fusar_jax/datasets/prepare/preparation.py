@@ -4,7 +4,7 @@
   anchors/SCENE/TILE.npz   AlphaEarth vectors at grid points of the tile
   manifest.jsonl           rows: tile, anchors, question, answer, metadata
   dataset.json             data set card: sources, licences, options
-  refused.txt              corrupt inputs that were skipped, if any
+  rejected.txt              corrupt inputs that were skipped, if any
 
 Tiles are processed in a fixed order, so the same scenes and options give the
 same bytes. An interrupted run resumes where it stopped (`journal`). The
@@ -158,7 +158,7 @@ def prepare_scenes(
   archive: Archive | Callable[[Sequence[Scene]], Archive] | None = None,
   read_labels: Callable[[Sequence[Scene]], Labels] | None = None,
   read_captions: Callable[[Sequence[Scene]], Captions] | None = None,
-  drop_refused: bool = False,
+  drop_rejected: bool = False,
   on_tile: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
   """Writes the data set folder OUT; returns its card, dataset.json.
@@ -175,7 +175,7 @@ def prepare_scenes(
       rows ask `plan.asked`, and have no answer.
     read_captions: returns what describes the scenes, for a caption row per
       tile; without labels, these are the only rows.
-    drop_refused: skip corrupt inputs and list them in refused.txt.
+    drop_rejected: skip corrupt inputs and list them in rejected.txt.
     on_tile: called with (tiles done, total tiles).
 
   Raises:
@@ -184,9 +184,9 @@ def prepare_scenes(
     FileNotFoundError, ValueError: invalid input, or no tile is left.
   """
   out = Path(out)
-  scenes, refused = open_scenes(paths, plan.look, plan.year)
-  if not drop_refused or not scenes:
-    raise_together(refused, "SAR rasters that cannot be used")
+  scenes, rejected = open_scenes(paths, plan.look, plan.year)
+  if not drop_rejected or not scenes:
+    raise_together(rejected, "SAR rasters that cannot be used")
   if callable(archive):
     archive = archive(scenes)
   if archive is not None:
@@ -201,13 +201,13 @@ def prepare_scenes(
   plan = dataclasses.replace(
     plan, classes=classes_to_ask(labels, plan.classes, plan.tasks)
   )
-  settings = _settings(scenes, plan, origin, archive, labels, refused)
+  settings = _settings(scenes, plan, origin, archive, labels, rejected)
   if captions is not None:
     settings |= captions.to_json(scenes)
   if (card := _finished(out, settings)) is not None:
     return card
   with open_journal(out, settings) as journal:
-    work = _Work(plan, journal, archive, labels, captions, drop_refused)
+    work = _Work(plan, journal, archive, labels, captions, drop_rejected)
     total = sum(len(scene.tiles(plan.look)) for scene in scenes)
     done = 0
     results = []
@@ -221,7 +221,7 @@ def prepare_scenes(
       journal.delete()
       raise ValueError(nothing_left(results))
     card = write_card(
-      out / CARD, results, labels, archive, origin, settings, refused
+      out / CARD, results, labels, archive, origin, settings, rejected
     )
     # Last, when all files to which it refers exist.
     write_manifest(
@@ -235,14 +235,14 @@ class _Work:
   """Cuts scenes into tiles and records each in the journal."""
 
   def __init__(
-    self, plan, journal: Journal, archive, labels, captions, drop_refused
+    self, plan, journal: Journal, archive, labels, captions, drop_rejected
   ):
     self.plan = plan
     self.journal = journal
     self.archive = archive
     self.labels = labels
     self.captions = captions
-    self._drop_refused = drop_refused
+    self._drop_rejected = drop_rejected
 
   def cut(self, scene: Scene) -> Iterator[None]:
     """Yields after each tile, including those of a previous run."""
@@ -283,7 +283,7 @@ class _Work:
       stretches = self._stretches(scene, raster)
       picture, valid = render(raster, stretches, tile)
     except ValueError as error:
-      if not self._drop_refused:
+      if not self._drop_rejected:
         raise
       return entry | {"outcome": "damaged", "why": str(error)}
     if valid < plan.min_valid:
@@ -356,7 +356,7 @@ class _Work:
     )
 
 
-def _settings(scenes, plan, origin, archive, labels, refused) -> dict:
+def _settings(scenes, plan, origin, archive, labels, rejected) -> dict:
   """Returns, flat, all settings on which the folder's content depends."""
   settings = {
     "version": VERSION,
@@ -364,7 +364,7 @@ def _settings(scenes, plan, origin, archive, labels, refused) -> dict:
     **dataclasses.asdict(origin),
     "scenes": [scene.name for scene in scenes],
     **{f"scene {scene.name}": scene.sha256 for scene in scenes},
-    "refused": refused,
+    "refused": rejected,  # The key of folders that are resumed.
     "labels": labels and labels.record,
     "alphaearth": archive and archive_identity(archive),
   }
@@ -386,6 +386,8 @@ def _finished(out: Path, settings) -> dict | None:
       + "\n  ".join(changed)
       + "\nGive a new folder."
     )
+  if "refused" in card:  # The key's name in older cards.
+    card["rejected"] = card.pop("refused")
   return card
 
 

@@ -123,8 +123,8 @@ def _warnings(card):
       "No labels: the answers are empty. These rows are for predict, not for"
       " training."
     )
-  if card["refused"]:
-    yield f"{card['refused']} rejected, listed in refused.txt."
+  if card["rejected"]:
+    yield f"{card['rejected']} rejected, listed in rejected.txt."
 
 
 def progress_bar(console: Console) -> Progress:

@@ -283,7 +283,7 @@ def test_objects_that_do_not_fit(read, change, message):
 def test_what_a_row_cannot_hold_is_rejected_by_number(read, record, message):
   with pytest.raises(ValueError, match=f"row 2: .*(?:{message})"):
     read([_messages(ASKED, SAID), record])
-  assert len(read([_messages(ASKED, SAID), record], drop_refused=True)) == 1
+  assert len(read([_messages(ASKED, SAID), record], drop_rejected=True)) == 1
 
 
 def test_masked_answers_alone_are_rejected(read):
@@ -304,7 +304,7 @@ def test_the_documented_rows_of_ms_swift(read, shared, save, folder):
   for name in ("x.jpg", "x.png", "cat.png", "kitten.png"):
     save(folder / "images" / name, (1700, 1200))  # pixels of the boxes
   records = _published(shared, "vl_records/ms_swift_documented_rows.jsonl")
-  rows = read(records, drop_refused=True)
+  rows = read(records, drop_rejected=True)
   assert [int(row.id.split("-")[1]) for row in rows] == [9, 11, 12, 14, 15, 17]
   boxes = {row.id.split("-")[1]: row.answer for row in rows}
   assert boxes["15"] == "[91, 161, 135, 213][361, 481, 495, 533]"

@@ -130,9 +130,9 @@ def test_bad_images_stop_or_are_listed(
   instances["images"][1] |= change
   with pytest.raises(ValueError, match=rf"bad images \(1\):\n.*{message}"):
     _import(folder, instances, origin)
-  manifest = _import(folder, instances, origin, drop_refused=True)
+  manifest = _import(folder, instances, origin, drop_rejected=True)
   assert {t.images[0].name for t in read_manifest(manifest)} == {"a.png"}
-  assert message in (folder / "out" / "refused.txt").read_text()
+  assert message in (folder / "out" / "rejected.txt").read_text()
 
 
 def test_what_is_not_coco(folder, instances, origin):

@@ -75,8 +75,10 @@ def test_a_command_writes_a_data_set_once(name, options, tmp_path, capsys):
   card = json.loads((tmp_path / "out" / "dataset.json").read_text())
   assert card["importer"] == name
   assert card["source"] == "made for this test"
-  assert main(options(name)) == 1
-  assert "is not empty" in capsys.readouterr().err
+  assert main([*options(name), "--drop-refused"]) == 1
+  error = capsys.readouterr().err
+  assert "is not empty" in error
+  assert "--drop-refused is deprecated; use --drop-rejected." in error
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,14 +32,14 @@ def test_the_card_and_the_copies(tmp_path, save, origin):
     for file in (first, second, other)
   ]
   out = tmp_path / "new" / "out"
-  _write(out, pictures, origin, copy=True, refused=["row 7: no image"])
+  _write(out, pictures, origin, copy=True, rejected=["row 7: no image"])
   card = json.loads((out / "dataset.json").read_text())
   assert (card["source"], card["license"]) == (origin.source, "none stated")
-  assert (card["images"], card["rows"], card["refused"]) == (3, 3, 1)
+  assert (card["images"], card["rows"], card["rejected"]) == (3, 3, 1)
   assert card["identical_images"] == [
     ["images/deep/a.png", "images/deep/b.png"]
   ]
-  assert (out / "refused.txt").read_text() == "row 7: no image\n"
+  assert (out / "rejected.txt").read_text() == "row 7: no image\n"
   for triplet in read_manifest(out / "manifest.jsonl"):
     assert triplet.images[0].read_bytes()
   assert sorted(card["sha256"]) == [f"images/deep/{n}.png" for n in "abc"]
@@ -61,7 +61,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, save, origin):
   with pytest.raises(ValueError, match="nothing to import"):
     _write(tmp_path / "out", [], origin)
   with pytest.raises(ValueError, match="row 1: bad"):
-    _write(tmp_path / "out", [], origin, refused=["row 1: bad"])
+    _write(tmp_path / "out", [], origin, rejected=["row 1: bad"])
   assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
 
 

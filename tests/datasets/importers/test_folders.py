@@ -98,10 +98,10 @@ def test_copies_are_left_out_when_asked_for_and_listed(root, origin, save):
   save(root / "train" / "BMP2" / "other.png", value=50)
   manifests = _import(root, origin, copies="drop")
   assert [len(read_manifest(m)) for m in manifests] == [2, 2, 1]
-  refused = (manifests[0].parent / "refused.txt").read_text().splitlines()
-  assert len(refused) == 2
-  assert refused[0].startswith("train/BMP2/other.png: ")
-  assert not (manifests[1].parent / "refused.txt").exists()
+  rejected = (manifests[0].parent / "rejected.txt").read_text().splitlines()
+  assert len(rejected) == 2
+  assert rejected[0].startswith("train/BMP2/other.png: ")
+  assert not (manifests[1].parent / "rejected.txt").exists()
 
 
 def test_bad_layouts_and_images(root, origin):
@@ -116,8 +116,8 @@ def test_bad_layouts_and_images(root, origin):
   (root / "val" / "t_72" / "2.png").write_bytes(b"no picture")
   with pytest.raises(ValueError, match=r"bad images \(1\):\n  val/t_72/2.png"):
     _import(root, origin)
-  manifests = _import(root, origin, drop_refused=True)
-  assert [_card(m)["refused"] for m in manifests] == [0, 0, 1]
+  manifests = _import(root, origin, drop_rejected=True)
+  assert [_card(m)["rejected"] for m in manifests] == [0, 0, 1]
 
 
 def noise(path, seed, size=(40, 40), bright=0):
@@ -135,7 +135,7 @@ def test_held_out_chips_are_stratified_and_near_duplicates_stay_together(
     noise(root / ("T_72", "BMP2")[seed % 2] / f"{seed}b.png", seed, bright=20)
   (root / "T_72" / "bad.png").write_bytes(b"no image")
   train, test = _import(
-    root, origin, splits=(), hold_out=0.3, drop_refused=True
+    root, origin, splits=(), hold_out=0.3, drop_rejected=True
   )
   assert [m.parent.name for m in (train, test)] == list(folders.HELD_OUT)
   ids = {t.id.split("-")[0] for t in read_manifest(test)}
@@ -146,8 +146,8 @@ def test_held_out_chips_are_stratified_and_near_duplicates_stay_together(
   assert {i.removesuffix("b") for i in ids} == {i for i in ids if i[-1] != "b"}
   assert len(read_manifest(train)) == 28
   assert _card(train)["hold_out"] == 0.3
-  assert "bad.png" in (train.parent / "refused.txt").read_text()
-  assert not (test.parent / "refused.txt").exists()
+  assert "bad.png" in (train.parent / "rejected.txt").read_text()
+  assert not (test.parent / "rejected.txt").exists()
 
 
 def test_chips_get_one_physical_size(tmp_path, origin):

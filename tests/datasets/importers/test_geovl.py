@@ -78,7 +78,7 @@ def test_bad_records_stop_or_are_listed(folder, origin, change, message):
   ):
     _import(folder, records, origin, field_dropout=0.9)
   assert not (folder / "out").exists()
-  manifest = _import(folder, records, origin, drop_refused=True)
+  manifest = _import(folder, records, origin, drop_rejected=True)
   assert len(read_manifest(manifest)) == 1
 
 
@@ -100,7 +100,7 @@ def test_other_refusals(folder, origin):
 
 
 def test_the_published_captions(shared, tmp_path, save, origin):
-  """1000 records without images: refused; three pictures make three rows."""
+  """1000 records without images: rejected; three pictures make three rows."""
   source = shared / "data" / "fusar_klip_captions" / "caption_part1.json"
   with pytest.raises(ValueError, match="1000 captions, but no images"):
     geovl.import_geovl(source, None, tmp_path / "out", origin=origin)
@@ -115,7 +115,7 @@ def test_the_published_captions(shared, tmp_path, save, origin):
     tmp_path / "images",
     tmp_path / "out",
     origin=origin,
-    drop_refused=True,
+    drop_rejected=True,
   )
   triplets = read_manifest(manifest)
   assert [t.id for t in triplets] == [f"{n}-captioning" for n in (0, 17, 999)]

@@ -209,9 +209,9 @@ def test_bad_records_stop_or_are_listed(folder, origin, record, message):
   records = [_record("referring"), record]
   with pytest.raises(ValueError, match=f"row 2: .*{message}"):
     _import(folder, records, origin)
-  manifest = _import(folder, records, origin, drop_refused=True)
+  manifest = _import(folder, records, origin, drop_rejected=True)
   assert len(read_manifest(manifest)) == 1
-  assert (manifest.parent / "refused.txt").read_text().startswith("row 2: ")
+  assert (manifest.parent / "rejected.txt").read_text().startswith("row 2: ")
 
 
 def test_what_cannot_be_scored_is_rejected(folder, origin):

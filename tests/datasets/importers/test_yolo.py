@@ -75,9 +75,9 @@ def test_labels_without_an_image_are_rejected(folder, origin):
   (folder / "labels" / "d.txt").write_text("0 0.5 0.5 0.1 0.1\n")
   with pytest.raises(ValueError, match="d: image not found"):
     _import(folder, origin)
-  manifest = _import(folder, origin, drop_refused=True)
+  manifest = _import(folder, origin, drop_rejected=True)
   card = json.loads((manifest.parent / "dataset.json").read_text())
-  assert (card["images"], card["refused"]) == (3, 1)
+  assert (card["images"], card["rejected"]) == (3, 1)
 
 
 def test_ls_ssdd_in_yolo_equals_voc(shared, tmp_path, origin):

@@ -1,6 +1,7 @@
 """Interrupted runs resume and end with the same bytes."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -113,7 +114,12 @@ def test_other_options_are_rejected_with_the_differences(
 
 def test_a_finished_folder_is_not_made_anew(tmp_path, scene, prepare, usual):
   out = tmp_path / "out"
-  prepare(scene, out)
+  card = prepare(scene, out)
+  assert prepare(scene, out) == card
+  # A card of an older version.
+  before = {k: v for k, v in card.items() if k != "rejected"} | {"refused": 0}
+  (out / "dataset.json").write_text(json.dumps(before))
+  assert prepare(scene, out) == card
   with pytest.raises(FileExistsError, match="size: was 56, now 48"):
     prepare(scene, out, dataclasses.replace(usual, look=Look(size=48)))
   foreign = tmp_path / "foreign"

@@ -246,7 +246,7 @@ def test_two_bands_of_two_files(tmp_path, prepare, write_scene, usual):
 
 
 def test_corrupt_rasters(tmp_path, scene, prepare, write_scene):
-  """Refused by name; or, if so wished, left out and listed."""
+  """Rejected by name; or, if so wished, left out and listed."""
   text = tmp_path / "text.tif"
   text.write_text("no raster")
   cut = write_scene(
@@ -258,14 +258,14 @@ def test_corrupt_rasters(tmp_path, scene, prepare, write_scene):
   for bad in (text, cut):
     with pytest.raises(ValueError, match=bad.name):
       prepare([scene, bad], tmp_path / bad.stem)
-  card = prepare([scene, text, cut], tmp_path / "out", drop_refused=True)
-  reported = (tmp_path / "out" / "refused.txt").read_text()
+  card = prepare([scene, text, cut], tmp_path / "out", drop_rejected=True)
+  reported = (tmp_path / "out" / "rejected.txt").read_text()
   assert "text.tif" in reported
   assert "cut.tif" in reported
-  assert card["refused"] == len(reported.splitlines())
+  assert card["rejected"] == len(reported.splitlines())
   assert card["images"] >= 6
   with pytest.raises(FileNotFoundError, match=r"none\.tif"):
-    prepare([scene, tmp_path / "none.tif"], tmp_path / "x", drop_refused=True)
+    prepare([scene, tmp_path / "none.tif"], tmp_path / "x", drop_rejected=True)
 
 
 def test_names_tell_scenes_apart(
