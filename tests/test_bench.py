@@ -50,9 +50,9 @@ def test_interrupted_it_shows_what_there_is_and_continues(
   command = [*COMMAND, "--out", str(out)]
   start(Side(interrupt_at=9))  # In the second pair of the first work.
   assert bench.main(command) == 130
-  told = capsys.readouterr()
-  assert "run the same command to continue" in told.err
-  assert "train, stage 1" in told.out
+  printed = capsys.readouterr()
+  assert "run the same command to continue" in printed.err
+  assert "train, stage 1" in printed.out
   measured = out.read_text()
   assert measured.count('"pair"') == 1
 

@@ -212,8 +212,8 @@ def test_two_processes_write_one_file(finished, command, tmp_path, free_port):
     if line.startswith("predict 2/"):
       second.send_signal(signal.SIGKILL)
       break
-  _, told = first.communicate()
-  assert "process 1 of 2" in told
+  _, errors = first.communicate()
+  assert "process 1 of 2" in errors
   second.communicate()
   parts = {path.name for path in tmp_path.iterdir()}
   assert "predictions.1.partial.jsonl" in parts

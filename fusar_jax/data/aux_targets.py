@@ -148,8 +148,8 @@ def make_aux_targets(
   edges = np.asarray(boxes, np.float64).reshape(-1, 4)[which]
   edges = edges * np.tile(np.divide(seen, size)[::-1], 2)
   edges_before, edges_in = (
-    _numbers(_whole(told, seen), tokenizer)
-    for told in (edges + _to_the_middle(at, seen, grid), edges)
+    _numbers(_whole(chosen, seen), tokenizer)
+    for chosen in (edges + _to_the_middle(at, seen, grid), edges)
   )
   so_far = np.cumsum(np.bincount(holds[holds >= 0], minlength=cells))
   class_weights = np.full(cells, 1 / cells)

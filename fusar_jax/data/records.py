@@ -172,18 +172,18 @@ def read_table(path: str | os.PathLike) -> Table:
   """
   shard = _shard(Path(path))
   content = shard.read(0)
-  told = _parse(shard, content)
+  table = _parse(shard, content)
   count = _reader(shard).count
-  if len(told["files"]) + 1 != count:
+  if len(table["files"]) + 1 != count:
     raise ValueError(
-      f"{shard}: its table tells of {len(told['files'])} files, but it holds"
+      f"{shard}: its table lists {len(table['files'])} files, but it holds"
       f" {count - 1} records of files. Write the shard again."
     )
   return Table(
-    rows=told["rows"],
+    rows=table["rows"],
     files={
       number: PackedFile.listed(shard, number, file)
-      for number, file in enumerate(told["files"], start=1)
+      for number, file in enumerate(table["files"], start=1)
     },
     content=content,
   )

@@ -97,21 +97,21 @@ def _table(split: TfdsSplit) -> Table:
     files[len(files)] = PackedFile.listed(split, (record, kind, place), file)
     return len(files) - 1
 
-  for _, record, told in found:
+  for _, record, entry in found:
     rows.append(
       {
-        **told["row"],
+        **entry["row"],
         "image": [
           number(record, "image", place, file)
-          for place, file in enumerate(told["images"])
+          for place, file in enumerate(entry["images"])
         ],
         "aef": [
           number(record, "anchors", place, file)
-          for place, file in enumerate(told["anchors"])
+          for place, file in enumerate(entry["anchors"])
         ],
       }
     )
-  content = json.dumps([told for _, _, told in found], ensure_ascii=False)
+  content = json.dumps([entry for _, _, entry in found], ensure_ascii=False)
   return Table(rows, files, content.encode())
 
 

@@ -95,7 +95,7 @@ def _find_tpu_slice(environment: Mapping[str, str]) -> Cluster | None:
 
 def _devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
   """Returns the local GPUs of this process; None: all."""
-  # Slurm starts one process per GPU unless told otherwise, as JAX assumes too.
+  # Slurm starts one process per GPU unless set otherwise, as JAX assumes too.
   chosen = environment.get("JAX_LOCAL_DEVICE_IDS") or environment.get(
     "SLURM_LOCALID"
   )

@@ -236,18 +236,18 @@ class MetricsLogger:
     self, step: int, values: dict[str, float], ids: Sequence[str]
   ) -> None:
     self._skipped += 1
-    told = (
+    message = (
       f"step {step}: skipped, loss is {values['loss']} and grad_norm"
       f" {values['grad_norm']}; the batch holds {', '.join(map(str, ids))}."
     )
     if self._skipped > self._may_skip:
       raise FloatingPointError(
-        f"{told} It is the {self._skipped}. such batch of this run, and"
+        f"{message} It is the {self._skipped}. such batch of this run, and"
         f" config.skip_nonfinite allows {self._may_skip}. Look at these"
         " examples; the last checkpoint is sound."
       )
     if self._writes:
-      logging.getLogger(__name__).warning(told)
+      logging.getLogger(__name__).warning(message)
 
   def _training_time(self) -> float:
     """Seconds so far, without evaluation and compilation."""

@@ -57,10 +57,10 @@ class Selection:
     """Returns "best eval_loss 0.51 at step 40, kept", or ""."""
     if self.best_step is None:
       return ""
-    told = f"best {self.metric} {self._best:.5g} at step {self.best_step}, kept"
+    text = f"best {self.metric} {self._best:.5g} at step {self.best_step}, kept"
     if self.exhausted:
-      told += f"; stopped early: {self._waited} evaluations without a better"
-    return told
+      text += f"; stopped early: {self._waited} evaluations without a better"
+    return text
 
   def state(self) -> dict[str, Any]:
     """JSON values that a resumed run goes on from."""

@@ -198,12 +198,12 @@ def test_a_batch_is_as_large_as_its_condition_needs(
 
 
 @pytest.mark.parametrize(
-  ("arguments", "told"),
+  ("arguments", "message"),
   [
     (("alinged",), "'alinged': expected one of aligned, none"),
     (("zeros", -1), "anchor_grid -1"),
   ],
 )
-def test_user_errors(arguments, told):
-  with pytest.raises(ValueError, match=told):
+def test_user_errors(arguments, message):
+  with pytest.raises(ValueError, match=message):
     AnchorCondition(*arguments)

@@ -35,7 +35,7 @@ def test_an_anchor_at_0_is_the_first_patch_and_at_1_the_last():
 
 
 @pytest.mark.parametrize(
-  ("positions", "grid", "sigma", "told"),
+  ("positions", "grid", "sigma", "message"),
   [
     ([[0.0, 1.1]], (4, 4), 2.0, r"in \[0, 1\]"),
     ([[0.0, np.nan]], (4, 4), 2.0, r"in \[0, 1\]"),
@@ -44,6 +44,6 @@ def test_an_anchor_at_0_is_the_first_patch_and_at_1_the_last():
     ([[0.0, 1.0]], (4, 4), 0.0, "sigma"),
   ],
 )
-def test_bad_values_are_rejected(positions, grid, sigma, told):
-  with pytest.raises(ValueError, match=told):
+def test_bad_values_are_rejected(positions, grid, sigma, message):
+  with pytest.raises(ValueError, match=message):
     spatial_weights(np.array(positions), grid, sigma)

@@ -67,8 +67,8 @@ def test_numbers_count_all_targets_so_far(numbered):
   words = make_aux_targets(
     boxes, ["ship"] * 4, (28, 84), (28, 84), (1, 3), numbered
   )
-  told = [numbered.encode(n)[0] for n in ("0", "2", "3")]
-  assert words.ids[-9:-6].tolist() == told
+  expected = [numbered.encode(n)[0] for n in ("0", "2", "3")]
+  assert words.ids[-9:-6].tolist() == expected
   assert count_aux_targets(boxes, (28, 84), (1, 3)) == len(words)
 
 

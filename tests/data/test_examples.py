@@ -178,7 +178,7 @@ def test_ids_of_ones_own(config):
 
 
 @pytest.mark.parametrize(
-  ("ids", "anchors", "told"),
+  ("ids", "anchors", "message"),
   [
     ([6] * 5, None, "6 visual tokens expected.*holds 5"),
     ([6] * 6, [None, None], "1 images but 2 anchors"),
@@ -187,7 +187,7 @@ def test_ids_of_ones_own(config):
     ([6] * 6 + [99999], None, "outside the vocabulary"),
   ],
 )
-def test_ids_that_do_not_fit(config, ids, anchors, told):
+def test_ids_that_do_not_fit(config, ids, anchors, message):
   image = np.zeros((56, 84, 3), np.uint8)
-  with pytest.raises(ValueError, match=told):
+  with pytest.raises(ValueError, match=message):
     example_from_ids(ids, [image], anchors, config)

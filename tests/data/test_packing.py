@@ -68,8 +68,8 @@ def test_a_step_has_the_samples_that_it_has_unpacked(make):
     assert same == some + more == ids
     words = np.sort(plain.input_ids[plain.segment_ids > 0])
     for batches in ([packed], [first, second]):
-      told = np.concatenate([b.input_ids[b.segment_ids > 0] for b in batches])
-      np.testing.assert_array_equal(np.sort(told), words)
+      tokens = np.concatenate([b.input_ids[b.segment_ids > 0] for b in batches])
+      np.testing.assert_array_equal(np.sort(tokens), words)
       weight = sum(b.answer_weight.sum() for b in batches)
       np.testing.assert_allclose(weight, plain.answer_weight.sum(), rtol=1e-6)
     assert packed.input_ids.shape[0] < 4

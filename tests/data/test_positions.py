@@ -31,13 +31,13 @@ def test_text_alone_counts_up():
 
 
 @pytest.mark.parametrize(
-  ("ids", "grids", "told"),
+  ("ids", "grids", "message"),
   [
     ([9] * 5, [(4, 6)], r"6 visual tokens expected.*4 x 6.*holds 5"),
     ([9] * 3, [], r"0 visual tokens expected.*holds 3"),
     ([9, 9, 5, 9, 9], [(4, 4)], "image 0 are not in one run"),
   ],
 )
-def test_image_tokens_that_do_not_match(ids, grids, told):
-  with pytest.raises(ValueError, match=told):
+def test_image_tokens_that_do_not_match(ids, grids, message):
+  with pytest.raises(ValueError, match=message):
     mrope_positions(ids, grids, TOKENS)

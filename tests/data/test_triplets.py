@@ -128,16 +128,16 @@ def test_all_bad_rows_are_told_together(tmp_path):
     file.write('{"id": "g", "image')
   with pytest.raises(ValueError, match="rejected rows") as caught:
     read_manifest(tmp_path / "m.jsonl")
-  told = str(caught.value)
-  assert "row 2: missing 'question'" in told
-  assert "row 3: 1 images but 2 'aef' files" in told
-  assert "row 4: 'coordinate_size'" in told
-  assert 'row 5: id "a" was used by row 1 already' in told
-  assert "row 6: expected an object, got list" in told
-  assert "row 7: 'boxes'" in told
-  assert "row 8: 'image' names no file" in told
-  assert "row 9: not JSON" in told
-  assert "row 1:" not in told
+  message = str(caught.value)
+  assert "row 2: missing 'question'" in message
+  assert "row 3: 1 images but 2 'aef' files" in message
+  assert "row 4: 'coordinate_size'" in message
+  assert 'row 5: id "a" was used by row 1 already' in message
+  assert "row 6: expected an object, got list" in message
+  assert "row 7: 'boxes'" in message
+  assert "row 8: 'image' names no file" in message
+  assert "row 9: not JSON" in message
+  assert "row 1:" not in message
   good, rejected = read_manifest_leniently(tmp_path / "m.jsonl")
   assert [t.id for t in good] == ["a"]
   assert len(rejected) == 8

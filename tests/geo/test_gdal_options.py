@@ -1,4 +1,4 @@
-"""GDAL's settings: complete, overridable, anonymous unless told otherwise."""
+"""GDAL's settings: complete, overridable, anonymous by default."""
 
 import os
 

@@ -262,7 +262,7 @@ def test_a_line_without_an_end_is_no_table(tmp_path, monkeypatch):
 
 
 def test_faults_of_a_server_of_tiles(server, tiles, tmp_path):
-  """Denied, missing, silent and overloaded servers are told apart."""
+  """Denied, missing, silent and overloaded servers are distinguished."""
   points = _points(tiles[1], [5], [5])
   base = f"gs://{published.GOOGLE}/2024/10N"
   server.denied = True

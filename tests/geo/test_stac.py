@@ -122,7 +122,7 @@ def test_over_the_network(tmp_path, files, server):
 
 
 def test_names_do_not_need_what_is_secret(tmp_path):
-  """Items of a signed collection are told apart by their ids."""
+  """Items of a signed collection are distinguished by their ids."""
   items = [Path(f"https://h/items.json?sig=SECRET#{name}") for name in "AB"]
   assert names_of(items) == ["A", "B"]
   with pytest.raises(ValueError, match=r"twice: .*items\.json#A") as caught:

@@ -282,10 +282,10 @@ def test_a_slurm_job_is_queued_again_unless_stopped(
   sandbox.stand_in(
     "srun",
     'echo "$FUSAR_HOSTS $SRUN_CPUS_PER_TASK" >hosts; touch began',
-    f"while [[ ! -e told && {sent or ''!r} ]]; do sleep 0.05; done",
+    f"while [[ ! -e ended && {sent or ''!r} ]]; do sleep 0.05; done",
     f"exit {code}",
   )
-  sandbox.stand_in("scancel", '[[ "$*" == "--signal=TERM 7" ]] && touch told')
+  sandbox.stand_in("scancel", '[[ "$*" == "--signal=TERM 7" ]] && touch ended')
   sandbox.stand_in(
     "scontrol",
     'if [[ "$1" == requeue ]]; then touch requeued',

@@ -464,7 +464,7 @@ def training_values(base, adapter, found, stage: int) -> dict:
   schedule = transformers.get_linear_schedule_with_warmup(
     optimizer, WARMUP, STEPS
   )
-  told = {"loss": [], "grad_norm": [], "learning_rate": []}
+  record = {"loss": [], "grad_norm": [], "learning_rate": []}
   for step in range(STEPS):
     total = 0.0
     for k in range(BATCH):
@@ -473,13 +473,13 @@ def training_values(base, adapter, found, stage: int) -> dict:
       loss.backward()
       total += loss.item()
     norm = torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
-    told["loss"].append(total)
-    told["grad_norm"].append(norm.item())
-    told["learning_rate"].append(schedule.get_last_lr()[0])
+    record["loss"].append(total)
+    record["grad_norm"].append(norm.item())
+    record["learning_rate"].append(schedule.get_last_lr()[0])
     optimizer.step()
     schedule.step()
     optimizer.zero_grad(set_to_none=True)
-  values = {name: np.array(of) for name, of in told.items()}
+  values = {name: np.array(of) for name, of in record.items()}
   for name, parameter in trained.items():
     values[f"final.{name}"] = parameter.detach()[:ROWS].numpy()
   return values

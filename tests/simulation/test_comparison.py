@@ -95,7 +95,7 @@ def test_what_cannot_be_compared():
 
 
 def test_crops_tile_the_images(tmp_path):
-  """A 3 x 2 lattice in one file, none in a small one; each pixel tells its
+  """A 3 x 2 lattice in one file, none in a small one; each pixel gives its
   place."""
   image = np.arange(12)[:, None] * 16 + np.arange(10)
   (tmp_path / "deep").mkdir()

@@ -12,8 +12,8 @@ import pytest
 from fusar_jax.training.distributed import find
 from fusar_jax.training.rendezvous import PEER_LOST, Cluster, Rendezvous
 
-# Reports that it runs; then, as told, waits or fails. The report has a pipe of
-# its own: Gloo writes to stdout in parts, from another thread.
+# Reports that it runs, then waits or fails by its input. The report has a pipe
+# of its own: Gloo writes to stdout in parts, from another thread.
 _PROCESS = """
 import os, sys
 from fusar_jax.training import distributed
@@ -113,26 +113,26 @@ def test_two_processes_of_one_number_are_rejected(port):
 def test_a_death_ends_the_other_process_by_name(port, variables, dies):
   processes = _start(port, _VARIABLES[variables])
   processes[dies].kill()
-  _, told = processes[1 - dies].communicate(timeout=60)
+  _, error = processes[1 - dies].communicate(timeout=60)
   # Ours, or that of JAX's client, which may notice before the grace is over.
   assert processes[1 - dies].returncode in (PEER_LOST, -signal.SIGABRT)
   who = f"process {dies} of 2 on {socket.gethostname()} pid"
-  assert f"{who} {processes[dies].pid} died" in told
+  assert f"{who} {processes[dies].pid} died" in error
   assert processes[dies].wait() == -signal.SIGKILL
 
 
-def test_a_failure_is_told_to_the_other_process(port):
+def test_a_failure_is_reported_to_the_other_process(port):
   processes = _start(port)
-  told = []
+  errors = []
   processes[1].stdin.write("fail\n")
   processes[1].stdin.flush()
   for process in processes:
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    told.append(error)
-  assert "FileNotFoundError: manifest not found: nowhere.jsonl" in told[1]
-  assert "process 1 of 2" in told[0]
-  assert "stopped: FileNotFoundError: manifest not found" in told[0]
+    errors.append(error)
+  assert "FileNotFoundError: manifest not found: nowhere.jsonl" in errors[1]
+  assert "process 1 of 2" in errors[0]
+  assert "stopped: FileNotFoundError: manifest not found" in errors[0]
 
 
 def test_processes_that_end_well_end_together(port):

@@ -42,7 +42,7 @@ def test_all_dead_parameters_are_named(fresh, batch):
 
 
 def test_tlm_waits_for_a_batch_with_anchors(fresh, batch, caplog):
-  """Without anchors it is excused, once told; with anchors it is due."""
+  """Without anchors it is excused, with one message; with anchors it is due."""
   bare = batch.replace(anchor_weights=np.zeros_like(batch.anchor_weights))
   dead = [p for p in flatten(fresh) if p.startswith("tlm/")]
   check = GradientCheck(fresh)

@@ -10,11 +10,11 @@ from fusar_jax.training.selection import Selection
 
 def test_the_lowest_is_the_best():
   best = Selection("eval_loss", patience=2)
-  told = [
+  improved = [
     best.improves(step, {"eval_loss": loss})
     for step, loss in ((1, 3.0), (2, 2.0), (3, math.nan))
   ]
-  assert told == [True, True, False]
+  assert improved == [True, True, False]
   assert (best.best_step, best.exhausted) == (2, False)
   best.improves(4, {"eval_loss": 2.0})  # The same is not better.
   assert (best.best_step, best.exhausted) == (2, True)

@@ -1,6 +1,6 @@
 """What is not lost was spent in steps; a resume adds to it.
 
-The clock is the test's own: it goes on when it is told to.
+The clock is the test's own: it advances when the test says so.
 """
 
 import pytest

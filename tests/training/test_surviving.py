@@ -1,4 +1,4 @@
-"""Runs that are killed, told to stop, out of disk or out of luck.
+"""Runs that are killed, asked to stop, out of disk or out of luck.
 
 `FUSAR_KILLS=20 python -m pytest tests/training/test_surviving.py -k kills`
 kills as often as that.
@@ -88,9 +88,9 @@ def test_kills_change_nothing(manifest, tmp_path, start_train):
   assert ours.keys() == theirs.keys()
   for path in ours:
     np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
-  told = [_metrics(tmp_path / name) for name in ("cut", "whole")]
-  assert [row["step"] for row in told[0]] == list(range(1, total + 1))
-  assert [r["loss"] for r in told[0]] == [r["loss"] for r in told[1]]
+  metrics = [_metrics(tmp_path / name) for name in ("cut", "whole")]
+  assert [row["step"] for row in metrics[0]] == list(range(1, total + 1))
+  assert [r["loss"] for r in metrics[0]] == [r["loss"] for r in metrics[1]]
 
 
 @pytest.fixture(scope="module")

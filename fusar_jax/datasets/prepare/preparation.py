@@ -351,7 +351,7 @@ class _Work:
       spacing=self.plan.spacing,
       limit=self.plan.limit,
       method=self.plan.method,
-      # Told once for all tiles, at the end.
+      # Reported once for all tiles, at the end.
       min_share=0.0,
     )
 

@@ -45,8 +45,8 @@ def test_anchors_lie_on_their_pixels(tmp_path, scene, archive, prepare):
       left + anchors.positions[:, 1] * width,
     )
     x, y = reproject("EPSG:4326", UTM, lons, lats)
-    told = anchors.features[:, :2]
-    stored = np.round(np.sign(told) * np.sqrt(np.abs(told)) * 127.5) + 63
+    given = anchors.features[:, :2]
+    stored = np.round(np.sign(given) * np.sqrt(np.abs(given)) * 127.5) + 63
     cols, lines = (x - CORNER[0]) / 10, (CORNER[1] - y) / 10
     np.testing.assert_allclose(stored[:, 0] + 0.5, cols, atol=0.501)
     np.testing.assert_allclose(stored[:, 1] + 0.5, lines, atol=0.501)
