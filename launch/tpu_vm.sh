@@ -246,7 +246,7 @@ watch() {
   check_workdir
   : "${TYPE:?an accelerator type, e.g. TYPE=v5litepod-16}"
   SECONDS=0
-  trap 'say "watch ends, the run goes on; $(billed)"; exit 130' INT TERM
+  trap 'say "watch ends, the run continues; $(billed)"; exit 130' INT TERM
   while true; do
     if ((SECONDS >= ${HOURS:-168} * 3600)); then
       stop_and_save

@@ -11,7 +11,7 @@ class Selection:
   Args:
     metric: name, "eval_loss"; "": nothing is followed.
     patience: evaluations without a better value that end the run; 0: never.
-    saved: `state()` of the checkpoint that the run goes on from.
+    saved: `state()` of the checkpoint that the run continues from.
 
   Attributes:
     best_step: of the best value; None before the first.
@@ -63,7 +63,7 @@ class Selection:
     return text
 
   def state(self) -> dict[str, Any]:
-    """JSON values that a resumed run goes on from."""
+    """JSON values that a resumed run continues from."""
     return {
       "best": self._best,
       "best_step": self.best_step,

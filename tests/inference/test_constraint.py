@@ -35,7 +35,7 @@ LANGUAGE = compiled(either(text("!"), chain(repeated(text('"#')), text("$&'"))))
 TABLE = build_table({"v": LANGUAGE}, Characters(), 64, [STOP])
 
 
-def spoken(tokens):
+def word(tokens):
   assert tokens[-1] == STOP
   return "".join(map(chr, tokens[:-1]))
 
@@ -55,8 +55,8 @@ def test_answers_belong_to_the_language_at_any_cap(model, prompts, limit):
     if version is None:
       assert len(tokens) == limit or tokens[-1] == STOP
       continue
-    assert LANGUAGE.accepts(spoken(tokens))
-    answers.add(spoken(tokens))
+    assert LANGUAGE.accepts(word(tokens))
+    answers.add(word(tokens))
   # "$&'" and the end do not fit three tokens.
   assert answers == {"!"} if limit == 3 else len(answers) > 1
 

@@ -108,7 +108,7 @@ def test_the_one_before_is_used_and_the_file_named(hurt, workdir, caplog):
 
 def test_who_only_reads_deletes_nothing(workdir, caplog):
   _flip_a_bit(workdir / "checkpoints/6")
-  # Of a save that goes on.
+  # Of a save in progress.
   (workdir / "checkpoints/8.orbax-checkpoint-tmp/host").mkdir(parents=True)
   before = sorted(workdir.rglob("*"))
   with Checkpoints(workdir, reads_only=True) as checkpoints:
@@ -155,7 +155,7 @@ def test_a_full_disk_is_told_and_what_was_saved_stays(workdir, caplog):
   assert "Traceback" not in caplog.text
   folder = workdir / "checkpoints"
   assert not checksums.find_corrupt_steps(folder, [2, 4, 6])
-  # With room again, the same run goes on.
+  # With room again, the same run continues.
   with Checkpoints(workdir, keep=1) as checkpoints:
     checkpoints.restore(_state(0))
     _save(checkpoints, 8)

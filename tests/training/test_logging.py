@@ -106,7 +106,7 @@ def test_a_full_disk_names_the_file(tmp_path):
       file.append({"step": 1, "loss": 0.5})
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-  # The part that was written is dropped by the run that goes on.
+  # The part that was written is dropped by the run that continues.
   MetricsFile(tmp_path / "metrics.jsonl", 0).append({"step": 1})
   assert _rows(tmp_path) == [{"step": 1}]
 
