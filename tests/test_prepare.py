@@ -124,7 +124,7 @@ def test_killed_and_run_again(tmp_path, scene, how):
     env=os.environ | {"OMP_NUM_THREADS": "1"},
   ) as process:
     journal = out / "prepare.partial.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not journal.exists() or journal.read_bytes().count(b"\n") < 8:
       assert process.poll() is None, process.stderr.read()
       assert time.monotonic() < deadline

@@ -63,7 +63,7 @@ def _children(pid: int) -> list[Path]:
   return [Path("/proc", child) for child in listed]
 
 
-def _until(done, seconds=60):
+def _until(done, seconds=180):
   end = time.monotonic() + seconds
   while not done():
     assert time.monotonic() < end, "waited too long"

@@ -78,10 +78,10 @@ def given() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def until():
-  """until(condition): waits for it for 30 s at most."""
+  """until(condition): waits for it for two minutes at most."""
 
   def until(condition) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not condition():
       assert time.monotonic() < end, "the condition never became true"
       time.sleep(0.05)

@@ -253,7 +253,7 @@ def test_nothing_is_left_of_scenes(serving, tmp_path, monkeypatch):
   with serving(scene_limits=limits) as running:
     scene = upload(running.client, png(picture(1)))
     assert len(files()) == 1
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while files() and time.monotonic() < deadline:
       time.sleep(0.1)
       running.server._scenes.drop_idle()

@@ -117,6 +117,22 @@ def serious(page) -> list[str]:
   ]
 
 
+def settled(page, path) -> np.ndarray:
+  """Returns a screenshot once the middle of the map is drawn and rests."""
+  box = page.locator("#map").bounding_box()
+  x, y = (
+    int(box[k] + box[n] / 2) for k, n in (("x", "width"), ("y", "height"))
+  )
+  before = np.zeros(0)
+  for _ in range(80):
+    shown = picture(page, path)
+    if shown[y, x].any() and np.array_equal(shown, before):
+      return shown
+    before = shown
+    page.wait_for_timeout(250)
+  raise AssertionError(f"the map is not drawn, or never rests: {path}")
+
+
 def boxes_on_screen(page, kind: str) -> np.ndarray:
   """Returns float[n, 8]: (x, y, width, height) in the scene, then on screen."""
   return np.array(page.evaluate(_RECTS, kind), float).reshape(-1, 8)
@@ -144,11 +160,10 @@ def test_other_bands_of_the_same_view(visit, tmp_path, screenshots):
     page.select_option("#bands", label=name)
     page.get_by_text(f"· {name} ·").wait_for()
     page.wait_for_selector("#loading", state="hidden")
-    page.wait_for_timeout(700)
+    shown = settled(page, screenshots / f"bands-{len(steps)}.png").astype(int)
     assert page.inner_text("#place") == view
     assert page.locator("#past li").count() == 1
     box = page.locator("#map").bounding_box()
-    shown = picture(page, screenshots / f"bands-{len(steps)}.png").astype(int)
     y, x = (
       int(box[k] + box[n] / 2) for k, n in (("y", "height"), ("x", "width"))
     )
