@@ -75,6 +75,13 @@ def parser() -> command_line.Parser:
     help="year of the embeddings, if a request names none (default: the"
     " archive's latest)",
   )
+  g = p.add_argument_group("page")
+  g.add_argument(
+    "--bands",
+    metavar="BAND[,BAND]",
+    help="what is shown at first of scenes that have these bands: what the"
+    " model was trained on, as prepare --bands (default: a scene's first band)",
+  )
   g = p.add_argument_group("server")
   g.add_argument(
     "--host",
@@ -154,6 +161,13 @@ def _serve(args: argparse.Namespace) -> None:
     raise command_line.UsageError("--year without --aef does nothing.")
   if args.slots < 1:
     raise command_line.UsageError(f"--slots {args.slots}: at least 1.")
+  bands = []
+  if args.bands is not None:
+    bands = [band.strip() for band in args.bands.split(",")]
+  if len(bands) > 3 or not all(bands):
+    raise command_line.UsageError(
+      f"--bands {args.bands}: expected one band, two, or three."
+    )
   try:
     # Slow: --help and usage errors need no JAX.
     from fusar_jax.serving.server import check_token, make_server
@@ -218,6 +232,7 @@ def _serve(args: argparse.Namespace) -> None:
       hosts=args.allow_host,
       scene_bytes=int(args.max_scene_mib * 2**20),
       scene_limits=SceneLimits(idle_seconds=args.file_idle),
+      bands=bands,
     ) as (server, listening):
       port = listening.getsockname()[1]
       print(f"{name} answers at http://{args.host}:{port}/v1", flush=True)

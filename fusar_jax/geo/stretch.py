@@ -173,6 +173,18 @@ def fit_stretch(
   )
 
 
+def composite(bands: Sequence[str]) -> tuple[str, ...]:
+  """Returns the bands of a picture: one, or three for red, green and blue.
+
+  Two stand for themselves and their ratio.
+
+  Example:
+    >>> composite(["VV", "VH"])
+    ('VV', 'VH', 'VV/VH')
+  """
+  return (*bands, "/".join(bands)) if len(bands) == 2 else tuple(bands)
+
+
 def fit_stretches(
   raster: Raster, bands: str | Sequence[str] | None = None, **options
 ) -> tuple[Stretch, ...]:

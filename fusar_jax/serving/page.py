@@ -52,6 +52,7 @@ class Page:
     name: str,
     asker: SceneAsker,
     file_bytes: int,
+    bands: tuple[str, ...] = (),
   ):
     """See the class.
 
@@ -60,6 +61,7 @@ class Page:
       name: of the model.
       asker: asks the model.
       file_bytes: of an uploaded scene.
+      bands: that are shown at first of scenes that have them.
     """
     self._folder, self._name, self._asker = folder, name, asker
     limits = asker.limits
@@ -74,7 +76,7 @@ class Page:
     self._ids: dict[str, str] = {}
     self._tiles: dict[str, SceneTiles] = {}
     self._examples = ExampleScenes(folder / "examples")
-    self.scenes = Scenes(limits, self._dropped)
+    self.scenes = Scenes(limits, self._dropped, bands)
 
   def close(self) -> None:
     """Drops all scenes and deletes their files."""

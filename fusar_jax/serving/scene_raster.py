@@ -8,7 +8,7 @@ from fusar_jax.geo.band_stack import open_bands
 from fusar_jax.geo.options import LINEAR
 from fusar_jax.geo.quantities import AMPLITUDE
 from fusar_jax.geo.rasters import Raster, open_raster
-from fusar_jax.geo.stretch import Stretch, fit_stretches
+from fusar_jax.geo.stretch import Stretch, composite, fit_stretches
 from fusar_jax.serving.limits import RequestError
 from fusar_jax.serving.uploads import check_crs
 
@@ -105,16 +105,21 @@ def fit_shown(
   )
 
 
-def band_choices(raster: Raster) -> tuple[tuple[str, ...], ...]:
+def band_choices(
+  raster: Raster, preferred: Sequence[str] = ()
+) -> tuple[tuple[str, ...], ...]:
   """Returns what can be shown, as `prepare --bands` takes it.
 
-  Each band, and a composite: two with their ratio, or the first three. A
-  picture has no choice.
+  Each band, and a composite: two with their ratio, or the first three; and
+  the preferred bands, if the raster has them. A picture has no choice.
 
   Example: VV and VH give (VV,), (VH,), (VV, VH, VV/VH).
   """
   bands = raster.bands
   if raster.dtype == _BYTE or len(bands) == 1:
     return ()
-  composite = (*bands, "/".join(bands)) if len(bands) == 2 else bands[:3]
-  return (*((band,) for band in bands), tuple(composite))
+  choices = [*((band,) for band in bands), composite(bands[:3])]
+  parts = {part for band in preferred for part in band.split("/")}
+  if parts and parts <= set(bands):
+    choices.append(tuple(preferred))
+  return tuple(dict.fromkeys(choices))

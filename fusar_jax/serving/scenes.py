@@ -113,14 +113,18 @@ class Scene:
     used: `time.monotonic()` of the last use.
   """
 
-  def __init__(self, path: Path, name: str, stretches=None, bands=None):
+  def __init__(
+    self, path: Path, name: str, stretches=None, bands=None, preferred=()
+  ):
     """Opens a raster.
 
     Args:
       path: of the file.
       name: for display.
       stretches: None: fitted to the raster.
-      bands: one or three that are shown; None: the first.
+      bands: one or three that are shown; None: the preferred ones, or the
+        first.
+      preferred: bands that are shown if the raster has them.
 
     Raises:
       ValueError, OSError: it cannot be read.
@@ -129,6 +133,9 @@ class Scene:
     self.name, self.path = name, path
     self._raster = open_shown(path)
     try:
+      self.choices = band_choices(self._raster, preferred)
+      if bands is None and preferred in self.choices:
+        bands = preferred
       self.stretches = stretches or fit_shown(self._raster, bands)
     except BaseException:
       self._raster.close()
@@ -136,7 +143,6 @@ class Scene:
     self.size = self._raster.height, self._raster.width
     self.place: Georeference | None = self._raster.georeference
     self.info = self._raster.to_json()
-    self.choices = band_choices(self._raster)
     date = self._raster.metadata.date
     self.year = int(date[:4]) if date else None
     self.simulated = False
@@ -229,12 +235,17 @@ class Scenes:
   Args:
     limits: see there.
     on_drop: is given each scene that is dropped.
+    bands: one or three that are shown of scenes that have them.
   """
 
   def __init__(
-    self, limits: SceneLimits, on_drop: Callable[[Scene], Any] = lambda s: None
+    self,
+    limits: SceneLimits,
+    on_drop: Callable[[Scene], Any] = lambda s: None,
+    bands: tuple[str, ...] = (),
   ):
     self.limits = limits
+    self._bands = bands
     self._on_drop = on_drop
     self._scenes: dict[str, Scene] = {}
     self._lock = threading.Lock()
@@ -268,7 +279,7 @@ class Scenes:
     """
     try:
       check_file(path, self.limits.pixels)
-      return Scene(path, name, stretches, bands)
+      return Scene(path, name, stretches, bands, self._bands)
     except (ValueError, OSError) as error:
       message = str(error).replace(str(path), name)
       raise RequestError(

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from fusar_jax import serve
 from fusar_jax.serving.engine import Engine
 from fusar_jax.serving.limits import Limits
 from fusar_jax.serving.server import make_server
@@ -315,3 +316,18 @@ def test_limits_are_above_zero():
     Limits(queue=0)
   assert np.isfinite(Limits().seconds)
   assert data_url(SMALL).startswith("data:image/png")
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (["--year", "2024"], "--year without --aef"),
+    (["--slots", "0"], "at least 1"),
+    (["--bands", "VV,"], "expected one band, two, or three"),
+    (["--bands", "1,2,3,4"], "expected one band, two, or three"),
+  ],
+)
+def test_options_that_make_no_sense(options, message, call):
+  done = call(serve.main, "--model", "tiny-base", *options)
+  assert done.code == 2
+  assert message in done.err

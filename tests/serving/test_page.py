@@ -1,5 +1,6 @@
 """The page over HTTP: its files, scenes, tiles and limits."""
 
+import contextlib
 import re
 import time
 from importlib import resources
@@ -9,9 +10,9 @@ import pytest
 import rasterio
 
 from fusar_jax.geo.rasters import open_raster
-from fusar_jax.geo.stretch import fit_stretches
+from fusar_jax.geo.stretch import composite, fit_stretches
 from fusar_jax.geo.tiles import stretched
-from fusar_jax.serving.scenes import SceneLimits
+from fusar_jax.serving.scenes import SceneLimits, Scenes
 from tests.serving.conftest import picture
 from tests.serving.scene_helpers import (
   BYTES,
@@ -227,6 +228,31 @@ def test_bands_are_chosen(page, opened, tmp_path):
       page.post(path, json={"bands": bands}), 400, "VV or VH or VV,VH,VV"
     )
   page.delete(f"/scenes/{scene['id']}")
+
+
+@pytest.mark.parametrize(
+  ("preferred", "shown"),
+  [
+    (["VV", "VH"], ["VV", "VH", "VV/VH"]),
+    (["VH"], ["VH"]),
+    (["VH", "VV", "VV"], ["VH", "VV", "VV"]),
+    (["HH"], ["VV"]),
+    ([], ["VV"]),
+  ],
+)
+def test_bands_of_the_training_are_shown_at_first(tmp_path, preferred, shown):
+  path = tmp_path / "a.tif"
+  with rasterio.open(
+    path, "w", "GTiff", 120, 90, 2, "EPSG:32633", PLACE, "float32"
+  ) as file:
+    file.write(np.arange(1, 2 * 90 * 120 + 1, dtype="f4").reshape(2, 90, 120))
+    file.descriptions = ["VV", "VH"]
+    file.update_tags(QUANTITY="amplitude")
+  scenes = Scenes(SceneLimits(), bands=composite(preferred))
+  with contextlib.closing(scenes.open(path, "a.tif")) as scene:
+    assert [stretch.band for stretch in scene.stretches] == shown
+    assert tuple(shown) in scene.choices
+    assert len(scene.choices) == (4 if len(preferred) == 3 else 3)
 
 
 def test_the_token_guards_all_but_the_page(serving):
