@@ -1,6 +1,6 @@
 """Tests whether anchors help: control conditions and ablations.
 
-COMMAND (about 100 minutes on 2 cores; the same command resumes):
+COMMAND (about 75 minutes on 2 cores; the same command resumes):
   python -m fusar_jax.study --out runs/study
 COMMAND (ablations too, about an hour more):
   python -m fusar_jax.study --out runs/study \\
