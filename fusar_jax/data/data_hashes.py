@@ -1,7 +1,7 @@
 """Hashes of the data of a run: its manifests, images and anchors.
 
-They tell a resumed run from one whose data has changed, and identify the data
-of scores and exports on any machine.
+By them a resumed run notices that its data has changed, and scores and exports
+identify theirs on any machine.
 """
 
 import hashlib
