@@ -161,9 +161,10 @@ def _serve(args: argparse.Namespace) -> None:
     raise command_line.UsageError("--year without --aef does nothing.")
   if args.slots < 1:
     raise command_line.UsageError(f"--slots {args.slots}: at least 1.")
-  bands = []
-  if args.bands is not None:
-    bands = [band.strip() for band in args.bands.split(",")]
+  # Needs no JAX either.
+  from fusar_jax.geo.stretch import named_bands
+
+  bands = () if args.bands is None else named_bands(args.bands)
   if len(bands) > 3 or not all(bands):
     raise command_line.UsageError(
       f"--bands {args.bands}: expected one band, two, or three."

@@ -65,6 +65,20 @@ def screenshots_fixture(tmp_path_factory):
   return folder
 
 
+def picture_when(page, ready, path=None):
+  """Returns the first screenshot for which `ready(picture)` is true.
+
+  On a busy machine the first pictures may precede the drawing. After 20 s
+  raises AssertionError.
+  """
+  for _ in range(80):
+    shown = picture(page, path)
+    if ready(shown):
+      return shown
+    page.wait_for_timeout(250)
+  raise AssertionError(f"no picture of {page.url} was ready: {path}")
+
+
 def picture(page, path=None):
   """Returns a screenshot of the window, uint8[H, W, 3]."""
   data = page.screenshot(path=path)

@@ -121,12 +121,11 @@ def test_every_variant_differs_from_the_standard_in_one_field():
 
 
 def test_the_tlm_learns_at_its_rate_where_it_is_trained(tmp_path):
-  plan = dataclasses.replace(PLAN, tlm_rate=10.0)
-  for rate in (PLAN, plan):
-    recipes = study.Study(tmp_path, rate, "base")._recipes(STANDARD, 1)
+  for plan in (PLAN, dataclasses.replace(PLAN, tlm_rate=10.0)):
+    recipes = study.Study(tmp_path, plan, "base")._recipes(STANDARD, 1)
     rates = {name: r.config().optimizer.rates for name, r in recipes.items()}
     assert rates["stage2"] == ((".*", 1.0),)
-    assert dict(rates["stage1"]).get("tlm/.*", 1.0) == rate.tlm_rate
+    assert dict(rates["stage1"]).get("tlm/.*", 1.0) == plan.tlm_rate
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2"])

@@ -185,6 +185,11 @@ def composite(bands: Sequence[str]) -> tuple[str, ...]:
   return (*bands, "/".join(bands)) if len(bands) == 2 else tuple(bands)
 
 
+def named_bands(text: str) -> tuple[str, ...]:
+  """Returns the bands of an option, "VV,VH", as `composite` does."""
+  return composite([band.strip() for band in text.split(",")])
+
+
 def fit_stretches(
   raster: Raster, bands: str | Sequence[str] | None = None, **options
 ) -> tuple[Stretch, ...]:

@@ -17,7 +17,6 @@ from types import FrameType
 import uvicorn
 from PIL import Image
 
-from fusar_jax.geo.stretch import composite
 from fusar_jax.inference.assistant import Assistant
 from fusar_jax.serving.anchors import AlphaEarth
 from fusar_jax.serving.app import Service, make_app
@@ -105,7 +104,7 @@ def make_server(
   hosts: Sequence[str] = (),
   scene_bytes: int = 2**31,
   scene_limits: SceneLimits | None = None,
-  bands: Sequence[str] = (),
+  bands: tuple[str, ...] = (),
 ) -> Iterator[tuple[Server, socket.socket]]:
   """Yields a server whose model is ready, and its listening socket.
 
@@ -124,8 +123,7 @@ def make_server(
     hosts: whose images clients may name by https address, "NAME[:PORT]".
     scene_bytes: of an image that is opened on the page.
     scene_limits: of the page; None: the defaults.
-    bands: one to three that the page shows at first of a scene that has them,
-      see `composite`.
+    bands: one or three that the page shows at first of a scene that has them.
 
   Raises:
     NotADirectoryError: of `folders`.
@@ -158,9 +156,7 @@ def make_server(
       ThreadPoolExecutor(_THREADS, thread_name_prefix="scene")
     )
     asker = SceneAsker(engine, reader, threads, scene_limits or SceneLimits())
-    page = Page(
-      Path(folder, "page"), name, asker, scene_bytes, composite(bands)
-    )
+    page = Page(Path(folder, "page"), name, asker, scene_bytes, bands)
     stack.callback(page.close)
     service = Service(name, engine, reader, limits, files, token, names, page)
     config = uvicorn.Config(

@@ -57,7 +57,7 @@ def check_numbers(config: "RunConfig") -> None:
     value = _at(config, name)
     if value is None:
       continue
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_number(value):
       wrong.append(f"  config.{name} is {value!r}; expected a number")
     elif not (
       math.isfinite(value)
@@ -82,13 +82,16 @@ def check_numbers(config: "RunConfig") -> None:
     raise ValueError("numbers out of range:\n" + "\n".join(wrong))
 
 
-def _is_rate(rule: object) -> bool:
+def _is_number(value: Any) -> bool:
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_rate(rule: Any) -> bool:
   return (
     isinstance(rule, (tuple, list))
     and len(rule) == 2
     and isinstance(rule[0], str)
-    and isinstance(rule[1], (int, float))
-    and not isinstance(rule[1], bool)
+    and _is_number(rule[1])
     and 0 <= rule[1] < math.inf
   )
 

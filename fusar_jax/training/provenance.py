@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fusar_jax import config as config_lib
-from fusar_jax.data.triplets import (
-  write_text,
-)
+from fusar_jax.data.triplets import write_text
 from fusar_jax.field_types import build
 from fusar_jax.hf.folders import resolve
 from fusar_jax.io.list_files import files_below

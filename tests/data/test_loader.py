@@ -251,8 +251,8 @@ def test_bad_rows_are_told_before_the_first_step(
   rows[6] = dataclasses.replace(rows[6], answer="1 " * 3000)
   with pytest.raises(ValueError, match=r"bad rows \(3\)") as caught:
     Loader(rows, tokenizer, config, LoaderConfig(batch_size=2))
-  for message in ("row 3 ", "lost.png", "row 5 ", "flat.npz", "row 7 ", "2048"):
-    assert message in str(caught.value)
+  for part in ("row 3 ", "lost.png", "row 5 ", "flat.npz", "row 7 ", "2048"):
+    assert part in str(caught.value)
   with pytest.raises(ValueError, match="no triplets"):
     Loader([], tokenizer, config, LoaderConfig(batch_size=2))
 

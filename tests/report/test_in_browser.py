@@ -19,6 +19,7 @@ from tests.browser import (  # noqa: F401  Fixtures.
   VIEWS,
   browser_fixture,
   picture,
+  picture_when,
   screenshots_fixture,
 )
 
@@ -163,13 +164,10 @@ def test_every_section_renders(view, screenshots):
   """Every section renders in its scheme, and nothing overflows the window."""
   for name in SECTIONS:
     view.evaluate(f'document.getElementById("{name}").scrollIntoView()')
-    # On a busy machine the first picture may precede the drawing.
-    for _ in range(40):
-      pixels = picture(view, screenshots / f"{view.name}-{name}.png")
-      shades = pixels.mean(axis=2)
-      if shades.std() > 3:
-        break
-      view.wait_for_timeout(250)
+    path = screenshots / f"{view.name}-{name}.png"
+    shades = picture_when(
+      view, lambda shown: shown.mean(axis=2).std() > 3, path
+    ).mean(axis=2)
     assert shades.std() > 3, name
     corner = shades[:40, :8].mean()
     assert (corner > 200) == view.name.endswith("light"), name

@@ -40,6 +40,18 @@ def geotiff(path: Path, values: np.ndarray, **options) -> Path:
   return path
 
 
+def two_bands(path: Path, values: np.ndarray) -> Path:
+  """Writes float32[2, h, w], the amplitudes of VV and VH."""
+  height, width = values.shape[1:]
+  with rasterio.open(
+    path, "w", "GTiff", width, height, 2, "EPSG:32633", PLACE, "float32"
+  ) as file:
+    file.write(values.astype(np.float32))
+    file.descriptions = ["VV", "VH"]
+    file.update_tags(QUANTITY="amplitude")
+  return path
+
+
 def upload(page: httpx.Client, content: bytes, name="a.tif") -> dict:
   answer = page.post(
     "/scenes", params={"name": name}, content=content, headers=BYTES

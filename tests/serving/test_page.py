@@ -16,13 +16,13 @@ from fusar_jax.serving.scenes import SceneLimits, Scenes
 from tests.serving.conftest import picture
 from tests.serving.scene_helpers import (
   BYTES,
-  PLACE,
   SHARED,
   ask,
   geotiff,
   png,
   rejected,
   tile,
+  two_bands,
   upload,
 )
 
@@ -197,13 +197,7 @@ def test_bands_are_chosen(page, opened, tmp_path):
   """Two polarisations, and their composite as `prepare` makes it; answers and
   anchors stay with the scene."""
   values = np.stack([picture(4, (90, 120))[..., k] for k in (0, 1)]) + 1.0
-  path = tmp_path / "a.tif"
-  with rasterio.open(
-    path, "w", "GTiff", 120, 90, 2, "EPSG:32633", PLACE, "float32"
-  ) as file:
-    file.write(values.astype(np.float32))
-    file.descriptions = ["VV", "VH"]
-    file.update_tags(QUANTITY="amplitude")
+  path = two_bands(tmp_path / "a.tif", values)
   scene = opened(path.read_bytes(), "a.tif")
   assert scene["bands"] == ["VV"]
   assert scene["choices"] == [["VV"], ["VH"], ["VV", "VH", "VV/VH"]]
@@ -241,13 +235,9 @@ def test_bands_are_chosen(page, opened, tmp_path):
   ],
 )
 def test_bands_of_the_training_are_shown_at_first(tmp_path, preferred, shown):
-  path = tmp_path / "a.tif"
-  with rasterio.open(
-    path, "w", "GTiff", 120, 90, 2, "EPSG:32633", PLACE, "float32"
-  ) as file:
-    file.write(np.arange(1, 2 * 90 * 120 + 1, dtype="f4").reshape(2, 90, 120))
-    file.descriptions = ["VV", "VH"]
-    file.update_tags(QUANTITY="amplitude")
+  path = two_bands(
+    tmp_path / "a.tif", np.arange(1, 2 * 90 * 120 + 1).reshape(2, 90, 120)
+  )
   scenes = Scenes(SceneLimits(), bands=composite(preferred))
   with contextlib.closing(scenes.open(path, "a.tif")) as scene:
     assert [stretch.band for stretch in scene.stretches] == shown

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-import rasterio
 from PIL import Image
 
 from fusar_jax.metrics.box_matching import match
@@ -18,9 +17,10 @@ from tests.browser import (  # noqa: F401  Fixtures.
   VIEWS,
   browser_fixture,
   picture,
+  picture_when,
   screenshots_fixture,
 )
-from tests.serving.scene_helpers import PLACE
+from tests.serving.scene_helpers import two_bands
 
 _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .filter(e => e.checkVisibility())
@@ -124,13 +124,13 @@ def settled(page, path) -> np.ndarray:
     int(box[k] + box[n] / 2) for k, n in (("x", "width"), ("y", "height"))
   )
   before = np.zeros(0)
-  for _ in range(80):
-    shown = picture(page, path)
-    if shown[y, x].any() and np.array_equal(shown, before):
-      return shown
-    before = shown
-    page.wait_for_timeout(250)
-  raise AssertionError(f"the map is not drawn, or never rests: {path}")
+
+  def rests(shown):
+    nonlocal before
+    last, before = before, shown
+    return shown[y, x].any() and np.array_equal(shown, last)
+
+  return picture_when(page, rests, path)
 
 
 def boxes_on_screen(page, kind: str) -> np.ndarray:
@@ -140,14 +140,7 @@ def boxes_on_screen(page, kind: str) -> np.ndarray:
 
 def test_other_bands_of_the_same_view(visit, tmp_path, screenshots):
   """The picture changes; the view and the history do not."""
-  path = tmp_path / "a.tif"
-  rows, cols = np.indices((400, 400))
-  with rasterio.open(
-    path, "w", "GTiff", 400, 400, 2, "EPSG:32633", PLACE, "float32"
-  ) as file:
-    file.write(np.stack([rows, cols]).astype(np.float32) + 1)
-    file.descriptions = ["VV", "VH"]
-    file.update_tags(QUANTITY="amplitude")
+  path = two_bands(tmp_path / "a.tif", np.indices((400, 400)) + 1)
   page = visit()
   give(page, path.read_bytes(), "two.tif")
   ask(page, "counting", "ship")
@@ -382,12 +375,12 @@ def test_every_view(visit, screenshots, name):
   page.wait_for_selector("#ask:not([hidden])")
   ask(page, "grounding", "ship")
   page.check("#show-truth")
-  for _ in range(40):
-    shades = picture(page, screenshots / f"page-{name}.png").mean(axis=2)
-    if shades[100:300, :300].std() > 10:
-      break
-    page.wait_for_timeout(250)
-  assert shades[100:300, :300].std() > 10
+  path = screenshots / f"page-{name}.png"
+
+  def shades(shown):
+    return shown.mean(axis=2)[100:300, :300].std()
+
+  assert shades(picture_when(page, lambda s: shades(s) > 10, path)) > 10
   assert serious(page) == []
   assert page.evaluate(_TOO_WIDE) == []
 
@@ -406,13 +399,11 @@ def test_a_large_scene_is_panned(visit):
     timeout=120_000,
   )
 
+  def share(shown):
+    return (shown[300:600, 100:800].mean(axis=2) > 0).mean()
+
   def bright():
-    for _ in range(80):
-      shown = picture(page)[300:600, 100:800].mean(axis=2)
-      if (shown > 0).mean() > 0.95:
-        return True
-      page.wait_for_timeout(250)
-    return False
+    return share(picture_when(page, lambda s: share(s) > 0.95)) > 0.95
 
   assert bright()
   page.click("#zoom-full")

@@ -155,7 +155,7 @@ def test_a_full_disk_is_told_and_what_was_saved_stays(workdir, caplog):
   assert "Traceback" not in caplog.text
   folder = workdir / "checkpoints"
   assert not checksums.find_corrupt_steps(folder, [2, 4, 6])
-  # With room again, the same run continues.
+  # With free space again, the same run continues.
   with Checkpoints(workdir, keep=1) as checkpoints:
     checkpoints.restore(_state(0))
     _save(checkpoints, 8)

@@ -67,6 +67,12 @@ class Origin:
       )
 
 
+def write_rejected(folder: Path, rejected: Sequence[str]) -> None:
+  """Lists rejected entries in FOLDER/rejected.txt, if there are any."""
+  if rejected:
+    write_text(folder / "rejected.txt", "".join(f"{r}\n" for r in rejected))
+
+
 def write_dataset(
   folder: Path,
   pictures: Sequence[Picture],
@@ -131,8 +137,7 @@ def write_dataset(
     ],
     "sha256": hashes,
   }
-  if rejected:
-    write_text(folder / "rejected.txt", "".join(f"{r}\n" for r in rejected))
+  write_rejected(folder, rejected)
   write_text(
     folder / "dataset.json",
     json.dumps(card, indent=1, ensure_ascii=False) + "\n",

@@ -18,7 +18,7 @@ from typing import Any
 
 from fusar_jax.data.triplets import write_text
 from fusar_jax.datasets.importers import duplicates
-from fusar_jax.datasets.importers.dataset_folder import Origin
+from fusar_jax.datasets.importers.dataset_folder import Origin, write_rejected
 from fusar_jax.datasets.prepare.labels import Labels
 from fusar_jax.datasets.prepare.sources import (
   Scene,
@@ -129,10 +129,7 @@ def write_card(
     "sha256": images,
     "anchors_sha256": {k: v for k, v in hashes.items() if k not in images},
   }
-  if rejected:
-    write_text(
-      path.parent / "rejected.txt", "".join(f"{r}\n" for r in rejected)
-    )
+  write_rejected(path.parent, rejected)
   text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
   write_text(path, text)
   return json.loads(text)

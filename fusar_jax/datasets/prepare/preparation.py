@@ -4,7 +4,7 @@
   anchors/SCENE/TILE.npz   AlphaEarth vectors at grid points of the tile
   manifest.jsonl           rows: tile, anchors, question, answer, metadata
   dataset.json             data set card: sources, licences, options
-  rejected.txt              corrupt inputs that were skipped, if any
+  rejected.txt             corrupt inputs that were skipped, if any
 
 Tiles are processed in a fixed order, so the same scenes and options give the
 same bytes. An interrupted run resumes where it stopped (`journal`). The

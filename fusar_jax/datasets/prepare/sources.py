@@ -22,7 +22,7 @@ from fusar_jax.geo.options import PERCENTILES
 from fusar_jax.geo.position_error import WORTH_A_NOTE
 from fusar_jax.geo.product_names import Metadata
 from fusar_jax.geo.rasters import Raster, open_raster
-from fusar_jax.geo.stretch import Stretch, composite, fit_stretches
+from fusar_jax.geo.stretch import Stretch, fit_stretches, named_bands
 from fusar_jax.geo.tiles import Tile, plan_tiles, scale_to
 
 
@@ -102,7 +102,7 @@ class Look:
       return tuple(stretch.band for stretch in self._replayed(name))
     if self.bands is None:
       return ()
-    return composite([band.strip() for band in self.bands.split(",")])
+    return named_bands(self.bands)
 
   def check_quantity(self, name: str, raster: Raster) -> None:
     """Raises ValueError if what is replayed was fitted to another quantity."""
